@@ -1,0 +1,1 @@
+"""The Mesa shell: server and node agents, the order of their moves, the market."""

@@ -1,0 +1,1 @@
+"""Epsilon to noise: sensitivity, calibration, accounting; noise and audits use torch."""

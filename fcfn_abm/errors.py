@@ -1,0 +1,104 @@
+"""Errors that say what is wrong, where, and what is allowed.
+
+The command line prints them without a traceback and ends with exit code 2 (a mistake of the
+user's) or 1 (:class:`RunFailedError`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+
+class FcfnError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+
+class InvalidGameError(FcfnError, ValueError):
+    """A game whose numbers make no sense: costs, budgets, parameters."""
+
+
+class InvalidPrivacyError(FcfnError, ValueError):
+    """Privacy parameters outside their range."""
+
+
+class InvalidScenarioError(FcfnError, ValueError):
+    """A scenario file that cannot be read or holds something that is not allowed."""
+
+
+class InvalidRecordError(FcfnError, ValueError):
+    """A folder that is not a record, or one that is not whole."""
+
+
+class InvalidDataError(FcfnError, ValueError):
+    """Training data that cannot be used as asked."""
+
+
+class OutputError(FcfnError, OSError):
+    """A place that cannot take the results."""
+
+
+class MissingExtraError(FcfnError, ImportError):
+    """A feature whose optional dependencies are not installed."""
+
+
+class UnknownNameError(FcfnError, LookupError):
+    """A name that no registry knows."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        hint = did_you_mean(name, known)
+        super().__init__(f"There is no {what} called {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+class RunFailedError(FcfnError, RuntimeError):
+    """A run that started well and could not be finished."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def require_positive(
+    *, error: type[FcfnError] = InvalidGameError, zero: bool = False, **values: npt.ArrayLike
+) -> None:
+    """Raise ``error`` unless every value is finite and positive (``zero``: or zero).
+
+    Examples
+    --------
+    >>> require_positive(rho=[0.5, -0.2])
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: rho must be positive and finite, but rho[1] = -0.2 (1 of 2
+    values).
+    """
+    allowed = "zero or positive, and finite" if zero else "positive and finite"
+    for name, value in values.items():
+        array = np.asarray(value, dtype=float)
+        bad = ~(np.isfinite(array) & ((array >= 0) if zero else (array > 0)))
+        if not bad.any():
+            continue
+        if array.ndim == 0:
+            raise error(f"{name} must be {allowed}, but is {array.item():g}.")
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        place = ", ".join(map(str, first))
+        raise error(
+            f"{name} must be {allowed}, but {name}[{place}] = {array[first]:g} "
+            f"({bad.sum()} of {array.size} values)."
+        )
+
+
+def require_between(
+    low: float, high: float, *, error: type[FcfnError] = InvalidGameError, **values: npt.ArrayLike
+) -> None:
+    """Raise ``error`` unless every value lies strictly between ``low`` and ``high``."""
+    for name, value in values.items():
+        array = np.asarray(value, dtype=float)
+        if not ((array > low) & (array < high)).all():
+            worst = array[~((array > low) & (array < high))].flat[0]
+            raise error(f"{name} must lie between {low:g} and {high:g}, but is {worst:g}.")

@@ -1,0 +1,106 @@
+"""The epsilon that is best for a node while all others stand still."""
+
+from __future__ import annotations
+
+import math
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import require_positive
+
+type Floats = npt.NDArray[np.float64]
+
+EPSILON_FLOOR = 1e-6
+"""Smallest admissible report, with which a market at rest can start."""
+
+
+@overload
+def best_response(
+    rho: float, others: float, budget: float, epsilon_floor: float = ...
+) -> float: ...
+@overload
+def best_response(
+    rho: npt.ArrayLike,
+    others: npt.ArrayLike,
+    budget: npt.ArrayLike,
+    epsilon_floor: float = ...,
+) -> Floats: ...
+def best_response(
+    rho: npt.ArrayLike,
+    others: npt.ArrayLike,
+    budget: npt.ArrayLike,
+    epsilon_floor: float = EPSILON_FLOOR,
+) -> Floats | float:
+    """Return the privacy budget that maximises a node's utility against the others' total.
+
+    Solves ``max_x budget * x / (x + others) - rho * x`` over ``x >= 0``.
+
+    Parameters
+    ----------
+    rho : array_like of float
+        Unit privacy costs, in currency per unit of epsilon; positive.
+    others : array_like of float
+        Sum of the other nodes' epsilon, dimensionless; zero or positive.
+    budget : array_like of float
+        Payment cap B for the round, in currency; zero or positive.
+    epsilon_floor : float, default 1e-6
+        Where ``others`` is zero, any positive report wins the whole budget and no best response
+        exists: this smallest admissible report is returned, unless even it costs more than
+        ``budget``.
+
+    Returns
+    -------
+    ndarray of float, or float
+        ``max(0, sqrt(budget * others / rho) - others)``, in the broadcast shape of the inputs; a
+        float if all of them are scalars.
+
+    Raises
+    ------
+    InvalidGameError
+        If a value is negative or not finite, or a cost is zero.
+
+    Notes
+    -----
+    The printed form subtracts two large numbers when ``others`` is close to ``budget / rho``, the
+    point where staying out becomes best. Evaluated here is the equal expression
+    ``(B - rho s) / (sqrt(B) sqrt(rho / s) + rho)``, which keeps its digits there.
+
+    References
+    ----------
+    Zhou et al. 2023, eq. 22; see docs/theory.md for the corner that the paper leaves out.
+
+    Examples
+    --------
+    >>> best_response(1.0, others=1.0, budget=4.0)
+    1.0
+    >>> best_response([0.5, 5.0], others=1.0, budget=4.0)
+    array([1.82842712, 0.        ])
+    """
+    rho, others, budget = (np.asarray(value, dtype=float) for value in (rho, others, budget))
+    require_positive(rho=rho, epsilon_floor=epsilon_floor)
+    require_positive(zero=True, others=others, budget=budget)
+    reply = reply_all(rho, others, budget, epsilon_floor)
+    return float(reply) if reply.ndim == 0 else reply
+
+
+def reply_all(
+    rho: Floats, others: Floats | float, budget: Floats | float, epsilon_floor: float
+) -> Floats:
+    """Return the best responses of many nodes, without checks."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        surplus = budget - rho * others
+        reply = surplus / (np.sqrt(budget) * np.sqrt(rho / others) + rho)
+    alone = np.where(budget > rho * epsilon_floor, epsilon_floor, 0.0)
+    return np.where(others > 0, np.where(surplus > 0, reply, 0.0), alone)
+
+
+def reply_one(rho: float, others: float, budget: float, epsilon_floor: float) -> float:
+    """Return the best response of one node, without checks: the same digits as `reply_all`."""
+    if others <= 0:
+        return epsilon_floor if budget > rho * epsilon_floor else 0.0
+    surplus = budget - rho * others
+    if surplus <= 0:
+        return 0.0
+    return surplus / (math.sqrt(budget) * math.sqrt(rho / others) + rho)

@@ -1,0 +1,147 @@
+"""The Nash equilibrium of the nodes, in closed form, and to the last digit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.game.best_response import Floats
+
+_LARGEST = 1e290  # so that sums of costs, and their products with n, stay finite
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """The one profile from which no node gains by moving alone.
+
+    All zero where there is no market: fewer than two nodes, or a budget of zero.
+    """
+
+    epsilon: Floats
+    """Privacy budgets, dimensionless, shape (n,); zero where inactive."""
+    active: npt.NDArray[np.bool_]
+    """Which nodes take part, shape (n,)."""
+    n_active: int
+    """How many take part."""
+    total_epsilon: float
+    """S, the sum of all epsilon."""
+    tau: float
+    """Sum of the unit privacy costs of the nodes that take part."""
+    utility: Floats
+    """Utilities of the nodes, in currency, shape (n,)."""
+
+    @property
+    def threshold(self) -> float:
+        """The unit privacy cost from which on a node stays out, tau / (n - 1) (48)."""
+        return self.tau / (self.n_active - 1) if self.n_active > 1 else 0.0
+
+
+def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
+    """Solve the contest in which nodes share the budget in proportion to epsilon.
+
+    Node ``i`` earns ``budget * epsilon[i] / epsilon.sum() - rho[i] * epsilon[i]``.
+
+    Parameters
+    ----------
+    rho : array_like of float, shape (n,)
+        Unit privacy costs, in currency per unit of epsilon; positive.
+    budget : float
+        Payment cap B of the server for one round, in currency; zero or positive.
+
+    Returns
+    -------
+    Equilibrium
+        The unique equilibrium. With fewer than two nodes, or a budget of zero, there is no
+        market and everything in it is zero: a result, not an error.
+
+    Raises
+    ------
+    InvalidGameError
+        If ``rho`` is not one-dimensional or a number is outside its range.
+
+    Notes
+    -----
+    The active set is the largest one with ``rho_i < tau / (n - 1)`` for each of its n members:
+    all violators are removed at once, again and again. Each pass is linear, and most passes see a
+    small part of the nodes. The gap ``tau - (n - 1) rho_i``, on which both the decision and epsilon
+    rest, is computed in doubled precision: in plain floats a million nodes of nearly equal cost
+    lose six digits, and ties are decided at random.
+
+    References
+    ----------
+    Zhou et al. 2023, eqs. 26-31 and 48; see docs/theory.md for the derivation.
+
+    Examples
+    --------
+    >>> nash_equilibrium([1.0, 1.0, 5.0], budget=4.0).epsilon  # the dear node stays out
+    array([1., 1., 0.])
+    """
+    rho = np.asarray(rho, dtype=float)
+    if rho.ndim != 1:
+        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
+    require_positive(rho=rho)
+    if rho.size and rho.max() > _LARGEST:
+        raise InvalidGameError(f"rho must not exceed {_LARGEST:g}, but {rho.max():g} does.")
+    require_positive(zero=True, budget=budget)
+    epsilon, utility = np.zeros_like(rho), np.zeros_like(rho)
+    if rho.size < 2 or budget == 0:
+        active = np.zeros(rho.shape, dtype=bool)
+        return Equilibrium(epsilon, active, 0, 0.0, 0.0, utility)
+
+    members, gap, tau = active_set(rho)
+    share = gap / tau  # of the payments; sums to one
+    total_epsilon = budget * ((members.size - 1) / tau)
+    if not np.isfinite(total_epsilon):
+        raise InvalidGameError(f"budget = {budget:g} is too large for costs as small as rho.min().")
+    epsilon[members] = total_epsilon * share
+    utility[members] = budget * share**2
+    active = np.zeros(rho.shape, dtype=bool)
+    active[members] = True
+    return Equilibrium(epsilon, active, int(members.size), float(total_epsilon), tau, utility)
+
+
+def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
+    """Return who takes part (row numbers), their gaps tau - (n - 1) rho, and tau."""
+    cheapest, next_cheapest = np.partition(rho, 1)[:2]
+    # The threshold falls as nodes enter, and is the sum of the two cheapest while they are alone.
+    members = np.flatnonzero((rho < cheapest + next_cheapest) | (rho <= next_cheapest))
+    while True:
+        gap, tau = _gap(rho[members])
+        inside = gap > 0
+        if inside.all():
+            return members, gap, tau
+        members = members[inside]
+
+
+def _gap(rho: Floats) -> tuple[Floats, float]:
+    """Return ``rho.sum() - (n - 1) * rho`` in doubled precision, rounded once, and the sum."""
+    rivals = float(rho.size - 1)
+    total, total_error = _exact_sum(rho)
+    # n - 1 times the upper half of the digits is exact, and so is n - 1 times the lower half
+    upper = (rho.view(np.int64) & ~((1 << 27) - 1)).view(np.float64)
+    product = rivals * rho
+    product_error = (rivals * upper - product) + rivals * (rho - upper)
+    difference, difference_error = _two_sum(total, -product)
+    return difference + (difference_error + (total_error - product_error)), total
+
+
+def _exact_sum(values: Floats) -> tuple[float, float]:
+    """Return the sum and what rounding took from it, by pairwise error-free additions."""
+    error = 0.0
+    while values.size > 1:
+        half = values.size // 2
+        pairs, errors = _two_sum(values[:half], values[half : 2 * half])
+        error += errors.sum()
+        values = np.append(pairs, values[2 * half :])
+    total, rest = _two_sum(values[0], error)
+    return float(total), float(rest)
+
+
+def _two_sum[T: (Floats, float)](a: T | float, b: T) -> tuple[T, T]:
+    """Return a + b and its rounding error, exactly (Knuth)."""
+    total = a + b
+    shadow = total - a
+    return total, (a - (total - shadow)) + (b - shadow)

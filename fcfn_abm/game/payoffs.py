@@ -1,0 +1,219 @@
+"""Who gets what: payments, privacy costs, utilities, and what a node could still gain."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.game.best_response import EPSILON_FLOOR, Floats, reply_all
+
+
+def payments(epsilon: npt.ArrayLike, budget: float) -> Floats:
+    """Share the budget among the nodes in proportion to epsilon.
+
+    Parameters
+    ----------
+    epsilon : array_like of float, shape (n,)
+        Reported privacy budgets, dimensionless; zero or positive.
+    budget : float
+        Payment cap B of the round, in currency; zero or positive.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        ``budget * epsilon / epsilon.sum()``, in currency; all zero when nobody takes part.
+
+    Raises
+    ------
+    InvalidGameError
+        If a value is negative or not finite.
+
+    References
+    ----------
+    Zhou et al. 2023, eq. 3.
+
+    Examples
+    --------
+    >>> payments([1.0, 3.0], budget=8.0)
+    array([2., 6.])
+    """
+    epsilon = _reports(epsilon)
+    require_positive(zero=True, budget=budget)
+    total = epsilon.sum()
+    if total == 0:
+        return np.zeros_like(epsilon)
+    return np.asarray(budget * (epsilon / total))
+
+
+def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
+    """Return what the nodes' privacy loss costs them, ``rho * epsilon``, in currency.
+
+    Parameters
+    ----------
+    rho : array_like of float, shape (n,)
+        Unit privacy costs, in currency per unit of epsilon.
+    epsilon : array_like of float, shape (n,)
+        Privacy budgets, dimensionless.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        Costs in currency.
+
+    Raises
+    ------
+    InvalidGameError
+        If a cost is not positive and finite, or an epsilon is negative or not finite.
+
+    References
+    ----------
+    Zhou et al. 2023, eq. 6, second term.
+    """
+    rho, epsilon = _costs(rho), _reports(epsilon)
+    return np.asarray(rho * epsilon)
+
+
+def node_utility(
+    epsilon: npt.ArrayLike, rho: npt.ArrayLike, budget: float, fixed_cost: float = 0.0
+) -> Floats:
+    """Return what each node earns after its privacy cost.
+
+    Parameters
+    ----------
+    epsilon, rho : array_like of float, shape (n,)
+        Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon).
+    budget : float
+        Payment cap B of the round, in currency.
+    fixed_cost : float, default 0
+        What taking part costs whatever epsilon is, in currency: an extension of the paper. Nodes
+        with ``epsilon = 0`` do not take part and do not pay it.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        ``payment - rho * epsilon - fixed_cost``, in currency; zero for nodes that stay out.
+
+    Raises
+    ------
+    InvalidGameError
+        If a number is outside its range.
+
+    References
+    ----------
+    Zhou et al. 2023, eq. 6.
+
+    Examples
+    --------
+    >>> node_utility([1.0, 1.0, 0.0], [1.0, 1.0, 5.0], budget=4.0)
+    array([1., 1., 0.])
+    """
+    require_positive(zero=True, fixed_cost=fixed_cost)
+    epsilon = _reports(epsilon)
+    utility = payments(epsilon, budget) - privacy_cost(rho, epsilon)
+    return np.where(epsilon > 0, utility - fixed_cost, 0.0)
+
+
+def server_utility(mean_epsilon: float, alpha: float, beta: float, paid: float) -> float:
+    """Return the server's profit: the value of the model less what it pays.
+
+    Parameters
+    ----------
+    mean_epsilon : float
+        Average privacy budget eps_g of the nodes, dimensionless.
+    alpha, beta : float
+        Model-value parameters: ``beta`` in currency, ``alpha`` per unit of epsilon.
+    paid : float
+        What the server pays to all nodes together, in currency.
+
+    Returns
+    -------
+    float
+        ``beta * ln(1 + alpha * mean_epsilon) - paid``, in currency.
+
+    Raises
+    ------
+    InvalidGameError
+        If a parameter is not positive, or ``mean_epsilon`` or ``paid`` negative.
+
+    References
+    ----------
+    Zhou et al. 2023, eq. 10.
+
+    Examples
+    --------
+    >>> round(server_utility(mean_epsilon=1.0, alpha=1.0, beta=10.0, paid=2.0), 4)
+    4.9315
+    """
+    require_positive(alpha=alpha, beta=beta)
+    require_positive(zero=True, mean_epsilon=mean_epsilon, paid=paid)
+    return float(beta * np.log1p(alpha * mean_epsilon) - paid)
+
+
+def exploitability(
+    epsilon: npt.ArrayLike,
+    rho: npt.ArrayLike,
+    budget: float,
+    epsilon_floor: float = EPSILON_FLOOR,
+) -> float:
+    """Return the most that any node could gain by moving alone, as a share of the budget.
+
+    A profile is a Nash equilibrium exactly where this is zero; a value of ``e`` makes it an
+    ``e * budget``-Nash equilibrium.
+
+    Parameters
+    ----------
+    epsilon, rho : array_like of float, shape (n,)
+        Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon).
+    budget : float
+        Payment cap B of the round, in currency.
+    epsilon_floor : float, default 1e-6
+        Smallest admissible report; see :func:`fcfn_abm.best_response`.
+
+    Returns
+    -------
+    float
+        ``max_i [U_i(best response) - U_i(now)] / budget``, at least zero; zero where the budget
+        is zero and nobody reports.
+
+    Raises
+    ------
+    InvalidGameError
+        If a number is outside its range.
+
+    Notes
+    -----
+    One pass over the nodes. With ``r`` the best response, the gain is evaluated as
+    ``(r - x) (B s / ((r + s)(x + s)) - rho)``: the difference of the two utilities would lose all
+    digits near the equilibrium.
+    """
+    epsilon, rho = _reports(epsilon), _costs(rho)
+    require_positive(zero=True, budget=budget)
+    if epsilon.size == 0:
+        return 0.0
+    if budget == 0:
+        return float("inf") if epsilon.any() else 0.0
+    total = epsilon.sum()
+    others = np.maximum(total - epsilon, 0.0)
+    reply = reply_all(rho, others, budget, epsilon_floor)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = budget * (others / (reply + others)) / (epsilon + others) - rho
+    gain = (reply - epsilon) * slope
+    alone = others == 0  # the reply wins all, and so does any report that is positive already
+    won = np.where(epsilon > 0, 0.0, budget)
+    gain = np.where(alone, np.where(reply > 0, won - rho * (reply - epsilon), 0.0), gain)
+    return float(max(gain.max(), 0.0) / budget)
+
+
+def _reports(epsilon: npt.ArrayLike) -> Floats:
+    epsilon = np.asarray(epsilon, dtype=float)
+    if epsilon.ndim != 1:
+        raise InvalidGameError(f"epsilon must be one-dimensional, but has shape {epsilon.shape}.")
+    require_positive(zero=True, epsilon=epsilon)
+    return epsilon
+
+
+def _costs(rho: npt.ArrayLike) -> Floats:
+    rho = np.asarray(rho, dtype=float)
+    require_positive(rho=rho)
+    return rho

@@ -1,0 +1,1 @@
+"""How agents adapt: one file, one rule. Importing the package registers them all."""

@@ -1,0 +1,184 @@
+"""What every mechanism gets and gives, and the primitives on which all are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.game import (
+    AverageOver,
+    StackelbergEquilibrium,
+    averaged_nodes,
+    server_utility,
+    stackelberg_equilibrium,
+)
+from fcfn_abm.registry import Registry
+
+type Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PricingGame:
+    """The primitives that all mechanisms share."""
+
+    rho: Floats
+    """Unit privacy costs, currency per unit of epsilon, shape (n,)."""
+    alpha: float
+    """Model-value parameter of the server, per unit of epsilon."""
+    beta: float
+    """Model-value parameter of the server, in currency."""
+    budget: float | None = None
+    """Payment cap B of a round, in currency; None leaves it to the mechanism."""
+    average_over: AverageOver = "active"
+    """Which nodes the mean epsilon is averaged over."""
+
+    @cached_property
+    def stackelberg(self) -> StackelbergEquilibrium:
+        """The leader-follower equilibrium of these primitives."""
+        return stackelberg_equilibrium(self.rho, self.alpha, self.beta, self.average_over)
+
+    @property
+    def cap(self) -> float:
+        """The payment cap where a mechanism needs one: the given one, else B*."""
+        return self.stackelberg.budget if self.budget is None else self.budget
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a mechanism leads to, judged on the primitives that all mechanisms share."""
+
+    mechanism: str
+    """Registered name of the mechanism."""
+    epsilon: Floats
+    """Privacy budgets, dimensionless, shape (n,); zero where a node stays out."""
+    payment: Floats
+    """What each node gets, in currency, shape (n,)."""
+    active: npt.NDArray[np.bool_]
+    """Which nodes take part, shape (n,)."""
+    node_utility: Floats
+    """Payment less rho * epsilon, in currency, shape (n,)."""
+    server_utility: float
+    """beta ln(1 + alpha mean_epsilon) less all payments, in currency."""
+    mean_epsilon: float
+    """Average privacy budget eps_g."""
+    average_over: AverageOver
+    """Which nodes ``mean_epsilon`` is averaged over."""
+    status: str = "solved"
+    """``"solved"``, ``"no-trade"`` or ``"no-solution"``."""
+    reason: str = ""
+    """Why there is no trade or no solution, in a sentence."""
+
+    @property
+    def n_active(self) -> int:
+        """How many nodes take part."""
+        return int(np.count_nonzero(self.active))
+
+    @property
+    def paid(self) -> float:
+        """What the server pays to all nodes together, in currency."""
+        return float(self.payment.sum())
+
+
+class Mechanism(Protocol):
+    """Sets epsilon and payment of every node."""
+
+    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
+        """Price one round of the game."""
+        ...
+
+
+MECHANISMS: Registry[Mechanism] = Registry("mechanism")
+
+
+def settle(
+    mechanism: str,
+    game: PricingGame,
+    epsilon: Floats,
+    payment: Floats,
+    *,
+    status: str | None = None,
+    reason: str = "",
+) -> Outcome:
+    """Work out everybody's utility from what each node reports and is paid (6, 10)."""
+    active = epsilon > 0
+    n_averaged = averaged_nodes(game.average_over, int(active.sum()), epsilon.size)
+    mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
+    if status is None:
+        status = "solved" if active.any() else "no-trade"
+    return Outcome(
+        mechanism=mechanism,
+        epsilon=epsilon,
+        payment=payment,
+        active=active,
+        node_utility=payment - game.rho * epsilon,
+        server_utility=server_utility(mean_epsilon, game.alpha, game.beta, float(payment.sum())),
+        mean_epsilon=mean_epsilon,
+        average_over=game.average_over,
+        status=status,
+        reason=reason,
+    )
+
+
+def price(
+    mechanism: str,
+    rho: npt.ArrayLike,
+    *,
+    alpha: float,
+    beta: float,
+    budget: float | None = None,
+    average_over: AverageOver = "active",
+    rng: np.random.Generator | int | None = None,
+    **options: Any,
+) -> Outcome:
+    """Price one round with any registered mechanism.
+
+    Parameters
+    ----------
+    mechanism : str
+        A registered name, such as ``"stackelberg"`` or ``"random"``.
+    rho : array_like of float, shape (n,)
+        Unit privacy costs, in currency per unit of epsilon; positive.
+    alpha, beta : float
+        The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
+    budget : float, optional
+        Payment cap B of the round, in currency. Without it a mechanism that can chooses its own,
+        and the others get the Stackelberg leader's B*.
+    average_over : {"active", "population"}, default "active"
+        Which nodes the mean epsilon is averaged over.
+    rng : numpy.random.Generator or int, optional
+        Source of chance, for mechanisms that draw.
+    **options
+        Options of the mechanism.
+
+    Returns
+    -------
+    Outcome
+        Epsilon, payment and utility of every node, and the server's utility.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such mechanism.
+    OptionError
+        If the mechanism does not take an option, or not that value.
+    InvalidGameError
+        If a number is outside its range.
+
+    Examples
+    --------
+    >>> price("stackelberg", [1.0, 1.0, 5.0], alpha=1.0, beta=10.0).epsilon
+    array([2., 2., 0.])
+    """
+    rho = np.asarray(rho, dtype=float)
+    if rho.ndim != 1:
+        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
+    require_positive(rho=rho, alpha=alpha, beta=beta)
+    if budget is not None:
+        require_positive(zero=True, budget=budget)
+    game = PricingGame(rho, alpha, beta, budget, average_over)
+    return MECHANISMS.create(mechanism, options).outcome(game, np.random.default_rng(rng))

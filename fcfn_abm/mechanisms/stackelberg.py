@@ -1,0 +1,18 @@
+"""The leader-follower contest of Zhou et al. 2023: the mechanism this package is about."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fcfn_abm.game import nash_equilibrium, payments
+from fcfn_abm.mechanisms.base import MECHANISMS, Mechanism, Outcome, PricingGame, settle
+
+
+@MECHANISMS.register("stackelberg")
+class Stackelberg(Mechanism):
+    """The server announces B* (or the cap it is given); nodes share it in proportion to epsilon."""
+
+    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
+        """Price one round of the game (29, 41)."""
+        epsilon = nash_equilibrium(game.rho, game.cap).epsilon
+        return settle("stackelberg", game, epsilon, payments(epsilon, game.cap))

@@ -1,0 +1,24 @@
+"""One epsilon for all, fixed in advance."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from fcfn_abm.game import payments
+from fcfn_abm.mechanisms.base import MECHANISMS, Mechanism, Outcome, PricingGame, settle
+
+
+@MECHANISMS.register("static")
+class StaticEpsilon(Mechanism):
+    """Every node trains with the same epsilon, and the cap is shared equally."""
+
+    epsilon: Annotated[float, Field(gt=0)] = 10.0
+    """The privacy budget of every node, dimensionless."""
+
+    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
+        """Price one round of the game."""
+        epsilon = np.full(game.rho.size, self.epsilon)
+        return settle("static", game, epsilon, payments(epsilon, game.cap))

@@ -1,0 +1,1 @@
+"""Who plays: laws of the unit privacy cost."""

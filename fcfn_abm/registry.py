@@ -1,0 +1,107 @@
+"""Registries: one place to add a rule, a mechanism, a law, a net.
+
+A registered entry is a frozen dataclass whose fields are its options; pydantic checks them when
+a scenario is read, so an option that the entry does not know is refused with a suggestion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from fcfn_abm.errors import FcfnError, UnknownNameError, did_you_mean
+
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class OptionError(FcfnError, ValueError):
+    """An option that a registered entry does not take, or a value that it does not allow."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"{option}: {message}")
+        self.option = option
+        self.message = message
+
+
+class Registry[T]:
+    """Named, configurable implementations of one Protocol.
+
+    Parameters
+    ----------
+    what : str
+        What an entry is, in words, for error messages: ``"learning rule"``.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._entries: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type], type]:
+        """Return a decorator that makes a class a frozen, checked dataclass and files it."""
+
+        def file(cls: type) -> type:
+            entry: type = checked_dataclass(frozen=True, kw_only=True, config=_STRICT)(cls)
+            self._entries[name] = entry
+            return entry
+
+        return file
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __getitem__(self, name: str) -> type[T]:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(self.what, name, self._entries) from None
+
+    def options(self, name: str) -> list[str]:
+        """Return the names of the options that an entry takes."""
+        return [field.name for field in fields(self[name])]  # type: ignore[arg-type]
+
+    def create(self, name: str, options: Mapping[str, Any] | None = None) -> T:
+        """Build the entry called ``name``.
+
+        Raises
+        ------
+        UnknownNameError
+            If nothing is registered under ``name``.
+        OptionError
+            If an option is unknown or its value not allowed.
+        """
+        entry, options = self[name], dict(options or {})
+        known = self.options(name)
+        for option in options:
+            if option not in known:
+                allowed = f"it takes {', '.join(known)}" if known else "it takes no options"
+                raise OptionError(
+                    option,
+                    f"the {self.what} {name!r} has no such option; {allowed}."
+                    + did_you_mean(option, known),
+                )
+        try:
+            return entry(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise OptionError(place or "options", problem(first)) from None
+
+    def json_schema(self, name: str) -> dict[str, Any]:
+        """Return the JSON schema of an entry's options."""
+        return TypeAdapter(self[name]).json_schema()
+
+
+def problem(error: Mapping[str, Any]) -> str:
+    """Say one pydantic error in a sentence: what is allowed, and what was given."""
+    if error["type"] == "missing":
+        return "is required."
+    message: str = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = error["input"]
+    if isinstance(given, (str, int, float, bool, list)):
+        message = f"{message.rstrip('.')}, but it is {given!r}."
+    return message

@@ -1,0 +1,1 @@
+"""What it means: summaries and figures, from records alone."""

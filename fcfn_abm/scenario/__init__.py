@@ -1,0 +1,1 @@
+"""What is run: the scenario tree and its files."""

@@ -1,0 +1,1 @@
+"""The task: data sets, partitions, nets, local training, aggregation."""
