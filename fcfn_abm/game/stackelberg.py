@@ -67,7 +67,7 @@ def stackelberg_equilibrium(
     --------
     >>> import numpy as np
     >>> game = stackelberg_equilibrium(np.full(100, 0.001), alpha=1.0, beta=10.0)  # fig. 4
-    >>> round(game.budget, 6), round(game.epsilon[0], 6)
+    >>> round(game.budget, 6), round(game.epsilon.max().item(), 6)
     (9.89899, 98.0)
     """
     require_positive(alpha=alpha, beta=beta)

@@ -172,7 +172,7 @@ def price(
     Examples
     --------
     >>> price("stackelberg", [1.0, 1.0, 5.0], alpha=1.0, beta=10.0).epsilon
-    array([2., 2., 0.])
+    array([1.5, 1.5, 0. ])
     """
     rho = np.asarray(rho, dtype=float)
     if rho.ndim != 1:
