@@ -1,0 +1,52 @@
+"""The state of all nodes as columns; agents are views of one row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+type Floats = npt.NDArray[np.float64]
+
+NEVER = -1
+"""Exit round of a node that is in the market."""
+
+
+@dataclass
+class NodeColumns:
+    """One entry a node, shape (n,)."""
+
+    rho: Floats
+    """Unit privacy cost, currency per unit of epsilon."""
+    epsilon: Floats
+    """Report of this round, dimensionless."""
+    payment: Floats
+    """What the server paid for it, in currency."""
+    utility: Floats
+    """Payment less privacy cost, in currency."""
+    idle_rounds: npt.NDArray[np.int64]
+    """For how many rounds in a row staying out has been the best response."""
+    exit_round: npt.NDArray[np.int64]
+    """Round at whose end the node left, or `NEVER`."""
+
+    @classmethod
+    def of(cls, rho: Floats) -> NodeColumns:
+        """Return the columns of nodes that have not reported yet."""
+        n_nodes = rho.size
+        return cls(
+            rho=rho,
+            epsilon=np.zeros(n_nodes),
+            payment=np.zeros(n_nodes),
+            utility=np.zeros(n_nodes),
+            idle_rounds=np.zeros(n_nodes, dtype=np.int64),
+            exit_round=np.full(n_nodes, NEVER),
+        )
+
+    @property
+    def exited(self) -> npt.NDArray[np.bool_]:
+        """Which nodes have left."""
+        return self.exit_round != NEVER
+
+    def __len__(self) -> int:
+        return self.rho.size

@@ -1,0 +1,169 @@
+"""Laws of the unit privacy cost rho, in currency per unit of epsilon."""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.registry import Registry
+
+type Floats = npt.NDArray[np.float64]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RhoLaw(Protocol):
+    """Draws the unit privacy costs of a population."""
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
+        """Return ``n_nodes`` positive costs."""
+        ...
+
+
+RHO_LAWS: Registry[RhoLaw] = Registry("law of rho")
+
+
+def draw_rho(law: RhoLaw, n_nodes: int, rng: np.random.Generator) -> Floats:
+    """Draw a population's unit privacy costs, and check them.
+
+    Parameters
+    ----------
+    law : RhoLaw
+        An entry of :data:`RHO_LAWS`.
+    n_nodes : int
+        How many nodes there are.
+    rng : numpy.random.Generator
+        Source of chance.
+
+    Returns
+    -------
+    ndarray of float, shape (n_nodes,)
+        Costs in currency per unit of epsilon.
+
+    Raises
+    ------
+    InvalidGameError
+        If a law gives something else than ``n_nodes`` positive numbers.
+    """
+    rho = np.asarray(law.draw(n_nodes, rng), dtype=float)
+    if rho.shape != (n_nodes,):
+        raise InvalidGameError(
+            f"the law of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
+        )
+    require_positive(rho=rho)
+    return rho
+
+
+@RHO_LAWS.register("constant")
+class Constant(RhoLaw):
+    """All nodes alike."""
+
+    value: Positive = 0.001
+    """The cost of every node."""
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
+        """Return the same cost for all."""
+        return np.full(n_nodes, self.value)
+
+
+@RHO_LAWS.register("uniform")
+class Uniform(RhoLaw):
+    """Evenly spread between two costs."""
+
+    low: Positive = 0.0005
+    """Smallest cost."""
+    high: Positive = 0.0015
+    """Largest cost."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low must not exceed high, but {self.low:g} > {self.high:g}")
+        return self
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
+        """Draw from U(low, high)."""
+        return rng.uniform(self.low, self.high, n_nodes)
+
+
+@RHO_LAWS.register("lognormal")
+class LogNormal(RhoLaw):
+    """Skewed, as people's valuations of privacy are."""
+
+    median: Positive = 0.001
+    """The cost that half of the nodes exceed."""
+    sigma: Annotated[float, Field(ge=0, le=20)] = 0.3
+    """Standard deviation of ln(rho)."""
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
+        """Draw from a log-normal law."""
+        return np.asarray(self.median * np.exp(self.sigma * rng.standard_normal(n_nodes)))
+
+
+@RHO_LAWS.register("pareto")
+class Pareto(RhoLaw):
+    """A heavy tail of very dear nodes."""
+
+    minimum: Positive = 0.001
+    """Smallest cost."""
+    exponent: Annotated[float, Field(ge=0.1)] = 2.0
+    """Tail exponent; the smaller, the heavier the tail."""
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
+        """Draw from a Pareto law."""
+        return self.minimum * (1.0 + rng.pareto(self.exponent, n_nodes))
+
+
+@RHO_LAWS.register("two-group")
+class TwoGroup(RhoLaw):
+    """Two kinds of nodes, in exact shares."""
+
+    low: Positive = 0.001
+    """The cost of the cheap kind."""
+    high: Positive = 0.002
+    """The cost of the dear kind."""
+    share_high: Share = 0.5
+    """Share of dear nodes; their number is rounded to the nearest whole one."""
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
+        """Deal both costs out in random order."""
+        n_high = round(self.share_high * n_nodes)
+        return rng.permutation(np.repeat([self.high, self.low], [n_high, n_nodes - n_high]))
+
+
+@RHO_LAWS.register("outliers")
+class Outliers(RhoLaw):
+    """A log-normal population in which a few nodes are far dearer than the rest."""
+
+    median: Positive = 0.001
+    """The cost that half of the ordinary nodes exceed."""
+    sigma: Annotated[float, Field(ge=0, le=20)] = 0.3
+    """Standard deviation of ln(rho)."""
+    share: Share = 0.1
+    """Share of outliers; their number is rounded to the nearest whole one."""
+    factor: Positive = 5.0
+    """How many times dearer an outlier is than it would be otherwise."""
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
+        """Draw from a log-normal law, and multiply the outliers."""
+        rho = LogNormal(median=self.median, sigma=self.sigma).draw(n_nodes, rng)
+        outliers = rng.permutation(n_nodes)[: round(self.share * n_nodes)]
+        rho[outliers] *= self.factor
+        return rho
+
+
+@RHO_LAWS.register("listed")
+class Listed(RhoLaw):
+    """The costs as they stand in the file."""
+
+    values: tuple[Positive, ...]
+    """One cost a node."""
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
+        """Return the list."""
+        return np.array(self.values)

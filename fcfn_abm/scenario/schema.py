@@ -1,0 +1,165 @@
+"""The scenario: one frozen, strict tree that says everything about an experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the scenario file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Choice(Section):
+    """A registered name, ``kind``, and the options of what it names, side by side."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+    """A registered name."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything beside ``kind``."""
+        return dict(self.model_extra or {})
+
+
+def _choice(kind: str, **options: Any) -> Any:
+    return Field(default_factory=lambda: Choice(kind=kind, **options))
+
+
+class Population(Section):
+    """Who plays."""
+
+    n_nodes: Annotated[int, Field(ge=2)] = 50
+    """How many edge nodes there are; at least two."""
+    rho: Choice = _choice("lognormal")
+    """The law of the unit privacy costs, in currency per unit of epsilon."""
+
+
+class Game(Section):
+    """The contest that is played once a round."""
+
+    alpha: Positive = 10.0
+    """Model-value parameter of the server: it gains beta ln(1 + alpha eps_g)."""
+    beta: Positive = 10.0
+    """Model-value parameter of the server, in currency."""
+    average_over: Literal["active", "population"] = "active"
+    """eps_g averages over the nodes that take part, or over all (the paper's printed form)."""
+    budget: NotNegative | None = None
+    """Payment cap B of the first round, in currency; without it, half of beta."""
+    epsilon_floor: Positive = 1e-6
+    """Smallest admissible report, with which a market at rest can start."""
+
+
+class Rounds(Section):
+    """How rounds are played, and when they end."""
+
+    order: Literal["in_turn", "simultaneous"] = "in_turn"
+    """In turn each node sees the running total; at once all answer the last round's reports."""
+    turns: Literal["random", "fixed"] = "random"
+    """In turn: a fresh random permutation each round, or always the same order."""
+    start: Literal["random", "cold", "warm"] = "random"
+    """First reports: around "everybody is like me", the smallest admissible, or the equilibrium."""
+    maximum: Count = 500
+    """Rounds after which the market stops, whatever it does."""
+    tolerance: Positive = 1e-9
+    """Converged when exploitability and relative change stay below this."""
+    patience: Count = 3
+    """For how many rounds in a row."""
+
+
+class Exit(Section):
+    """When nodes leave, and whether they come back."""
+
+    patience: Count = 3
+    """A node leaves after so many rounds in a row in which its best response is zero."""
+    reentry: bool = True
+    """Whether a node that left comes back when entering pays."""
+
+
+class Privacy(Section):
+    """What epsilon covers, and how it becomes noise."""
+
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """The probability with which the guarantee of epsilon may fail."""
+    calibration: Literal["analytic", "classical"] = "analytic"
+    """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
+    unit: Literal["record", "client"] = "record"
+    """Neighbouring data sets differ in one sample, or in all data of a node."""
+    horizon: Literal["round", "training"] = "round"
+    """Epsilon is spent in each round, or is the total over the whole training."""
+    placement: Choice = _choice("dp-sgd")
+    """Where noise is added."""
+    clipping_norm: Positive = 1.0
+    """Largest L2 norm of what is clipped."""
+
+
+class Training(Section):
+    """The federated training that the equilibrium pays for."""
+
+    enabled: bool = True
+    """Whether to train at all."""
+    data: Choice = _choice("digits")
+    """The images."""
+    net: Choice = _choice("digits-cnn")
+    """The neural network."""
+    partition: Choice = _choice("dirichlet")
+    """How samples are dealt to nodes."""
+    aggregation: Choice = _choice("uniform")
+    """How the server averages what nodes send."""
+    rounds: Count = 40
+    """Communication rounds T."""
+    local_steps: Count = 1
+    """Steps that a node takes on its own data in a round."""
+    learning_rate: Positive = 0.5
+    """Learning rate of the local steps."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Momentum of the local steps within a round."""
+    compare: tuple[str, ...] = ("no-noise", "random")
+    """What is trained beside the market's epsilon: "no-noise", or the name of a mechanism."""
+
+
+class RecordSettings(Section):
+    """What is kept."""
+
+    traces: Annotated[str, Field(pattern=r"^(none|sample|all|last:[1-9][0-9]*)$")] = "sample"
+    """Whose epsilon is kept round by round: none, a sample over all costs, all, or "last:K"."""
+    sample_size: Count = 64
+    """How many nodes the sample holds, spread evenly over the ranks of rho."""
+
+
+class Scenario(Section):
+    """One experiment, whole: two equal scenarios give equal records."""
+
+    title: str = ""
+    """A line that says what the scenario is about."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Root of all chance."""
+    population: Population = Population()
+    game: Game = Game()
+    mechanism: Choice = _choice("stackelberg")
+    """How the server prices."""
+    server: Choice = _choice("anticipate")
+    """How the server learns what to pay."""
+    learning: Choice = _choice("best-response")
+    """How nodes adapt."""
+    rounds: Rounds = Rounds()
+    exit: Exit = Exit()
+    privacy: Privacy = Privacy()
+    training: Training | None = None
+    """Without this table no net is trained."""
+    record: RecordSettings = RecordSettings()
+
+    @property
+    def trains(self) -> bool:
+        """Whether a net is trained."""
+        return self.training is not None and self.training.enabled
