@@ -1,3 +1,92 @@
-"""Agent-based simulation of incentive mechanisms for private federated learning."""
+"""Agent-based simulation of incentive mechanisms for private federated learning.
+
+Everything public stands here; each name is imported when it is first used, so that
+``import fcfn_abm`` costs next to nothing and loads neither torch nor Mesa.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fcfn_abm.abm.market import PrivacyMarket
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.dp import gaussian_delta, gaussian_epsilon, gaussian_sigma
+    from fcfn_abm.errors import FcfnError
+    from fcfn_abm.game import (
+        Equilibrium,
+        StackelbergEquilibrium,
+        best_response,
+        exploitability,
+        nash_equilibrium,
+        node_utility,
+        payments,
+        server_utility,
+        stackelberg_equilibrium,
+    )
+    from fcfn_abm.mechanisms import Outcome, price
+    from fcfn_abm.records import Record, read_record
+    from fcfn_abm.runs import run_scenario
+    from fcfn_abm.scenario import Scenario
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "abm.market": ["PrivacyMarket"],
+    "build": ["load_scenario"],
+    "dp": ["gaussian_delta", "gaussian_epsilon", "gaussian_sigma"],
+    "errors": ["FcfnError"],
+    "game": [
+        "Equilibrium",
+        "StackelbergEquilibrium",
+        "best_response",
+        "exploitability",
+        "nash_equilibrium",
+        "node_utility",
+        "payments",
+        "server_utility",
+        "stackelberg_equilibrium",
+    ],
+    "mechanisms": ["Outcome", "price"],
+    "records": ["Record", "read_record"],
+    "runs": ["run_scenario"],
+    "scenario": ["Scenario"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Equilibrium",
+    "FcfnError",
+    "Outcome",
+    "PrivacyMarket",
+    "Record",
+    "Scenario",
+    "StackelbergEquilibrium",
+    "best_response",
+    "exploitability",
+    "gaussian_delta",
+    "gaussian_epsilon",
+    "gaussian_sigma",
+    "load_scenario",
+    "nash_equilibrium",
+    "node_utility",
+    "payments",
+    "price",
+    "read_record",
+    "run_scenario",
+    "server_utility",
+    "stackelberg_equilibrium",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,20 +16,36 @@ from fcfn_abm.game.stackelberg import (
     best_budget,
     stackelberg_equilibrium,
 )
+from fcfn_abm.game.welfare import (
+    Welfare,
+    gini,
+    price_of_anarchy,
+    rent_dissipation,
+    social_optimum,
+    social_welfare,
+    welfare,
+)
 
 __all__ = [
     "EPSILON_FLOOR",
     "AverageOver",
     "Equilibrium",
     "StackelbergEquilibrium",
+    "Welfare",
     "averaged_nodes",
     "best_budget",
     "best_response",
     "exploitability",
+    "gini",
     "nash_equilibrium",
     "node_utility",
     "payments",
+    "price_of_anarchy",
     "privacy_cost",
+    "rent_dissipation",
     "server_utility",
+    "social_optimum",
+    "social_welfare",
     "stackelberg_equilibrium",
+    "welfare",
 ]

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import require_positive
-
-type Floats = npt.NDArray[np.float64]
+from fcfn_abm.game.exact import Floats, two_product
 
 EPSILON_FLOOR = 1e-6
 """Smallest admissible report, with which a market at rest can start."""
@@ -65,7 +64,8 @@ def best_response(
     -----
     The printed form subtracts two large numbers when ``others`` is close to ``budget / rho``, the
     point where staying out becomes best. Evaluated here is the equal expression
-    ``(B - rho s) / (sqrt(B) sqrt(rho / s) + rho)``, which keeps its digits there.
+    ``(B - rho s) / (sqrt(B) sqrt(rho / s) + rho)`` with its numerator in doubled precision, which
+    keeps all digits there.
 
     References
     ----------
@@ -81,16 +81,35 @@ def best_response(
     rho, others, budget = (np.asarray(value, dtype=float) for value in (rho, others, budget))
     require_positive(rho=rho, epsilon_floor=epsilon_floor)
     require_positive(zero=True, others=others, budget=budget)
-    reply = reply_all(rho, others, budget, epsilon_floor)
+    with np.errstate(over="ignore", invalid="ignore"):
+        product, error = two_product(rho, others)
+        surplus = (budget - product) - error
+    reply = _reply(rho, others, budget, epsilon_floor, surplus)
     return float(reply) if reply.ndim == 0 else reply
 
 
 def reply_all(
     rho: Floats, others: Floats | float, budget: Floats | float, epsilon_floor: float
 ) -> Floats:
-    """Return the best responses of many nodes, without checks."""
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+    """Return the best responses of many nodes, without checks, and in plain floats.
+
+    Play has no use for the doubled precision of `best_response`: ``others`` is a total less one
+    report there, and has lost as many digits itself.
+    """
+    with np.errstate(over="ignore"):
         surplus = budget - rho * others
+    return _reply(rho, others, budget, epsilon_floor, surplus)
+
+
+def _reply(
+    rho: Floats,
+    others: Floats | float,
+    budget: Floats | float,
+    epsilon_floor: float,
+    surplus: Floats,
+) -> Floats:
+    """Return the best responses, where ``surplus`` is ``budget - rho * others``."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         reply = surplus / (np.sqrt(budget) * np.sqrt(rho / others) + rho)
     alone = np.where(budget > rho * epsilon_floor, epsilon_floor, 0.0)
     return np.where(others > 0, np.where(surplus > 0, reply, 0.0), alone)

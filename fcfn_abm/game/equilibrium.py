@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, require_positive
-from fcfn_abm.game.best_response import Floats
+from fcfn_abm.game.exact import Floats, exact_sum, two_product, two_sum
 
 _LARGEST = 1e290  # so that sums of costs, and their products with n, stay finite
 
@@ -95,7 +95,9 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
     share = gap / tau  # of the payments; sums to one
     total_epsilon = budget * ((members.size - 1) / tau)
     if not np.isfinite(total_epsilon):
-        raise InvalidGameError(f"budget = {budget:g} is too large for costs as small as rho.min().")
+        raise InvalidGameError(
+            f"budget = {budget:g} is too large for costs as small as {rho.min():g}."
+        )
     epsilon[members] = total_epsilon * share
     utility[members] = budget * share**2
     active = np.zeros(rho.shape, dtype=bool)
@@ -106,8 +108,9 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
 def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
     """Return who takes part (row numbers), their gaps tau - (n - 1) rho, and tau."""
     cheapest, next_cheapest = np.partition(rho, 1)[:2]
-    # The threshold falls as nodes enter, and is the sum of the two cheapest while they are alone.
-    members = np.flatnonzero((rho < cheapest + next_cheapest) | (rho <= next_cheapest))
+    # The threshold falls as nodes enter, and is the sum of the two cheapest while they are alone;
+    # that sum is rounded, so a tie with it is left to the exact test.
+    members = np.flatnonzero(rho <= cheapest + next_cheapest)
     while True:
         gap, tau = _gap(rho[members])
         inside = gap > 0
@@ -118,30 +121,14 @@ def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
 
 def _gap(rho: Floats) -> tuple[Floats, float]:
     """Return ``rho.sum() - (n - 1) * rho`` in doubled precision, rounded once, and the sum."""
-    rivals = float(rho.size - 1)
-    total, total_error = _exact_sum(rho)
-    # n - 1 times the upper half of the digits is exact, and so is n - 1 times the lower half
-    upper = (rho.view(np.int64) & ~((1 << 27) - 1)).view(np.float64)
-    product = rivals * rho
-    product_error = (rivals * upper - product) + rivals * (rho - upper)
-    difference, difference_error = _two_sum(total, -product)
-    return difference + (difference_error + (total_error - product_error)), total
-
-
-def _exact_sum(values: Floats) -> tuple[float, float]:
-    """Return the sum and what rounding took from it, by pairwise error-free additions."""
-    error = 0.0
-    while values.size > 1:
-        half = values.size // 2
-        pairs, errors = _two_sum(values[:half], values[half : 2 * half])
-        error += errors.sum()
-        values = np.append(pairs, values[2 * half :])
-    total, rest = _two_sum(values[0], error)
-    return float(total), float(rest)
-
-
-def _two_sum[T: (Floats, float)](a: T | float, b: T) -> tuple[T, T]:
-    """Return a + b and its rounding error, exactly (Knuth)."""
-    total = a + b
-    shadow = total - a
-    return total, (a - (total - shadow)) + (b - shadow)
+    # All costs but the cheapest lie within a factor of two: their sum is exact in two floats. The
+    # cheapest may be so small that it is all that keeps them in: it is added last.
+    first = rho.argmin()
+    cheapest = float(rho[first])
+    rest = rho.copy()
+    rest[first] = 0.0
+    total, total_error = exact_sum(rest)
+    product, product_error = two_product(np.array(rho.size - 1.0), rho)
+    difference, difference_error = two_sum(total, -product)
+    gap = (difference + (difference_error + (total_error - product_error))) + cheapest
+    return gap, total + (total_error + cheapest)

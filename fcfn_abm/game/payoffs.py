@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, require_positive
-from fcfn_abm.game.best_response import EPSILON_FLOOR, Floats, reply_all
+from fcfn_abm.game.best_response import EPSILON_FLOOR, reply_all
+from fcfn_abm.game.exact import Floats
 
 
 def payments(epsilon: npt.ArrayLike, budget: float) -> Floats:
@@ -64,14 +65,15 @@ def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
     Raises
     ------
     InvalidGameError
-        If a cost is not positive and finite, or an epsilon is negative or not finite.
+        If a cost is not positive and finite, an epsilon negative or not finite, or the shapes
+        differ.
 
     References
     ----------
     Zhou et al. 2023, eq. 6, second term.
     """
-    rho, epsilon = _costs(rho), _reports(epsilon)
-    return np.asarray(rho * epsilon)
+    epsilon = _reports(epsilon)
+    return _costs(rho, epsilon) * epsilon
 
 
 def node_utility(
@@ -97,7 +99,7 @@ def node_utility(
     Raises
     ------
     InvalidGameError
-        If a number is outside its range.
+        If a number is outside its range, or the shapes of epsilon and rho differ.
 
     References
     ----------
@@ -173,13 +175,13 @@ def exploitability(
     Returns
     -------
     float
-        ``max_i [U_i(best response) - U_i(now)] / budget``, at least zero; zero where the budget
-        is zero and nobody reports.
+        ``max_i [U_i(best response) - U_i(now)] / budget``, at least zero. With a budget of zero
+        it is zero where nobody reports and infinite where somebody does.
 
     Raises
     ------
     InvalidGameError
-        If a number is outside its range.
+        If a number is outside its range, or the shapes of epsilon and rho differ.
 
     Notes
     -----
@@ -187,7 +189,8 @@ def exploitability(
     ``(r - x) (B s / ((r + s)(x + s)) - rho)``: the difference of the two utilities would lose all
     digits near the equilibrium.
     """
-    epsilon, rho = _reports(epsilon), _costs(rho)
+    epsilon = _reports(epsilon)
+    rho = _costs(rho, epsilon)
     require_positive(zero=True, budget=budget)
     if epsilon.size == 0:
         return 0.0
@@ -199,13 +202,16 @@ def exploitability(
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = budget * (others / (reply + others)) / (epsilon + others) - rho
     gain = (reply - epsilon) * slope
-    alone = others == 0  # the reply wins all, and so does any report that is positive already
-    won = np.where(epsilon > 0, 0.0, budget)
-    gain = np.where(alone, np.where(reply > 0, won - rho * (reply - epsilon), 0.0), gain)
+    # alone, any positive report wins the whole budget: only what it costs can be bettered
+    prize = np.where(epsilon > 0, 0.0, budget)
+    leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)
+    gain_alone = np.where(reply > 0, prize - rho * (reply - epsilon), leaving)
+    gain = np.where(others == 0, gain_alone, gain)
     return float(max(gain.max(), 0.0) / budget)
 
 
 def _reports(epsilon: npt.ArrayLike) -> Floats:
+    """Return epsilon as an array, checked."""
     epsilon = np.asarray(epsilon, dtype=float)
     if epsilon.ndim != 1:
         raise InvalidGameError(f"epsilon must be one-dimensional, but has shape {epsilon.shape}.")
@@ -213,7 +219,13 @@ def _reports(epsilon: npt.ArrayLike) -> Floats:
     return epsilon
 
 
-def _costs(rho: npt.ArrayLike) -> Floats:
+def _costs(rho: npt.ArrayLike, epsilon: Floats) -> Floats:
+    """Return rho as an array, checked, with one cost for every entry of epsilon."""
     rho = np.asarray(rho, dtype=float)
     require_positive(rho=rho)
+    if rho.shape != epsilon.shape:
+        raise InvalidGameError(
+            f"rho must have one cost for each epsilon, but the shapes are {rho.shape} and "
+            f"{epsilon.shape}."
+        )
     return rho

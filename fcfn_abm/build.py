@@ -1,0 +1,208 @@
+"""The composition root: from a scenario to the objects that carry it out.
+
+The only module that knows all stages. Torch and Mesa are imported where they are needed, so that
+a closed form costs neither.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
+from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
+from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
+from fcfn_abm.mechanisms import MECHANISMS, Outcome, price
+from fcfn_abm.population import RHO_LAWS, draw_rho
+from fcfn_abm.registry import OptionError, Registry
+from fcfn_abm.rng import stream
+from fcfn_abm.scenario import (
+    Choice,
+    Scenario,
+    choices,
+    overridden,
+    read_toml,
+    spot,
+    tree_to_scenario,
+)
+from fcfn_abm.training.registries import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
+
+if TYPE_CHECKING:
+    from fcfn_abm.abm import PrivacyMarket
+
+type Floats = npt.NDArray[np.float64]
+
+NO_NOISE = "no-noise"
+
+REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
+    ("population", "rho"): RHO_LAWS,
+    ("mechanism",): MECHANISMS,
+    ("server",): SERVER_RULES,
+    ("learning",): LEARNING_RULES,
+    ("privacy", "placement"): PLACEMENTS,
+    ("training", "data"): DATASETS,
+    ("training", "net"): NETS,
+    ("training", "partition"): PARTITIONS,
+    ("training", "aggregation"): AGGREGATIONS,
+}
+"""Where in a scenario which registered name stands."""
+
+
+def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
+    """Read and check a scenario file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TOML file.
+    overrides : iterable of str
+        Replacements such as ``"game.alpha=20"``, carried out in order.
+
+    Returns
+    -------
+    Scenario
+        Frozen and complete: every default is filled in.
+
+    Raises
+    ------
+    InvalidScenarioError
+        With one sentence that says what is wrong, where, and what is allowed.
+    """
+    tree = overridden(read_toml(Path(path)), overrides)
+    scenario = tree_to_scenario(tree, str(path))
+    check_scenario(scenario, str(path))
+    return resolved(scenario)
+
+
+def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
+    """Raise InvalidScenarioError where parts of a scenario do not go together."""
+    for place, choice in choices(scenario):
+        table = spot(list(place))
+        try:
+            entry = REGISTRIES[place].create(choice.kind, choice.options)
+        except UnknownNameError as error:
+            raise InvalidScenarioError(f"{where}, {table}kind: {error}") from None
+        except OptionError as error:
+            raise InvalidScenarioError(f"{where}, {table}{error}") from None
+        if place == ("population", "rho"):
+            try:
+                draw_rho(entry, scenario.population.n_nodes, stream(scenario.seed, "population"))
+            except InvalidGameError as error:
+                raise InvalidScenarioError(f"{where}, {table.rstrip()}: {error}") from None
+    if scenario.server.kind == "fixed" and scenario.game.budget is None:
+        raise InvalidScenarioError(
+            f"{where}, [game] budget: is required, since the server rule is 'fixed'."
+        )
+    if scenario.mechanism.kind != "stackelberg":
+        raise InvalidScenarioError(
+            f"{where}, [mechanism] kind: the market plays 'stackelberg' alone so far, not "
+            f"{scenario.mechanism.kind!r}; the others can stand in training.compare."
+        )
+    if scenario.training is not None:
+        for arm in scenario.training.compare:
+            if arm != NO_NOISE and (arm == "stackelberg" or arm not in MECHANISMS):
+                known = ", ".join([NO_NOISE, *(m for m in MECHANISMS if m != "stackelberg")])
+                raise InvalidScenarioError(
+                    f"{where}, [training] compare: {arm!r} is not known. Known: {known}."
+                )
+        unit = PLACEMENTS[scenario.privacy.placement.kind].unit
+        if unit != scenario.privacy.unit:
+            raise InvalidScenarioError(
+                f"{where}, [privacy] unit: the placement {scenario.privacy.placement.kind!r} "
+                f"protects a {unit}, so unit must be {unit!r}, but it is "
+                f"{scenario.privacy.unit!r}."
+            )
+
+
+def resolved(scenario: Scenario) -> Scenario:
+    """Return the scenario with the default options of every registered name written out."""
+    tree = scenario.model_dump(exclude_none=True)
+    for place, choice in choices(scenario):
+        inner = tree
+        for part in place[:-1]:
+            inner = inner[part]
+        inner[place[-1]] = {"kind": choice.kind, **asdict(created(scenario, place, choice))}
+    return Scenario.model_validate(tree)
+
+
+def created(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = None) -> Any:
+    """Build what a scenario names at ``place``, such as ``("training", "net")``."""
+    if choice is None:
+        choice = dict(choices(scenario))[place]
+    return REGISTRIES[place].create(choice.kind, choice.options)
+
+
+def scenario_schema() -> dict[str, Any]:
+    """Return the JSON schema of a scenario file, with the options of every registered name."""
+    schema = Scenario.model_json_schema()
+    definitions = schema["$defs"]
+    for place, registry in REGISTRIES.items():
+        section = schema
+        for part in place[:-1]:
+            section = definitions[_definition(section["properties"][part])]
+        section["properties"][place[-1]] = {
+            "description": section["properties"][place[-1]].get("description", ""),
+            "oneOf": [_kind_schema(registry, name) for name in registry],
+        }
+    definitions.pop("Choice", None)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _definition(schema: dict[str, Any]) -> str:
+    options = [schema, *schema.get("allOf", []), *schema.get("anyOf", [])]
+    return next(str(o["$ref"]).rsplit("/", 1)[1] for o in options if "$ref" in o)
+
+
+def _kind_schema(registry: Registry[Any], name: str) -> dict[str, Any]:
+    schema = registry.json_schema(name)
+    return {
+        **schema,
+        "properties": {"kind": {"const": name}, **schema.get("properties", {})},
+        "required": ["kind", *schema.get("required", [])],
+    }
+
+
+def population(scenario: Scenario) -> Floats:
+    """Draw the unit privacy costs of a scenario's nodes, shape (n_nodes,)."""
+    law = created(scenario, ("population", "rho"))
+    return draw_rho(law, scenario.population.n_nodes, stream(scenario.seed, "population"))
+
+
+def closed_form(scenario: Scenario, rho: Floats | None = None) -> StackelbergEquilibrium:
+    """Solve a scenario's game without playing it."""
+    game = scenario.game
+    rho = population(scenario) if rho is None else rho
+    return stackelberg_equilibrium(rho, game.alpha, game.beta, game.average_over)
+
+
+def market(scenario: Scenario) -> PrivacyMarket:
+    """Build the market of a scenario."""
+    from fcfn_abm.abm import PrivacyMarket
+
+    return PrivacyMarket(scenario, rho=population(scenario))
+
+
+def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float) -> Outcome:
+    """Price the same nodes with another mechanism, under the cap that the market found."""
+    game = scenario.game
+    return price(
+        mechanism,
+        rho,
+        alpha=game.alpha,
+        beta=game.beta,
+        budget=budget,
+        average_over=game.average_over,
+        rng=stream(scenario.seed, "mechanism", zlib.crc32(mechanism.encode())),
+    )
+
+
+def shipped_scenarios(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield every scenario file below a folder, with its title."""
+    for path in sorted(folder.rglob("*.toml")):
+        yield path, str(read_toml(path).get("title", ""))

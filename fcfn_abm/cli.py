@@ -1,0 +1,159 @@
+"""The command line: each command parses, calls one public function, and prints.
+
+Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed),
+2 (the user's mistake), 130 (interrupted).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from fcfn_abm import __version__
+from fcfn_abm.errors import FcfnError, RunFailedError
+
+app = typer.Typer(
+    help="Agent-based simulation of incentive mechanisms for private federated learning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+scenarios = typer.Typer(help="Check scenario files, and say what may stand in them.")
+app.add_typer(scenarios, name="scenarios", no_args_is_help=True)
+
+ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, .toml.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace a value: game.alpha=20. May be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fcfn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder that becomes the record.", show_default="results/NAME"),
+    ] = None,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one scenario: play the market, train with what it bought, write the record."""
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.report import summary
+    from fcfn_abm.runs import run_scenario
+
+    out = Path("results") / scenario.stem if out is None else out
+    record = run_scenario(
+        load_scenario(scenario, overrides or ()), out, overwrite=overwrite, progress=True
+    )
+    if as_json:
+        _print_json({**record.run, "path": str(record.path)})
+    else:
+        typer.echo(summary(record))
+        typer.echo(f"\nThe record lies in {record.path} (figures in {out / 'figures'}).")
+
+
+@app.command()
+def equilibrium(scenario: ScenarioFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print the closed form of a scenario's game, without playing it."""
+    from fcfn_abm.build import closed_form, load_scenario
+    from fcfn_abm.report.summary import equilibrium_table
+    from fcfn_abm.runs.facts import equilibrium_facts
+
+    loaded = load_scenario(scenario, overrides or ())
+    facts = equilibrium_facts(closed_form(loaded))
+    if as_json:
+        _print_json(facts)
+    else:
+        typer.echo(f"{loaded.title or scenario.stem}: {loaded.population.n_nodes} nodes")
+        typer.echo(equilibrium_table(facts))
+
+
+@scenarios.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
+) -> None:
+    """Check scenario files; say one sentence for each that is not right."""
+    from fcfn_abm.build import load_scenario
+
+    wrong = 0
+    for path in files:
+        try:
+            load_scenario(path)
+        except FcfnError as error:
+            typer.echo(f"fcfn: {error}", err=True)
+            wrong += 1
+        else:
+            typer.echo(f"{path}: ok")
+    if wrong:
+        raise typer.Exit(2)
+
+
+@scenarios.command()
+def schema() -> None:
+    """Print the JSON schema of scenario files, for editors."""
+    from fcfn_abm.build import scenario_schema
+
+    _print_json(scenario_schema())
+
+
+@scenarios.command("list")
+def list_scenarios(
+    folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("scenarios"),
+) -> None:
+    """List the scenario files of a folder with their titles."""
+    from fcfn_abm.build import shipped_scenarios
+    from fcfn_abm.errors import InvalidScenarioError
+
+    found = list(shipped_scenarios(folder))
+    if not found:
+        raise InvalidScenarioError(f"{folder}: there are no scenario files (*.toml) here.")
+    width = max(len(str(path)) for path, _ in found)
+    for path, title in found:
+        typer.echo(f"{path!s:{width}}  {title}".rstrip())
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the command line; mistakes become one sentence and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except FcfnError as error:
+        typer.echo(f"fcfn: {error}", err=True)
+        code = 1 if isinstance(error, RunFailedError) else 2
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("fcfn: interrupted; nothing was left under the final name.", err=True)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone: nothing to say to it
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,42 @@
+"""Sums and products that keep what rounding takes away."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+type Floats = npt.NDArray[np.float64]
+
+
+def two_sum[T: (Floats, float)](a: T | float, b: T) -> tuple[T, T]:
+    """Return a + b and its rounding error, exactly (Knuth)."""
+    total = a + b
+    shadow = total - a
+    return total, (a - (total - shadow)) + (b - shadow)
+
+
+def two_product(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """Return a * b and its rounding error, exactly unless it over- or underflows (Dekker)."""
+    product = a * b
+    a_upper, b_upper = _upper(a), _upper(b)
+    a_lower, b_lower = a - a_upper, b - b_upper
+    error = ((a_upper * b_upper - product) + a_upper * b_lower) + a_lower * b_upper
+    return product, error + a_lower * b_lower
+
+
+def exact_sum(values: Floats) -> tuple[float, float]:
+    """Return the sum and what rounding took from it, by pairwise error-free additions."""
+    error = 0.0
+    while values.size > 1:
+        half = values.size // 2
+        pairs, errors = two_sum(values[:half], values[half : 2 * half])
+        error += errors.sum()
+        values = np.append(pairs, values[2 * half :])
+    total, rest = two_sum(values[0], error)
+    return float(total), float(rest)
+
+
+def _upper(values: Floats) -> Floats:
+    """Round to the upper 26 of the 53 digits: products of two such numbers are exact."""
+    bits = values.view(np.int64)
+    return ((bits + (1 << 26)) & ~((1 << 27) - 1)).view(np.float64)

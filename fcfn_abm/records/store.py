@@ -1,0 +1,169 @@
+"""Records on disk: one folder a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
+from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
+
+RUN_FILE = "run.json"
+SCENARIO_FILE = "scenario.toml"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run left: frames, and the facts about the run."""
+
+    scenario: Scenario
+    """The scenario, resolved: every default written out."""
+    run: dict[str, Any]
+    """Versions, seed, verdict, closed form, arms, times."""
+    rounds: pd.DataFrame
+    """One row a round."""
+    nodes: pd.DataFrame
+    """One row a node."""
+    traces: pd.DataFrame = field(default_factory=lambda: empty("traces"))
+    """One row a round and traced node."""
+    training: pd.DataFrame = field(default_factory=lambda: empty("training"))
+    """One row an arm and round of training."""
+    path: Path | None = None
+    """The folder, if the record is on disk."""
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> Record:
+        """Write the record to a folder, whole or not at all; see :func:`write_record`."""
+        with new_folder(Path(path), overwrite=overwrite) as folder:
+            write_record(self, folder)
+        return replace(self, path=Path(path))
+
+
+def write_record(record: Record, folder: Path) -> None:
+    """Write the files of a record into an existing folder.
+
+    Parameters
+    ----------
+    record : Record
+        What to write.
+    folder : Path
+        Where to; best one from :func:`new_folder`.
+    """
+    header = "The scenario of this run, every default written out."
+    (folder / SCENARIO_FILE).write_text(to_toml(record.scenario, header), encoding="utf-8")
+    for name in TABLES:
+        write_table(name, getattr(record, name), folder / f"{name}.parquet")
+    run = json.dumps(record.run, indent=2, ensure_ascii=False) + "\n"
+    (folder / RUN_FILE).write_text(run, encoding="utf-8")
+
+
+def read_record(path: str | Path) -> Record:
+    """Read a record back.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its folder.
+
+    Returns
+    -------
+    Record
+        With pandas frames; ``path`` is where it was read from.
+
+    Raises
+    ------
+    InvalidRecordError
+        If the folder is missing, holds no record, or one that cannot be read.
+    """
+    path = Path(path)
+    if not (path / RUN_FILE).is_file():
+        what = "holds no record (no run.json)" if path.is_dir() else "there is no such folder"
+        raise InvalidRecordError(f"{path}: {what}.")
+    try:
+        run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        frames = {name: read_table(path / f"{name}.parquet") for name in TABLES}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InvalidRecordError(f"{path}: the record cannot be read: {error}") from error
+    scenario_file = path / SCENARIO_FILE
+    scenario = tree_to_scenario(read_toml(scenario_file), str(scenario_file))
+    return Record(scenario, run, **frames, path=path)
+
+
+def require_free(path: Path, *, overwrite: bool = False) -> None:
+    """Raise OutputError unless a record can go to ``path``.
+
+    A record is replaced only when asked; anything else that stands there never is.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if (path / RUN_FILE).is_file():
+        if not overwrite:
+            raise OutputError(
+                f"{path}: there is a record already; choose another folder with --out, "
+                "or replace it with --overwrite."
+            )
+    elif path.exists() or path.is_symlink():
+        raise OutputError(f"{path}: exists and is not a record; choose another folder with --out.")
+
+
+@contextmanager
+def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a hidden folder beside ``path`` that takes its name once the block has ended well.
+
+    Parameters
+    ----------
+    path : Path
+        The final name.
+    overwrite : bool, default False
+        Whether a record under that name is replaced.
+
+    Yields
+    ------
+    Path
+        An empty folder. If the block raises, it is removed, and ``path`` is as it was.
+
+    Raises
+    ------
+    OutputError
+        If there is something under that name, or the place cannot be written.
+    """
+    require_free(path, overwrite=overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        folder.chmod(0o777 & ~_umask())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
+    try:
+        yield folder
+        require_free(path, overwrite=overwrite)
+        _publish(folder, path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _publish(folder: Path, path: Path) -> None:
+    if not path.exists():
+        folder.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-old-", dir=path.parent))
+    path.rename(old / path.name)
+    folder.rename(path)
+    shutil.rmtree(old)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,129 @@
+"""The tables of a record: their columns, with types, units and meanings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+NO_UNIT = "1"
+MONEY = "currency"
+COST = "currency per unit of epsilon"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    kind: str
+    """An Arrow type: float64, int64, bool, string."""
+    unit: str
+    meaning: str
+
+
+def _floats(unit: str, **meanings: str) -> list[Column]:
+    return [Column(name, "float64", unit, meaning) for name, meaning in meanings.items()]
+
+
+def _counts(**meanings: str) -> list[Column]:
+    return [Column(name, "int64", NO_UNIT, meaning) for name, meaning in meanings.items()]
+
+
+TABLES: dict[str, list[Column]] = {
+    "rounds": [
+        *_counts(round="number of the round, from 1"),
+        *_floats(MONEY, budget="announced payment cap B"),
+        *_floats(
+            NO_UNIT, total_epsilon="S, sum of all reports", mean_epsilon="eps_g, mean epsilon"
+        ),
+        *_counts(n_active="nodes that report more than zero", n_exited="nodes that have left"),
+        *_floats(
+            MONEY,
+            payment="what the server paid to all nodes",
+            node_utility="sum of the nodes' utilities",
+            server_utility="utility of the server",
+            welfare="sum of all utilities",
+        ),
+        *_floats(
+            NO_UNIT,
+            exploitability="largest gain from moving alone, as a share of B",
+            change="largest change of an epsilon, as a share of the largest epsilon",
+            distance="largest distance to the closed form at this B, as a share of its largest",
+        ),
+    ],
+    "nodes": [
+        *_counts(node="row of the node, from 0"),
+        *_floats(COST, rho="unit privacy cost"),
+        *_floats(NO_UNIT, epsilon="final report"),
+        *_floats(MONEY, payment="final payment", utility="final utility"),
+        Column("active", "bool", NO_UNIT, "whether the node takes part in the end"),
+        *_counts(exit_round="round at whose end the node left; empty if it stayed"),
+        *_floats(NO_UNIT, equilibrium_epsilon="epsilon of the closed form at B*"),
+        *_floats(MONEY, equilibrium_utility="utility of the closed form at B*"),
+        *_counts(n_samples="training samples of the node"),
+        *_floats(
+            NO_UNIT,
+            label_divergence="total variation between the node's label shares and the global ones",
+            noise_multiplier="noise standard deviation over L2 sensitivity, one release",
+            noise_std="noise standard deviation on each parameter, one release",
+            epsilon_per_round="true epsilon of one round of training",
+            epsilon_total="true epsilon of the whole training, by exact composition",
+            delta="delta of both",
+        ),
+    ],
+    "traces": [
+        *_counts(round="number of the round, from 1", node="row of the node"),
+        *_floats(NO_UNIT, epsilon="report of the round"),
+        *_floats(MONEY, payment="payment of the round", utility="utility of the round"),
+    ],
+    "training": [
+        Column("arm", "string", NO_UNIT, "whose epsilon: the market's, a mechanism's, no noise"),
+        *_counts(round="number of the round; 0 is before training"),
+        *_floats(
+            NO_UNIT,
+            accuracy="share of test images labelled rightly",
+            loss="mean cross entropy on the test images",
+            signal_to_noise="norm of the clean aggregate over norm of its noise",
+        ),
+        *_counts(n_nodes="nodes that trained"),
+    ],
+}
+
+
+def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet, with units and meanings in the columns' metadata."""
+    columns = [column for column in TABLES[name] if column.name in frame.columns]
+    schema = pa.schema(
+        pa.field(
+            column.name,
+            pa.type_for_alias(column.kind),
+            metadata={"unit": column.unit, "description": column.meaning},
+        )
+        for column in columns
+    )
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    pq.write_table(table.replace_schema_metadata({}), path, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a frame back; integers that may be missing come as pandas' nullable ones."""
+    table = pq.read_table(path)
+    integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
+    frame = table.to_pandas()
+    missing = [name for name in integers if table[name].null_count]
+    for name in missing:
+        frame[name] = table[name].to_pandas(integer_object_nulls=True).astype("Int64")
+    return frame
+
+
+def empty(name: str) -> pd.DataFrame:
+    """Return the table without rows."""
+    kinds: Iterable[tuple[str, str]] = (
+        (c.name, "str" if c.kind == "string" else c.kind) for c in TABLES[name]
+    )
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds})

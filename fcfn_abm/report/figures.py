@@ -1,0 +1,200 @@
+"""Figures from tidy frames: each function returns the figure; saving is the caller's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fcfn_abm.records import Record
+from fcfn_abm.report.theme import (
+    ARM_COLOURS,
+    ARM_DASHES,
+    BOUND,
+    LEAVES,
+    STAYS,
+    arm_label,
+    theme,
+)
+
+
+def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float) -> Figure:
+    """Draw how epsilon and S reach the equilibrium.
+
+    Parameters
+    ----------
+    rounds, traces : DataFrame
+        Tables of a record.
+    total_epsilon : float
+        S of the closed form.
+
+    Returns
+    -------
+    Figure
+        Three panels: the traced nodes' epsilon, S and B, and the distances on a log scale.
+    """
+    with theme():
+        figure = Figure(figsize=(13, 4))
+        reports, totals, distances = figure.subplots(1, 3)
+        _reports(reports, traces)
+
+        totals.plot(rounds["round"], rounds["total_epsilon"], color=STAYS, label="S")
+        totals.axhline(total_epsilon, color=BOUND, dashes=(4, 2), label="S of the closed form")
+        totals.set(title="Total epsilon", xlabel="round", ylabel="sum of epsilon", ylim=(0, None))
+        totals.legend(loc="best")
+
+        for name, label, dashes in (
+            ("distance", "distance to the closed form", ""),
+            ("exploitability", "exploitability", (4, 1.5)),
+            ("change", "change since the last round", (1, 1)),
+        ):
+            values = rounds[name].where(rounds[name] > 0)
+            distances.plot(rounds["round"], values, label=label, dashes=dashes or (None, None))
+        distances.set(
+            title="How far from equilibrium", xlabel="round", ylabel="relative", yscale="log"
+        )
+        distances.legend(loc="best")
+    return figure
+
+
+def _reports(axes: Axes, traces: pd.DataFrame) -> None:
+    axes.set(title="What each node reports", xlabel="round", ylabel="epsilon of a node")
+    if traces.empty:
+        axes.text(0.5, 0.5, "no traces were kept", ha="center", transform=axes.transAxes)
+        return
+    paths = traces.pivot_table(index="round", columns="node", values="epsilon")
+    stays = paths.iloc[-1] > 0
+    for stay, colour, label in ((False, LEAVES, "leaves"), (True, STAYS, "stays")):
+        some = paths.loc[:, stays == stay]
+        if some.shape[1]:
+            axes.plot(some.index, some, color=colour, linewidth=0.9, alpha=0.75)
+            axes.plot([], [], color=colour, label=f"{label} ({some.shape[1]} nodes)")
+    axes.set_ylim(0, None)
+    axes.legend(loc="best")
+
+
+def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
+    """Draw who takes part, and with how much, against what privacy costs them.
+
+    Parameters
+    ----------
+    nodes : DataFrame
+        Table of a record.
+    threshold : float
+        tau / (n - 1), the unit privacy cost from which on a node stays out.
+
+    Returns
+    -------
+    Figure
+        One panel: the nodes, the closed form as a line, and the threshold.
+    """
+    with theme():
+        figure = Figure(figsize=(7, 4.5))
+        axes = figure.subplots()
+        frame = nodes.assign(
+            group=np.where(
+                nodes["active"],
+                f"takes part ({nodes['active'].sum()})",
+                f"stays out ({(~nodes['active']).sum()})",
+            )
+        )
+        form = nodes.sort_values("rho")
+        axes.plot(
+            form["rho"], form["equilibrium_epsilon"], color="0.35", linewidth=1, label="closed form"
+        )
+        palette = {g: STAYS if g.startswith("takes") else LEAVES for g in frame["group"].unique()}
+        markers = {g: "o" if g.startswith("takes") else "X" for g in palette}
+        sns.scatterplot(
+            frame.sort_values("active"),
+            x="rho",
+            y="epsilon",
+            hue="group",
+            style="group",
+            palette=palette,
+            markers=markers,
+            s=45,
+            linewidth=0.3,
+            ax=axes,
+            zorder=3,
+        )
+        if threshold > 0:
+            axes.axvline(
+                threshold, color=BOUND, dashes=(4, 2), label=rf"$\tau/(n-1)$ = {threshold:.3g}"
+            )
+        wide = nodes["rho"].max() > 20 * nodes["rho"].min()
+        axes.set(
+            title="Who sells privacy, and how much",
+            xlabel="unit privacy cost rho (currency per unit of epsilon)",
+            ylabel="epsilon in the end",
+            xscale="log" if wide else "linear",
+        )
+        axes.legend(loc="best", title=None)
+    return figure
+
+
+def accuracy(training: pd.DataFrame, data_label: str) -> Figure:
+    """Draw test accuracy, round by round, for each arm.
+
+    Parameters
+    ----------
+    training : DataFrame
+        Table of a record.
+    data_label : str
+        What the images are, for the title.
+
+    Returns
+    -------
+    Figure
+        One panel, one line an arm.
+    """
+    arms = list(dict.fromkeys(training["arm"]))
+    with theme():
+        figure = Figure(figsize=(7, 4.5))
+        axes = figure.subplots()
+        sns.lineplot(
+            training,
+            x="round",
+            y="accuracy",
+            hue="arm",
+            style="arm",
+            hue_order=arms,
+            style_order=arms,
+            palette={arm: ARM_COLOURS.get(arm, "0.5") for arm in arms},
+            dashes={arm: ARM_DASHES.get(arm, (3.0, 1.0)) for arm in arms},
+            errorbar=None,
+            ax=axes,
+        )
+        handles, labels = axes.get_legend_handles_labels()
+        nodes = training.groupby("arm")["n_nodes"].max()
+        texts = [f"{arm_label(arm)} ({nodes[arm]} nodes)" for arm in labels]
+        axes.legend(handles, texts, loc="lower right", title=None)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set(
+            title=f"Federated training on {data_label}",
+            xlabel="communication round",
+            ylabel="test accuracy",
+            ylim=(0, 1),
+        )
+    return figure
+
+
+def write_figures(record: Record, folder: Path) -> list[Path]:
+    """Draw all figures of a record as PNG files, and return their paths."""
+    folder.mkdir(exist_ok=True)
+    form = record.run["equilibrium"]
+    figures = {
+        "convergence": convergence(record.rounds, record.traces, form["total_epsilon"]),
+        "rho_epsilon": rho_against_epsilon(record.nodes, form["threshold"]),
+    }
+    if not record.training.empty:
+        figures["accuracy"] = accuracy(record.training, record.run["training"]["data"])
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], metadata={"Software": "fcfn_abm"})
+    return paths

@@ -1,0 +1,178 @@
+"""The summary of a record, as aligned text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from fcfn_abm.records import Record
+from fcfn_abm.report.theme import arm_label
+
+_SHOWN = 12  # nodes that are listed by name
+
+
+def summary(record: Record) -> str:
+    """Say what happened in a run: verdict, closed form, who left, privacy, accuracy."""
+    parts = [
+        _heading(record),
+        equilibrium_table(record.run["equilibrium"], record.run["market"]),
+        _who_left(record),
+    ]
+    if "training" in record.run:
+        parts += [_privacy(record), _arms(record)]
+    return "\n\n".join(parts)
+
+
+def _heading(record: Record) -> str:
+    verdict, market = record.run["verdict"], record.run["market"]
+    title = record.scenario.title or "Privacy market"
+    n_nodes = len(record.nodes)
+    lines = [
+        f"{title} (seed {record.scenario.seed})",
+        "",
+        f"{n_nodes} nodes: {verdict['kind']} after {verdict['rounds']} rounds; {verdict['reason']}",
+        f"Largest gain from moving alone: {market['exploitability']:.1e} of B. "
+        f"Distance to the closed form: {market['distance']:.1e} of the largest epsilon.",
+    ]
+    return "\n".join(lines)
+
+
+def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None = None) -> str:
+    """Set the closed form beside what the market reached.
+
+    Parameters
+    ----------
+    form : mapping
+        ``equilibrium`` of a record's ``run.json``.
+    market : mapping, optional
+        ``market`` of the same; without it the closed form stands alone.
+    """
+    over = "nodes that take part" if form["average_over"] == "active" else "all nodes"
+    quantities = [
+        ("payment cap B", "budget", "currency"),
+        ("nodes that take part", "n_active", ""),
+        ("total epsilon S", "total_epsilon", ""),
+        (f"mean epsilon over {over}", "mean_epsilon", ""),
+        ("utility of all nodes", "node_utility", "currency"),
+        ("utility of the server", "server_utility", "currency"),
+    ]
+    rows = []
+    for label, key, unit in quantities:
+        row = [label, _number(form[key])]
+        if market:
+            row.insert(1, _number(market[key]))
+            row.append(f"{_relative(market[key], form[key]):.1e}")
+        rows.append([*row, unit])
+    head = ["", "closed form", ""]
+    if market:
+        head = ["", "market", "closed form", "off by", ""]
+    if form["budget"] == 0:
+        note = "\nNo payment cap pays the server here: B* = 0, and there is no trade (45)."
+    else:
+        note = (
+            f"\nA node stays out where rho >= tau/(n-1) = {form['threshold']:.6g} "
+            f"(tau = {form['tau']:.6g})."
+        )
+    return table(head, rows) + note
+
+
+def _who_left(record: Record) -> str:
+    nodes, form = record.nodes, record.run["equilibrium"]
+    out = nodes[~nodes["active"]].sort_values("rho", ascending=False)
+    if out.empty:
+        return "Nobody left: every rho lies below the threshold."
+    gone = out["exit_round"].notna().sum()
+    text = f"{len(out)} of {len(nodes)} nodes take no part in the end; {gone} left on the way.\n"
+    if not form["threshold"]:
+        return text + "There is no market for them."
+    near = out.tail(_SHOWN // 2)
+    far = out.head(_SHOWN - len(near)) if len(out) > _SHOWN else out.iloc[: -len(near)]
+    rows = [_leaver(node, form["threshold"]) for node in far.itertuples()]
+    if len(out) > _SHOWN:
+        rows.append([f"({len(out) - _SHOWN} more in nodes.parquet)", "", "", ""])
+    rows += [_leaver(node, form["threshold"]) for node in near.itertuples()]
+    return text + table(["", "rho", "times tau/(n-1)", "left in round"], rows)
+
+
+def _leaver(node: Any, threshold: float) -> list[str]:
+    left = "-" if pd.isna(node.exit_round) else str(node.exit_round)
+    return [
+        f"node {node.node}",
+        f"{node.rho:.4g}",
+        f"{node.rho / threshold:.3f}",
+        left,
+    ]
+
+
+def _privacy(record: Record) -> str:
+    settings, training = record.scenario.privacy, record.scenario.training
+    nodes = record.nodes[record.nodes["active"]]
+    rounds = training.rounds if training else 0
+    if nodes.empty:
+        return "Nobody trains: there is no trade."
+    rows = [
+        [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
+        for label, name in (
+            ("epsilon, one round", "epsilon_per_round"),
+            (f"epsilon, total of {rounds} rounds", "epsilon_total"),
+            ("noise multiplier", "noise_multiplier"),
+        )
+    ]
+    note = record.run["training"]["privacy_note"]
+    return (
+        f"Privacy of the nodes that train (delta = {settings.delta:g}, unit: {settings.unit}, "
+        f"epsilon is {'spent each round' if settings.horizon == 'round' else 'the total'}, "
+        f"{settings.calibration} calibration)\n"
+        + table(["", "least", "median", "most"], rows)
+        + (f"\n{note}" if note else "")
+    )
+
+
+def _arms(record: Record) -> str:
+    rows = [
+        [
+            arm_label(arm["name"]),
+            str(arm["n_nodes"]),
+            _number(arm["mean_epsilon"]) if arm["private"] else "no noise",
+            _number(arm["node_utility"]),
+            str(arm["n_losing"]),
+            _number(arm["server_utility"]),
+            f"{arm['accuracy']:.1%}",
+        ]
+        for arm in record.run["training"]["arms"]
+    ]
+    head = [
+        "",
+        "nodes",
+        "mean epsilon",
+        "utility of nodes",
+        "nodes that lose",
+        "utility of server",
+        "accuracy",
+    ]
+    data = record.run["training"]["data"]
+    return f"Training on {data}\n" + table(head, rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: the first to the left, units to the left, numbers to the right."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    texts = [
+        "  ".join(
+            cell.ljust(width) if i == 0 or (i == len(head) - 1 and not head[i]) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join(f"  {text}" for text in texts)
+
+
+def _number(value: float) -> str:
+    return f"{value:d}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _relative(value: float, of: float) -> float:
+    return abs(value - of) / abs(of) if of else abs(value)

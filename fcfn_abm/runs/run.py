@@ -1,0 +1,151 @@
+"""One run, from a scenario to a record."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from fcfn_abm import build
+from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.abm.columns import NEVER
+from fcfn_abm.records import Record, Recorder, new_folder, require_free, write_record
+from fcfn_abm.records.tables import TABLES
+from fcfn_abm.report import write_figures
+from fcfn_abm.runs.facts import equilibrium_facts, versions
+from fcfn_abm.runs.train import Trained, prepare, train_arms
+from fcfn_abm.scenario import Scenario
+
+
+def run_scenario(
+    scenario: Scenario,
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Record:
+    """Play a scenario's market, train with what it bought, and record both.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        The experiment, best from :func:`fcfn_abm.load_scenario`.
+    out : str or Path, optional
+        Folder that becomes the record, written whole or not at all; without it the record stays
+        in memory.
+    overwrite : bool, default False
+        Whether a record that stands there is replaced.
+    progress : bool, default False
+        Whether to show bars on stderr (never where stderr is not a terminal).
+
+    Returns
+    -------
+    Record
+        Frames of rounds, nodes, traces and training, and the facts about the run.
+
+    Raises
+    ------
+    InvalidScenarioError
+        If parts of the scenario do not go together.
+    OutputError
+        If ``out`` is taken or cannot be written; nothing is run then.
+    RunFailedError
+        If training breaks down.
+    """
+    build.check_scenario(scenario)
+    scenario = build.resolved(scenario)
+    with ExitStack() as stack:
+        if out is not None:
+            out = Path(out)
+            require_free(out, overwrite=overwrite)
+            folder = stack.enter_context(new_folder(out, overwrite=overwrite))
+        record = _carry_out(scenario, progress=progress)
+        if out is None:
+            return record
+        write_record(record, folder)
+        write_figures(record, folder / "figures")
+    return replace(record, path=out)
+
+
+def _carry_out(scenario: Scenario, *, progress: bool) -> Record:
+    started = time.perf_counter()
+    task = prepare(scenario) if scenario.trains else None  # what is missing shows before the work
+    market = build.market(scenario)
+    recorder = Recorder(scenario.record, market.columns.rho)
+    _play(market, recorder, progress=progress)
+    played = time.perf_counter()
+    trained = train_arms(scenario, market, task, progress=progress) if task else None
+    ended = time.perf_counter()
+
+    run = {
+        "title": scenario.title,
+        "seed": scenario.seed,
+        "verdict": asdict(market.verdict) if market.verdict else None,
+        "equilibrium": equilibrium_facts(market.equilibrium),
+        "market": asdict(market.state),
+        **({"training": trained.facts} if trained else {}),
+        "seconds": {"market": played - started, "training": ended - played},
+        "versions": versions(),
+    }
+    return Record(
+        scenario=scenario,
+        run=run,
+        rounds=recorder.rounds,
+        nodes=_nodes(market, trained),
+        traces=recorder.traces,
+        **({"training": trained.rounds} if trained else {}),
+    )
+
+
+def _play(market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
+    with tqdm(
+        total=market.scenario.rounds.maximum,
+        desc="market",
+        unit="round",
+        disable=None if progress else True,
+    ) as bar:
+
+        def after(market: Any) -> None:
+            recorder(market)
+            bar.set_postfix(
+                n_active=market.n_active,
+                exploitability=f"{market.state.exploitability:.1e}",
+                refresh=False,
+            )
+            bar.update()
+
+        market.run_until(on_round=after)
+        bar.total = market.round_index
+
+
+def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
+    columns, form = market.columns, market.equilibrium
+    exit_round = pd.array(columns.exit_round, dtype="Int64")
+    exit_round[columns.exit_round == NEVER] = pd.NA
+    frame = pd.DataFrame(
+        {
+            "node": range(len(columns)),
+            "rho": columns.rho,
+            "epsilon": columns.epsilon,
+            "payment": columns.payment,
+            "utility": columns.utility,
+            "active": columns.epsilon > 0,
+            "exit_round": exit_round,
+            "equilibrium_epsilon": form.epsilon,
+            "equilibrium_utility": form.utility,
+            **(trained.nodes if trained else {}),
+        }
+    )
+    for column in TABLES["nodes"]:
+        if column.name not in frame:
+            frame[column.name] = pd.array([pd.NA] * len(frame), dtype=_nullable(column.kind))
+    return frame
+
+
+def _nullable(kind: str) -> str:
+    return {"int64": "Int64", "float64": "Float64", "bool": "boolean"}[kind]

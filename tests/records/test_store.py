@@ -1,0 +1,135 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.records import Record, Recorder, new_folder, read_record
+from fcfn_abm.records.tables import TABLES, empty
+from fcfn_abm.scenario import RecordSettings, Scenario
+
+
+def record():
+    rounds = pd.DataFrame({c.name: np.array([1]).astype(c.kind) for c in TABLES["rounds"]})
+    nodes = pd.DataFrame(
+        {
+            c.name: pd.array([1, pd.NA], dtype="Int64")
+            if c.name == "exit_round"
+            else np.array([1, 0]).astype(c.kind)
+            for c in TABLES["nodes"]
+        }
+    )
+    return Record(Scenario(seed=3), {"seed": 3}, rounds, nodes)
+
+
+def test_a_record_reads_back_as_it_was_written(tmp_path):
+    written = record().write(tmp_path / "run")
+    read = read_record(tmp_path / "run")
+    assert read.scenario == written.scenario
+    assert read.run == written.run
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(read, name), getattr(written, name))
+    assert read.path == tmp_path / "run"
+
+
+def test_every_column_carries_its_unit_and_meaning(tmp_path):
+    record().write(tmp_path / "run")
+    for name, columns in TABLES.items():
+        schema = pq.read_schema(tmp_path / "run" / f"{name}.parquet")
+        assert schema.names == [c.name for c in columns]
+        for column in columns:
+            assert schema.field(column.name).metadata[b"unit"] == column.unit.encode()
+    schema = pq.read_schema(tmp_path / "run" / "nodes.parquet")
+    assert schema.field("rho").metadata[b"unit"] == b"currency per unit of epsilon"
+
+
+def test_a_record_is_never_replaced_silently(tmp_path):
+    record().write(tmp_path / "run")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(OutputError, match="there is a record already"):
+        record().write(tmp_path / "run")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+    record().write(tmp_path / "run", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_is_not_a_record_is_never_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for name in ("thesis", "file"):
+        with pytest.raises(OutputError, match="exists and is not a record"):
+            record().write(tmp_path / name, overwrite=True)
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "precious"
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_a_run_that_breaks_leaves_nothing_and_keeps_the_old_record(tmp_path, error):
+    record().write(tmp_path / "run")
+    with pytest.raises(error), new_folder(tmp_path / "run", overwrite=True) as folder:
+        (folder / "half").write_text("half")
+        raise error
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert read_record(tmp_path / "run").run == {"seed": 3}
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/run: cannot be written"):
+        record().write(tmp_path / "file" / "run")
+
+
+def test_what_is_not_a_record_cannot_be_read(tmp_path):
+    with pytest.raises(InvalidRecordError, match="there is no such folder"):
+        read_record(tmp_path / "nothing")
+    with pytest.raises(InvalidRecordError, match=r"holds no record \(no run.json\)"):
+        read_record(tmp_path)
+    record().write(tmp_path / "run")
+    (tmp_path / "run" / "nodes.parquet").write_bytes(b"PAR1 but broken")
+    with pytest.raises(InvalidRecordError, match="cannot be read"):
+        read_record(tmp_path / "run")
+
+
+@dataclass
+class State:
+    round: int
+
+
+class Market:
+    def __init__(self, n_nodes):
+        self.columns = self
+        self.epsilon = np.arange(n_nodes, dtype=float)
+        self.payment = self.utility = np.zeros(n_nodes)
+
+    def play(self, round_index):
+        self.round_index = round_index
+        self.state = State(round_index)
+
+
+def traced(traces, n_nodes=10, rounds=5, **settings):
+    market = Market(n_nodes)
+    rng = np.random.default_rng(1)
+    rho = rng.permutation(n_nodes) + 1.0
+    recorder = Recorder(RecordSettings(traces=traces, **settings), rho)
+    for index in range(1, rounds + 1):
+        market.play(index)
+        recorder(market)
+    return recorder.traces, rho
+
+
+def test_traces_keep_what_was_asked_for():
+    assert traced("none")[0].empty
+    assert len(traced("all")[0]) == 50
+    assert set(traced("last:2")[0]["round"]) == {4, 5}
+    assert len(traced("sample")[0]) == 50  # a small population is its own sample
+
+
+def test_a_sample_spreads_over_all_costs():
+    frame, rho = traced("sample", n_nodes=1000, rounds=2, sample_size=11)
+    assert sorted(rho[frame["node"].unique()]) == pytest.approx(
+        [1, 101, 201, 301, 401, 500, 600, 700, 800, 900, 1000], abs=1.5
+    )
+    assert len(frame) == 22

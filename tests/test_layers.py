@@ -1,0 +1,122 @@
+"""The architecture, stated once: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fcfn_abm
+
+PACKAGE = Path(fcfn_abm.__file__).parent
+
+LAYERS = [  # from the bottom up; members of one layer do not import each other
+    {"errors", "rng"},
+    {"registry"},
+    {"scenario"},
+    {"population"},
+    {"game"},
+    {"mechanisms", "learning"},
+    {"abm"},
+    {"dp"},
+    {"training"},
+    {"records"},
+    {"report"},
+    {"build"},
+    {"runs"},
+    {"cli"},
+    {"__main__"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+ONLY = {  # what of ours a package may import, where that is less than all below
+    "game": {"errors"},
+    "dp": {"errors", "rng", "registry"},
+    "training": {"errors", "rng", "registry", "dp"},
+    "records": {"errors", "scenario"},
+    "report": {"errors", "records"},
+}
+HOMES = {  # where a heavy library may be imported
+    "mesa": {"abm"},
+    "torch": {"training", "dp/noise", "dp/audit"},
+    "sklearn": {"training"},
+    "solara": {"viz"},
+    "matplotlib": {"report"},
+    "seaborn": {"report"},
+    "typer": {"cli"},
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).with_suffix("").as_posix()
+        if place != "__init__":
+            yield place, path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module
+            if node.module == "fcfn_abm":
+                yield from (f"fcfn_abm.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(("place", "path"), modules(), ids=lambda value: str(value)[-30:])
+def test_imports_point_down(place, path):
+    stage = place.split("/")[0]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "fcfn_abm" and len(parts) > 1 and parts[1] in RANK and parts[1] != stage:
+            assert RANK[parts[1]] < RANK[stage], f"{place} imports {name}, which lies above it"
+            assert parts[1] in ONLY.get(stage, RANK), f"{place} may not import {name}"
+
+
+@pytest.mark.parametrize(("place", "path"), modules(), ids=lambda value: str(value)[-30:])
+def test_heavy_libraries_stay_at_home(place, path):
+    for name in imports(path):
+        homes = HOMES.get(name.split(".")[0])
+        at_home = homes is None or any(place == h or place.startswith(f"{h}/") for h in homes)
+        assert at_home, f"{place} imports {name}, whose home is {sorted(homes or ())}"
+
+
+def test_every_stage_has_its_layer():
+    stages = {place.split("/")[0] for place, _ in modules()}
+    assert stages <= set(RANK)
+
+
+def loaded_by(code):
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(out.stdout.split())
+
+
+def test_importing_the_package_loads_neither_torch_nor_mesa_nor_numpy():
+    assert not loaded_by("import fcfn_abm") & {"torch", "mesa", "numpy", "pandas", "pydantic"}
+
+
+def test_a_closed_form_loads_neither_torch_nor_mesa():
+    code = (
+        "import fcfn_abm as fa\n"
+        "from fcfn_abm.build import closed_form\n"
+        "closed_form(fa.load_scenario('scenarios/quickstart.toml'))"
+    )
+    assert not loaded_by(code) & {"torch", "mesa", "sklearn", "matplotlib"}
+
+
+def test_every_public_name_can_be_had():
+    for name in fcfn_abm.__all__:
+        assert getattr(fcfn_abm, name) is not None
+    assert set(fcfn_abm.__all__) <= set(dir(fcfn_abm))
+    with pytest.raises(AttributeError, match="no attribute 'nash'"):
+        fcfn_abm.nash  # noqa: B018
