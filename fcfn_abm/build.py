@@ -31,7 +31,7 @@ from fcfn_abm.scenario import (
     spot,
     tree_to_scenario,
 )
-from fcfn_abm.training.registries import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
+from fcfn_abm.training import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
 
 if TYPE_CHECKING:
     from fcfn_abm.abm import PrivacyMarket

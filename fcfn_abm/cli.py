@@ -77,7 +77,9 @@ def run(
 
 
 @app.command()
-def equilibrium(scenario: ScenarioFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def equilibrium(
+    scenario: ScenarioFile, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
     """Print the closed form of a scenario's game, without playing it."""
     from fcfn_abm.build import closed_form, load_scenario
     from fcfn_abm.report.summary import equilibrium_table

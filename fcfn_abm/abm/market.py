@@ -112,9 +112,7 @@ class PrivacyMarket(mesa.Model):
         settings, game = self._settings, self._settings.game
         if rho is None:
             law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
-            rho = draw_rho(
-                law, settings.population.n_nodes, stream(settings.seed, "population")
-            )
+            rho = draw_rho(law, settings.population.n_nodes, stream(settings.seed, "population"))
         self.columns = NodeColumns.of(np.array(rho, dtype=float))
         self.equilibrium: StackelbergEquilibrium = stackelberg_equilibrium(
             self.columns.rho, game.alpha, game.beta, game.average_over

@@ -1,1 +1,21 @@
-"""Epsilon to noise: sensitivity, calibration, accounting; noise and audits use torch."""
+"""Epsilon to noise: calibration, accounting, sensitivity; only `noise` and `audit` use torch."""
+
+from fcfn_abm.dp.accounting import multiplier_for_releases, spent_epsilon
+from fcfn_abm.dp.calibration import (
+    Calibration,
+    gaussian_delta,
+    gaussian_epsilon,
+    gaussian_sigma,
+)
+from fcfn_abm.dp.sensitivity import Sensitivity, Unit
+
+__all__ = [
+    "Calibration",
+    "Sensitivity",
+    "Unit",
+    "gaussian_delta",
+    "gaussian_epsilon",
+    "gaussian_sigma",
+    "multiplier_for_releases",
+    "spent_epsilon",
+]

@@ -162,7 +162,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     texts = [
         "  ".join(
-            cell.ljust(width) if i == 0 or (i == len(head) - 1 and not head[i]) else cell.rjust(width)
+            cell.ljust(width)
+            if i == 0 or (i == len(head) - 1 and not head[i])
+            else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

@@ -32,8 +32,8 @@ __all__ = [
     "Training",
     "choices",
     "overridden",
-    "spot",
     "read_toml",
+    "spot",
     "to_toml",
     "tree_to_scenario",
 ]

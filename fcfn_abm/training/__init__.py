@@ -1,1 +1,25 @@
-"""The task: data sets, partitions, nets, local training, aggregation."""
+"""The task: data sets, partitions, nets, local training, aggregation.
+
+Torch is imported when something is trained, not when a scenario is read.
+"""
+
+from fcfn_abm.training.aggregate import AGGREGATIONS
+from fcfn_abm.training.datasets import DATASETS, ImageData
+from fcfn_abm.training.nets import NETS
+from fcfn_abm.training.partition import PARTITIONS, label_divergence
+from fcfn_abm.training.placements import PLACEMENTS
+from fcfn_abm.training.trainer import FederatedTrainer, NodePrivacy, TrainingPlan, TrainingRound
+
+__all__ = [
+    "AGGREGATIONS",
+    "DATASETS",
+    "NETS",
+    "PARTITIONS",
+    "PLACEMENTS",
+    "FederatedTrainer",
+    "ImageData",
+    "NodePrivacy",
+    "TrainingPlan",
+    "TrainingRound",
+    "label_divergence",
+]

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from strategies import costs
 
 from fcfn_abm.abm import EdgeNode, ParameterServer, PrivacyMarket
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import nash_equilibrium, stackelberg_equilibrium
 from fcfn_abm.game.best_response import reply_all, reply_one
 from fcfn_abm.scenario import Scenario
-from strategies import costs
 
 
 def scenario(n_nodes=12, *, rho=None, budget=None, seed=1, **tables):

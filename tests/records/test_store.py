@@ -7,7 +7,7 @@ import pytest
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
 from fcfn_abm.records import Record, Recorder, new_folder, read_record
-from fcfn_abm.records.tables import TABLES, empty
+from fcfn_abm.records.tables import TABLES
 from fcfn_abm.scenario import RecordSettings, Scenario
 
 

@@ -1,0 +1,56 @@
+"""How the server averages what nodes send."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.registry import Registry
+
+type Floats = npt.NDArray[np.float64]
+
+
+class Aggregation(Protocol):
+    """Weighs nodes."""
+
+    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
+        """Return one weight a node that takes part; they sum to one."""
+        ...
+
+
+AGGREGATIONS: Registry[Aggregation] = Registry("aggregation")
+
+
+@AGGREGATIONS.register("uniform")
+class Uniform(Aggregation):
+    """All nodes count alike: the paper's mean."""
+
+    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:  # noqa: ARG002
+        """Return equal weights."""
+        return np.full(n_samples.size, 1.0 / n_samples.size)
+
+
+@AGGREGATIONS.register("data-size")
+class DataSize(Aggregation):
+    """Nodes count by their number of samples (federated averaging)."""
+
+    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:  # noqa: ARG002
+        """Return weights in proportion to samples."""
+        return np.asarray(n_samples / n_samples.sum())
+
+
+@AGGREGATIONS.register("inverse-variance")
+class InverseVariance(Aggregation):
+    """Nodes count by the precision of what they send: least noise in the sum.
+
+    The noise levels follow from the reported epsilons and shard sizes, which the server knows.
+    """
+
+    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
+        """Return weights in proportion to 1 / variance; by samples where nobody adds noise."""
+        if not (noise_std > 0).all():
+            return DataSize().weights(n_samples, noise_std)
+        precision = (noise_std.min() / noise_std) ** 2
+        return np.asarray(precision / precision.sum())
