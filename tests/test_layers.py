@@ -51,6 +51,10 @@ HOMES = {  # where a heavy library may be imported
 
 
 def modules():
+    return list(_modules())
+
+
+def _modules():
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE).with_suffix("").as_posix()
         if place != "__init__":

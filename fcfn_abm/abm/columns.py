@@ -46,7 +46,7 @@ class NodeColumns:
     @property
     def exited(self) -> npt.NDArray[np.bool_]:
         """Which nodes have left."""
-        return self.exit_round != NEVER
+        return np.asarray(self.exit_round != NEVER)
 
     def __len__(self) -> int:
         return self.rho.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import mesa
 import numpy as np
@@ -224,7 +224,7 @@ class PrivacyMarket(mesa.Model):
         )
         self.running = self.verdict is None
 
-    def run_until(  # type: ignore[override]
+    def run_until(
         self,
         end_time: float | None = None,
         on_round: Callable[[PrivacyMarket], None] | None = None,
@@ -264,7 +264,7 @@ class PrivacyMarket(mesa.Model):
             return self.budget * self._unit_equilibrium
         alike = self.budget * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
         chance = stream(self.scenario.seed, "game", 0)
-        return cast("Floats", alike * chance.uniform(0.5, 1.5, n_nodes))
+        return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
 
 
 def round_row(market: PrivacyMarket) -> dict[str, Any]:

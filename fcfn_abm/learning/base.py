@@ -36,7 +36,7 @@ class Observation[Value: (float, Floats)]:
     def best_response(self) -> Value:
         """The epsilon that would be best if all others stood still (22)."""
         reply = reply_one if isinstance(self.others, float) else reply_all
-        return reply(self.rho, self.others, self.budget, self.epsilon_floor)  # type: ignore[operator, no-any-return]
+        return reply(self.rho, self.others, self.budget, self.epsilon_floor)
 
 
 class LearningRule(Protocol):

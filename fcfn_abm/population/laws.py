@@ -102,7 +102,7 @@ class LogNormal(RhoLaw):
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Draw from a log-normal law."""
-        return np.asarray(self.median * np.exp(self.sigma * rng.standard_normal(n_nodes)))
+        return _lognormal(self.median, self.sigma, n_nodes, rng)
 
 
 @RHO_LAWS.register("pareto")
@@ -151,7 +151,7 @@ class Outliers(RhoLaw):
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Draw from a log-normal law, and multiply the outliers."""
-        rho = LogNormal(median=self.median, sigma=self.sigma).draw(n_nodes, rng)
+        rho = _lognormal(self.median, self.sigma, n_nodes, rng)
         outliers = rng.permutation(n_nodes)[: round(self.share * n_nodes)]
         rho[outliers] *= self.factor
         return rho
@@ -167,3 +167,7 @@ class Listed(RhoLaw):
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """Return the list."""
         return np.array(self.values)
+
+
+def _lognormal(median: float, sigma: float, n_nodes: int, rng: np.random.Generator) -> Floats:
+    return np.asarray(median * np.exp(sigma * rng.standard_normal(n_nodes)))

@@ -114,7 +114,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a frame back; integers that may be missing come as pandas' nullable ones."""
     table = pq.read_table(path)
     integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
-    frame = table.to_pandas()
+    frame: pd.DataFrame = table.to_pandas()
     missing = [name for name in integers if table[name].null_count]
     for name in missing:
         frame[name] = table[name].to_pandas(integer_object_nulls=True).astype("Int64")

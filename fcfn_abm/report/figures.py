@@ -126,15 +126,33 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
             axes.axvline(
                 threshold, color=BOUND, dashes=(4, 2), label=rf"$\tau/(n-1)$ = {threshold:.3g}"
             )
-        wide = nodes["rho"].max() > 20 * nodes["rho"].min()
         axes.set(
             title="Who sells privacy, and how much",
             xlabel="unit privacy cost rho (currency per unit of epsilon)",
             ylabel="epsilon in the end",
-            xscale="log" if wide else "linear",
         )
-        axes.legend(loc="best", title=None)
+        _zoom(axes, nodes["rho"], threshold)
+        axes.legend(loc="upper right", title=None)
     return figure
+
+
+def _zoom(axes: Axes, rho: pd.Series[float], threshold: float) -> None:
+    """Leave out the dearest nodes where they would squeeze all others into a corner."""
+    least = float(rho.min())
+    right = threshold + 0.6 * (threshold - least)
+    beyond = int((rho > right).sum())
+    if threshold <= least or rho.max() < threshold + 2 * (threshold - least):
+        return
+    axes.set_xlim(least - 0.05 * (right - least), right)
+    axes.annotate(
+        f"{beyond} dearer nodes, up to rho = {rho.max():.3g}",
+        xy=(1.0, 0.055),
+        xytext=(0.97, 0.14),
+        xycoords="axes fraction",
+        ha="right",
+        color=LEAVES,
+        arrowprops={"arrowstyle": "->", "color": LEAVES},
+    )
 
 
 def accuracy(training: pd.DataFrame, data_label: str) -> Figure:
@@ -154,7 +172,7 @@ def accuracy(training: pd.DataFrame, data_label: str) -> Figure:
     """
     arms = list(dict.fromkeys(training["arm"]))
     with theme():
-        figure = Figure(figsize=(7, 4.5))
+        figure = Figure(figsize=(8, 4.8))
         axes = figure.subplots()
         sns.lineplot(
             training,
@@ -172,7 +190,8 @@ def accuracy(training: pd.DataFrame, data_label: str) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         nodes = training.groupby("arm")["n_nodes"].max()
         texts = [f"{arm_label(arm)} ({nodes[arm]} nodes)" for arm in labels]
-        axes.legend(handles, texts, loc="lower right", title=None)
+        axes.get_legend().remove()
+        figure.legend(handles, texts, loc="outside lower center", ncols=len(arms))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set(
             title=f"Federated training on {data_label}",

@@ -160,16 +160,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align columns: the first to the left, units to the left, numbers to the right."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    words = {0} if head[-1] else {0, len(head) - 1}  # a last column without head holds units
     texts = [
         "  ".join(
-            cell.ljust(width)
-            if i == 0 or (i == len(head) - 1 and not head[i])
-            else cell.rjust(width)
+            cell.ljust(width) if i in words else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+        )
         for line in lines
     ]
-    return "\n".join(f"  {text}" for text in texts)
+    return "\n".join(f"  {text}".rstrip() for text in texts)
 
 
 def _number(value: float) -> str:

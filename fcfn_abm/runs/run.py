@@ -15,7 +15,7 @@ from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.records import Record, Recorder, new_folder, require_free, write_record
-from fcfn_abm.records.tables import TABLES
+from fcfn_abm.records.tables import empty
 from fcfn_abm.report import write_figures
 from fcfn_abm.runs.facts import equilibrium_facts, versions
 from fcfn_abm.runs.train import Trained, prepare, train_arms
@@ -98,7 +98,7 @@ def _carry_out(scenario: Scenario, *, progress: bool) -> Record:
         rounds=recorder.rounds,
         nodes=_nodes(market, trained),
         traces=recorder.traces,
-        **({"training": trained.rounds} if trained else {}),
+        training=trained.rounds if trained else empty("training"),
     )
 
 
@@ -141,11 +141,4 @@ def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
             **(trained.nodes if trained else {}),
         }
     )
-    for column in TABLES["nodes"]:
-        if column.name not in frame:
-            frame[column.name] = pd.array([pd.NA] * len(frame), dtype=_nullable(column.kind))
-    return frame
-
-
-def _nullable(kind: str) -> str:
-    return {"int64": "Int64", "float64": "Float64", "bool": "boolean"}[kind]
+    return frame if trained else frame.reindex(columns=empty("nodes").columns)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
-from fcfn_abm.mechanisms import Outcome
+from fcfn_abm.records.tables import empty
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer, TrainingPlan, TrainingRound, label_divergence
@@ -77,6 +77,7 @@ def train_arms(
     frames, facts = [], []
     arms = _arms(scenario, market)
     rounds = _training(scenario).rounds
+    arms = [arm for arm in arms if (arm.epsilon > 0).any()]  # without trade nobody trains
     with tqdm(
         total=len(arms) * (rounds + 1),
         desc="training",
@@ -84,9 +85,6 @@ def train_arms(
         disable=None if progress else True,
     ) as bar:
         for arm in arms:
-            if not (arm.epsilon > 0).any():  # no trade: nobody trains
-                bar.total -= rounds + 1
-                continue
 
             def show(result: TrainingRound, name: str = arm.name) -> None:
                 bar.set_postfix(arm=name, accuracy=f"{result.accuracy:.1%}", refresh=False)
@@ -97,7 +95,7 @@ def train_arms(
             facts.append(_facts(arm, results))
     spent = trainer.privacy(market.columns.epsilon)
     return Trained(
-        rounds=pd.concat(frames, ignore_index=True) if frames else _no_rounds(),
+        rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
         nodes={
             "n_samples": trainer.n_samples.astype(np.int64),
             "label_divergence": label_divergence(trainer.data.train_labels, trainer.shards),
@@ -128,7 +126,7 @@ def _arms(scenario: Scenario, market: PrivacyMarket) -> list[_Arm]:
         if name == build.NO_NOISE:
             arms.append(_Arm(name, columns.epsilon, False, *own))
         else:
-            outcome: Outcome = build.rival(scenario, name, columns.rho, market.budget)
+            outcome = build.rival(scenario, name, columns.rho, market.budget)
             arms.append(
                 _Arm(name, outcome.epsilon, True, outcome.node_utility, outcome.server_utility)
             )
@@ -157,9 +155,3 @@ def _privacy_note(scenario: Scenario, epsilon: Floats) -> str:
             "the true ones of its noise."
         )
     return ""
-
-
-def _no_rounds() -> pd.DataFrame:
-    from fcfn_abm.records.tables import empty
-
-    return empty("training")

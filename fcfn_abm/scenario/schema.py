@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -16,6 +17,19 @@ class Section(BaseModel):
     """A table of the scenario file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, tree: Any) -> Any:
+        """Let ``[learning] gain = 0.25`` stand without ``kind``: the default one is meant."""
+        if not isinstance(tree, Mapping):
+            return tree
+        tree = dict(tree)
+        for name, field in cls.model_fields.items():
+            value = tree.get(name)
+            if field.annotation is Choice and isinstance(value, Mapping) and "kind" not in value:
+                tree[name] = {"kind": field.get_default(call_default_factory=True).kind, **value}
+        return tree
 
 
 class Choice(Section):

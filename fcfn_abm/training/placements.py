@@ -162,7 +162,9 @@ def clip(rows: Tensor, clipping_norm: float) -> Tensor:
         Rows of at most that norm; a row that is not finite stays not finite, for the caller to
         see.
     """
+    import torch
+
     norms = rows.norm(dim=1, keepdim=True)
     # a hair less than the norm: rounding must never lift a row above the bound
-    factor = (clipping_norm * (1 - 1e-6) / norms).clamp(max=1.0)
-    return rows * factor.nan_to_num(nan=1.0) if bool(norms.isfinite().all()) else rows * norms
+    factor = clipping_norm * (1 - 1e-6) / norms.clamp(min=clipping_norm * (1 - 1e-6))
+    return torch.where(norms.isfinite(), rows * factor, norms)

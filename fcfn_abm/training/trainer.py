@@ -109,7 +109,7 @@ class FederatedTrainer:
         self._test_images = torch.from_numpy(data.test_images)
         self._test_labels = torch.from_numpy(data.test_labels)
         with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
-            net = plan.net.build(data.train_images.shape[1:], len(data.class_names))  # type: ignore[arg-type]
+            net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
         initialise(net, stream(plan.seed, "training", 0))
         self._net = net
         self._shapes = {name: p.shape for name, p in net.named_parameters()}
@@ -270,11 +270,11 @@ class FederatedTrainer:
 
     def _named(self, flat: Tensor) -> dict[str, Tensor]:
         """Return views of a flat vector, by the names of the net's parameters."""
-        parts = flat.split([shape.numel() for shape in self._shapes.values()])
-        return {
-            name: part.view(shape)
-            for part, (name, shape) in zip(parts, self._shapes.items(), strict=True)
-        }
+        named, start = {}, 0
+        for name, shape in self._shapes.items():
+            named[name] = flat[start : start + shape.numel()].view(shape)
+            start += shape.numel()
+        return named
 
 
 @contextmanager

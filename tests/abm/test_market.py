@@ -172,9 +172,7 @@ def test_payments_add_up_and_welfare_is_the_sum_of_utilities():
 
 
 def test_equal_scenarios_play_equal_rounds_and_other_seeds_do_not():
-    frames = [
-        played(20, seed=seed).datacollector.get_model_vars_dataframe() for seed in (4, 4, 5)
-    ]
+    frames = [played(20, seed=seed).datacollector.get_model_vars_dataframe() for seed in (4, 4, 5)]
     assert frames[0].equals(frames[1])
     assert not frames[0].equals(frames[2])
 

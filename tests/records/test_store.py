@@ -69,9 +69,14 @@ def test_what_is_not_a_record_is_never_replaced(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
 def test_a_run_that_breaks_leaves_nothing_and_keeps_the_old_record(tmp_path, error):
     record().write(tmp_path / "run")
-    with pytest.raises(error), new_folder(tmp_path / "run", overwrite=True) as folder:
-        (folder / "half").write_text("half")
-        raise error
+
+    def break_down():
+        with new_folder(tmp_path / "run", overwrite=True) as folder:
+            (folder / "half").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        break_down()
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     assert read_record(tmp_path / "run").run == {"seed": 3}
 

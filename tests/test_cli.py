@@ -1,0 +1,181 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import fcfn_abm as fa
+
+QUICKSTART = Path("scenarios/quickstart.toml").resolve()
+SHORT = ["--set", "training.rounds=2", "--set", "training.compare=['no-noise', 'random']"]
+
+
+def fcfn(*args, cwd=None, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "fcfn_abm", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The quick start, with two rounds of training."""
+    out = tmp_path_factory.mktemp("run") / "record"
+    return fcfn("run", QUICKSTART, "--out", out, *SHORT), out
+
+
+def test_the_main_job_prints_a_summary_and_where_the_record_lies(run):
+    done, out = run
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    for words in ("converged after", "tau/(n-1)", "payment cap B", "accuracy", str(out)):
+        assert words in done.stdout
+    assert "quick start" in done.stdout
+
+
+def test_the_main_job_writes_the_whole_record(run):
+    _, out = run
+    assert sorted(p.name for p in out.iterdir()) == [
+        "figures",
+        "nodes.parquet",
+        "rounds.parquet",
+        "run.json",
+        "scenario.toml",
+        "traces.parquet",
+        "training.parquet",
+    ]
+    for figure in ("convergence", "rho_epsilon", "accuracy"):
+        image = (out / "figures" / f"{figure}.png").read_bytes()
+        assert image.startswith(b"\x89PNG")
+        assert len(image) > 20_000
+    record = fa.read_record(out)
+    assert record.run["verdict"]["kind"] == "converged"
+    assert record.run["market"]["distance"] < 1e-8
+    assert set(record.training["arm"]) == {"stackelberg", "no-noise", "random"}
+    assert (record.nodes["active"] == (record.nodes["equilibrium_epsilon"] > 0)).all()
+    left = record.nodes[~record.nodes["active"]]
+    assert (left["rho"] >= record.run["equilibrium"]["threshold"]).all()
+    assert record.nodes["exit_round"].isna().equals(record.nodes["active"])
+    assert (record.nodes.loc[record.nodes["active"], "utility"] > 0).all()
+
+
+def test_a_second_run_gives_the_same_bytes_and_never_replaces_the_first(run, tmp_path):
+    _, out = run
+    again = fcfn("run", QUICKSTART, "--out", tmp_path / "again", *SHORT)
+    assert again.returncode == 0
+    for name in ("rounds", "nodes", "traces", "training"):
+        assert (tmp_path / "again" / f"{name}.parquet").read_bytes() == (
+            out / f"{name}.parquet"
+        ).read_bytes()
+    refused = fcfn("run", QUICKSTART, "--out", out, *SHORT)
+    assert refused.returncode == 2
+    assert "there is a record already" in refused.stderr
+
+
+def test_the_resolved_scenario_repeats_the_run(run, tmp_path):
+    _, out = run
+    again = fcfn("run", out / "scenario.toml", "--out", tmp_path / "again", "--json")
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["verdict"]["kind"] == "converged"
+    pd.testing.assert_frame_equal(
+        fa.read_record(tmp_path / "again").rounds, fa.read_record(out).rounds
+    )
+
+
+def test_equilibrium_prints_the_closed_form():
+    done = fcfn("equilibrium", QUICKSTART, "--json")
+    facts = json.loads(done.stdout)
+    form = fa.stackelberg_equilibrium(
+        fa.PrivacyMarket(fa.load_scenario(QUICKSTART)).columns.rho, 10.0, 10.0
+    )
+    assert facts["budget"] == form.budget
+    assert facts["n_active"] == form.n_active
+    text = fcfn("equilibrium", QUICKSTART, "--set", "game.alpha=1e-9").stdout
+    assert "no trade" in text
+
+
+def test_scenarios_can_be_checked_listed_and_described(tmp_path):
+    (tmp_path / "wrong.toml").write_text("[game]\nbudgte = 3")
+    done = fcfn("scenarios", "check", QUICKSTART, tmp_path / "wrong.toml")
+    assert done.returncode == 2
+    assert done.stdout == f"{QUICKSTART}: ok\n"
+    assert done.stderr.count("\n") == 1
+    assert "Did you mean 'budget'?" in done.stderr
+    assert json.loads(fcfn("scenarios", "schema").stdout)["title"] == "Scenario"
+    listed = fcfn("scenarios", "list", QUICKSTART.parent).stdout
+    assert "quickstart.toml" in listed
+    assert "Quick start" in listed
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["run", "missing.toml"], "missing.toml: there is no such file"),
+        (["run", QUICKSTART, "--set", "population.n_nodes=1"], "[population] n_nodes"),
+        (["run", QUICKSTART, "--set", "game.alpha"], "must look like game.alpha=20"),
+        (["run", QUICKSTART, "--out", "file/record"], "file/record: cannot be written"),
+        (["run", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
+        (["run", QUICKSTART, "--set", "population.n_nodes=5000"], "too few for 5000 nodes"),
+        (["equilibrium", "wrong.toml"], "wrong.toml: not valid TOML"),
+        (["scenarios", "list", "nowhere"], "nowhere: there are no scenario files"),
+        (["run"], "Missing argument"),
+        (["rnu"], "No such command"),
+        (["run", QUICKSTART, "--owt", "x"], "No such option"),
+    ],
+)
+def test_a_mistake_gets_exit_code_2_a_sentence_and_no_traceback(args, words, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "wrong.toml").write_text("[game")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    done = fcfn(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "results") == before
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    done = fcfn("run", QUICKSTART, "--out", tmp_path / "locked" / "record")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+
+
+def test_an_interrupted_run_ends_with_130_and_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "fcfn_abm", "run", str(QUICKSTART)]
+    started = subprocess.Popen(
+        [*command, "--out", "record", "--set", "training.rounds=100000"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(600):
+        if list(tmp_path.glob(".record.partial-*")):
+            break
+        time.sleep(0.1)
+    time.sleep(1.0)  # well inside
+    started.send_signal(signal.SIGINT)
+    _, stderr = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_version():
+    assert "run" in fcfn("--help").stdout
+    assert fcfn("--version").stdout.strip() == f"fcfn {fa.__version__}"

@@ -1,0 +1,218 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fcfn_abm.dp import spent_epsilon
+from fcfn_abm.errors import InvalidDataError, RunFailedError
+from fcfn_abm.rng import stream
+from fcfn_abm.training import (
+    AGGREGATIONS,
+    DATASETS,
+    NETS,
+    PARTITIONS,
+    PLACEMENTS,
+    FederatedTrainer,
+    TrainingPlan,
+)
+from fcfn_abm.training.placements import LocalSteps, clip
+
+DATA = DATASETS.create("digits").load(stream(1, "data"))
+
+
+def trainer(
+    n_nodes=10,
+    *,
+    placement="dp-sgd",
+    aggregation="uniform",
+    rounds=2,
+    n_steps=1,
+    learning_rate=1.0,
+    momentum=0.0,
+    clipping_norm=1.0,
+    horizon="round",
+    partition="iid",
+    seed=1,
+):
+    shards = PARTITIONS.create(partition).split(DATA.train_labels, n_nodes, stream(seed, "data", 1))
+    plan = TrainingPlan(
+        net=NETS.create("digits-cnn"),
+        placement=PLACEMENTS.create(placement),
+        aggregation=AGGREGATIONS.create(aggregation),
+        rounds=rounds,
+        steps=LocalSteps(n_steps, learning_rate, momentum, clipping_norm),
+        delta=1e-5,
+        calibration="analytic",
+        horizon=horizon,
+        seed=seed,
+    )
+    return FederatedTrainer(DATA, shards, plan)
+
+
+def sent(made, node, noise=None):
+    return made.plan.placement.train(
+        made._start,
+        made._images[node],
+        made._labels[node],
+        made.plan.steps,
+        made._per_sample,
+        noise,
+    )
+
+
+def test_digits_are_real_and_split_eight_to_two():
+    assert len(DATA.train_labels) == 1438
+    assert len(DATA.test_labels) == 359
+    assert DATA.train_images.shape[1:] == (1, 8, 8)
+    assert DATA.train_images.min() == 0
+    assert DATA.train_images.max() == 1
+    assert "quick start" in DATA.label
+
+
+def test_it_learns_without_noise_and_noise_costs_accuracy():
+    made = trainer(rounds=40, learning_rate=5.0)
+    clean = made.train(np.ones(10), private=False)
+    noisy = made.train(np.full(10, 0.05))
+    assert clean[-1].accuracy > 0.85
+    assert noisy[-1].accuracy < clean[-1].accuracy - 0.2
+    assert [r.round for r in clean] == list(range(41))
+    assert clean[-1].signal_to_noise == np.inf
+    assert noisy[-1].signal_to_noise < 1
+
+
+def test_training_is_the_same_to_the_last_bit_and_leaves_torch_alone():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    runs = [trainer().train(np.full(10, 5.0)) for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert trainer(seed=2).train(np.full(10, 5.0)) != runs[0]
+    assert_array_equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_nodes_with_no_epsilon_take_no_part():
+    made = trainer()
+    epsilon = np.array([5.0] * 4 + [0.0] * 6)
+    assert made.train(epsilon)[-1].n_nodes == 4
+    only = FederatedTrainer(DATA, made.shards[:4], made.plan)
+    assert only.train(epsilon[:4]) == made.train(epsilon)
+
+
+def test_per_sample_gradients_agree_with_plain_autograd():
+    made = trainer()
+    images, labels = made._images[0][:5], made._labels[0][:5]
+    ours = made._per_sample(made._start, images, labels)
+    parameters = list(made._net.parameters())
+    for row in range(5):
+        loss = torch.nn.functional.cross_entropy(
+            made._net(images[row : row + 1]), labels[row : row + 1]
+        )
+        grads = torch.autograd.grad(loss, parameters)
+        assert_allclose(ours[row], torch.cat([g.reshape(-1) for g in grads]), atol=1e-6)
+
+
+def test_clipping_bounds_every_row_and_leaves_short_ones():
+    rows = torch.tensor([[3.0, 4.0], [0.03, 0.04], [0.0, 0.0], [1e30, 1e30]])
+    clipped = clip(rows.double(), 0.5).numpy()
+    assert (np.linalg.norm(clipped, axis=1) <= 0.5).all()
+    assert_allclose(clipped[0], [0.3, 0.4], rtol=1e-5)
+    assert_array_equal(clipped[1], rows.double()[1])
+    assert_array_equal(clipped[2], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_never_passes_for_one_that_is(bad):
+    clipped = clip(torch.tensor([[bad, 1.0], [3.0, 4.0]]), 1.0)
+    assert not clipped[0].isfinite().any()
+    assert clipped[1].isfinite().all()
+
+
+@pytest.mark.parametrize(("placement", "whole"), [("dp-sgd", False), ("update", True)])
+def test_no_replacement_moves_a_release_by_more_than_the_sensitivity(placement, whole):
+    made = trainer(placement=placement, clipping_norm=0.1, learning_rate=1.0)
+    claim = made.plan.placement.sensitivity(0.1, len(made.shards[0])).l2
+    before = sent(made, 0).clean
+    largest = 0.0
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        images, labels = made._images[0].clone(), made._labels[0].clone()
+        rows = slice(None) if whole else int(rng.integers(len(labels)))
+        made._images[0][rows] = torch.from_numpy(
+            rng.uniform(-50, 50, images[rows].shape).astype(np.float32)
+        )
+        made._labels[0][rows] = (labels[rows] + 1 + int(rng.integers(9))) % 10
+        largest = max(largest, float((sent(made, 0).clean - before).norm()))
+        made._images[0], made._labels[0] = images, labels
+    assert 0.3 * claim < largest <= claim * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_the_noise_in_the_aggregate_is_the_noise_that_was_agreed(n_steps):
+    made = trainer(n_nodes=4, n_steps=n_steps, learning_rate=0.1)
+    epsilon = np.array([0.5, 1.0, 2.0, 20.0])
+    privacy = made.privacy(epsilon)
+    weights = np.full(4, 0.25)
+    # the noise of a round: the weighted sum of the nodes', each added in every local step
+    expected = 0.1 * np.sqrt(n_steps * (weights**2 * privacy.noise_std**2).sum())
+    draws = []
+    for round_index in range(1, 60):
+        total = 0.0
+        for node in range(4):
+            noise = made._noise(float(privacy.noise_std[node]), round_index, node)
+            total = total + 0.25 * sent(made, node, noise).noise
+        draws.append(total.numpy())
+    draws = np.concatenate(draws)
+    assert draws.size > 100_000
+    error = draws.std() / expected - 1
+    assert abs(error) < 4.9 / np.sqrt(2 * draws.size)
+    assert 4.9 / np.sqrt(2 * draws.size) < 0.03  # so a sigma that is 3 % wrong would be seen
+
+
+def test_signal_to_noise_is_what_the_server_sees():
+    made = trainer(n_nodes=4, rounds=1)
+    epsilon = np.array([1.0, 1.0, 0.0, 5.0])
+    std = made.privacy(epsilon).noise_std
+    clean = sum(sent(made, node).clean for node in (0, 1, 3)) / 3
+    noise = sum(made._noise(float(std[node]), 1, node)[0] for node in (0, 1, 3)) / 3
+    assert_allclose(
+        made.train(epsilon)[1].signal_to_noise, clean.norm() / noise.norm(), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("placement", ["dp-sgd", "update"])
+@pytest.mark.parametrize("n_steps", [1, 4])
+def test_privacy_adds_up_as_the_horizon_says(placement, n_steps):
+    epsilon = np.array([0.0, 0.5, 3.0, 40.0])
+    for horizon in ("round", "training"):
+        made = trainer(4, placement=placement, horizon=horizon, rounds=7, n_steps=n_steps)
+        privacy = made.privacy(epsilon)
+        releases = n_steps if placement == "dp-sgd" else 1
+        exact = privacy.epsilon_per_round if horizon == "round" else privacy.epsilon_total
+        assert_allclose(exact, epsilon, rtol=1e-9)
+        assert (privacy.epsilon_total >= privacy.epsilon_per_round).all()
+        assert_allclose(
+            privacy.epsilon_total,
+            spent_epsilon(privacy.noise_multiplier, 7 * releases, 1e-5),
+        )
+
+
+def test_aggregation_weights_by_hand():
+    sizes, std = np.array([10.0, 30.0]), np.array([1.0, 2.0])
+    weights = {name: AGGREGATIONS.create(name).weights(sizes, std) for name in AGGREGATIONS}
+    assert_allclose(weights["uniform"], [0.5, 0.5])
+    assert_allclose(weights["data-size"], [0.25, 0.75])
+    assert_allclose(weights["inverse-variance"], [0.8, 0.2])
+    silent = AGGREGATIONS.create("inverse-variance").weights(sizes, np.zeros(2))
+    assert_allclose(silent, [0.25, 0.75])
+
+
+def test_a_training_that_breaks_down_names_round_and_node():
+    made = trainer()
+    made._images[3][0, 0, 0, 0] = np.nan
+    with pytest.raises(RunFailedError, match="in round 1: the update of node 3 is not finite"):
+        made.train(np.full(10, 5.0))
+
+
+def test_a_node_without_samples_is_refused():
+    made = trainer()
+    with pytest.raises(InvalidDataError, match="node 1 has no training samples"):
+        FederatedTrainer(DATA, [np.array([1]), np.array([], dtype=int)], made.plan)
