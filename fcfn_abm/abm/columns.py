@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +30,11 @@ class NodeColumns:
     """For how many rounds in a row staying out has been the best response."""
     exit_round: npt.NDArray[np.int64]
     """Round at whose end the node left, or `NEVER`."""
+    memory: dict[str, Floats]
+    """What the learning rule keeps from round to round, by name."""
 
     @classmethod
-    def of(cls, rho: Floats) -> NodeColumns:
+    def of(cls, rho: Floats, memory: Mapping[str, float]) -> NodeColumns:
         """Return the columns of nodes that have not reported yet."""
         n_nodes = rho.size
         return cls(
@@ -41,6 +44,7 @@ class NodeColumns:
             utility=np.zeros(n_nodes),
             idle_rounds=np.zeros(n_nodes, dtype=np.int64),
             exit_round=np.full(n_nodes, NEVER),
+            memory={name: np.full(n_nodes, start) for name, start in memory.items()},
         )
 
     @property

@@ -113,16 +113,16 @@ class PrivacyMarket(mesa.Model):
         if rho is None:
             law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
             rho = draw_rho(law, settings.population.n_nodes, stream(settings.seed, "population"))
-        self.columns = NodeColumns.of(np.array(rho, dtype=float))
-        self.equilibrium: StackelbergEquilibrium = stackelberg_equilibrium(
-            self.columns.rho, game.alpha, game.beta, game.average_over
-        )
+        self.rule = LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
+        self.columns = NodeColumns.of(np.array(rho, dtype=float), self.rule.memory)
         if len(self.columns) != settings.population.n_nodes:
             raise InvalidGameError(
                 f"rho has {len(self.columns)} entries, but population.n_nodes = "
                 f"{settings.population.n_nodes}."
             )
-        self.rule = LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
+        self.equilibrium: StackelbergEquilibrium = stackelberg_equilibrium(
+            self.columns.rho, game.alpha, game.beta, game.average_over
+        )
         self._play = ORDERS[settings.rounds.order]
         self._judge = Judge(
             settings.rounds.tolerance, settings.rounds.patience, settings.rounds.maximum

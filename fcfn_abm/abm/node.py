@@ -59,6 +59,8 @@ class EdgeNode(mesa.Agent):
             market.budget,
             market.n_active,
             market.scenario.game.epsilon_floor,
+            row,
+            columns.memory,
         )
         pays = seen.best_response > 0
         if columns.exit_round.item(row) != NEVER:

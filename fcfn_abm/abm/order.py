@@ -34,6 +34,7 @@ def simultaneous(market: PrivacyMarket) -> None:
         market.budget,
         market.n_active,
         market.scenario.game.epsilon_floor,
+        memory=columns.memory,
     )
     pays = seen.best_response > 0
     if market.scenario.exit.reentry:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,11 @@ class Observation[Value: (float, Floats)]:
     """How many nodes took part in the last round."""
     epsilon_floor: float
     """Smallest admissible report."""
+    row: int | slice = slice(None)
+    """Whose entries of ``memory`` these are: one node's, or all."""
+    memory: Mapping[str, Floats] = field(default_factory=dict)
+    """What nodes keep from round to round, one array of shape (n,) for each name in
+    :attr:`LearningRule.memory`; a rule reads and writes its ``row`` only."""
 
     @property
     def best_response(self) -> Value:
@@ -41,6 +47,9 @@ class Observation[Value: (float, Floats)]:
 
 class LearningRule(Protocol):
     """Turns what a node sees into its next epsilon, of the same shape and never negative."""
+
+    memory: ClassVar[Mapping[str, float]] = {}
+    """What each node keeps from round to round, with the value that it starts from."""
 
     def next_epsilon[Value: (float, Floats)](
         self, seen: Observation[Value], rng: np.random.Generator

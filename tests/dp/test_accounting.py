@@ -12,9 +12,7 @@ from fcfn_abm.errors import InvalidPrivacyError
 
 @pytest.mark.parametrize(("multiplier", "n_releases"), [(1.3, 1), (2.0, 10), (17.0, 200)])
 def test_composition_agrees_with_dp_accounting(multiplier, n_releases):
-    event = dp_accounting.SelfComposedDpEvent(
-        dp_accounting.GaussianDpEvent(multiplier), n_releases
-    )
+    event = dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(multiplier), n_releases)
     ours = spent_epsilon([multiplier], n_releases, 1e-5)[0]
     numeric = pld.PLDAccountant(value_discretization_interval=1e-4).compose(event)
     assert_allclose(ours, numeric.get_epsilon(1e-5), rtol=2e-3)

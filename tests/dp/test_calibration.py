@@ -25,8 +25,10 @@ def exact_delta(epsilon, sigma):
 @pytest.mark.parametrize("epsilon", EPSILONS)
 def test_sigma_is_exact_to_twelve_digits(epsilon, delta):
     sigma = gaussian_sigma(epsilon, delta)
-    assert exact_delta(epsilon, sigma * (1 - 1e-12)) > delta > exact_delta(
-        epsilon, sigma * (1 + 1e-12)
+    assert (
+        exact_delta(epsilon, sigma * (1 - 1e-12))
+        > delta
+        > exact_delta(epsilon, sigma * (1 + 1e-12))
     )
 
 

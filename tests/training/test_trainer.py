@@ -173,9 +173,7 @@ def test_signal_to_noise_is_what_the_server_sees():
     std = made.privacy(epsilon).noise_std
     clean = sum(sent(made, node).clean for node in (0, 1, 3)) / 3
     noise = sum(made._noise(float(std[node]), 1, node)[0] for node in (0, 1, 3)) / 3
-    assert_allclose(
-        made.train(epsilon)[1].signal_to_noise, clean.norm() / noise.norm(), rtol=1e-4
-    )
+    assert_allclose(made.train(epsilon)[1].signal_to_noise, clean.norm() / noise.norm(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("placement", ["dp-sgd", "update"])
