@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from fcfn_abm.mechanisms import Outcome, price
     from fcfn_abm.records import Record, read_record
-    from fcfn_abm.runs import run_scenario
+    from fcfn_abm.runs.run import run_scenario
     from fcfn_abm.scenario import Scenario
 
 __version__ = "0.1.0"
@@ -50,7 +50,7 @@ _HOMES = {
     ],
     "mechanisms": ["Outcome", "price"],
     "records": ["Record", "read_record"],
-    "runs": ["run_scenario"],
+    "runs.run": ["run_scenario"],
     "scenario": ["Scenario"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

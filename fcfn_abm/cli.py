@@ -8,23 +8,60 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from fcfn_abm import __version__
 from fcfn_abm.errors import FcfnError, RunFailedError
 
-app = typer.Typer(
-    help="Agent-based simulation of incentive mechanisms for private federated learning.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-scenarios = typer.Typer(help="Check scenario files, and say what may stand in them.")
-app.add_typer(scenarios, name="scenarios", no_args_is_help=True)
+
+class _App(typer.Typer):
+    """A typer app whose commands turn our errors into one sentence and an exit code.
+
+    Typer itself sees to usage errors; it would print a traceback for ours, and end an
+    interrupted command without a word.
+    """
+
+    def __init__(self, help: str) -> None:  # noqa: A002 - typer's name
+        super().__init__(
+            help=help,
+            no_args_is_help=True,
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+
+    def command(self, name: str | None = None, **kwargs: Any) -> Callable[..., Any]:
+        register = super().command(name, **kwargs)
+        return lambda function: register(_guarded(function))
+
+
+def _guarded(function: Callable[..., None]) -> Callable[..., None]:
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except FcfnError as error:
+            typer.echo(f"fcfn: {error}", err=True)
+            raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(_interrupted()) from None
+
+    return guarded
+
+
+def _interrupted() -> int:
+    typer.echo("fcfn: interrupted; nothing was left under the final name.", err=True)
+    return 130
+
+
+app = _App("Agent-based simulation of incentive mechanisms for private federated learning.")
+scenarios = _App("Check scenario files, and say what may stand in them.")
+app.add_typer(scenarios, name="scenarios")
 
 ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, .toml.", show_default=False)]
 Overrides = Annotated[
@@ -62,8 +99,8 @@ def run(
 ) -> None:
     """Run one scenario: play the market, train with what it bought, write the record."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.report import summary
-    from fcfn_abm.runs import run_scenario
+    from fcfn_abm.report.summary import summary
+    from fcfn_abm.runs.run import run_scenario
 
     out = Path("results") / scenario.stem if out is None else out
     record = run_scenario(
@@ -143,19 +180,8 @@ def _print_json(value: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line; mistakes become one sentence and an exit code."""
+    """Run the command line."""
     try:
-        code = app(standalone_mode=False)
-    except FcfnError as error:
-        typer.echo(f"fcfn: {error}", err=True)
-        code = 1 if isinstance(error, RunFailedError) else 2
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("fcfn: interrupted; nothing was left under the final name.", err=True)
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing to say to it
-        code = 1
-    sys.exit(code)
+        app()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(_interrupted())

@@ -109,13 +109,16 @@ def test_importing_the_package_loads_neither_torch_nor_mesa_nor_numpy():
     assert not loaded_by("import fcfn_abm") & {"torch", "mesa", "numpy", "pandas", "pydantic"}
 
 
-def test_a_closed_form_loads_neither_torch_nor_mesa():
+def test_the_command_that_prints_a_closed_form_loads_nothing_heavy():
     code = (
-        "import fcfn_abm as fa\n"
-        "from fcfn_abm.build import closed_form\n"
-        "closed_form(fa.load_scenario('scenarios/quickstart.toml'))"
+        "import sys; sys.argv = ['fcfn', 'equilibrium', 'scenarios/quickstart.toml']\n"
+        "from fcfn_abm.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0"
     )
-    assert not loaded_by(code) & {"torch", "mesa", "sklearn", "matplotlib"}
+    loaded = loaded_by(code)
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "mesa", "sklearn", "matplotlib", "numba"}
 
 
 def test_every_public_name_can_be_had():

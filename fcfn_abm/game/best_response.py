@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import require_positive
+from fcfn_abm.errors import InvalidGameError, require_positive
 from fcfn_abm.game.exact import Floats, two_product
 
 EPSILON_FLOOR = 1e-6
@@ -58,14 +58,16 @@ def best_response(
     Raises
     ------
     InvalidGameError
-        If a value is negative or not finite, or a cost is zero.
+        If a value is negative or not finite, a cost is zero, or the answer is past the largest
+        number.
 
     Notes
     -----
     The printed form subtracts two large numbers when ``others`` is close to ``budget / rho``, the
     point where staying out becomes best. Evaluated here is the equal expression
-    ``(B - rho s) / (sqrt(B) sqrt(rho / s) + rho)`` with its numerator in doubled precision, which
-    keeps all digits there.
+    ``r (B - rho s) / B / (1 + s / r)`` with ``r = sqrt(B s / rho)``, whose difference is taken in
+    doubled precision, which keeps all digits there. Roots are taken one by one, since neither
+    ``B s`` nor ``rho / s`` need be a number of ordinary size.
 
     References
     ----------
@@ -85,6 +87,10 @@ def best_response(
         product, error = two_product(rho, others)
         surplus = (budget - product) - error
     reply = _reply(rho, others, budget, epsilon_floor, surplus)
+    if not np.isfinite(reply).all():
+        raise InvalidGameError(
+            f"budget = {budget.max():g} is too large for costs as small as {rho.min():g}."
+        )
     return float(reply) if reply.ndim == 0 else reply
 
 
@@ -110,7 +116,8 @@ def _reply(
 ) -> Floats:
     """Return the best responses, where ``surplus`` is ``budget - rho * others``."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        reply = surplus / (np.sqrt(budget) * np.sqrt(rho / others) + rho)
+        root = np.sqrt(budget) / np.sqrt(rho) * np.sqrt(others)
+        reply = root * (surplus / budget) / (1.0 + others / root)
     alone = np.where(budget > rho * epsilon_floor, epsilon_floor, 0.0)
     return np.where(others > 0, np.where(surplus > 0, reply, 0.0), alone)
 
@@ -122,4 +129,5 @@ def reply_one(rho: float, others: float, budget: float, epsilon_floor: float) ->
     surplus = budget - rho * others
     if surplus <= 0:
         return 0.0
-    return surplus / (math.sqrt(budget) * math.sqrt(rho / others) + rho)
+    root = math.sqrt(budget) / math.sqrt(rho) * math.sqrt(others)
+    return root * (surplus / budget) / (1.0 + others / root)

@@ -86,6 +86,9 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
     if rho.size and rho.max() > _LARGEST:
         raise InvalidGameError(f"rho must not exceed {_LARGEST:g}, but {rho.max():g} does.")
     require_positive(zero=True, budget=budget)
+    if np.ndim(budget):
+        raise InvalidGameError(f"budget must be one number, but has shape {np.shape(budget)}.")
+    budget = float(budget)  # whose overflow is silent, unlike that of a NumPy number
     epsilon, utility = np.zeros_like(rho), np.zeros_like(rho)
     if rho.size < 2 or budget == 0:
         active = np.zeros(rho.shape, dtype=bool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -149,7 +151,10 @@ def server_utility(mean_epsilon: float, alpha: float, beta: float, paid: float) 
     """
     require_positive(alpha=alpha, beta=beta)
     require_positive(zero=True, mean_epsilon=mean_epsilon, paid=paid)
-    return float(beta * np.log1p(alpha * mean_epsilon) - paid)
+    product = float(alpha) * float(mean_epsilon)
+    if math.isinf(product):  # though its logarithm is a number of ordinary size
+        return float(beta * (math.log(alpha) + math.log(mean_epsilon)) - paid)
+    return float(beta * math.log1p(product) - paid)
 
 
 def exploitability(

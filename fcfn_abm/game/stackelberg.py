@@ -71,6 +71,7 @@ def stackelberg_equilibrium(
     (9.89899, 98.0)
     """
     require_positive(alpha=alpha, beta=beta)
+    alpha, beta = float(alpha), float(beta)
     market = nash_equilibrium(rho, 1.0)  # any budget shows who takes part
     n_averaged = averaged_nodes(average_over, market.n_active, market.epsilon.size)
     budget = best_budget(market.tau, market.n_active, n_averaged, alpha, beta)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,8 +76,8 @@ def _reports(axes: Axes, traces: pd.DataFrame) -> None:
         if some.shape[1]:
             axes.plot(some.index, some, color=colour, linewidth=0.9, alpha=0.75)
             axes.plot([], [], color=colour, label=f"{label} ({some.shape[1]} nodes)")
-    axes.set_ylim(0, None)
-    axes.legend(loc="best")
+    axes.set_ylim(0, 1.22 * float(paths.to_numpy().max()) or None)  # room for the legend
+    axes.legend(loc="upper right", ncols=2, handlelength=1.2, columnspacing=1.0)
 
 
 def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
@@ -145,61 +147,77 @@ def _zoom(axes: Axes, rho: pd.Series[float], threshold: float) -> None:
         return
     axes.set_xlim(least - 0.05 * (right - least), right)
     axes.annotate(
-        f"{beyond} dearer nodes, up to rho = {rho.max():.3g}",
+        f"{beyond} dearer nodes,\nup to rho = {rho.max():.3g}",
         xy=(1.0, 0.055),
-        xytext=(0.97, 0.14),
+        xytext=(0.98, 0.16),
         xycoords="axes fraction",
         ha="right",
-        color=LEAVES,
-        arrowprops={"arrowstyle": "->", "color": LEAVES},
+        color="0.35",
+        arrowprops={"arrowstyle": "->", "color": "0.35"},
     )
 
 
-def accuracy(training: pd.DataFrame, data_label: str) -> Figure:
-    """Draw test accuracy, round by round, for each arm.
+def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_label: str) -> Figure:
+    """Draw what each arm's epsilon buys: test accuracy, and what it leaves the nodes.
 
     Parameters
     ----------
     training : DataFrame
         Table of a record.
+    arms : sequence of mapping
+        The arms as they stand in a record's ``run.json``: name, nodes, utilities.
     data_label : str
         What the images are, for the title.
 
     Returns
     -------
     Figure
-        One panel, one line an arm.
+        Two panels: accuracy round by round, one line an arm; and the utility of all nodes
+        together, one bar an arm whose epsilon is paid for.
     """
-    arms = list(dict.fromkeys(training["arm"]))
+    names = [arm["name"] for arm in arms]
+    colours = {name: ARM_COLOURS.get(name, "0.5") for name in names}
     with theme():
-        figure = Figure(figsize=(8, 4.8))
-        axes = figure.subplots()
+        figure = Figure(figsize=(11, 4.8))
+        curves, bars = figure.subplots(1, 2, width_ratios=(3, 1.4))
         sns.lineplot(
             training,
             x="round",
             y="accuracy",
             hue="arm",
             style="arm",
-            hue_order=arms,
-            style_order=arms,
-            palette={arm: ARM_COLOURS.get(arm, "0.5") for arm in arms},
-            dashes={arm: ARM_DASHES.get(arm, (3.0, 1.0)) for arm in arms},
+            hue_order=names,
+            style_order=names,
+            palette=colours,
+            dashes={name: ARM_DASHES.get(name, (3.0, 1.0)) for name in names},
             errorbar=None,
-            ax=axes,
+            ax=curves,
         )
-        handles, labels = axes.get_legend_handles_labels()
-        nodes = training.groupby("arm")["n_nodes"].max()
-        texts = [f"{arm_label(arm)} ({nodes[arm]} nodes)" for arm in labels]
-        axes.get_legend().remove()
-        figure.legend(handles, texts, loc="outside lower center", ncols=len(arms))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set(
+        handles, labels = curves.get_legend_handles_labels()
+        nodes = {arm["name"]: arm["n_nodes"] for arm in arms}
+        curves.legend(handles, [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels])
+        curves.yaxis.set_major_formatter(PercentFormatter(1.0))
+        curves.set(
             title=f"Federated training on {data_label}",
             xlabel="communication round",
             ylabel="test accuracy",
             ylim=(0, 1),
         )
+        _earnings(bars, [arm for arm in arms if arm["private"]], colours)
     return figure
+
+
+def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
+    utility = [arm["node_utility"] for arm in arms]
+    names = [arm["name"] for arm in arms]
+    drawn = axes.bar(names, utility, color=[colours[name] for name in names], width=0.6)
+    notes = [f"{arm['node_utility']:.3g}\n{arm['n_losing']} nodes lose" for arm in arms]
+    axes.bar_label(drawn, notes, padding=4)
+    axes.axhline(0, color="0.2", linewidth=0.8)
+    axes.margins(x=0.2, y=0.25)
+    axes.set_xticks(range(len(names)), [arm_label(name) for name in names])
+    axes.grid(visible=False, axis="x")
+    axes.set(title="What the nodes earn", ylabel="utility of all nodes (currency)")
 
 
 def write_figures(record: Record, folder: Path) -> list[Path]:
@@ -211,7 +229,8 @@ def write_figures(record: Record, folder: Path) -> list[Path]:
         "rho_epsilon": rho_against_epsilon(record.nodes, form["threshold"]),
     }
     if not record.training.empty:
-        figures["accuracy"] = accuracy(record.training, record.run["training"]["data"])
+        task = record.run["training"]
+        figures["accuracy"] = accuracy(record.training, task["arms"], task["data"])
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import matplotlib as mpl
-import seaborn as sns
-
 # Okabe and Ito's palette; line styles tell arms apart in grey
 ARM_COLOURS = {
     "stackelberg": "#0072B2",
@@ -35,6 +32,9 @@ STAYS, LEAVES, BOUND = "#0072B2", "#8C8C8C", "#D55E00"
 @contextmanager
 def theme() -> Iterator[None]:
     """Draw in the project's style, and leave matplotlib's settings as they were."""
+    import matplotlib as mpl
+    import seaborn as sns
+
     with (
         sns.axes_style("ticks", {"axes.grid": True, "grid.alpha": 0.25}),
         sns.plotting_context("notebook", font_scale=0.95),

@@ -1,5 +1,1 @@
-"""Carrying it out: runs, progress."""
-
-from fcfn_abm.runs.run import run_scenario
-
-__all__ = ["run_scenario"]
+"""Carrying it out: runs, progress. Import the modules: some load Mesa, and not all need it."""

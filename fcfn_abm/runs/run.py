@@ -16,7 +16,7 @@ from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.records import Record, Recorder, new_folder, require_free, write_record
 from fcfn_abm.records.tables import empty
-from fcfn_abm.report import write_figures
+from fcfn_abm.report.figures import write_figures
 from fcfn_abm.runs.facts import equilibrium_facts, versions
 from fcfn_abm.runs.train import Trained, prepare, train_arms
 from fcfn_abm.scenario import Scenario

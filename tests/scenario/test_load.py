@@ -101,7 +101,7 @@ def test_overrides_replace_values_and_are_checked_alike(tmp_path):
     assert scenario.learning.options["gain"] == 0.25
     with pytest.raises(InvalidScenarioError, match=r"\[game\] alhpa"):
         load_scenario(path, ["game.alhpa=20"])
-    with pytest.raises(InvalidScenarioError, match="must look like game.alpha=20"):
+    with pytest.raises(InvalidScenarioError, match=r"must look like game\.alpha=20"):
         load_scenario(path, ["game.alpha"])
     with pytest.raises(InvalidScenarioError, match="alpha is a value, not a table"):
         load_scenario(path, ["game.alpha.x=20"])
