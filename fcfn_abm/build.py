@@ -6,7 +6,6 @@ a closed form costs neither.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.mechanisms import MECHANISMS, Outcome, price
 from fcfn_abm.population import RHO_LAWS, draw_rho
 from fcfn_abm.registry import OptionError, Registry
-from fcfn_abm.rng import stream
+from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import (
     Choice,
     Scenario,
@@ -99,10 +98,11 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
         raise InvalidScenarioError(
             f"{where}, [game] budget: is required, since the server rule is 'fixed'."
         )
-    if scenario.mechanism.kind != "stackelberg":
+    needed = LEARNING_RULES[scenario.learning.kind].needs
+    if needed == "full" and scenario.information.reports != "full":
         raise InvalidScenarioError(
-            f"{where}, [mechanism] kind: the market plays 'stackelberg' alone so far, not "
-            f"{scenario.mechanism.kind!r}; the others can stand in training.compare."
+            f"{where}, [learning] kind: the rule {scenario.learning.kind!r} needs to see every "
+            "report, but information.reports = 'aggregate' shows their sum alone."
         )
     if scenario.training is not None:
         for arm in scenario.training.compare:
@@ -198,7 +198,7 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float) -> Out
         beta=game.beta,
         budget=budget,
         average_over=game.average_over,
-        rng=stream(scenario.seed, "mechanism", zlib.crc32(mechanism.encode())),
+        rng=stream_of_name(scenario.seed, "mechanism", mechanism),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 
 STREAMS = (
@@ -33,3 +35,8 @@ def stream(seed: int, name: str, *index: int) -> np.random.Generator:
     """
     key = (STREAMS.index(name), *index)
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def stream_of_name(seed: int, name: str, what: str) -> np.random.Generator:
+    """Return the generator of one use of chance by something that has a name, not a number."""
+    return stream(seed, name, zlib.crc32(what.encode()))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import mesa
 import numpy as np
 
+from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import Floats, NodeColumns
+from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.node import EdgeNode
 from fcfn_abm.abm.order import ORDERS
 from fcfn_abm.abm.server import ParameterServer
@@ -22,11 +24,11 @@ from fcfn_abm.game import (
     exploitability,
     nash_equilibrium,
     server_utility,
-    stackelberg_equilibrium,
 )
-from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
+from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
+from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
 from fcfn_abm.population import RHO_LAWS, draw_rho
-from fcfn_abm.rng import stream
+from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import Scenario
 
 
@@ -47,19 +49,20 @@ class RoundState:
     n_exited: int
     """Nodes that have left."""
     payment: float
-    """What the server paid to all nodes together, in currency."""
+    """What the server paid, in currency."""
     node_utility: float
     """Sum of the nodes' utilities, in currency."""
     server_utility: float
     """Utility of the server, in currency."""
     welfare: float
-    """Sum of both, in currency."""
+    """Utilities of all together, a middleman's included, in currency."""
     exploitability: float
     """Largest gain of a node from moving alone, as a share of B."""
     change: float
     """Largest change of an epsilon since the last round, as a share of the largest epsilon."""
     distance: float
-    """Largest distance of an epsilon to the closed form at this B, as a share of its largest."""
+    """Largest distance of an epsilon to the closed form at this B (without a contest: to the
+    contracts), as a share of its largest."""
 
 
 class PrivacyMarket(mesa.Model):
@@ -72,7 +75,7 @@ class PrivacyMarket(mesa.Model):
     rho : array_like of float, shape (n_nodes,), optional
         Unit privacy costs, in place of those that the scenario's law would draw.
     rng : numpy.random.Generator or int, optional
-        Source of chance for rules that draw, in place of the scenario's own stream.
+        Root of all chance in this market, in place of the scenario's seed.
 
     Attributes
     ----------
@@ -107,36 +110,53 @@ class PrivacyMarket(mesa.Model):
         rho: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        self._settings = scenario or Scenario()
-        super().__init__(rng=stream(self._settings.seed, "game") if rng is None else rng)
-        settings, game = self._settings, self._settings.game
+        self._settings = settings = scenario or Scenario()
+        self.seed = settings.seed if rng is None else _seed(rng)
+        super().__init__(rng=stream(self.seed, "game"))
         if rho is None:
             law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
-            rho = draw_rho(law, settings.population.n_nodes, stream(settings.seed, "population"))
-        self.rule = LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
-        self.columns = NodeColumns.of(np.array(rho, dtype=float), self.rule.memory)
-        if len(self.columns) != settings.population.n_nodes:
+            rho = draw_rho(law, settings.population.n_nodes, stream(self.seed, "population"))
+        rho = np.array(rho, dtype=float)
+        if rho.shape != (settings.population.n_nodes,):
             raise InvalidGameError(
-                f"rho has {len(self.columns)} entries, but population.n_nodes = "
+                f"rho has {rho.size} entries, but population.n_nodes = "
                 f"{settings.population.n_nodes}."
             )
-        self.equilibrium: StackelbergEquilibrium = stackelberg_equilibrium(
-            self.columns.rho, game.alpha, game.beta, game.average_over
+        game = settings.game
+        primitives = PricingGame(rho, game.alpha, game.beta, game.budget, game.average_over)
+        self.equilibrium: StackelbergEquilibrium = primitives.stackelberg
+        kind = settings.mechanism.kind
+        mechanism = MECHANISMS.create(kind, settings.mechanism.options)
+        self.offer = mechanism.offer(primitives, stream_of_name(self.seed, "mechanism", kind))
+        self.outcome: Outcome = mechanism.outcome(
+            primitives, stream_of_name(self.seed, "mechanism", kind)
         )
+        self.rule: LearningRule = (
+            TakeOrLeave(self.offer)
+            if isinstance(self.offer, Contracts)
+            else LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
+        )
+        self.columns = NodeColumns.of(rho, self.rule.memory)
         self._play = ORDERS[settings.rounds.order]
         self._judge = Judge(
-            settings.rounds.tolerance, settings.rounds.patience, settings.rounds.maximum
+            settings.rounds.tolerance,
+            settings.rounds.patience,
+            settings.rounds.maximum,
+            noisy=settings.information.noise > 0,
         )
+        opening = game.beta / 2 if game.budget is None else game.budget
         self.server = ParameterServer(
             self,
             SERVER_RULES.create(settings.server.kind, settings.server.options),
-            game.beta / 2 if game.budget is None else game.budget,
+            opening if self.offer.learns_cap else primitives.cap,
         )
         self.nodes = [EdgeNode(self, row) for row in range(len(self.columns))]
         self.round_index = 0
         self.verdict: Verdict | None = None
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
+        self.publish()
+        self.learn()
         self.datacollector = mesa.DataCollector(
             model_reporters={f.name: _reporter(f.name) for f in fields(RoundState)},
             agenttype_reporters=(
@@ -161,6 +181,12 @@ class PrivacyMarket(mesa.Model):
         return self.server.budget
 
     @property
+    def pool(self) -> float:
+        """What the nodes share in proportion to epsilon, in currency: the cap, or an agency's."""
+        fixed = self.offer.pool if isinstance(self.offer, Contest) else None
+        return self.budget if fixed is None else fixed
+
+    @property
     def n_active(self) -> int:
         """How many nodes reported more than zero in the last round that was played."""
         return self._n_active
@@ -171,19 +197,36 @@ class PrivacyMarket(mesa.Model):
         before = (self.columns.epsilon.copy(), self.budget)
         self.server.announce_budget()
         self.withdraw()
+        self.publish()
         self._play(self)
         self.server.pay()
+        self.learn()
         self.leave()
         self.measure(*before)
         self.datacollector.collect(self)
 
     def withdraw(self) -> None:
-        """Take out the reports of the nodes that left, and sum up afresh."""
+        """Take out the reports of the nodes that left."""
         self.columns.epsilon = np.where(self.columns.exited, 0.0, self.columns.epsilon)
-        self.total_epsilon = float(self.columns.epsilon.sum())
+
+    def publish(self) -> None:
+        """Show the reports that stand, as far as nodes may see them."""
+        chance = stream(self.seed, "game", self.round_index, 1)
+        self.bulletin = Bulletin.of(self.columns.epsilon, self.scenario.information, chance)
+
+    def learn(self) -> None:
+        """Let every node take in what the round has shown."""
+        epsilon, shown = self.columns.epsilon, self.bulletin
+        reports = shown.reports(epsilon)
+        if reports is not None:
+            shown.total = float(reports.sum())  # fresh: running totals gather rounding errors
+        elif shown.factor is None:
+            shown.total = float(epsilon.sum())
+        others = shown.others(epsilon, slice(None))
+        self.rule.learn(News(self.pool, epsilon, others, reports, self.columns.memory))
 
     def leave(self) -> None:
-        """Let those nodes go for which staying out has been best for long enough."""
+        """Let those nodes go that had a reason to leave for long enough."""
         columns = self.columns
         leaving = ~columns.exited & (columns.idle_rounds >= self.scenario.exit.patience)
         columns.exit_round[leaving] = self.round_index
@@ -196,10 +239,10 @@ class PrivacyMarket(mesa.Model):
         self._n_active = int(np.count_nonzero(epsilon))
         n_averaged = averaged_nodes(game.average_over, self._n_active, epsilon.size)
         mean_epsilon = self.total_epsilon / n_averaged if n_averaged else 0.0
-        paid = float(columns.payment.sum())
+        paid = self.server.paid
         server = server_utility(mean_epsilon, game.alpha, game.beta, paid)
         nodes = float(columns.utility.sum())
-        target = budget * self._unit_equilibrium
+        target = self._target()
         self.state = RoundState(
             round=self.round_index,
             budget=budget,
@@ -210,8 +253,8 @@ class PrivacyMarket(mesa.Model):
             payment=paid,
             node_utility=nodes,
             server_utility=server,
-            welfare=server + nodes,
-            exploitability=exploitability(epsilon, columns.rho, budget, game.epsilon_floor),
+            welfare=server + nodes + (paid - float(columns.payment.sum())),
+            exploitability=self._exploitability(),
             change=_relative(epsilon - epsilon_before, epsilon_before),
             distance=_relative(epsilon - target, target),
         )
@@ -220,9 +263,21 @@ class PrivacyMarket(mesa.Model):
             change=self.state.change,
             budget_change=_relative(np.array([budget - budget_before]), np.array([budget_before])),
             distance=self.state.distance,
-            resting=budget == 0 and self.total_epsilon == 0,
+            resting=self.total_epsilon == 0 and (budget == 0 or not target.any()),
         )
         self.running = self.verdict is None
+
+    def _target(self) -> Floats:
+        """Return the profile that the market should come to at the present cap."""
+        if isinstance(self.offer, Contracts):
+            return self.offer.epsilon
+        return self.pool * self._unit_equilibrium
+
+    def _exploitability(self) -> float:
+        epsilon, rho = self.columns.epsilon, self.columns.rho
+        if isinstance(self.rule, TakeOrLeave):
+            return self.rule.regret(rho, epsilon, self.budget)
+        return exploitability(epsilon, rho, self.pool, self.scenario.game.epsilon_floor)
 
     def run_until(
         self,
@@ -258,22 +313,23 @@ class PrivacyMarket(mesa.Model):
         """Return what nodes report before they have seen anything."""
         n_nodes, start = len(self.columns), self.scenario.rounds.start
         self._n_active = n_nodes
+        if isinstance(self.offer, Contracts):
+            return np.zeros(n_nodes)
         if start == "cold":
             return np.full(n_nodes, self.scenario.game.epsilon_floor)
         if start == "warm":
-            return self.budget * self._unit_equilibrium
-        alike = self.budget * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
-        chance = stream(self.scenario.seed, "game", 0)
+            return self.pool * self._unit_equilibrium
+        alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
+        chance = stream(self.seed, "game", 0)
         return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
-
-
-def round_row(market: PrivacyMarket) -> dict[str, Any]:
-    """Return the measurements of the last round."""
-    return asdict(market.state)
 
 
 def _reporter(name: str) -> Callable[[PrivacyMarket], Any]:
     return lambda market: getattr(market.state, name)
+
+
+def _seed(rng: np.random.Generator | int) -> int:
+    return rng if isinstance(rng, int) else int(rng.integers(2**63))
 
 
 def _relative(difference: Floats, of: Floats) -> float:

@@ -50,23 +50,26 @@ class EdgeNode(mesa.Agent):
     def respond(self) -> None:
         """See the running total, and choose the epsilon of this round."""
         market, columns, row = self.model, self.model.columns, self.row
+        settings = market.scenario.exit
         epsilon = columns.epsilon.item(row)
-        others = max(market.total_epsilon - epsilon, 0.0)
         seen = Observation(
             columns.rho.item(row),
             epsilon,
-            others,
-            market.budget,
+            market.bulletin.others(epsilon, row),
+            market.pool,
             market.n_active,
             market.scenario.game.epsilon_floor,
             row,
             columns.memory,
         )
-        pays = seen.best_response > 0
+        pays = market.rule.planned(seen) > 0
         if columns.exit_round.item(row) != NEVER:
-            if not (pays and market.scenario.exit.reentry):
+            if not (pays and settings.reentry):
                 return
             columns.exit_round[row] = NEVER
-        columns.idle_rounds[row] = 0 if pays else columns.idle_rounds.item(row) + 1
+        reason = not pays
+        if settings.criterion == "loss":
+            reason = epsilon > 0 and seen.budget < seen.rho * (seen.others + epsilon)
+        columns.idle_rounds[row] = columns.idle_rounds.item(row) + 1 if reason else 0
         columns.epsilon[row] = chosen = market.rule.next_epsilon(seen, market.rng)
-        market.total_epsilon = others + chosen  # a fresh sum here would make a round O(n^2)
+        market.bulletin.move(row, epsilon, chosen)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.learning import Observation
@@ -13,36 +14,52 @@ from fcfn_abm.rng import stream
 
 if TYPE_CHECKING:
     from fcfn_abm.abm.market import PrivacyMarket
+    from fcfn_abm.learning.base import Rows
 
 
 def in_turn(market: PrivacyMarket) -> None:
     """Each node sees the running total of all moves before its own."""
-    rows = np.arange(len(market.nodes))
+    rows = _movers(market)
     if market.scenario.rounds.turns == "random":
-        rows = stream(market.scenario.seed, "game", market.round_index).permutation(rows)
+        rows = stream(market.seed, "game", market.round_index).permutation(rows)
     for row in rows.tolist():
         market.nodes[row].respond()
 
 
 def simultaneous(market: PrivacyMarket) -> None:
     """All nodes answer the last round's reports at once."""
-    columns = market.columns
+    columns, settings = market.columns, market.scenario.exit
+    rows: Rows = slice(None) if market.scenario.rounds.participation == 1 else _movers(market)
+    epsilon = columns.epsilon[rows]
     seen = Observation(
-        columns.rho,
-        columns.epsilon,
-        np.maximum(market.total_epsilon - columns.epsilon, 0.0),
-        market.budget,
+        columns.rho[rows],
+        epsilon,
+        market.bulletin.others(epsilon, rows),
+        market.pool,
         market.n_active,
         market.scenario.game.epsilon_floor,
-        memory=columns.memory,
+        rows,
+        columns.memory,
     )
-    pays = seen.best_response > 0
-    if market.scenario.exit.reentry:
-        columns.exit_round[pays] = NEVER
-    columns.idle_rounds = np.where(pays, 0, columns.idle_rounds + 1)
+    pays = market.rule.planned(seen) > 0
+    if settings.reentry:
+        columns.exit_round[rows] = np.where(pays, NEVER, columns.exit_round[rows])
+    reason = ~pays
+    if settings.criterion == "loss":
+        reason = (epsilon > 0) & (seen.budget < seen.rho * (seen.others + epsilon))
+    columns.idle_rounds[rows] = np.where(reason, columns.idle_rounds[rows] + 1, 0)
     chosen = market.rule.next_epsilon(seen, market.rng)
-    columns.epsilon = np.where(columns.exited, 0.0, chosen)
-    market.total_epsilon = float(columns.epsilon.sum())
+    columns.epsilon[rows] = np.where(columns.exited[rows], 0.0, chosen)
+
+
+def _movers(market: PrivacyMarket) -> npt.NDArray[np.intp]:
+    """Draw who moves in this round; at least one does."""
+    n_nodes, share = len(market.nodes), market.scenario.rounds.participation
+    if share == 1:
+        return np.arange(n_nodes)
+    chance = stream(market.seed, "game", market.round_index, 2)
+    n_movers = max(1, round(share * n_nodes))
+    return np.sort(chance.choice(n_nodes, n_movers, replace=False, shuffle=False))
 
 
 ORDERS: dict[str, Callable[[PrivacyMarket], None]] = {

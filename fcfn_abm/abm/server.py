@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import mesa
 
-from fcfn_abm.game import payments
 from fcfn_abm.learning import ServerObservation, ServerRule
 
 if TYPE_CHECKING:
@@ -22,21 +21,30 @@ class ParameterServer(mesa.Agent):
         super().__init__(model)
         self.rule = rule
         self.budget = budget
+        self.memory = dict(rule.memory)
+        self.paid = 0.0
 
     def announce_budget(self) -> None:
         """Choose the payment cap of this round from what the last one showed."""
         market, game = self.model, self.model.scenario.game
-        if market.round_index == 1:
-            return  # nothing has been seen yet: the opening cap stands
+        if market.round_index == 1 or not market.offer.learns_cap:
+            return  # nothing has been seen yet, or the offer stands: so does the opening cap
         seen = ServerObservation(
-            self.budget, market.columns.epsilon, game.alpha, game.beta, game.average_over
+            self.budget,
+            market.columns.epsilon,
+            game.alpha,
+            game.beta,
+            game.average_over,
+            market.state.server_utility,
+            self.memory,
         )
         budget = self.rule.next_budget(seen)
         nothing = market.scenario.rounds.tolerance * game.beta
         self.budget = budget if budget > nothing else 0.0
 
     def pay(self) -> None:
-        """Share the cap among the nodes in proportion to what they report (3)."""
-        columns = self.model.columns
-        columns.payment = payments(columns.epsilon, self.budget)
+        """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3)."""
+        market, columns = self.model, self.model.columns
+        columns.payment = market.offer.payment(columns.epsilon, market.pool)
         columns.utility = columns.payment - columns.rho * columns.epsilon
+        self.paid = market.offer.server_payment(columns.epsilon, columns.payment)

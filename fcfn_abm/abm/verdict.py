@@ -28,18 +28,21 @@ class Judge:
     """Follows a market round by round, and says when it is over, and how.
 
     Convergence is measured: exploitability, the relative change of epsilon and that of the cap
-    must stay below ``tolerance`` for ``patience`` rounds in a row. A market that does not come
-    closer while the number of rounds doubles, from `_FIRST_LOOK` on, does not settle: it is
-    diverging where it ends farther from the equilibrium than it began, and cycling otherwise.
+    must stay below ``tolerance`` for ``patience`` rounds in a row. At the last round, a market
+    that came no closer in the second half of the play than in the quarter before does not settle:
+    it is diverging where it ends farther from the equilibrium than it began, and cycling
+    otherwise. One that comes closer in nearly every round, however slowly, is neither. With noise
+    in what nodes see it cannot rest, and is not said to cycle.
     """
 
     tolerance: float
     patience: int
     maximum: int
+    noisy: bool = False
     calm_rounds: int = 0
     distances: list[float] = field(default_factory=list)
 
-    _FIRST_LOOK = 64
+    _FEWEST = 16  # rounds in which nothing can be said
     _NO_PROGRESS = 0.9  # a sequence like 1/t, the slowest that settles, halves
 
     def see(
@@ -77,18 +80,35 @@ class Judge:
                 f"exploitability and change stayed below {self.tolerance:g} "
                 f"for {self.patience} rounds.",
             )
-        at_end = played >= self.maximum
-        if played >= self._FIRST_LOOK and (at_end or played.bit_count() == 1):
-            unsettled = self._unsettled(played)
-            if unsettled:
-                return unsettled
-        if at_end:
-            return Verdict(
-                "max-rounds", played, f"{played} rounds were allowed; it has not settled yet."
+        if played < self.maximum:
+            return None
+        resting_elsewhere = change <= self.tolerance
+        unsettled = None if resting_elsewhere else self._unsettled(played)
+        return unsettled or Verdict(
+            "max-rounds", played, self._at_end(played, exploitability, change)
+        )
+
+    def _at_end(self, played: int, exploitability: float, change: float) -> str:
+        allowed = f"{played} rounds were allowed; "
+        if change <= self.tolerance < exploitability:
+            return (
+                f"{allowed}epsilon rests, but not at an equilibrium: a node could gain "
+                f"{exploitability:.2g} of B by moving alone."
             )
-        return None
+        if self.noisy:
+            late = float(np.median(self.distances[played // 2 :]))
+            return (
+                f"{allowed}what nodes see is noisy, and keeps them moving around the equilibrium "
+                f"(median distance {late:.2g} of the largest epsilon)."
+            )
+        return f"{allowed}it has not settled yet."
 
     def _unsettled(self, played: int) -> Verdict | None:
+        if played < self._FEWEST:
+            return None
+        steps = np.diff(self.distances[played // 2 :])
+        if (steps < 0).mean() > self._NO_PROGRESS:
+            return None
         earlier = float(np.median(self.distances[played // 4 : played // 2]))
         later = float(np.median(self.distances[played // 2 :]))
         if math.isfinite(later) and later <= max(self._NO_PROGRESS * earlier, self.tolerance):
@@ -100,6 +120,8 @@ class Judge:
                 f"epsilon ends {later / self.distances[0]:.3g} times as far from the equilibrium "
                 "as it began.",
             )
+        if self.noisy:
+            return None  # noise alone keeps the distance from falling
         return Verdict(
             "cycling",
             played,

@@ -328,4 +328,5 @@ def gini(values: npt.ArrayLike) -> float:
         return 0.0
     ranked = np.sort(values)
     weight = np.arange(1 - values.size, values.size, 2)
-    return float(weight @ (ranked / total) / values.size)
+    # the weights add up to zero: what all have can be left out, with its rounding errors
+    return float(weight @ ((ranked - ranked[0]) / total) / values.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from fcfn_abm.game.best_response import reply_all, reply_one
 from fcfn_abm.registry import Registry
 
 type Floats = npt.NDArray[np.float64]
+type Memory = Mapping[str, Floats]
+type Rows = slice | npt.NDArray[np.intp]
+type Reports = Literal["full", "aggregate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +28,50 @@ class Observation[Value: (float, Floats)]:
     epsilon: Value
     """Its own last report."""
     others: Value
-    """The sum of all other reports."""
+    """The sum of all other reports, as it sees it."""
     budget: float
     """The announced payment cap, in currency."""
     n_active: int
     """How many nodes took part in the last round."""
     epsilon_floor: float
     """Smallest admissible report."""
-    row: int | slice = slice(None)
-    """Whose entries of ``memory`` these are: one node's, or all."""
-    memory: Mapping[str, Floats] = field(default_factory=dict)
+    row: int | Rows = slice(None)
+    """Whose entries of ``memory`` these are: one node's, or those of all that move."""
+    memory: Memory = field(default_factory=dict)
     """What nodes keep from round to round, one array of shape (n,) for each name in
     :attr:`LearningRule.memory`; a rule reads and writes its ``row`` only."""
 
     @property
     def best_response(self) -> Value:
         """The epsilon that would be best if all others stood still (22)."""
-        reply = reply_one if isinstance(self.others, float) else reply_all
-        return reply(self.rho, self.others, self.budget, self.epsilon_floor)
+        return self.reply(self.others)
+
+    def reply(self, others: Value) -> Value:
+        """Return what would be best against a total of the others (22)."""
+        best = reply_one if isinstance(others, float) else reply_all
+        return best(self.rho, others, self.budget, self.epsilon_floor)
+
+    def remembered(self, name: str) -> Value:
+        """Return the node's entries of a memory: a float for one, an array for all."""
+        kept = self.memory[name]
+        entries: Any = kept.item(self.row) if isinstance(self.row, int) else kept[self.row]
+        return entries  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a round has shown, for all nodes at once; arrays have shape (n,)."""
+
+    budget: float
+    """The payment cap of the round, in currency."""
+    epsilon: Floats
+    """What each node itself reported."""
+    others: Floats
+    """The sum of all other reports, as each node sees it."""
+    reports: Floats | None
+    """Every report as it was published; None where the total alone is."""
+    memory: Memory
+    """What nodes keep, as in :class:`Observation`."""
 
 
 class LearningRule(Protocol):
@@ -50,12 +79,22 @@ class LearningRule(Protocol):
 
     memory: ClassVar[Mapping[str, float]] = {}
     """What each node keeps from round to round, with the value that it starts from."""
+    needs: ClassVar[Reports] = "aggregate"
+    """Whether it must see each report, or the total alone."""
 
     def next_epsilon[Value: (float, Floats)](
         self, seen: Observation[Value], rng: np.random.Generator
     ) -> Value:
         """Choose the epsilon of this round."""
         ...
+
+    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return what the node would report if it could move all the way: zero is to stay out."""
+        return seen.best_response
+
+    def learn(self, news: News) -> None:
+        """Take in what a round has shown (and, before the first one, the first reports)."""
+        del news  # most rules see enough when they move
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +111,17 @@ class ServerObservation:
     """Its own model-value parameter, in currency."""
     average_over: AverageOver
     """Which nodes eps_g averages over."""
+    utility: float = 0.0
+    """What the last round left it, in currency."""
+    memory: dict[str, float] = field(default_factory=dict)
+    """What it keeps from round to round, by the names in :attr:`ServerRule.memory`."""
 
 
 class ServerRule(Protocol):
     """Turns what the server sees into the next payment cap, never negative."""
+
+    memory: ClassVar[Mapping[str, float]] = {}
+    """What it keeps from round to round, with the value that it starts from."""
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Choose the cap of this round, in currency."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from fcfn_abm.game import (
     AverageOver,
     StackelbergEquilibrium,
     averaged_nodes,
+    payments,
     server_utility,
     stackelberg_equilibrium,
 )
@@ -63,7 +64,11 @@ class Outcome:
     node_utility: Floats
     """Payment less rho * epsilon, in currency, shape (n,)."""
     server_utility: float
-    """beta ln(1 + alpha mean_epsilon) less all payments, in currency."""
+    """beta ln(1 + alpha mean_epsilon) less ``server_payment``, in currency."""
+    server_payment: float
+    """What the server pays in all, in currency."""
+    agency_utility: float
+    """What a middleman keeps of ``server_payment``, in currency; zero where there is none."""
     mean_epsilon: float
     """Average privacy budget eps_g."""
     average_over: AverageOver
@@ -80,8 +85,58 @@ class Outcome:
 
     @property
     def paid(self) -> float:
-        """What the server pays to all nodes together, in currency."""
-        return float(self.payment.sum())
+        """What the server pays in all, in currency: ``server_payment`` by its short name."""
+        return self.server_payment
+
+
+@dataclass(frozen=True)
+class Contest:
+    """An offer: a pool is shared in proportion to epsilon, and nodes choose epsilon freely."""
+
+    pool: float | None = None
+    """What is shared, in currency; None is the cap that the server announces each round."""
+    price: float | None = None
+    """What the server pays a middleman for a unit of epsilon; None where there is none."""
+
+    @property
+    def learns_cap(self) -> bool:
+        """Whether the server chooses the cap round by round."""
+        return self.pool is None
+
+    def payment(self, epsilon: Floats, pool: float) -> Floats:
+        """Return what each node gets, in currency."""
+        return payments(epsilon, pool)
+
+    def server_payment(self, epsilon: Floats, payment: Floats) -> float:
+        """Return what the server pays in all, in currency."""
+        if self.price is None:
+            return float(payment.sum())
+        return float(self.price * epsilon.sum())
+
+
+@dataclass(frozen=True)
+class Contracts:
+    """An offer: each node may take one epsilon (of a menu, the best one for it), or leave it."""
+
+    epsilon: Floats
+    """The epsilon that each node would train with, shape (n,); zero where no contract suits."""
+    fee: Floats | None = None
+    """What each contract pays, in currency; None shares the cap in proportion to epsilon."""
+
+    learns_cap: ClassVar[bool] = False
+
+    def payment(self, epsilon: Floats, pool: float) -> Floats:
+        """Return what each node gets, in currency."""
+        if self.fee is None:
+            return payments(epsilon, pool)
+        return np.where(epsilon > 0, self.fee, 0.0)
+
+    def server_payment(self, epsilon: Floats, payment: Floats) -> float:  # noqa: ARG002
+        """Return what the server pays in all, in currency."""
+        return float(payment.sum())
+
+
+type Offer = Contest | Contracts
 
 
 class Mechanism(Protocol):
@@ -89,6 +144,10 @@ class Mechanism(Protocol):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round of the game."""
+        ...
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Offer:
+        """Return what the server posts in a market, for nodes to choose from."""
         ...
 
 
@@ -101,10 +160,18 @@ def settle(
     epsilon: Floats,
     payment: Floats,
     *,
+    server_payment: float | None = None,
     status: str | None = None,
     reason: str = "",
 ) -> Outcome:
-    """Work out everybody's utility from what each node reports and is paid (6, 10)."""
+    """Work out everybody's utility from what each node reports and is paid (6, 10).
+
+    The server pays what the nodes get, unless ``server_payment`` says that a middleman keeps a
+    part.
+    """
+    to_nodes = float(payment.sum())
+    if server_payment is None:
+        server_payment = to_nodes
     active = epsilon > 0
     n_averaged = averaged_nodes(game.average_over, int(active.sum()), epsilon.size)
     mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
@@ -116,7 +183,9 @@ def settle(
         payment=payment,
         active=active,
         node_utility=payment - game.rho * epsilon,
-        server_utility=server_utility(mean_epsilon, game.alpha, game.beta, float(payment.sum())),
+        server_utility=server_utility(mean_epsilon, game.alpha, game.beta, server_payment),
+        server_payment=server_payment,
+        agency_utility=server_payment - to_nodes,
         mean_epsilon=mean_epsilon,
         average_over=game.average_over,
         status=status,

@@ -8,7 +8,15 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fcfn_abm.game import payments
-from fcfn_abm.mechanisms.base import MECHANISMS, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.base import (
+    MECHANISMS,
+    Contracts,
+    Floats,
+    Mechanism,
+    Outcome,
+    PricingGame,
+    settle,
+)
 
 
 @MECHANISMS.register("random")
@@ -28,5 +36,12 @@ class RandomEpsilon(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round of the game."""
-        epsilon = rng.uniform(self.low, self.high, size=game.rho.size)
+        epsilon = self._draw(game, rng)
         return settle("random", game, epsilon, payments(epsilon, game.cap))
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:
+        """Return the epsilon that each node is asked for; the cap is shared by those who accept."""
+        return Contracts(self._draw(game, rng))
+
+    def _draw(self, game: PricingGame, rng: np.random.Generator) -> Floats:
+        return rng.uniform(self.low, self.high, size=game.rho.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fcfn_abm.game import nash_equilibrium, payments
-from fcfn_abm.mechanisms.base import MECHANISMS, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.base import MECHANISMS, Contest, Mechanism, Outcome, PricingGame, settle
 
 
 @MECHANISMS.register("stackelberg")
@@ -16,3 +16,7 @@ class Stackelberg(Mechanism):
         """Price one round of the game (29, 41)."""
         epsilon = nash_equilibrium(game.rho, game.cap).epsilon
         return settle("stackelberg", game, epsilon, payments(epsilon, game.cap))
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contest:  # noqa: ARG002
+        """Return the contest for the cap that the server announces."""
+        return Contest()

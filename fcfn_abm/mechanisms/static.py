@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from fcfn_abm.game import payments
-from fcfn_abm.mechanisms.base import MECHANISMS, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame, settle
 
 
 @MECHANISMS.register("static")
@@ -22,3 +22,7 @@ class StaticEpsilon(Mechanism):
         """Price one round of the game."""
         epsilon = np.full(game.rho.size, self.epsilon)
         return settle("static", game, epsilon, payments(epsilon, game.cap))
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
+        """Return the epsilon that each node is asked for; the cap is shared by those who accept."""
+        return Contracts(np.full(game.rho.size, self.epsilon))

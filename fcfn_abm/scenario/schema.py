@@ -81,6 +81,8 @@ class Rounds(Section):
     """In turn each node sees the running total; at once all answer the last round's reports."""
     turns: Literal["random", "fixed"] = "random"
     """In turn: a fresh random permutation each round, or always the same order."""
+    participation: Share = 1.0
+    """Share of nodes that move in a round, drawn afresh each time; the others stand still."""
     start: Literal["random", "cold", "warm"] = "random"
     """First reports: around "everybody is like me", the smallest admissible, or the equilibrium."""
     maximum: Count = 500
@@ -91,11 +93,25 @@ class Rounds(Section):
     """For how many rounds in a row."""
 
 
+class Information(Section):
+    """What nodes see of each other."""
+
+    reports: Literal["full", "aggregate"] = "full"
+    """Every report, or their sum alone. The cap and how many take part are always public."""
+    noise: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Relative error of what is seen, log-normal with mean one, drawn afresh each round: of each
+    report, the same for all who read it; where the sum alone is public, of each node's view of it.
+    """
+
+
 class Exit(Section):
     """When nodes leave, and whether they come back."""
 
+    criterion: Literal["best-response", "loss"] = "best-response"
+    """A reason to leave: staying out is best (as the learning rule sees it), or the present report
+    loses money."""
     patience: Count = 3
-    """A node leaves after so many rounds in a row in which its best response is zero."""
+    """For how many rounds in a row there must be a reason before a node leaves."""
     reentry: bool = True
     """Whether a node that left comes back when entering pays."""
 
@@ -167,6 +183,7 @@ class Scenario(Section):
     learning: Choice = _choice("best-response")
     """How nodes adapt."""
     rounds: Rounds = Rounds()
+    information: Information = Information()
     exit: Exit = Exit()
     privacy: Privacy = Privacy()
     training: Training | None = None

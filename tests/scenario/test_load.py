@@ -71,7 +71,12 @@ def test_an_empty_file_is_the_default_scenario(tmp_path):
         ("[training]\ncompare = ['randon']", ["[training] compare: 'randon'", "Known: no-noise"]),
         ("[training]\n[privacy]\nunit = 'client'", ["[privacy] unit", "protects a record"]),
         ("[game\nalpha = 1", ["not valid TOML", "line 1"]),
-        ("[mechanism]\nkind = 'random'", ["[mechanism] kind", "'stackelberg' alone"]),
+        (
+            "[learning]\nkind = 'estimate'\n[information]\nreports = 'aggregate'",
+            ["[learning] kind: the rule 'estimate' needs to see every report"],
+        ),
+        ("[rounds]\nparticipation = 1.5", ["[rounds] participation", "1.5"]),
+        ("[exit]\ncriterion = 'lose'", ["[exit] criterion", "'best-response' or 'loss'"]),
     ],
 )
 def test_a_mistake_gets_one_sentence_with_file_place_and_remedy(tmp_path, text, words):

@@ -1,0 +1,59 @@
+"""How nodes answer a take-it-or-leave-it offer, in place of a learning rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fcfn_abm.abm.columns import Floats
+from fcfn_abm.learning import LearningRule, Observation
+from fcfn_abm.mechanisms import Contracts
+
+_ROUNDING = 1e-12  # a contract that pays just its cost is accepted, whatever rounding says
+
+
+@dataclass(frozen=True)
+class TakeOrLeave(LearningRule):
+    """Train with the contract's epsilon; leave once it has lost money for long enough."""
+
+    contracts: Contracts
+
+    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the contract's epsilon where it pays, and zero where it does not."""
+        epsilon = self._of(self.contracts.epsilon, seen)
+        if self.contracts.fee is None:
+            with np.errstate(invalid="ignore"):
+                fee = seen.budget * epsilon / np.maximum(epsilon + seen.others, 1e-300)
+        else:
+            fee = self._of(self.contracts.fee, seen)
+        pays = fee >= seen.rho * epsilon * (1.0 - _ROUNDING)
+        chosen = np.where(pays, epsilon, 0.0)
+        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+
+    def next_epsilon[Value: (float, Floats)](
+        self,
+        seen: Observation[Value],
+        rng: np.random.Generator,  # noqa: ARG002
+    ) -> Value:
+        """Return the contract's epsilon."""
+        return self._of(self.contracts.epsilon, seen)
+
+    def regret(self, rho: Floats, epsilon: Floats, budget: float) -> float:
+        """Return the most that a node could gain by leaving, or by coming back, per unit of B."""
+        total = float(epsilon.sum())
+        out = np.where(epsilon > 0, 0.0, self.contracts.epsilon)
+        if self.contracts.fee is None:
+            fee = budget * (epsilon + out) / np.maximum(total + out, 1e-300)
+        else:
+            fee = np.where(epsilon + out > 0, self.contracts.fee, 0.0)
+        cost = rho * (epsilon + out)
+        profit = np.where(np.abs(fee - cost) <= _ROUNDING * cost, 0.0, fee - cost)
+        gain = np.where(epsilon > 0, -profit, profit)
+        return float(gain.max(initial=0.0) / budget) if budget > 0 else 0.0
+
+    @staticmethod
+    def _of[Value: (float, Floats)](values: Floats, seen: Observation[Value]) -> Value:
+        own: Any = values.item(seen.row) if isinstance(seen.row, int) else values[seen.row]
+        return own  # type: ignore[no-any-return]

@@ -1,0 +1,80 @@
+"""The share function: all act on one guess of S, and the public total corrects it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, News, Observation
+
+_TELLING = 1e-6  # relative step: over a shorter one rounding errors drown the slope
+
+
+@LEARNING_RULES.register("aggregate")
+class Aggregate(LearningRule):
+    """Play one's part of a guessed total, and correct the guess by a secant step.
+
+    Whoever believes in a total S_hat reports ``S_hat (1 - rho S_hat / B)+``, its equilibrium share
+    (29). The ratio ``phi = S / S_hat`` of the public total to the guess is convex and falls with
+    S_hat; it is one at the equilibrium. The guess is kept per unit of B, which makes it last when
+    the cap changes. Needs no other report than the total, at any N.
+
+    References
+    ----------
+    Cornes and Hartley 2005, "Asymmetric contests with general technologies" (share functions).
+    """
+
+    memory: ClassVar[Mapping[str, float]] = {
+        "guess": 0.0,
+        "low": 0.0,  # the equilibrium lies between these two
+        "high": np.inf,
+        "anchor": 0.0,  # the guess before, if it was far enough away to tell a slope
+        "anchor_ratio": 0.0,
+    }
+
+    largest_step: Annotated[float, Field(gt=1)] = 10.0
+    """The guess grows by no more than this factor in a round."""
+
+    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the part of the guessed total."""
+        guess = seen.remembered("guess")
+        share = np.maximum(1.0 - seen.rho * guess, 0.0)
+        chosen = seen.budget * guess * share
+        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+
+    def next_epsilon[Value: (float, Floats)](
+        self,
+        seen: Observation[Value],
+        rng: np.random.Generator,  # noqa: ARG002
+    ) -> Value:
+        """Choose the epsilon of this round."""
+        return self.planned(seen)
+
+    def learn(self, news: News) -> None:
+        """Correct the guess."""
+        if news.budget == 0:
+            return
+        guess, low, high, anchor, anchor_ratio = (news.memory[name] for name in self.memory)
+        total = (news.others + news.epsilon) / news.budget
+        first = guess == 0
+        if first.any():
+            guess[first] = total[first]
+            anchor_ratio[first] = total.size  # phi(0): for nothing, all would take part
+            return
+        ratio = total / guess
+        misled = (ratio > 1) & (guess >= high) | (ratio < 1) & (guess <= low)
+        low[misled], high[misled] = 0.0, np.inf  # noise, or others who stood still
+        low[ratio >= 1], high[ratio <= 1] = guess[ratio >= 1], guess[ratio <= 1]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            slope = (ratio - anchor_ratio) / (guess - anchor)
+            wanted = guess + (1.0 - ratio) / slope
+        wanted = np.minimum(wanted, self.largest_step * guess)
+        inside = (slope < 0) & (ratio > 0) & (low <= wanted) & (wanted <= high) & (wanted > 0)
+        middle = np.where(np.isfinite(high), (low + high) / 2, 2 * guess)
+        wanted = np.where(inside, wanted, middle)
+        telling = (np.abs(wanted - guess) > _TELLING * guess) & (ratio > 0)
+        anchor[telling], anchor_ratio[telling] = guess[telling], ratio[telling]
+        guess[:] = wanted

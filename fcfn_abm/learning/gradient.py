@@ -1,0 +1,38 @@
+"""Gradient play: a step along the slope of one's own utility."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+
+
+@LEARNING_RULES.register("gradient")
+class Gradient(LearningRule):
+    """Climb one's own utility in small steps.
+
+    The slope ``B s / S**2 - rho`` (15) is taken in units of the own cost, and the step in units of
+    S / 2, the inverse of its own curvature at rest: ``gain = 1`` is then a Newton step there, at
+    any scale of costs and caps.
+    """
+
+    gain: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = 0.5
+    """Step size; ``"auto"`` is 2 / n_active, at most 1/2, for moves all at once."""
+
+    def next_epsilon[Value: (float, Floats)](
+        self,
+        seen: Observation[Value],
+        rng: np.random.Generator,  # noqa: ARG002
+    ) -> Value:
+        """Choose the epsilon of this round."""
+        gain = min(0.5, 2.0 / max(seen.n_active, 1)) if self.gain == "auto" else self.gain
+        total = np.maximum(seen.others + seen.epsilon, seen.epsilon_floor)
+        slope = (seen.budget / seen.rho) * (seen.others / total) / total - 1.0
+        step = np.clip(0.5 * gain * slope, -0.5, 1.0) * total  # far out the slope knows no bounds
+        moved = np.maximum(seen.epsilon + step, 0.0)
+        alone = (seen.others <= 0) | (seen.epsilon + seen.others <= 0)
+        chosen = np.where(alone, seen.best_response, moved)
+        return float(chosen) if isinstance(seen.epsilon, float) else chosen

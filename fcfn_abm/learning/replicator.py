@@ -1,0 +1,47 @@
+"""Replicator dynamics: what pays grows, whatever one's own weight in the market."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+
+
+@LEARNING_RULES.register("replicator")
+class Replicator(LearningRule):
+    """Grow in proportion to the profit per unit of epsilon, as imitators of success do.
+
+    A unit of epsilon earns ``B / S - rho``, and its number grows at the rate
+    ``gain * (B / S - rho) / max(B / S, rho)``. Nodes do not see that S is partly their own doing:
+    the resting point is not the Nash equilibrium but the price-takers' one, ``S = B / rho_min``,
+    where only the cheapest nodes are left and the whole rent is burnt. It is the evolutionarily
+    stable state of this contest, and worth comparing.
+
+    References
+    ----------
+    Hehenkamp, Leininger and Possajennikov 2004, "Evolutionary equilibrium in Tullock contests".
+    """
+
+    gain: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Largest relative growth in a round."""
+
+    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the present report where it earns something: only that keeps it alive."""
+        pays = seen.budget > seen.rho * (seen.epsilon + seen.others)
+        chosen = np.where(pays, np.maximum(seen.epsilon, seen.epsilon_floor), 0.0)
+        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+
+    def next_epsilon[Value: (float, Floats)](
+        self,
+        seen: Observation[Value],
+        rng: np.random.Generator,  # noqa: ARG002
+    ) -> Value:
+        """Choose the epsilon of this round."""
+        own = np.maximum(seen.epsilon, seen.epsilon_floor)
+        wage = seen.budget / (own + seen.others)
+        grown = own * (1.0 + self.gain * (wage - seen.rho) / np.maximum(wage, seen.rho))
+        chosen = np.where(grown > seen.epsilon_floor, grown, 0.0)
+        return float(chosen) if isinstance(seen.epsilon, float) else chosen

@@ -1,0 +1,62 @@
+"""A server that climbs its own utility by trial, without knowing or inferring any cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from fcfn_abm.learning.base import SERVER_RULES, ServerObservation, ServerRule
+
+
+@SERVER_RULES.register("gradient")
+class ClimbUtility(ServerRule):
+    """Try a cap until the nodes have settled, keep it if it pays more, else turn round.
+
+    A cap is held until the mean epsilon moves by less than ``settled`` times the step, for at most
+    ``longest_trial`` rounds. Steps grow while they pay and shrink by half when they do not, down
+    to ``finest_step``, where the server stays. Uses its own utility alone (10).
+    """
+
+    memory: ClassVar[Mapping[str, float]] = {
+        "step": 0.0,  # signed, in ln(B); zero until the first trial
+        "age": 0.0,  # rounds that this trial has lasted
+        "last_mean": 0.0,
+        "best_budget": 0.0,
+        "best_utility": -np.inf,
+    }
+
+    first_step: Annotated[float, Field(gt=0, le=2)] = 0.5
+    """Size of the first step, in ln(B)."""
+    finest_step: Annotated[float, Field(gt=0)] = 1e-3
+    """The server stays where it is once steps are smaller, in ln(B)."""
+    settled: Annotated[float, Field(gt=0)] = 1e-3
+    """A trial is over when the mean epsilon moves by less than this share of the step."""
+    longest_trial: Annotated[int, Field(ge=2)] = 100
+    """Rounds after which a trial is over in any case."""
+
+    def next_budget(self, seen: ServerObservation) -> float:
+        """Announce the next cap."""
+        kept = seen.memory
+        size = abs(kept["step"]) or self.first_step
+        total = float(seen.epsilon.sum())
+        moved = abs(total - kept["last_mean"]) / total if total > 0 else 0.0
+        kept["last_mean"], kept["age"] = total, kept["age"] + 1
+        trial_over = kept["age"] >= 2 and moved <= self.settled * size
+        if seen.budget == 0 or not (trial_over or kept["age"] >= self.longest_trial):
+            return seen.budget
+        if size < self.finest_step:
+            return kept["best_budget"]
+        kept["age"] = 0.0
+        step = kept["step"] or -self.first_step
+        if seen.utility > kept["best_utility"]:
+            kept["best_utility"], kept["best_budget"] = seen.utility, seen.budget
+            step = float(np.clip(1.2 * step, -1.0, 1.0)) if kept["step"] else step
+        else:
+            step = -0.5 * step
+        kept["step"] = step
+        if abs(step) < self.finest_step:
+            return kept["best_budget"]
+        return kept["best_budget"] * float(np.exp(step))

@@ -1,0 +1,213 @@
+"""Incentive-compatible contracts for maximum-likelihood aggregation: one item for each cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq, isotonic_regression
+
+from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame, settle
+
+type Floats = npt.NDArray[np.float64]
+type Ints = npt.NDArray[np.intp]
+
+_WIDEST = 1e200  # ratio of costs, and size of epsilon, up to which nothing over- or underflows
+_NEWTON_STEPS = 30  # it takes four to six
+
+
+@dataclass(frozen=True)
+class Menu:
+    """What the server posts: one contract for each cost among the nodes, cheapest first."""
+
+    cost: Floats
+    """Unit privacy cost that the contract is meant for, ascending, no two equal, shape (k,)."""
+    epsilon: Floats
+    """Privacy budget that it asks for, shape (k,); never rises with the cost."""
+    payment: Floats
+    """What it pays, in currency, shape (k,)."""
+    count: Ints
+    """How many nodes have that cost, shape (k,)."""
+
+    @property
+    def total_payment(self) -> float:
+        """What the server pays if every node takes the contract meant for it, in currency."""
+        return float(self.count @ self.payment)
+
+    def choice(self, rho: npt.ArrayLike) -> Ints:
+        """Return the row of the contract that is best for a node of cost rho; -1 to refuse all.
+
+        The cheapest contract that is meant for a cost of rho or more: incentive compatibility makes
+        it the best one for costs between two of the menu too. Nodes that are indifferent take
+        what is meant for them.
+        """
+        row = np.searchsorted(self.cost, np.asarray(rho, dtype=float))
+        return np.where(row < self.cost.size, row, -1)
+
+
+@MECHANISMS.register("ic-mle")
+class IncentiveCompatibleContracts(Mechanism):
+    """The contracts that buy the best estimate for the cap; nodes pick their own (53-56)."""
+
+    def menu(self, game: PricingGame) -> Menu:
+        """Return the contracts that the server posts."""
+        return contract_menu(game.rho, game.cap)
+
+    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
+        """Price one round of the game: every node takes the contract that is best for it."""
+        menu = self.menu(game)
+        if not menu.epsilon.any():
+            nothing = np.zeros_like(game.rho)
+            why = "needs two nodes" if game.rho.size < 2 else "has no money to share out"
+            return settle("ic-mle", game, nothing, nothing, reason=f"A menu of contracts {why}.")
+        row = menu.choice(game.rho)
+        return settle("ic-mle", game, menu.epsilon[row], menu.payment[row])
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
+        """Return the contract that each node picks from the menu.
+
+        The server posts the menu for the costs that it knows to be there, not whose they are.
+        """
+        menu = self.menu(game)
+        row = menu.choice(game.rho)
+        return Contracts(menu.epsilon[row], menu.payment[row])
+
+
+def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
+    """Solve for the contracts that make maximum-likelihood aggregation most accurate.
+
+    Chooses ``(epsilon_k, payment_k)`` for each cost ``c_k``, which ``m_k`` nodes have, to minimise
+    ``sum_k m_k coth(epsilon_k / 2)**2`` subject to ``sum_k m_k payment_k <= budget``, individual
+    rationality ``payment_k >= c_k epsilon_k`` and incentive compatibility
+    ``payment_k - c_k epsilon_k >= payment_j - c_k epsilon_j`` for all k and j.
+
+    Parameters
+    ----------
+    rho : array_like of float, shape (n,)
+        Unit privacy costs, in currency per unit of epsilon; positive.
+    budget : float
+        Payment cap B of the round, in currency; zero or positive. All of it is spent.
+
+    Returns
+    -------
+    Menu
+        One contract for each distinct cost. All zero with fewer than two nodes, or where the
+        budget is zero; otherwise every epsilon is positive, for the objective is infinite at 0.
+
+    Raises
+    ------
+    InvalidGameError
+        If a number is outside its range, or costs lie more than 200 orders of magnitude apart.
+
+    Notes
+    -----
+    With linear costs, the program is solved in three steps. (1) Epsilon must not rise with the
+    cost, and the cheapest payments that keep every node honest are
+    ``payment_k = c_k epsilon_k + sum_{j > k} (c_j - c_{j-1}) epsilon_j``: the dearest get their
+    cost, all others a rent. (2) Summed over the nodes, these payments are
+    ``sum_k m_k v_k epsilon_k`` with virtual unit costs ``v_k = c_k + (M_k / m_k) (c_k - c_{k-1})``,
+    where ``M_k`` nodes are cheaper than ``c_k``. Where v falls with k, epsilon would rise: there
+    the costs are pooled (weighted isotonic regression of v). (3) What is left has one multiplier:
+    ``coth(x) / sinh(x)**2 = lam v_k`` with ``x = epsilon_k / 2``, and lam such that the budget is
+    spent. Both are solved in logarithms; the root for lam has the bracket that follows from giving
+    everybody the same epsilon, ``budget / (n c_max)``. O(n log n).
+
+    The printed (56) has the same k on both sides, which says nothing; the constraint above is
+    meant.
+
+    References
+    ----------
+    Zhou et al. 2023, eqs. 53-56.
+
+    Examples
+    --------
+    >>> menu = contract_menu([1.0, 1.0, 2.0], budget=8.0)
+    >>> menu.cost, menu.count
+    (array([1., 2.]), array([2, 1]))
+    >>> menu.epsilon.round(4), menu.payment.round(4)
+    (array([1.7614, 1.1193]), array([2.8807, 2.2386]))
+    >>> (menu.payment - menu.cost * menu.epsilon).round(4)  # the cheap get a rent
+    array([1.1193, 0.    ])
+    """
+    rho = np.asarray(rho, dtype=float)
+    if rho.ndim != 1:
+        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
+    require_positive(rho=rho)
+    require_positive(zero=True, budget=budget)
+    cost, count = np.unique(rho, return_counts=True)
+    if rho.size < 2 or budget == 0:
+        return Menu(cost, np.zeros_like(cost), np.zeros_like(cost), count)
+    dearest = float(cost[-1])
+    if cost[0] / dearest < 1 / _WIDEST:
+        raise InvalidGameError(
+            f"rho must not span more than a factor of {_WIDEST:g}, but it reaches from "
+            f"{cost[0]:g} to {dearest:g}."
+        )
+    level = budget / dearest / rho.size
+    if not 1 / _WIDEST < level < _WIDEST:
+        raise InvalidGameError(
+            f"budget = {budget:g} is out of proportion to {rho.size} costs of up to {dearest:g}."
+        )
+
+    step = np.diff(cost, prepend=cost[0])
+    cheaper = np.cumsum(count) - count
+    virtual = (cost + cheaper / count * step) / dearest
+    pools = isotonic_regression(virtual, weights=count)
+    weight = np.add.reduceat(count.astype(float), pools.blocks[:-1])
+    ironed = np.maximum.accumulate(pools.x[pools.blocks[:-1]])
+    epsilon = np.repeat(_spend(np.log(ironed), weight * ironed, level), np.diff(pools.blocks))
+
+    epsilon *= budget / float(count @ _payments(cost, epsilon))  # what rounding left over
+    return Menu(cost, epsilon, _payments(cost, epsilon), count)
+
+
+def _payments(cost: Floats, epsilon: Floats) -> Floats:
+    """Return the least payments that keep all honest: costs, and rents from the dearest down."""
+    rent = np.zeros_like(cost)
+    rent[:-1] = np.cumsum((np.diff(cost) * epsilon[1:])[::-1])[::-1]
+    return cost * epsilon + rent
+
+
+def _spend(log_cost: Floats, price: Floats, level: float) -> Floats:
+    """Return the optimal epsilon of every pool: slopes in proportion to virtual costs.
+
+    ``price`` is what one unit of epsilon for the whole pool costs, in units of the dearest cost;
+    their sum is the number of nodes, so that all afford ``level`` alike. The result never rises.
+    """
+    money = level * float(price.sum())
+
+    def overspent(log_multiplier: float) -> float:
+        return float(price @ _epsilon_at(log_multiplier + log_cost)) / money - 1.0
+
+    flat = float(_log_slope(np.array([level]))[0])
+    low, high = flat - float(log_cost[-1]), flat - float(log_cost[0])
+    if overspent(low) > 0 > overspent(high):
+        low = brentq(overspent, low, high, xtol=1e-13 * max(1.0, level))
+    return np.minimum.accumulate(_epsilon_at(low + log_cost))
+
+
+def _log_slope(epsilon: Floats) -> Floats:
+    """Return log(-h'(epsilon)) with h = coth(epsilon / 2)**2, for every magnitude of epsilon."""
+    gap = -np.expm1(-epsilon)
+    return np.asarray(math.log(4.0) - epsilon + np.log(2.0 - gap) - 3.0 * np.log(gap))
+
+
+def _epsilon_at(log_slope: Floats) -> Floats:
+    """Invert `_log_slope` by Newton's method in log epsilon.
+
+    The function is concave and falling there, so that from any start Newton overshoots at most once
+    and then closes in from one side.
+    """
+    # right to a constant at both ends, where epsilon is 2 exp(-y / 3) and log 4 - y
+    epsilon = 3.0 * np.logaddexp(0.0, math.log(2.0 / 3.0) - log_slope / 3.0)
+    for _ in range(_NEWTON_STEPS):
+        gap = -np.expm1(-epsilon)
+        steepness = epsilon + (1.0 - gap) * (epsilon / (2.0 - gap) + 3.0 * (epsilon / gap))
+        step = (_log_slope(epsilon) - log_slope) / steepness
+        epsilon *= np.exp(step)
+        if np.abs(step).max() < 1e-9:  # the error left is its square
+            break
+    return epsilon
