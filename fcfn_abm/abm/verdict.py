@@ -106,14 +106,16 @@ class Judge:
     def _unsettled(self, played: int) -> Verdict | None:
         if played < self._FEWEST:
             return None
-        steps = np.diff(self.distances[played // 2 :])
-        if (steps < 0).mean() > self._NO_PROGRESS:
+        late = np.array(self.distances[played // 2 :])
+        if (late[1:] < late[:-1]).mean() > self._NO_PROGRESS:
             return None
-        earlier = float(np.median(self.distances[played // 4 : played // 2]))
-        later = float(np.median(self.distances[played // 2 :]))
-        if math.isfinite(later) and later <= max(self._NO_PROGRESS * earlier, self.tolerance):
+        earlier = float(np.mean(self.distances[played // 4 : played // 2]))
+        later = float(late.mean())
+        if later <= max(self._NO_PROGRESS * earlier, self.tolerance):
             return None
-        if not later <= 2 * self.distances[0]:
+        if not math.isfinite(later):
+            return Verdict("diverged", played, "epsilon moves away from the equilibrium for good.")
+        if later > 2 * self.distances[0]:
             return Verdict(
                 "diverged",
                 played,
@@ -126,5 +128,5 @@ class Judge:
             "cycling",
             played,
             f"epsilon keeps moving and comes no closer to the equilibrium "
-            f"(median distance {later:.2g} of the largest epsilon).",
+            f"(mean distance {later:.2g} of the largest epsilon).",
         )

@@ -29,10 +29,15 @@ class Welfare:
     """Share of the payments that the nodes burn as privacy cost; above one they lose money."""
     gini: float
     """Gini index of all nodes' utilities, those outside included; nan if a utility is negative."""
-    individually_rational: bool
-    """Whether no node would rather have stayed out."""
+    n_losing: int
+    """How many nodes would rather have stayed out."""
     average_over: AverageOver
     """Which nodes the mean epsilon is averaged over."""
+
+    @property
+    def individually_rational(self) -> bool:
+        """Whether no node would rather have stayed out."""
+        return self.n_losing == 0
 
 
 def welfare(
@@ -99,7 +104,7 @@ def welfare(
         price_of_anarchy=price_of_anarchy(optimum, total),
         rent_dissipation=rent_dissipation(cost, payment),
         gini=gini(utility),
-        individually_rational=bool((utility >= 0).all()),
+        n_losing=int(np.count_nonzero(utility < 0)),
         average_over=average_over,
     )
 

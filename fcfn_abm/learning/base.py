@@ -113,14 +113,14 @@ class ServerObservation:
     """Which nodes eps_g averages over."""
     utility: float = 0.0
     """What the last round left it, in currency."""
-    memory: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
     """What it keeps from round to round, by the names in :attr:`ServerRule.memory`."""
 
 
 class ServerRule(Protocol):
     """Turns what the server sees into the next payment cap, never negative."""
 
-    memory: ClassVar[Mapping[str, float]] = {}
+    memory: ClassVar[Mapping[str, Any]] = {}
     """What it keeps from round to round, with the value that it starts from."""
 
     def next_budget(self, seen: ServerObservation) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-import numpy as np
 from pydantic import Field
 
 from fcfn_abm.game import averaged_nodes, best_budget
@@ -16,24 +16,39 @@ class Anticipate(ServerRule):
     """Read rho off the reports, and announce the cap that is best on that estimate.
 
     A node whose report is a best response has ``rho_j = B s_j / S**2`` (15); summed over the
-    nodes that take part this gives tau, and with it B* (41). No rho is ever shown to the server.
+    nodes that take part this gives tau, and with it B* (41). Who takes part does not depend on the
+    cap, so nothing need be known of those who stay out. No rho is ever shown to the server.
     """
 
-    gain: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Fraction of the way from the last cap to the estimated best one."""
-    largest_cut: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """The cap falls by no more than this share a round, so that no transient closes the market."""
+    memory: ClassVar[Mapping[str, Any]] = {
+        "last_total": 0.0,
+        "step": 1.0,  # of the last announcement, relative
+        "age": 0,  # rounds since then
+    }
+
+    settled: Annotated[float, Field(gt=0)] = 1e-3
+    """The server speaks when S moves by less than this share of its last step: before that, the
+    reports tell how nodes adapt, and not what privacy costs them."""
+    longest_wait: Annotated[int, Field(ge=1)] = 100
+    """Rounds after which it speaks in any case."""
+    largest_cut: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """The cap falls by no more than this share at once: no trade is not declared on one look."""
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Announce the next cap (41)."""
-        reports = seen.epsilon[seen.epsilon > 0]
+        kept, reports = seen.memory, seen.epsilon[seen.epsilon > 0]
         if reports.size < 2 or seen.budget == 0:
             return seen.budget
-        total = reports.sum()
+        total = float(reports.sum())
+        moved = abs(total - kept["last_total"]) / total
+        kept["last_total"], kept["age"] = total, kept["age"] + 1
+        waits = kept["age"] < 2 or moved > self.settled * kept["step"]
+        if waits and kept["age"] < self.longest_wait:
+            return seen.budget
+
         rho = seen.budget * ((total - reports) / total) / total
         n_averaged = averaged_nodes(seen.average_over, reports.size, seen.epsilon.size)
-        best = best_budget(float(np.sum(rho)), reports.size, n_averaged, seen.alpha, seen.beta)
-        return max(
-            seen.budget + self.gain * (best - seen.budget),
-            seen.budget * (1.0 - self.largest_cut),
-        )
+        best = best_budget(float(rho.sum()), reports.size, n_averaged, seen.alpha, seen.beta)
+        budget = max(best, seen.budget * (1.0 - self.largest_cut))
+        kept.update(step=abs(budget / seen.budget - 1.0), age=0)
+        return budget

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -20,7 +20,7 @@ class ClimbUtility(ServerRule):
     to ``finest_step``, where the server stays. Uses its own utility alone (10).
     """
 
-    memory: ClassVar[Mapping[str, float]] = {
+    memory: ClassVar[Mapping[str, Any]] = {
         "step": 0.0,  # signed, in ln(B); zero until the first trial
         "age": 0.0,  # rounds that this trial has lasted
         "last_mean": 0.0,
@@ -30,9 +30,9 @@ class ClimbUtility(ServerRule):
 
     first_step: Annotated[float, Field(gt=0, le=2)] = 0.5
     """Size of the first step, in ln(B)."""
-    finest_step: Annotated[float, Field(gt=0)] = 1e-3
+    finest_step: Annotated[float, Field(gt=0)] = 2e-3
     """The server stays where it is once steps are smaller, in ln(B)."""
-    settled: Annotated[float, Field(gt=0)] = 1e-3
+    settled: Annotated[float, Field(gt=0)] = 1e-5
     """A trial is over when the mean epsilon moves by less than this share of the step."""
     longest_trial: Annotated[int, Field(ge=2)] = 100
     """Rounds after which a trial is over in any case."""
@@ -47,16 +47,18 @@ class ClimbUtility(ServerRule):
         trial_over = kept["age"] >= 2 and moved <= self.settled * size
         if seen.budget == 0 or not (trial_over or kept["age"] >= self.longest_trial):
             return seen.budget
+        best = float(kept["best_budget"])
         if size < self.finest_step:
-            return kept["best_budget"]
+            return best
         kept["age"] = 0.0
-        step = kept["step"] or -self.first_step
+        step = float(kept["step"]) or -self.first_step
         if seen.utility > kept["best_utility"]:
             kept["best_utility"], kept["best_budget"] = seen.utility, seen.budget
+            best = seen.budget
             step = float(np.clip(1.2 * step, -1.0, 1.0)) if kept["step"] else step
         else:
             step = -0.5 * step
         kept["step"] = step
         if abs(step) < self.finest_step:
-            return kept["best_budget"]
-        return kept["best_budget"] * float(np.exp(step))
+            return best
+        return best * float(np.exp(step))
