@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from fcfn_abm.mechanisms import Outcome, price
     from fcfn_abm.records import Record, read_record
+    from fcfn_abm.runs.compare import Comparison, compare_mechanisms
     from fcfn_abm.runs.run import run_scenario
     from fcfn_abm.scenario import Scenario
 
@@ -50,12 +51,14 @@ _HOMES = {
     ],
     "mechanisms": ["Outcome", "price"],
     "records": ["Record", "read_record"],
+    "runs.compare": ["Comparison", "compare_mechanisms"],
     "runs.run": ["run_scenario"],
     "scenario": ["Scenario"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Comparison",
     "Equilibrium",
     "FcfnError",
     "Outcome",
@@ -64,6 +67,7 @@ __all__ = [
     "Scenario",
     "StackelbergEquilibrium",
     "best_response",
+    "compare_mechanisms",
     "exploitability",
     "gaussian_delta",
     "gaussian_epsilon",

@@ -189,8 +189,11 @@ def market(scenario: Scenario) -> PrivacyMarket:
 
 
 def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float) -> Outcome:
-    """Price the same nodes with another mechanism, under the cap that the market found."""
-    game = scenario.game
+    """Price the same nodes with any mechanism under a given cap.
+
+    Where it is the scenario's own mechanism it has the scenario's options, else its defaults.
+    """
+    game, own = scenario.game, scenario.mechanism
     return price(
         mechanism,
         rho,
@@ -199,6 +202,7 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float) -> Out
         budget=budget,
         average_over=game.average_over,
         rng=stream_of_name(scenario.seed, "mechanism", mechanism),
+        **(own.options if own.kind == mechanism else {}),
     )
 
 

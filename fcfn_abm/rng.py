@@ -13,6 +13,7 @@ STREAMS = (
     "training",
     "noise",
     "mechanism",
+    "replication",
 )  # append only: a place is a seed
 
 
@@ -40,3 +41,17 @@ def stream(seed: int, name: str, *index: int) -> np.random.Generator:
 def stream_of_name(seed: int, name: str, what: str) -> np.random.Generator:
     """Return the generator of one use of chance by something that has a name, not a number."""
     return stream(seed, name, zlib.crc32(what.encode()))
+
+
+def replication_seed(seed: int, index: int) -> int:
+    """Return the seed of a replication of a scenario; replication 0 is the scenario itself.
+
+    Examples
+    --------
+    >>> replication_seed(7, 0), replication_seed(7, 1) == replication_seed(7, 1)
+    (7, True)
+    """
+    if index == 0:
+        return seed
+    sequence = np.random.SeedSequence(seed, spawn_key=(STREAMS.index("replication"), index))
+    return int(sequence.generate_state(1, np.uint64)[0] >> 11)  # 53 bits: exact in any reader

@@ -105,6 +105,32 @@ def test_equilibrium_prints_the_closed_form():
     assert "no trade" in text
 
 
+def test_compare_prints_a_table_and_writes_it_with_its_figure(tmp_path):
+    done = fcfn("compare", QUICKSTART, "--replications", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = Path("results") / "quickstart-comparison"
+    for words in ("3 populations of 50 nodes", "welfare", "noise multiplier", "±", str(out)):
+        assert words in done.stdout
+    for name in ("stackelberg", "ic-mle", "random", "static", "yang"):
+        assert f"\n  {name} " in done.stdout
+    image = (tmp_path / out / "figures" / "comparison.png").read_bytes()
+    assert image.startswith(b"\x89PNG")
+    assert len(image) > 20_000
+    again = fcfn("compare", QUICKSTART, "--replications", "1", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "there is a record already" in again.stderr
+    options = ["--mechanisms", "random, stackelberg", "--set", "game.budget=2", "--overwrite"]
+    third = fcfn("compare", QUICKSTART, *options, "--json", cwd=tmp_path)
+    facts = json.loads(third.stdout)
+    assert facts["mechanisms"] == ["random", "stackelberg"]
+    assert facts["replications"] == 20
+    assert facts["statistics"]["random"]["budget"]["mean"] == 2.0
+    frame = pd.read_parquet(tmp_path / facts["path"] / "comparison.parquet")
+    welfare = frame.groupby("mechanism")["welfare"].mean()
+    assert facts["statistics"]["random"]["welfare"]["mean"] == pytest.approx(welfare["random"])
+
+
 def test_scenarios_can_be_checked_listed_and_described(tmp_path):
     (tmp_path / "wrong.toml").write_text("[game]\nbudgte = 3")
     done = fcfn("scenarios", "check", QUICKSTART, tmp_path / "wrong.toml")
@@ -128,6 +154,10 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
         (["run", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
         (["run", QUICKSTART, "--set", "population.n_nodes=5000"], "too few for 5000 nodes"),
         (["equilibrium", "wrong.toml"], "wrong.toml: not valid TOML"),
+        (["compare", QUICKSTART, "--mechanisms", "statc"], "Did you mean 'static'?"),
+        (["compare", QUICKSTART, "--mechanisms", ","], "mechanisms must hold one name or more"),
+        (["compare", QUICKSTART, "--replications", 0], "replications must be 1 or more, but is 0"),
+        (["compare", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
         (["scenarios", "list", "nowhere"], "nowhere: there are no scenario files"),
         (["run"], "Missing argument"),
         (["rnu"], "No such command"),
@@ -156,10 +186,16 @@ def test_a_folder_without_permission_is_named(tmp_path):
     assert "cannot be written" in done.stderr
 
 
-def test_an_interrupted_run_ends_with_130_and_leaves_nothing(tmp_path):
-    command = [sys.executable, "-m", "fcfn_abm", "run", str(QUICKSTART)]
+@pytest.mark.parametrize(
+    ("command", "endless"),
+    [
+        ("run", ["--set", "training.rounds=100000"]),
+        ("compare", ["--replications", "1000000"]),
+    ],
+)
+def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, tmp_path):
     started = subprocess.Popen(
-        [*command, "--out", "record", "--set", "training.rounds=100000"],
+        [sys.executable, "-m", "fcfn_abm", command, str(QUICKSTART), "--out", "record", *endless],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,

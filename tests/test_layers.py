@@ -109,16 +109,31 @@ def test_importing_the_package_loads_neither_torch_nor_mesa_nor_numpy():
     assert not loaded_by("import fcfn_abm") & {"torch", "mesa", "numpy", "pandas", "pydantic"}
 
 
-def test_the_command_that_prints_a_closed_form_loads_nothing_heavy():
+def loaded_by_command(*args):
     code = (
-        "import sys; sys.argv = ['fcfn', 'equilibrium', 'scenarios/quickstart.toml']\n"
+        f"import sys; sys.argv = ['fcfn', *{args!r}]\n"
         "from fcfn_abm.cli import main\n"
+        "sys.stdout = sys.stderr\n"
         "try: main()\n"
-        "except SystemExit as end: assert end.code == 0"
+        "except SystemExit as end: assert end.code == 0\n"
+        "sys.stdout = sys.__stdout__"
     )
-    loaded = loaded_by(code)
+    return loaded_by(code)
+
+
+def test_the_command_that_prints_a_closed_form_loads_nothing_heavy():
+    loaded = loaded_by_command("equilibrium", "scenarios/quickstart.toml")
     assert "numpy" in loaded
     assert not loaded & {"torch", "mesa", "sklearn", "matplotlib", "numba"}
+
+
+def test_comparing_mechanisms_loads_neither_torch_nor_mesa(tmp_path):
+    out = str(tmp_path / "comparison")
+    loaded = loaded_by_command(
+        "compare", "scenarios/quickstart.toml", "--replications", "1", "--out", out
+    )
+    assert "matplotlib" in loaded
+    assert not loaded & {"torch", "mesa", "sklearn", "numba"}
 
 
 def test_every_public_name_can_be_had():

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fcfn_abm.rng import STREAMS, stream
+from fcfn_abm.rng import STREAMS, replication_seed, stream
 
 
 def test_places_are_seeds_and_never_change():
-    first = ("population", "game", "data", "training", "noise", "mechanism")
+    first = ("population", "game", "data", "training", "noise", "mechanism", "replication")
     assert STREAMS[: len(first)] == first
     assert len(set(STREAMS)) == len(STREAMS)
 
@@ -42,3 +42,11 @@ def test_drawing_from_one_stream_changes_no_other():
 def test_an_unknown_stream_is_refused():
     with pytest.raises(ValueError, match="not in tuple"):
         stream(1, "weather")
+
+
+def test_replications_have_seeds_of_their_own_and_the_first_is_the_scenario_s():
+    assert replication_seed(7, 0) == 7
+    seeds = {replication_seed(seed, index) for seed in range(20) for index in range(50)}
+    assert len(seeds) == 20 * 50
+    assert all(type(seed) is int and 0 <= seed < 2**53 for seed in seeds)
+    assert replication_seed(7, 3) == replication_seed(7, 3)

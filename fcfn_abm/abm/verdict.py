@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -109,12 +108,12 @@ class Judge:
         late = np.array(self.distances[played // 2 :])
         if (late[1:] < late[:-1]).mean() > self._NO_PROGRESS:
             return None
+        if not np.isfinite(late).all():
+            return Verdict("diverged", played, "epsilon moves away from the equilibrium for good.")
         earlier = float(np.mean(self.distances[played // 4 : played // 2]))
         later = float(late.mean())
         if later <= max(self._NO_PROGRESS * earlier, self.tolerance):
             return None
-        if not math.isfinite(later):
-            return Verdict("diverged", played, "epsilon moves away from the equilibrium for good.")
         if later > 2 * self.distances[0]:
             return Verdict(
                 "diverged",

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
 
 RUN_FILE = "run.json"
+RUN_KIND = "run"  # what a record is whose facts do not say
 SCENARIO_FILE = "scenario.toml"
 
 
@@ -59,12 +60,17 @@ def write_record(record: Record, folder: Path) -> None:
     folder : Path
         Where to; best one from :func:`new_folder`.
     """
-    header = "The scenario of this run, every default written out."
-    (folder / SCENARIO_FILE).write_text(to_toml(record.scenario, header), encoding="utf-8")
     for name in TABLES:
         write_table(name, getattr(record, name), folder / f"{name}.parquet")
-    run = json.dumps(record.run, indent=2, ensure_ascii=False) + "\n"
-    (folder / RUN_FILE).write_text(run, encoding="utf-8")
+    write_facts(record.scenario, record.run, folder)
+
+
+def write_facts(scenario: Scenario, run: Mapping[str, Any], folder: Path) -> None:
+    """Write the two files by which a folder of results is known: scenario and facts."""
+    header = "The scenario of this run, every default written out."
+    (folder / SCENARIO_FILE).write_text(to_toml(scenario, header), encoding="utf-8")
+    facts = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
+    (folder / RUN_FILE).write_text(facts, encoding="utf-8")
 
 
 def read_record(path: str | Path) -> Record:
@@ -91,6 +97,8 @@ def read_record(path: str | Path) -> Record:
         raise InvalidRecordError(f"{path}: {what}.")
     try:
         run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        if run.get("kind", RUN_KIND) != RUN_KIND:
+            raise ValueError(f"it holds a {run['kind']}, not a run.")
         frames = {name: read_table(path / f"{name}.parquet") for name in TABLES}
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InvalidRecordError(f"{path}: the record cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""The tables of a record: their columns, with types, units and meanings."""
+"""The tables of records: their columns, with types, units and meanings."""
 
 from __future__ import annotations
 
@@ -93,11 +93,60 @@ TABLES: dict[str, list[Column]] = {
         *_counts(n_nodes="nodes that trained"),
     ],
 }
+"""What the record of a run holds."""
+
+OTHER_TABLES: dict[str, list[Column]] = {
+    "comparison": [
+        *_counts(
+            replication="number of the population, from 0, which is the scenario's own",
+            seed="seed that the population was drawn with",
+        ),
+        Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
+        Column("status", "string", NO_UNIT, "solved, no-trade or no-solution"),
+        Column("reason", "string", NO_UNIT, "why there is no trade or no solution"),
+        *_counts(n_nodes="nodes of the population"),
+        *_floats(MONEY, budget="payment cap B, the same for all mechanisms"),
+        *_counts(n_active="nodes that take part", n_losing="nodes with a negative utility"),
+        *_floats(
+            NO_UNIT,
+            participation="share of the nodes that take part",
+            mean_epsilon="eps_g, mean epsilon",
+        ),
+        Column("average_over", "string", NO_UNIT, "whom the mean epsilon is over"),
+        *_floats(
+            NO_UNIT,
+            noise_multiplier="noise standard deviation over L2 sensitivity of one release with all "
+            "of epsilon, mean over the nodes that take part",
+        ),
+        *_floats(
+            MONEY,
+            mean_node_utility="mean of the nodes' utilities, those outside included",
+            node_utility="sum of the nodes' utilities",
+            server_utility="utility of the server",
+            agency_utility="what a middleman keeps",
+            server_payment="what the server pays in all",
+            welfare="sum of all utilities",
+            optimum="the most that welfare could be",
+        ),
+        *_floats(
+            NO_UNIT,
+            price_of_anarchy="optimum over welfare; infinite where welfare is not positive",
+            rent_dissipation="share of the nodes' payments that is burnt as privacy cost",
+            gini="Gini index of all nodes' utilities; nan if one is negative",
+        ),
+    ],
+}
+"""What stands in a folder of its own."""
+
+
+def columns_of(name: str) -> list[Column]:
+    """Return the columns of a table."""
+    return (TABLES | OTHER_TABLES)[name]
 
 
 def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
     """Write a frame as Parquet, with units and meanings in the columns' metadata."""
-    columns = [column for column in TABLES[name] if column.name in frame.columns]
+    columns = [column for column in columns_of(name) if column.name in frame.columns]
     schema = pa.schema(
         pa.field(
             column.name,
@@ -124,6 +173,6 @@ def read_table(path: Path) -> pd.DataFrame:
 def empty(name: str) -> pd.DataFrame:
     """Return the table without rows."""
     kinds: Iterable[tuple[str, str]] = (
-        (c.name, "str" if c.kind == "string" else c.kind) for c in TABLES[name]
+        (c.name, "str" if c.kind == "string" else c.kind) for c in columns_of(name)
     )
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds})

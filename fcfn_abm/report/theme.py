@@ -22,6 +22,13 @@ ARM_DASHES: dict[str, tuple[float, ...] | str] = {
     "ic-mle": (2.0, 1.0),
     "yang": (8.0, 2.0),
 }
+ARM_MARKERS = {
+    "stackelberg": "o",
+    "random": "D",
+    "static": "^",
+    "ic-mle": "s",
+    "yang": "v",
+}
 ARM_LABELS = {
     "stackelberg": "equilibrium",
     "no-noise": "equilibrium's nodes, no noise",
