@@ -188,8 +188,14 @@ def market(scenario: Scenario) -> PrivacyMarket:
     return PrivacyMarket(scenario, rho=population(scenario))
 
 
-def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float) -> Outcome:
-    """Price the same nodes with any mechanism under a given cap.
+def reference(scenario: Scenario, rho: Floats | None = None) -> Outcome:
+    """Price a scenario's nodes with its own mechanism: where play should come to rest."""
+    rho = population(scenario) if rho is None else rho
+    return rival(scenario, scenario.mechanism.kind, rho, scenario.cap)
+
+
+def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None) -> Outcome:
+    """Price the same nodes with any mechanism under a given cap (None: B*, or its own choice).
 
     Where it is the scenario's own mechanism it has the scenario's options, else its defaults.
     """

@@ -56,6 +56,9 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 def _interrupted() -> int:
     typer.echo("fcfn: interrupted; nothing was left under the final name.", err=True)
+    # an interrupt that passed through an exec of text, as in torch's imports, leaves a mark by
+    # which CPython ends with signal 2 whatever the exit code; the next exec wipes it out
+    exec("")  # noqa: S102
     return 130
 
 
@@ -158,12 +161,13 @@ def equilibrium(
     scenario: ScenarioFile, overrides: Overrides = None, as_json: AsJson = False
 ) -> None:
     """Print the closed form of a scenario's game, without playing it."""
-    from fcfn_abm.build import closed_form, load_scenario
+    from fcfn_abm.build import load_scenario, population, reference
     from fcfn_abm.report.summary import equilibrium_table
-    from fcfn_abm.runs.facts import equilibrium_facts
+    from fcfn_abm.runs.facts import reference_facts
 
     loaded = load_scenario(scenario, overrides or ())
-    facts = equilibrium_facts(closed_form(loaded))
+    rho = population(loaded)
+    facts = reference_facts(reference(loaded, rho), rho)
     if as_json:
         _print_json(facts)
     else:

@@ -85,6 +85,10 @@ class PrivacyMarket(mesa.Model):
         The node agents, by row.
     server : ParameterServer
         The leader.
+    equilibrium : StackelbergEquilibrium
+        The leader-follower equilibrium of the same nodes, in closed form.
+    outcome : Outcome
+        What the scenario's mechanism leads to at the scenario's cap, without play.
     datacollector : mesa.DataCollector
         One row a round, the fields of :class:`RoundState`; with ``record.traces = "all"`` also
         every node in every round.
@@ -123,7 +127,7 @@ class PrivacyMarket(mesa.Model):
                 f"{settings.population.n_nodes}."
             )
         game = settings.game
-        primitives = PricingGame(rho, game.alpha, game.beta, game.budget, game.average_over)
+        primitives = PricingGame(rho, game.alpha, game.beta, settings.cap, game.average_over)
         self.equilibrium: StackelbergEquilibrium = primitives.stackelberg
         kind = settings.mechanism.kind
         mechanism = MECHANISMS.create(kind, settings.mechanism.options)

@@ -142,6 +142,9 @@ type Offer = Contest | Contracts
 class Mechanism(Protocol):
     """Sets epsilon and payment of every node."""
 
+    contested: ClassVar[bool] = False
+    """Whether nodes share a pool in proportion to epsilon, so that dear ones stay out (48)."""
+
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round of the game."""
         ...

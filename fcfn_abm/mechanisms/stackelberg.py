@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from fcfn_abm.game import nash_equilibrium, payments
@@ -11,6 +13,8 @@ from fcfn_abm.mechanisms.base import MECHANISMS, Contest, Mechanism, Outcome, Pr
 @MECHANISMS.register("stackelberg")
 class Stackelberg(Mechanism):
     """The server announces B* (or the cap it is given); nodes share it in proportion to epsilon."""
+
+    contested: ClassVar[bool] = True
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
         """Price one round of the game (29, 41)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -85,6 +85,8 @@ class ThreeParty(Mechanism):
     ----------
     Zhou et al. 2023, eqs. 57-59.
     """
+
+    contested: ClassVar[bool] = True
 
     variant: Literal["three-party", "printed"] = "three-party"
     """The well-posed game, or the circular equations as printed (reconstructed)."""

@@ -63,8 +63,8 @@ TABLES: dict[str, list[Column]] = {
         *_floats(MONEY, payment="final payment", utility="final utility"),
         Column("active", "bool", NO_UNIT, "whether the node takes part in the end"),
         *_counts(exit_round="round at whose end the node left; empty if it stayed"),
-        *_floats(NO_UNIT, equilibrium_epsilon="epsilon of the closed form at B*"),
-        *_floats(MONEY, equilibrium_utility="utility of the closed form at B*"),
+        *_floats(NO_UNIT, equilibrium_epsilon="epsilon that the mechanism leads to"),
+        *_floats(MONEY, equilibrium_utility="utility that the mechanism leads to"),
         *_counts(n_samples="training samples of the node"),
         *_floats(
             NO_UNIT,

@@ -49,9 +49,12 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
     market : mapping, optional
         ``market`` of the same; without it the closed form stands alone.
     """
+    told = "closed form" if form["threshold"] else "as priced"
+    contest = form["mechanism"] == "stackelberg"
+    pays = "payment cap B" if contest else "the server pays"
     over = "nodes that take part" if form["average_over"] == "active" else "all nodes"
     quantities = [
-        ("payment cap B", "budget", "currency"),
+        (pays, "payment", "currency"),
         ("nodes that take part", "n_active", ""),
         ("total epsilon S", "total_epsilon", ""),
         (f"mean epsilon over {over}", "mean_epsilon", ""),
@@ -65,12 +68,15 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
             row.insert(1, _number(market[key]))
             row.append(f"{_relative(market[key], form[key]):.1e}")
         rows.append([*row, unit])
-    head = ["", "closed form", ""]
+    head = ["", told, ""]
     if market:
-        head = ["", "market", "closed form", "off by", ""]
-    if form["budget"] == 0:
+        head = ["", "market", told, "off by", ""]
+    note = ""
+    if form["status"] != "solved" and contest:
         note = "\nNo payment cap pays the server here: B* = 0, and there is no trade (45)."
-    else:
+    elif form["status"] != "solved":
+        note = f"\n{form['status']}: {form['reason']}"
+    elif form["threshold"]:
         note = (
             f"\nA node stays out where rho >= tau/(n-1) = {form['threshold']:.6g} "
             f"(tau = {form['tau']:.6g})."
@@ -82,11 +88,13 @@ def _who_left(record: Record) -> str:
     nodes, form = record.nodes, record.run["equilibrium"]
     out = nodes[~nodes["active"]].sort_values("rho", ascending=False)
     if out.empty:
-        return "Nobody left: every rho lies below the threshold."
+        return "All nodes take part."
     gone = out["exit_round"].notna().sum()
     text = f"{len(out)} of {len(nodes)} nodes take no part in the end; {gone} left on the way.\n"
-    if not form["threshold"]:
+    if form["status"] != "solved":
         return text + "There is no market for them."
+    if not form["threshold"]:
+        return text.rstrip()
     near = out.tail(_SHOWN // 2)
     far = out.head(_SHOWN - len(near)) if len(out) > _SHOWN else out.iloc[: -len(near)]
     rows = [_leaver(node, form["threshold"]) for node in far.itertuples()]

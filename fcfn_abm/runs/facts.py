@@ -6,8 +6,12 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 import fcfn_abm
-from fcfn_abm.game import StackelbergEquilibrium
+from fcfn_abm.game import nash_equilibrium
+from fcfn_abm.mechanisms import MECHANISMS, Outcome
 
 _LIBRARIES = ("mesa", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "torch", "scikit-learn")
 
@@ -23,16 +27,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def equilibrium_facts(form: StackelbergEquilibrium) -> dict[str, Any]:
-    """Return the closed form's numbers, without the nodes'."""
+def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Return the numbers of a mechanism's outcome, without the nodes'.
+
+    ``tau`` and ``threshold`` belong to contests, and are zero elsewhere.
+    """
+    contested = MECHANISMS[outcome.mechanism].contested
+    contest = nash_equilibrium(rho if contested else [], 1.0)  # any pool shows who takes part
     return {
-        "budget": form.budget,
-        "n_active": form.n_active,
-        "total_epsilon": form.total_epsilon,
-        "mean_epsilon": form.mean_epsilon,
-        "average_over": form.average_over,
-        "tau": form.tau,
-        "threshold": form.threshold,
-        "node_utility": float(form.utility.sum()),
-        "server_utility": form.server_utility,
+        "mechanism": outcome.mechanism,
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "payment": outcome.server_payment,
+        "n_active": outcome.n_active,
+        "total_epsilon": float(outcome.epsilon.sum()),
+        "mean_epsilon": outcome.mean_epsilon,
+        "average_over": outcome.average_over,
+        "tau": contest.tau,
+        "threshold": contest.threshold,
+        "node_utility": float(outcome.node_utility.sum()),
+        "server_utility": outcome.server_utility,
     }

@@ -17,7 +17,7 @@ from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.records import Record, Recorder, new_folder, require_free, write_record
 from fcfn_abm.records.tables import empty
 from fcfn_abm.report.figures import write_figures
-from fcfn_abm.runs.facts import equilibrium_facts, versions
+from fcfn_abm.runs.facts import reference_facts, versions
 from fcfn_abm.runs.train import Trained, prepare, train_arms
 from fcfn_abm.scenario import Scenario
 
@@ -86,7 +86,7 @@ def _carry_out(scenario: Scenario, *, progress: bool) -> Record:
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": equilibrium_facts(market.equilibrium),
+        "equilibrium": reference_facts(market.outcome, market.columns.rho),
         "market": asdict(market.state),
         **({"training": trained.facts} if trained else {}),
         "seconds": {"market": played - started, "training": ended - played},
@@ -124,7 +124,7 @@ def _play(market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
 
 
 def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
-    columns, form = market.columns, market.equilibrium
+    columns, form = market.columns, market.outcome
     exit_round = pd.array(columns.exit_round, dtype="Int64")
     exit_round[columns.exit_round == NEVER] = pd.NA
     frame = pd.DataFrame(
@@ -137,7 +137,7 @@ def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
             "active": columns.epsilon > 0,
             "exit_round": exit_round,
             "equilibrium_epsilon": form.epsilon,
-            "equilibrium_utility": form.utility,
+            "equilibrium_utility": form.node_utility,
             **(trained.nodes if trained else {}),
         }
     )

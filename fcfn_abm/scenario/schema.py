@@ -69,7 +69,9 @@ class Game(Section):
     average_over: Literal["active", "population"] = "active"
     """eps_g averages over the nodes that take part, or over all (the paper's printed form)."""
     budget: NotNegative | None = None
-    """Payment cap B of the first round, in currency; without it, half of beta."""
+    """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
+    with another one (half of beta without it), and what other mechanisms may spend (B* without it).
+    """
     epsilon_floor: Positive = 1e-6
     """Smallest admissible report, with which a market at rest can start."""
 
@@ -189,6 +191,12 @@ class Scenario(Section):
     training: Training | None = None
     """Without this table no net is trained."""
     record: RecordSettings = RecordSettings()
+
+    @property
+    def cap(self) -> float | None:
+        """The payment cap that stands in every round; None where the server chooses it."""
+        chooses = self.mechanism.kind == "stackelberg" and self.server.kind != "fixed"
+        return None if chooses else self.game.budget
 
     @property
     def trains(self) -> bool:
