@@ -11,7 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fcfn_abm.records import Record
 from fcfn_abm.report.theme import (
@@ -55,12 +55,16 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
             ("exploitability", "exploitability", (4, 1.5)),
             ("change", "change since the last round", (1, 1)),
         ):
-            values = rounds[name].where(rounds[name] > 0)
+            values = rounds[name].where((rounds[name] > 0) & np.isfinite(rounds[name]))
             distances.plot(rounds["round"], values, label=label, dashes=dashes or (None, None))
         distances.set(
             title="How far from equilibrium", xlabel="round", ylabel="relative", yscale="log"
         )
         distances.legend(loc="best")
+        if not distances.dataLim.height > 0:  # at rest from the first round on
+            distances.set(yscale="linear", xlim=totals.get_xlim(), yticks=[0])
+        for axes in (reports, totals, distances):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -88,12 +92,13 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
     nodes : DataFrame
         Table of a record.
     threshold : float
-        tau / (n - 1), the unit privacy cost from which on a node stays out.
+        tau / (n - 1), the unit privacy cost from which on a node stays out; zero where there is
+        none.
 
     Returns
     -------
     Figure
-        One panel: the nodes, the closed form as a line, and the threshold.
+        One panel: the nodes, what the mechanism leads to as a line, and the threshold.
     """
     with theme():
         figure = Figure(figsize=(7, 4.5))
@@ -106,9 +111,8 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
             )
         )
         form = nodes.sort_values("rho")
-        axes.plot(
-            form["rho"], form["equilibrium_epsilon"], color="0.35", linewidth=1, label="closed form"
-        )
+        told = "closed form" if threshold > 0 else "as priced"
+        axes.plot(form["rho"], form["equilibrium_epsilon"], color="0.35", linewidth=1, label=told)
         palette = {g: STAYS if g.startswith("takes") else LEAVES for g in frame["group"].unique()}
         markers = {g: "o" if g.startswith("takes") else "X" for g in palette}
         sns.scatterplot(
