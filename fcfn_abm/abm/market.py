@@ -10,6 +10,7 @@ from typing import Any
 import mesa
 import numpy as np
 
+from fcfn_abm.abm.agentset import MarketAgents, NodeSet, Views
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.abm.contracts import TakeOrLeave
@@ -81,14 +82,10 @@ class PrivacyMarket(mesa.Model):
     ----------
     columns : NodeColumns
         The state of all nodes, one array a quantity.
-    nodes : list of EdgeNode
-        The node agents, by row.
+    nodes : NodeSet
+        The node agents, by row: views that are made when they are looked at.
     server : ParameterServer
         The leader.
-    equilibrium : StackelbergEquilibrium
-        The leader-follower equilibrium of the same nodes, in closed form.
-    outcome : Outcome
-        What the scenario's mechanism leads to at the scenario's cap, without play.
     datacollector : mesa.DataCollector
         One row a round, the fields of :class:`RoundState`; with ``record.traces = "all"`` also
         every node in every round.
@@ -127,20 +124,21 @@ class PrivacyMarket(mesa.Model):
                 f"{settings.population.n_nodes}."
             )
         game = settings.game
-        primitives = PricingGame(rho, game.alpha, game.beta, settings.cap, game.average_over)
-        self.equilibrium: StackelbergEquilibrium = primitives.stackelberg
-        kind = settings.mechanism.kind
-        mechanism = MECHANISMS.create(kind, settings.mechanism.options)
-        self.offer = mechanism.offer(primitives, stream_of_name(self.seed, "mechanism", kind))
-        self.outcome: Outcome = mechanism.outcome(
-            primitives, stream_of_name(self.seed, "mechanism", kind)
+        self._primitives = primitives = PricingGame(
+            rho, game.alpha, game.beta, settings.cap, game.average_over
         )
+        kind = settings.mechanism.kind
+        self._mechanism = MECHANISMS.create(kind, settings.mechanism.options)
+        self.offer = self._mechanism.offer(primitives, stream_of_name(self.seed, "mechanism", kind))
         self.rule: LearningRule = (
             TakeOrLeave(self.offer)
             if isinstance(self.offer, Contracts)
             else LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
         )
         self.columns = NodeColumns.of(rho, self.rule.memory)
+        self.node_view = Views(self)
+        self.nodes = NodeSet(self)
+        self._all_agents = MarketAgents(NodeSet(self, self.nodes.rows), self.random)
         self._play = ORDERS[settings.rounds.order]
         self._judge = Judge(
             settings.rounds.tolerance,
@@ -154,7 +152,9 @@ class PrivacyMarket(mesa.Model):
             SERVER_RULES.create(settings.server.kind, settings.server.options),
             opening if self.offer.learns_cap else primitives.cap,
         )
-        self.nodes = [EdgeNode(self, row) for row in range(len(self.columns))]
+        self._agents_by_type[EdgeNode] = self.nodes
+        self.first_node_id = self.agent_id_counter
+        self.agent_id_counter += len(self.columns)
         self.round_index = 0
         self.verdict: Verdict | None = None
         self.columns.epsilon = self._first_reports()
@@ -307,6 +307,17 @@ class PrivacyMarket(mesa.Model):
             if on_round:
                 on_round(self)
         return self.verdict
+
+    @cached_property
+    def equilibrium(self) -> StackelbergEquilibrium:
+        """The leader-follower equilibrium of the same nodes, in closed form."""
+        return self._primitives.stackelberg
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        """What the mechanism leads to at the scenario's cap, without play."""
+        chance = stream_of_name(self.seed, "mechanism", self.scenario.mechanism.kind)
+        return self._mechanism.outcome(self._primitives, chance)
 
     @cached_property
     def _unit_equilibrium(self) -> Floats:

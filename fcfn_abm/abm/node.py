@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import mesa
 
 from fcfn_abm.abm.columns import NEVER
+from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.learning import Observation
 
 if TYPE_CHECKING:
@@ -14,13 +15,27 @@ if TYPE_CHECKING:
 
 
 class EdgeNode(mesa.Agent):
-    """One edge node; its state stands in the market's columns."""
+    """One edge node: a view of a row of the market's columns."""
 
     model: PrivacyMarket
+    COLUMNS: ClassVar = frozenset(
+        {"rho", "epsilon", "payment", "utility", "idle_rounds", "exit_round"}
+    )
+    """What is a column, and so can be read for all nodes at once."""
 
-    def __init__(self, model: PrivacyMarket, row: int) -> None:
-        super().__init__(model)
-        self.row = row
+    @classmethod
+    def of_row(cls, market: PrivacyMarket, row: int) -> EdgeNode:
+        """Return the node of a row; nothing is registered, since the market knows its rows."""
+        node = cls.__new__(cls)
+        node.model, node.row, node.pos = market, row, None
+        node.unique_id = market.first_node_id + row
+        return node
+
+    def remove(self) -> None:
+        """Refuse: rows stay, and nodes leave by `exit_round`."""
+        raise InvalidGameError(
+            "A node cannot be removed from a market: it leaves when staying does not pay."
+        )
 
     @property
     def rho(self) -> float:
@@ -47,29 +62,43 @@ class EdgeNode(mesa.Agent):
         """Whether the node has left the market."""
         return self.model.columns.exit_round.item(self.row) != NEVER
 
+    @property
+    def idle_rounds(self) -> int:
+        """For how many rounds in a row there has been a reason to leave."""
+        return self.model.columns.idle_rounds.item(self.row)
+
+    @property
+    def exit_round(self) -> int:
+        """Round at whose end the node left, or -1."""
+        return self.model.columns.exit_round.item(self.row)
+
     def respond(self) -> None:
         """See the running total, and choose the epsilon of this round."""
-        market, columns, row = self.model, self.model.columns, self.row
-        settings = market.scenario.exit
-        epsilon = columns.epsilon.item(row)
-        seen = Observation(
-            columns.rho.item(row),
-            epsilon,
-            market.bulletin.others(epsilon, row),
-            market.pool,
-            market.n_active,
-            market.scenario.game.epsilon_floor,
-            row,
-            columns.memory,
-        )
-        pays = market.rule.planned(seen) > 0
-        if columns.exit_round.item(row) != NEVER:
-            if not (pays and settings.reentry):
-                return
-            columns.exit_round[row] = NEVER
-        reason = not pays
-        if settings.criterion == "loss":
-            reason = epsilon > 0 and seen.budget < seen.rho * (seen.others + epsilon)
-        columns.idle_rounds[row] = columns.idle_rounds.item(row) + 1 if reason else 0
-        columns.epsilon[row] = chosen = market.rule.next_epsilon(seen, market.rng)
-        market.bulletin.move(row, epsilon, chosen)
+        respond(self.model, self.row)
+
+
+def respond(market: PrivacyMarket, row: int) -> None:
+    """Let the node of a row see the running total, and choose the epsilon of this round."""
+    columns, settings = market.columns, market.scenario.exit
+    epsilon = columns.epsilon.item(row)
+    seen = Observation(
+        columns.rho.item(row),
+        epsilon,
+        market.bulletin.others(epsilon, row),
+        market.pool,
+        market.n_active,
+        market.scenario.game.epsilon_floor,
+        row,
+        columns.memory,
+    )
+    pays = market.rule.planned(seen) > 0
+    if columns.exit_round.item(row) != NEVER:
+        if not (pays and settings.reentry):
+            return
+        columns.exit_round[row] = NEVER
+    reason = not pays
+    if settings.criterion == "loss":
+        reason = epsilon > 0 and seen.budget < seen.rho * (seen.others + epsilon)
+    columns.idle_rounds[row] = columns.idle_rounds.item(row) + 1 if reason else 0
+    columns.epsilon[row] = chosen = market.rule.next_epsilon(seen, market.rng)
+    market.bulletin.move(row, epsilon, chosen)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER
+from fcfn_abm.abm.node import respond
 from fcfn_abm.learning import Observation
 from fcfn_abm.rng import stream
 
@@ -23,7 +24,7 @@ def in_turn(market: PrivacyMarket) -> None:
     if market.scenario.rounds.turns == "random":
         rows = stream(market.seed, "game", market.round_index).permutation(rows)
     for row in rows.tolist():
-        market.nodes[row].respond()
+        respond(market, row)
 
 
 def simultaneous(market: PrivacyMarket) -> None:

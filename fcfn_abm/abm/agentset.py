@@ -1,0 +1,351 @@
+"""Mesa's agent sets over columns: a million nodes are rows, and become agents when looked at."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from random import Random
+from typing import TYPE_CHECKING, Any, overload
+from weakref import WeakValueDictionary
+
+import mesa
+import numpy as np
+import numpy.typing as npt
+from mesa.agentset import AbstractAgentSet
+
+from fcfn_abm.abm.node import EdgeNode
+from fcfn_abm.errors import InvalidGameError
+
+if TYPE_CHECKING:
+    from fcfn_abm.abm.market import PrivacyMarket
+
+type RowNumbers = npt.NDArray[np.intp]
+
+
+class NodeSet(AbstractAgentSet, Sequence[EdgeNode]):
+    """Edge nodes of one market, in some order: an array of row numbers.
+
+    Behaves like Mesa's ``AgentSet``. An agent is made when a row is looked at, and is the same
+    object for as long as somebody holds it; what it shows stands in the market's columns.
+
+    Parameters
+    ----------
+    market : PrivacyMarket
+        Whose nodes they are.
+    rows : ndarray of int, optional
+        Which of them; without it all, in order.
+    """
+
+    def __init__(self, market: PrivacyMarket, rows: RowNumbers | None = None) -> None:
+        self.market = market
+        self.rows = np.arange(len(market.columns), dtype=np.intp) if rows is None else rows
+        self.random: Random = market.random
+
+    def __len__(self) -> int:
+        return self.rows.size
+
+    def __iter__(self) -> Iterator[EdgeNode]:
+        view = self.market.node_view
+        return (view(row) for row in self.rows.tolist())
+
+    def __contains__(self, agent: object) -> bool:
+        mine = isinstance(agent, EdgeNode) and agent.model is self.market
+        return mine and bool((self.rows == agent.row).any())  # type: ignore[attr-defined]
+
+    @overload
+    def __getitem__(self, item: int) -> EdgeNode: ...
+    @overload
+    def __getitem__(self, item: slice) -> list[EdgeNode]: ...
+    def __getitem__(self, item: int | slice) -> EdgeNode | list[EdgeNode]:
+        """Return one node, or a list of nodes."""
+        if isinstance(item, slice):
+            return [self.market.node_view(row) for row in self.rows[item].tolist()]
+        return self.market.node_view(self.rows.item(item))
+
+    def __copy__(self) -> NodeSet:
+        return self.copy()
+
+    def copy(self) -> NodeSet:
+        """Return the same nodes as another set."""
+        return NodeSet(self.market, self.rows.copy())
+
+    def to_list(self) -> list[EdgeNode]:
+        """Return the nodes as a list of agents."""
+        return list(self)
+
+    def get(
+        self,
+        attr_names: str | list[str],
+        handle_missing: str = "error",
+        default_value: Any = None,
+    ) -> list[Any]:
+        """Return an attribute of every node (or several): fast where it is a column."""
+        if not isinstance(attr_names, str):
+            columns = [self.get(name, handle_missing, default_value) for name in attr_names]
+            return [list(row) for row in zip(*columns, strict=True)]
+        if attr_names in EdgeNode.COLUMNS:
+            values = getattr(self.market.columns, attr_names)[self.rows]
+            return list(values.tolist())
+        if handle_missing == "error":
+            return [getattr(node, attr_names) for node in self]
+        return [getattr(node, attr_names, default_value) for node in self]
+
+    def select(
+        self,
+        filter_func: Callable[[EdgeNode], bool] | None = None,
+        at_most: float = float("inf"),
+        inplace: bool = False,
+        agent_type: type | None = None,
+    ) -> NodeSet:
+        """Return the nodes for which ``filter_func`` holds; see Mesa's ``AgentSet.select``."""
+        rows = self.rows
+        if agent_type is not None and not issubclass(EdgeNode, agent_type):
+            rows = rows[:0]
+        if filter_func is not None:
+            kept = [bool(filter_func(self.market.node_view(row))) for row in rows.tolist()]
+            rows = rows[np.array(kept, dtype=bool)]
+        if isinstance(at_most, float) and at_most <= 1.0:
+            at_most = int(len(self) * at_most)
+        rows = rows[: len(rows) if at_most == float("inf") else int(at_most)]
+        return self._with(rows, inplace=inplace)
+
+    def shuffle(self, inplace: bool = False) -> NodeSet:
+        """Return the nodes in random order."""
+        return self._with(self._shuffled(), inplace=inplace)
+
+    def sort(
+        self, key: Callable[[EdgeNode], Any] | str, ascending: bool = False, inplace: bool = False
+    ) -> NodeSet:
+        """Return the nodes in the order of a key; an attribute that is a column sorts fast."""
+        if isinstance(key, str) and key in EdgeNode.COLUMNS:
+            values = getattr(self.market.columns, key)[self.rows]
+            order = np.argsort(values if ascending else -values, kind="stable")
+        else:
+            of = operator.attrgetter(key) if isinstance(key, str) else key
+            keys = [of(node) for node in self]
+            order = np.array(sorted(range(len(keys)), key=keys.__getitem__, reverse=not ascending))
+        return self._with(self.rows[order.astype(np.intp)], inplace=inplace)
+
+    def groupby(self, by: Callable[[EdgeNode], Any] | str, result_type: str = "agentset") -> Any:
+        """Group the nodes; see Mesa's ``AgentSet.groupby``."""
+        groups = super().groupby(by, result_type="list")
+        if result_type == "agentset":
+            groups.groups = {
+                name: NodeSet(self.market, np.array([node.row for node in nodes], dtype=np.intp))
+                for name, nodes in groups.groups.items()
+            }
+        return groups
+
+    def do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> NodeSet:
+        """Call a method of every node, or a function with it."""
+        self.map(method, *args, **kwargs)
+        return self
+
+    def shuffle_do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> NodeSet:
+        """Call a method of every node in random order; the set keeps its own."""
+        NodeSet(self.market, self._shuffled()).map(method, *args, **kwargs)
+        return self
+
+    def map(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method of every node, or a function with it, and return the results."""
+        if isinstance(method, str):
+            return [getattr(node, method)(*args, **kwargs) for node in self]
+        return [method(node, *args, **kwargs) for node in self]
+
+    def add(self, agent: EdgeNode) -> None:
+        """Add a node of the same market, unless it is there."""
+        if agent not in self:
+            self.rows = np.append(self.rows, agent.row)
+
+    def discard(self, agent: EdgeNode) -> None:
+        """Take a node out of this set, if it is there."""
+        self.rows = self.rows[self.rows != agent.row]
+
+    def remove(self, agent: EdgeNode) -> None:
+        """Take a node out of this set."""
+        if agent not in self:
+            raise KeyError(agent)
+        self.discard(agent)
+
+    def _update(self, agents: Iterable[EdgeNode]) -> NodeSet:
+        self.rows = np.array([agent.row for agent in agents], dtype=np.intp)
+        return self
+
+    def _with(self, rows: RowNumbers, *, inplace: bool) -> NodeSet:
+        if not inplace:
+            return NodeSet(self.market, rows)
+        self.rows = rows
+        return self
+
+    def _shuffled(self) -> RowNumbers:
+        rows = self.rows.tolist()
+        self.random.shuffle(rows)
+        return np.array(rows, dtype=np.intp)
+
+
+class AgentList(AbstractAgentSet):
+    """Agents of any kind, in order; holds them, which Mesa's weak ``AgentSet`` would not.
+
+    Parameters
+    ----------
+    agents : iterable of mesa.Agent
+        The agents.
+    random : random.Random
+        For shuffling.
+    """
+
+    def __init__(self, agents: Iterable[mesa.Agent], random: Random) -> None:
+        self._agents = dict.fromkeys(agents)
+        self.random = random
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def __iter__(self) -> Iterator[mesa.Agent]:
+        return iter(self._agents)
+
+    def __contains__(self, agent: object) -> bool:
+        return agent in self._agents
+
+    def __getitem__(self, item: int | slice) -> Any:
+        """Return one agent, or a list of agents."""
+        return self.to_list()[item]
+
+    def __copy__(self) -> AgentList:
+        return self.copy()
+
+    def copy(self) -> AgentList:
+        """Return the same agents as another set."""
+        return AgentList(self, self.random)
+
+    def to_list(self) -> list[mesa.Agent]:
+        """Return the agents as a list."""
+        return list(self)
+
+    def get(
+        self,
+        attr_names: str | list[str],
+        handle_missing: str = "error",
+        default_value: Any = None,
+    ) -> list[Any]:
+        """Return an attribute of every agent, or several."""
+        if not isinstance(attr_names, str):
+            columns = [self.get(name, handle_missing, default_value) for name in attr_names]
+            return [list(row) for row in zip(*columns, strict=True)]
+        if handle_missing == "error":
+            return [getattr(agent, attr_names) for agent in self]
+        return [getattr(agent, attr_names, default_value) for agent in self]
+
+    def select(
+        self,
+        filter_func: Callable[[mesa.Agent], bool] | None = None,
+        at_most: float = float("inf"),
+        inplace: bool = False,
+        agent_type: type | None = None,
+    ) -> AgentList:
+        """Return the agents for which ``filter_func`` holds; see Mesa's ``AgentSet.select``."""
+        if isinstance(at_most, float) and at_most <= 1.0:
+            at_most = int(len(self) * at_most)
+        chosen: list[mesa.Agent] = []
+        for agent in self:
+            if len(chosen) >= at_most:
+                break
+            if (agent_type is None or isinstance(agent, agent_type)) and (
+                filter_func is None or filter_func(agent)
+            ):
+                chosen.append(agent)
+        return self._update(chosen) if inplace else AgentList(chosen, self.random)
+
+    def shuffle(self, inplace: bool = False) -> AgentList:
+        """Return the agents in random order."""
+        agents = self.to_list()
+        self.random.shuffle(agents)
+        return self._update(agents) if inplace else AgentList(agents, self.random)
+
+    def sort(
+        self,
+        key: Callable[[mesa.Agent], Any] | str,
+        ascending: bool = False,
+        inplace: bool = False,
+    ) -> AgentList:
+        """Return the agents in the order of a key."""
+        of = operator.attrgetter(key) if isinstance(key, str) else key
+        agents = sorted(self, key=of, reverse=not ascending)
+        return self._update(agents) if inplace else AgentList(agents, self.random)
+
+    def groupby(self, by: Callable[[mesa.Agent], Any] | str, result_type: str = "agentset") -> Any:
+        """Group the agents; see Mesa's ``AgentSet.groupby``."""
+        groups = super().groupby(by, result_type="list")
+        if result_type == "agentset":
+            groups.groups = {k: AgentList(v, self.random) for k, v in groups.groups.items()}
+        return groups
+
+    def do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> AgentList:
+        """Call a method of every agent, or a function with it."""
+        self.map(method, *args, **kwargs)
+        return self
+
+    def shuffle_do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> AgentList:
+        """Call a method of every agent in random order; the set keeps its own."""
+        self.shuffle().map(method, *args, **kwargs)
+        return self
+
+    def map(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method of every agent, or a function with it, and return the results."""
+        if isinstance(method, str):
+            return [getattr(agent, method)(*args, **kwargs) for agent in self]
+        return [method(agent, *args, **kwargs) for agent in self]
+
+    def add(self, agent: mesa.Agent) -> None:
+        """Add an agent."""
+        self._agents[agent] = None
+
+    def discard(self, agent: mesa.Agent) -> None:
+        """Take an agent out, if it is there."""
+        self._agents.pop(agent, None)
+
+    def remove(self, agent: mesa.Agent) -> None:
+        """Take an agent out."""
+        del self._agents[agent]
+
+    def _update(self, agents: Iterable[mesa.Agent]) -> AgentList:
+        self._agents = dict.fromkeys(agents)
+        return self
+
+
+class MarketAgents(AgentList):
+    """All agents of a market: the server, agents that a user adds, and the nodes, in that order."""
+
+    def __init__(self, nodes: NodeSet, random: Random) -> None:
+        super().__init__((), random)
+        self._nodes = nodes
+
+    def __len__(self) -> int:
+        return len(self._agents) + len(self._nodes)
+
+    def __iter__(self) -> Iterator[mesa.Agent]:
+        return chain(self._agents, self._nodes)
+
+    def __contains__(self, agent: object) -> bool:
+        return agent in self._agents or agent in self._nodes
+
+    def _update(self, agents: Iterable[mesa.Agent]) -> AgentList:  # noqa: ARG002
+        raise InvalidGameError(
+            "The agents of a market stay in their order: use a copy, market.agents.copy()."
+        )
+
+
+class Views:
+    """The nodes that somebody looks at; a node is the same object for as long as it is held."""
+
+    def __init__(self, market: PrivacyMarket) -> None:
+        self._market = market
+        self._held: WeakValueDictionary[int, EdgeNode] = WeakValueDictionary()
+
+    def __call__(self, row: int) -> EdgeNode:
+        """Return the node of a row."""
+        node = self._held.get(row)
+        if node is None:
+            self._held[row] = node = EdgeNode.of_row(self._market, row)
+        return node
