@@ -178,6 +178,13 @@ def test_a_mistake_gets_exit_code_2_a_sentence_and_no_traceback(args, words, tmp
     assert (tmp_path / "file").read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    ("command", "endless"),
+    [
+        ("run", ["--set", "training.rounds=100000"]),
+        ("compare", ["--replications", "1000000"]),
+    ],
+)
 def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, tmp_path):
     started = subprocess.Popen(
         [sys.executable, "-m", "fcfn_abm", command, str(QUICKSTART), "--out", "record", *endless],

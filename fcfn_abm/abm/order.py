@@ -11,11 +11,14 @@ import numpy.typing as npt
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.node import respond
 from fcfn_abm.learning import Observation
+from fcfn_abm.learning.best_response import BestResponse
 from fcfn_abm.rng import stream
 
 if TYPE_CHECKING:
     from fcfn_abm.abm.market import PrivacyMarket
     from fcfn_abm.learning.base import Rows
+
+_MANY = 500  # from so many moves a round on, loading compiled code pays
 
 
 def in_turn(market: PrivacyMarket) -> None:
@@ -23,6 +26,11 @@ def in_turn(market: PrivacyMarket) -> None:
     rows = _movers(market)
     if market.scenario.rounds.turns == "random":
         rows = stream(market.seed, "game", market.round_index).permutation(rows)
+    if rows.size >= _MANY and isinstance(market.rule, BestResponse):
+        from fcfn_abm.abm.sweep import best_responses_in_turn  # loads numba, which takes a while
+
+        best_responses_in_turn(market, rows)
+        return
     for row in rows.tolist():
         respond(market, row)
 

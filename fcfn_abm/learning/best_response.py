@@ -31,34 +31,45 @@ class BestResponse(LearningRule):
     """Shorten the steps of a node whose own reaction to the others is steep, which is one that
     dominates the market; by default, whenever ``gain`` is below 1."""
 
+    @property
+    def is_cautious(self) -> bool:
+        """Whether steps are shortened."""
+        return self.gain != 1.0 if self.cautious is None else self.cautious
+
+    def gain_for(self, n_active: int) -> float:
+        """Return the fraction of the way when so many nodes take part."""
+        return min(0.5, 2.0 / max(n_active, 1)) if self.gain == "auto" else self.gain
+
     def next_epsilon[Value: (float, Floats)](
         self,
         seen: Observation[Value],
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Value:
         """Choose the epsilon of this round (22)."""
-        gain = min(0.5, 2.0 / max(seen.n_active, 1)) if self.gain == "auto" else self.gain
-        step = gain * (seen.best_response - seen.epsilon)
-        cautious = self.gain != 1.0 if self.cautious is None else self.cautious
-        return seen.epsilon + (step * _caution(seen) if cautious else step)
+        kept, best, before = seen.memory["caution"], seen.best_response, seen.remembered("caution")
+        watch = caution_of if isinstance(best, float) else _cautions
+        caution = watch(seen.rho, seen.others, seen.budget, before)
+        kept[seen.row] = caution
+        step = self.gain_for(seen.n_active) * (best - seen.epsilon)
+        return seen.epsilon + (step * caution if self.is_cautious else step)
 
 
-def _caution[Value: (float, Floats)](seen: Observation[Value]) -> Value:
-    """Return the factor that shortens a step, and remember it.
+def caution_of(rho: float, others: float, budget: float, before: float) -> float:
+    """Return the factor that shortens a node's step.
 
     The slope of the own best response in the others' total is ``sqrt(B / (rho s)) / 2 - 1``. A lone
     cheap node reacts to a dear one with a slope that grows with the ratio of their costs; steps in
     proportion to 1 / (1 + slope) take the ratio out of the dynamics. A node stays cautious for
     some rounds after the slope was steep, since a dear rival comes and goes in between.
     """
-    kept = seen.memory["caution"]
-    steepness = 4.0 * seen.rho * seen.others
-    if isinstance(steepness, float):
-        flat = not 0.0 < steepness < seen.budget
-        now = 1.0 if flat else math.sqrt(steepness / seen.budget)
-        kept[seen.row] = caution = min(now, float(kept[seen.row]) * _RECOVERY)
-        return caution
-    steep = (steepness > 0.0) & (steepness < seen.budget)
-    many = np.sqrt(np.where(steep, steepness / (seen.budget or 1.0), 1.0))
-    kept[seen.row] = many = np.minimum(many, kept[seen.row] * _RECOVERY)
-    return many
+    steepness = 4.0 * rho * others
+    now = math.sqrt(steepness / budget) if 0.0 < steepness < budget else 1.0
+    return min(now, before * _RECOVERY)
+
+
+def _cautions(rho: Floats, others: Floats, budget: float, before: Floats) -> Floats:
+    """Return the factors of many nodes: the same digits as `caution_of`."""
+    steepness = 4.0 * rho * others
+    steep = (steepness > 0.0) & (steepness < budget)
+    now = np.sqrt(np.where(steep, steepness / (budget or 1.0), 1.0))
+    return np.minimum(now, before * _RECOVERY)

@@ -1,0 +1,133 @@
+"""Mechanisms side by side, as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from fcfn_abm.report.compare import Average, Averages, averages
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, theme
+
+_PANELS = {  # quantity: title, and what the axis measures
+    "mean_node_utility": ("Node utility", "currency, mean of all nodes"),
+    "server_utility": ("Server utility", "currency"),
+    "welfare": ("Welfare", "currency, all utilities together"),
+    "price_of_anarchy": ("Price of anarchy", "best welfare / welfare"),
+    "participation": ("Participation", "share of the nodes"),
+    "mean_epsilon": ("Mean epsilon", "epsilon, mean of {over} nodes"),
+    "noise_multiplier": ("Noise", "noise / sensitivity, one release"),
+}
+_DECADES = 30.0  # from this ratio on an axis is logarithmic
+_MANY_DECADES = 1e3  # and from this one on it has ticks at powers of ten alone
+
+
+def comparison_figure(frame: pd.DataFrame) -> Figure:
+    """Draw what every mechanism leads to: means, their intervals, and the single populations.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a comparison, one row a replication and mechanism.
+
+    Returns
+    -------
+    Figure
+        A panel for each quantity, with one line for each mechanism, in the order of the frame.
+    """
+    names = list(dict.fromkeys(frame["mechanism"]))
+    found = averages(frame)
+    over = "active" if frame["average_over"].iloc[0] == "active" else "all"
+    with theme():
+        figure = Figure(figsize=(13.5, 3.4 + 0.62 * len(names)))
+        grid = figure.subplots(2, 4, sharey=True).ravel()
+        for axes, (quantity, (title, measure)) in zip(grid, _PANELS.items(), strict=False):
+            _panel(axes, frame, found, quantity, names)
+            axes.set_title(title)
+            axes.set_xlabel(measure.format(over=over))
+        for axes in grid:
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+        grid[0].set_yticks(range(len(names)), names)
+        grid[0].set_ylim(len(names) - 0.5, -0.5)
+        _caption(grid[-1], frame)
+    return figure
+
+
+def _panel(
+    axes: Axes, frame: pd.DataFrame, found: Averages, quantity: str, names: Sequence[str]
+) -> None:
+    usable = frame[(frame["status"] != "no-solution") & np.isfinite(frame[quantity])]
+    values = usable[quantity]
+    logarithmic = len(values) > 0 and values.min() > 0 and values.max() / values.min() > _DECADES
+    if logarithmic:
+        axes.set_xscale("log")
+        few = values.max() / values.min() < _MANY_DECADES
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,), numticks=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    for row, name in enumerate(names):
+        colour = ARM_COLOURS.get(name, "0.45")
+        each = usable.loc[usable["mechanism"] == name, quantity]
+        if len(each) > 1:
+            spread = (
+                row + 0.22 + 0.1 * np.linspace(-1, 1, len(each))
+            )  # under the mean, a little apart
+            axes.scatter(each, spread, s=9, color=colour, alpha=0.35, linewidth=0)
+        of = found[name, quantity]
+        if not math.isfinite(of.mean):
+            _without_mean(axes, row, of)
+            continue
+        below = of.half_width
+        if logarithmic:
+            below = min(below, of.mean - float(values.min()) / 2)  # zero has no place there
+        axes.errorbar(
+            of.mean,
+            row,
+            xerr=None if math.isnan(of.half_width) else [[below], [of.half_width]],
+            fmt=ARM_MARKERS.get(name, "P"),
+            color=colour,
+            markersize=7,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            elinewidth=1.8,
+            capsize=4,
+            zorder=3,
+        )
+    if (values < 0).any():
+        axes.axvline(0, color="0.2", linewidth=0.8, zorder=1)
+    axes.margins(x=0.08)
+
+
+def _without_mean(axes: Axes, row: int, of: Average) -> None:
+    text = f"infinite in {of.n_infinite} of {of.n}" if of.n else "no value"
+    axes.annotate(
+        text,
+        xy=(0.98, row),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="center",
+        color="0.3",
+        fontsize="small",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+    )
+
+
+def _caption(axes: Axes, frame: pd.DataFrame) -> None:
+    """Say in the last place of the grid what was the same for all."""
+    axes.set_axis_off()
+    first = frame.drop_duplicates("replication")
+    n, budgets = len(first), first["budget"]
+    low, high = (f"{value:.4g}" for value in (budgets.min(), budgets.max()))
+    cap = low if low == high else f"{low} to {high}"
+    lines = [f"{n} population{'s' if n > 1 else ''} of {first['n_nodes'].iloc[0]} nodes"]
+    lines += [f"payment cap B = {cap}"]
+    if n > 1:
+        lines += ["", "large: mean and 95 % t-interval", "small: the single populations"]
+    axes.set_title("The same for all mechanisms")
+    axes.text(0.05, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", color="0.25")

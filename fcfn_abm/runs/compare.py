@@ -1,0 +1,227 @@
+"""Mechanisms side by side: the same populations, the same cap, each priced by every mechanism."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from fcfn_abm import build
+from fcfn_abm.dp import gaussian_sigma
+from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.game import welfare
+from fcfn_abm.mechanisms import MECHANISMS, Outcome
+from fcfn_abm.records import new_folder, write_facts
+from fcfn_abm.records.tables import columns_of, write_table
+from fcfn_abm.report.compare import averages_tree, status_counts
+from fcfn_abm.rng import replication_seed
+from fcfn_abm.runs.facts import versions
+from fcfn_abm.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What mechanisms lead to, on the same populations and under the same cap."""
+
+    scenario: Scenario
+    """The scenario, resolved: every default written out."""
+    run: dict[str, Any]
+    """What was compared and how, means and intervals, versions, time."""
+    frame: pd.DataFrame
+    """One row a replication and mechanism."""
+    path: Path | None = None
+    """The folder, if the comparison is on disk."""
+
+
+def compare_mechanisms(
+    scenario: Scenario,
+    mechanisms: Iterable[str] | None = None,
+    replications: int = 20,
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Comparison:
+    """Price populations of a scenario's law with several mechanisms, under the same cap.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        The experiment, best from :func:`fcfn_abm.load_scenario`. Its own mechanism keeps its
+        options; the others have their defaults.
+    mechanisms : iterable of str, optional
+        Registered names; without it all of them, the scenario's own first.
+    replications : int, default 20
+        How many populations are drawn; the first one is the scenario's own.
+    out : str or Path, optional
+        Folder that takes the table, its figure and the scenario, written whole or not at all;
+        without it the comparison stays in memory.
+    overwrite : bool, default False
+        Whether a record that stands there is replaced.
+    progress : bool, default False
+        Whether to show a bar on stderr (never where stderr is not a terminal).
+
+    Returns
+    -------
+    Comparison
+        A frame of one row a replication and mechanism, and the facts about it.
+
+    Raises
+    ------
+    UnknownNameError
+        If a mechanism is not registered.
+    InvalidScenarioError
+        If parts of the scenario do not go together, or nothing is left to compare.
+    OutputError
+        If ``out`` is taken or cannot be written.
+
+    Notes
+    -----
+    The cap is the scenario's ``game.budget``; without one it is the Stackelberg leader's B* of each
+    population, which every mechanism gets. A mechanism without trade has zeros in its row; one
+    whose equations have no solution says nothing about utilities and epsilon: they are nan.
+
+    Examples
+    --------
+    >>> from fcfn_abm.scenario import Scenario
+    >>> found = compare_mechanisms(Scenario(), ["stackelberg", "random"], replications=3)
+    >>> found.frame.groupby("mechanism")["n_losing"].max()["stackelberg"]
+    np.int64(0)
+    """
+    names = _names(scenario, mechanisms)
+    if replications < 1:
+        raise InvalidScenarioError(f"replications must be 1 or more, but is {replications}.")
+    build.check_scenario(scenario)
+    scenario = build.resolved(scenario)
+    with ExitStack() as stack:
+        if out is not None:
+            out = Path(out)
+            folder = stack.enter_context(new_folder(out, overwrite=overwrite))
+        started = time.perf_counter()
+        frame = _price_all(scenario, names, replications, progress=progress)
+        run = _facts(scenario, names, frame, time.perf_counter() - started)
+        if out is not None:
+            _write(scenario, run, frame, folder)
+    return Comparison(scenario, run, frame, out)
+
+
+def _names(scenario: Scenario, mechanisms: Iterable[str] | None) -> list[str]:
+    if mechanisms is None:
+        mechanisms = [scenario.mechanism.kind, *MECHANISMS]
+    names = list(dict.fromkeys(mechanisms))  # each once, in the order asked for
+    if not names:
+        raise InvalidScenarioError("mechanisms must hold one name or more.")
+    for name in names:
+        MECHANISMS[name]
+    return names
+
+
+def _price_all(
+    scenario: Scenario, names: list[str], replications: int, *, progress: bool
+) -> pd.DataFrame:
+    rows = []
+    with tqdm(
+        total=replications * len(names),
+        desc="pricing",
+        unit="outcome",
+        disable=None if progress else True,
+    ) as bar:
+        for index in range(replications):
+            drawn = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
+            rho = build.population(drawn)
+            budget = scenario.game.budget
+            if budget is None:
+                budget = build.closed_form(drawn, rho).budget
+            for name in names:
+                bar.set_postfix(replication=index, mechanism=name, refresh=False)
+                outcome = build.rival(drawn, name, rho, budget)
+                rows.append(
+                    {
+                        "replication": index,
+                        "seed": drawn.seed,
+                        "mechanism": name,
+                        "budget": budget,
+                        **_judged(scenario, rho, outcome),
+                    }
+                )
+                bar.update()
+    frame = pd.DataFrame(rows)[[column.name for column in columns_of("comparison")]]
+    unsolved = frame["status"] == "no-solution"
+    unknown = [
+        column.name
+        for column in columns_of("comparison")
+        if column.kind == "float64" and column.name not in ("budget", "optimum")
+    ]
+    frame.loc[unsolved, unknown] = float("nan")
+    return frame
+
+
+def _judged(scenario: Scenario, rho: build.Floats, outcome: Outcome) -> dict[str, Any]:
+    """Return what an outcome is worth to all, and what it asks of whom."""
+    game, privacy = scenario.game, scenario.privacy
+    judged = welfare(
+        outcome.epsilon, rho, outcome.payment, game.alpha, game.beta, game.average_over
+    )
+    noise = float("nan")
+    if outcome.n_active:
+        sold = outcome.epsilon[outcome.active]
+        noise = float(gaussian_sigma(sold, privacy.delta, calibration=privacy.calibration).mean())
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "n_nodes": rho.size,
+        "n_active": outcome.n_active,
+        "n_losing": judged.n_losing,
+        "participation": outcome.n_active / rho.size,
+        "mean_epsilon": outcome.mean_epsilon,
+        "average_over": outcome.average_over,
+        "noise_multiplier": noise,
+        "mean_node_utility": float(outcome.node_utility.mean()),
+        "node_utility": float(outcome.node_utility.sum()),
+        "server_utility": outcome.server_utility,
+        "agency_utility": outcome.agency_utility,
+        "server_payment": outcome.server_payment,
+        "welfare": judged.total,
+        "optimum": judged.optimum,
+        "price_of_anarchy": judged.price_of_anarchy,
+        "rent_dissipation": judged.rent_dissipation,
+        "gini": judged.gini,
+    }
+
+
+def _facts(
+    scenario: Scenario, names: list[str], frame: pd.DataFrame, seconds: float
+) -> dict[str, Any]:
+    return {
+        "kind": "comparison",
+        "title": scenario.title,
+        "seed": scenario.seed,
+        "n_nodes": scenario.population.n_nodes,
+        "replications": int(frame["replication"].nunique()),
+        "mechanisms": names,
+        "cap": "B* of each population" if scenario.game.budget is None else "game.budget",
+        "average_over": scenario.game.average_over,
+        "delta": scenario.privacy.delta,
+        "calibration": scenario.privacy.calibration,
+        "status": status_counts(frame),
+        "statistics": averages_tree(frame),
+        "seconds": seconds,
+        "versions": versions(),
+    }
+
+
+def _write(scenario: Scenario, run: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
+    from fcfn_abm.report.compare_figure import comparison_figure  # loads matplotlib
+
+    write_table("comparison", frame, folder / "comparison.parquet")
+    write_facts(scenario, run, folder)
+    (folder / "figures").mkdir()
+    comparison_figure(frame).savefig(
+        folder / "figures" / "comparison.png", metadata={"Software": "fcfn_abm"}
+    )

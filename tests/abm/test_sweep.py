@@ -1,0 +1,104 @@
+"""The compiled loop and single agents: equal to the last bit."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from strategies import costs
+
+from fcfn_abm.abm import PrivacyMarket, order
+from fcfn_abm.scenario import Scenario
+
+SCENARIOS = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 99),
+        "learning": st.sampled_from(
+            [
+                {"kind": "best-response", "gain": 1.0},
+                {"kind": "best-response", "gain": "auto"},
+                {"kind": "best-response", "gain": 0.3, "cautious": False},
+                {"kind": "best-response"},
+            ]
+        ),
+        "server": st.sampled_from([{"kind": "anticipate"}, {"kind": "gradient"}]),
+        "information": st.fixed_dictionaries(
+            {
+                "reports": st.sampled_from(["full", "aggregate"]),
+                "noise": st.sampled_from([0.0, 0.1]),
+            }
+        ),
+        "exit": st.fixed_dictionaries(
+            {
+                "criterion": st.sampled_from(["best-response", "loss"]),
+                "patience": st.integers(1, 3),
+                "reentry": st.booleans(),
+            }
+        ),
+        "rounds": st.fixed_dictionaries(
+            {
+                "turns": st.sampled_from(["random", "fixed"]),
+                "start": st.sampled_from(["random", "cold", "warm"]),
+                "participation": st.sampled_from([0.5, 1.0]),
+            }
+        ),
+    }
+)
+
+
+def play(tree, rho, many, n_rounds=12):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order, "_MANY", many)
+        scenario = Scenario.model_validate({"population": {"n_nodes": rho.size}, **tree})
+        market = PrivacyMarket(scenario, rho=rho)
+        market.run_until(n_rounds)
+    return market
+
+
+@settings(max_examples=200)
+@given(tree=SCENARIOS, rho=costs(max_size=12))
+def test_the_compiled_loop_gives_the_bits_of_single_agents(tree, rho):
+    compiled, single = play(tree, rho, 0), play(tree, rho, 10**9)
+    assert compiled.state == single.state
+    assert compiled.verdict == single.verdict
+    for name in ("epsilon", "utility", "idle_rounds", "exit_round"):
+        assert_array_equal(getattr(compiled.columns, name), getattr(single.columns, name))
+    assert_array_equal(compiled.columns.memory["caution"], single.columns.memory["caution"])
+
+
+def test_without_compilation_the_numbers_are_the_same():
+    code = (
+        "import numpy as np\n"
+        "from fcfn_abm.abm import PrivacyMarket\n"
+        "from fcfn_abm.scenario import Scenario\n"
+        "tree = {'seed': 3, 'population': {'n_nodes': 600}}\n"
+        "market = PrivacyMarket(Scenario.model_validate(tree))\n"
+        "market.run_until(5)\n"
+        "print(market.columns.epsilon.tobytes().hex())"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NUMBA_DISABLE_JIT": off},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for off in ("0", "1")
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(np.frombuffer(bytes.fromhex(outputs[0].strip()))) == 600
+
+
+def test_small_markets_do_not_wait_for_numba():
+    code = (
+        "import sys\n"
+        "from fcfn_abm.abm import PrivacyMarket\n"
+        "PrivacyMarket().run_until()\n"
+        "sys.exit('numba' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
