@@ -10,12 +10,12 @@ from typing import Any
 import mesa
 import numpy as np
 
+from fcfn_abm.abm import order
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet, Views
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.node import EdgeNode
-from fcfn_abm.abm.order import ORDERS
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.verdict import Judge, Verdict
 from fcfn_abm.errors import InvalidGameError
@@ -139,7 +139,7 @@ class PrivacyMarket(mesa.Model):
         self.node_view = Views(self)
         self.nodes = NodeSet(self)
         self._all_agents = MarketAgents(NodeSet(self, self.nodes.rows), self.random)
-        self._play = ORDERS[settings.rounds.order]
+        self._play = order.ORDERS[settings.rounds.order]
         self._judge = Judge(
             settings.rounds.tolerance,
             settings.rounds.patience,
@@ -246,7 +246,7 @@ class PrivacyMarket(mesa.Model):
         paid = self.server.paid
         server = server_utility(mean_epsilon, game.alpha, game.beta, paid)
         nodes = float(columns.utility.sum())
-        target = self._target()
+        exploitable, change, distance = self._measures(epsilon_before)
         self.state = RoundState(
             round=self.round_index,
             budget=budget,
@@ -258,16 +258,16 @@ class PrivacyMarket(mesa.Model):
             node_utility=nodes,
             server_utility=server,
             welfare=server + nodes + (paid - float(columns.payment.sum())),
-            exploitability=self._exploitability(),
-            change=_relative(epsilon - epsilon_before, epsilon_before),
-            distance=_relative(epsilon - target, target),
+            exploitability=exploitable,
+            change=change,
+            distance=distance,
         )
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,
             change=self.state.change,
-            budget_change=_relative(np.array([budget - budget_before]), np.array([budget_before])),
+            budget_change=_ratio(abs(budget - budget_before), budget_before),
             distance=self.state.distance,
-            resting=self.total_epsilon == 0 and (budget == 0 or not target.any()),
+            resting=self.total_epsilon == 0 and (budget == 0 or not self._target().any()),
         )
         self.running = self.verdict is None
 
@@ -277,11 +277,29 @@ class PrivacyMarket(mesa.Model):
             return self.offer.epsilon
         return self.pool * self._unit_equilibrium
 
-    def _exploitability(self) -> float:
-        epsilon, rho = self.columns.epsilon, self.columns.rho
+    def _measures(self, epsilon_before: Floats) -> tuple[float, float, float]:
+        """Return exploitability, change and distance."""
+        epsilon, rho, pool = self.columns.epsilon, self.columns.rho, self.pool
+        floor = self.scenario.game.epsilon_floor
+        if isinstance(self.offer, Contest) and epsilon.size >= order.MANY and pool > 0:
+            from fcfn_abm.abm.sweep import measures  # loads numba
+
+            seen = measures(epsilon, epsilon_before, self._unit_equilibrium, rho, pool, floor)
+            return (
+                seen.exploitability,
+                _ratio(seen.change, seen.largest_before),
+                _ratio(seen.distance, seen.largest_target),
+            )
         if isinstance(self.rule, TakeOrLeave):
-            return self.rule.regret(rho, epsilon, self.budget)
-        return exploitability(epsilon, rho, self.pool, self.scenario.game.epsilon_floor)
+            gain = self.rule.regret(rho, epsilon, self.budget)
+        else:
+            gain = exploitability(epsilon, rho, pool, floor)
+        target = self._target()
+        return (
+            gain,
+            _ratio(_largest(epsilon - epsilon_before), _largest(epsilon_before)),
+            _ratio(_largest(epsilon - target), _largest(target)),
+        )
 
     def run_until(
         self,
@@ -347,7 +365,9 @@ def _seed(rng: np.random.Generator | int) -> int:
     return rng if isinstance(rng, int) else int(rng.integers(2**63))
 
 
-def _relative(difference: Floats, of: Floats) -> float:
-    scale = float(np.abs(of).max(initial=0.0))
-    size = float(np.abs(difference).max(initial=0.0))
+def _largest(values: Floats) -> float:
+    return float(np.abs(values).max(initial=0.0))
+
+
+def _ratio(size: float, scale: float) -> float:
     return size / scale if scale > 0 else (float("inf") if size > 0 else 0.0)

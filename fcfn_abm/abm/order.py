@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from fcfn_abm.abm.market import PrivacyMarket
     from fcfn_abm.learning.base import Rows
 
-_MANY = 500  # from so many moves a round on, loading compiled code pays
+MANY = 500
+"""From so many moves a round on, loading compiled code pays."""
 
 
 def in_turn(market: PrivacyMarket) -> None:
@@ -26,10 +27,10 @@ def in_turn(market: PrivacyMarket) -> None:
     rows = _movers(market)
     if market.scenario.rounds.turns == "random":
         rows = stream(market.seed, "game", market.round_index).permutation(rows)
-    if rows.size >= _MANY and isinstance(market.rule, BestResponse):
-        from fcfn_abm.abm.sweep import best_responses_in_turn  # loads numba, which takes a while
+    if rows.size >= MANY and isinstance(market.rule, BestResponse):
+        from fcfn_abm.abm.sweep import best_responses  # loads numba, which takes a while
 
-        best_responses_in_turn(market, rows)
+        best_responses(market, rows, in_turn=True)
         return
     for row in rows.tolist():
         respond(market, row)
@@ -37,6 +38,11 @@ def in_turn(market: PrivacyMarket) -> None:
 
 def simultaneous(market: PrivacyMarket) -> None:
     """All nodes answer the last round's reports at once."""
+    if len(market.nodes) >= MANY and isinstance(market.rule, BestResponse):
+        from fcfn_abm.abm.sweep import best_responses
+
+        best_responses(market, _movers(market), in_turn=False)
+        return
     columns, settings = market.columns, market.scenario.exit
     rows: Rows = slice(None) if market.scenario.rounds.participation == 1 else _movers(market)
     epsilon = columns.epsilon[rows]

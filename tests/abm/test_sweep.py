@@ -41,6 +41,7 @@ SCENARIOS = st.fixed_dictionaries(
         ),
         "rounds": st.fixed_dictionaries(
             {
+                "order": st.sampled_from(["in_turn", "simultaneous"]),
                 "turns": st.sampled_from(["random", "fixed"]),
                 "start": st.sampled_from(["random", "cold", "warm"]),
                 "participation": st.sampled_from([0.5, 1.0]),
@@ -52,7 +53,7 @@ SCENARIOS = st.fixed_dictionaries(
 
 def play(tree, rho, many, n_rounds=12):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(order, "_MANY", many)
+        patch.setattr(order, "MANY", many)
         scenario = Scenario.model_validate({"population": {"n_nodes": rho.size}, **tree})
         market = PrivacyMarket(scenario, rho=rho)
         market.run_until(n_rounds)
