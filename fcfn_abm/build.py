@@ -182,10 +182,10 @@ def closed_form(scenario: Scenario, rho: Floats | None = None) -> StackelbergEqu
 
 
 def market(scenario: Scenario) -> PrivacyMarket:
-    """Build the market of a scenario."""
+    """Build the market of a scenario, for a recorder that keeps the traces."""
     from fcfn_abm.abm import PrivacyMarket
 
-    return PrivacyMarket(scenario, rho=population(scenario))
+    return PrivacyMarket(scenario, rho=population(scenario), collect_nodes=False)
 
 
 def reference(scenario: Scenario, rho: Floats | None = None) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -27,6 +28,7 @@ from fcfn_abm.game import (
     server_utility,
 )
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
+from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
 from fcfn_abm.population import RHO_LAWS, draw_rho
 from fcfn_abm.rng import stream, stream_of_name
@@ -77,6 +79,9 @@ class PrivacyMarket(mesa.Model):
         Unit privacy costs, in place of those that the scenario's law would draw.
     rng : numpy.random.Generator or int, optional
         Root of all chance in this market, in place of the scenario's seed.
+    collect_nodes : bool, default True
+        Whether the data collector keeps every node in every round where ``record.traces = "all"``;
+        a run turns it off, since its recorder does.
 
     Attributes
     ----------
@@ -88,7 +93,7 @@ class PrivacyMarket(mesa.Model):
         The leader.
     datacollector : mesa.DataCollector
         One row a round, the fields of :class:`RoundState`; with ``record.traces = "all"`` also
-        every node in every round.
+        every node in every round (``collect_nodes``).
     verdict : Verdict or None
         How the market ended; None while it is running.
 
@@ -110,6 +115,7 @@ class PrivacyMarket(mesa.Model):
         *,
         rho: Any = None,
         rng: np.random.Generator | int | None = None,
+        collect_nodes: bool = True,
     ) -> None:
         self._settings = settings = scenario or Scenario()
         self.seed = settings.seed if rng is None else _seed(rng)
@@ -142,7 +148,8 @@ class PrivacyMarket(mesa.Model):
         self._play = order.ORDERS[settings.rounds.order]
         self._judge = Judge(
             settings.rounds.tolerance,
-            settings.rounds.patience,
+            # with few moving, quiet rounds may be those in which nobody moved that would
+            math.ceil(settings.rounds.patience / settings.rounds.participation),
             settings.rounds.maximum,
             noisy=settings.information.noise > 0,
         )
@@ -159,13 +166,14 @@ class PrivacyMarket(mesa.Model):
         self.verdict: Verdict | None = None
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
+        self.movers: Rows = slice(0)
         self.publish()
         self.learn()
         self.datacollector = mesa.DataCollector(
             model_reporters={f.name: _reporter(f.name) for f in fields(RoundState)},
             agenttype_reporters=(
                 {EdgeNode: {name: name for name in ("epsilon", "payment", "utility")}}
-                if settings.record.traces == "all"
+                if collect_nodes and settings.record.traces == "all"
                 else {}
             ),
         )
@@ -202,6 +210,7 @@ class PrivacyMarket(mesa.Model):
         self.server.announce_budget()
         self.withdraw()
         self.publish()
+        self.movers = order.movers(self)
         self._play(self)
         self.server.pay()
         self.learn()
@@ -227,7 +236,11 @@ class PrivacyMarket(mesa.Model):
         elif shown.factor is None:
             shown.total = float(epsilon.sum())
         others = shown.others(epsilon, slice(None))
-        self.rule.learn(News(self.pool, epsilon, others, reports, self.columns.memory))
+        moved = np.zeros(epsilon.size, dtype=bool)
+        moved[self.movers] = True
+        noise = self.scenario.information.noise
+        memory = self.columns.memory
+        self.rule.learn(News(self.pool, epsilon, others, reports, moved, noise, memory))
 
     def leave(self) -> None:
         """Let those nodes go that had a reason to leave for long enough."""
@@ -267,9 +280,19 @@ class PrivacyMarket(mesa.Model):
             change=self.state.change,
             budget_change=_ratio(abs(budget - budget_before), budget_before),
             distance=self.state.distance,
-            resting=self.total_epsilon == 0 and (budget == 0 or not self._target().any()),
+            at_rest_without_trade=self._no_trade(),
         )
         self.running = self.verdict is None
+
+    def _no_trade(self) -> str:
+        """Return why nobody trades, where nobody does and nobody will."""
+        if self.total_epsilon > 0:
+            return ""
+        if self.budget == 0:
+            return "no payment cap pays the server: B* = 0 (45)."
+        if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
+            return f"the mechanism offers nothing: {self.outcome.reason}"
+        return ""
 
     def _target(self) -> Floats:
         """Return the profile that the market should come to at the present cap."""

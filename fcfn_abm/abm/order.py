@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.node import respond
@@ -24,7 +23,7 @@ MANY = 500
 
 def in_turn(market: PrivacyMarket) -> None:
     """Each node sees the running total of all moves before its own."""
-    rows = _movers(market)
+    rows = np.arange(len(market.nodes))[market.movers]
     if market.scenario.rounds.turns == "random":
         rows = stream(market.seed, "game", market.round_index).permutation(rows)
     if rows.size >= MANY and isinstance(market.rule, BestResponse):
@@ -41,10 +40,10 @@ def simultaneous(market: PrivacyMarket) -> None:
     if len(market.nodes) >= MANY and isinstance(market.rule, BestResponse):
         from fcfn_abm.abm.sweep import best_responses
 
-        best_responses(market, _movers(market), in_turn=False)
+        best_responses(market, np.arange(len(market.nodes))[market.movers], in_turn=False)
         return
     columns, settings = market.columns, market.scenario.exit
-    rows: Rows = slice(None) if market.scenario.rounds.participation == 1 else _movers(market)
+    rows = market.movers
     epsilon = columns.epsilon[rows]
     seen = Observation(
         columns.rho[rows],
@@ -67,11 +66,11 @@ def simultaneous(market: PrivacyMarket) -> None:
     columns.epsilon[rows] = np.where(columns.exited[rows], 0.0, chosen)
 
 
-def _movers(market: PrivacyMarket) -> npt.NDArray[np.intp]:
+def movers(market: PrivacyMarket) -> Rows:
     """Draw who moves in this round; at least one does."""
     n_nodes, share = len(market.nodes), market.scenario.rounds.participation
     if share == 1:
-        return np.arange(n_nodes)
+        return slice(None)
     chance = stream(market.seed, "game", market.round_index, 2)
     n_movers = max(1, round(share * n_nodes))
     return np.sort(chance.choice(n_nodes, n_movers, replace=False, shuffle=False))

@@ -42,7 +42,7 @@ class Judge:
     distances: list[float] = field(default_factory=list)
 
     _FEWEST = 16  # rounds in which nothing can be said
-    _NO_PROGRESS = 0.9  # a sequence like 1/t, the slowest that settles, halves
+    _NO_PROGRESS = 0.9  # fictitious play, the slowest that settles, goes like 1 / sqrt(t): 0.7
 
     def see(
         self,
@@ -51,7 +51,7 @@ class Judge:
         change: float,
         budget_change: float,
         distance: float,
-        resting: bool,
+        at_rest_without_trade: str = "",
     ) -> Verdict | None:
         """Take in a round; return the verdict when there is one.
 
@@ -63,13 +63,13 @@ class Judge:
             Relative change of epsilon and of the cap since the last round.
         distance : float
             Relative distance of epsilon to the closed form.
-        resting : bool
-            Whether the server pays nothing and nobody reports.
+        at_rest_without_trade : str, optional
+            Why nobody trades, where nobody does and nobody will.
         """
         self.distances.append(distance)
         played = len(self.distances)
-        if resting:
-            return Verdict("no-trade", played, "no payment cap pays the server: B* = 0 (45).")
+        if at_rest_without_trade:
+            return Verdict("no-trade", played, at_rest_without_trade)
         calm = max(exploitability, change, budget_change) <= self.tolerance
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
         if self.calm_rounds >= self.patience:
@@ -108,7 +108,7 @@ class Judge:
         late = np.array(self.distances[played // 2 :])
         if (late[1:] < late[:-1]).mean() > self._NO_PROGRESS:
             return None
-        if not np.isfinite(late).all():
+        if not np.isfinite(late).all() or (late[1:] > late[:-1]).mean() > self._NO_PROGRESS:
             return Verdict("diverged", played, "epsilon moves away from the equilibrium for good.")
         earlier = float(np.mean(self.distances[played // 4 : played // 2]))
         later = float(late.mean())

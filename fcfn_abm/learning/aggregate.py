@@ -11,6 +11,7 @@ from pydantic import Field
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, News, Observation
 
 _TELLING = 1e-6  # relative step: over a shorter one rounding errors drown the slope
+_CLEAR = 10.0  # by so many standard errors two ratios must differ, to tell a slope
 
 
 @LEARNING_RULES.register("aggregate")
@@ -20,7 +21,8 @@ class Aggregate(LearningRule):
     Whoever believes in a total S_hat reports ``S_hat (1 - rho S_hat / B)+``, its equilibrium share
     (29). The ratio ``phi = S / S_hat`` of the public total to the guess is convex and falls with
     S_hat; it is one at the equilibrium. The guess is kept per unit of B, which makes it last when
-    the cap changes. Needs no other report than the total, at any N.
+    the cap changes. Needs no other report than the total, at any N. Where few nodes move in a
+    round, the guess stands until all have acted on it.
 
     References
     ----------
@@ -31,8 +33,10 @@ class Aggregate(LearningRule):
         "guess": 0.0,
         "low": 0.0,  # the equilibrium lies between these two
         "high": np.inf,
-        "anchor": 0.0,  # the guess before, if it was far enough away to tell a slope
+        "anchor": 0.0,  # an earlier guess, and the ratio that it gave: where the slope starts
         "anchor_ratio": 0.0,
+        "slope": -np.inf,
+        "answered": 0.0,  # whether the node has acted on the present guess
     }
 
     largest_step: Annotated[float, Field(gt=1)] = 10.0
@@ -57,24 +61,36 @@ class Aggregate(LearningRule):
         """Correct the guess."""
         if news.budget == 0:
             return
-        guess, low, high, anchor, anchor_ratio = (news.memory[name] for name in self.memory)
+        guess, low, high, anchor, anchor_ratio, slope, answered = (
+            news.memory[name] for name in self.memory
+        )
         total = (news.others + news.epsilon) / news.budget
         first = guess == 0
         if first.any():
             guess[first] = total[first]
             anchor_ratio[first] = total.size  # phi(0): for nothing, all would take part
             return
+        answered[news.moved] = 1.0
+        if not answered.all():
+            return  # the total still holds answers to older guesses
+        answered[:] = 0.0
         ratio = total / guess
+        off = np.abs(ratio - 1.0)
         misled = (ratio > 1) & (guess >= high) | (ratio < 1) & (guess <= low)
-        low[misled], high[misled] = 0.0, np.inf  # noise, or others who stood still
+        misled |= (high - low <= _TELLING * guess) & (off > _TELLING)
+        misled |= np.full(guess.shape, news.noise > 0)  # no bound that noise has set is one
+        low[misled], high[misled] = 0.0, np.inf
         low[ratio >= 1], high[ratio <= 1] = guess[ratio >= 1], guess[ratio <= 1]
+        telling = np.abs(guess - anchor) > _TELLING * guess
+        telling &= np.abs(ratio - anchor_ratio) > _CLEAR * news.noise * np.maximum(ratio, 1.0)
+        telling &= ratio > 0
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            slope = (ratio - anchor_ratio) / (guess - anchor)
+            slope[telling] = ((ratio - anchor_ratio) / (guess - anchor))[telling]
+            anchor[telling], anchor_ratio[telling] = guess[telling], ratio[telling]
             wanted = guess + (1.0 - ratio) / slope
         wanted = np.minimum(wanted, self.largest_step * guess)
         inside = (slope < 0) & (ratio > 0) & (low <= wanted) & (wanted <= high) & (wanted > 0)
         middle = np.where(np.isfinite(high), (low + high) / 2, 2 * guess)
-        wanted = np.where(inside, wanted, middle)
-        telling = (np.abs(wanted - guess) > _TELLING * guess) & (ratio > 0)
-        anchor[telling], anchor_ratio[telling] = guess[telling], ratio[telling]
-        guess[:] = wanted
+        if news.noise > 0:
+            middle = np.where(ratio > 1, 2 * guess, guess / 2)
+        guess[:] = np.where(inside, wanted, middle)

@@ -70,6 +70,10 @@ class News:
     """The sum of all other reports, as each node sees it."""
     reports: Floats | None
     """Every report as it was published; None where the total alone is."""
+    moved: npt.NDArray[np.bool_]
+    """Who moved in this round; the others' reports stand from an earlier one."""
+    noise: float
+    """Relative error of what is seen; those who see it know how far to trust it."""
     memory: Memory
     """What nodes keep, as in :class:`Observation`."""
 

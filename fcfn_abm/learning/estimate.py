@@ -59,11 +59,11 @@ class Estimate(LearningRule):
             return
         rho, heard, expected = (news.memory[name] for name in self.memory)
         others = news.budget * expected
-        told = (news.reports > 0) & (others > 0)
+        told = news.moved & (news.reports > 0) & (others > 0)
         revealed = news.budget * others[told] / (others[told] + news.reports[told]) ** 2
         heard[told] = np.minimum(heard[told] + 1, self.window)
         rho[told] += (revealed - rho[told]) / heard[told]
-        silent = (news.reports == 0) & (others > 0) & (rho > 0)
+        silent = news.moved & (news.reports == 0) & (others > 0) & (rho > 0)
         rho[silent] = np.maximum(rho[silent], news.budget / others[silent])
 
         known = rho > 0

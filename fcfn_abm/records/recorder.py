@@ -10,14 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fcfn_abm.records.tables import empty
+from fcfn_abm.records.stream import TraceWriter
+from fcfn_abm.records.tables import columns_of, empty
 from fcfn_abm.scenario import RecordSettings
+
+type _Floats = npt.NDArray[np.float64]
+type _Trace = tuple[int, _Floats]
+"""A round, and its epsilon, payment and utility, shape (3, n)."""
 
 
 class _Columns(Protocol):
-    epsilon: npt.NDArray[np.float64]
-    payment: npt.NDArray[np.float64]
-    utility: npt.NDArray[np.float64]
+    epsilon: _Floats
+    payment: _Floats
+    utility: _Floats
 
 
 class Market(Protocol):
@@ -38,34 +43,41 @@ class Recorder:
         Whose traces are kept.
     rho : ndarray of float, shape (n,)
         Unit privacy costs, over whose ranks a sample is spread.
+    expected : ndarray of bool, shape (n,), optional
+        Who takes part in closed form: half of a sample, where there are as many.
+    stream : TraceWriter, optional
+        Takes the traces if those of all nodes are kept; without it they stay in memory.
     """
 
-    def __init__(self, settings: RecordSettings, rho: npt.NDArray[np.float64]) -> None:
-        n_nodes, size = rho.size, settings.sample_size
-        rows = np.arange(n_nodes)
-        if settings.traces == "sample" and n_nodes > size:
-            ranks = np.linspace(0, n_nodes - 1, size).round().astype(int)
-            rows = np.sort(np.argsort(rho, kind="stable")[ranks])
+    def __init__(
+        self,
+        settings: RecordSettings,
+        rho: _Floats,
+        expected: npt.NDArray[np.bool_] | None = None,
+        stream: TraceWriter | None = None,
+    ) -> None:
+        self._nodes = np.arange(rho.size)
+        if settings.traces == "sample":
+            self._nodes = sampled_rows(rho, settings.sample_size, expected)
+        # a slice copies a whole column ten times as fast as row numbers do
+        self._rows = slice(None) if self._nodes.size == rho.size else self._nodes
         last = int(settings.traces[5:]) if settings.traces.startswith("last:") else None
-        self._rows = rows
         self._rounds: list[dict[str, Any]] = []
-        self._traces: deque[pd.DataFrame] = deque(maxlen=0 if settings.traces == "none" else last)
+        self._traces: deque[_Trace] = deque(maxlen=0 if settings.traces == "none" else last)
+        self._stream = stream
 
     def __call__(self, market: Market) -> None:
         """Take in a round."""
         self._rounds.append(asdict(market.state))
-        columns, rows = market.columns, self._rows
-        self._traces.append(
-            pd.DataFrame(
-                {
-                    "round": market.round_index,
-                    "node": rows,
-                    "epsilon": columns.epsilon[rows],
-                    "payment": columns.payment[rows],
-                    "utility": columns.utility[rows],
-                }
-            )
-        )
+        now = market.columns
+        if self._stream:
+            self._stream.add(market.round_index, now.epsilon, now.payment, now.utility)
+        elif self._traces.maxlen != 0:
+            full = len(self._traces) == self._traces.maxlen
+            kept = self._traces.popleft()[1] if full else np.empty((3, self._nodes.size))
+            for room, values in zip(kept, (now.epsilon, now.payment, now.utility), strict=True):
+                room[:] = values[self._rows]
+            self._traces.append((market.round_index, kept))
 
     @property
     def rounds(self) -> pd.DataFrame:
@@ -73,6 +85,51 @@ class Recorder:
         return pd.DataFrame(self._rounds) if self._rounds else empty("rounds")
 
     @property
-    def traces(self) -> pd.DataFrame:
-        """One row a node and round, for the nodes that are traced."""
-        return pd.concat(self._traces, ignore_index=True) if self._traces else empty("traces")
+    def traces(self) -> pd.DataFrame | None:
+        """One row a node and round, for the nodes that are traced; None if they were streamed."""
+        if self._stream:
+            return None
+        if not self._traces:
+            return empty("traces")
+        index, kept = zip(*self._traces, strict=True)
+        rounds = np.repeat(index, self._nodes.size)
+        columns = (rounds, np.tile(self._nodes, len(index)), *np.concatenate(kept, axis=1))
+        names = [column.name for column in columns_of("traces")]
+        return pd.DataFrame(dict(zip(names, columns, strict=True)))
+
+
+def sampled_rows(
+    rho: _Floats, size: int, expected: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.intp]:
+    """Return some nodes that stand for all, in order.
+
+    Half are of those who are expected to take part, which in a large contest are few, and half
+    of the others, each half spread evenly over the ranks of its costs. Where one group is too
+    small for its half, all of it is taken, and the other one fills up.
+
+    Parameters
+    ----------
+    rho : ndarray of float, shape (n,)
+        Unit privacy costs.
+    size : int
+        How many nodes.
+    expected : ndarray of bool, shape (n,), optional
+        Who is expected to take part; without it there is one group.
+
+    Returns
+    -------
+    ndarray of int
+        Rows, ascending: ``size`` of them, or all.
+    """
+    if rho.size <= size:
+        return np.arange(rho.size)
+    if expected is None:
+        expected = np.ones(rho.size, dtype=bool)
+    n_inside = int(np.count_nonzero(expected))
+    inside = min(max((size + 1) // 2, size - (rho.size - n_inside)), n_inside)
+    rows = []
+    for group, count in ((expected, inside), (~expected, size - inside)):
+        members = np.flatnonzero(group)
+        ranked = members[np.argsort(rho[members], kind="stable")]
+        rows.append(ranked[np.linspace(0, members.size - 1, count).round().astype(int)])
+    return np.sort(np.concatenate(rows))

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import pandas as pd
 import pyarrow as pa
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.records.stream import open_parts, read_parts, reason
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
 
 RUN_FILE = "run.json"
 RUN_KIND = "run"  # what a record is whose facts do not say
 SCENARIO_FILE = "scenario.toml"
+PARTS = "traces"
+"""Folder of the traces of all nodes, which were written during the run."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,41 @@ class Record:
     """One row a round."""
     nodes: pd.DataFrame
     """One row a node."""
-    traces: pd.DataFrame = field(default_factory=lambda: empty("traces"))
-    """One row a round and traced node."""
+    kept_traces: pd.DataFrame | None = field(default_factory=lambda: empty("traces"))
+    """:attr:`traces`; None where those of all nodes lie in parts below ``path``."""
     training: pd.DataFrame = field(default_factory=lambda: empty("training"))
     """One row an arm and round of training."""
     path: Path | None = None
     """The folder, if the record is on disk."""
+
+    @cached_property
+    def traces(self) -> pd.DataFrame:
+        """One row a round and traced node; parts on disk are read when this is first asked for."""
+        return self.traces_of() if self.kept_traces is None else self.kept_traces
+
+    def traces_of(self, nodes: Iterable[int] | None = None) -> pd.DataFrame:
+        """Return the traces of some nodes, without loading those of the others.
+
+        Parameters
+        ----------
+        nodes : iterable of int, optional
+            Rows of the nodes; without it all.
+
+        Returns
+        -------
+        DataFrame
+            One row a round and node; nodes that were not traced are missing.
+        """
+        if self.kept_traces is None:
+            return read_parts(self._parts, nodes=nodes)
+        frame = self.kept_traces
+        return frame if nodes is None else frame[frame["node"].isin(list(nodes))]
+
+    @property
+    def _parts(self) -> Path:
+        if self.path is None:
+            raise InvalidRecordError("The traces of this record lie on disk, but it has no path.")
+        return self.path / PARTS
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> Record:
         """Write the record to a folder, whole or not at all; see :func:`write_record`."""
@@ -60,9 +93,25 @@ def write_record(record: Record, folder: Path) -> None:
     folder : Path
         Where to; best one from :func:`new_folder`.
     """
-    for name in TABLES:
-        write_table(name, getattr(record, name), folder / f"{name}.parquet")
+    frames = {name: getattr(record, name) for name in TABLES if name != "traces"}
+    if record.kept_traces is not None:
+        frames["traces"] = record.kept_traces
+    elif record._parts != folder / PARTS:
+        shutil.copytree(record._parts, folder / PARTS)
+    for name, frame in frames.items():
+        write_table(name, frame, folder / f"{name}.parquet")
     write_facts(record.scenario, record.run, folder)
+
+
+@contextmanager
+def told_as(path: Path) -> Iterator[None]:
+    """Turn what the system says when a file cannot be written into one sentence about ``path``."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {reason(error)}.") from error
 
 
 def write_facts(scenario: Scenario, run: Mapping[str, Any], folder: Path) -> None:
@@ -84,7 +133,8 @@ def read_record(path: str | Path) -> Record:
     Returns
     -------
     Record
-        With pandas frames; ``path`` is where it was read from.
+        With pandas frames; ``path`` is where it was read from. Traces of all nodes are read when
+        they are first asked for; see :meth:`Record.traces_of`, and docs/records.md.
 
     Raises
     ------
@@ -99,12 +149,27 @@ def read_record(path: str | Path) -> Record:
         run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
         if run.get("kind", RUN_KIND) != RUN_KIND:
             raise ValueError(f"it holds a {run['kind']}, not a run.")
-        frames = {name: read_table(path / f"{name}.parquet") for name in TABLES}
+        streamed = (path / PARTS).is_dir()
+        frames: dict[str, Any] = {
+            "kept_traces" if name == "traces" else name: read_table(path / f"{name}.parquet")
+            for name in TABLES
+            if not (streamed and name == "traces")
+        }
+        if streamed:
+            frames["kept_traces"] = None
+            _require_rows(path / PARTS, len(frames["rounds"]) * len(frames["nodes"]))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InvalidRecordError(f"{path}: the record cannot be read: {error}") from error
     scenario_file = path / SCENARIO_FILE
     scenario = tree_to_scenario(read_toml(scenario_file), str(scenario_file))
     return Record(scenario, run, **frames, path=path)
+
+
+def _require_rows(parts: Path, n_rows: int) -> None:
+    """Raise ValueError if parts are missing; reads the files' ends only."""
+    found = open_parts(parts).count_rows()
+    if found != n_rows:
+        raise ValueError(f"{PARTS}/ holds {found} of {n_rows} rows.")
 
 
 def require_free(path: Path, *, overwrite: bool = False) -> None:

@@ -144,17 +144,22 @@ def columns_of(name: str) -> list[Column]:
     return (TABLES | OTHER_TABLES)[name]
 
 
-def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame as Parquet, with units and meanings in the columns' metadata."""
-    columns = [column for column in columns_of(name) if column.name in frame.columns]
-    schema = pa.schema(
+def schema_of(name: str, *, narrow: bool = False) -> pa.Schema:
+    """Return the Arrow schema of a table, with units and meanings; ``narrow``: in 32 bits."""
+    return pa.schema(
         pa.field(
             column.name,
-            pa.type_for_alias(column.kind),
+            pa.type_for_alias(column.kind.replace("64", "32") if narrow else column.kind),
             metadata={"unit": column.unit, "description": column.meaning},
         )
-        for column in columns
+        for column in columns_of(name)
     )
+
+
+def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet, with units and meanings in the columns' metadata."""
+    whole = schema_of(name)
+    schema = pa.schema(whole.field(name) for name in whole.names if name in frame.columns)
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     pq.write_table(table.replace_schema_metadata({}), path, compression="zstd")
 

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fcfn_abm.records import Record
+from fcfn_abm.records import Record, sampled_rows
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
     ARM_DASHES,
@@ -23,6 +24,9 @@ from fcfn_abm.report.theme import (
     arm_label,
     theme,
 )
+
+CROWD = 2000
+"""Up to so many nodes are drawn one by one."""
 
 
 def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float) -> Figure:
@@ -47,7 +51,11 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
 
         totals.plot(rounds["round"], rounds["total_epsilon"], color=STAYS, label="S")
         totals.axhline(total_epsilon, color=BOUND, dashes=(4, 2), label="S of the closed form")
-        totals.set(title="Total epsilon", xlabel="round", ylabel="sum of epsilon", ylim=(0, None))
+        totals.set(title="Total epsilon", xlabel="round", ylabel="sum of epsilon")
+        if _spans_decades(rounds["total_epsilon"].max(), total_epsilon):
+            totals.set(yscale="log")
+        else:
+            totals.set(ylim=(0, None))
         totals.legend(loc="best")
 
         for name, label, dashes in (
@@ -75,13 +83,27 @@ def _reports(axes: Axes, traces: pd.DataFrame) -> None:
         return
     paths = traces.pivot_table(index="round", columns="node", values="epsilon")
     stays = paths.iloc[-1] > 0
+    last = paths.iloc[-1][stays]
+    decades = stays.any() and _spans_decades(float(paths.to_numpy().max()), float(last.median()))
+    if decades:
+        axes.set(yscale="log", ylabel="epsilon of a node (lines end at zero)")
+        paths = paths.where(paths > 0)
     for stay, colour, label in ((False, LEAVES, "leaves"), (True, STAYS, "stays")):
         some = paths.loc[:, stays == stay]
         if some.shape[1]:
             axes.plot(some.index, some, color=colour, linewidth=0.9, alpha=0.75)
             axes.plot([], [], color=colour, label=f"{label} ({some.shape[1]} nodes)")
-    axes.set_ylim(0, 1.22 * float(paths.to_numpy().max()) or None)  # room for the legend
+    most = float(np.nanmax(paths.to_numpy()))
+    if decades:
+        axes.set_ylim(0.01 * float(last.median()), 10 * most)
+    else:
+        axes.set_ylim(0, 1.22 * most or None)  # room for the legend
     axes.legend(loc="upper right", ncols=2, handlelength=1.2, columnspacing=1.0)
+
+
+def _spans_decades(most: float, end: float) -> bool:
+    """Whether a linear scale would show the end of a market as a line along its axis."""
+    return bool(end > 0 and most > 100 * end)
 
 
 def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
@@ -98,60 +120,130 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
     Returns
     -------
     Figure
-        One panel: the nodes, what the mechanism leads to as a line, and the threshold.
+        The nodes, what the mechanism leads to as a line, and the threshold. More than
+        :data:`CROWD` nodes are counted in cells, and a second panel counts those of every cost.
     """
+    crowd = len(nodes) > CROWD
+    n_active = int(nodes["active"].sum())
+    groups = {
+        f"stays out ({len(nodes) - n_active:,})": ~nodes["active"],
+        f"takes part ({n_active:,})": nodes["active"],
+    }
     with theme():
-        figure = Figure(figsize=(7, 4.5))
-        axes = figure.subplots()
-        frame = nodes.assign(
-            group=np.where(
-                nodes["active"],
-                f"takes part ({nodes['active'].sum()})",
-                f"stays out ({(~nodes['active']).sum()})",
-            )
+        figure = Figure(figsize=(13, 4.5) if crowd else (7, 4.5))
+        axes, *others = (
+            figure.subplots(1, 2, width_ratios=(1.25, 1)) if crowd else [figure.subplots()]
         )
-        form = nodes.sort_values("rho")
+        right = _right_edge(nodes, threshold)
+        form = shown = nodes[nodes["rho"] <= right].sort_values("rho")
         told = "closed form" if threshold > 0 else "as priced"
-        axes.plot(form["rho"], form["equilibrium_epsilon"], color="0.35", linewidth=1, label=told)
-        palette = {g: STAYS if g.startswith("takes") else LEAVES for g in frame["group"].unique()}
-        markers = {g: "o" if g.startswith("takes") else "X" for g in palette}
-        sns.scatterplot(
-            frame.sort_values("active"),
-            x="rho",
-            y="epsilon",
-            hue="group",
-            style="group",
-            palette=palette,
-            markers=markers,
-            s=45,
-            linewidth=0.3,
-            ax=axes,
-            zorder=3,
+        if crowd and threshold > 0:
+            rho = np.linspace(shown["rho"].iloc[0], right, CROWD)
+            form = shown.iloc[
+                np.unique(np.searchsorted(shown["rho"], rho).clip(max=len(shown) - 1))
+            ]
+        elif crowd:  # a price may be chance, not a curve
+            bins = np.arange(len(shown)) * 100 // len(shown)
+            form = shown[["rho", "equilibrium_epsilon"]].groupby(bins).mean()
+            told = "as priced, on average"
+        axes.plot(
+            form["rho"],
+            form["equilibrium_epsilon"],
+            color="0.35",
+            linewidth=1,
+            label=told,
+            zorder=4 if crowd else 2,
         )
-        if threshold > 0:
-            axes.axvline(
-                threshold, color=BOUND, dashes=(4, 2), label=rf"$\tau/(n-1)$ = {threshold:.3g}"
-            )
+        if crowd:
+            _cells(figure, axes, shown)
+        else:
+            _dots(axes, shown, groups)
         axes.set(
             title="Who sells privacy, and how much",
             xlabel="unit privacy cost rho (currency per unit of epsilon)",
             ylabel="epsilon in the end",
         )
-        _zoom(axes, nodes["rho"], threshold)
-        axes.legend(loc="upper right", title=None)
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # costs close together have long names
+        _note_dearer(axes, nodes["rho"], right)
+        for other in others:
+            _costs(other, nodes["rho"], groups)
+        if threshold > 0:
+            for each in (axes, *others):
+                each.axvline(
+                    threshold, color=BOUND, dashes=(4, 2), label=rf"$\tau/(n-1)$ = {threshold:.3g}"
+                )
+        for each in (axes, *others):
+            each.legend(loc="upper right", title=None)
     return figure
 
 
-def _zoom(axes: Axes, rho: pd.Series[float], threshold: float) -> None:
+def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]) -> None:
+    for (label, members), colour, marker in zip(groups.items(), (LEAVES, STAYS), "Xo", strict=True):
+        some = nodes[members.reindex(nodes.index)]
+        if members.any():
+            axes.scatter(
+                some["rho"],
+                some["epsilon"],
+                color=colour,
+                marker=marker,
+                s=45,
+                linewidth=0.3,
+                edgecolor="white",
+                label=label,
+                zorder=3,
+            )
+
+
+def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:
+    """Count nodes in cells of a grid."""
+    counts, rho, epsilon = np.histogram2d(nodes["rho"], nodes["epsilon"], bins=(80, 50))
+    drawn = axes.pcolormesh(
+        rho,
+        epsilon,
+        np.ma.masked_equal(counts.T, 0),
+        norm=LogNorm(1, max(float(counts.max()), 10.0)),
+        cmap=sns.color_palette("blend:#A6CEE8,#0072B2,#00243B", as_cmap=True),
+        zorder=3,
+    )
+    figure.colorbar(drawn, ax=axes, label="nodes in a cell")
+
+
+def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[bool]]) -> None:
+    """Count the nodes of every cost, on whichever scale spreads them better."""
+    wide = _spans_decades(float(rho.max()), float(rho.min()))
+    edges = np.geomspace if wide else np.linspace
+    bins = edges(float(rho.min()), float(rho.max()), 61).tolist()
+    most = 1.0
+    for (label, members), colour in zip(groups.items(), (LEAVES, STAYS), strict=True):
+        counts, _, _ = axes.hist(rho[members], bins=bins, color=colour, alpha=0.8, label=label)
+        most = max(most, float(np.max(counts)))
+    axes.set(
+        title="What privacy costs all nodes",
+        xlabel="unit privacy cost rho (currency per unit of epsilon)",
+        ylabel="nodes",
+        xscale="log" if wide else "linear",
+        yscale="log",
+        ylim=(0.7, most**1.35),  # room for the legend
+    )
+
+
+def _right_edge(nodes: pd.DataFrame, threshold: float) -> float:
     """Leave out the dearest nodes where they would squeeze all others into a corner."""
-    least = float(rho.min())
-    right = threshold + 0.6 * (threshold - least)
+    rho = nodes["rho"]
+    least, most = float(rho.min()), float(rho.max())
+    if threshold <= least or most < threshold + 2 * (threshold - least):
+        return most
+    dearest_active = float(rho[nodes["active"]].max()) if nodes["active"].any() else least
+    return max(threshold + 0.6 * (threshold - least), dearest_active)
+
+
+def _note_dearer(axes: Axes, rho: pd.Series[float], right: float) -> None:
     beyond = int((rho > right).sum())
-    if threshold <= least or rho.max() < threshold + 2 * (threshold - least):
+    if not beyond:
         return
-    axes.set_xlim(least - 0.05 * (right - least), right)
+    axes.set_xlim(rho.min() - 0.05 * (right - rho.min()), right)
     axes.annotate(
-        f"{beyond} dearer nodes,\nup to rho = {rho.max():.3g}",
+        f"{beyond:,} dearer nodes,\nup to rho = {rho.max():.3g}",
         xy=(1.0, 0.055),
         xytext=(0.98, 0.16),
         xycoords="axes fraction",
@@ -224,12 +316,21 @@ def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[st
     axes.set(title="What the nodes earn", ylabel="utility of all nodes (currency)")
 
 
+def _few(record: Record) -> pd.DataFrame:
+    """Return the traces of as many nodes as a sample holds, whatever was kept."""
+    nodes, settings = record.nodes, record.scenario.record
+    if settings.traces in ("none", "sample") or len(nodes) <= settings.sample_size:
+        return record.traces
+    expected = (nodes["equilibrium_epsilon"] > 0).to_numpy()
+    return record.traces_of(sampled_rows(nodes["rho"].to_numpy(), settings.sample_size, expected))
+
+
 def write_figures(record: Record, folder: Path) -> list[Path]:
     """Draw all figures of a record as PNG files, and return their paths."""
     folder.mkdir(exist_ok=True)
     form = record.run["equilibrium"]
     figures = {
-        "convergence": convergence(record.rounds, record.traces, form["total_epsilon"]),
+        "convergence": convergence(record.rounds, _few(record), form["total_epsilon"]),
         "rho_epsilon": rho_against_epsilon(record.nodes, form["threshold"]),
     }
     if not record.training.empty:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from tqdm import tqdm
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER
-from fcfn_abm.records import Record, Recorder, new_folder, require_free, write_record
+from fcfn_abm.records import (
+    PARTS,
+    Record,
+    Recorder,
+    TraceWriter,
+    new_folder,
+    told_as,
+    write_record,
+)
 from fcfn_abm.records.tables import empty
 from fcfn_abm.report.figures import write_figures
 from fcfn_abm.runs.facts import reference_facts, versions
@@ -53,31 +61,36 @@ def run_scenario(
     InvalidScenarioError
         If parts of the scenario do not go together.
     OutputError
-        If ``out`` is taken or cannot be written; nothing is run then.
+        If ``out`` is taken or cannot be written, and nothing is run then; or if the disk is full
+        later on.
     RunFailedError
         If training breaks down.
     """
     build.check_scenario(scenario)
     scenario = build.resolved(scenario)
-    with ExitStack() as stack:
-        if out is not None:
-            out = Path(out)
-            require_free(out, overwrite=overwrite)
-            folder = stack.enter_context(new_folder(out, overwrite=overwrite))
-        record = _carry_out(scenario, progress=progress)
-        if out is None:
-            return record
-        write_record(record, folder)
-        write_figures(record, folder / "figures")
+    if out is None:
+        return _carry_out(scenario, nullcontext(), progress=progress)
+    out = Path(out)
+    with new_folder(out, overwrite=overwrite) as folder:
+        streamed = scenario.record.traces == "all"
+        stream = TraceWriter(folder / PARTS, out / PARTS) if streamed else nullcontext()
+        record = replace(_carry_out(scenario, stream, progress=progress), path=folder)
+        with told_as(out):
+            write_record(record, folder)
+            write_figures(record, folder / "figures")
     return replace(record, path=out)
 
 
-def _carry_out(scenario: Scenario, *, progress: bool) -> Record:
+def _carry_out(
+    scenario: Scenario, stream: AbstractContextManager[TraceWriter | None], *, progress: bool
+) -> Record:
     started = time.perf_counter()
     task = prepare(scenario) if scenario.trains else None  # what is missing shows before the work
     market = build.market(scenario)
-    recorder = Recorder(scenario.record, market.columns.rho)
-    _play(market, recorder, progress=progress)
+    with stream as writer:
+        expected = market.outcome.epsilon > 0
+        recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
+        _play(market, recorder, progress=progress)
     played = time.perf_counter()
     trained = train_arms(scenario, market, task, progress=progress) if task else None
     ended = time.perf_counter()
@@ -97,7 +110,7 @@ def _carry_out(scenario: Scenario, *, progress: bool) -> Record:
         run=run,
         rounds=recorder.rounds,
         nodes=_nodes(market, trained),
-        traces=recorder.traces,
+        kept_traces=recorder.traces,
         training=trained.rounds if trained else empty("training"),
     )
 

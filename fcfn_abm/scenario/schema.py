@@ -164,9 +164,11 @@ class RecordSettings(Section):
     """What is kept."""
 
     traces: Annotated[str, Field(pattern=r"^(none|sample|all|last:[1-9][0-9]*)$")] = "sample"
-    """Whose epsilon is kept round by round: none, a sample over all costs, all, or "last:K"."""
+    """What is kept of nodes round by round: none; a sample of nodes; all nodes, streamed to disk
+    as float32; or "last:K", all nodes in the last K rounds."""
     sample_size: Count = 64
-    """How many nodes the sample holds, spread evenly over the ranks of rho."""
+    """How many nodes the sample holds: half take part in closed form and half do not, if there are
+    as many, spread evenly over the ranks of rho."""
 
 
 class Scenario(Section):

@@ -223,6 +223,7 @@ def test_a_mechanism_without_a_solution_is_no_trade():
     made = played(SPREAD, mechanism={"kind": "yang", "variant": "printed"})
     assert made.verdict.kind == "no-trade"
     assert made.outcome.status == "no-solution"
+    assert "(57)-(59)" in made.verdict.reason
 
 
 def test_another_root_of_chance_is_another_market():
@@ -242,7 +243,6 @@ def judged(distances, *, change=1.0, exploitability=1.0, noisy=False):
             change=change,
             budget_change=0.0,
             distance=distance,
-            resting=False,
         )
     return verdict
 
@@ -254,6 +254,7 @@ def test_the_judge_tells_slow_from_cycling_from_diverging():
     assert judged(np.where(rounds % 2, 0.5, 1.5)).kind == "cycling"
     assert judged(1.01**rounds).kind == "diverged"
     assert judged(np.full(100, np.inf)).kind == "diverged"
+    assert judged(1.0 - 0.9**rounds).kind == "diverged"  # towards another point, never back
     assert judged(np.where(rounds % 2, 0.5, 1.5), noisy=True).kind == "max-rounds"
     resting = judged(np.full(100, 0.5), change=0.0)
     assert resting.kind == "max-rounds"

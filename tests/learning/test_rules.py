@@ -43,7 +43,7 @@ def test_one_by_one_and_all_at_once_give_the_same_digits_never_negative(name, rh
     epsilon = np.array(data.draw(st.lists(finite, min_size=n_nodes, max_size=n_nodes)))
     others = np.array(data.draw(st.lists(finite, min_size=n_nodes, max_size=n_nodes)))
     rule = LEARNING_RULES.create(name)
-    news = (3.0, epsilon, others, epsilon)
+    news = (3.0, epsilon, others, epsilon, np.ones(n_nodes, dtype=bool), 0.0)
     rng = np.random.default_rng(0)
     memory = remembering(rule, n_nodes, news)
     seen = Observation(rho, epsilon, others, 3.0, n_nodes, 1e-6, slice(None), memory)
@@ -90,11 +90,14 @@ def test_inverting_the_first_order_condition_by_hand():
     # rho = 1, B = 4: expecting s = 1 of the others, the best response is sqrt(4) - 1 = 1
     rule = LEARNING_RULES.create("estimate")
     epsilon = np.array([1.0, 1.0])
-    memory = remembering(rule, 2, (4.0, epsilon, np.array([1.0, 1.0]), epsilon))
+    memory = remembering(
+        rule, 2, (4.0, epsilon, np.array([1.0, 1.0]), epsilon, np.zeros(2, dtype=bool), 0.0)
+    )
     assert_allclose(memory["expected_others"], 0.25)  # per unit of B
     assert_allclose(best_response(1.0, 1.0, 4.0), 1.0)
-    rule.learn(News(4.0, epsilon, np.array([1.0, 1.0]), epsilon, memory))
-    assert_allclose(memory["estimated_rho"], 1.0)
+    moved = np.array([True, False])  # node 0 has answered, node 1 has stood still
+    rule.learn(News(4.0, epsilon, np.array([1.0, 1.0]), epsilon, moved, 0.0, memory))
+    assert_allclose(memory["estimated_rho"], [1.0, 0.0])
 
 
 @pytest.mark.parametrize("start", ["random", "cold", "warm"])
@@ -131,7 +134,7 @@ def test_fictitious_play_answers_the_mean_of_the_others():
     memory = remembering(rule, 2)
     totals = [np.array([3.0, 1.0]), np.array([5.0, 1.5]), np.array([1.0, 0.5])]
     for budget, others in zip([1.0, 2.0, 4.0], totals, strict=True):
-        rule.learn(News(budget, epsilon, others, None, memory))
+        rule.learn(News(budget, epsilon, others, None, np.ones(2, dtype=bool), 0.0, memory))
     per_unit = np.mean([totals[0] / 1.0, totals[1] / 2.0, totals[2] / 4.0], axis=0)
     assert_allclose(memory["mean_others"], per_unit)
     seen = Observation(np.ones(2), epsilon, totals[2], 8.0, 2, 1e-6, slice(None), memory)
@@ -179,3 +182,13 @@ def test_rules_that_need_the_total_alone_do_not_notice_that_reports_are_hidden(r
     for run in runs:
         run.run_until()
     assert_array_equal(runs[0].columns.epsilon, runs[1].columns.epsilon)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("rule", ["estimate", "aggregate"])
+def test_reports_of_nodes_that_stood_still_do_not_mislead(rule, share):
+    rho = np.random.default_rng(6).uniform(0.5, 1.5, 30)
+    played = market(rule, rho, rounds={"participation": share, "maximum": 3000})
+    assert played.run_until().kind == "converged"
+    form = nash_equilibrium(rho, 3.0)
+    assert_allclose(played.columns.epsilon, form.epsilon, atol=1e-5 * form.epsilon.max())

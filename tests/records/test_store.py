@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
-from fcfn_abm.records import Record, Recorder, new_folder, read_record
+from fcfn_abm.records import Record, Recorder, new_folder, read_record, sampled_rows
 from fcfn_abm.records.tables import TABLES
 from fcfn_abm.scenario import RecordSettings, Scenario
 
@@ -138,3 +138,19 @@ def test_a_sample_spreads_over_all_costs():
         [1, 101, 201, 301, 401, 500, 600, 700, 800, 900, 1000], abs=1.5
     )
     assert len(frame) == 22
+
+
+@pytest.mark.parametrize(
+    ("n_inside", "sampled"), [(0, 0), (1, 1), (3, 3), (400, 5), (997, 7), (1000, 10)]
+)
+def test_half_of_a_sample_takes_part_where_there_are_as_many(n_inside, sampled):
+    rho = np.random.default_rng(1).permutation(1000) + 1.0
+    inside = rho <= n_inside
+    rows = sampled_rows(rho, 10, inside)
+    assert len(set(rows.tolist())) == 10
+    assert (np.diff(rows) > 0).all()
+    assert np.count_nonzero(inside[rows]) == sampled
+    for group in (inside, ~inside):
+        drawn = rho[rows][group[rows]]
+        if drawn.size > 1:  # the cheapest and the dearest of each group among them
+            assert (drawn.min(), drawn.max()) == (rho[group].min(), rho[group].max())

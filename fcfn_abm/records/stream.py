@@ -1,0 +1,199 @@
+"""Traces of every node, written while the market plays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from fcfn_abm.errors import OutputError
+from fcfn_abm.records.tables import schema_of
+
+PART_ROWS = 2**19
+"""Rows of a part file, 10 MiB before compression, at most; but a round is never split. Memory holds
+two parts, of which one is filled while the other one is written: all that a killed run can lose."""
+
+_SCHEMA = schema_of("traces", narrow=True)
+_PARQUET = {
+    "compression": "lz4",  # as fast as none, and nodes that left cost nothing
+    "use_dictionary": ["round"],
+    "column_encoding": {"node": "DELTA_BINARY_PACKED"},
+    "write_statistics": ["round", "node"],  # what a reader filters by
+}
+
+
+class TraceWriter:
+    """Writes what every node did in every round as Parquet parts, from a thread of its own.
+
+    A Parquet file cannot be read before it is finished. So there are many, each with as many
+    rounds as go into :data:`PART_ROWS` rows, and each with its name only once it is whole: whatever
+    ends the process, what lies under ``part-*.parquet`` can be read. Use it as a context manager.
+
+    Parameters
+    ----------
+    folder : Path
+        Takes the parts; made here.
+    final : Path, optional
+        What errors call the folder, if it is to be renamed.
+    part_rows : int, default PART_ROWS
+        Rows of a part, at most, where that is a round or more.
+
+    Raises
+    ------
+    OutputError
+        From any method, when the folder or a part could not be written.
+    """
+
+    def __init__(
+        self, folder: Path, final: Path | None = None, *, part_rows: int = PART_ROWS
+    ) -> None:
+        self._folder, self._name = folder, final or folder
+        self._part_rows = part_rows
+        self._filling, self._spare = _Rows(0), _Rows(0)
+        self._n_parts = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="traces")
+        self._writing: Future[None] | None = None
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def add(
+        self,
+        round_index: int,
+        epsilon: npt.NDArray[np.float64],
+        payment: npt.NDArray[np.float64],
+        utility: npt.NDArray[np.float64],
+    ) -> None:
+        """Take in a round; waits where the disk is slower than the market.
+
+        Parameters
+        ----------
+        round_index : int
+            Number of the round.
+        epsilon, payment, utility : ndarray of float, shape (n,)
+            One entry a node; copied as float32.
+        """
+        n_nodes = epsilon.size
+        if not self._filling.size:
+            size = max(self._part_rows // n_nodes, 1) * n_nodes
+            self._filling, self._spare = _Rows(size), _Rows(size)
+        self._filling.take(round_index, np.arange(n_nodes), epsilon, payment, utility)
+        if self._filling.n_filled == self._filling.size:
+            self._hand_over()
+
+    def close(self) -> None:
+        """Write what is left, and wait until all is written."""
+        try:
+            if (
+                self._filling.n_filled or not self._n_parts
+            ):  # a market without rounds has a part too
+                self._hand_over()
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:  # the run is lost, and its folder is about to go
+            self._thread.shutdown()
+
+    def _hand_over(self) -> None:
+        self._wait()
+        path = self._folder / f"part-{self._n_parts:05d}.parquet"
+        self._writing = self._thread.submit(write_part, self._filling.table(), path)
+        self._n_parts += 1
+        self._filling, self._spare = self._spare, self._filling
+        self._filling.n_filled = 0
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            try:
+                self._writing.result()
+            except (OSError, pa.ArrowException) as error:
+                raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> OutputError:
+        return OutputError(f"{self._name}: the traces cannot be written: {reason(error)}.")
+
+
+class _Rows:
+    """Room for the rows of a part, filled from the front."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.n_filled = size, 0
+        self._columns = [np.empty(size, field.type.to_pandas_dtype()) for field in _SCHEMA]
+
+    def take(self, round_index: int, *columns: npt.NDArray[Any]) -> None:
+        """Copy a round."""
+        end = self.n_filled + columns[0].size
+        rows = slice(self.n_filled, end)
+        for room, values in zip(self._columns, (round_index, *columns), strict=True):
+            room[rows] = values
+        self.n_filled = end
+
+    def table(self) -> pa.Table:
+        """Return the rows without copying them."""
+        arrays = [pa.array(column[: self.n_filled]) for column in self._columns]
+        return pa.Table.from_arrays(arrays, schema=_SCHEMA)
+
+
+def write_part(table: pa.Table, path: Path) -> None:
+    """Write a part under a hidden name, which readers pass over, and then give it its own."""
+    hidden = path.with_name(f".{path.name}")
+    pq.write_table(table, hidden, **_PARQUET)
+    hidden.rename(path)
+
+
+def read_parts(
+    folder: Path, *, nodes: Iterable[int] | None = None, columns: list[str] | None = None
+) -> pd.DataFrame:
+    """Read the parts of a folder back as one frame.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the parts lie.
+    nodes : iterable of int, optional
+        Which nodes; the others' values are passed over one batch at a time, and never held.
+    columns : list of str, optional
+        Which columns; without it all.
+
+    Returns
+    -------
+    DataFrame
+        Rows in the order in which they were written.
+    """
+    chosen = None if nodes is None else ds.field("node").isin(list(nodes))
+    frame: pd.DataFrame = open_parts(folder).to_table(columns=columns, filter=chosen).to_pandas()
+    return frame
+
+
+def open_parts(folder: Path) -> Any:
+    """Return the parts of a folder as a ``pyarrow.dataset.Dataset``, nothing read yet."""
+    return ds.dataset(sorted(map(str, folder.glob("part-*.parquet"))), schema=_SCHEMA)
+
+
+def reason(error: Exception) -> str:
+    """Say why something could not be written; Arrow's own texts wrap the system's."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error)
