@@ -1,0 +1,211 @@
+"""What a round costs, as ratios of one run: against plain Mesa, and against what memory allows.
+
+    python benchmarks/abm/rounds.py [--quick]
+
+Prints GitHub markdown. Machines are shared and noisy: only the ratios count, and each is taken
+between the best of several repetitions in this one process, on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from plain_mesa import PlainMarket
+
+from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.abm.sweep import best_responses
+from fcfn_abm.game import nash_equilibrium
+from fcfn_abm.rng import stream
+from fcfn_abm.scenario import Scenario
+
+BUDGET = 3.0
+
+
+def market(n_nodes, order="in_turn", rule="best-response", rho=None):
+    """Build a market whose cap stands still."""
+    tree = {
+        "seed": 1,
+        "population": {"n_nodes": n_nodes, "rho": {"kind": "uniform"}},
+        "game": {"budget": BUDGET},
+        "server": {"kind": "fixed"},
+        "learning": {"kind": rule},
+        "rounds": {"order": order},
+    }
+    return PrivacyMarket(Scenario.model_validate(tree), rho=rho)
+
+
+def best(function, repetitions=5):
+    """Return the shortest of several times, in seconds."""
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def streaming_pass(made):
+    """Read and write once what a sweep reads and writes, in NumPy: what memory allows."""
+    columns = made.columns
+    for column in (columns.rho, columns.exit_round):
+        column.sum()
+    for column in (columns.epsilon, columns.idle_rounds, columns.memory["caution"]):
+        np.add(column, 0, out=column)
+
+
+def table(head, rows):
+    """Print a markdown table."""
+    print("| " + " | ".join(head) + " |")
+    print("|" + " --- |" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print()
+
+
+def sweeps(sizes):
+    """Cost of moves and of whole rounds, and how it grows."""
+    rows = []
+    for n_nodes in sizes:
+        cells = [f"{n_nodes:,}"]
+        for order in ("in_turn", "simultaneous"):
+            made = market(n_nodes, order)
+            for _ in range(2):
+                made.step()
+            movers = np.arange(n_nodes)
+            if order == "in_turn":
+                movers = stream(1, "game", 99).permutation(movers)
+            sweep = best(
+                lambda m=made, r=movers, o=order: best_responses(m, r, in_turn=o == "in_turn")
+            )
+            limit = best(lambda m=made: streaming_pass(m))
+            whole = best(made.step, 3)
+            cells += [
+                f"{1e9 * sweep / n_nodes:.1f}",
+                f"{sweep / limit:.2f}",
+                f"{1e9 * whole / n_nodes:.0f}",
+            ]
+        rows.append(cells)
+    print("**Moves and whole rounds, half best responses**\n")
+    table(
+        [
+            "N",
+            "in turn: ns a node",
+            "over a streaming pass",
+            "whole round: ns a node",
+            "at once: ns a node",
+            "over a streaming pass",
+            "whole round: ns a node",
+        ],
+        rows,
+    )
+
+
+def against_mesa(n_nodes):
+    """Plain Mesa agents with the same game, the same start, in random turns."""
+    made = market(n_nodes)
+    plain = PlainMarket(made.columns.rho, made.columns.epsilon.copy(), BUDGET)
+    for _ in range(2):
+        made.step()
+        plain.step()
+    movers = stream(1, "game", 99).permutation(n_nodes)
+    ours = best(lambda: best_responses(made, movers, in_turn=True))
+    whole = best(made.step, 3)
+    theirs = best(plain.step, 2)
+    print(f"**Against plain Mesa, N = {n_nodes:,}, in turn**\n")
+    table(
+        ["", "times plain Mesa's round"],
+        [
+            ["moves alone", f"{theirs / ours:.0f} times faster"],
+            ["whole round, measured and paid", f"{theirs / whole:.0f} times faster"],
+        ],
+    )
+    for _ in range(15):
+        made.step()
+        plain.step()
+    close = abs(plain.total_epsilon / made.total_epsilon - 1)
+    print(f"Both come to the same total (relative difference {close:.1e}).\n")
+
+
+def memory(n_nodes):
+    """Bytes a node, of rows and of plain agents."""
+    rho = np.linspace(1.0, 1.5, n_nodes)
+    tracemalloc.start()
+    made = market(n_nodes, rho=rho)
+    ours = tracemalloc.get_traced_memory()[0] / n_nodes
+    held = [v for v in vars(made.columns).values() if isinstance(v, np.ndarray)]
+    held += list(made.columns.memory.values())
+    columns = sum(v.nbytes for v in held) / n_nodes
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    plain = PlainMarket(rho, np.ones(n_nodes), BUDGET)
+    theirs = (tracemalloc.get_traced_memory()[0] - before) / n_nodes
+    tracemalloc.stop()
+    build = best(lambda: market(n_nodes, rho=rho), 3)
+    build_plain = best(lambda: PlainMarket(rho, np.ones(n_nodes), BUDGET), 1)
+    del plain
+    print(f"**Memory and building, N = {n_nodes:,}**\n")
+    table(
+        ["", "rows", "plain Mesa agents"],
+        [
+            ["bytes a node, columns included", f"{ours:.0f}", f"{theirs:.0f}"],
+            ["bytes a node beyond the columns", f"{ours - columns:.0f}", f"{theirs:.0f}"],
+            ["building, relative", "1", f"{build_plain / build:.0f}"],
+        ],
+    )
+
+
+def closed_form(sizes):
+    """Growth of the closed form, and a whole run of the aggregate rule beside it."""
+    rows = []
+    for n_nodes in sizes:
+        laws = {
+            "uniform": np.random.default_rng(1).uniform(0.5, 1.5, n_nodes),
+            "nearly equal": 1.0 + 1e-9 * np.random.default_rng(1).standard_normal(n_nodes),
+        }
+        sort = best(lambda laws=laws: np.sort(laws["uniform"]), 3)
+        times = [best(lambda r=rho: nash_equilibrium(r, 1.0), 3) for rho in laws.values()]
+
+        def run(n_nodes=n_nodes):
+            made = market(n_nodes, "simultaneous", "aggregate")
+            verdict = made.run_until()
+            if verdict.kind != "converged":
+                raise RuntimeError(verdict.reason)
+
+        whole = best(run, 1)
+        cells = [f"{n_nodes:,}", *(f"{t / sort:.2f}" for t in times), f"{whole / sort:.0f}"]
+        rows.append([*cells, f"{1e9 * whole / n_nodes:.0f}"])
+    print("**The closed form, and a whole run with the rule `aggregate` to exploitability 1e-9**\n")
+    table(
+        [
+            "N",
+            "closed form over np.sort: uniform costs",
+            "nearly equal costs",
+            "whole run over np.sort",
+            "whole run: ns a node",
+        ],
+        rows,
+    )
+
+
+def main():
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="up to 10^5 nodes")
+    quick = parser.parse_args().quick
+    largest = 5 if quick else 7
+    sweeps([10**k for k in range(3, largest + 1)])
+    against_mesa(10**4 if quick else 10**6)
+    memory(10**4 if quick else 10**6)
+    closed_form([10**k for k in range(4, min(largest, 6) + 1)])
+
+
+if __name__ == "__main__":
+    main()
