@@ -1,6 +1,8 @@
 """What a round costs, as ratios of one run: against plain Mesa, and against what memory allows.
 
-    python benchmarks/abm/rounds.py [--quick]
+    python benchmarks/abm/rounds.py [--quick] [--mesa-frames PYTHON]
+
+PYTHON is one in whose environment mesa-frames is installed; without it that table is left out.
 
 Prints GitHub markdown. Machines are shared and noisy: only the ratios count, and each is taken
 between the best of several repetitions in this one process, on one core.
@@ -9,6 +11,8 @@ between the best of several repetitions in this one process, on one core.
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -134,6 +138,27 @@ def against_mesa(n_nodes):
     print(f"Both come to the same total (relative difference {close:.1e}).\n")
 
 
+def against_mesa_frames(n_nodes, python):
+    """All moves at once, against Polars frames, in a process of its own."""
+    script = Path(__file__).parent / "mesa_frames_market.py"
+    made = market(n_nodes, "simultaneous")
+    for _ in range(2):
+        made.step()
+    ours = best(lambda: best_responses(made, np.arange(n_nodes), in_turn=False))
+    rows = []
+    for threads in ("1", "2"):
+        done = subprocess.run(
+            [python, str(script), str(n_nodes)],
+            env={**os.environ, "POLARS_MAX_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rows.append([f"mesa-frames on {threads} core(s)", f"{float(done.stdout) / ours:.1f}"])
+    print(f"**Against mesa-frames, N = {n_nodes:,}, at once: its moves over ours (on one core)**\n")
+    table(["", "times"], rows)
+
+
 def memory(n_nodes):
     """Bytes a node, of rows and of plain agents."""
     rho = np.linspace(1.0, 1.5, n_nodes)
@@ -199,10 +224,14 @@ def main():
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="up to 10^5 nodes")
-    quick = parser.parse_args().quick
+    parser.add_argument("--mesa-frames", metavar="PYTHON", help="a Python that has mesa-frames")
+    options = parser.parse_args()
+    quick = options.quick
     largest = 5 if quick else 7
     sweeps([10**k for k in range(3, largest + 1)])
     against_mesa(10**4 if quick else 10**6)
+    if options.mesa_frames:
+        against_mesa_frames(10**5 if quick else 10**6, options.mesa_frames)
     memory(10**4 if quick else 10**6)
     closed_form([10**k for k in range(4, min(largest, 6) + 1)])
 

@@ -387,6 +387,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="small N, few seeds: under a minute")
     parser.add_argument("--workers", type=int, choices=(1, 2), default=2, help="processes")
+    names = ("rounds", "noise", "participation", "exits")
+    parser.add_argument("--only", choices=names, help="one of the tables; without it all")
     options = parser.parse_args()
     quick, workers = options.quick, options.workers
     sizes, seeds = ([2, 3, 10], 3) if quick else ([2, 3, 5, 10, 100, 1000, 10000], 5)
@@ -397,9 +399,10 @@ def main() -> None:
         participation_table(n_nodes, 500 if quick else 5000, seeds, workers),
         exits_table(n_nodes, 300, 20 if quick else 300, workers),
     )
-    for table in tables:
-        for line in table:
-            print(line, flush=True)
+    for name, table in zip(names, tables, strict=True):
+        if options.only in (None, name):
+            for line in table:
+                print(line, flush=True)
 
 
 if __name__ == "__main__":
