@@ -98,6 +98,12 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
         raise InvalidScenarioError(
             f"{where}, [game] budget: is required, since the server rule is 'fixed'."
         )
+    chooses = scenario.mechanism.kind == "stackelberg" and scenario.server.kind != "fixed"
+    if chooses and scenario.game.budget == 0:
+        raise InvalidScenarioError(
+            f"{where}, [game] budget: must be positive, since the server rule "
+            f"{scenario.server.kind!r} starts from it; leave it out to start from half of beta."
+        )
     needed = LEARNING_RULES[scenario.learning.kind].needs
     if needed == "full" and scenario.information.reports != "full":
         raise InvalidScenarioError(
@@ -105,6 +111,9 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
             "report, but information.reports = 'aggregate' shows their sum alone."
         )
     if scenario.training is not None:
+        twice = [a for a in scenario.training.compare if scenario.training.compare.count(a) > 1]
+        if twice:
+            raise InvalidScenarioError(f"{where}, [training] compare: {twice[0]!r} stands twice.")
         for arm in scenario.training.compare:
             if arm != NO_NOISE and (arm == "stackelberg" or arm not in MECHANISMS):
                 known = ", ".join([NO_NOISE, *(m for m in MECHANISMS if m != "stackelberg")])

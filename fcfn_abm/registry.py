@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from fcfn_abm.errors import FcfnError, UnknownNameError, did_you_mean
 
-_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+_STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class OptionError(FcfnError, ValueError):
@@ -87,7 +87,9 @@ class Registry[T]:
             return entry(**options)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
+            # beside the option itself, pydantic names the members of a union
+            own = [p for i, p in enumerate(first["loc"]) if i == 0 or isinstance(p, int)]
+            place = ".".join(map(str, own))
             raise OptionError(place or "options", problem(first)) from None
 
     def json_schema(self, name: str) -> dict[str, Any]:
@@ -99,7 +101,8 @@ def problem(error: Mapping[str, Any]) -> str:
     """Say one pydantic error in a sentence: what is allowed, and what was given."""
     if error["type"] == "missing":
         return "is required."
-    message: str = error["msg"].removeprefix("Value error, ")
+    wanted = {"model_type": "Must be a table", "tuple_type": "Must be a list"}
+    message: str = wanted.get(error["type"], error["msg"].removeprefix("Value error, "))
     message = message[0].lower() + message[1:]
     given = error["input"]
     if isinstance(given, (str, int, float, bool, list)):

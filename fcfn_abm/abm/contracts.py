@@ -51,7 +51,7 @@ class TakeOrLeave(LearningRule):
         cost = rho * (epsilon + out)
         profit = np.where(np.abs(fee - cost) <= _ROUNDING * cost, 0.0, fee - cost)
         gain = np.where(epsilon > 0, -profit, profit)
-        return max(float(gain.max()), 0.0) / budget if budget > 0 else 0.0
+        return max(0.0, float(gain.max())) / budget if budget > 0 else 0.0
 
     @staticmethod
     def _of[Value: (float, Floats)](values: Floats, seen: Observation[Value]) -> Value:

@@ -280,6 +280,7 @@ class PrivacyMarket(mesa.Model):
             change=self.state.change,
             budget_change=_ratio(abs(budget - budget_before), budget_before),
             distance=self.state.distance,
+            content=not self.offer.learns_cap or self.server.rule.content(self.server.memory),
             at_rest_without_trade=self._no_trade(),
         )
         self.running = self.verdict is None
@@ -288,6 +289,8 @@ class PrivacyMarket(mesa.Model):
         """Return why nobody trades, where nobody does and nobody will."""
         if self.total_epsilon > 0:
             return ""
+        if self.scenario.cap == 0:
+            return "the payment cap of the scenario is zero."
         if self.budget == 0:
             return "no payment cap pays the server: B* = 0 (45)."
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():

@@ -11,6 +11,8 @@ from fcfn_abm.learning import ServerObservation, ServerRule
 if TYPE_CHECKING:
     from fcfn_abm.abm.market import PrivacyMarket
 
+_NOTHING = 1e-9  # a cap below this share of beta is given up
+
 
 class ParameterServer(mesa.Agent):
     """The leader of the game; it never sees a rho."""
@@ -39,8 +41,7 @@ class ParameterServer(mesa.Agent):
             self.memory,
         )
         budget = self.rule.next_budget(seen)
-        nothing = market.scenario.rounds.tolerance * game.beta
-        self.budget = budget if budget > nothing else 0.0
+        self.budget = budget if budget > _NOTHING * game.beta else 0.0
 
     def pay(self) -> None:
         """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3)."""

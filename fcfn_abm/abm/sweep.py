@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
 
-_compiled: Any = numba.njit(cache=True)
+_compiled: Any = numba.njit(cache=True, nogil=True)  # without the GIL: traces are written meanwhile
 _reply = _compiled(reply_one)
 _caution = _compiled(caution_of)
 

@@ -9,6 +9,8 @@ import numpy as np
 
 type VerdictKind = Literal["converged", "cycling", "diverged", "no-trade", "max-rounds"]
 
+_NEAR = 1e-3  # rest this far from the closed form is worth a word: reports at the floor, exits
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -51,6 +53,7 @@ class Judge:
         change: float,
         budget_change: float,
         distance: float,
+        content: bool = True,
         at_rest_without_trade: str = "",
     ) -> Verdict | None:
         """Take in a round; return the verdict when there is one.
@@ -63,6 +66,8 @@ class Judge:
             Relative change of epsilon and of the cap since the last round.
         distance : float
             Relative distance of epsilon to the closed form.
+        content : bool, default True
+            Whether the server would leave its cap as it is.
         at_rest_without_trade : str, optional
             Why nobody trades, where nobody does and nobody will.
         """
@@ -70,14 +75,14 @@ class Judge:
         played = len(self.distances)
         if at_rest_without_trade:
             return Verdict("no-trade", played, at_rest_without_trade)
-        calm = max(exploitability, change, budget_change) <= self.tolerance
+        calm = content and max(exploitability, change, budget_change) <= self.tolerance
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
         if self.calm_rounds >= self.patience:
             return Verdict(
                 "converged",
                 played,
                 f"exploitability and change stayed below {self.tolerance:g} "
-                f"for {self.patience} rounds.",
+                f"for {self.patience} rounds" + self._where(distance),
             )
         if played < self.maximum:
             return None
@@ -86,6 +91,13 @@ class Judge:
         return unsettled or Verdict(
             "max-rounds", played, self._at_end(played, exploitability, change)
         )
+
+    @staticmethod
+    def _where(distance: float) -> str:
+        """Say so where a market rests, and not where it was computed to."""
+        if distance <= _NEAR:
+            return "."
+        return f"; it rests {distance:.2g} of the largest epsilon away from what was computed."
 
     def _at_end(self, played: int, exploitability: float, change: float) -> str:
         allowed = f"{played} rounds were allowed; "
@@ -118,8 +130,8 @@ class Judge:
             return Verdict(
                 "diverged",
                 played,
-                f"epsilon ends {later / self.distances[0]:.3g} times as far from the equilibrium "
-                "as it began.",
+                f"epsilon ends farther from the equilibrium than it began (distances "
+                f"{later:.2g} and {self.distances[0]:.2g} of the largest epsilon).",
             )
         if self.noisy:
             return None  # noise alone keeps the distance from falling

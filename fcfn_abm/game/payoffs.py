@@ -212,7 +212,7 @@ def exploitability(
     leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)
     gain_alone = np.where(reply > 0, prize - rho * (reply - epsilon), leaving)
     gain = np.where(others == 0, gain_alone, gain)
-    return float(max(gain.max(), 0.0) / budget)
+    return max(0.0, float(gain.max())) / budget
 
 
 def _reports(epsilon: npt.ArrayLike) -> Floats:

@@ -60,7 +60,8 @@ class Estimate(LearningRule):
         rho, heard, expected = (news.memory[name] for name in self.memory)
         others = news.budget * expected
         told = news.moved & (news.reports > 0) & (others > 0)
-        revealed = news.budget * others[told] / (others[told] + news.reports[told]) ** 2
+        total = others[told] + news.reports[told]
+        revealed = news.budget * (others[told] / total) / total
         heard[told] = np.minimum(heard[told] + 1, self.window)
         rho[told] += (revealed - rho[told]) / heard[told]
         silent = news.moved & (news.reports == 0) & (others > 0) & (rho > 0)

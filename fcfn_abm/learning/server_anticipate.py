@@ -10,6 +10,10 @@ from pydantic import Field
 from fcfn_abm.game import averaged_nodes, best_budget
 from fcfn_abm.learning.base import SERVER_RULES, ServerObservation, ServerRule
 
+_CLOSE = 1e-7  # relative
+_ROUNDING = 1e-12
+_SILENCE = 10  # rounds without any report, after which it is no transient
+
 
 @SERVER_RULES.register("anticipate")
 class Anticipate(ServerRule):
@@ -24,6 +28,7 @@ class Anticipate(ServerRule):
         "last_total": 0.0,
         "step": 1.0,  # of the last announcement, relative
         "age": 0,  # rounds since then
+        "gap": 1.0,  # between the cap and the best one on present estimates, relative
     }
 
     settled: Annotated[float, Field(gt=0)] = 1e-3
@@ -34,21 +39,32 @@ class Anticipate(ServerRule):
     largest_cut: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """The cap falls by no more than this share at once: no trade is not declared on one look."""
 
+    def content(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether the cap is the best one on what the reports show."""
+        return bool(memory["gap"] <= _CLOSE)
+
     def next_budget(self, seen: ServerObservation) -> float:
         """Announce the next cap (41)."""
         kept, reports = seen.memory, seen.epsilon[seen.epsilon > 0]
-        if reports.size < 2 or seen.budget == 0:
-            return seen.budget
+        if seen.budget == 0:
+            return 0.0
         total = float(reports.sum())
-        moved = abs(total - kept["last_total"]) / total
+        moved = abs(total - kept["last_total"]) / total if total > 0 else 0.0
         kept["last_total"], kept["age"] = total, kept["age"] + 1
-        waits = kept["age"] < 2 or moved > self.settled * kept["step"]
-        if waits and kept["age"] < self.longest_wait:
-            return seen.budget
+        if total == 0:
+            if kept["age"] < _SILENCE:
+                return seen.budget
+            kept["age"] = 0
+            return seen.budget * (1.0 - self.largest_cut)
 
         rho = seen.budget * ((total - reports) / total) / total
         n_averaged = averaged_nodes(seen.average_over, reports.size, seen.epsilon.size)
+        # one node alone is no contest, and best_budget gives it nothing
         best = best_budget(float(rho.sum()), reports.size, n_averaged, seen.alpha, seen.beta)
+        kept["gap"] = abs(best / seen.budget - 1.0)
+        waits = kept["age"] < 2 or moved > max(self.settled * kept["step"], _ROUNDING)
+        if waits and kept["age"] < self.longest_wait:
+            return seen.budget
         budget = max(best, seen.budget * (1.0 - self.largest_cut))
         kept.update(step=abs(budget / seen.budget - 1.0), age=0)
         return budget

@@ -37,6 +37,10 @@ class ClimbUtility(ServerRule):
     longest_trial: Annotated[int, Field(ge=2)] = 100
     """Rounds after which a trial is over in any case."""
 
+    def content(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether the steps are as fine as they get."""
+        return 0.0 < abs(float(memory["step"])) < self.finest_step
+
     def next_budget(self, seen: ServerObservation) -> float:
         """Announce the next cap."""
         kept = seen.memory

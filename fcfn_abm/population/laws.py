@@ -161,7 +161,7 @@ class Outliers(RhoLaw):
 class Listed(RhoLaw):
     """The costs as they stand in the file."""
 
-    values: tuple[Positive, ...]
+    values: Annotated[tuple[Positive, ...], Field(strict=False)]
     """One cost a node."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002

@@ -70,6 +70,8 @@ def overridden(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
                 raise InvalidScenarioError(f"--set {text}: {part} is a value, not a table.")
             place[part] = dict(inner)
             place = place[part]
+        if path[-1] == "kind" and place.get("kind") != value:
+            place.clear()  # the options of the old kind mean nothing to the new one
         place[path[-1]] = value
     return result
 

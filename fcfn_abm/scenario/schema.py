@@ -16,7 +16,9 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A table of the scenario file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -35,7 +37,7 @@ class Section(BaseModel):
 class Choice(Section):
     """A registered name, ``kind``, and the options of what it names, side by side."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
     kind: str
     """A registered name."""
@@ -156,7 +158,7 @@ class Training(Section):
     """Learning rate of the local steps."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the local steps within a round."""
-    compare: tuple[str, ...] = ("no-noise", "random")
+    compare: Annotated[tuple[str, ...], Field(strict=False)] = ("no-noise", "random")
     """What is trained beside the market's epsilon: "no-noise", or the name of a mechanism."""
 
 

@@ -260,3 +260,45 @@ def test_the_judge_tells_slow_from_cycling_from_diverging():
     assert resting.kind == "max-rounds"
     assert "not at an equilibrium" in resting.reason
     assert judged(np.full(100, 0.0), change=0.0, exploitability=0.0).kind == "converged"
+
+
+@settings(max_examples=60)
+@given(
+    rho=costs(max_size=8),
+    trade=st.sampled_from([0.05, 0.5, 0.9, 1.1, 2.0, 30.0]),
+    start=st.sampled_from(["random", "cold", "warm"]),
+    patience=st.integers(1, 3),
+)
+def test_nothing_has_converged_while_the_server_would_speak(rho, trade, start, patience):
+    unit = stackelberg_equilibrium(rho, 1e9, 10.0)
+    assume((np.abs(rho / unit.threshold - 1) > 1e-3).all())
+    made = played(
+        rho,
+        alpha=trade * unit.n_active * unit.threshold / 10.0,
+        rounds={"start": start, "patience": patience, "maximum": 3000},
+    )
+    assert made.verdict.kind in {"no-trade", "max-rounds"} if trade < 1 else {"converged"}
+    if made.verdict.kind == "converged":
+        assert_allclose(made.budget, made.equilibrium.budget, rtol=1e-6)
+
+
+def test_one_node_alone_is_no_market():
+    made = played([1.0, 20.0], alpha=2.155)
+    assert made.equilibrium.budget == 0
+    assert made.verdict.kind == "no-trade"
+
+
+def test_a_market_that_starts_at_rest_and_leaves_it_has_a_verdict():
+    made = played(
+        np.full(40, 0.001),
+        learning={"kind": "gradient"},
+        rounds={"order": "simultaneous", "start": "warm", "maximum": 60},
+    )
+    assert made.verdict.kind in {"cycling", "diverged", "max-rounds", "converged"}
+    assert judged([0.0] + [1.0] * 99).kind == "diverged"
+
+
+def test_a_cap_of_zero_says_so():
+    made = played(SPREAD, budget=0.0, server=FIXED)
+    assert made.verdict.kind == "no-trade"
+    assert made.verdict.reason == "the payment cap of the scenario is zero."

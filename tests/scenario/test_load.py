@@ -75,6 +75,15 @@ def test_an_empty_file_is_the_default_scenario(tmp_path):
             "[learning]\nkind = 'estimate'\n[information]\nreports = 'aggregate'",
             ["[learning] kind: the rule 'estimate' needs to see every report"],
         ),
+        ("[game]\nalpha = true", ["[game] alpha: input should be a valid number", "True"]),
+        ("[game]\nalpha = '20'", ["[game] alpha: input should be a valid number", "'20'"]),
+        ("seed = true", ["seed: input should be a valid integer", "True"]),
+        ("[exit]\nreentry = 'yes'", ["[exit] reentry: input should be a valid boolean", "'yes'"]),
+        ("[learning]\ngain = '0.3'", ["[learning] gain: input should be a valid number", "'0.3'"]),
+        ("[population]\nrho = 3", ["[population] rho: must be a table", "3"]),
+        ("[training]\ncompare = 'random'", ["[training] compare: must be a list", "'random'"]),
+        ("[training]\ncompare = ['random', 'random']", ["'random' stands twice"]),
+        ("[game]\nbudget = 0", ["[game] budget: must be positive", "'anticipate'"]),
         ("[rounds]\nparticipation = 1.5", ["[rounds] participation", "1.5"]),
         ("[exit]\ncriterion = 'lose'", ["[exit] criterion", "'best-response' or 'loss'"]),
     ],
@@ -104,6 +113,8 @@ def test_overrides_replace_values_and_are_checked_alike(tmp_path):
     assert scenario.title == "two words"
     assert scenario.learning.kind == "best-response"
     assert scenario.learning.options["gain"] == 0.25
+    other = load_scenario(path, ["learning.gain=0.25", "learning.kind=estimate"])
+    assert "gain" not in other.learning.options  # an option of the rule that was replaced
     with pytest.raises(InvalidScenarioError, match=r"\[game\] alhpa"):
         load_scenario(path, ["game.alhpa=20"])
     with pytest.raises(InvalidScenarioError, match=r"must look like game\.alpha=20"):
