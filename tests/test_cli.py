@@ -221,3 +221,23 @@ def test_an_interrupt_inside_executed_text_ends_with_130_too(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert "interrupted" in done.stderr
+
+
+def test_the_record_holds_what_every_node_has_spent(run):
+    _, out = run
+    record = fa.read_record(out)
+    nodes = record.nodes[record.nodes["active"]]
+    privacy, n_rounds = record.scenario.privacy, record.scenario.training.rounds
+    assert (privacy.horizon, n_rounds) == ("training", 2)
+    # one local step a round: T releases with multiplier z are one with z / sqrt(T)
+    z = nodes["noise_multiplier"].to_numpy()
+    total = fa.gaussian_epsilon(z / n_rounds**0.5, privacy.delta)
+    assert nodes["epsilon_total"].to_numpy() == pytest.approx(total, rel=1e-9)
+    assert total == pytest.approx(nodes["epsilon"].to_numpy(), rel=1e-6)
+    once = fa.gaussian_epsilon(z, privacy.delta)
+    assert nodes["epsilon_per_round"].to_numpy() == pytest.approx(once, rel=1e-9)
+    assert (once < 0.8 * total).all()
+    sensitivity = 2 * privacy.clipping_norm / nodes["n_samples"].to_numpy()
+    assert nodes["noise_std"].to_numpy() == pytest.approx(z * sensitivity, rel=1e-9)
+    out_of_it = record.nodes[~record.nodes["active"]]
+    assert (out_of_it["epsilon_total"] == 0).all()

@@ -214,3 +214,75 @@ def test_a_node_without_samples_is_refused():
     made = trainer()
     with pytest.raises(InvalidDataError, match="node 1 has no training samples"):
         FederatedTrainer(DATA, [np.array([1]), np.array([], dtype=int)], made.plan)
+
+
+def by_hand(made, start, node, noise):
+    """Train a node for a round as the definition says, with plain autograd and no shared code."""
+    steps, placement = made.plan.steps, type(made.plan.placement).__name__
+    weights, velocity = start.clone(), torch.zeros_like(start)
+
+    def gradient(image, label):
+        flat = weights.clone().requires_grad_()
+        logits = torch.func.functional_call(made._net, made._named(flat), (image[None],))
+        torch.nn.functional.cross_entropy(logits, label[None]).backward()
+        return flat.grad
+
+    for step in range(steps.n_steps):
+        rows = [
+            gradient(image, label)
+            for image, label in zip(made._images[node], made._labels[node], strict=True)
+        ]
+        if placement == "DpSgd":
+            rows = [g * min(1.0, steps.clipping_norm / float(g.norm())) for g in rows]
+        mean = torch.stack(rows).mean(0)
+        if placement == "DpSgd":
+            mean = mean + noise[step]
+        velocity = steps.momentum * velocity + mean
+        weights = weights - steps.learning_rate * velocity
+    update = weights - start
+    if placement == "Update":
+        update = update * min(1.0, steps.clipping_norm / float(update.norm())) + noise[0]
+    return update
+
+
+@pytest.mark.parametrize(("placement", "clipping_norm"), [("dp-sgd", 0.2), ("update", 0.02)])
+def test_two_rounds_replayed_by_hand_give_the_same_parameters(
+    placement, clipping_norm, monkeypatch
+):
+    made = trainer(
+        60,
+        placement=placement,
+        n_steps=3,
+        learning_rate=0.3,
+        momentum=0.5,
+        clipping_norm=clipping_norm,
+    )
+    epsilon = np.zeros(60)
+    epsilon[[2, 7]] = [3.0, 8.0]
+    drawn, reached = {}, []
+    draw, evaluate = made._noise, made._evaluate
+
+    def spy(std, round_index, node):
+        drawn[round_index, node] = (std, draw(std, round_index, node))
+        return drawn[round_index, node][1]
+
+    monkeypatch.setattr(made, "_noise", spy)
+    monkeypatch.setattr(
+        made,
+        "_evaluate",
+        lambda flat, *rest: (reached.append(flat.clone()), evaluate(flat, *rest))[1],
+    )
+    made.train(epsilon)
+
+    std = made.privacy(epsilon).noise_std
+    assert sorted(drawn) == [(1, 2), (1, 7), (2, 2), (2, 7)]
+    assert all(given == std[node] for (_, node), (given, _) in drawn.items())
+    draws = torch.stack([noise.reshape(-1) for _, noise in drawn.values()])
+    assert draws.corrcoef().fill_diagonal_(0).abs().max() < 0.1  # nothing is used twice
+    for round_index in (1, 2):
+        start = reached[round_index - 1]
+        updates = [by_hand(made, start, n, drawn[round_index, n][1]) for n in (2, 7)]
+        assert_allclose(reached[round_index], start + sum(updates) / 2, atol=2e-5)
+        # and the noise is a visible part of it: without it this would fail
+        clean = [by_hand(made, start, n, 0 * drawn[round_index, n][1]) for n in (2, 7)]
+        assert (reached[round_index] - start - sum(clean) / 2).abs().max() > 1e-3
