@@ -105,7 +105,8 @@ def settling(job: Job) -> Settling:
     """Play until epsilon has been near, or has not moved, for `HOLD` rounds, or to the limit."""
     market, distances = job.market(), []
     near = still = 0
-    while market.running and max(near, still) < HOLD:
+    hold = HOLD / market.scenario.rounds.participation  # quiet may be that nobody moved that would
+    while market.running and max(near, still) < hold:
         market.step()
         distances.append(market.state.distance)
         near = near + 1 if distances[-1] < NEAR else 0

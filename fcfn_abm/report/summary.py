@@ -139,11 +139,13 @@ def _privacy(record: Record) -> str:
 
 
 def _arms(record: Record) -> str:
+    classical = record.scenario.privacy.calibration == "classical"
     rows = [
         [
             arm_label(arm["name"]),
             str(arm["n_nodes"]),
             _number(arm["mean_epsilon"]) if arm["private"] else "no noise",
+            *([_number(arm["mean_true_epsilon"]) if arm["private"] else "-"] if classical else []),
             _number(arm["node_utility"]),
             str(arm["n_losing"]),
             _number(arm["server_utility"]),
@@ -155,6 +157,7 @@ def _arms(record: Record) -> str:
         "",
         "nodes",
         "mean epsilon",
+        *(["true epsilon"] if classical else []),
         "utility of nodes",
         "nodes that lose",
         "utility of server",

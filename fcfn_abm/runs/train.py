@@ -92,7 +92,7 @@ def train_arms(
 
             results = trainer.train(arm.epsilon, private=arm.private, on_round=show)
             frames.append(pd.DataFrame([asdict(r) for r in results]).assign(arm=arm.name))
-            facts.append(_facts(arm, results))
+            facts.append(_facts(arm, results, trainer))
     spent = trainer.privacy(market.columns.epsilon)
     return Trained(
         rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
@@ -109,7 +109,7 @@ def train_arms(
             "data": trainer.data.label,
             "n_parameters": trainer.n_parameters,
             "arms": facts,
-            "privacy_note": _privacy_note(scenario, market.columns.epsilon),
+            "privacy_note": _privacy_note(scenario, arms),
         },
     )
 
@@ -133,13 +133,18 @@ def _arms(scenario: Scenario, market: PrivacyMarket) -> list[_Arm]:
     return arms
 
 
-def _facts(arm: _Arm, results: list[TrainingRound]) -> dict[str, Any]:
+def _facts(
+    arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer
+) -> dict[str, Any]:
     active = arm.epsilon > 0
+    true = trainer.privacy(arm.epsilon)
+    covered = true.epsilon_per_round if trainer.plan.horizon == "round" else true.epsilon_total
     return {
         "name": arm.name,
         "private": arm.private,
         "n_nodes": int(active.sum()),
         "mean_epsilon": float(arm.epsilon[active].mean()),
+        "mean_true_epsilon": float(covered[active].mean()) if arm.private else None,
         "node_utility": float(arm.node_utility.sum()),
         "n_losing": int((arm.node_utility < -1e-12).sum()),
         "server_utility": arm.server_utility,
@@ -148,10 +153,11 @@ def _facts(arm: _Arm, results: list[TrainingRound]) -> dict[str, Any]:
     }
 
 
-def _privacy_note(scenario: Scenario, epsilon: Floats) -> str:
-    if scenario.privacy.calibration == "classical" and epsilon.max(initial=0.0) >= _CLASSICAL_RANGE:
+def _privacy_note(scenario: Scenario, arms: list[_Arm]) -> str:
+    largest = max((arm.epsilon.max(initial=0.0) for arm in arms if arm.private), default=0.0)
+    if scenario.privacy.calibration == "classical" and largest >= _CLASSICAL_RANGE:
         return (
-            "The classical calibration is proven below epsilon = 1 only; the epsilons above are "
-            "the true ones of its noise."
+            "The classical calibration is proven below epsilon = 1 only, and here it is used for up "
+            f"to {largest:.3g}: the epsilons above, and the true ones below, are those of its noise."
         )
     return ""
