@@ -133,9 +133,7 @@ def _arms(scenario: Scenario, market: PrivacyMarket) -> list[_Arm]:
     return arms
 
 
-def _facts(
-    arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer
-) -> dict[str, Any]:
+def _facts(arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer) -> dict[str, Any]:
     active = arm.epsilon > 0
     true = trainer.privacy(arm.epsilon)
     covered = true.epsilon_per_round if trainer.plan.horizon == "round" else true.epsilon_total
@@ -157,7 +155,7 @@ def _privacy_note(scenario: Scenario, arms: list[_Arm]) -> str:
     largest = max((arm.epsilon.max(initial=0.0) for arm in arms if arm.private), default=0.0)
     if scenario.privacy.calibration == "classical" and largest >= _CLASSICAL_RANGE:
         return (
-            "The classical calibration is proven below epsilon = 1 only, and here it is used for up "
-            f"to {largest:.3g}: the epsilons above, and the true ones below, are those of its noise."
+            "The classical calibration is proven below epsilon = 1 only, and here it is used up to "
+            f"{largest:.3g}: the epsilons above, and the true ones below, are those of its noise."
         )
     return ""
