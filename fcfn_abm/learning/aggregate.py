@@ -49,14 +49,6 @@ class Aggregate(LearningRule):
         chosen = seen.budget * guess * share
         return float(chosen) if isinstance(seen.epsilon, float) else chosen
 
-    def next_epsilon[Value: (float, Floats)](
-        self,
-        seen: Observation[Value],
-        rng: np.random.Generator,  # noqa: ARG002
-    ) -> Value:
-        """Choose the epsilon of this round."""
-        return self.planned(seen)
-
     def learn(self, news: News) -> None:
         """Correct the guess."""
         if news.budget == 0:

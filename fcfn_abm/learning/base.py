@@ -89,8 +89,9 @@ class LearningRule(Protocol):
     def next_epsilon[Value: (float, Floats)](
         self, seen: Observation[Value], rng: np.random.Generator
     ) -> Value:
-        """Choose the epsilon of this round."""
-        ...
+        """Choose the epsilon of this round; by default what is planned, all the way."""
+        del rng
+        return self.planned(seen)
 
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return what the node would report if it could move all the way: zero is to stay out."""

@@ -45,14 +45,6 @@ class Estimate(LearningRule):
         """Return the best response to what is expected of the others."""
         return seen.reply(seen.budget * seen.remembered("expected_others"))
 
-    def next_epsilon[Value: (float, Floats)](
-        self,
-        seen: Observation[Value],
-        rng: np.random.Generator,  # noqa: ARG002
-    ) -> Value:
-        """Choose the epsilon of this round."""
-        return self.planned(seen)
-
     def learn(self, news: News) -> None:
         """Infer costs from the reports, and solve the game for what to expect."""
         if news.budget == 0 or news.reports is None:

@@ -31,14 +31,6 @@ class FictitiousPlay(LearningRule):
         """Return the best response to the mean."""
         return seen.reply(seen.budget * seen.remembered("mean_others"))
 
-    def next_epsilon[Value: (float, Floats)](
-        self,
-        seen: Observation[Value],
-        rng: np.random.Generator,  # noqa: ARG002
-    ) -> Value:
-        """Choose the epsilon of this round."""
-        return self.planned(seen)
-
     def learn(self, news: News) -> None:
         """Move the mean."""
         if news.budget == 0:
