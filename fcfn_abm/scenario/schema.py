@@ -89,7 +89,7 @@ class Rounds(Section):
     """Share of nodes that move in a round, drawn afresh each time; the others stand still."""
     start: Literal["random", "cold", "warm"] = "random"
     """First reports: around "everybody is like me", the smallest admissible, or the equilibrium."""
-    maximum: Count = 500
+    maximum: Count = 1000
     """Rounds after which the market stops, whatever it does."""
     tolerance: Positive = 1e-9
     """Converged when exploitability and relative change stay below this."""
