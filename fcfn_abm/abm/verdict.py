@@ -44,7 +44,8 @@ class Judge:
     distances: list[float] = field(default_factory=list)
 
     _FEWEST = 16  # rounds in which nothing can be said
-    _NO_PROGRESS = 0.9  # fictitious play, the slowest that settles, goes like 1 / sqrt(t): 0.7
+    _NEARLY_ALL = 0.9  # rounds
+    _NO_PROGRESS = 0.8  # fictitious play, the slowest that settles, goes like 1 / sqrt(t): 0.7
 
     def see(
         self,
@@ -118,9 +119,9 @@ class Judge:
         if played < self._FEWEST:
             return None
         late = np.array(self.distances[played // 2 :])
-        if (late[1:] < late[:-1]).mean() > self._NO_PROGRESS:
+        if (late[1:] < late[:-1]).mean() > self._NEARLY_ALL:
             return None
-        if not np.isfinite(late).all() or (late[1:] > late[:-1]).mean() > self._NO_PROGRESS:
+        if not np.isfinite(late).all() or (late[1:] > late[:-1]).mean() > self._NEARLY_ALL:
             return Verdict("diverged", played, "epsilon moves away from the equilibrium for good.")
         earlier = float(np.mean(self.distances[played // 4 : played // 2]))
         later = float(late.mean())
