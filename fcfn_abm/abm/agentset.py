@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import operator
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from random import Random
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 from weakref import WeakValueDictionary
 
 import mesa
@@ -23,7 +24,47 @@ if TYPE_CHECKING:
 type RowNumbers = npt.NDArray[np.intp]
 
 
-class NodeSet(AbstractAgentSet, Sequence[EdgeNode]):
+class _Agents(AbstractAgentSet):
+    """What sets of rows and sets of agents have in common."""
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    @abstractmethod
+    def copy(self) -> Self:
+        """Return the same agents as another set."""
+
+    def to_list(self) -> list[Any]:
+        """Return the agents as a list."""
+        return list(self)
+
+    def get(
+        self,
+        attr_names: str | list[str],
+        handle_missing: str = "error",
+        default_value: Any = None,
+    ) -> list[Any]:
+        """Return an attribute of every agent, or several."""
+        if not isinstance(attr_names, str):
+            columns = [self.get(name, handle_missing, default_value) for name in attr_names]
+            return [list(row) for row in zip(*columns, strict=True)]
+        if handle_missing == "error":
+            return [getattr(agent, attr_names) for agent in self]
+        return [getattr(agent, attr_names, default_value) for agent in self]
+
+    def do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Self:
+        """Call a method of every agent, or a function with it."""
+        self.map(method, *args, **kwargs)
+        return self
+
+    def map(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call a method of every agent, or a function with it, and return the results."""
+        if isinstance(method, str):
+            return [getattr(agent, method)(*args, **kwargs) for agent in self]
+        return [method(agent, *args, **kwargs) for agent in self]
+
+
+class NodeSet(_Agents, Sequence[EdgeNode]):
     """Edge nodes of one market, in some order: an array of row numbers.
 
     Behaves like Mesa's ``AgentSet``. An agent is made when a row is looked at, and is the same
@@ -63,16 +104,9 @@ class NodeSet(AbstractAgentSet, Sequence[EdgeNode]):
             return [self.market.node_view(row) for row in self.rows[item].tolist()]
         return self.market.node_view(self.rows.item(item))
 
-    def __copy__(self) -> NodeSet:
-        return self.copy()
-
     def copy(self) -> NodeSet:
         """Return the same nodes as another set."""
         return NodeSet(self.market, self.rows.copy())
-
-    def to_list(self) -> list[EdgeNode]:
-        """Return the nodes as a list of agents."""
-        return list(self)
 
     def get(
         self,
@@ -81,15 +115,10 @@ class NodeSet(AbstractAgentSet, Sequence[EdgeNode]):
         default_value: Any = None,
     ) -> list[Any]:
         """Return an attribute of every node (or several): fast where it is a column."""
-        if not isinstance(attr_names, str):
-            columns = [self.get(name, handle_missing, default_value) for name in attr_names]
-            return [list(row) for row in zip(*columns, strict=True)]
-        if attr_names in EdgeNode.COLUMNS:
+        if isinstance(attr_names, str) and attr_names in EdgeNode.COLUMNS:
             values = getattr(self.market.columns, attr_names)[self.rows]
             return list(values.tolist())
-        if handle_missing == "error":
-            return [getattr(node, attr_names) for node in self]
-        return [getattr(node, attr_names, default_value) for node in self]
+        return super().get(attr_names, handle_missing, default_value)
 
     def select(
         self,
@@ -137,21 +166,10 @@ class NodeSet(AbstractAgentSet, Sequence[EdgeNode]):
             }
         return groups
 
-    def do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> NodeSet:
-        """Call a method of every node, or a function with it."""
-        self.map(method, *args, **kwargs)
-        return self
-
     def shuffle_do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> NodeSet:
         """Call a method of every node in random order; the set keeps its own."""
         NodeSet(self.market, self._shuffled()).map(method, *args, **kwargs)
         return self
-
-    def map(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Call a method of every node, or a function with it, and return the results."""
-        if isinstance(method, str):
-            return [getattr(node, method)(*args, **kwargs) for node in self]
-        return [method(node, *args, **kwargs) for node in self]
 
     def add(self, agent: EdgeNode) -> None:
         """Add a node of the same market, unless it is there."""
@@ -184,7 +202,7 @@ class NodeSet(AbstractAgentSet, Sequence[EdgeNode]):
         return np.array(rows, dtype=np.intp)
 
 
-class AgentList(AbstractAgentSet):
+class AgentList(_Agents):
     """Agents of any kind, in order; holds them, which Mesa's weak ``AgentSet`` would not.
 
     Parameters
@@ -212,30 +230,9 @@ class AgentList(AbstractAgentSet):
         """Return one agent, or a list of agents."""
         return self.to_list()[item]
 
-    def __copy__(self) -> AgentList:
-        return self.copy()
-
     def copy(self) -> AgentList:
         """Return the same agents as another set."""
         return AgentList(self, self.random)
-
-    def to_list(self) -> list[mesa.Agent]:
-        """Return the agents as a list."""
-        return list(self)
-
-    def get(
-        self,
-        attr_names: str | list[str],
-        handle_missing: str = "error",
-        default_value: Any = None,
-    ) -> list[Any]:
-        """Return an attribute of every agent, or several."""
-        if not isinstance(attr_names, str):
-            columns = [self.get(name, handle_missing, default_value) for name in attr_names]
-            return [list(row) for row in zip(*columns, strict=True)]
-        if handle_missing == "error":
-            return [getattr(agent, attr_names) for agent in self]
-        return [getattr(agent, attr_names, default_value) for agent in self]
 
     def select(
         self,
@@ -281,21 +278,10 @@ class AgentList(AbstractAgentSet):
             groups.groups = {k: AgentList(v, self.random) for k, v in groups.groups.items()}
         return groups
 
-    def do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> AgentList:
-        """Call a method of every agent, or a function with it."""
-        self.map(method, *args, **kwargs)
-        return self
-
     def shuffle_do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> AgentList:
         """Call a method of every agent in random order; the set keeps its own."""
         self.shuffle().map(method, *args, **kwargs)
         return self
-
-    def map(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Call a method of every agent, or a function with it, and return the results."""
-        if isinstance(method, str):
-            return [getattr(agent, method)(*args, **kwargs) for agent in self]
-        return [method(agent, *args, **kwargs) for agent in self]
 
     def add(self, agent: mesa.Agent) -> None:
         """Add an agent."""

@@ -294,7 +294,8 @@ def test_a_market_that_starts_at_rest_and_leaves_it_has_a_verdict():
         learning={"kind": "gradient"},
         rounds={"order": "simultaneous", "start": "warm", "maximum": 60},
     )
-    assert made.verdict.kind in {"cycling", "diverged", "max-rounds", "converged"}
+    assert made.datacollector.get_model_vars_dataframe()["distance"].iloc[0] == 0
+    assert made.verdict.kind in {"cycling", "diverged"}  # rest is not stable at this gain
     assert judged([0.0] + [1.0] * 99).kind == "diverged"
 
 
