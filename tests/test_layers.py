@@ -41,7 +41,7 @@ ONLY = {  # what of ours a package may import, where that is less than all below
 }
 HOMES = {  # where a heavy library may be imported
     "mesa": {"abm"},
-    "torch": {"training", "dp/noise", "dp/audit"},
+    "torch": {"training", "dp/noise", "dp/audit", "dp/sensitivity"},
     "sklearn": {"training"},
     "solara": {"viz"},
     "matplotlib": {"report"},

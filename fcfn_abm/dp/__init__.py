@@ -7,10 +7,12 @@ from fcfn_abm.dp.calibration import (
     gaussian_epsilon,
     gaussian_sigma,
 )
-from fcfn_abm.dp.sensitivity import Sensitivity, Unit
+from fcfn_abm.dp.sensitivity import Clipping, Relation, Sensitivity, Unit
 
 __all__ = [
     "Calibration",
+    "Clipping",
+    "Relation",
     "Sensitivity",
     "Unit",
     "gaussian_delta",

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.dp import Clipping
 from fcfn_abm.records.tables import empty
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
@@ -60,11 +61,12 @@ def prepare(scenario: Scenario) -> FederatedTrainer:
             settings.local_steps,
             settings.learning_rate,
             settings.momentum,
-            privacy.clipping_norm,
+            Clipping(privacy.clipping_norm),
         ),
         delta=privacy.delta,
         calibration=privacy.calibration,
         horizon=privacy.horizon,
+        neighbours=privacy.neighbours,
         seed=scenario.seed,
     )
     return FederatedTrainer(data, shards, plan)

@@ -129,6 +129,8 @@ class Privacy(Section):
     """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
     unit: Literal["record", "client"] = "record"
     """Neighbouring data sets differ in one sample, or in all data of a node."""
+    neighbours: Literal["replace-one", "zero-out"] = "replace-one"
+    """How they differ: it is replaced by another, or by one that contributes nothing."""
     horizon: Literal["round", "training"] = "round"
     """Epsilon is spent in each round, or is the total over the whole training."""
     placement: Choice = _choice("dp-sgd")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from fcfn_abm.dp import Sensitivity, Unit
+from fcfn_abm.dp import Clipping, Relation, Sensitivity, Unit
 from fcfn_abm.registry import Registry
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ class LocalSteps:
     """Steps on all of its own data."""
     learning_rate: float
     momentum: float
-    clipping_norm: float
+    clipping: Clipping
+
+    @property
+    def reach(self) -> float:
+        """How far the steps go from where they start if each gradient has norm 1."""
+        speeds = accumulate(range(1, self.n_steps), lambda v, _: self.momentum * v + 1, initial=1.0)
+        return self.learning_rate * sum(speeds)
 
 
 @dataclass(frozen=True)
@@ -41,13 +48,21 @@ class Placement(Protocol):
 
     unit: ClassVar[Unit]
 
-    def sensitivity(self, clipping_norm: float, n_samples: int) -> Sensitivity:
+    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:
         """Return how far one unit of data can move one release."""
         ...
 
     def releases(self, n_steps: int) -> int:
         """Return how many releases a round makes."""
         ...
+
+    def reach(self, steps: LocalSteps) -> float:
+        """Return the largest L2 norm that an update can have without its noise."""
+        ...
+
+    def caveat(self, n_steps: int) -> str:  # noqa: ARG002
+        """Return why the claim is a heuristic with so many steps; nothing where it is proven."""
+        return ""
 
     def train(
         self,
@@ -79,13 +94,17 @@ class DpSgd(Placement):
 
     unit: ClassVar[Unit] = "record"
 
-    def sensitivity(self, clipping_norm: float, n_samples: int) -> Sensitivity:
+    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:
         """Return how far one record can move the mean of clipped gradients."""
-        return Sensitivity(2.0 * clipping_norm / n_samples, self.unit)
+        return clipping.sensitivity(self.unit, relation, share=1 / n_samples)
 
     def releases(self, n_steps: int) -> int:
         """Return how many releases a round makes."""
         return n_steps
+
+    def reach(self, steps: LocalSteps) -> float:
+        """Return the largest L2 norm that an update can have without its noise."""
+        return steps.clipping.norm * steps.reach
 
     def train(
         self,
@@ -101,7 +120,7 @@ class DpSgd(Placement):
         velocity, dirt_velocity = clean.clone(), dirt.clone()
         for step in range(steps.n_steps):
             gradients = per_sample(flat + clean + dirt, images, labels)
-            velocity = steps.momentum * velocity + clip(gradients, steps.clipping_norm).mean(0)
+            velocity = steps.momentum * velocity + steps.clipping(gradients).mean(0)
             clean = clean - steps.learning_rate * velocity
             if noise is not None:
                 dirt_velocity = steps.momentum * dirt_velocity + noise[step]
@@ -118,13 +137,17 @@ class Update(Placement):
 
     unit: ClassVar[Unit] = "client"
 
-    def sensitivity(self, clipping_norm: float, n_samples: int) -> Sensitivity:  # noqa: ARG002
+    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:  # noqa: ARG002
         """Return how far the whole data of a node can move its update."""
-        return Sensitivity(2.0 * clipping_norm, self.unit)
+        return clipping.sensitivity(self.unit, relation)
 
     def releases(self, n_steps: int) -> int:  # noqa: ARG002
         """Return how many releases a round makes."""
         return 1
+
+    def reach(self, steps: LocalSteps) -> float:
+        """Return the largest L2 norm that an update can have without its noise."""
+        return steps.clipping.norm
 
     def train(
         self,
@@ -142,29 +165,63 @@ class Update(Placement):
             gradient = per_sample(flat + update, images, labels).mean(0)
             velocity = steps.momentum * velocity + gradient
             update = update - steps.learning_rate * velocity
-        clean = clip(update[None], steps.clipping_norm)[0]
+        clean = steps.clipping(update[None])[0]
         return Sent(clean, flat.new_zeros(flat.shape) if noise is None else noise[0])
 
 
-def clip(rows: Tensor, clipping_norm: float) -> Tensor:
-    """Shorten each row to the clipping norm, in L2; shorter rows stay as they are.
+@PLACEMENTS.register("paper")
+class Paper(Placement):
+    """Clipped local steps without noise, then one noisy release: the literature's heuristic.
 
-    Parameters
+    Gradients are clipped per sample to C, and the noise is that of one release of sensitivity
+    ``2 C / m``, in units of the averaged gradient. Exact for one step, where it is "dp-sgd"; with
+    more, later steps start where the record has led the first, and nothing bounds that.
+
+    References
     ----------
-    rows : Tensor, shape (m, n_parameters)
-        What is clipped.
-    clipping_norm : float
-        Largest norm that is left.
-
-    Returns
-    -------
-    Tensor, shape (m, n_parameters)
-        Rows of at most that norm; a row that is not finite stays not finite, for the caller to
-        see.
+    Wei et al. 2020, "Federated learning with differential privacy", whose noise Zhou et al. take.
     """
-    import torch
 
-    norms = rows.norm(dim=1, keepdim=True)
-    # a hair less than the norm: rounding must never lift a row above the bound
-    factor = clipping_norm * (1 - 1e-6) / norms.clamp(min=clipping_norm * (1 - 1e-6))
-    return torch.where(norms.isfinite(), rows * factor, norms)
+    unit: ClassVar[Unit] = "record"
+
+    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:
+        """Return how far one record can move the mean of clipped gradients, in one step."""
+        return clipping.sensitivity(self.unit, relation, share=1 / n_samples)
+
+    def releases(self, n_steps: int) -> int:  # noqa: ARG002
+        """Return how many releases a round makes."""
+        return 1
+
+    def reach(self, steps: LocalSteps) -> float:
+        """Return the largest L2 norm that an update can have without its noise."""
+        return steps.clipping.norm * steps.reach
+
+    def caveat(self, n_steps: int) -> str:
+        """Return why the claim is a heuristic with so many steps; nothing where it is proven."""
+        if n_steps == 1:
+            return ""
+        return (
+            f'The placement "paper" adds the noise of one step to {n_steps} local steps: '
+            "its epsilon is a heuristic, not a guarantee."
+        )
+
+    def train(
+        self,
+        flat: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        steps: LocalSteps,
+        per_sample: Gradients,
+        noise: Tensor | None,
+    ) -> Sent:
+        """Train one node for a round."""
+        clean = flat.new_zeros(flat.shape)
+        velocity = clean.clone()
+        for _ in range(steps.n_steps):
+            gradients = per_sample(flat + clean, images, labels)
+            velocity = steps.momentum * velocity + steps.clipping(gradients).mean(0)
+            clean = clean - steps.learning_rate * velocity
+        return Sent(
+            clean,
+            clean.new_zeros(clean.shape) if noise is None else -steps.learning_rate * noise[0],
+        )

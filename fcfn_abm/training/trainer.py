@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import Calibration, multiplier_for_releases, spent_epsilon
+from fcfn_abm.dp import Calibration, Relation, multiplier_for_releases, spent_epsilon
 from fcfn_abm.errors import InvalidDataError, MissingExtraError, RunFailedError
 from fcfn_abm.rng import stream
 from fcfn_abm.training.aggregate import Aggregation
@@ -39,6 +39,7 @@ class TrainingPlan:
     delta: float
     calibration: Calibration
     horizon: Literal["round", "training"]
+    neighbours: Relation
     seed: int
 
 
@@ -150,7 +151,7 @@ class FederatedTrainer:
         multiplier = multiplier_for_releases(epsilon, plan.delta, covered, plan.calibration)
         sensitivity = np.array(
             [
-                plan.placement.sensitivity(plan.steps.clipping_norm, len(rows)).l2
+                plan.placement.sensitivity(plan.steps.clipping, plan.neighbours, len(rows)).l2
                 for rows in self.shards
             ]
         )

@@ -3,7 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from fcfn_abm.dp import spent_epsilon
+from fcfn_abm.dp import Clipping, spent_epsilon
 from fcfn_abm.errors import InvalidDataError, RunFailedError
 from fcfn_abm.rng import stream
 from fcfn_abm.training import (
@@ -15,7 +15,7 @@ from fcfn_abm.training import (
     FederatedTrainer,
     TrainingPlan,
 )
-from fcfn_abm.training.placements import LocalSteps, clip
+from fcfn_abm.training.placements import LocalSteps
 
 DATA = DATASETS.create("digits").load(stream(1, "data"))
 
@@ -32,6 +32,7 @@ def trainer(
     clipping_norm=1.0,
     horizon="round",
     partition="iid",
+    neighbours="replace-one",
     seed=1,
 ):
     shards = PARTITIONS.create(partition).split(DATA.train_labels, n_nodes, stream(seed, "data", 1))
@@ -40,10 +41,11 @@ def trainer(
         placement=PLACEMENTS.create(placement),
         aggregation=AGGREGATIONS.create(aggregation),
         rounds=rounds,
-        steps=LocalSteps(n_steps, learning_rate, momentum, clipping_norm),
+        steps=LocalSteps(n_steps, learning_rate, momentum, Clipping(clipping_norm)),
         delta=1e-5,
         calibration="analytic",
         horizon=horizon,
+        neighbours=neighbours,
         seed=seed,
     )
     return FederatedTrainer(DATA, shards, plan)
@@ -112,7 +114,7 @@ def test_per_sample_gradients_agree_with_plain_autograd():
 
 def test_clipping_bounds_every_row_and_leaves_short_ones():
     rows = torch.tensor([[3.0, 4.0], [0.03, 0.04], [0.0, 0.0], [1e30, 1e30]])
-    clipped = clip(rows.double(), 0.5).numpy()
+    clipped = Clipping(0.5)(rows.double()).numpy()
     assert (np.linalg.norm(clipped, axis=1) <= 0.5).all()
     assert_allclose(clipped[0], [0.3, 0.4], rtol=1e-5)
     assert_array_equal(clipped[1], rows.double()[1])
@@ -121,15 +123,19 @@ def test_clipping_bounds_every_row_and_leaves_short_ones():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_row_that_is_not_finite_never_passes_for_one_that_is(bad):
-    clipped = clip(torch.tensor([[bad, 1.0], [3.0, 4.0]]), 1.0)
+    clipped = Clipping(1.0)(torch.tensor([[bad, 1.0], [3.0, 4.0]]))
     assert not clipped[0].isfinite().any()
     assert clipped[1].isfinite().all()
 
 
-@pytest.mark.parametrize(("placement", "whole"), [("dp-sgd", False), ("update", True)])
+@pytest.mark.parametrize(
+    ("placement", "whole"), [("dp-sgd", False), ("update", True), ("paper", False)]
+)
 def test_no_replacement_moves_a_release_by_more_than_the_sensitivity(placement, whole):
     made = trainer(placement=placement, clipping_norm=0.1, learning_rate=1.0)
-    claim = made.plan.placement.sensitivity(0.1, len(made.shards[0])).l2
+    claim = made.plan.placement.sensitivity(
+        made.plan.steps.clipping, "replace-one", len(made.shards[0])
+    ).l2
     before = sent(made, 0).clean
     largest = 0.0
     rng = np.random.default_rng(0)
@@ -232,20 +238,24 @@ def by_hand(made, start, node, noise):
             gradient(image, label)
             for image, label in zip(made._images[node], made._labels[node], strict=True)
         ]
-        if placement == "DpSgd":
-            rows = [g * min(1.0, steps.clipping_norm / float(g.norm())) for g in rows]
+        if placement in {"DpSgd", "Paper"}:
+            rows = [g * min(1.0, steps.clipping.norm / float(g.norm())) for g in rows]
         mean = torch.stack(rows).mean(0)
         if placement == "DpSgd":
             mean = mean + noise[step]
         velocity = steps.momentum * velocity + mean
         weights = weights - steps.learning_rate * velocity
     update = weights - start
+    if placement == "Paper":
+        update = update - steps.learning_rate * noise[0]
     if placement == "Update":
-        update = update * min(1.0, steps.clipping_norm / float(update.norm())) + noise[0]
+        update = update * min(1.0, steps.clipping.norm / float(update.norm())) + noise[0]
     return update
 
 
-@pytest.mark.parametrize(("placement", "clipping_norm"), [("dp-sgd", 0.2), ("update", 0.02)])
+@pytest.mark.parametrize(
+    ("placement", "clipping_norm"), [("dp-sgd", 0.2), ("update", 0.02), ("paper", 0.2)]
+)
 def test_two_rounds_replayed_by_hand_give_the_same_parameters(
     placement, clipping_norm, monkeypatch
 ):
@@ -286,3 +296,41 @@ def test_two_rounds_replayed_by_hand_give_the_same_parameters(
         # and the noise is a visible part of it: without it this would fail
         clean = [by_hand(made, start, n, 0 * drawn[round_index, n][1]) for n in (2, 7)]
         assert (reached[round_index] - start - sum(clean) / 2).abs().max() > 1e-3
+
+
+def test_a_unit_that_goes_moves_a_release_half_as_far_as_one_that_is_replaced():
+    for placement in PLACEMENTS:
+        made = PLACEMENTS.create(placement)
+        gone, replaced = (
+            made.sensitivity(Clipping(0.3), relation, 7) for relation in ("zero-out", "replace-one")
+        )
+        assert replaced.l2 == 2 * gone.l2
+        assert (gone.relation, replaced.relation) == ("zero-out", "replace-one")
+
+
+@pytest.mark.parametrize("placement", list(PLACEMENTS))
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_no_update_without_noise_reaches_beyond_its_bound(placement, momentum):
+    made, steps = PLACEMENTS.create(placement), LocalSteps(4, 0.3, momentum, Clipping(0.01))
+    bound = made.reach(steps)
+    for spread in (0.0, 1.0):  # all samples pull alike, or not
+
+        def pull(flat, images, _, spread=spread):
+            return torch.ones(len(images), len(flat)) + spread * torch.randn(len(images), len(flat))
+
+        size = float(made.train(torch.zeros(9), *torch.zeros(2, 5), steps, pull, None).clean.norm())
+        assert (0.999 if spread == 0 else 0.1) * bound < size <= bound
+
+
+def test_the_papers_placement_is_a_heuristic_beyond_one_step():
+    paper = PLACEMENTS.create("paper")
+    assert paper.caveat(1) == ""
+    assert "not a guarantee" in paper.caveat(5)
+    assert not any(PLACEMENTS.create(p).caveat(5) for p in PLACEMENTS if p != "paper")
+
+
+def test_with_one_step_the_papers_placement_is_dp_sgd():
+    noise = torch.randn(1, trainer().n_parameters)
+    one, other = (sent(trainer(placement=p), 0, noise) for p in ("dp-sgd", "paper"))
+    assert torch.equal(one.clean, other.clean)
+    assert torch.equal(one.noise, other.noise)
