@@ -14,8 +14,10 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +27,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from plain_mesa import PlainMarket
 
 from fcfn_abm.abm import PrivacyMarket
-from fcfn_abm.abm.sweep import best_responses
+from fcfn_abm.abm.sweep import best_responses_at_once, moves_in_turn
 from fcfn_abm.game import nash_equilibrium
+from fcfn_abm.records import Recorder, TraceWriter
 from fcfn_abm.rng import stream
-from fcfn_abm.scenario import Scenario
+from fcfn_abm.scenario import RecordSettings, Scenario
 
 BUDGET = 3.0
 
@@ -83,33 +86,93 @@ def sweeps(sizes):
             made = market(n_nodes, order)
             for _ in range(2):
                 made.step()
-            movers = np.arange(n_nodes)
-            if order == "in_turn":
-                movers = stream(1, "game", 99).permutation(movers)
-            sweep = best(
-                lambda m=made, r=movers, o=order: best_responses(m, r, in_turn=o == "in_turn")
-            )
-            limit = best(lambda m=made: streaming_pass(m))
             whole = best(made.step, 3)
-            cells += [
-                f"{1e9 * sweep / n_nodes:.1f}",
-                f"{sweep / limit:.2f}",
-                f"{1e9 * whole / n_nodes:.0f}",
-            ]
+            movers = np.arange(n_nodes)
+            shuffled = stream(1, "game", 99).permutation(movers)
+            if order == "in_turn":
+                ways = [lambda m=made, r=r: moves_in_turn(m, r) for r in (shuffled, movers)]
+            else:
+                ways = [lambda m=made: best_responses_at_once(m, slice(None))]
+            limit = best(lambda m=made: streaming_pass(m))
+            times = [best(way) for way in ways]
+            cells += [f"{1e9 * t / n_nodes:.1f}" for t in times]
+            cells += [f"{times[-1] / limit:.2f}", f"{1e9 * whole / n_nodes:.0f}"]
         rows.append(cells)
-    print("**Moves and whole rounds, half best responses**\n")
+    print("**Moves and whole rounds, half best responses: ns a node**\n")
     table(
         [
             "N",
-            "in turn: ns a node",
+            "in turn, random order",
+            "fixed order",
             "over a streaming pass",
-            "whole round: ns a node",
-            "at once: ns a node",
+            "whole round",
+            "at once",
             "over a streaming pass",
-            "whole round: ns a node",
+            "whole round",
         ],
         rows,
     )
+
+
+def rules(n_nodes):
+    """Cost of a whole round with each rule, in turn and at once, over best responses."""
+    kinds = [
+        "best-response",
+        "gradient",
+        "replicator",
+        "fixed",
+        "fictitious-play",
+        "estimate",
+        "aggregate",
+    ]
+    times = {}
+    for kind in kinds:
+        for order in ("in_turn", "simultaneous"):
+            made = market(n_nodes, order, kind)
+            for _ in range(2):
+                made.step()
+            times[kind, order] = best(made.step, 3)
+    base = times["best-response", "in_turn"]
+    print(f"**A whole round of each rule, N = {n_nodes:,}, over one of best responses in turn**\n")
+    table(
+        ["rule", "in turn, random order", "at once"],
+        [
+            [
+                kind,
+                *(f"{times[kind, order] / base:.2f}" for order in ("in_turn", "simultaneous")),
+            ]
+            for kind in kinds
+        ],
+    )
+
+
+def tracing(n_nodes, n_rounds=16, repetitions=3):
+    """Time what each kind of trace adds to rounds, the last bytes on disk included."""
+    rows = []
+    for order in ("in_turn", "simultaneous"):
+        times = dict.fromkeys(("none", "sample", "last:4", "all"), float("inf"))
+        for _ in range(repetitions):
+            for traces in times:
+                made = market(n_nodes, order)
+                expected = made.equilibrium.active
+                made.step()
+                with tempfile.TemporaryDirectory() as folder:
+                    start = time.perf_counter()
+                    parts = Path(folder) / "parts"
+                    writer = TraceWriter(parts, parts) if traces == "all" else nullcontext()
+                    with writer as stream_:
+                        settings = RecordSettings(traces=traces)
+                        recorder = Recorder(settings, made.columns.rho, expected, stream_)
+                        for _ in range(n_rounds):
+                            made.step()
+                            recorder(made)
+                    times[traces] = min(times[traces], time.perf_counter() - start)
+        added = [f"{t / times['none'] - 1:+.0%}" for t in list(times.values())[1:]]
+        rows.append([order.replace("_", " "), *added])
+    print(
+        f"**What traces add to {n_rounds} rounds of N = {n_nodes:,}, on {os.cpu_count()} cores**\n"
+    )
+    table(["", "sample (default)", "last:4", "all, streamed"], rows)
 
 
 def against_mesa(n_nodes):
@@ -120,7 +183,7 @@ def against_mesa(n_nodes):
         made.step()
         plain.step()
     movers = stream(1, "game", 99).permutation(n_nodes)
-    ours = best(lambda: best_responses(made, movers, in_turn=True))
+    ours = best(lambda: moves_in_turn(made, movers))
     whole = best(made.step, 3)
     theirs = best(plain.step, 2)
     print(f"**Against plain Mesa, N = {n_nodes:,}, in turn**\n")
@@ -144,7 +207,7 @@ def against_mesa_frames(n_nodes, python):
     made = market(n_nodes, "simultaneous")
     for _ in range(2):
         made.step()
-    ours = best(lambda: best_responses(made, np.arange(n_nodes), in_turn=False))
+    ours = best(lambda: best_responses_at_once(made, slice(None)))
     rows = []
     for threads in ("1", "2"):
         done = subprocess.run(
@@ -229,6 +292,8 @@ def main():
     quick = options.quick
     largest = 5 if quick else 7
     sweeps([10**k for k in range(3, largest + 1)])
+    rules(10**4 if quick else 10**6)
+    tracing(10**5 if quick else 10**6)
     against_mesa(10**4 if quick else 10**6)
     if options.mesa_frames:
         against_mesa_frames(10**5 if quick else 10**6, options.mesa_frames)

@@ -40,6 +40,10 @@ class TakeOrLeave(LearningRule):
         """Return the contract's epsilon."""
         return self._of(self.contracts.epsilon, seen)
 
+    def watches_total(self) -> bool:
+        """Return whether the payment of a contract is a share of the cap."""
+        return self.contracts.fee is None
+
     def regret(self, rho: Floats, epsilon: Floats, budget: float) -> float:
         """Return the most that a node could gain by leaving, or by coming back, per unit of B."""
         total = float(epsilon.sum())

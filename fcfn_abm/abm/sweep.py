@@ -1,7 +1,8 @@
 """Moves and measurements as compiled loops over the columns, with the digits of single agents.
 
-The loop of `fcfn_abm.abm.node.respond`, and what `fcfn_abm.game.exploitability` measures, stand
-here once more, for numba; tests hold them to equal bits. With ``NUMBA_DISABLE_JIT=1`` the same
+The loops of `fcfn_abm.abm.node.respond` and `fcfn_abm.abm.order.simultaneous`, and what
+`fcfn_abm.game.exploitability` measures, stand here once more, for numba; tests hold them to equal
+bits. With ``NUMBA_DISABLE_JIT=1`` the same
 code runs in plain Python.
 """
 
@@ -17,44 +18,87 @@ import numpy.typing as npt
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.game.best_response import reply_one
 from fcfn_abm.learning.best_response import BestResponse, caution_of
+from fcfn_abm.learning.fixed import Fixed
+from fcfn_abm.learning.gradient import Gradient, climb_one
+from fcfn_abm.learning.replicator import Replicator, grown_one, kept_one
 
 if TYPE_CHECKING:
     from fcfn_abm.abm.market import PrivacyMarket
+    from fcfn_abm.learning.base import LearningRule, Rows
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
+_RULES = {BestResponse: 0, Gradient: 1, Replicator: 2, Fixed: 3}
+_BEST_RESPONSE, _GRADIENT, _REPLICATOR, _FIXED = _RULES.values()
 
-_compiled: Any = numba.njit(cache=True, nogil=True)  # without the GIL: traces are written meanwhile
-_reply = _compiled(reply_one)
-_caution = _compiled(caution_of)
+# without the GIL: traces are written meanwhile
+_compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
+_reply, _caution = _compiled(reply_one), _compiled(caution_of)
+_climb, _kept, _grown = _compiled(climb_one), _compiled(kept_one), _compiled(grown_one)
 
 
-def best_responses(market: PrivacyMarket, rows: npt.NDArray[np.intp], *, in_turn: bool) -> None:
-    """Let nodes answer with their damped best response.
+def plays(rule: LearningRule) -> bool:
+    """Return whether there is a compiled loop for a rule in turn."""
+    return type(rule) in _RULES
+
+
+def moves_in_turn(market: PrivacyMarket, rows: npt.NDArray[np.intp]) -> None:
+    """Let nodes move one after another, each seeing the moves before its own.
 
     Parameters
     ----------
     market : PrivacyMarket
-        With the rule `BestResponse`.
+        With a rule for which there is a loop (`plays`).
     rows : ndarray of int
         Who moves, in this order.
-    in_turn : bool
-        Whether each sees the moves before its own, or all answer the last round's reports.
     """
     rule, columns, shown = market.rule, market.columns, market.bulletin
-    if not isinstance(rule, BestResponse):
-        raise TypeError(f"this loop plays BestResponse, not {type(rule).__name__}")
-    mode = _EXACT
-    if shown.factor is not None:
-        mode = _NOISY_REPORTS if shown.full else _NOISY_TOTAL
-    shown.total = _sweep(
+    gain, cautious = 1.0, False
+    if isinstance(rule, BestResponse | Gradient):
+        gain = rule.gain_for(market.n_active)
+    elif isinstance(rule, Replicator):
+        gain = rule.gain
+    if isinstance(rule, BestResponse):
+        cautious = rule.is_cautious
+    shown.total = _in_turn(
         rows,
         columns.rho,
         columns.epsilon,
         columns.idle_rounds,
         columns.exit_round,
-        columns.memory["caution"],
-        np.ones(0) if shown.factor is None else shown.factor,
-        mode,
+        columns.memory.get("caution", _NOTHING),
+        _NOTHING if shown.factor is None else shown.factor,
+        _view(market),
+        _RULES[type(rule)],
+        shown.total,
+        market.pool,
+        market.scenario.game.epsilon_floor,
+        gain,
+        cautious,
+        market.scenario.exit.reentry,
+        market.scenario.exit.criterion == "loss",
+    )
+
+
+def best_responses_at_once(market: PrivacyMarket, rows: Rows) -> None:
+    """Let nodes answer the last round's reports with their damped best response.
+
+    Parameters
+    ----------
+    market : PrivacyMarket
+        With the rule `BestResponse`.
+    rows : slice or ndarray of int
+        Who moves.
+    """
+    rule, columns, shown = market.rule, market.columns, market.bulletin
+    if not isinstance(rule, BestResponse):
+        raise TypeError(f"this loop plays BestResponse, not {type(rule).__name__}")
+    held = (columns.epsilon, columns.idle_rounds, columns.exit_round, columns.memory["caution"])
+    moving = [column[rows] for column in held]  # views, where all move
+    _at_once(
+        columns.rho[rows],
+        *moving,
+        _NOTHING if shown.factor is None else shown.factor[rows],
+        _view(market),
         shown.total,
         market.pool,
         market.scenario.game.epsilon_floor,
@@ -62,8 +106,20 @@ def best_responses(market: PrivacyMarket, rows: npt.NDArray[np.intp], *, in_turn
         rule.is_cautious,
         market.scenario.exit.reentry,
         market.scenario.exit.criterion == "loss",
-        in_turn,
     )
+    if not isinstance(rows, slice):
+        for column, moved in zip(held, moving, strict=True):
+            column[rows] = moved
+
+
+_NOTHING = np.ones(0)
+
+
+def _view(market: PrivacyMarket) -> int:
+    shown = market.bulletin
+    if shown.factor is None:
+        return _EXACT
+    return _NOISY_REPORTS if shown.full else _NOISY_TOTAL
 
 
 @dataclass(frozen=True)
@@ -110,7 +166,7 @@ def measures(
 
 
 @_compiled
-def _sweep(  # type: ignore[no-untyped-def]
+def _in_turn(  # type: ignore[no-untyped-def]
     rows,
     rho,
     epsilon,
@@ -118,7 +174,8 @@ def _sweep(  # type: ignore[no-untyped-def]
     exit_round,
     caution,
     factor,
-    mode,
+    view,
+    rule,
     total,
     pool,
     epsilon_floor,
@@ -126,41 +183,84 @@ def _sweep(  # type: ignore[no-untyped-def]
     cautious,
     reentry,
     leaves_on_loss,
-    in_turn,
 ):
     for row in rows:
-        out = exit_round[row] != NEVER
-        if out and in_turn and not reentry:
+        own, cost = epsilon[row], rho[row]
+        out = own == 0 and exit_round[row] != NEVER  # who is out reports nothing: one look less
+        if out and not reentry:
             continue
-        own = epsilon[row]
-        if mode == _EXACT:
+        if view == _EXACT:
             others = max(total - own, 0.0)
-        elif mode == _NOISY_REPORTS:
+        elif view == _NOISY_REPORTS:
             others = max(total - factor[row] * own, 0.0)
         else:
             others = max(factor[row] * total - own, 0.0)
-        best = _reply(rho[row], others, pool, epsilon_floor)
+        if rule == _REPLICATOR:
+            best = _kept(cost, others, own, pool, epsilon_floor)
+        else:
+            best = _reply(cost, others, pool, epsilon_floor)
         if out:
-            if best > 0 and reentry:
-                exit_round[row], out = NEVER, False
-            elif in_turn:
+            if best <= 0:
                 continue
+            exit_round[row] = NEVER
         reason = best <= 0
         if leaves_on_loss:
-            reason = own > 0 and pool < rho[row] * (others + own)
+            reason = own > 0 and pool < cost * (others + own)
         idle_rounds[row] = idle_rounds[row] + 1 if reason else 0
-        care = _caution(rho[row], others, pool, caution[row])
-        caution[row] = care
-        step = gain * (best - own)
-        chosen = own + (step * care if cautious else step)
-        epsilon[row] = 0.0 if out else chosen
-        if not in_turn:
-            continue
-        if mode == _NOISY_REPORTS:
+        if rule == _BEST_RESPONSE:
+            care = _caution(cost, others, pool, caution[row])
+            caution[row] = care
+            step = gain * (best - own)
+            chosen = own + (step * care if cautious else step)
+        elif rule == _GRADIENT:
+            chosen = _climb(cost, others, own, best, pool, epsilon_floor, gain)
+        elif rule == _REPLICATOR:
+            chosen = _grown(cost, others, own, pool, epsilon_floor, gain)
+        else:
+            chosen = own
+        epsilon[row] = chosen
+        if view == _NOISY_REPORTS:
             total = max(total - factor[row] * own, 0.0) + factor[row] * chosen
         else:
             total = max(total - own, 0.0) + chosen
     return total
+
+
+@_compiled
+def _at_once(  # type: ignore[no-untyped-def]
+    rho,
+    epsilon,
+    idle_rounds,
+    exit_round,
+    caution,
+    factor,
+    view,
+    total,
+    pool,
+    epsilon_floor,
+    gain,
+    cautious,
+    reentry,
+    leaves_on_loss,
+):
+    for row in range(rho.size):  # no branch that differs between nodes: processors take many
+        own, cost = epsilon[row], rho[row]
+        if view == _EXACT:
+            others = max(total - own, 0.0)
+        elif view == _NOISY_REPORTS:
+            others = max(total - factor[row] * own, 0.0)
+        else:
+            others = max(factor[row] * total - own, 0.0)
+        best = _reply(cost, others, pool, epsilon_floor)
+        pays = best > 0
+        exit_round[row] = NEVER if pays & reentry else exit_round[row]
+        reason = (own > 0) & (pool < cost * (others + own)) if leaves_on_loss else not pays
+        idle_rounds[row] = idle_rounds[row] + 1 if reason else 0
+        care = _caution(cost, others, pool, caution[row])
+        caution[row] = care
+        step = gain * (best - own)
+        chosen = own + (step * care if cautious else step)
+        epsilon[row] = chosen if exit_round[row] == NEVER else 0.0
 
 
 @_compiled
@@ -170,9 +270,12 @@ def _measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  #
         own, cost = epsilon[row], rho[row]
         others = max(total - own, 0.0)
         reply = _reply(cost, others, pool, epsilon_floor)
-        if others > 0:
-            slope = pool * (others / (reply + others)) / (own + others) - cost
-            better = (reply - own) * slope
+        if others / pool * cost > 0:
+            standing = others + own
+            if reply > 0:
+                better = cost * (reply - own) * (reply - own) / standing
+            else:
+                better = own * (cost * standing - pool) / standing
         elif reply > 0:
             better = (0.0 if own > 0 else pool) - cost * (reply - own)
         else:

@@ -86,7 +86,11 @@ def best_response(
     with np.errstate(over="ignore", invalid="ignore"):
         product, error = two_product(rho, others)
         surplus = (budget - product) - error
-    reply = _reply(rho, others, budget, epsilon_floor, surplus)
+        root = np.sqrt(budget) / np.sqrt(rho) * np.sqrt(others)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        reply = root * (surplus / budget) / (1.0 + others / root)
+    reply = np.where(surplus > 0, reply, 0.0)
+    reply = np.where(others > 0, reply, _alone(rho, budget, epsilon_floor))
     if not np.isfinite(reply).all():
         raise InvalidGameError(
             f"budget = {budget.max():g} is too large for costs as small as {rho.min():g}."
@@ -94,40 +98,31 @@ def best_response(
     return float(reply) if reply.ndim == 0 else reply
 
 
-def reply_all(
-    rho: Floats, others: Floats | float, budget: Floats | float, epsilon_floor: float
-) -> Floats:
+def reply_all(rho: Floats, others: Floats, budget: float, epsilon_floor: float) -> Floats:
     """Return the best responses of many nodes, without checks, and in plain floats.
 
     Play has no use for the doubled precision of `best_response`: ``others`` is a total less one
-    report there, and has lost as many digits itself.
+    report there, and has lost as many digits itself. With the pull ``q = rho s / B`` the reply is
+    ``s (1 - q) / (sqrt(q) + q)``.
     """
-    with np.errstate(over="ignore"):
-        surplus = budget - rho * others
-    return _reply(rho, others, budget, epsilon_floor, surplus)
+    if budget <= 0:
+        return np.zeros_like(rho)
+    pull = others / budget * rho
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reply = others * (1.0 - pull) / (np.sqrt(pull) + pull)
+    return np.where(pull > 0, np.where(pull < 1, reply, 0.0), _alone(rho, budget, epsilon_floor))
 
 
-def _reply(
-    rho: Floats,
-    others: Floats | float,
-    budget: Floats | float,
-    epsilon_floor: float,
-    surplus: Floats,
-) -> Floats:
-    """Return the best responses, where ``surplus`` is ``budget - rho * others``."""
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        root = np.sqrt(budget) / np.sqrt(rho) * np.sqrt(others)
-        reply = root * (surplus / budget) / (1.0 + others / root)
-    alone = np.where(budget > rho * epsilon_floor, epsilon_floor, 0.0)
-    return np.where(others > 0, np.where(surplus > 0, reply, 0.0), alone)
+def _alone(rho: Floats, budget: Floats | float, epsilon_floor: float) -> Floats:
+    """Return the reports of nodes that have no rival."""
+    return np.where(budget > rho * epsilon_floor, epsilon_floor, 0.0)
 
 
 def reply_one(rho: float, others: float, budget: float, epsilon_floor: float) -> float:
     """Return the best response of one node, without checks: the same digits as `reply_all`."""
-    if others <= 0:
-        return epsilon_floor if budget > rho * epsilon_floor else 0.0
-    surplus = budget - rho * others
-    if surplus <= 0:
+    if budget <= 0:
         return 0.0
-    root = math.sqrt(budget) / math.sqrt(rho) * math.sqrt(others)
-    return root * (surplus / budget) / (1.0 + others / root)
+    pull = others / budget * rho
+    if pull <= 0:
+        return epsilon_floor if budget > rho * epsilon_floor else 0.0
+    return others * (1.0 - pull) / (math.sqrt(pull) + pull) if pull < 1 else 0.0

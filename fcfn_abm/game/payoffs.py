@@ -190,9 +190,9 @@ def exploitability(
 
     Notes
     -----
-    One pass over the nodes. With ``r`` the best response, the gain is evaluated as
-    ``(r - x) (B s / ((r + s)(x + s)) - rho)``: the difference of the two utilities would lose all
-    digits near the equilibrium.
+    One pass over the nodes. With ``r`` the best response, where ``B s / (r + s)**2 = rho``, the
+    gain is ``rho (r - x)**2 / (x + s)``: the difference of the two utilities would lose all digits
+    near the equilibrium. Where staying out is best it is ``x (rho - B / (x + s))``.
     """
     epsilon = _reports(epsilon)
     rho = _costs(rho, epsilon)
@@ -204,14 +204,16 @@ def exploitability(
     total = epsilon.sum()
     others = np.maximum(total - epsilon, 0.0)
     reply = reply_all(rho, others, budget, epsilon_floor)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope = budget * (others / (reply + others)) / (epsilon + others) - rho
-    gain = (reply - epsilon) * slope
+    standing = others + epsilon
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        moving = rho * (reply - epsilon) * (reply - epsilon)
+        leaving = epsilon * (rho * standing - budget)
+        gain = np.where(reply > 0, moving, leaving) / standing
     # alone, any positive report wins the whole budget: only what it costs can be bettered
     prize = np.where(epsilon > 0, 0.0, budget)
     leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)
     gain_alone = np.where(reply > 0, prize - rho * (reply - epsilon), leaving)
-    gain = np.where(others == 0, gain_alone, gain)
+    gain = np.where(others / budget * rho > 0, gain, gain_alone)
     return max(0.0, float(gain.max())) / budget
 
 

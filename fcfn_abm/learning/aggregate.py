@@ -42,6 +42,10 @@ class Aggregate(LearningRule):
     largest_step: Annotated[float, Field(gt=1)] = 10.0
     """The guess grows by no more than this factor in a round."""
 
+    def watches_total(self) -> bool:
+        """Return False: it acts on what it learnt from the last round."""
+        return False
+
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the part of the guessed total."""
         guess = seen.remembered("guess")

@@ -97,6 +97,10 @@ class LearningRule(Protocol):
         """Return what the node would report if it could move all the way: zero is to stay out."""
         return seen.best_response
 
+    def watches_total(self) -> bool:
+        """Return whether what it plans and chooses depends on the others' total as it moves."""
+        return True
+
     def learn(self, news: News) -> None:
         """Take in what a round has shown (and, before the first one, the first reports)."""
         del news  # most rules see enough when they move

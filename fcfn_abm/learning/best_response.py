@@ -12,6 +12,7 @@ from pydantic import Field
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
 
 _RECOVERY = 1.5  # how fast caution fades; from 2 on, simultaneous play of very unlike nodes cycles
+_STEEP = 0.25  # rho s / B, below which the slope is above zero
 
 
 @LEARNING_RULES.register("best-response")
@@ -62,14 +63,13 @@ def caution_of(rho: float, others: float, budget: float, before: float) -> float
     proportion to 1 / (1 + slope) take the ratio out of the dynamics. A node stays cautious for
     some rounds after the slope was steep, since a dear rival comes and goes in between.
     """
-    steepness = 4.0 * rho * others
-    now = math.sqrt(steepness / budget) if 0.0 < steepness < budget else 1.0
+    pull = others / budget * rho if budget > 0 else 1.0
+    now = 2.0 * math.sqrt(pull) if 0.0 < pull < _STEEP else 1.0
     return min(now, before * _RECOVERY)
 
 
 def _cautions(rho: Floats, others: Floats, budget: float, before: Floats) -> Floats:
     """Return the factors of many nodes: the same digits as `caution_of`."""
-    steepness = 4.0 * rho * others
-    steep = (steepness > 0.0) & (steepness < budget)
-    now = np.sqrt(np.where(steep, steepness / (budget or 1.0), 1.0))
+    pull = others / budget * rho if budget > 0 else np.ones_like(rho)
+    now = np.where((pull > 0.0) & (pull < _STEEP), 2.0 * np.sqrt(pull), 1.0)
     return np.minimum(now, before * _RECOVERY)

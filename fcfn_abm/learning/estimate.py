@@ -41,6 +41,10 @@ class Estimate(LearningRule):
     window: Annotated[int, Field(ge=1)] = 50
     """Over how many reports of a node its estimate averages; it forgets older ones."""
 
+    def watches_total(self) -> bool:
+        """Return False: it acts on what it learnt from the last round."""
+        return False
+
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the best response to what is expected of the others."""
         return seen.reply(seen.budget * seen.remembered("expected_others"))

@@ -27,6 +27,10 @@ class FictitiousPlay(LearningRule):
     first_weight: Annotated[float, Field(ge=1)] = 1.0
     """How many rounds the first reports count for."""
 
+    def watches_total(self) -> bool:
+        """Return False: it acts on what it learnt in all rounds before."""
+        return False
+
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the best response to the mean."""
         return seen.reply(seen.budget * seen.remembered("mean_others"))

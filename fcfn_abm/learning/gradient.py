@@ -28,11 +28,45 @@ class Gradient(LearningRule):
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Value:
         """Choose the epsilon of this round."""
-        gain = min(0.5, 2.0 / max(seen.n_active, 1)) if self.gain == "auto" else self.gain
-        total = np.maximum(seen.others + seen.epsilon, seen.epsilon_floor)
+        gain = self.gain_for(seen.n_active)
+        if isinstance(seen.epsilon, float):
+            return climb_one(
+                seen.rho,
+                seen.others,
+                seen.epsilon,
+                seen.best_response,
+                seen.budget,
+                seen.epsilon_floor,
+                gain,
+            )
+        standing = seen.others + seen.epsilon
+        total = np.maximum(standing, seen.epsilon_floor)
         slope = (seen.budget / seen.rho) * (seen.others / total) / total - 1.0
         step = np.clip(0.5 * gain * slope, -0.5, 1.0) * total  # far out the slope knows no bounds
         moved = np.maximum(seen.epsilon + step, 0.0)
-        alone = (seen.others <= 0) | (seen.epsilon + seen.others <= 0)
-        chosen = np.where(alone, seen.best_response, moved)
-        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+        return np.where((seen.others <= 0) | (standing <= 0), seen.best_response, moved)
+
+    def gain_for(self, n_active: int) -> float:
+        """Return the step size when so many nodes take part."""
+        return min(0.5, 2.0 / max(n_active, 1)) if self.gain == "auto" else self.gain
+
+
+def climb_one(
+    rho: float,
+    others: float,
+    own: float,
+    best: float,
+    budget: float,
+    epsilon_floor: float,
+    gain: float,
+) -> float:
+    """Return the next report of one node: the same digits as those of many.
+
+    ``best`` is its best response, for a node that has no rival: there is no slope then.
+    """
+    standing = others + own
+    if others <= 0 or standing <= 0:
+        return best
+    total = max(standing, epsilon_floor)
+    slope = (budget / rho) * (others / total) / total - 1.0
+    return max(own + min(max(0.5 * gain * slope, -0.5), 1.0) * total, 0.0)

@@ -30,9 +30,10 @@ class Replicator(LearningRule):
 
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the present report where it earns something: only that keeps it alive."""
+        if isinstance(seen.epsilon, float):
+            return kept_one(seen.rho, seen.others, seen.epsilon, seen.budget, seen.epsilon_floor)
         pays = seen.budget > seen.rho * (seen.epsilon + seen.others)
-        chosen = np.where(pays, np.maximum(seen.epsilon, seen.epsilon_floor), 0.0)
-        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+        return np.where(pays, np.maximum(seen.epsilon, seen.epsilon_floor), 0.0)
 
     def next_epsilon[Value: (float, Floats)](
         self,
@@ -40,8 +41,26 @@ class Replicator(LearningRule):
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Value:
         """Choose the epsilon of this round."""
+        if isinstance(seen.epsilon, float):
+            return grown_one(
+                seen.rho, seen.others, seen.epsilon, seen.budget, seen.epsilon_floor, self.gain
+            )
         own = np.maximum(seen.epsilon, seen.epsilon_floor)
         wage = seen.budget / (own + seen.others)
         grown = own * (1.0 + self.gain * (wage - seen.rho) / np.maximum(wage, seen.rho))
-        chosen = np.where(grown > seen.epsilon_floor, grown, 0.0)
-        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+        return np.where(grown > seen.epsilon_floor, grown, 0.0)
+
+
+def kept_one(rho: float, others: float, own: float, budget: float, epsilon_floor: float) -> float:
+    """Return what one node would report: the same digits as those of many."""
+    return max(own, epsilon_floor) if budget > rho * (own + others) else 0.0
+
+
+def grown_one(
+    rho: float, others: float, own: float, budget: float, epsilon_floor: float, gain: float
+) -> float:
+    """Return the next report of one node: the same digits as those of many."""
+    own = max(own, epsilon_floor)
+    wage = budget / (own + others)
+    grown = own * (1.0 + gain * (wage - rho) / max(wage, rho))
+    return grown if grown > epsilon_floor else 0.0

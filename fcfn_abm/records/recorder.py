@@ -130,6 +130,7 @@ def sampled_rows(
     rows = []
     for group, count in ((expected, inside), (~expected, size - inside)):
         members = np.flatnonzero(group)
-        ranked = members[np.argsort(rho[members], kind="stable")]
-        rows.append(ranked[np.linspace(0, members.size - 1, count).round().astype(int)])
+        ranks = np.linspace(0, members.size - 1, count).round().astype(int)
+        if count:  # partly sorted, as far as these ranks need: a whole sort takes ten times as long
+            rows.append(members[np.argpartition(rho[members], ranks)[ranks]])
     return np.sort(np.concatenate(rows))

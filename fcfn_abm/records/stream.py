@@ -59,7 +59,7 @@ class TraceWriter:
     ) -> None:
         self._folder, self._name = folder, final or folder
         self._part_rows = part_rows
-        self._filling, self._spare = _Rows(0), _Rows(0)
+        self._filling, self._spare = _Rows(0, 0), _Rows(0, 0)
         self._n_parts = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="traces")
         self._writing: Future[None] | None = None
@@ -86,9 +86,9 @@ class TraceWriter:
         """
         n_nodes = epsilon.size
         if not self._filling.size:
-            size = max(self._part_rows // n_nodes, 1) * n_nodes
-            self._filling, self._spare = _Rows(size), _Rows(size)
-        self._filling.take(round_index, np.arange(n_nodes), epsilon, payment, utility)
+            n_rounds = max(self._part_rows // n_nodes, 1)
+            self._filling, self._spare = (_Rows(n_rounds, n_nodes) for _ in range(2))
+        self._filling.take(round_index, epsilon, payment, utility)
         if self._filling.n_filled == self._filling.size:
             self._hand_over()
 
@@ -139,21 +139,24 @@ class TraceWriter:
 class _Rows:
     """Room for the rows of a part, filled from the front."""
 
-    def __init__(self, size: int) -> None:
-        self.size, self.n_filled = size, 0
-        self._columns = [np.empty(size, field.type.to_pandas_dtype()) for field in _SCHEMA]
+    def __init__(self, n_rounds: int, n_nodes: int) -> None:
+        self.size, self.n_filled = n_rounds * n_nodes, 0
+        self._columns = {
+            field.name: np.empty(self.size, field.type.to_pandas_dtype()) for field in _SCHEMA
+        }
+        self._columns["node"][:] = np.tile(np.arange(n_nodes), n_rounds)  # the same in each part
 
-    def take(self, round_index: int, *columns: npt.NDArray[Any]) -> None:
+    def take(self, round_index: int, *measured: npt.NDArray[Any]) -> None:
         """Copy a round."""
-        end = self.n_filled + columns[0].size
-        rows = slice(self.n_filled, end)
-        for room, values in zip(self._columns, (round_index, *columns), strict=True):
-            room[rows] = values
-        self.n_filled = end
+        rows = slice(self.n_filled, self.n_filled + measured[0].size)
+        self._columns["round"][rows] = round_index
+        for name, values in zip(("epsilon", "payment", "utility"), measured, strict=True):
+            self._columns[name][rows] = values
+        self.n_filled = rows.stop
 
     def table(self) -> pa.Table:
         """Return the rows without copying them."""
-        arrays = [pa.array(column[: self.n_filled]) for column in self._columns]
+        arrays = [pa.array(column[: self.n_filled]) for column in self._columns.values()]
         return pa.Table.from_arrays(arrays, schema=_SCHEMA)
 
 

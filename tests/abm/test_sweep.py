@@ -12,19 +12,27 @@ from numpy.testing import assert_array_equal
 from strategies import costs
 
 from fcfn_abm.abm import PrivacyMarket, order
+from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.scenario import Scenario
 
+RULES = [
+    {"kind": "best-response", "gain": 1.0},
+    {"kind": "best-response", "gain": "auto"},
+    {"kind": "best-response", "gain": 0.3, "cautious": False},
+    {"kind": "best-response"},
+    {"kind": "gradient"},
+    {"kind": "gradient", "gain": "auto"},
+    {"kind": "replicator"},
+    {"kind": "fixed"},
+    {"kind": "fictitious-play"},
+    {"kind": "aggregate"},
+    {"kind": "estimate"},
+]
 SCENARIOS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 99),
-        "learning": st.sampled_from(
-            [
-                {"kind": "best-response", "gain": 1.0},
-                {"kind": "best-response", "gain": "auto"},
-                {"kind": "best-response", "gain": 0.3, "cautious": False},
-                {"kind": "best-response"},
-            ]
-        ),
+        "learning": st.sampled_from(RULES),
+        "mechanism": st.sampled_from([{"kind": "stackelberg"}] * 3 + [{"kind": "ic-mle"}]),
         "server": st.sampled_from([{"kind": "anticipate"}, {"kind": "gradient"}]),
         "information": st.fixed_dictionaries(
             {
@@ -60,15 +68,22 @@ def play(tree, rho, many, n_rounds=12):
     return market
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(tree=SCENARIOS, rho=costs(max_size=12))
-def test_the_compiled_loop_gives_the_bits_of_single_agents(tree, rho):
+def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
+    if tree["mechanism"]["kind"] == "ic-mle":
+        tree = {**tree, "game": {"budget": 2.0}, "server": {"kind": "fixed"}}
     compiled, single = play(tree, rho, 0), play(tree, rho, 10**9)
     assert compiled.state == single.state
     assert compiled.verdict == single.verdict
     for name in ("epsilon", "utility", "idle_rounds", "exit_round"):
         assert_array_equal(getattr(compiled.columns, name), getattr(single.columns, name))
-    assert_array_equal(compiled.columns.memory["caution"], single.columns.memory["caution"])
+    for name, kept in single.columns.memory.items():
+        assert_array_equal(compiled.columns.memory[name], kept)
+
+
+def test_every_rule_is_played_so():
+    assert {rule["kind"] for rule in RULES} == set(LEARNING_RULES)
 
 
 def test_without_compilation_the_numbers_are_the_same():
