@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 
-from fcfn_abm.errors import MissingExtraError
+from fcfn_abm.errors import InvalidDataError, MissingExtraError
 from fcfn_abm.registry import Registry
+from fcfn_abm.training.sources import (
+    Labels,
+    Part,
+    Source,
+    cifar10_source,
+    emnist_source,
+    joined,
+    parquet_source,
+    stored,
+)
 
 type Images = npt.NDArray[np.float32]
-type Labels = npt.NDArray[np.int64]
 
 TRAIN_SHARE = 0.8  # the paper's 8:2 split
 
@@ -33,6 +47,8 @@ class ImageData:
     """One name a label."""
     label: str
     """What the images are, for titles."""
+    train_writers: Labels | None = None
+    """Who wrote each training image, shape (n,), where the data says so."""
 
 
 class Dataset(Protocol):
@@ -72,3 +88,132 @@ class Digits(Dataset):
             class_names=tuple(str(name) for name in bunch.target_names),
             label="handwritten digits, 8 x 8 (quick start)",
         )
+
+
+@checked_dataclass(frozen=True, kw_only=True)
+class Stored(Dataset):
+    """Images that lie on disk."""
+
+    split: Literal["own", "paper"] = "own"
+    """The data's own test images; or the paper's way, all images split 8:2 at random. Data that
+    has no test images of its own is split so in any case."""
+    n_train: Annotated[int, Field(ge=1)] | None = None
+    """How many training images to use, drawn at random; without it all."""
+    n_test: Annotated[int, Field(ge=1)] | None = None
+    """How many test images to use, drawn at random; without it all."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What the images are, for titles."""
+
+    @abstractmethod
+    def source(self) -> Source:
+        """Open the files.
+
+        Raises
+        ------
+        InvalidDataError
+            If they are missing, or cannot be read.
+        """
+
+    def load(self, rng: np.random.Generator) -> ImageData:
+        """Return the images; only those that are used are decoded."""
+        source = self.source()
+        train, test = source.train, source.test
+        if self.split == "paper" and test is not None:
+            train, test = joined([train, test]), None
+        if test is None:
+            order = rng.permutation(train.labels.size)
+            train_rows, test_rows = np.split(order, [round(TRAIN_SHARE * order.size)])
+            test = train
+        else:
+            train_rows, test_rows = np.arange(train.labels.size), np.arange(test.labels.size)
+        train_rows = _drawn(train_rows, self.n_train, "n_train", rng)
+        test_rows = _drawn(test_rows, self.n_test, "n_test", rng)
+        if not (train_rows.size and test_rows.size):
+            raise InvalidDataError(f"{source.where}: too few images to train and to test on.")
+        images, test_images = _scaled(train, train_rows), _scaled(test, test_rows)
+        if images.shape[1:] != test_images.shape[1:]:
+            raise InvalidDataError(
+                f"{source.where}: training and test images differ in size: {images.shape[1:]} and "
+                f"{test_images.shape[1:]}."
+            )
+        return ImageData(
+            images,
+            train.labels[train_rows],
+            test_images,
+            test.labels[test_rows],
+            class_names=source.class_names,
+            label=f"{self.label}, {len(train_rows):,} training and {len(test_rows):,} test images",
+            train_writers=None if train.writers is None else train.writers[train_rows],
+        )
+
+
+def _drawn(rows: Labels, count: int | None, name: str, rng: np.random.Generator) -> Labels:
+    if count is None or count == rows.size:
+        return rows
+    if count > rows.size:
+        raise InvalidDataError(f"{name} = {count:,}, but there are {rows.size:,} such images only.")
+    return rng.choice(rows, count, replace=False)
+
+
+def _scaled(part: Part, rows: Labels) -> Images:
+    return part.pixels(rows).astype(np.float32) / np.float32(255)
+
+
+@DATASETS.register("cifar10")
+class Cifar10(Stored):
+    """60,000 colour photographs, 32 x 32, of ten kinds of things (Krizhevsky 2009)."""
+
+    @property
+    def label(self) -> str:
+        """What the images are, for titles."""
+        return "CIFAR-10"
+
+    def source(self) -> Source:
+        """Open the files."""
+        return stored("cifar10", cifar10_source)
+
+
+@DATASETS.register("emnist")
+class Emnist(Stored):
+    """Handwritten characters, 28 x 28 (Cohen et al. 2017).
+
+    Below the data folder, Parquet files of "byclass" lie in ``emnist``, those of another part in
+    ``emnist-balanced`` and the like.
+    """
+
+    part: Literal["byclass", "balanced", "letters", "digits"] = "byclass"
+    """Which part: 62 classes; 47 of equal size; 26 letters; 10 digits."""
+
+    @property
+    def label(self) -> str:
+        """What the images are, for titles."""
+        return f"EMNIST {self.part}"
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of Parquet files."""
+        return "emnist" if self.part == "byclass" else f"emnist-{self.part}"
+
+    def source(self) -> Source:
+        """Open the files."""
+        return stored(self.folder, partial(emnist_source, self.part))
+
+
+@DATASETS.register("parquet")
+class Parquet(Stored):
+    """Any labelled images in Parquet files, encoded as JPEG or PNG."""
+
+    path: str
+    """A file, or a folder with ``train.parquet`` and ``test.parquet``."""
+
+    @property
+    def label(self) -> str:
+        """What the images are, for titles."""
+        return Path(self.path).name
+
+    def source(self) -> Source:
+        """Open the files."""
+        return parquet_source(Path(self.path).expanduser())

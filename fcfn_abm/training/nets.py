@@ -39,17 +39,83 @@ class DigitsCnn(Net):
         """Return the layers."""
         from torch import nn
 
-        channels, height, width = shape
         return nn.Sequential(
-            nn.Conv2d(channels, self.width, 3, padding=1),
+            nn.Conv2d(shape[0], self.width, 3, padding=1),
             nn.MaxPool2d(2),
             nn.Tanh(),
             nn.Conv2d(self.width, 2 * self.width, 3, padding=1),
             nn.MaxPool2d(2),
             nn.Tanh(),
             nn.Flatten(),
-            nn.Linear(2 * self.width * (height // 4) * (width // 4), n_classes),
+            nn.Linear(_n_features(shape, self.width), n_classes),
         )
+
+
+@NETS.register("emnist-cnn")
+class EmnistCnn(Net):
+    """The paper's net for EMNIST: two 5 x 5 convolutions, each pooled by two, and one dense layer.
+
+    The paper names the layers and not their widths. With the default ones, for 28 x 28 images in
+    grey and 62 classes: 416 + 12,832 + 97,278 = 110,526 parameters. The softmax is in the loss.
+    """
+
+    width: Annotated[int, Field(ge=1, le=256)] = 16
+    """Channels of the first convolution; the second has twice as many."""
+
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+        """Return the layers."""
+        from torch import nn
+
+        return nn.Sequential(
+            *_two_convolutions(shape, self.width),
+            nn.Linear(_n_features(shape, self.width), n_classes),
+        )
+
+
+@NETS.register("cifar-cnn")
+class CifarCnn(Net):
+    """The paper's net for CIFAR-10: two 5 x 5 convolutions, pooled by two, and two dense layers.
+
+    The paper names the layers and not their widths. With the default ones, for 32 x 32 images in
+    colour and 10 classes: 1,216 + 12,832 + 262,272 + 1,290 = 277,610 parameters. The softmax is in
+    the loss.
+    """
+
+    width: Annotated[int, Field(ge=1, le=256)] = 16
+    """Channels of the first convolution; the second has twice as many."""
+    hidden: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Units of the first dense layer."""
+
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+        """Return the layers."""
+        from torch import nn
+
+        return nn.Sequential(
+            *_two_convolutions(shape, self.width),
+            nn.Linear(_n_features(shape, self.width), self.hidden),
+            nn.ReLU(),
+            nn.Linear(self.hidden, n_classes),
+        )
+
+
+def _two_convolutions(shape: tuple[int, int, int], width: int) -> list[nn.Module]:
+    from torch import nn
+
+    # pooled before the rectifier, which then has a quarter of the work: maxima commute with it
+    return [
+        nn.Conv2d(shape[0], width, 5, padding=2),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 5, padding=2),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+    ]
+
+
+def _n_features(shape: tuple[int, int, int], width: int) -> int:
+    _, height, breadth = shape
+    return 2 * width * (height // 4) * (breadth // 4)
 
 
 def initialise(net: nn.Module, rng: np.random.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Annotated, Protocol
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from fcfn_abm.errors import InvalidDataError
 from fcfn_abm.registry import Registry
-from fcfn_abm.training.datasets import Labels
+from fcfn_abm.training.sources import Labels
 
 type Rows = npt.NDArray[np.int64]
 
@@ -19,8 +20,20 @@ type Rows = npt.NDArray[np.int64]
 class Partition(Protocol):
     """Deals every sample to exactly one node."""
 
-    def split(self, labels: Labels, n_nodes: int, rng: np.random.Generator) -> list[Rows]:
-        """Return each node's rows; their numbers differ by one at most."""
+    def split(
+        self,
+        labels: Labels,
+        n_nodes: int,
+        rng: np.random.Generator,
+        writers: Labels | None = None,
+    ) -> list[Rows]:
+        """Return each node's rows; none is empty.
+
+        Raises
+        ------
+        InvalidDataError
+            If there are too few samples, or ``writers`` are needed and not known.
+        """
         ...
 
 
@@ -31,7 +44,13 @@ PARTITIONS: Registry[Partition] = Registry("partition")
 class Iid(Partition):
     """Shuffled and dealt out: all nodes see the same mixture."""
 
-    def split(self, labels: Labels, n_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def split(
+        self,
+        labels: Labels,
+        n_nodes: int,
+        rng: np.random.Generator,
+        writers: Labels | None = None,  # noqa: ARG002
+    ) -> list[Rows]:
         """Deal at random."""
         sizes = _sizes(labels.size, n_nodes)
         return np.split(rng.permutation(labels.size), np.cumsum(sizes)[:-1])
@@ -48,7 +67,13 @@ class Dirichlet(Partition):
     dirichlet_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     """Concentration: small is skewed, large is like ``iid``."""
 
-    def split(self, labels: Labels, n_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def split(
+        self,
+        labels: Labels,
+        n_nodes: int,
+        rng: np.random.Generator,
+        writers: Labels | None = None,  # noqa: ARG002
+    ) -> list[Rows]:
         """Deal by label."""
         sizes = _sizes(labels.size, n_nodes)
         classes, inverse = np.unique(labels, return_inverse=True)
@@ -79,13 +104,81 @@ def _draw_counts(
     return taken
 
 
-def _sizes(n_samples: int, n_nodes: int) -> Rows:
-    if n_samples < n_nodes:
+@PARTITIONS.register("shards")
+class Shards(Partition):
+    """Sorted by label, cut into shards of equal size, and so many shards dealt to each node.
+
+    References
+    ----------
+    McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized
+    data".
+    """
+
+    shards_per_node: Annotated[int, Field(ge=1)] = 2
+    """How many shards a node gets: about as many labels does it see."""
+
+    def split(
+        self,
+        labels: Labels,
+        n_nodes: int,
+        rng: np.random.Generator,
+        writers: Labels | None = None,  # noqa: ARG002
+    ) -> list[Rows]:
+        """Deal shards at random."""
+        n_shards = n_nodes * self.shards_per_node
+        sizes = _sizes(labels.size, n_shards, "shards")
+        mixed = rng.permutation(labels.size)  # within a label chance decides
+        ordered = mixed[np.argsort(labels[mixed], kind="stable")]
+        shards = np.split(ordered, np.cumsum(sizes)[:-1])
+        dealt = rng.permutation(n_shards).reshape(n_nodes, self.shards_per_node)
+        return [np.concatenate([shards[i] for i in mine]) for mine in dealt]
+
+
+@PARTITIONS.register("by-writer")
+class ByWriter(Partition):
+    """Each node gets whole writers: all that these have written, and nothing of others.
+
+    The natural partition of handwriting. Writers are dealt from the most productive on, each to
+    the node that has the fewest samples so far; equal ones in random order.
+    """
+
+    def split(
+        self,
+        labels: Labels,  # noqa: ARG002
+        n_nodes: int,
+        rng: np.random.Generator,
+        writers: Labels | None = None,
+    ) -> list[Rows]:
+        """Deal writers."""
+        if writers is None:
+            raise InvalidDataError(
+                "The partition 'by-writer' needs data that names its writers (a column writer in "
+                "Parquet files); this data does not."
+            )
+        names, which, counts = np.unique(writers, return_inverse=True, return_counts=True)
+        if names.size < n_nodes:
+            raise InvalidDataError(
+                f"{names.size} writers are too few for {n_nodes} nodes: each needs one."
+            )
+        mixed = rng.permutation(names.size)
+        held = [(0, node) for node in range(n_nodes)]
+        node_of = np.empty(names.size, dtype=np.int64)
+        for writer in mixed[np.argsort(-counts[mixed], kind="stable")].tolist():
+            n_samples, node = held[0]
+            node_of[writer] = node
+            heapq.heapreplace(held, (n_samples + int(counts[writer]), node))
+        nodes = node_of[which]
+        order = np.argsort(nodes, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(nodes, minlength=n_nodes))[:-1])
+
+
+def _sizes(n_samples: int, n_parts: int, what: str = "nodes") -> Rows:
+    if n_samples < n_parts:
         raise InvalidDataError(
-            f"{n_samples} training samples are too few for {n_nodes} nodes: each needs one."
+            f"{n_samples} training samples are too few for {n_parts} {what}: each needs one."
         )
-    sizes = np.full(n_nodes, n_samples // n_nodes)
-    sizes[: n_samples % n_nodes] += 1
+    sizes = np.full(n_parts, n_samples // n_parts)
+    sizes[: n_samples % n_parts] += 1
     return sizes
 
 

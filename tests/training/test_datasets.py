@@ -1,0 +1,257 @@
+"""Stored images: what is read is what was written, and what is wrong is said in a sentence."""
+
+import io
+import json
+import pickle
+import urllib.error
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torchvision
+from numpy.testing import assert_array_equal
+from PIL import Image
+from typer.testing import CliRunner
+
+from fcfn_abm.cli import app
+from fcfn_abm.errors import InvalidDataError
+from fcfn_abm.rng import stream
+from fcfn_abm.training import DATASETS
+
+
+def encoded(pixels, kind="PNG"):
+    place = io.BytesIO()
+    Image.fromarray(pixels).save(place, kind)
+    return place.getvalue()
+
+
+def pictures(n, shape=(6, 5), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+def write(path, images, labels, writers=None, names=None, encode=encoded):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        "image": [{"bytes": encode(image), "path": f"{i}.png"} for i, image in enumerate(images)],
+        "label": pa.array(labels, pa.int64()),
+        **({} if writers is None else {"writer": pa.array(writers, pa.int64())}),
+    }
+    table = pa.table(columns)
+    if names:
+        table = table.replace_schema_metadata({"class_names": json.dumps(names)})
+    pq.write_table(table, path)
+
+
+def load(kind, seed=1, **options):
+    return DATASETS.create(kind, options).load(stream(seed, "data", 0))
+
+
+def as_floats(images):
+    return images.reshape(*images.shape[:3], -1).transpose(0, 3, 1, 2).astype(np.float32) / 255
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
+def test_parquet_images_come_back_pixel_by_pixel(tmp_path, shape):
+    train, test = pictures(9, shape), pictures(4, shape, seed=1)
+    write(tmp_path / "train.parquet", train, np.arange(9) % 3, names=["a", "b", "c"])
+    write(tmp_path / "test.parquet", test, [2, 1, 0, 0])
+    data = load("parquet", path=str(tmp_path))
+    assert_array_equal(data.train_images, as_floats(train))
+    assert_array_equal(data.test_images, as_floats(test))
+    assert_array_equal(data.train_labels, np.arange(9) % 3)
+    assert_array_equal(data.test_labels, [2, 1, 0, 0])
+    assert data.class_names == ("a", "b", "c")
+    assert data.train_images.dtype == np.float32
+
+
+def of_value(n):
+    """Images of one value each, by which they can be told apart."""
+    return np.repeat(np.arange(n, dtype=np.uint8), 16).reshape(n, 4, 4)
+
+
+def values(images):
+    return np.round(images[:, 0, 0, 0] * 255).astype(int)
+
+
+@pytest.mark.parametrize(("own", "options"), [(True, {"split": "paper"}), (False, {})])
+def test_the_papers_split_takes_each_image_once_four_fifths_for_training(tmp_path, own, options):
+    images = of_value(50)
+    if own:
+        write(tmp_path / "train.parquet", images[:45], np.arange(45))
+        write(tmp_path / "test.parquet", images[45:], np.arange(45, 50))
+    else:
+        write(tmp_path / "train.parquet", images, np.arange(50))
+    data = load("parquet", path=str(tmp_path), **options)
+    assert len(data.train_labels) == 40
+    assert_array_equal(values(data.train_images), data.train_labels)  # each kept its own label
+    assert_array_equal(values(data.test_images), data.test_labels)
+    both = np.concatenate([data.train_labels, data.test_labels])
+    assert_array_equal(np.sort(both), np.arange(50))
+    again, other = (load("parquet", seed=s, path=str(tmp_path), **options) for s in (1, 2))
+    assert_array_equal(again.train_labels, data.train_labels)
+    assert (other.train_labels != data.train_labels).any()
+
+
+def test_a_part_of_the_images_is_drawn_without_repetition(tmp_path):
+    write(tmp_path / "train.parquet", of_value(50), np.arange(50), writers=np.arange(50) % 7)
+    write(tmp_path / "test.parquet", of_value(50), np.arange(50))
+    data = load("parquet", path=str(tmp_path), n_train=20, n_test=3)
+    assert len(set(values(data.train_images))) == 20
+    assert len(data.test_labels) == 3
+    assert_array_equal(data.train_writers, data.train_labels % 7)
+    with pytest.raises(InvalidDataError, match="n_train = 51, but there are 50 such images only"):
+        load("parquet", path=str(tmp_path), n_train=51)
+
+
+def broken_label(path):
+    write(path, of_value(3), [0, -1, 2])
+
+
+def broken_image(path):
+    write(path, of_value(3), [0, 1, 2], encode=lambda _: b"no image")
+
+
+def missing_image(path):
+    columns = {"image": [{"bytes": None, "path": "a"}] * 5, "label": pa.array([0] * 5, pa.int64())}
+    pq.write_table(pa.table(columns), path)
+
+
+def mixed_sizes(path):
+    write(path, [*of_value(3), *pictures(3)], range(6))
+
+
+def no_label(path):
+    pq.write_table(pa.table({"image": [{"bytes": b"", "path": ""}], "kind": [1]}), path)
+
+
+def no_struct(path):
+    pq.write_table(pa.table({"image": [b"abc"], "label": [1]}), path)
+
+
+def no_rows(path):
+    write(path, [], [])
+    schema = pa.schema(
+        [
+            ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            ("label", pa.int64()),
+        ]
+    )
+    pq.write_table(schema.empty_table(), path)
+
+
+def no_parquet(path):
+    path.write_bytes(b"PAR1 or so")
+
+
+def too_few_names(path):
+    write(path, of_value(5), range(5), names=["a", "b"])
+
+
+def nothing(path):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (broken_label, "label must hold integers from 0"),
+        (broken_image, r"the image in row \d cannot be decoded"),
+        (missing_image, r"the image in row \d cannot be decoded"),
+        (mixed_sizes, r"one size and kind, but row \d is . x . in grey and another is"),
+        (no_label, "needs a column image .* has image, kind"),
+        (no_struct, "needs a column image"),
+        (no_rows, "has no rows"),
+        (no_parquet, "not a Parquet file that can be read"),
+        (too_few_names, "labels up to 4, but names of 2 classes only"),
+        (nothing, "there is no such file or folder"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, damage, sentence):
+    path = tmp_path / "images.parquet"
+    damage(path)
+    with pytest.raises(InvalidDataError, match=f"images.parquet: .*{sentence}"):
+        load("parquet", path=str(path))
+
+
+def test_the_data_folder_holds_parquet_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    write(tmp_path / "emnist" / "train.parquet", of_value(20), np.arange(20))
+    write(tmp_path / "emnist" / "test.parquet", of_value(5), np.arange(5))
+    data = load("emnist")
+    assert data.train_images.shape == (20, 1, 4, 4)
+    assert data.label == "EMNIST byclass, 20 training and 5 test images"
+    with pytest.raises(
+        InvalidDataError, match=r"'emnist-letters' is not in .* data prepare emnist-l"
+    ):
+        load("emnist", part="letters")
+
+
+def idx(array):
+    """The format of MNIST's files: two zeros, type, number of axes, sizes, bytes."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def test_emnist_as_torchvision_keeps_it_is_turned_upright(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    folder = tmp_path / "EMNIST" / "raw"
+    folder.mkdir(parents=True)
+    upright = pictures(8, (28, 28))
+    for part, rows in (("train", slice(0, 6)), ("test", slice(6, 8))):
+        stored = upright[rows].transpose(0, 2, 1)
+        (folder / f"emnist-letters-{part}-images-idx3-ubyte").write_bytes(idx(stored))
+        labels = np.arange(1, 9)[rows]  # "letters" counts from one
+        (folder / f"emnist-letters-{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    data = load("emnist", part="letters")
+    assert_array_equal(data.train_images[:, 0], upright[:6].astype(np.float32) / 255)
+    assert_array_equal(data.train_labels, np.arange(6))
+    assert data.class_names[:2] == ("a", "b")
+    assert len(data.class_names) == 26
+
+
+def test_cifar10_as_torchvision_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    images = pictures(12, (3, 32, 32))
+    files = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for name, rows in zip(files, np.split(np.arange(12), 6), strict=True):
+        batch = {"data": images[rows].reshape(2, -1), "labels": rows.tolist()}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    names = ["airplane", *"bcdefghij"]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    data = load("cifar10")
+    assert_array_equal(data.train_images, images[:10].astype(np.float32) / 255)
+    assert_array_equal(data.test_labels, [10, 11])
+    assert data.class_names[0] == "airplane"
+
+
+def test_the_command_lists_and_checks_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    write(tmp_path / "cifar10" / "train.parquet", of_value(20), np.arange(20))
+    listed = CliRunner().invoke(app, ["data", "list"])
+    assert listed.exit_code == 0
+    assert "missing; fcfn data prepare emnist-letters" in listed.stdout
+    row = next(line.split() for line in listed.stdout.splitlines() if "cifar10" in line)
+    assert row == ["cifar10", "20", "-", "20", str(tmp_path / "cifar10")]
+    ready = CliRunner().invoke(app, ["data", "prepare", "cifar10"])
+    assert "cifar10 is ready in" in ready.stdout
+    unknown = CliRunner().invoke(app, ["data", "prepare", "cifar"])
+    assert unknown.exit_code == 2
+    assert "Did you mean 'cifar10'?" in unknown.stderr
+
+
+@pytest.mark.parametrize("name", ["cifar10", "emnist-balanced"])
+def test_without_a_network_one_sentence_says_how_to_get_it(tmp_path, monkeypatch, name):
+    def offline(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    failed = CliRunner().invoke(app, ["data", "prepare", name])
+    assert failed.exit_code == 1
+    assert f"{name} could not be downloaded: " in failed.stderr
+    assert f"copy {tmp_path} here" in failed.stderr
+    assert "Traceback" not in failed.stderr

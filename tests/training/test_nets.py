@@ -1,0 +1,29 @@
+"""The nets are those that the documents state, layer by layer."""
+
+import pytest
+import torch
+
+from fcfn_abm.training import NETS
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "n_classes", "layers"),
+    [
+        ("digits-cnn", (1, 8, 8), 10, [80, 1_168, 650]),
+        ("emnist-cnn", (1, 28, 28), 62, [416, 12_832, 97_278]),
+        ("cifar-cnn", (3, 32, 32), 10, [1_216, 12_832, 262_272, 1_290]),
+    ],
+)
+def test_layers_and_parameters(kind, shape, n_classes, layers):
+    net = NETS.create(kind).build(shape, n_classes)
+    found = [sum(p.numel() for p in layer.parameters()) for layer in net]
+    assert [n for n in found if n] == layers
+    assert f"{sum(layers):,}" in NETS[kind].__doc__
+    assert net(torch.zeros(2, *shape)).shape == (2, n_classes)
+
+
+def test_pooling_before_the_rectifier_is_pooling_after_it():
+    net = NETS.create("emnist-cnn").build((1, 28, 28), 62)
+    images = torch.randn(3, 1, 28, 28)
+    swapped = [net[i] for i in (0, 2, 1, 3, 5, 4, 6, 7)]
+    assert torch.equal(net(images), torch.nn.Sequential(*swapped)(images))
