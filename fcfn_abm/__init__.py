@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fcfn_abm.records import Record, read_record
     from fcfn_abm.runs.compare import Comparison, compare_mechanisms
     from fcfn_abm.runs.run import run_scenario
+    from fcfn_abm.runs.sweep import Sweep, read_sweep, run_sweep
     from fcfn_abm.scenario import Scenario
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ _HOMES = {
     "records": ["Record", "read_record"],
     "runs.compare": ["Comparison", "compare_mechanisms"],
     "runs.run": ["run_scenario"],
+    "runs.sweep": ["Sweep", "read_sweep", "run_sweep"],
     "scenario": ["Scenario"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -66,6 +68,7 @@ __all__ = [
     "Record",
     "Scenario",
     "StackelbergEquilibrium",
+    "Sweep",
     "best_response",
     "compare_mechanisms",
     "exploitability",
@@ -78,7 +81,9 @@ __all__ = [
     "payments",
     "price",
     "read_record",
+    "read_sweep",
     "run_scenario",
+    "run_sweep",
     "server_utility",
     "stackelberg_equilibrium",
 ]

@@ -18,16 +18,18 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameE
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.mechanisms import MECHANISMS, Outcome, price
-from fcfn_abm.population import RHO_LAWS, draw_rho
+from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors
 from fcfn_abm.registry import OptionError, Registry
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import (
     Choice,
     Scenario,
+    SweepRun,
     choices,
     overridden,
-    read_toml,
+    read_scenario,
     spot,
+    sweep_runs,
     tree_to_scenario,
 )
 from fcfn_abm.training import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
@@ -59,24 +61,28 @@ def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     Parameters
     ----------
     path : str or Path
-        A TOML file.
+        A TOML file, which may extend another one.
     overrides : iterable of str
         Replacements such as ``"game.alpha=20"``, carried out in order.
 
     Returns
     -------
     Scenario
-        Frozen and complete: every default is filled in.
+        Frozen and complete: every default is filled in. If it has a sweep, each run of it has been
+        checked too.
 
     Raises
     ------
     InvalidScenarioError
         With one sentence that says what is wrong, where, and what is allowed.
     """
-    tree = overridden(read_toml(Path(path)), overrides)
-    scenario = tree_to_scenario(tree, str(path))
-    check_scenario(scenario, str(path))
-    return resolved(scenario)
+    tree, where = read_scenario(Path(path))
+    scenario = tree_to_scenario(overridden(tree, overrides), where)
+    check_scenario(scenario, where)
+    scenario = resolved(scenario)
+    if scenario.sweep:
+        runs_of(scenario, where)
+    return scenario
 
 
 def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
@@ -140,6 +146,16 @@ def resolved(scenario: Scenario) -> Scenario:
     return Scenario.model_validate(tree)
 
 
+def runs_of(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
+    """Return the runs of a scenario's sweep, each checked and complete."""
+
+    def checked(run: Scenario, where: str) -> Scenario:
+        check_scenario(run, where)
+        return resolved(run)
+
+    return sweep_runs(scenario, checked, where)
+
+
 def created(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = None) -> Any:
     """Build what a scenario names at ``place``, such as ``("training", "net")``."""
     if choice is None:
@@ -157,9 +173,16 @@ def scenario_schema() -> dict[str, Any]:
             section = definitions[_definition(section["properties"][part])]
         section["properties"][place[-1]] = {
             "description": section["properties"][place[-1]].get("description", ""),
-            "oneOf": [_kind_schema(registry, name) for name in registry],
+            "oneOf": [
+                {"type": "string", "description": "A name alone, with the default options."},
+                *(_kind_schema(registry, name) for name in registry),
+            ],
         }
     definitions.pop("Choice", None)
+    schema["properties"]["extends"] = {
+        "description": "Another scenario file, relative to this one, which this one changes.",
+        "type": "string",
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -178,9 +201,28 @@ def _kind_schema(registry: Registry[Any], name: str) -> dict[str, Any]:
 
 
 def population(scenario: Scenario) -> Floats:
-    """Draw the unit privacy costs of a scenario's nodes, shape (n_nodes,)."""
+    """Draw what a unit of reported epsilon costs each node of a scenario, shape (n_nodes,).
+
+    That is a node's unit privacy cost, or as many times less as it misreports.
+    """
     law = created(scenario, ("population", "rho"))
-    return draw_rho(law, scenario.population.n_nodes, stream(scenario.seed, "population"))
+    rho = draw_rho(law, scenario.population.n_nodes, stream(scenario.seed, "population"))
+    return rho / misreport(scenario)
+
+
+def misreport(scenario: Scenario) -> Floats:
+    """Draw reported over spent epsilon of a scenario's nodes, shape (n_nodes,); one if honest."""
+    n_nodes, settings = scenario.population.n_nodes, scenario.population.misreport
+    if settings is None:
+        return np.ones(n_nodes)
+    chance = stream(scenario.seed, "population", 1)
+    return misreport_factors(n_nodes, settings.share, settings.factor, chance)
+
+
+def honest(scenario: Scenario) -> Scenario:
+    """Return the scenario in which every node spends what it reports."""
+    people = scenario.population.model_copy(update={"misreport": None})
+    return scenario.model_copy(update={"population": people})
 
 
 def closed_form(scenario: Scenario, rho: Floats | None = None) -> StackelbergEquilibrium:
@@ -224,4 +266,5 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None)
 def shipped_scenarios(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield every scenario file below a folder, with its title."""
     for path in sorted(folder.rglob("*.toml")):
-        yield path, str(read_toml(path).get("title", ""))
+        tree, _ = read_scenario(path)
+        yield path, str(tree.get("title", ""))

@@ -1,7 +1,7 @@
 """The command line: each command parses, calls one public function, and prints.
 
-Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed),
-2 (the user's mistake), 130 (interrupted).
+Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed, or an
+audit found a claim violated), 2 (the user's mistake), 130 (interrupted).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from fcfn_abm import __version__
-from fcfn_abm.errors import FcfnError, RunFailedError
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError
 
 
 class _App(typer.Typer):
@@ -54,8 +54,8 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def _interrupted() -> int:
-    typer.echo("fcfn: interrupted; nothing was left under the final name.", err=True)
+def _interrupted(told: str = "interrupted; nothing was left under the final name.") -> int:
+    typer.echo(f"fcfn: {told}", err=True)
     # an interrupt that passed through an exec of text, as in torch's imports, leaves a mark by
     # which CPython ends with signal 2 whatever the exit code; the next exec wipes it out
     exec("")  # noqa: S102
@@ -65,6 +65,8 @@ def _interrupted() -> int:
 app = _App("Agent-based simulation of incentive mechanisms for private federated learning.")
 scenarios = _App("Check scenario files, and say what may stand in them.")
 app.add_typer(scenarios, name="scenarios")
+data = _App("Say which data sets are on this machine, and get those that are not.")
+app.add_typer(data, name="data")
 
 ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, .toml.", show_default=False)]
 Overrides = Annotated[
@@ -106,14 +108,74 @@ def run(
     from fcfn_abm.runs.run import run_scenario
 
     out = Path("results") / scenario.stem if out is None else out
-    record = run_scenario(
-        load_scenario(scenario, overrides or ()), out, overwrite=overwrite, progress=True
-    )
+    loaded = load_scenario(scenario, overrides or ())
+    if loaded.sweep:
+        raise InvalidScenarioError(
+            f"{scenario}: has a [sweep] and stands for many runs: 'fcfn sweep' carries them out."
+        )
+    record = run_scenario(loaded, out, overwrite=overwrite, progress=True)
     if as_json:
         _print_json({**record.run, "path": str(record.path)})
     else:
         typer.echo(summary(record))
         typer.echo(f"\nThe record lies in {record.path} (figures in {out / 'figures'}).")
+
+
+@app.command()
+def sweep(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the sweep; if it is there, what is missing in it is run.",
+            show_default="results/NAME-sweep",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes on this machine.", show_default="one for each core"),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on a Dask cluster: the address of its scheduler, or local:4.",
+            show_default=False,
+        ),
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(help="What a Dask worker must have: GPU=1. May be repeated."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many runs there are, and how long.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run what failed again.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry out the many runs of a scenario's [sweep], into one table."""
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.runs.executors import workers_of
+    from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_text
+
+    out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
+    place = workers_of(workers, cluster, resource or ())
+    loaded = load_scenario(scenario, overrides or ())
+    if dry_run:
+        plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))
+        _print_json(plan.facts()) if as_json else typer.echo(plan_text(plan))
+        return
+    try:
+        found = run_sweep(loaded, out, place, retry=retry, progress=True)
+    except KeyboardInterrupt:
+        told = (
+            f"interrupted; the runs that ended are in {out}: the same command goes on from there."
+        )
+        raise typer.Exit(_interrupted(told)) from None
+    if as_json:
+        _print_json({**found.run, "counts": found.counts(), "path": str(found.path)})
+    else:
+        typer.echo(sweep_text(found))
 
 
 @app.command()
@@ -175,6 +237,70 @@ def equilibrium(
         typer.echo(equilibrium_table(facts))
 
 
+@app.command("audit")
+def audit_command(
+    scenario: ScenarioFile,
+    epsilon: Annotated[
+        list[float] | None,
+        typer.Option(help="A claim for one round. May be repeated.", show_default="1, 4, 10"),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            help="How often a round is run for each claim.",
+            show_default="10,000, or 2,000 with several local steps",
+        ),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Probability with which no lower bound is above the truth.")
+    ] = 0.999,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Attack a round of a scenario's training, and say which epsilon is disproved.
+
+    The exit code is 1 if a claim is violated.
+    """
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.runs.audit import EPSILONS, audit_scenario, audit_text
+
+    found = audit_scenario(
+        load_scenario(scenario, overrides or ()),
+        epsilon or EPSILONS,
+        trials=trials,
+        confidence=confidence,
+        progress=True,
+    )
+    if as_json:
+        _print_json(found.facts())
+    else:
+        typer.echo(audit_text(found))
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+@data.command("list")
+def list_data() -> None:
+    """List the data sets, and where they lie."""
+    from fcfn_abm.report.summary import table
+    from fcfn_abm.runs.data import listing
+    from fcfn_abm.training.sources import data_folder
+
+    typer.echo(f"Data sets in {data_folder()} (FCFN_DATA names another folder)")
+    typer.echo(table(["", "train", "test", "classes", ""], listing()))
+
+
+@data.command("prepare")
+def prepare_data(
+    names: Annotated[list[str], typer.Argument(help="Data sets, as listed.", show_default=False)],
+) -> None:
+    """Download data sets that are missing, and check them."""
+    from fcfn_abm.runs.data import prepare
+
+    for name in names:
+        typer.echo(prepare(name))
+
+
 @scenarios.command()
 def check(
     files: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
@@ -209,7 +335,6 @@ def list_scenarios(
 ) -> None:
     """List the scenario files of a folder with their titles."""
     from fcfn_abm.build import shipped_scenarios
-    from fcfn_abm.errors import InvalidScenarioError
 
     found = list(shipped_scenarios(folder))
     if not found:

@@ -14,6 +14,7 @@ STREAMS = (
     "noise",
     "mechanism",
     "replication",
+    "sweep",
 )  # append only: a place is a seed
 
 

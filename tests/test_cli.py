@@ -47,6 +47,7 @@ def test_the_main_job_writes_the_whole_record(run):
     _, out = run
     assert sorted(p.name for p in out.iterdir()) == [
         "figures",
+        "ledger.parquet",
         "nodes.parquet",
         "rounds.parquet",
         "run.json",
@@ -73,7 +74,7 @@ def test_a_second_run_gives_the_same_bytes_and_never_replaces_the_first(run, tmp
     _, out = run
     again = fcfn("run", QUICKSTART, "--out", tmp_path / "again", *SHORT)
     assert again.returncode == 0
-    for name in ("rounds", "nodes", "traces", "training"):
+    for name in ("rounds", "nodes", "traces", "training", "ledger"):
         assert (tmp_path / "again" / f"{name}.parquet").read_bytes() == (
             out / f"{name}.parquet"
         ).read_bytes()
@@ -241,3 +242,78 @@ def test_the_record_holds_what_every_node_has_spent(run):
     assert nodes["noise_std"].to_numpy() == pytest.approx(z * sensitivity, rel=1e-9)
     out_of_it = record.nodes[~record.nodes["active"]]
     assert (out_of_it["epsilon_total"] == 0).all()
+
+
+def test_the_ledger_of_a_record_tells_it_round_by_round_in_both_views(run):
+    done, out = run
+    record = fa.read_record(out)
+    nodes = record.nodes[record.nodes["active"]]
+    delta = record.scenario.privacy.delta
+    rounds = {index: frame.set_index("node") for index, frame in record.ledger.groupby("round")}
+    assert sorted(rounds) == [1, 2]
+    for index, frame in rounds.items():
+        assert list(frame.index) == list(nodes["node"])  # who stayed out has spent nothing
+        z = nodes["noise_multiplier"].to_numpy()
+        total = fa.gaussian_epsilon(z / index**0.5, delta)
+        assert frame["epsilon_total"].to_numpy() == pytest.approx(total, rel=1e-9)
+        assert frame["epsilon_round"].to_numpy() == pytest.approx(
+            nodes["epsilon_per_round"].to_numpy(), rel=1e-12
+        )
+        # the weighted sum of all: its noise against what one record can move in it
+        assert record.scenario.training.aggregation.kind == "inverse-variance"
+        std = nodes["noise_std"].to_numpy()
+        weights = std**-2 / (std**-2).sum()
+        noise = ((weights * std) ** 2).sum() ** 0.5 / index**0.5
+        central = fa.gaussian_epsilon(noise, delta, weights * std / z)
+        assert frame["epsilon_central"].to_numpy() == pytest.approx(central, rel=1e-9)
+    for name in ("epsilon_total", "epsilon_central"):
+        assert list(rounds[2][name]) == pytest.approx(list(nodes[name]), rel=1e-12)
+        assert (record.nodes.loc[~record.nodes["active"], name] == 0).all()
+    for words in (
+        "epsilon, one round",
+        "epsilon, total of 2 rounds",
+        "epsilon, total, as the server sees it",
+        "under secure aggregation",
+        "research output, not a release mechanism",
+    ):
+        assert words in done.stdout
+    assert "not a release mechanism" in record.run["training"]["noise_note"]
+
+
+def test_what_is_not_proven_stands_in_the_summary(tmp_path):
+    done = fcfn(
+        "run", QUICKSTART, "--out", tmp_path / "record", *SHORT[:2],
+        "--set", "training.compare=[]",
+        "--set", "training.local_steps=2",
+        "--set", "privacy.placement.kind=paper",
+        "--set", "privacy.calibration=classical",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "adds the noise of one step to 2 local steps: its epsilon is a heuristic",
+        "proven below epsilon = 1 only",
+        "no guarantee at all",
+    ):
+        assert words in done.stdout
+    record = fa.read_record(tmp_path / "record")
+    epsilon, delta = record.nodes["epsilon"].max(), record.scenario.privacy.delta
+    sigma = fa.gaussian_sigma(epsilon, delta, calibration="classical")
+    assert f"truly has epsilon = {fa.gaussian_epsilon(sigma, delta):.3g} at" in done.stdout
+
+
+def test_sampled_steps_and_several_releases_go_all_the_way(tmp_path):
+    done = fcfn(
+        "run", QUICKSTART, "--out", tmp_path / "record", *SHORT[:2],
+        "--set", "training.compare=[]",
+        "--set", "training.local_steps=2",
+        "--set", "privacy.placement.sampling_rate=0.3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "With 2 releases a round nothing is claimed for secure aggregation" in done.stdout
+    record = fa.read_record(tmp_path / "record")
+    nodes = record.nodes[record.nodes["active"]]
+    assert record.scenario.privacy.placement.options == {"sampling_rate": 0.3}
+    assert list(nodes["epsilon_total"]) == pytest.approx(list(nodes["epsilon"]), rel=1e-6)
+    assert list(nodes["epsilon_central"]) == pytest.approx(list(nodes["epsilon_total"]), rel=1e-9)
+    last = record.ledger[record.ledger["round"] == 2]
+    assert list(last["epsilon_total"]) == pytest.approx(list(nodes["epsilon"]), rel=1e-6)

@@ -43,6 +43,7 @@ HOMES = {  # where a heavy library may be imported
     "mesa": {"abm"},
     "torch": {"training", "dp/noise", "dp/audit", "dp/sensitivity"},
     "sklearn": {"training"},
+    "opendp": {"dp/noise"},
     "solara": {"viz"},
     "matplotlib": {"report"},
     "seaborn": {"report"},

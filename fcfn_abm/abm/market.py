@@ -30,7 +30,7 @@ from fcfn_abm.game import (
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
-from fcfn_abm.population import RHO_LAWS, draw_rho
+from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import Scenario
 
@@ -76,7 +76,7 @@ class PrivacyMarket(mesa.Model):
     scenario : Scenario, optional
         The experiment; without one, the defaults.
     rho : array_like of float, shape (n_nodes,), optional
-        Unit privacy costs, in place of those that the scenario's law would draw.
+        Costs of a unit of reported epsilon, in place of those that the scenario would draw.
     rng : numpy.random.Generator or int, optional
         Root of all chance in this market, in place of the scenario's seed.
     collect_nodes : bool, default True
@@ -123,6 +123,9 @@ class PrivacyMarket(mesa.Model):
         if rho is None:
             law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
             rho = draw_rho(law, settings.population.n_nodes, stream(self.seed, "population"))
+            if lies := settings.population.misreport:  # a unit of report costs them less
+                chance = stream(self.seed, "population", 1)
+                rho = rho / misreport_factors(rho.size, lies.share, lies.factor, chance)
         rho = np.array(rho, dtype=float)
         if rho.shape != (settings.population.n_nodes,):
             raise InvalidGameError(

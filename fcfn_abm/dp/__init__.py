@@ -7,14 +7,17 @@ from fcfn_abm.dp.calibration import (
     gaussian_epsilon,
     gaussian_sigma,
 )
+from fcfn_abm.dp.ledger import Ledger, central_multipliers
 from fcfn_abm.dp.sensitivity import Clipping, Relation, Sensitivity, Unit
 
 __all__ = [
     "Calibration",
     "Clipping",
+    "Ledger",
     "Relation",
     "Sensitivity",
     "Unit",
+    "central_multipliers",
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_sigma",

@@ -1,14 +1,36 @@
-"""What many releases cost together, exactly, while every node takes part in each of them."""
+"""What many releases cost together: exactly, or closely and on the safe side where data is sampled.
+
+A node that uses all of its data in every release has a closed form. With Poisson-sampled data the
+cost is found by dp-accounting's privacy loss distributions (PLD), tabulated so that thousands of
+nodes are done at once. The table holds, for a multiplier z and n releases, the ``mu`` of the one
+Gaussian release that has the same epsilon at this delta: ``sqrt(n) / z`` without sampling, close
+to ``q sqrt(n) / z`` with much noise, and smooth between.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
+from numpy.polynomial import Chebyshev
+from scipy.optimize import elementwise
 
 from fcfn_abm.dp.calibration import Calibration, gaussian_epsilon, gaussian_sigma
-from fcfn_abm.errors import InvalidPrivacyError, require_positive
+from fcfn_abm.dp.sensitivity import Relation
+from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError, require_positive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 type Floats = npt.NDArray[np.float64]
+
+SAMPLED_TOLERANCE = 1e-3
+"""Sampled releases are charged this much more ``mu``, as a share of it, than the table says."""
+
+_LEAST_OCTAVE = -6  # below a multiplier of 2**-6 the closed form without sampling is the bound
+_DEGREES = (2, 4, 8, 16, 32)  # of the polynomial in one octave of multipliers; points are nested
 
 
 def multiplier_for_releases(
@@ -16,6 +38,8 @@ def multiplier_for_releases(
     delta: float,
     n_releases: int,
     calibration: Calibration = "analytic",
+    sampling_rate: float = 1.0,
+    neighbours: Relation = "zero-out",
 ) -> Floats:
     """Return the noise multiplier of each release so that all together spend ``epsilon``.
 
@@ -28,7 +52,11 @@ def multiplier_for_releases(
     n_releases : int
         How many times each node releases something.
     calibration : {"analytic", "classical"}, default "analytic"
-        See :func:`fcfn_abm.gaussian_sigma`.
+        See :func:`fcfn_abm.gaussian_sigma`; of the one release that all together are worth.
+    sampling_rate : float, default 1.0
+        Probability with which each record takes part in a release, independently of all others.
+    neighbours : {"zero-out", "replace-one"}, default "zero-out"
+        What the multiplier's sensitivity refers to; matters with sampling only.
 
     Returns
     -------
@@ -40,57 +68,245 @@ def multiplier_for_releases(
     ------
     InvalidPrivacyError
         If a number is outside its range.
+    MissingExtraError
+        With sampling, if dp-accounting is not installed.
 
     Notes
     -----
     Gaussian releases with multipliers z_t compose to exactly one with
     ``1 / z**2 = sum_t 1 / z_t**2``, so each of T equal ones takes sqrt(T) times the noise.
+    Sampled releases get about 0.1 to 0.3 % more noise than they need, never less.
 
     References
     ----------
-    Dong, Roth and Su 2022, Corollary 3.3.
+    Dong, Roth and Su 2022, Corollary 3.3; with sampling :func:`spent_epsilon`.
+
+    Examples
+    --------
+    >>> multiplier_for_releases([1.0, 10.0], 1e-5, 40).round(3)
+    array([23.595,  3.162])
     """
-    _require_releases(n_releases)
+    _require(n_releases, sampling_rate)
     epsilon = np.asarray(epsilon, dtype=float)
     multiplier = np.full(epsilon.shape, np.inf)
     some = epsilon > 0
     multiplier[some] = np.sqrt(n_releases) * gaussian_sigma(
         epsilon[some], delta, calibration=calibration
     )
+    if sampling_rate < 1:
+        sampled = _Sampled(sampling_rate, delta, neighbours)
+        multiplier[some] = _inverse(sampled, multiplier[some], n_releases)
     return multiplier
 
 
-def spent_epsilon(noise_multiplier: npt.ArrayLike, n_releases: int, delta: float) -> Floats:
-    """Return the true epsilon of ``n_releases`` equal Gaussian releases, by exact composition.
+def spent_epsilon(
+    noise_multiplier: npt.ArrayLike,
+    n_releases: npt.ArrayLike,
+    delta: float,
+    sampling_rate: float = 1.0,
+    neighbours: Relation = "zero-out",
+) -> Floats:
+    """Return the true epsilon of ``n_releases`` equal Gaussian releases.
 
     Parameters
     ----------
     noise_multiplier : array_like of float, shape (n,)
         Noise standard deviation over L2 sensitivity of one release; infinite for none.
-    n_releases : int
+    n_releases : int, or array_like of int, shape (n,)
         How many releases there are.
     delta : float
         Probability with which the guarantee may fail.
+    sampling_rate : float, default 1.0
+        Probability with which each record takes part in a release, independently of all others.
+    neighbours : {"zero-out", "replace-one"}, default "zero-out"
+        What the multiplier's sensitivity refers to; matters with sampling only.
 
     Returns
     -------
     ndarray of float, shape (n,)
-        Privacy spent, dimensionless; zero where the multiplier is infinite.
+        Privacy spent, dimensionless; zero where the multiplier is infinite. Exact without
+        sampling; with it never too small, and too large by 0.1 to 0.3 %.
 
     Raises
     ------
     InvalidPrivacyError
         If a number is outside its range.
+    MissingExtraError
+        With sampling, if dp-accounting is not installed.
+
+    Notes
+    -----
+    One record moves the sum by u or by v if it is replaced, and is drawn with probability q. The
+    worst pair is ``(1-q) N(0) + q N(u)`` against ``(1-q) N(0) + q N(-u)`` with u as long as the
+    clipping norm: in every hockey-stick divergence the likelihood ratios enter as a convex function
+    of a sum of log-normals, which is largest in convex order where they are comonotone (u and v
+    opposite) and widest. A record that goes has the worst pair of Zhu, Dong and Wang.
+
+    References
+    ----------
+    Zhu, Dong and Wang 2022, Theorems 10 and 11; Doroshenko et al. 2022 for the discretisation,
+    which rounds losses up only.
     """
-    _require_releases(n_releases)
-    multiplier = np.asarray(noise_multiplier, dtype=float)
+    _require(n_releases, sampling_rate)
+    multiplier, n_releases = np.broadcast_arrays(
+        np.asarray(noise_multiplier, dtype=float), np.asarray(n_releases)
+    )
     spent = np.zeros(multiplier.shape)
-    some = np.isfinite(multiplier)
-    require_positive(error=InvalidPrivacyError, noise_multiplier=multiplier[some])
-    spent[some] = gaussian_epsilon(multiplier[some] / np.sqrt(n_releases), delta)
+    some = ~np.isinf(multiplier)
+    multiplier, n_releases = multiplier[some], n_releases[some]
+    require_positive(error=InvalidPrivacyError, noise_multiplier=multiplier)
+    mu = np.sqrt(n_releases) / multiplier
+    if sampling_rate < 1:
+        sampled = _Sampled(sampling_rate, delta, neighbours)
+        for n in np.unique(n_releases).tolist():
+            mu[n_releases == n] = _mu(sampled, multiplier[n_releases == n], n)
+    spent[some] = gaussian_epsilon(1 / mu, delta)
     return spent
 
 
-def _require_releases(n_releases: int) -> None:
-    if n_releases < 1:
-        raise InvalidPrivacyError(f"n_releases must be at least 1, but is {n_releases}.")
+def _require(n_releases: npt.ArrayLike, sampling_rate: float) -> None:
+    counts = np.asarray(n_releases)
+    if (counts < 1).any():
+        raise InvalidPrivacyError(f"n_releases must be at least 1, but is {counts.min()}.")
+    if not 0 < sampling_rate <= 1:
+        raise InvalidPrivacyError(
+            f"sampling_rate must lie above 0 and not above 1, but is {sampling_rate:g}."
+        )
+
+
+class _Sampled(NamedTuple):
+    """How releases are sampled, and at which delta they are judged; a key of the tables."""
+
+    rate: float
+    delta: float
+    neighbours: Relation
+
+
+def _mu(sampled: _Sampled, multiplier: Floats, n_releases: int) -> Floats:
+    """Return the mu of the one release that n sampled ones are worth, on the safe side."""
+    mu: Floats = np.sqrt(n_releases) / multiplier  # without sampling: an upper bound
+    octave = np.floor(np.log2(multiplier)).astype(int)
+    for index in np.unique(octave[octave >= _LEAST_OCTAVE]).tolist():
+        inside = octave == index
+        found = np.exp(_log_mu(sampled, index, n_releases, np.log2(multiplier[inside]) - index))
+        mu[inside] = np.minimum(mu[inside], found)
+    return mu
+
+
+def _inverse(sampled: _Sampled, unsampled: Floats, n_releases: int) -> Floats:
+    """Return the multipliers that are worth what ``unsampled`` ones are without sampling."""
+    if unsampled.size == 0:
+        return unsampled
+    target = np.log(np.sqrt(n_releases) / unsampled)
+    # ends of octaves, from one with noise enough for the least target downwards
+    octaves = [int(np.ceil(np.log2(unsampled.max())))]
+    ends = [_log_mu_at_end(sampled, octaves[0], n_releases)]
+    while ends[-1] < target.max() and octaves[-1] > _LEAST_OCTAVE:
+        octaves.append(octaves[-1] - 1)
+        ends.append(_log_mu_at_end(sampled, octaves[-1], n_releases))
+    place = np.searchsorted(np.maximum.accumulate(ends), target)  # ends[place] >= target
+    # beyond the table's end both its end and the closed form have noise enough
+    multiplier = np.minimum(unsampled, 2.0**_LEAST_OCTAVE)
+    for index in np.unique(place[place < len(ends)]).tolist():
+        inside = place == index
+
+        def excess(u: Floats, wanted: Floats, octave: int = octaves[index]) -> Floats:
+            return _log_mu(sampled, octave, n_releases, u.ravel()).reshape(u.shape) - wanted
+
+        found = elementwise.find_root(excess, (0.0, 1.0), args=(target[inside],))
+        # just outside the octave by rounding: its upper end has noise enough
+        multiplier[inside] = 2.0 ** (octaves[index] + np.where(found.success, found.x, 1.0))
+    return np.minimum(multiplier, unsampled)
+
+
+def _log_mu_at_end(sampled: _Sampled, octave: int, n_releases: int) -> float:
+    return float(_between_counts(n_releases, lambda n: _log_mu_of(sampled, 2.0**octave, n)))
+
+
+def _log_mu(sampled: _Sampled, octave: int, n_releases: int, u: Floats) -> Floats:
+    """Return ln(mu) at the multipliers ``2**(octave + u)`` for u in [0, 1]."""
+    return np.asarray(
+        _between_counts(n_releases, lambda n: np.asarray(_table(sampled, octave, n)(u)))
+    )
+
+
+def _between_counts(n_releases: int, log_mu: Callable[[int], Any]) -> Any:
+    """Interpolate in ln(n) between the counts that have three binary digits, and add the margin.
+
+    mu grows like sqrt(n) times a factor that settles: against ln(n), ln(mu) is nearly straight.
+    """
+    step = 1 << max(n_releases.bit_length() - 3, 0)
+    below = n_releases // step * step
+    value = log_mu(below)
+    if below < n_releases:
+        share = np.log(n_releases / below) / np.log((below + step) / below)
+        value = (1 - share) * value + share * log_mu(below + step)
+    return value + np.log1p(SAMPLED_TOLERANCE)
+
+
+@lru_cache(maxsize=4096)
+def _table(sampled: _Sampled, octave: int, n_releases: int) -> Chebyshev:
+    """Interpolate ln(mu) in an octave of multipliers, with as many points as it takes.
+
+    Points are added until the polynomial foretells those between its own to well within the
+    margin; the one that is used then goes through them as well. Should that never come to pass, it
+    is lifted by what it was off.
+    """
+    known: dict[float, float] = {}
+    table, off = Chebyshev([np.inf]), np.inf
+    for degree in _DEGREES:
+        points = ((1 - np.cos(np.pi * np.arange(degree + 1) / degree)) / 2).round(12)
+        for u in points.tolist():
+            if u not in known:
+                known[u] = _log_mu_of(sampled, 2.0 ** (octave + u), n_releases)
+        values = np.array([known[u] for u in points.tolist()])
+        off = float(np.abs(table(points) - values).max())
+        table = Chebyshev.fit(points, values, degree, domain=[0, 1])
+        if off < SAMPLED_TOLERANCE / 2:
+            return table
+    return table + off
+
+
+@lru_cache(maxsize=65536)  # octaves share their ends
+def _log_mu_of(sampled: _Sampled, multiplier: float, n_releases: int) -> float:
+    """Return ln(mu) as PLD finds it: an upper bound, since losses are rounded up."""
+    loss = _loss(sampled.rate, sampled.neighbours, multiplier)
+    if n_releases > 1:
+        loss = loss.self_compose(n_releases)
+    epsilon, delta = loss.get_epsilon_for_delta(sampled.delta), sampled.delta
+    if epsilon <= 0:  # delta alone covers it; what is left of it is a measure too
+        epsilon, delta = 0.0, loss.get_delta_for_epsilon(0.0)
+    highest = np.log(np.sqrt(n_releases) / multiplier)
+    if not np.isfinite(epsilon):
+        return float(highest)
+    return float(min(highest, -np.log(gaussian_sigma(epsilon, delta))))
+
+
+@lru_cache(maxsize=256)
+def _loss(rate: float, neighbours: Relation, multiplier: float) -> Any:
+    """Return the privacy loss distribution of one sampled release.
+
+    dp-accounting counts noise in clipping norms, and a replaced record moves a sum by two.
+    """
+    try:
+        from dp_accounting import NeighboringRelation
+        from dp_accounting.pld import privacy_loss_distribution
+    except ImportError:
+        raise MissingExtraError(
+            "Accounting for sampled data needs dp-accounting, which is not installed: "
+            "pip install 'fcfn-abm[train]'; or use a sampling rate of 1."
+        ) from None
+    replaced = neighbours == "replace-one"
+    std = 2 * multiplier if replaced else multiplier
+    # as fine as the loss is narrow: rounding up its values then costs little, at any scale
+    reach = 10 / std + 0.5 / std**2
+    span = np.log1p(rate * np.expm1(reach)) if reach < 700 else reach + np.log(rate)
+    interval = max(min(span / 2**11, rate / std / 16 if std > 0.5 else span), span / 2**16)
+    return privacy_loss_distribution.from_gaussian_mechanism(
+        std,
+        sampling_prob=rate,
+        value_discretization_interval=interval,
+        neighboring_relation=(
+            NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.REPLACE_SPECIAL
+        ),
+    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import elementwise
-from scipy.special import erfcx, log_ndtr, ndtr
+from scipy.special import erfcx, ndtr
 
 from fcfn_abm.errors import InvalidPrivacyError, require_between, require_positive
 
 type Floats = npt.NDArray[np.float64]
 type Calibration = Literal["analytic", "classical"]
+
+_HUGE = 1e300  # beyond it a ratio of sensitivity to noise means what an infinite one does
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
 @overload
@@ -75,14 +79,16 @@ def gaussian_sigma(
     require_positive(error=InvalidPrivacyError, zero=calibration == "analytic", epsilon=epsilon)
     require_positive(error=InvalidPrivacyError, sensitivity=sensitivity)
     require_between(0, 1, error=InvalidPrivacyError, delta=delta)
-    if calibration == "classical":
-        sigma = np.sqrt(2 * np.log(1.25 / delta)) * sensitivity / epsilon
-    elif calibration == "analytic":
-        sigma = sensitivity / _mu_of(epsilon, delta)
-    else:
-        raise InvalidPrivacyError(
-            f"calibration must be one of {get_args(Calibration.__value__)}, but is {calibration!r}."
-        )
+    with np.errstate(over="ignore"):  # noise beyond the range of floats is infinite
+        if calibration == "classical":
+            sigma = np.sqrt(2 * np.log(1.25 / delta)) * (sensitivity / epsilon)
+        elif calibration == "analytic":
+            sigma = sensitivity / _mu_of(epsilon, delta)
+        else:
+            raise InvalidPrivacyError(
+                f"calibration must be one of {get_args(Calibration.__value__)}, "
+                f"but is {calibration!r}."
+            )
     return _same_kind(sigma)
 
 
@@ -132,16 +138,12 @@ def gaussian_epsilon(
     )
     require_positive(error=InvalidPrivacyError, sigma=sigma, sensitivity=sensitivity)
     require_between(0, 1, error=InvalidPrivacyError, delta=delta)
-    mu = sensitivity / sigma
-    # tails: at u = ndtri-like 40 no delta that a float can hold is left
-    highest = mu * (mu / 2 + 40.0)
-    target = np.log(delta)
-    needed = _log_delta(np.zeros_like(mu), mu) > target
-    low = np.zeros_like(mu)
-    root = _root(
-        lambda epsilon, mu, target: _log_delta(epsilon, mu) - target, low, highest, (mu, target)
-    )
-    return _same_kind(np.where(needed, root, 0.0))
+    with np.errstate(all="ignore"):  # an epsilon beyond the range of floats is infinite
+        mu = np.minimum(sensitivity / sigma, _HUGE)
+        # with epsilon = mu * x the tail begins at u = x - mu / 2; at u = 40 nothing is left of it
+        highest = (mu / 2 + 40) * (1 + 1e-15)
+        x = _root(lambda x, mu: _log_delta(x - mu / 2, mu), 0 * mu, highest, mu, delta)
+        return _same_kind(np.where(_log_delta(-mu / 2, mu) > np.log(delta), mu * x, 0.0))
 
 
 @overload
@@ -177,8 +179,9 @@ def gaussian_delta(
     Notes
     -----
     With ``mu = sensitivity / sigma`` and ``u = epsilon / mu - mu / 2`` this is
-    ``Phi(-u) - exp(epsilon) Phi(-u - mu)``. For positive u it is evaluated as
-    ``phi(u) (M(u) - M(u + mu))`` with Mills' ratio M: nothing overflows, and little cancels.
+    ``Phi(-u) - exp(epsilon) Phi(-v)``, where v = u + mu. Since ``exp(epsilon) phi(v) = phi(u)`` it
+    is evaluated as ``phi(u) (M(u) - M(v))`` with Mills' ratio M: nothing overflows, and little
+    cancels.
 
     References
     ----------
@@ -194,39 +197,62 @@ def gaussian_delta(
     )
     require_positive(error=InvalidPrivacyError, zero=True, epsilon=epsilon)
     require_positive(error=InvalidPrivacyError, sigma=sigma, sensitivity=sensitivity)
-    return _same_kind(np.exp(_log_delta(epsilon, sensitivity / sigma)))
+    with np.errstate(all="ignore"):
+        mu = np.clip(sensitivity / sigma, 1 / _HUGE, _HUGE)
+        return _same_kind(np.exp(_log_delta(epsilon / mu - mu / 2, mu)))
 
 
-def _log_delta(epsilon: Floats, mu: Floats) -> Floats:
-    """Return ln(delta) of a release with unit noise and sensitivity ``mu``."""
-    u = epsilon / mu - mu / 2
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        tail = np.sqrt(np.pi / 2) * (erfcx(u / np.sqrt(2)) - erfcx((u + mu) / np.sqrt(2)))
-        outer = -(u**2) / 2 - np.log(2 * np.pi) / 2 + np.log(tail)
-        inner = np.log(ndtr(-u) - np.exp(epsilon + log_ndtr(-u - mu)))
-    return np.where(u >= 0, outer, inner)
+def _log_delta(u: Floats, mu: Floats) -> Floats:
+    """Return ln(delta) of sensitivity ``mu`` and unit noise, where the tail begins at ``u``.
+
+    Below what a float delta can hold it stays at one value, so that roots can be bracketed.
+    """
+    density = np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
+    log_density = -(u**2) / 2 - np.log(2 * np.pi) / 2
+    t = u + mu / 2 * (1 + _NODES[:, *[None] * mu.ndim])
+    # M(u) - M(v), as the integral of -M'(t) = 1 - t M(t) by Gauss and Legendre
+    between = mu / 2 * np.tensordot(_WEIGHTS, 1 - t * _mills(t), 1)
+    outer = log_density + np.log(_mills(u) - _mills(u + mu))
+    inner = np.log(ndtr(-u) - density * _mills(u + mu))  # here the first ratio would overflow
+    narrow = log_density + np.log(between)  # here the two would cancel
+    value = np.where(mu < 0.5, narrow, np.where(u >= 0, outer, inner))
+    return np.asarray(np.fmax(value, -1e9))
+
+
+def _mills(t: Floats) -> Floats:
+    """Return Mills' ratio of the normal law: its upper tail over its density."""
+    return np.asarray(np.sqrt(np.pi / 2) * erfcx(t / np.sqrt(2)))
 
 
 def _mu_of(epsilon: Floats, delta: Floats) -> Floats:
     """Return the largest sensitivity, in units of sigma, that (epsilon, delta) allows."""
+    # v**2 - u**2 = 2 epsilon: u decides, since it stays small where mu and epsilon are huge
+    width = np.sqrt(2) * np.sqrt(epsilon)
 
-    def excess(log_mu: Floats, epsilon: Floats, target: Floats) -> Floats:
-        return _log_delta(epsilon, np.exp(log_mu)) - target
+    def mu_at(u: Floats, width: Floats) -> Floats:
+        v = np.hypot(u, width)
+        return np.where(u > 0, width * (width / (v + u)), v - u)
 
-    # delta grows with mu from nothing to one; both ends lie beyond what floats can hold
-    highest = np.log(np.sqrt(2 * epsilon) + 80.0)
-    low = np.log(delta) + np.log(np.minimum(1.0, epsilon + 1.0) / 80.0)
-    return np.exp(_root(excess, low, highest, (epsilon, np.log(delta))))
+    with np.errstate(all="ignore"):
+        ends = np.full_like(epsilon, 40.0)
+        u = _root(lambda u, width: _log_delta(u, mu_at(u, width)), -ends, ends, width, delta)
+        return mu_at(u, width)
 
 
-def _root(function: Any, low: Floats, high: Floats, args: tuple[Floats, ...]) -> Floats:
-    """Find the roots of an element-wise function between two bounds, to the last digits."""
+def _root(
+    function: Callable[[Any, Any], Floats], low: Floats, high: Floats, arg: Floats, delta: Floats
+) -> Floats:
+    """Find where a function of x and ``arg`` is ln(delta), element by element."""
+
+    def excess(x: Any, arg: Any, target: Any) -> Any:
+        return function(x, arg) - target
+
     found = elementwise.find_root(
-        function,
+        excess,
         (low, high),
-        args=args,
+        args=(arg, np.log(delta)),
         tolerances={"xatol": 0.0, "xrtol": 4e-16, "fatol": 0.0, "frtol": 0.0},
-        maxiter=300,
+        maxiter=1200,  # plain bisection from the ends to the smallest float would take as many
     )
     return np.asarray(found.x)
 

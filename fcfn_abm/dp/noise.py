@@ -1,11 +1,17 @@
-"""Gaussian noise for tensors, from a stream of its own for every node and round."""
+"""Gaussian noise for tensors: repeatable for research, or from the operating system for release."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
 
+from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError
 from fcfn_abm.rng import stream
+
+_FINENESS = 2.0**-20  # the share by which rounding to the grid may raise a sensitivity
+_MOST_STEPS = 2.0**48  # up to here float64 adds multiples of the grid without rounding
 
 
 def node_noise(size: int, std: float, seed: int, round_index: int, node: int) -> torch.Tensor:
@@ -28,3 +34,81 @@ def node_noise(size: int, std: float, seed: int, round_index: int, node: int) ->
     """
     draws = stream(seed, "noise", round_index, node).standard_normal(size)
     return torch.from_numpy((std * draws).astype(np.float32))
+
+
+def release_grid(l2_sensitivity: float, size: int) -> float:
+    """Return how far apart released values lie under secure noise.
+
+    Parameters
+    ----------
+    l2_sensitivity : float
+        Sensitivity of what is released, before rounding.
+    size : int
+        How many numbers are released together.
+
+    Returns
+    -------
+    float
+        A power of two g. Rounding two vectors to multiples of g moves them apart by at most
+        ``g * sqrt(size)``, which is at most a millionth of the sensitivity.
+    """
+    return float(2.0 ** math.floor(math.log2(_FINENESS * l2_sensitivity / math.sqrt(size))))
+
+
+def secure_noise(size: int, std: float, grid: float) -> torch.Tensor:
+    """Draw discrete Gaussian noise on a grid, from the operating system's generator.
+
+    Parameters
+    ----------
+    size : int
+        How many numbers.
+    std : float
+        Scale of each, which is its standard deviation unless the grid is coarse.
+    grid : float
+        Distance between neighbouring values; a power of two.
+
+    Returns
+    -------
+    Tensor of float64, shape (size,)
+        Exact multiples of the grid; different each time.
+
+    Raises
+    ------
+    MissingExtraError
+        If OpenDP is not installed.
+    InvalidPrivacyError
+        If the noise is so wide that float64 cannot add multiples of the grid exactly.
+
+    Notes
+    -----
+    Added to a value on the same grid it has the zCDP of continuous noise with ``std``. At equal
+    delta its epsilon differs by the order of ``size * (grid / std)**2``: 1e-12 on
+    :func:`release_grid` where noise and sensitivity are alike.
+
+    References
+    ----------
+    Canonne, Kamath and Steinke 2020, "The discrete Gaussian for differential privacy".
+    """
+    require_secure()
+    import opendp.prelude as dp
+
+    if std > _MOST_STEPS * grid:
+        raise InvalidPrivacyError(
+            f"secure noise on a grid of {grid:.3g} can have a standard deviation of at most "
+            f"{_MOST_STEPS * grid:.3g}, but it is {std:.3g}: epsilon is too small."
+        )
+    dp.enable_features("contrib")  # OpenDP's name for what its maintainers have not yet vetted
+    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
+    steps = dp.m.make_gaussian(*space, scale=std / grid)([0] * size)
+    return torch.tensor(steps, dtype=torch.float64) * grid
+
+
+def require_secure() -> None:
+    """Raise MissingExtraError unless secure noise can be drawn."""
+    try:
+        import opendp  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(
+            "Secure noise needs opendp, which is not installed: pip install 'fcfn-abm[secure]'; "
+            "or draw repeatable noise with --set privacy.secure_noise=false."
+        ) from None

@@ -24,6 +24,7 @@ from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
 RUN_FILE = "run.json"
 RUN_KIND = "run"  # what a record is whose facts do not say
 SCENARIO_FILE = "scenario.toml"
+LATER_TABLES = {"ledger"}  # records of an earlier version lack them
 PARTS = "traces"
 """Folder of the traces of all nodes, which were written during the run."""
 
@@ -44,6 +45,8 @@ class Record:
     """:attr:`traces`; None where those of all nodes lie in parts below ``path``."""
     training: pd.DataFrame = field(default_factory=lambda: empty("training"))
     """One row an arm and round of training."""
+    ledger: pd.DataFrame = field(default_factory=lambda: empty("ledger"))
+    """One row a round and node that trained in it with the market's epsilon: privacy spent."""
     path: Path | None = None
     """The folder, if the record is on disk."""
 
@@ -154,6 +157,7 @@ def read_record(path: str | Path) -> Record:
             "kept_traces" if name == "traces" else name: read_table(path / f"{name}.parquet")
             for name in TABLES
             if not (streamed and name == "traces")
+            and not (name in LATER_TABLES and not (path / f"{name}.parquet").exists())
         }
         if streamed:
             frames["kept_traces"] = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -58,7 +59,16 @@ TABLES: dict[str, list[Column]] = {
     ],
     "nodes": [
         *_counts(node="row of the node, from 0"),
-        *_floats(COST, rho="unit privacy cost"),
+        *_floats(
+            COST,
+            rho="unit privacy cost, of a unit of the report",
+            true_rho="unit privacy cost, of a unit that is spent",
+        ),
+        *_floats(
+            NO_UNIT,
+            misreport_factor="reported over spent epsilon, one if honest; what training spends is "
+            "recorded as it was reported",
+        ),
         *_floats(NO_UNIT, epsilon="final report"),
         *_floats(MONEY, payment="final payment", utility="final utility"),
         Column("active", "bool", NO_UNIT, "whether the node takes part in the end"),
@@ -72,9 +82,12 @@ TABLES: dict[str, list[Column]] = {
             noise_multiplier="noise standard deviation over L2 sensitivity, one release",
             noise_std="noise standard deviation on each parameter, one release",
             epsilon_per_round="true epsilon of one round of training",
-            epsilon_total="true epsilon of the whole training, by exact composition",
-            delta="delta of both",
+            epsilon_total="true epsilon of the whole training, by composition",
+            epsilon_central="the same as the server sees it under secure aggregation: the sum "
+            "alone, if all nodes add their noise",
+            delta="delta of the three",
         ),
+        *_counts(flagged_round="round of training in which the check flagged the node, if it did"),
     ],
     "traces": [
         *_counts(round="number of the round, from 1", node="row of the node"),
@@ -92,8 +105,21 @@ TABLES: dict[str, list[Column]] = {
         ),
         *_counts(n_nodes="nodes that trained"),
     ],
+    "ledger": [
+        *_counts(round="number of the round, from 1", node="row of the node, which trained in it"),
+        *_floats(
+            NO_UNIT,
+            epsilon_round="true epsilon of the round alone",
+            epsilon_total="true epsilon of all rounds so far, by composition",
+            epsilon_central="the same as the server sees it under secure aggregation: the sum "
+            "alone, if all nodes add their noise",
+        ),
+    ],
 }
 """What the record of a run holds."""
+
+WHERE_ASKED_FOR = ("true_rho", "misreport_factor", "flagged_round")
+"""Columns of the nodes that only records of scenarios with liars, or with a check, have."""
 
 OTHER_TABLES: dict[str, list[Column]] = {
     "comparison": [
@@ -135,6 +161,60 @@ OTHER_TABLES: dict[str, list[Column]] = {
             gini="Gini index of all nodes' utilities; nan if one is negative",
         ),
     ],
+    "sweep": [
+        *_counts(
+            run="number of the run, from 0",
+            replication="number of the replication, from 0, which has the scenario's own seed",
+            seed="seed of the run",
+        ),
+        Column("status", "string", NO_UNIT, "done, failed or, as long as it has not run, missing"),
+        Column("error", "string", NO_UNIT, "why it failed, in a sentence"),
+        Column("verdict", "string", NO_UNIT, "how the market ended"),
+        *_counts(
+            rounds="rounds that the market played",
+            n_nodes="nodes of the population",
+            n_active="nodes that take part in the end",
+        ),
+        *_floats(
+            NO_UNIT,
+            participation="share of the nodes that take part in the end",
+            total_epsilon="S, sum of all reports",
+            mean_epsilon="eps_g, mean epsilon",
+        ),
+        *_floats(
+            MONEY,
+            budget="announced payment cap B",
+            payment="what the server paid to all nodes",
+            node_utility="sum of the nodes' utilities",
+            server_utility="utility of the server",
+            welfare="sum of all utilities",
+        ),
+        *_floats(
+            NO_UNIT,
+            exploitability="largest gain from moving alone, as a share of B",
+            distance="largest distance to the closed form at this B, as a share of its largest",
+        ),
+        Column("equilibrium_status", "string", NO_UNIT, "solved, no-trade or no-solution"),
+        *_counts(equilibrium_n_active="nodes that take part where the mechanism leads to"),
+        *_floats(
+            NO_UNIT,
+            equilibrium_total_epsilon="sum of all reports that the mechanism leads to",
+            equilibrium_mean_epsilon="mean epsilon that the mechanism leads to",
+        ),
+        *_floats(
+            MONEY,
+            equilibrium_payment="what the server pays where the mechanism leads to",
+            equilibrium_node_utility="sum of the nodes' utilities there",
+            equilibrium_server_utility="utility of the server there",
+        ),
+        *_floats(
+            NO_UNIT,
+            accuracy="share of test images labelled rightly, trained with the market's epsilon",
+            loss="mean cross entropy on the test images",
+            mean_epsilon_total="true epsilon of the whole training, mean over nodes that take part",
+            max_epsilon_total="the same, largest of them",
+        ),
+    ],
 }
 """What stands in a folder of its own."""
 
@@ -146,14 +226,23 @@ def columns_of(name: str) -> list[Column]:
 
 def schema_of(name: str, *, narrow: bool = False) -> pa.Schema:
     """Return the Arrow schema of a table, with units and meanings; ``narrow``: in 32 bits."""
+    return _schema(columns_of(name), narrow=narrow)
+
+
+def _schema(columns: Iterable[Column], *, narrow: bool = False) -> pa.Schema:
     return pa.schema(
         pa.field(
             column.name,
             pa.type_for_alias(column.kind.replace("64", "32") if narrow else column.kind),
             metadata={"unit": column.unit, "description": column.meaning},
         )
-        for column in columns_of(name)
+        for column in columns
     )
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pa.Table:
+    """Return rows as an Arrow table; what a row does not have is missing."""
+    return pa.Table.from_pylist(rows, schema=_schema(columns))
 
 
 def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
@@ -166,7 +255,11 @@ def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a frame back; integers that may be missing come as pandas' nullable ones."""
-    table = pq.read_table(path)
+    return frame_of(pq.read_table(path))
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """Return an Arrow table as a frame; integers that may be missing are pandas' nullable ones."""
     integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
     frame: pd.DataFrame = table.to_pandas()
     missing = [name for name in integers if table[name].null_count]

@@ -22,6 +22,8 @@ def summary(record: Record) -> str:
     ]
     if "training" in record.run:
         parts += [_privacy(record), _arms(record)]
+        if riders := _free_riders(record):
+            parts.append(riders)
     return "\n\n".join(parts)
 
 
@@ -125,16 +127,19 @@ def _privacy(record: Record) -> str:
         for label, name in (
             ("epsilon, one round", "epsilon_per_round"),
             (f"epsilon, total of {rounds} rounds", "epsilon_total"),
+            ("epsilon, total, as the server sees it", "epsilon_central"),
             ("noise multiplier", "noise_multiplier"),
         )
+        if name in nodes  # records of an earlier version have no central view
     ]
-    note = record.run["training"]["privacy_note"]
+    facts = record.run["training"]
+    notes = [facts.get(name) for name in ("central_note", "privacy_note", "noise_note")]
     return (
         f"Privacy of the nodes that train (delta = {settings.delta:g}, unit: {settings.unit}, "
         f"epsilon is {'spent each round' if settings.horizon == 'round' else 'the total'}, "
         f"{settings.calibration} calibration)\n"
         + table(["", "least", "median", "most"], rows)
-        + (f"\n{note}" if note else "")
+        + "".join(f"\n{note}" for note in notes if note)
     )
 
 
@@ -165,6 +170,42 @@ def _arms(record: Record) -> str:
     ]
     data = record.run["training"]["data"]
     return f"Training on {data}\n" + table(head, rows)
+
+
+def _free_riders(record: Record) -> str:
+    """Say what misreporting pays with the market's epsilon, and what the check does about it."""
+    arms = record.run["training"]["arms"]
+    if not arms or "free_riders" not in arms[0]:
+        return ""
+    groups, check = arms[0]["free_riders"], record.scenario.privacy.check
+    lies = record.scenario.population.misreport
+    columns = ["utility_if_all_were_honest", "utility_unchecked"] + ["utility"] * bool(check)
+    rows = [
+        [f"{group['n_nodes']} {label}", *(_number(group[name]) for name in columns), "currency"]
+        for label, group in (
+            (f"that spend epsilon / {lies.factor:g}" if lies else "", groups["misreporting"]),
+            ("honest", groups["honest"]),
+        )
+        if group["n_nodes"]
+    ]
+    head = ["nodes", "all honest", "unchecked"] + ["with the check"] * bool(check)
+    text = "Free riders: mean utility of a round\n" + table([*head, ""], rows)
+    if check:
+        text += (
+            "\nThe check (chance that it ever flags an honest node: "
+            f"{check.false_alarm:g} at most) flagged\n"
+            f"{_flagged(groups['misreporting'], 'nodes that misreport')}, and "
+            f"{_flagged(groups['honest'], 'honest ones')}."
+        )
+    return text
+
+
+def _flagged(group: Mapping[str, Any], whom: str) -> str:
+    first, last = group["first_flagged"], group["last_flagged"]
+    when = ""
+    if group["n_flagged"]:
+        when = f" (in round {first})" if first == last else f" (in rounds {first} to {last})"
+    return f"{group['n_flagged']} of {group['n_nodes']} {whom}{when}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,17 @@ import fcfn_abm
 from fcfn_abm.game import nash_equilibrium
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
 
-_LIBRARIES = ("mesa", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "torch", "scikit-learn")
+_LIBRARIES = (
+    "mesa",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "torch",
+    "scikit-learn",
+    "opendp",
+)
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from fcfn_abm.records import (
     told_as,
     write_record,
 )
-from fcfn_abm.records.tables import empty
+from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
 from fcfn_abm.report.figures import write_figures
 from fcfn_abm.runs.facts import reference_facts, versions
 from fcfn_abm.runs.train import Trained, prepare, train_arms
@@ -112,6 +112,7 @@ def _carry_out(
         nodes=_nodes(market, trained),
         kept_traces=recorder.traces,
         training=trained.rounds if trained else empty("training"),
+        ledger=trained.ledger if trained else empty("ledger"),
     )
 
 
@@ -144,6 +145,7 @@ def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
         {
             "node": range(len(columns)),
             "rho": columns.rho,
+            **_misreport(market.scenario),
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,
@@ -154,4 +156,17 @@ def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
             **(trained.nodes if trained else {}),
         }
     )
-    return frame if trained else frame.reindex(columns=empty("nodes").columns)
+    if trained:
+        return frame
+    absent = [name for name in WHERE_ASKED_FOR if name not in frame]
+    return frame.reindex(columns=empty("nodes").columns.drop(absent))
+
+
+def _misreport(scenario: Scenario) -> dict[str, Any]:
+    """Return the columns that say who misreports, where the scenario lets nodes do so."""
+    if scenario.population.misreport is None:
+        return {}
+    return {
+        "true_rho": build.population(build.honest(scenario)),
+        "misreport_factor": build.misreport(scenario),
+    }

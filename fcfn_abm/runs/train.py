@@ -12,16 +12,34 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
-from fcfn_abm.dp import Clipping
+from fcfn_abm.dp import (
+    Clipping,
+    Ledger,
+    gaussian_delta,
+    gaussian_epsilon,
+    gaussian_sigma,
+)
 from fcfn_abm.records.tables import empty
 from fcfn_abm.rng import stream
+from fcfn_abm.runs.free_riders import group_facts, utility_a_round
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer, TrainingPlan, TrainingRound, label_divergence
 from fcfn_abm.training.placements import LocalSteps
 
 type Floats = npt.NDArray[np.float64]
 
+NOISE_NOTE = (
+    "The noise is floating-point Gaussian from a seeded generator: research output, not a release "
+    "mechanism."
+)
+SECURE_NOTE = (
+    "The noise is discrete Gaussian from the operating system's generator, on a grid: this run "
+    "cannot be repeated."
+)
+"""What the records' privacy does not cover; docs/privacy.md says why."""
+
 _CLASSICAL_RANGE = 1.0  # the proof of the classical formula holds below this epsilon
+_NO_GUARANTEE = 0.5  # a claim that fails with this probability protects nobody
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,8 @@ class Trained:
 
     rounds: pd.DataFrame
     """One row an arm and round."""
+    ledger: pd.DataFrame
+    """One row a round and node of the market's own arm: privacy spent."""
     nodes: dict[str, Any]
     """Columns of the nodes' table."""
     facts: dict[str, Any]
@@ -68,6 +88,8 @@ def prepare(scenario: Scenario) -> FederatedTrainer:
         horizon=privacy.horizon,
         neighbours=privacy.neighbours,
         seed=scenario.seed,
+        secure_noise=privacy.secure_noise,
+        false_alarm=privacy.check.false_alarm if privacy.check else None,
     )
     return FederatedTrainer(data, shards, plan)
 
@@ -76,8 +98,12 @@ def train_arms(
     scenario: Scenario, market: PrivacyMarket, trainer: FederatedTrainer, *, progress: bool
 ) -> Trained:
     """Train once with the market's epsilon, and once with each thing it is compared with."""
-    frames, facts = [], []
+    frames, facts, spendings = [], [], []
+    own = Ledger(len(trainer.shards))  # nobody has spent anything
+    own_flagged = trainer.flagged_round
+    factors = build.misreport(scenario)
     arms = _arms(scenario, market)
+    market_arm = arms[0]
     rounds = _training(scenario).rounds
     arms = [arm for arm in arms if (arm.epsilon > 0).any()]  # without trade nobody trains
     with tqdm(
@@ -88,30 +114,43 @@ def train_arms(
     ) as bar:
         for arm in arms:
 
-            def show(result: TrainingRound, name: str = arm.name) -> None:
-                bar.set_postfix(arm=name, accuracy=f"{result.accuracy:.1%}", refresh=False)
+            def after(result: TrainingRound, arm: _Arm = arm) -> None:
+                bar.set_postfix(arm=arm.name, accuracy=f"{result.accuracy:.1%}", refresh=False)
                 bar.update()
+                if arm is market_arm and trainer.ledger and result.round:
+                    spendings.append(_spending(trainer.ledger, result.round, trainer.plan.delta))
 
-            results = trainer.train(arm.epsilon, private=arm.private, on_round=show)
+            results = trainer.train(
+                arm.epsilon, misreport=factors, private=arm.private, on_round=after
+            )
+            if arm is market_arm and trainer.ledger:
+                own, own_flagged = trainer.ledger, trainer.flagged_round
             frames.append(pd.DataFrame([asdict(r) for r in results]).assign(arm=arm.name))
             facts.append(_facts(arm, results, trainer))
+            if arm.private and (scenario.population.misreport or scenario.privacy.check):
+                facts[-1]["free_riders"] = _free_riders(scenario, market, arm, trainer)
     spent = trainer.privacy(market.columns.epsilon)
     return Trained(
         rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
+        ledger=pd.concat(spendings, ignore_index=True) if spendings else empty("ledger"),
         nodes={
             "n_samples": trainer.n_samples.astype(np.int64),
             "label_divergence": label_divergence(trainer.data.train_labels, trainer.shards),
             "noise_multiplier": spent.noise_multiplier,
             "noise_std": spent.noise_std,
             "epsilon_per_round": spent.epsilon_per_round,
-            "epsilon_total": spent.epsilon_total,
+            "epsilon_total": own.epsilon(spent.delta),
+            "epsilon_central": own.central_epsilon(spent.delta),
             "delta": spent.delta,
+            **({"flagged_round": _or_missing(own_flagged)} if scenario.privacy.check else {}),
         },
         facts={
             "data": trainer.data.label,
             "n_parameters": trainer.n_parameters,
             "arms": facts,
-            "privacy_note": _privacy_note(scenario, arms),
+            "central_note": _central_note(trainer),
+            "privacy_note": _privacy_note(trainer, arms),
+            "noise_note": SECURE_NOTE if scenario.privacy.secure_noise else NOISE_NOTE,
         },
     )
 
@@ -135,6 +174,22 @@ def _arms(scenario: Scenario, market: PrivacyMarket) -> list[_Arm]:
     return arms
 
 
+def _spending(ledger: Ledger, round_index: int, delta: float) -> pd.DataFrame:
+    """Return what the nodes of a round have spent: in it, and so far, in both views."""
+    now = ledger.latest
+    if now is None:
+        return empty("ledger")
+    return pd.DataFrame(
+        {
+            "round": round_index,
+            "node": now.nodes,
+            "epsilon_round": ledger.epsilon_of(now, delta),
+            "epsilon_total": ledger.epsilon(delta, now.nodes),
+            "epsilon_central": ledger.central_epsilon(delta, now.nodes),
+        }
+    )
+
+
 def _facts(arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer) -> dict[str, Any]:
     active = arm.epsilon > 0
     true = trainer.privacy(arm.epsilon)
@@ -153,11 +208,71 @@ def _facts(arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer) -
     }
 
 
-def _privacy_note(scenario: Scenario, arms: list[_Arm]) -> str:
-    largest = max((arm.epsilon.max(initial=0.0) for arm in arms if arm.private), default=0.0)
-    if scenario.privacy.calibration == "classical" and largest >= _CLASSICAL_RANGE:
+def _central_note(trainer: FederatedTrainer) -> str:
+    """Say what the server's view of the total takes for granted."""
+    n_releases = trainer.plan.placement.releases(trainer.plan.steps.n_steps)
+    if trainer.plan.false_alarm is not None:
+        return "The server checks every upload, so it sees more than their sum."
+    if n_releases == 1:
         return (
-            "The classical calibration is proven below epsilon = 1 only, and here it is used up to "
-            f"{largest:.3g}: the epsilons above, and the true ones below, are those of its noise."
+            "The server sees the sum alone, under secure aggregation, "
+            "and the other nodes must add the noise that they reported."
         )
-    return ""
+    return (
+        f"With {n_releases} releases a round nothing is claimed for secure aggregation: "
+        "the server may see as much as anybody."
+    )
+
+
+def _free_riders(
+    scenario: Scenario, market: PrivacyMarket, arm: _Arm, trainer: FederatedTrainer
+) -> dict[str, Any]:
+    """Say what those who misreport earn, and the others, if all were honest and as it is."""
+    honest = build.honest(scenario)
+    if arm.name == scenario.mechanism.kind:
+        fair = build.reference(honest)
+    else:
+        fair = build.rival(honest, arm.name, build.population(honest), market.budget)
+    cost, flagged = market.columns.rho * arm.epsilon, trainer.flagged_round
+    utilities = {
+        "utility_if_all_were_honest": fair.node_utility,
+        "utility_unchecked": arm.node_utility,
+        "utility": utility_a_round(arm.node_utility, cost, flagged, trainer.plan.rounds),
+    }
+    lies = build.misreport(scenario) != 1
+    return {
+        "misreporting": group_facts(lies, flagged, utilities),
+        "honest": group_facts(~lies, flagged, utilities),
+    }
+
+
+def _or_missing(flagged_round: npt.NDArray[np.int64]) -> Any:
+    """Return rounds, missing where they are zero."""
+    rounds = pd.array(flagged_round, dtype="Int64")
+    rounds[flagged_round == 0] = pd.NA
+    return rounds
+
+
+def _privacy_note(trainer: FederatedTrainer, arms: list[_Arm]) -> str:
+    """Say where the claimed epsilons are not what the noise gives."""
+    plan = trainer.plan
+    largest = max((arm.epsilon.max(initial=0.0) for arm in arms if arm.private), default=0.0)
+    notes = [plan.placement.caveat(plan.steps.n_steps)]
+    if plan.calibration == "classical" and largest >= _CLASSICAL_RANGE:
+        notes.append(_classical_note(float(largest), plan.delta))
+    return "\n".join(note for note in notes if note)
+
+
+def _classical_note(epsilon: float, delta: float) -> str:
+    """Say what the noise of the classical formula is worth where it claims ``epsilon``.
+
+    Sampled releases have its epsilon at this delta too; at others they may differ a little.
+    """
+    sigma = gaussian_sigma(epsilon, delta, calibration="classical")
+    true_epsilon, true_delta = gaussian_epsilon(sigma, delta), gaussian_delta(epsilon, sigma)
+    return (
+        "The classical calibration is proven below epsilon = 1 only, and here it is used up to "
+        f"{epsilon:.3g}:\nthere its noise truly has epsilon = {true_epsilon:.3g} at delta = "
+        f"{delta:.3g}, and delta = {true_delta:.3g} at epsilon = {epsilon:.3g}"
+        + (", which is no guarantee at all." if true_delta > _NO_GUARANTEE else ".")
+    )

@@ -3,12 +3,14 @@
 from fcfn_abm.scenario.load import (
     choices,
     overridden,
+    read_scenario,
     read_toml,
     spot,
     to_toml,
     tree_to_scenario,
 )
 from fcfn_abm.scenario.schema import (
+    Axis,
     Choice,
     Exit,
     Game,
@@ -18,10 +20,13 @@ from fcfn_abm.scenario.schema import (
     RecordSettings,
     Rounds,
     Scenario,
+    SweepSettings,
     Training,
 )
+from fcfn_abm.scenario.sweep import SweepRun, sweep_runs
 
 __all__ = [
+    "Axis",
     "Choice",
     "Exit",
     "Game",
@@ -31,11 +36,15 @@ __all__ = [
     "RecordSettings",
     "Rounds",
     "Scenario",
+    "SweepRun",
+    "SweepSettings",
     "Training",
     "choices",
     "overridden",
+    "read_scenario",
     "read_toml",
     "spot",
+    "sweep_runs",
     "to_toml",
     "tree_to_scenario",
 ]

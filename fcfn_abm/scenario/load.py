@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from fcfn_abm.errors import InvalidScenarioError, did_you_mean
 from fcfn_abm.registry import problem
-from fcfn_abm.scenario.schema import Choice, Scenario
+from fcfn_abm.scenario.schema import Choice, Scenario, Training, named
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -36,6 +37,93 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidScenarioError(f"{path}: not valid TOML: {error}.") from None
+
+
+def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
+    """Read a scenario file, and what it extends.
+
+    Parameters
+    ----------
+    path : Path
+        A TOML file. Its key ``extends`` may name another one, relative to it, whose tables it
+        changes.
+
+    Returns
+    -------
+    dict
+        The tree, without ``extends``.
+    str
+        Where it comes from, for error messages.
+
+    Raises
+    ------
+    InvalidScenarioError
+        If a file is missing or is not TOML, or a file extends itself.
+    """
+    tree, chain = read_toml(path), [path]
+    while "extends" in tree:
+        extends = tree.pop("extends")
+        if not isinstance(extends, str):
+            raise InvalidScenarioError(
+                f"{chain[-1]}, extends: must be the name of a scenario file, but is {extends!r}."
+            )
+        base = chain[-1].parent / extends
+        if base.resolve() in [file.resolve() for file in chain]:
+            way = " -> ".join(map(str, [*chain, base]))
+            raise InvalidScenarioError(f"{path}, extends: goes in a circle: {way}.")
+        try:
+            below = read_toml(base)
+        except InvalidScenarioError as error:
+            raise InvalidScenarioError(f"{chain[-1]}, extends: {error}") from None
+        chain.append(base)
+        tree = merged(below, tree)
+    where = " extends ".join(map(str, chain))
+    return tree, where
+
+
+def merged(
+    tree: Mapping[str, Any], changes: Mapping[str, Any], place: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return a tree with changes: tables are merged, values replaced.
+
+    Where a choice gets another ``kind``, the options of the old one go.
+
+    Parameters
+    ----------
+    tree, changes : mapping
+        As read from TOML.
+    place : tuple of str, default ()
+        Where in a scenario they stand.
+
+    Examples
+    --------
+    >>> merged({"game": {"alpha": 1.0, "beta": 2.0}}, {"game": {"alpha": 3.0}})
+    {'game': {'alpha': 3.0, 'beta': 2.0}}
+    >>> merged({"mechanism": {"kind": "static", "epsilon": 1.0}}, {"mechanism": "random"})
+    {'mechanism': {'kind': 'random'}}
+    """
+    result = dict(tree)
+    for key, change in changes.items():
+        below, inner = result.get(key), (*place, key)
+        if inner in _default_kinds():
+            below = named(below) if isinstance(below, str) else below
+            change = named(change) if isinstance(change, str) else change
+        if isinstance(below, Mapping) and isinstance(change, Mapping):
+            if "kind" in change and change["kind"] != _kind(below, inner):
+                below = {}
+            change = merged(below, change, inner)
+        result[key] = change
+    return result
+
+
+@cache
+def _default_kinds() -> dict[tuple[str, ...], str]:
+    return {place: choice.kind for place, choice in choices(Scenario(training=Training()))}
+
+
+def _kind(table: Mapping[str, Any], place: tuple[str, ...]) -> Any:
+    """Return the kind of a choice, which may be left to the default."""
+    return table.get("kind", _default_kinds().get(place))
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -66,11 +154,13 @@ def overridden(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
         place = result
         for part in path[:-1]:
             inner = place.get(part, {})
+            if isinstance(inner, str):
+                inner = named(inner)
             if not isinstance(inner, Mapping):
                 raise InvalidScenarioError(f"--set {text}: {part} is a value, not a table.")
             place[part] = dict(inner)
             place = place[part]
-        if path[-1] == "kind" and place.get("kind") != value:
+        if path[-1] == "kind" and _kind(place, tuple(path[:-1])) != value:
             place.clear()  # the options of the old kind mean nothing to the new one
         place[path[-1]] = value
     return result
@@ -107,17 +197,25 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
 
 def spot(place: list[str]) -> str:
     """Return the TOML table that a path leads to, as it is written in the file."""
-    return f"[{'.'.join(place)}] " if place else ""
+    parts = [f'"{part}"' if "." in part else part for part in place]
+    return f"[{'.'.join(parts)}] " if place else ""
 
 
 def _no_such_key(place: list[str]) -> str:
     section: type[BaseModel] = Scenario
     for part in place[:-1]:
-        kinds = [section.model_fields[part].annotation]
-        kinds += get_args(kinds[0])  # Training | None
-        section = next(k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel))
+        section = section_at(section, part) or section  # itself at the path of an axis
     known = list(section.model_fields)
     return f"there is no such key.{did_you_mean(place[-1], known)} Allowed: {', '.join(known)}."
+
+
+def section_at(section: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """Return the type of the table under a key of another one; None if there is a value."""
+    if key not in section.model_fields:
+        return None
+    kinds = [section.model_fields[key].annotation]
+    kinds += get_args(kinds[0])  # Training | None, dict[str, Axis]
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
 
 
 def to_toml(scenario: Scenario, title: str = "") -> str:

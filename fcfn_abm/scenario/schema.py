@@ -11,6 +11,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -23,15 +24,31 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, tree: Any) -> Any:
-        """Let ``[learning] gain = 0.25`` stand without ``kind``: the default one is meant."""
+        """Let ``[learning] gain = 0.25`` stand without ``kind``, and ``learning = "gradient"``."""
         if not isinstance(tree, Mapping):
             return tree
         tree = dict(tree)
         for name, field in cls.model_fields.items():
             value = tree.get(name)
-            if field.annotation is Choice and isinstance(value, Mapping) and "kind" not in value:
+            if field.annotation is not Choice:
+                continue
+            if isinstance(value, str):
+                tree[name] = named(value)
+            elif isinstance(value, Mapping) and "kind" not in value:
                 tree[name] = {"kind": field.get_default(call_default_factory=True).kind, **value}
         return tree
+
+
+def named(text: str) -> dict[str, Any]:
+    """Return what a name alone stands for: ``"parquet:images"`` gives a path with it.
+
+    Examples
+    --------
+    >>> named("parquet:images/birds")
+    {'kind': 'parquet', 'path': 'images/birds'}
+    """
+    kind, colon, path = text.partition(":")
+    return {"kind": kind, "path": path} if colon else {"kind": kind}
 
 
 class Choice(Section):
@@ -52,6 +69,15 @@ def _choice(kind: str, **options: Any) -> Any:
     return Field(default_factory=lambda: Choice(kind=kind, **options))
 
 
+class Misreport(Section):
+    """Nodes that report one epsilon and inject the noise of a smaller one."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of nodes that do so; their number is rounded to the nearest whole one."""
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 1.5
+    """Reported over spent epsilon. They pay ``rho / factor`` for a unit of what they report."""
+
+
 class Population(Section):
     """Who plays."""
 
@@ -59,6 +85,8 @@ class Population(Section):
     """How many edge nodes there are; at least two."""
     rho: Choice = _choice("lognormal")
     """The law of the unit privacy costs, in currency per unit of epsilon."""
+    misreport: Misreport | None = None
+    """Without this table all nodes are honest."""
 
 
 class Game(Section):
@@ -120,6 +148,13 @@ class Exit(Section):
     """Whether a node that left comes back when entering pays."""
 
 
+class Check(Section):
+    """The server's test of each upload for more noise than was reported."""
+
+    false_alarm: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """Chance that an honest node is flagged in the whole training, at most."""
+
+
 class Privacy(Section):
     """What epsilon covers, and how it becomes noise."""
 
@@ -137,6 +172,12 @@ class Privacy(Section):
     """Where noise is added."""
     clipping_norm: Positive = 1.0
     """Largest L2 norm of what is clipped."""
+    secure_noise: bool = False
+    """Draw noise from the operating system, on a grid: fit for release, and never the same twice.
+    Needs the extra "secure"."""
+    check: Check | None = None
+    """With this table the server flags nodes whose uploads hold more noise than they reported:
+    what they send is not aggregated, and they are not paid, from that round on."""
 
 
 class Training(Section):
@@ -175,6 +216,90 @@ class RecordSettings(Section):
     as many, spread evenly over the ranks of rho."""
 
 
+class Axis(Section):
+    """What one key of the scenario goes through: listed values, or a range."""
+
+    values: Annotated[tuple[Any, ...], Field(strict=False)] | None = None
+    """Values as they would stand in the scenario; the list alone may stand for the table."""
+    low: Finite | None = None
+    """Where a range begins."""
+    high: Finite | None = None
+    """Where it ends; both ends belong to it."""
+    n: Count | None = None
+    """In the modes grid and zip: how many values the range is divided into."""
+    log: bool = False
+    """Whether steps are equal in the logarithm, not in the value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_alone(cls, tree: Any) -> Any:
+        if isinstance(tree, (list, tuple)):
+            return {"values": tree}
+        if not isinstance(tree, Mapping):
+            raise ValueError("needs a list of values, or a table with low and high.")
+        if tree and not tree.keys() & cls.model_fields.keys():
+            raise ValueError('the path of an axis stands in quotes: "game.alpha" = [1.0, 2.0].')
+        return tree
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Axis:
+        ranged = [name for name in ("low", "high", "n") if getattr(self, name) is not None]
+        if self.values is not None:
+            if ranged or self.log:
+                raise ValueError("takes a list of values, or low and high, not both.")
+            if not self.values:
+                raise ValueError("needs one value or more.")
+        elif self.low is None or self.high is None:
+            raise ValueError("needs a list of values, or low and high.")
+        elif self.low >= self.high:
+            raise ValueError(f"low must lie below high, but {self.low:g} does not.")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"low must be positive with log = true, but is {self.low:g}.")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        """Allow the list alone."""
+        return {"anyOf": [{"type": "array", "minItems": 1}, handler(core)]}
+
+
+class SweepSettings(Section):
+    """Many runs from one file: axes over keys of the scenario, each point several times."""
+
+    mode: Literal["grid", "zip", "random", "latin-hypercube"] = "grid"
+    """Every combination of the axes; their first values together, then their second ones, and so
+    on; or a sample of the space that they span, plain or with every axis evenly covered."""
+    n_samples: Count | None = None
+    """In the modes random and latin-hypercube: how many points are drawn."""
+    replications: Count = 1
+    """Runs of each point, with seeds of their own, the same at all points; the first one has the
+    scenario's seed."""
+    maximum: Count = 10_000
+    """Most runs that the sweep may have; more are refused."""
+    keep: Literal["result", "record"] = "result"
+    """What is kept of each run: its row in the table, or its whole record too."""
+    axes: dict[str, Axis] = Field(default_factory=dict)
+    """From the path of a key, such as "population.n_nodes", to what it goes through."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether points are drawn, and not counted out."""
+        return self.mode in ("random", "latin-hypercube")
+
+    @model_validator(mode="after")
+    def _axes_suit_the_mode(self) -> SweepSettings:
+        if self.samples and not (self.axes and self.n_samples):
+            raise ValueError(f"the mode {self.mode!r} needs n_samples, and one axis or more.")
+        if not self.samples and self.n_samples:
+            raise ValueError(f"n_samples means nothing to the mode {self.mode!r}.")
+        for path, axis in self.axes.items():
+            if self.samples and axis.n:
+                raise ValueError(f"{path}: n means nothing to the mode {self.mode!r}.")
+            if not self.samples and axis.values is None and not axis.n:
+                raise ValueError(f"{path}: a range needs n in the mode {self.mode!r}.")
+        return self
+
+
 class Scenario(Section):
     """One experiment, whole: two equal scenarios give equal records."""
 
@@ -197,6 +322,8 @@ class Scenario(Section):
     training: Training | None = None
     """Without this table no net is trained."""
     record: RecordSettings = RecordSettings()
+    sweep: SweepSettings | None = None
+    """With this table the file stands for many runs, which "fcfn sweep" carries out."""
 
     @property
     def cap(self) -> float | None:

@@ -47,6 +47,44 @@ def test_delta_agrees_with_many_digits():
                 assert_allclose(gaussian_delta(epsilon, sigma), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("sigma", [1e2, 1e4, 1e8, 1e12])
+def test_delta_of_much_noise_does_not_cancel(sigma):
+    for tail in (0.01, 1.0, 6.0):  # how far into the tail epsilon lies
+        expected = float(exact_delta(tail / sigma, sigma))
+        assert_allclose(gaussian_delta(tail / sigma, sigma), expected, rtol=1e-12)
+
+
+FAR_EPSILONS = [0.0, 1e-300, 1e-30, 1e-12, 1e-6, 1e6, 1e9, 1e12, 1e30, 1e150, 1e300]
+FAR_DELTAS = [5e-324, 1e-300, 1e-100, 1e-12, 1e-2, 0.5, 0.99, 1 - 1e-10, 1 - 2**-53]
+
+
+def test_nothing_overflows_or_gets_lost_far_outside():  # pytest turns warnings into errors
+    epsilon, delta = np.meshgrid(FAR_EPSILONS, FAR_DELTAS)
+    sigma = gaussian_sigma(epsilon, delta)
+    assert (sigma > 0).all()
+    assert (sigma[1:] <= sigma[:-1] * (1 + 1e-12)).all()
+    assert (sigma[:, 1:] <= sigma[:, :-1] * (1 + 1e-12)).all()
+    assert np.isfinite(sigma[1:]).all()
+    with np.errstate(all="raise"):
+        gaussian_sigma(epsilon[:, 1:], delta[:, 1:], calibration="classical")
+        true = gaussian_epsilon(np.geomspace(1e-300, 1e300, 61)[:, None], FAR_DELTAS)
+    assert (true >= 0).all()
+    assert (true[1:] <= true[:-1]).all()
+    known = (epsilon >= 1e-6) & (delta <= 0.5) & np.isfinite(sigma)
+    back = gaussian_epsilon(sigma[known], delta[known])
+    assert_allclose(back, epsilon[known], rtol=1e-9)
+    ends = gaussian_delta(np.array(FAR_EPSILONS)[:, None], np.geomspace(1e-300, 1e300, 61))
+    assert ((ends >= 0) & (ends <= 1)).all()
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(1e6, 1e-5), (1e12, 1e-12), (1e-12, 1e-12)])
+def test_sigma_stays_exact_far_outside(epsilon, delta):
+    sigma = gaussian_sigma(epsilon, delta)
+    assert (
+        exact_delta(epsilon, sigma * (1 - 1e-9)) > delta > exact_delta(epsilon, sigma * (1 + 1e-9))
+    )
+
+
 @given(
     epsilon=st.floats(1e-3, 1e3),
     delta=st.floats(1e-12, 1e-2),

@@ -34,6 +34,17 @@ def test_a_record_reads_back_as_it_was_written(tmp_path):
     assert read.path == tmp_path / "run"
 
 
+def test_a_record_from_before_the_ledger_still_reads(tmp_path):
+    record().write(tmp_path / "run")
+    (tmp_path / "run" / "ledger.parquet").unlink()
+    read = read_record(tmp_path / "run")
+    assert read.ledger.empty
+    assert list(read.ledger) == [c.name for c in TABLES["ledger"]]
+    (tmp_path / "run" / "training.parquet").unlink()  # which every version has written
+    with pytest.raises(InvalidRecordError, match="cannot be read"):
+        read_record(tmp_path / "run")
+
+
 def test_every_column_carries_its_unit_and_meaning(tmp_path):
     record().write(tmp_path / "run")
     for name, columns in TABLES.items():

@@ -138,3 +138,22 @@ def test_the_schema_names_every_key_and_every_registered_name():
         for name in registry:
             assert json.dumps({"const": name}) in text
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "options"),
+    [
+        ('learning = "gradient"', ("learning", "gradient"), {}),
+        ('training.data = "parquet:some/where"', ("data", "parquet"), {"path": "some/where"}),
+    ],
+)
+def test_a_name_alone_may_stand_for_its_table(tmp_path, written, kind, options):
+    path = tmp_path / "short.toml"
+    path.write_text(f"{written}\n", encoding="utf-8")
+    scenario = load_scenario(path)
+    section = scenario if kind[0] == "learning" else scenario.training
+    choice = getattr(section, kind[0])
+    assert choice.kind == kind[1]
+    assert options.items() <= choice.options.items()
+    if kind[0] == "learning":  # and an override may give it options
+        assert load_scenario(path, ["learning.gain=0.25"]).learning.options["gain"] == 0.25

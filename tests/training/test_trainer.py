@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
 
-from fcfn_abm.dp import Clipping, spent_epsilon
-from fcfn_abm.errors import InvalidDataError, RunFailedError
+from fcfn_abm.dp import Clipping, gaussian_epsilon, spent_epsilon
+from fcfn_abm.errors import InvalidDataError, InvalidPrivacyError, RunFailedError
+from fcfn_abm.registry import OptionError
 from fcfn_abm.rng import stream
 from fcfn_abm.training import (
     AGGREGATIONS,
@@ -33,12 +35,15 @@ def trainer(
     horizon="round",
     partition="iid",
     neighbours="replace-one",
+    sampling_rate=None,
     seed=1,
 ):
     shards = PARTITIONS.create(partition).split(DATA.train_labels, n_nodes, stream(seed, "data", 1))
     plan = TrainingPlan(
         net=NETS.create("digits-cnn"),
-        placement=PLACEMENTS.create(placement),
+        placement=PLACEMENTS.create(
+            placement, {} if sampling_rate is None else {"sampling_rate": sampling_rate}
+        ),
         aggregation=AGGREGATIONS.create(aggregation),
         rounds=rounds,
         steps=LocalSteps(n_steps, learning_rate, momentum, Clipping(clipping_norm)),
@@ -51,7 +56,7 @@ def trainer(
     return FederatedTrainer(DATA, shards, plan)
 
 
-def sent(made, node, noise=None):
+def sent(made, node, noise=None, rng=None):
     return made.plan.placement.train(
         made._start,
         made._images[node],
@@ -59,6 +64,7 @@ def sent(made, node, noise=None):
         made.plan.steps,
         made._per_sample,
         noise,
+        rng,
     )
 
 
@@ -334,3 +340,139 @@ def test_with_one_step_the_papers_placement_is_dp_sgd():
     one, other = (sent(trainer(placement=p), 0, noise) for p in ("dp-sgd", "paper"))
     assert torch.equal(one.clean, other.clean)
     assert torch.equal(one.noise, other.noise)
+
+
+@pytest.mark.parametrize(("placement", "n_steps"), [("dp-sgd", 1), ("dp-sgd", 3), ("update", 3)])
+def test_the_ledger_holds_round_by_round_what_the_noise_was_worth(placement, n_steps):
+    made = trainer(4, placement=placement, n_steps=n_steps, rounds=3)
+    epsilon = np.array([0.0, 0.5, 3.0, 40.0])
+    totals = []
+
+    def note(result):
+        totals.append((result.round, made.ledger.epsilon(1e-5)))
+
+    made.train(epsilon, on_round=note)
+    privacy = made.privacy(epsilon)
+    per_round = n_steps if placement == "dp-sgd" else 1
+    assert [index for index, _ in totals] == [0, 1, 2, 3]
+    assert (totals[0][1] == 0).all()
+    for index, total in totals[1:]:
+        expected = spent_epsilon(privacy.noise_multiplier, index * per_round, 1e-5)
+        assert_allclose(total, expected, rtol=1e-12)
+    assert_allclose(totals[-1][1], privacy.epsilon_total, rtol=1e-12)
+
+    central = made.ledger.central_epsilon(1e-5)
+    if per_round > 1:
+        assert_array_equal(central, totals[-1][1])
+    else:  # the sum over three rounds, with the noise of three nodes in it
+        std, sensitivity = privacy.noise_std[1:], privacy.sensitivity[1:]
+        noise = np.sqrt((std**2).sum()) / np.sqrt(3)
+        assert_allclose(central[1:], gaussian_epsilon(noise, 1e-5, sensitivity), rtol=1e-9)
+        assert (central[1:] < totals[-1][1][1:]).all()
+    made.train(epsilon, private=False)
+    assert made.ledger is None
+
+
+def test_a_sampled_step_sums_over_the_sample_and_divides_by_its_expected_size():
+    made = trainer(4, n_steps=2, sampling_rate=0.3, learning_rate=0.7, clipping_norm=0.2)
+    steps, noise = made.plan.steps, torch.randn(2, made.n_parameters)
+    ours = sent(made, 1, noise, stream(5, "training", 1))
+    labels, rng = made._labels[1], stream(5, "training", 1)
+    flat = made._start.clone()
+    for step in range(2):
+        drawn = torch.from_numpy(rng.random(len(labels)) < 0.3)
+        assert 0 < drawn.sum() < len(labels)
+        gradients = made._per_sample(flat, made._images[1], labels)[drawn]
+        clipped = torch.stack([g * min(1.0, 0.2 / float(g.norm())) for g in gradients])
+        flat = flat - 0.7 * (clipped.sum(0) / (0.3 * len(labels)) + noise[step])
+    assert steps.n_steps == 2
+    assert_allclose(made._start + ours.clean + ours.noise, flat, atol=2e-6)
+
+
+def test_an_empty_sample_sends_noise_alone():
+    made = trainer(sampling_rate=1e-9, learning_rate=0.5)
+    noise = torch.randn(1, made.n_parameters)
+    alone = sent(made, 0, noise, stream(1, "training", 1))
+    assert not alone.clean.any()
+    assert_allclose(alone.noise, -0.5 * noise[0])
+
+
+@pytest.mark.parametrize(("neighbours", "share"), [("replace-one", 2.0), ("zero-out", 1.0)])
+def test_one_record_moves_a_sampled_step_by_the_sensitivity_at_most(neighbours, share):
+    made = trainer(clipping_norm=0.1, sampling_rate=0.4, neighbours=neighbours)
+    claim = made.privacy(np.ones(10)).sensitivity[0]
+    assert_allclose(claim, share * 0.1 / (0.4 * len(made.shards[0])), rtol=1e-12)
+    largest, rng, moved = 0.0, np.random.default_rng(0), 0
+    for trial in range(20):
+        before = sent(made, 0, None, stream(trial, "training", 1)).clean
+        images, labels = made._images[0].clone(), made._labels[0].clone()
+        row = int(rng.integers(len(labels)))
+        if neighbours == "replace-one":
+            made._images[0][row] = torch.from_numpy(
+                rng.uniform(-50, 50, images[row].shape).astype(np.float32)
+            )
+            made._labels[0][row] = (labels[row] + 5) % 10
+            after = sent(made, 0, None, stream(trial, "training", 1)).clean
+        else:  # a record that contributes nothing
+            gradients = made._per_sample
+            made.__dict__["_per_sample"] = (
+                lambda flat, x, y, gone=images[row], gradients=gradients: (
+                    gradients(flat, x, y) * (x != gone).any((1, 2, 3))[:, None]
+                )
+            )
+            after = sent(made, 0, None, stream(trial, "training", 1)).clean
+            made.__dict__["_per_sample"] = gradients
+        made._images[0], made._labels[0] = images, labels
+        moved += int(not torch.equal(after, before))
+        largest = max(largest, float((after - before).norm()))
+    assert 0 < moved < 20  # a record that is not drawn moves nothing
+    assert 0.3 * claim < largest <= claim * (1 + 1e-5)
+
+
+def test_samples_are_fresh_in_each_round_and_node_and_leave_the_noise_alone(monkeypatch):
+    made = trainer(3, rounds=40, n_steps=2, sampling_rate=0.25, horizon="training")
+    seen, drawn = [], type(made.plan.placement)._drawn
+    monkeypatch.setattr(
+        type(made.plan.placement),
+        "_drawn",
+        lambda self, n, rng: (seen.append(drawn(self, n, rng)), seen[-1])[1],
+    )
+    made.train(np.full(3, 5.0))
+    assert len(seen) == 40 * 3 * 2
+    n_samples = len(made.shards[0])
+    taken = np.array([np.isin(np.arange(n_samples), rows) for rows in seen])
+    # 4.9 standard errors: one false alarm in a million
+    assert abs(taken.mean() - 0.25) < 4.9 * np.sqrt(0.25 * 0.75 / taken.size)
+    counts = taken.sum(0)  # each record as often as any other
+    assert stats.chi2.sf(((counts - 60) ** 2 / 45).sum(), n_samples) > 1e-6
+    close = np.corrcoef(taken)[np.triu_indices(len(taken), 1)]
+    assert np.abs(close).max() < 6.5 / np.sqrt(n_samples)
+    whole = trainer(3, rounds=40, n_steps=2, horizon="training")
+    assert torch.equal(made._noise(1.0, 3, 2), whole._noise(1.0, 3, 2))
+
+
+def test_sampling_takes_a_smaller_multiplier_and_no_less_noise():
+    epsilon = np.array([0.0, 0.5, 3.0, 40.0])
+    for horizon in ("round", "training"):
+        whole = trainer(4, horizon=horizon, rounds=6, n_steps=2).privacy(epsilon)
+        part = trainer(4, horizon=horizon, rounds=6, n_steps=2, sampling_rate=0.2).privacy(epsilon)
+        exact = part.epsilon_per_round if horizon == "round" else part.epsilon_total
+        assert_allclose(exact, epsilon, rtol=1e-9)
+        assert (part.noise_multiplier[1:] < whole.noise_multiplier[1:]).all()
+        assert_allclose(part.sensitivity, whole.sensitivity / 0.2)
+        assert (part.noise_std[1:] > 0.99 * whole.noise_std[1:]).all()
+
+
+def test_only_a_placement_that_samples_takes_a_rate():
+    rates = {name: PLACEMENTS.create(name).sampling_rate for name in PLACEMENTS}
+    assert rates == dict.fromkeys(PLACEMENTS, 1.0)
+    for wrong in (0.0, 1.5):
+        with pytest.raises(OptionError, match="sampling_rate"):
+            PLACEMENTS.create("dp-sgd", {"sampling_rate": wrong})
+    with pytest.raises(OptionError, match="no such option"):
+        PLACEMENTS.create("update", {"sampling_rate": 0.5})
+    sampled = PLACEMENTS.create("dp-sgd", {"sampling_rate": 0.5})
+    steps = LocalSteps(3, 0.3, 0.5, Clipping(0.2))
+    assert sampled.reach(steps) == 2 * PLACEMENTS.create("dp-sgd").reach(steps)
+    with pytest.raises(InvalidPrivacyError, match="needs a generator"):
+        sent(trainer(sampling_rate=0.5), 0)

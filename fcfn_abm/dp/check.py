@@ -1,0 +1,161 @@
+"""The server's check whether a node sends more noise than its report accounts for.
+
+The server sees an upload, its clean part and its noise added up, and not its parts. It knows the
+noise that the node claims and how long the clean part can be, since gradients are clipped. An
+upload that is longer than both explain gives away a node that sold more privacy than it gave up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import chi, chi2, ncx2
+
+from fcfn_abm.dp.calibration import gaussian_epsilon, gaussian_sigma
+from fcfn_abm.errors import InvalidPrivacyError, require_between, require_positive
+
+type Floats = npt.NDArray[np.float64]
+
+_MOST_HIDDEN = 1e4  # reach over noise; SciPy's quantile gets lost far beyond
+
+
+def longest_upload(
+    n_parameters: int,
+    noise_std: npt.ArrayLike,
+    reach: float,
+    false_alarm: float,
+    n_releases: int = 1,
+) -> Floats:
+    """Return the L2 norm above which an upload has more noise than was claimed.
+
+    Parameters
+    ----------
+    n_parameters : int
+        Length d of an upload.
+    noise_std : array_like of float
+        Claimed standard deviation s of the noise on each parameter of an upload.
+    reach : float
+        Largest L2 norm c of an upload's clean part.
+    false_alarm : float
+        Probability with which an honest upload is longer, at most.
+    n_releases : int, default 1
+        Releases in an upload. From two on, the clean part may depend on the noise.
+
+    Returns
+    -------
+    ndarray of float, in the shape of ``noise_std``
+        In units of an upload; infinite where ``noise_std`` is.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range.
+
+    Notes
+    -----
+    A clean part that is independent of the noise makes ``(norm / s)**2`` noncentral chi-square
+    with d degrees of freedom and a noncentrality of at most ``(c / s)**2``; it grows with the
+    noncentrality in every quantile. A clean part that has seen some of the noise can lie along it:
+    then ``norm`` is at most c plus s times a chi variable.
+
+    Examples
+    --------
+    >>> longest_upload(1000, [0.1, 1.0], reach=1.0, false_alarm=1e-6).round(2)
+    array([ 3.67, 35.05])
+    """
+    noise_std = np.asarray(noise_std, dtype=float)
+    require_positive(error=InvalidPrivacyError, noise_std=noise_std[~np.isposinf(noise_std)])
+    require_positive(
+        error=InvalidPrivacyError, n_parameters=n_parameters, n_releases=n_releases, reach=reach
+    )
+    require_between(0, 1, error=InvalidPrivacyError, false_alarm=false_alarm)
+    along = reach + noise_std * chi.isf(false_alarm, n_parameters)
+    if n_releases > 1:
+        return np.asarray(along)
+    hidden = np.minimum(reach / noise_std, _MOST_HIDDEN)
+    independent = noise_std * np.sqrt(ncx2.isf(false_alarm, n_parameters, hidden**2))
+    return np.where(hidden < _MOST_HIDDEN, independent, along)
+
+
+def smallest_excess(
+    n_parameters: int,
+    noise_std: npt.ArrayLike,
+    reach: float,
+    false_alarm: float,
+    n_releases: int = 1,
+    power: float = 0.99,
+) -> Floats:
+    """Return how many times the claimed noise is found out, whatever the clean part is.
+
+    Parameters
+    ----------
+    n_parameters, noise_std, reach, false_alarm, n_releases
+        As in :func:`longest_upload`.
+    power : float, default 0.99
+        Probability with which one upload gives the node away, at least.
+
+    Returns
+    -------
+    ndarray of float, in the shape of ``noise_std``
+        True over claimed standard deviation.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range.
+
+    Notes
+    -----
+    A clean part that is independent of the noise only makes an upload longer: the hardest one to
+    catch sends none. One that has seen the noise can shorten it by its whole reach.
+
+    Examples
+    --------
+    >>> smallest_excess(1000, [0.1, 1.0], reach=1.0, false_alarm=1e-6).round(3)
+    array([1.225, 1.169])
+    """
+    noise_std = np.asarray(noise_std, dtype=float)
+    require_positive(error=InvalidPrivacyError, noise_std=noise_std)
+    require_between(0, 1, error=InvalidPrivacyError, power=power)
+    longest = longest_upload(n_parameters, noise_std, reach, false_alarm, n_releases)
+    if n_releases > 1:
+        longest = longest + reach
+    return np.asarray(longest / noise_std / np.sqrt(chi2.isf(power, n_parameters)))
+
+
+def as_factor(excess: npt.ArrayLike, epsilon: npt.ArrayLike, delta: float) -> Floats:
+    """Return by what a node divides epsilon when its noise is ``excess`` times what it claims.
+
+    Parameters
+    ----------
+    excess : array_like of float
+        True over claimed standard deviation, at least one.
+    epsilon : array_like of float
+        What the node reports.
+    delta : float
+        Delta of the report.
+
+    Returns
+    -------
+    ndarray of float
+        Reported over spent epsilon; infinite where delta alone covers what is spent.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range.
+
+    Notes
+    -----
+    Of analytic calibration, without sampling. A little more than ``excess`` at the usual epsilons,
+    towards its square where epsilon is large.
+
+    Examples
+    --------
+    >>> as_factor(1.5, [0.1, 10.0], 1e-5).round(3)
+    array([1.561, 1.631])
+    """
+    epsilon = np.asarray(epsilon, dtype=float)
+    true = gaussian_epsilon(np.asarray(excess) * gaussian_sigma(epsilon, delta), delta)
+    with np.errstate(divide="ignore"):
+        return np.asarray(epsilon / true)

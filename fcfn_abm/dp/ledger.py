@@ -1,0 +1,323 @@
+"""What every node has given away so far: kept release by release, exited nodes simply absent.
+
+Two views of the same releases. The local view is what an observer of a node's own messages learns.
+The central view is what the server learns if secure aggregation shows it the weighted sum alone:
+every node is then hidden by the noise of all. It is claimed by who trusts two things: that the
+aggregation is secure, and that the other nodes do add the noise that they reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.dp.accounting import spent_epsilon
+from fcfn_abm.dp.sensitivity import Relation
+from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError, require_positive
+
+type Floats = npt.NDArray[np.float64]
+type Ints = npt.NDArray[np.int64]
+
+_COLUMNS = ("node", "multiplier", "central", "n_releases")
+
+
+def central_multipliers(weights: Floats, noise_std: Floats, sensitivity: Floats) -> Floats:
+    """Return the noise multipliers of the nodes whose weighted sum is all that the server sees.
+
+    Parameters
+    ----------
+    weights : ndarray of float, shape (n,)
+        Weight of each node's release in the sum.
+    noise_std : ndarray of float, shape (n,)
+        Noise standard deviation of each release.
+    sensitivity : ndarray of float, shape (n,)
+        L2 sensitivity of each release, in the same unit.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        ``sqrt(sum_j (w_j sigma_j)**2) / (w_i Delta_i)``: never less than a node's own. Exact for
+        one release a round; it assumes that every node adds its noise.
+
+    Examples
+    --------
+    >>> central_multipliers(np.full(4, 0.25), np.ones(4), np.ones(4))  # four times the variance
+    array([2., 2., 2., 2.])
+    """
+    noise = float(np.sqrt(((weights * noise_std) ** 2).sum()))
+    # alone in the sum a node has its own noise, whatever the last digit says
+    return np.asarray(np.maximum(noise / (weights * sensitivity), noise_std / sensitivity))
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What some nodes released in one round, arrays of shape (n,)."""
+
+    nodes: Ints
+    """Rows of the nodes that took part."""
+    multipliers: Floats
+    """Noise standard deviation over sensitivity of one release."""
+    n_releases: int
+    """How many releases each of them made."""
+
+
+class Ledger:
+    """Keeps what each node has released, and says what it adds up to.
+
+    Parameters
+    ----------
+    n_nodes : int
+        How many nodes there are.
+    sampling_rate : float, default 1.0
+        Probability with which each record takes part in a release.
+    neighbours : {"zero-out", "replace-one"}, default "zero-out"
+        What the multipliers' sensitivities refer to.
+
+    Notes
+    -----
+    Without sampling the sum is exact: Gaussian releases add up as ``1 / z**2``. With sampling
+    equal releases are counted and charged as :func:`spent_epsilon` does; if a node's multiplier
+    changed on the way, all of its releases are charged as the least noisy one, an upper bound.
+    :meth:`event` always tells them apart.
+
+    Examples
+    --------
+    >>> ledger = Ledger(3)
+    >>> for _ in range(9):
+    ...     ledger.spend([0, 2], [6.0, 3.0])
+    >>> ledger.epsilon(1e-5).round(3)  # nine releases are one with a third of the multiplier
+    array([1.993, 0.   , 4.377])
+    """
+
+    latest: Spending | None = None
+    """What the last call of :meth:`spend` entered."""
+
+    def __init__(
+        self, n_nodes: int, sampling_rate: float = 1.0, neighbours: Relation = "zero-out"
+    ) -> None:
+        self.n_nodes, self.sampling_rate, self.neighbours = n_nodes, sampling_rate, neighbours
+        # one row for each run of equal releases of a node, in the order in which they began
+        self._node = np.empty(0, dtype=np.int64)
+        self._multiplier, self._central = np.empty(0), np.empty(0)
+        self._n_releases = np.empty(0, dtype=np.int64)
+        self._row = np.full(n_nodes, -1)  # each node's last row
+
+    def spend(
+        self,
+        nodes: npt.ArrayLike,
+        multipliers: npt.ArrayLike,
+        n_releases: int = 1,
+        central: npt.ArrayLike | None = None,
+    ) -> None:
+        """Enter what some nodes release in a round.
+
+        Parameters
+        ----------
+        nodes : array_like of int, shape (n,)
+            Rows of the nodes that take part, each once.
+        multipliers : array_like of float, shape (n,)
+            Noise standard deviation over sensitivity of one release.
+        n_releases : int, default 1
+            How many releases each of them makes.
+        central : array_like of float, shape (n,), optional
+            The same under secure aggregation, from :func:`central_multipliers`. Without it the
+            central view claims no more than the local one.
+
+        Raises
+        ------
+        InvalidPrivacyError
+            If a node is unknown or stands twice, a number is not positive, or ``central`` is
+            given for several releases: what the server sees of later steps depends on a node's
+            own noise in earlier ones, and nothing is proven about it.
+        """
+        nodes = np.asarray(nodes, dtype=np.int64)
+        multipliers = np.asarray(multipliers, dtype=float)
+        central = multipliers if central is None else np.asarray(central, dtype=float)
+        self._require(nodes, multipliers, n_releases, central)
+        rows = self._row[nodes]
+        goes_on = rows >= 0
+        goes_on[goes_on] = (self._multiplier[rows[goes_on]] == multipliers[goes_on]) & (
+            self._central[rows[goes_on]] == central[goes_on]
+        )
+        self._n_releases[rows[goes_on]] += n_releases
+        new = ~goes_on
+        self._row[nodes[new]] = self._node.size + np.arange(np.count_nonzero(new))
+        self._node = np.append(self._node, nodes[new])
+        self._multiplier = np.append(self._multiplier, multipliers[new])
+        self._central = np.append(self._central, central[new])
+        self._n_releases = np.append(
+            self._n_releases, np.full(np.count_nonzero(new), n_releases, dtype=np.int64)
+        )
+        self.latest = Spending(nodes, multipliers, n_releases)
+
+    def _require(self, nodes: Ints, multipliers: Floats, n_releases: int, central: Floats) -> None:
+        if nodes.ndim != 1 or not nodes.shape == multipliers.shape == central.shape:
+            raise InvalidPrivacyError(
+                "nodes and their multipliers must be of one length, but have shapes "
+                f"{nodes.shape}, {multipliers.shape}, {central.shape}."
+            )
+        if ((nodes < 0) | (nodes >= self.n_nodes)).any() or np.unique(nodes).size < nodes.size:
+            raise InvalidPrivacyError(
+                f"nodes must be rows from 0 to {self.n_nodes - 1}, each once, but are "
+                f"{nodes[:12].tolist()}{'...' if nodes.size > 12 else ''}."
+            )
+        if n_releases < 1:
+            raise InvalidPrivacyError(f"n_releases must be at least 1, but is {n_releases}.")
+        if n_releases > 1 and (central != multipliers).any():
+            raise InvalidPrivacyError(
+                f"With {n_releases} releases a round the central view must be left out: it is "
+                "proven for one release a round only."
+            )
+        require_positive(error=InvalidPrivacyError, multipliers=multipliers, central=central)
+
+    @property
+    def n_releases(self) -> Ints:
+        """How many releases each node has made, shape (n_nodes,)."""
+        counts = np.zeros(self.n_nodes, dtype=np.int64)
+        np.add.at(counts, self._node, self._n_releases)
+        return counts
+
+    def epsilon(self, delta: float, nodes: npt.ArrayLike | None = None) -> Floats:
+        """Return what each node has spent so far, as an observer of its own messages sees it.
+
+        Parameters
+        ----------
+        delta : float
+            Probability with which the guarantee may fail.
+        nodes : array_like of int, optional
+            Whose; without it all.
+
+        Returns
+        -------
+        ndarray of float
+            Dimensionless; zero for a node that released nothing.
+        """
+        return self._epsilon(self._multiplier, delta, nodes)
+
+    def central_epsilon(self, delta: float, nodes: npt.ArrayLike | None = None) -> Floats:
+        """Return what each node has spent so far, as the server sees it: the sum alone.
+
+        As :meth:`epsilon`, and never more. Holds if aggregation is secure and the other nodes add
+        their noise; of rounds with several releases it claims no more than the local view.
+        """
+        return self._epsilon(self._central, delta, nodes)
+
+    def epsilon_of(self, spending: Spending, delta: float) -> Floats:
+        """Return what the nodes of one round spent in it alone, in the local view."""
+        return spent_epsilon(
+            spending.multipliers, spending.n_releases, delta, self.sampling_rate, self.neighbours
+        )
+
+    def _epsilon(self, multiplier: Floats, delta: float, nodes: npt.ArrayLike | None) -> Floats:
+        if self.sampling_rate == 1:
+            precision = np.zeros(self.n_nodes)
+            np.add.at(precision, self._node, self._n_releases / multiplier**2)
+            with np.errstate(divide="ignore"):
+                worth, counts = 1 / np.sqrt(precision), np.ones(self.n_nodes, dtype=np.int64)
+        else:
+            worth, counts = np.full(self.n_nodes, np.inf), self.n_releases
+            np.minimum.at(worth, self._node, multiplier)
+            counts[counts == 0] = 1  # of no information, for a multiplier that is infinite
+        if nodes is not None:
+            chosen = np.asarray(nodes, dtype=np.int64)
+            worth, counts = worth[chosen], counts[chosen]
+        return spent_epsilon(worth, counts, delta, self.sampling_rate, self.neighbours)
+
+    def event(self, node: int) -> Any:
+        """Return all that a node released, for the accountants of dp-accounting.
+
+        Parameters
+        ----------
+        node : int
+            Row of the node.
+
+        Returns
+        -------
+        dp_accounting.DpEvent
+            To be composed by an accountant with :attr:`accounting_relation`.
+
+        Raises
+        ------
+        MissingExtraError
+            If dp-accounting is not installed.
+        """
+        accounting = _dp_accounting()
+        rows = np.flatnonzero(self._node == node)
+        if rows.size == 0:
+            return accounting.NoOpDpEvent()
+        sampled = self.sampling_rate < 1
+        # dp-accounting counts the noise of sampled data in clipping norms: half a replacement
+        unit = 2.0 if sampled and self.neighbours == "replace-one" else 1.0
+        parts = []
+        for row in rows.tolist():
+            part: Any = accounting.GaussianDpEvent(unit * float(self._multiplier[row]))
+            if sampled:
+                part = accounting.PoissonSampledDpEvent(self.sampling_rate, part)
+            parts.append(accounting.SelfComposedDpEvent(part, int(self._n_releases[row])))
+        return accounting.ComposedDpEvent(parts)
+
+    @property
+    def accounting_relation(self) -> Any:
+        """The neighbouring relation of dp-accounting under which :meth:`event` is to be read.
+
+        Without sampling events are in units of sensitivity, whatever the neighbours, and the
+        accountants' default is right; with it, replacing needs one that knows REPLACE_ONE (PLD).
+        """
+        relations = _dp_accounting().NeighboringRelation
+        if self.sampling_rate == 1:
+            return relations.ADD_OR_REMOVE_ONE
+        replaced = self.neighbours == "replace-one"
+        return relations.REPLACE_ONE if replaced else relations.REPLACE_SPECIAL
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all there is to keep, as plain arrays of one length."""
+        columns = (self._node, self._multiplier, self._central, self._n_releases)
+        return {name: column.copy() for name, column in zip(_COLUMNS, columns, strict=True)}
+
+    @classmethod
+    def from_state(
+        cls,
+        state: Mapping[str, npt.NDArray[Any]],
+        n_nodes: int,
+        sampling_rate: float = 1.0,
+        neighbours: Relation = "zero-out",
+    ) -> Ledger:
+        """Return a ledger that goes on where another one left its :meth:`state`.
+
+        Raises
+        ------
+        InvalidPrivacyError
+            If a column is missing, or does not fit ``n_nodes``.
+        """
+        missing = [name for name in _COLUMNS if name not in state]
+        if missing or len({np.shape(state[name]) for name in _COLUMNS}) > 1:
+            raise InvalidPrivacyError(
+                f"The state of a ledger must hold columns {', '.join(_COLUMNS)} of one length, "
+                f"but holds {', '.join(state) or 'nothing'}."
+            )
+        ledger = cls(n_nodes, sampling_rate, neighbours)
+        ledger._node = np.array(state["node"], dtype=np.int64)
+        ledger._multiplier = np.array(state["multiplier"], dtype=float)
+        ledger._central = np.array(state["central"], dtype=float)
+        ledger._n_releases = np.array(state["n_releases"], dtype=np.int64)
+        if ledger._node.size and not 0 <= ledger._node.min() <= ledger._node.max() < n_nodes:
+            raise InvalidPrivacyError(
+                f"The state of a ledger names node {ledger._node.max()}, but there are {n_nodes}."
+            )
+        ledger._row[ledger._node] = np.arange(ledger._node.size)  # the last one stands
+        return ledger
+
+
+def _dp_accounting() -> Any:
+    try:
+        import dp_accounting
+    except ImportError:
+        raise MissingExtraError(
+            "Events of a ledger need dp-accounting, which is not installed: "
+            "pip install 'fcfn-abm[train]'."
+        ) from None
+    return dp_accounting

@@ -1,0 +1,54 @@
+"""Free riders: nodes that report one epsilon and spend less, with more noise than they tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidGameError, require_positive
+
+type Floats = npt.NDArray[np.float64]
+
+
+def misreport_factors(
+    n_nodes: int, share: float, factor: float, rng: np.random.Generator
+) -> Floats:
+    """Choose the nodes that misreport.
+
+    Parameters
+    ----------
+    n_nodes : int
+        How many nodes there are.
+    share : float
+        Share of nodes that misreport; their number is rounded to the nearest whole one.
+    factor : float
+        Reported over spent epsilon of a node that misreports.
+    rng : numpy.random.Generator
+        Source of chance.
+
+    Returns
+    -------
+    ndarray of float, shape (n_nodes,)
+        Reported over spent epsilon of each node: ``factor``, or one for an honest node.
+
+    Raises
+    ------
+    InvalidGameError
+        If ``share`` is not in [0, 1] or ``factor`` is not positive.
+
+    Notes
+    -----
+    A unit of reported epsilon costs such a node ``rho / factor``, and it plays the market as an
+    honest node of that cost would.
+
+    Examples
+    --------
+    >>> misreport_factors(5, 0.4, 1.5, np.random.default_rng(1))
+    array([1.5, 1. , 1. , 1. , 1.5])
+    """
+    if not 0 <= share <= 1:
+        raise InvalidGameError(f"share must lie from 0 to 1, but is {share:g}.")
+    require_positive(factor=factor)
+    factors = np.ones(n_nodes)
+    factors[rng.permutation(n_nodes)[: round(share * n_nodes)]] = factor
+    return factors

@@ -1,0 +1,259 @@
+"""Audits of a scenario: its placement, clipping and noise under attack, on a real node's data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fcfn_abm.dp import Relation, Unit
+from fcfn_abm.dp.audit import (
+    Attack,
+    Audit,
+    Canary,
+    Glance,
+    LowerBounds,
+    audit,
+    lower_bounds,
+    random_direction,
+    remembered,
+)
+from fcfn_abm.rng import stream, stream_of_name
+from fcfn_abm.runs.train import prepare
+from fcfn_abm.scenario import Scenario, Training
+from fcfn_abm.training import FederatedTrainer
+from fcfn_abm.training.trainer import one_thread
+
+EPSILONS = (1.0, 4.0, 10.0)
+CONFIDENCE = 0.999
+
+_PULL = 1e3  # norm of the canary's gradient, in clipping norms
+
+
+@dataclass(frozen=True)
+class PlacementAudit:
+    """The audits of one placement, a row for each claimed epsilon of a round."""
+
+    placement: str
+    """Its registered name."""
+    unit: Unit
+    """What it protects."""
+    neighbours: Relation
+    """How neighbouring data sets differ."""
+    n_steps: int
+    """Local steps of a round."""
+    n_samples: int
+    """How many samples the attacked node has."""
+    sampling_rate: float
+    """Probability with which each of them takes part in a step."""
+    caveat: str
+    """Why its epsilon is no guarantee; nothing where it is one."""
+    rows: tuple[Audit, ...]
+    """One a claim."""
+    ceiling: LowerBounds
+    """What so many trials could prove of a step without any noise."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every claim stands."""
+        return all(row.verdict == "holds" for row in self.rows)
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        rows = [{**asdict(row), "verdict": row.verdict} for row in self.rows]
+        return {**asdict(self), "rows": rows, "holds": self.holds}
+
+
+def audit_scenario(
+    scenario: Scenario,
+    epsilons: Sequence[float] = EPSILONS,
+    *,
+    trials: int | None = None,
+    confidence: float = CONFIDENCE,
+    progress: bool = False,
+) -> PlacementAudit:
+    """Attack a round of a scenario's training, at given claims.
+
+    The node with the fewest samples trains one round from the start, again and again, through the
+    placement, clipping and noise of the scenario. One unit of its data is a canary
+    (:class:`fcfn_abm.dp.audit.Canary`).
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What is trained, and how; its horizon is left aside, since one round is attacked.
+    epsilons : sequence of float
+        Claims for that round, at the scenario's delta.
+    trials : int, optional
+        How often the round is run for each claim: by default 10,000 times, or 2,000 times where
+        a node takes several local steps, each of which costs gradients.
+    confidence : float, default 0.999
+        Of each row: probability with which no lower bound is above the truth.
+    progress : bool, default False
+        Whether to show a bar on stderr.
+
+    Returns
+    -------
+    PlacementAudit
+        A row for each claim.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range.
+    MissingExtraError
+        If torch is not installed.
+    RunFailedError
+        If the step returns something that is not finite.
+    """
+    trainer = prepare(_one_round(scenario))
+    plan = trainer.plan
+    if trials is None:
+        trials = 10_000 if plan.steps.n_steps == 1 else 2_000
+    gaussian = plan.placement.sampling_rate == 1  # noise on a random sample is a mixture
+    node = int(np.argmin(trainer.n_samples))
+    fresh = count(1)  # noise of a round that nobody has used, for every trial
+    rows = []
+    total = trials // 2 * 2 * len(epsilons)
+    with (
+        one_thread(),
+        tqdm(total=total, desc="audit", unit="round", disable=None if progress else True) as bar,
+    ):
+        for epsilon in epsilons:
+            claimed = np.full(len(trainer.shards), float(epsilon))
+            std = float(trainer.privacy(claimed).noise_std[node])
+            rows.append(
+                audit(
+                    attack_on(trainer, node, std, fresh),
+                    float(epsilon),
+                    plan.delta,
+                    trials=trials,
+                    confidence=confidence,
+                    gaussian=gaussian,
+                    on_trial=bar.update,
+                )
+            )
+    apart = np.linspace(1.0, 1.001, trials // 2)
+    return PlacementAudit(
+        placement=scenario.privacy.placement.kind,
+        unit=plan.placement.unit,
+        neighbours=plan.neighbours,
+        n_steps=plan.steps.n_steps,
+        n_samples=len(trainer.shards[node]),
+        sampling_rate=plan.placement.sampling_rate,
+        caveat=plan.placement.caveat(plan.steps.n_steps),
+        rows=tuple(rows),
+        ceiling=lower_bounds(apart, -apart, plan.delta, confidence, gaussian=gaussian),
+    )
+
+
+def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator[int]) -> Attack:
+    """Return the attack on a node's round: the real step, the canary in its data.
+
+    The attacker sees what a release is: the parameters of every local step where each has its own
+    noise, and otherwise only those at the start and what the node sends. Where records are sampled
+    it contents itself with the latter too.
+
+    Parameters
+    ----------
+    trainer : FederatedTrainer
+        Whose placement, gradients and noise are attacked.
+    node : int
+        Whose data.
+    std : float
+        Standard deviation of the node's noise.
+    rounds : iterator of int
+        Numbers of rounds whose noise is fresh.
+    """
+    plan, steps, start = trainer.plan, trainer.plan.steps, trainer._start
+    images, labels = trainer._images[node], trainer._labels[node]
+    rate = plan.placement.sampling_rate
+    every_step = rate == 1 and plan.placement.releases(steps.n_steps) == steps.n_steps
+    canary = Canary(
+        direction=random_direction(
+            trainer.n_parameters, stream_of_name(plan.seed, "noise", "canary")
+        ),
+        pull=_PULL * steps.clipping.norm,
+        relation=plan.neighbours,
+        weight=1 / (rate * len(labels)),
+        alternate=every_step,
+    )
+    whole = plan.placement.unit == "client"
+    data = {side: canary.plant(labels, whole=whole, present=side) for side in (True, False)}
+    per_sample = remembered(trainer._per_sample, start, images, labels)
+
+    def attack(present: bool) -> float:
+        seen: list[Glance] = []
+        round_index = next(rounds)
+        sent = plan.placement.train(
+            start,
+            images,
+            data[present],
+            steps,
+            canary.gradients(per_sample, steps.clipping, seen),
+            trainer._noise(std, round_index, node),
+            stream(plan.seed, "training", 1, round_index, node),  # the sample, as in training
+        )
+        if not every_step:
+            seen = seen[:1] or [Glance(canary.along(start), 0.0)]  # no record may be drawn at all
+        end = canary.along(start + sent.upload)
+        return canary.score(seen, end, steps.learning_rate, steps.momentum)
+
+    return attack
+
+
+def _one_round(scenario: Scenario) -> Scenario:
+    """Return the scenario with an epsilon that is spent in one round."""
+    training = (scenario.training or Training()).model_copy(update={"rounds": 1})
+    privacy = scenario.privacy.model_copy(update={"horizon": "round"})
+    return scenario.model_copy(update={"training": training, "privacy": privacy})
+
+
+def audit_text(found: PlacementAudit) -> str:
+    """Return the audits as an aligned table.
+
+    Parameters
+    ----------
+    found : PlacementAudit
+        Audits of one placement.
+    """
+    steps = "one local step" if found.n_steps == 1 else f"{found.n_steps} local steps"
+    protects = "one record" if found.unit == "record" else "all data of a node"
+    n_trials, confidence = found.rows[0].n_trials, found.rows[0].confidence
+    heads = ("claimed epsilon", "any mechanism", "mu-GDP", "Gaussian", "verdict")
+    table = [heads] + [
+        (
+            f"{row.epsilon:g}",
+            f"{row.lower.any_mechanism:.2f}",
+            f"{row.lower.gdp:.2f}",
+            f"{row.lower.gaussian:.2f}",
+            row.verdict,
+        )
+        for row in found.rows
+    ]
+    lines = [
+        f"Placement {found.placement}: {steps}, a node of {found.n_samples} samples; {protects} "
+        f"({found.neighbours}), delta = {found.rows[0].delta:g}.",
+        f"Lower bounds of a round's epsilon, {n_trials:,} trials, confidence {confidence:g}:",
+        "",
+        *("  ".join(f"{cell:>15}" for cell in line).rstrip() for line in table),
+        "",
+        _reach(found),
+    ]
+    if found.caveat:
+        lines.append(found.caveat)
+    return "\n".join(lines)
+
+
+def _reach(found: PlacementAudit) -> str:
+    most = f"So many trials can show {found.ceiling.any_mechanism:.1f} at most of any mechanism"
+    if found.sampling_rate < 1:
+        return f"{most}. Records are sampled, so the bounds for Gaussian noise do not apply."
+    return (
+        f"{most}, and {found.ceiling.gdp:.1f} of a mu-GDP one;\n"
+        "the Gaussian bound reaches any epsilon."
+    )

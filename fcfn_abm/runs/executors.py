@@ -1,0 +1,392 @@
+"""Where the runs of a sweep are carried out: here, in processes, on a Dask cluster.
+
+All are executors of the standard library, and all get the same tasks. A worker may be killed at
+any time: :func:`work_off` then goes on with a new executor, and finds out which task is to blame.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
+from concurrent.futures.process import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from multiprocessing import connection
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedError
+
+MOST_DEATHS = 3  # workers that a task may take with it
+_LARGEST_CHUNK = 32  # tasks that are handed out together
+_ANSWER_SECONDS = 30  # within which a scheduler has to answer
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class Workers(Protocol):
+    """A place where tasks are carried out."""
+
+    def open(self) -> AbstractContextManager[Executor]:
+        """Give an executor; leaving the block stops whatever it still does."""
+        ...
+
+    def n_chunks(self) -> int:
+        """Return how many chunks of tasks should be out at a time."""
+        ...
+
+
+class _Here(Executor):
+    """Carries a task out when it is submitted."""
+
+    def submit[**P, R](self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        future: Future[R] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Serial:
+    """One after another, in this process."""
+
+    @contextmanager
+    def open(self) -> Iterator[Executor]:
+        """Give an executor that does everything at once."""
+        yield _Here()
+
+    def n_chunks(self) -> int:
+        """Return 1."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Given:
+    """Somebody else's executor, which is not closed, and not replaced if it breaks."""
+
+    executor: Executor
+
+    @contextmanager
+    def open(self) -> Iterator[Executor]:
+        """Give the executor.
+
+        Raises
+        ------
+        RunFailedError
+            If it is broken.
+        """
+        try:
+            self.executor.submit(_ready, 0).result()
+        except BrokenExecutor:
+            raise RunFailedError(
+                "the executor is broken; the same call with a new one goes on with what is missing."
+            ) from None
+        yield self.executor
+
+    def n_chunks(self) -> int:
+        """Return a number that keeps many workers busy."""
+        return 4 * (os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes on this machine, one thread each."""
+
+    n_workers: int
+    """How many there are."""
+
+    def __post_init__(self) -> None:
+        if self.n_workers < 1:
+            raise InvalidScenarioError(f"workers must be 1 or more, but is {self.n_workers}.")
+
+    @contextmanager
+    def open(self) -> Iterator[Executor]:
+        """Start the processes; leaving the block kills them.
+
+        Raises
+        ------
+        RunFailedError
+            If none of them comes up.
+        """
+        others = set(multiprocessing.active_children())
+        with _environment(dict.fromkeys(_THREADS, "1")):
+            pool = ProcessPoolExecutor(
+                self.n_workers, multiprocessing.get_context("spawn"), initializer=_begin
+            )
+            try:
+                _require_ready(pool, self.n_workers)
+                yield pool
+            except BaseException:  # an interrupt too
+                for process in set(multiprocessing.active_children()) - others:
+                    process.kill()  # nothing is lost: results are whole or not there
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def n_chunks(self) -> int:
+        """Return one for each worker, so that every chunk that is out is being worked on."""
+        return self.n_workers
+
+
+def _begin() -> None:
+    """Set a worker process up: an interrupt is its parent's to handle, whose end is its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which leaks when we are killed
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _require_ready(pool: ProcessPoolExecutor, n_workers: int) -> None:
+    """Wait until all workers have started, together, and raise RunFailedError if they cannot."""
+    try:
+        for _ in pool.map(_ready, range(n_workers)):
+            pass
+    except BrokenExecutor:
+        raise RunFailedError(
+            "the worker processes do not start; a script that runs a sweep needs the line: "
+            "if __name__ == '__main__'."
+        ) from None
+
+
+def _ready(_: int) -> None:
+    """Show that a worker works."""
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Generator[None]:
+    """Set environment variables, for processes that start within the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Dask cluster: one that runs, or ``local:4``, which is started here."""
+
+    address: str
+    """Where its scheduler listens, such as ``tcp://10.0.0.1:8786``, or ``local:`` and a number."""
+    resources: dict[str, float] = field(default_factory=dict)
+    """What each task takes of what workers were started with, such as ``{"GPU": 1}``."""
+
+    def __post_init__(self) -> None:
+        kind, _, number = self.address.partition(":")
+        if kind == "local" and not (number.isdecimal() and int(number) > 0):
+            raise InvalidScenarioError(f"--cluster {self.address}: must look like local:4.")
+
+    @contextmanager
+    def open(self) -> Iterator[Executor]:
+        """Connect to the cluster; leaving the block cancels what it still has to do.
+
+        Raises
+        ------
+        MissingExtraError
+            If Dask is not installed.
+        RunFailedError
+            If no scheduler answers.
+        """
+        try:
+            dask: Any = import_module("distributed")
+        except ImportError:
+            raise MissingExtraError(
+                "A cluster needs Dask: pip install 'fcfn-abm[cluster]'."
+            ) from None
+        kind, _, number = self.address.partition(":")
+        if kind == "local":
+            cluster = dask.LocalCluster(
+                n_workers=int(number),
+                threads_per_worker=1,
+                dashboard_address=None,
+                resources=self.resources,
+            )
+            with cluster, dask.Client(cluster) as client:
+                yield from self._executor(client)
+            return
+        try:
+            client = dask.Client(self.address, timeout=_ANSWER_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunFailedError(
+                f"--cluster {self.address}: no scheduler answers: {why}."
+            ) from None
+        with client:
+            yield from self._executor(client)
+
+    def _executor(self, client: Any) -> Iterator[Executor]:
+        options = {"resources": self.resources} if self.resources else {}
+        executor = client.get_executor(retries=MOST_DEATHS, pure=False, **options)
+        try:
+            yield executor
+        finally:
+            executor.shutdown(wait=False)
+
+    def n_chunks(self) -> int:
+        """Return a number that keeps many workers busy; they may come and go."""
+        return 64
+
+
+def workers_of(
+    n_workers: int | None = None, cluster: str | None = None, resources: Iterable[str] = ()
+) -> Processes | Cluster:
+    """Return the workers that a command line asks for.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        Processes on this machine; without it one for each core.
+    cluster : str, optional
+        Address of a Dask scheduler, or ``local:4``.
+    resources : iterable of str
+        What a worker of the cluster must have, such as ``"GPU=1"``.
+
+    Raises
+    ------
+    InvalidScenarioError
+        If something is not written as it should be, or does not go together.
+    """
+    amounts = dict(map(_resource, resources))
+    if cluster is None:
+        if amounts:
+            raise InvalidScenarioError("--resource goes with --cluster only.")
+        return Processes((os.cpu_count() or 1) if n_workers is None else n_workers)
+    if n_workers is not None:
+        raise InvalidScenarioError("--workers does not go with --cluster, which has its own.")
+    return Cluster(cluster, amounts)
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, _, amount = text.partition("=")
+    try:
+        return name.strip(), float(amount)
+    except ValueError:
+        raise InvalidScenarioError(f"--resource {text}: must look like GPU=1.") from None
+
+
+def work_off[T, R](
+    tasks: Iterable[T],
+    work: Callable[[Sequence[T]], list[R]],
+    workers: Workers,
+    *,
+    missing: Callable[[Sequence[T]], list[T]],
+    on_results: Callable[[list[R]], None],
+    on_killer: Callable[[T], None],
+) -> None:
+    """Carry out tasks, whatever happens to the workers.
+
+    Parameters
+    ----------
+    tasks : iterable
+        What is to be done, best in order.
+    work : callable
+        Carries out as many of the tasks that it gets as it sees fit, one at least, from the first
+        on, and returns their results. Runs on the workers; must keep what is done in a place of
+        its own, and skip what it finds there.
+    workers : Workers
+        Where.
+    missing : callable
+        Returns those of the given tasks that have not been kept.
+    on_results : callable
+        Called here with what ``work`` returns.
+    on_killer : callable
+        Called here with a task that has taken three workers with it, and is given up.
+
+    Notes
+    -----
+    When a worker dies, the first missing task of every chunk that was out is suspected. Suspects
+    are carried out one by one while nothing else runs, so that the next death has a culprit.
+    """
+    waiting, suspects = deque(tasks), deque[T]()
+    deaths: Counter[int] = Counter()  # by the id of a task, which need not have a hash
+    while waiting or suspects:
+        lost: list[_Lost[T]] | None = None
+        with workers.open() as executor:
+            while lost is None and (waiting or suspects):
+                if suspects:
+                    lost = _drain(executor, suspects, work, on_results, n_out=1, largest=1)
+                else:
+                    lost = _drain(executor, waiting, work, on_results, workers.n_chunks())
+        for chunk in lost or ():
+            rest = missing(chunk.tasks)
+            if rest and chunk.deaths:
+                first = rest.pop(0)
+                deaths[id(first)] += chunk.deaths
+                if deaths[id(first)] >= MOST_DEATHS:
+                    on_killer(first)
+                else:
+                    suspects.append(first)
+            waiting.extendleft(reversed(rest))
+
+
+@dataclass(frozen=True)
+class _Lost[T]:
+    """Tasks that were out when a worker died."""
+
+    tasks: list[T]
+    deaths: int
+    """How many workers have died on them, as far as one knows."""
+
+
+def _drain[T, R](
+    executor: Executor,
+    queue: deque[T],
+    work: Callable[[Sequence[T]], list[R]],
+    on_results: Callable[[list[R]], None],
+    n_out: int,
+    largest: int = _LARGEST_CHUNK,
+) -> list[_Lost[T]] | None:
+    """Hand a queue out in chunks until it is empty (None), or a worker has died (what it had)."""
+    out: dict[Future[list[R]], list[T]] = {}
+    while queue or out:
+        while queue and len(out) < n_out:
+            size = max(1, min(largest, len(queue) // (2 * n_out)))  # smaller towards the end
+            chunk = [queue.popleft() for _ in range(size)]
+            try:
+                out[executor.submit(work, chunk)] = chunk
+            except BrokenExecutor:
+                queue.extendleft(reversed(chunk))
+                return [_Lost(tasks, 1) for tasks in out.values()]
+        for future in wait(out, return_when=FIRST_COMPLETED).done:
+            try:
+                results = future.result()
+            except (BrokenExecutor, CancelledError) as error:  # then all others are lost too
+                deaths = int(isinstance(error, BrokenExecutor))
+                return [_Lost(tasks, deaths) for tasks in out.values()]
+            except Exception as error:
+                if type(error).__name__ != "KilledWorker":  # Dask's, which need not be installed
+                    raise
+                # Dask has tried these tasks on several workers before it gave up
+                killer = out.pop(future)
+                deaths = MOST_DEATHS if len(killer) == 1 else 1
+                return [_Lost(killer, deaths), *(_Lost(tasks, 0) for tasks in out.values())]
+            chunk = out.pop(future)
+            on_results(results)
+            queue.extendleft(reversed(chunk[len(results) :]))
+    return None

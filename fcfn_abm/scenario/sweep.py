@@ -1,0 +1,232 @@
+"""Sweeps: from axes over keys of a scenario to the scenarios of all runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.rng import replication_seed, stream
+from fcfn_abm.scenario.load import merged, section_at, tree_to_scenario
+from fcfn_abm.scenario.schema import Axis, Choice, Scenario, SweepSettings
+
+type Floats = npt.NDArray[np.float64]
+type Check = Callable[[Scenario, str], Scenario]
+"""Checks a scenario from the given place, and returns it with every default written out."""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    index: int
+    """Number of the run, from 0; replications of a point are neighbours."""
+    replication: int
+    """Number of the replication, from 0, which has the scenario's own seed."""
+    point: Mapping[str, Any]
+    """From the path of each axis to its value, as it would stand in the scenario."""
+    scenario: Scenario
+    """What is run: an ordinary scenario, without a sweep."""
+
+    def value_at(self, path: str) -> Any:
+        """Return the value of an axis as the run has it; tables as they were listed."""
+        value = _value_at(self.scenario, path)
+        return self.point[path] if isinstance(value, Choice) else value
+
+
+def sweep_runs(scenario: Scenario, check: Check, where: str = "scenario") -> list[SweepRun]:
+    """Return all runs of a scenario's sweep, in order.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Checked, with every default written out, and with a sweep.
+    check : callable
+        Checks a scenario, raises InvalidScenarioError, and returns it with defaults.
+    where : str, default "scenario"
+        Where the scenario comes from, for error messages.
+
+    Returns
+    -------
+    list of SweepRun
+        The last axis changes fastest in a grid; all replications of a point stand together.
+
+    Raises
+    ------
+    InvalidScenarioError
+        With one sentence that names the axis, or if there are more runs than allowed.
+    """
+    sweep, place = _settings(scenario), f"{where}, [sweep.axes]"
+    for path in sweep.axes:
+        _require_key(path, list(sweep.axes), place)
+    n_runs = n_points(sweep, where) * sweep.replications
+    if n_runs > sweep.maximum:
+        raise InvalidScenarioError(
+            f"{where}, [sweep] maximum: the sweep has {n_runs:,} runs, and may have "
+            f"{sweep.maximum:,}; take fewer, or raise maximum."
+        )
+    base = scenario.model_copy(update={"sweep": None})
+    seeds = [replication_seed(scenario.seed, index) for index in range(sweep.replications)]
+    runs: list[SweepRun] = []
+    for values in _points(scenario, place):
+        point = _scenario_at(base, values, check, place)
+        for replication, seed in enumerate(seeds):
+            drawn = point.model_copy(update={"seed": seed})
+            runs.append(SweepRun(len(runs), replication, values, drawn))
+    return runs
+
+
+def n_points(sweep: SweepSettings, where: str = "scenario") -> int:
+    """Return how many points a sweep has, without making them."""
+    if sweep.samples:
+        return sweep.n_samples or 0
+    lengths = {path: axis.n or len(axis.values or ()) for path, axis in sweep.axes.items()}
+    if sweep.mode == "grid":
+        return math.prod(lengths.values())
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
+        raise InvalidScenarioError(
+            f"{where}, [sweep.axes]: in the mode 'zip' all axes need as many values, but {told}."
+        )
+    return next(iter(lengths.values()), 1)
+
+
+def _settings(scenario: Scenario) -> SweepSettings:
+    if scenario.sweep is None:
+        raise InvalidScenarioError("The scenario has no [sweep]: it stands for one run.")
+    return scenario.sweep
+
+
+def _require_key(path: str, paths: list[str], place: str) -> None:
+    """Raise InvalidScenarioError unless an axis leads to a value or a choice of its own."""
+    told = f"{place} {path}"
+    parts = path.split(".")
+    if not all(parts):
+        raise InvalidScenarioError(f"{told}: must be a path such as game.alpha.")
+    if parts[0] == "sweep":
+        raise InvalidScenarioError(f"{told}: an axis cannot lead into [sweep] itself.")
+    if path == "seed":
+        raise InvalidScenarioError(f"{told}: cannot be an axis; replications have their own seeds.")
+    for other in paths:
+        if other.startswith(f"{path}."):
+            raise InvalidScenarioError(f"{told}: overlaps with the axis {other}.")
+    section: Any = Scenario
+    for part in parts:
+        section = section_at(section, part)
+        if section is None or section is Choice:
+            return
+    keys = list(section.model_fields)
+    raise InvalidScenarioError(
+        f"{told}: is a table; an axis leads to a key in it, such as {path}.{keys[0]}."
+    )
+
+
+def _points(scenario: Scenario, place: str) -> Iterator[dict[str, Any]]:
+    sweep = _settings(scenario)
+    if sweep.samples:
+        yield from _sampled(scenario, sweep)
+        return
+    lists = [
+        list(axis.values) if axis.values is not None else _spaced(scenario, path, axis, place)
+        for path, axis in sweep.axes.items()
+    ]
+    if sweep.mode == "grid" or not lists:
+        combinations: Any = itertools.product(*lists)
+    else:
+        combinations = zip(*lists, strict=True)
+    for values in combinations:
+        yield dict(zip(sweep.axes, values, strict=True))
+
+
+def _spaced(scenario: Scenario, path: str, axis: Axis, place: str) -> list[Any]:
+    """Divide a range, both ends included; into whole numbers where the scenario has one."""
+    low, high, n = axis.low or 0.0, axis.high or 0.0, axis.n or 1
+    values = np.geomspace(low, high, n) if axis.log else np.linspace(low, high, n)
+    if not _whole(scenario, path):
+        return [float(value) for value in values]
+    whole = [round(value) for value in values]
+    if len(set(whole)) < n:
+        raise InvalidScenarioError(
+            f"{place} {path}: there are no {n} different whole numbers, spaced like this, from "
+            f"{low:g} to {high:g}."
+        )
+    return whole
+
+
+def _sampled(scenario: Scenario, sweep: SweepSettings) -> Iterator[dict[str, Any]]:
+    rng = stream(scenario.seed, "sweep")
+    shape = (sweep.n_samples or 0, len(sweep.axes))
+    if sweep.mode == "random":
+        unit = rng.random(shape)
+    else:
+        from scipy.stats import qmc  # takes a second to load
+
+        unit = qmc.LatinHypercube(d=shape[1], rng=rng).random(shape[0])
+    columns = [
+        _stretched(unit[:, i], axis, whole=_whole(scenario, path))
+        for i, (path, axis) in enumerate(sweep.axes.items())
+    ]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(sweep.axes, values, strict=True))
+
+
+def _stretched(unit: Floats, axis: Axis, *, whole: bool) -> list[Any]:
+    """Carry numbers in [0, 1) over to an axis: equal shares of it are equally likely."""
+    if axis.values is not None:
+        return [axis.values[int(u * len(axis.values))] for u in unit]
+    low, high = axis.low or 0.0, axis.high or 0.0
+    end = math.floor(high) + 1 if whole else high  # the last whole number has a share too
+    start = math.ceil(low) if whole else low
+    values = start * (end / start) ** unit if axis.log else start + (end - start) * unit
+    if whole:
+        return [min(math.floor(value), end - 1) for value in values]
+    return [min(float(value), high) for value in values]
+
+
+def _whole(scenario: Scenario, path: str) -> bool:
+    """Whether a key holds a whole number; the schema has made floats of all others."""
+    return type(_value_at(scenario, path)) is int
+
+
+def _value_at(scenario: Scenario, path: str) -> Any:
+    value: Any = scenario
+    for part in path.split("."):
+        if isinstance(value, Choice):
+            value = {"kind": value.kind, **value.options}
+        value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
+    return value
+
+
+def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, place: str) -> Scenario:
+    """Return the scenario with the values of a point, checked."""
+    try:
+        return _changed(base, values, check, place)
+    except InvalidScenarioError as error:
+        why = str(error).removeprefix(place)
+    for path, value in values.items():  # is one axis to blame alone?
+        try:
+            _changed(base, {path: value}, check, place)
+        except InvalidScenarioError as error:
+            if str(error).removeprefix(place) == why:
+                values = {path: value}
+                break
+    told = ", ".join(f"{path} = {value!r}" for path, value in values.items())
+    raise InvalidScenarioError(f"{place} {told}{why}") from None
+
+
+def _changed(base: Scenario, values: Mapping[str, Any], check: Check, where: str) -> Scenario:
+    changes: dict[str, Any] = {}
+    for path, value in values.items():
+        *tables, key = path.split(".")
+        inner = changes
+        for table in tables:
+            inner = inner.setdefault(table, {})
+        inner[key] = value
+    tree = merged(base.model_dump(exclude_none=True), changes)
+    return check(tree_to_scenario(tree, where), where)

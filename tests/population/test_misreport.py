@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from fcfn_abm import build
+from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
+from fcfn_abm.game import nash_equilibrium
+from fcfn_abm.population import misreport_factors
+from fcfn_abm.scenario import Scenario, tree_to_scenario
+
+
+def scenario(share=0.3, factor=2.0, **tree):
+    lies = {"misreport": {"share": share, "factor": factor}}
+    return Scenario.model_validate({"seed": 4, "population": {"n_nodes": 10, **lies}, **tree})
+
+
+@pytest.mark.parametrize(
+    ("share", "n_liars"), [(0.0, 0), (0.04, 0), (0.25, 2), (0.3, 3), (1.0, 10)]
+)
+def test_as_many_misreport_as_the_share_says(share, n_liars):
+    factors = misreport_factors(10, share, 2.0, np.random.default_rng(0))
+    assert (factors == 2.0).sum() == n_liars
+    assert (factors == 1.0).sum() == 10 - n_liars
+
+
+def test_who_misreports_is_drawn_and_costs_stay_as_they_were():
+    lies, honest = scenario(), build.honest(scenario())
+    assert honest.population.misreport is None
+    assert_array_equal(build.misreport(honest), np.ones(10))
+    assert_allclose(build.population(lies) * build.misreport(lies), build.population(honest))
+    chosen = {tuple(build.misreport(scenario().model_copy(update={"seed": s}))) for s in range(9)}
+    assert len(chosen) > 1
+
+
+def test_a_market_of_its_own_draws_the_same_nodes_as_a_run():
+    assert_array_equal(PrivacyMarket(scenario()).columns.rho, build.population(scenario()))
+
+
+def test_liars_play_the_game_of_cheaper_nodes():
+    market = PrivacyMarket(scenario(server={"kind": "fixed"}, game={"budget": 3.0}))
+    market.run_until()
+    expected = nash_equilibrium(build.population(scenario()), 3.0)
+    assert_allclose(market.columns.epsilon, expected.epsilon, atol=1e-6 * expected.epsilon.max())
+    # utilities are true: what is spent is epsilon / factor, at the node's own cost
+    rho, factor = build.population(build.honest(scenario())), build.misreport(scenario())
+    true = market.columns.payment - rho * market.columns.epsilon / factor
+    assert_allclose(market.columns.utility, true, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("factor", "stay"), [(1.9, 10), (2.1, 2)])
+def test_two_liars_of_factor_two_drive_all_honest_nodes_of_their_cost_out(factor, stay):
+    # n - 1 < tau / rho = n - k (1 - 1 / f) is what keeps the honest nodes in: k (1 - 1 / f) < 1
+    chosen = scenario(0.2, factor).population
+    chosen = chosen.model_copy(update={"rho": chosen.rho.model_copy(update={"kind": "constant"})})
+    rho = build.population(scenario().model_copy(update={"population": chosen}))
+    assert nash_equilibrium(rho, 1.0).n_active == stay
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"share": 1.5}, r"\[population.misreport\] share"),
+        ({"factor": 1.0}, r"\[population.misreport\] factor"),
+        ({"factr": 2.0}, "Did you mean 'factor'"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused(table, words):
+    with pytest.raises(InvalidScenarioError, match=words):
+        tree_to_scenario({"population": {"misreport": table}}, "here")
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(InvalidGameError, match=r"share must lie from 0 to 1, but is -0\.1"):
+        misreport_factors(10, -0.1, 2.0, np.random.default_rng(0))

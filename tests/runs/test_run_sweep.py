@@ -1,0 +1,454 @@
+"""Sweeps: the same table whoever carries it out, and whatever dies meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+
+import fcfn_abm as fa
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError, RunFailedError
+from fcfn_abm.runs import run as run_module
+from fcfn_abm.runs.executors import Given, Processes, Serial, work_off, workers_of
+from fcfn_abm.runs.sweep import plan_sweep, sweep_text
+
+SHORT = """
+title = "Short runs"
+seed = 5
+
+[game]
+budget = 5.0
+
+[server]
+kind = "fixed"
+
+[rounds]
+maximum = 60
+
+[sweep]
+replications = 5
+
+[sweep.axes]
+"population.n_nodes" = [10, 20, 40]
+"population.rho.sigma" = { low = 0.1, high = 0.7, n = 4 }
+"""
+N_RUNS = 60
+
+
+def small(folder, axes='"game.alpha" = [1.0, 2.0]', sweep="", rest=""):
+    """Two runs of a few rounds."""
+    path = folder / "small.toml"
+    path.write_text(f"[rounds]\nmaximum = 3\n{rest}\n[sweep]\n{sweep}\n[sweep.axes]\n{axes}")
+    return fa.load_scenario(path)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scenario") / "short.toml"
+    path.write_text(SHORT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def serial(file, tmp_path_factory):
+    """The sweep, carried out one run after another in this process."""
+    return fa.run_sweep(fa.load_scenario(file), tmp_path_factory.mktemp("serial") / "out")
+
+
+def command(*args):
+    return [sys.executable, "-m", "fcfn_abm", "sweep", *map(str, args)]
+
+
+def fcfn(*args):
+    return subprocess.run(command(*args), capture_output=True, text=True, check=False)
+
+
+def contents(folder):
+    """Return every file of a folder, but for the lock."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def results(folder):
+    return sorted((folder / "runs").glob("[0-9]*.json"))
+
+
+def wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.005)
+    return found
+
+
+def workers_below(process):
+    """Return the worker processes of a sweep, leaving out multiprocessing's tracker."""
+    found = psutil.Process(process.pid).children()
+    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_the_frame_has_a_typed_row_for_each_run(serial):
+    frame = serial.frame()
+    assert len(frame) == N_RUNS
+    assert list(frame["run"]) == list(range(N_RUNS))
+    assert set(frame["status"]) == {"done"}
+    assert frame["error"].isna().all()
+    assert frame.dtypes[["population.n_nodes", "population.rho.sigma"]].astype(str).to_list() == [
+        "int64",
+        "float64",
+    ]
+    assert (frame["n_nodes"] == frame["population.n_nodes"]).all()
+    assert frame.groupby("population.n_nodes")["population.rho.sigma"].nunique().eq(4).all()
+    assert frame.groupby("replication")["seed"].nunique().eq(1).all()
+    assert frame["seed"].nunique() == 5
+    assert frame["accuracy"].isna().all()  # nothing is trained
+    schema = pq.read_schema(serial.path / "sweep.parquet")
+    assert schema.field("budget").metadata[b"unit"] == b"currency"
+    assert all(schema.field(name).metadata[b"description"] for name in schema.names)
+
+
+def test_a_row_is_what_the_run_alone_leads_to(serial):
+    row = serial.frame().iloc[37]
+    alone = fa.run_scenario(
+        fa.load_scenario(
+            serial.path / "scenario.toml",
+            [
+                "sweep={}",
+                f"seed={row['seed']}",
+                f"population.n_nodes={row['population.n_nodes']}",
+                f"population.rho.sigma={row['population.rho.sigma']}",
+            ],
+        )
+    )
+    last = alone.rounds.iloc[-1]
+    for name in ("budget", "n_active", "total_epsilon", "node_utility", "welfare", "distance"):
+        assert row[name] == last[name]
+    assert row["rounds"] == last["round"]
+    assert row["verdict"] == alone.run["verdict"]["kind"]
+    assert row["participation"] == alone.nodes["active"].mean()
+    form = fa.nash_equilibrium(alone.nodes["rho"], 5.0)
+    assert row["equilibrium_n_active"] == form.n_active
+    assert row["equilibrium_total_epsilon"] == pytest.approx(form.total_epsilon, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_bytes(file, serial, tmp_path, n_workers):
+    done = fcfn(file, "--out", tmp_path / "out", "--workers", n_workers)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "60 runs: 60 done." in done.stdout
+    assert contents(tmp_path / "out") == contents(serial.path)
+
+
+def test_any_executor_of_the_standard_library_s_kind_does(tmp_path):
+    scenario = small(tmp_path)
+    with ThreadPoolExecutor(1) as executor:
+        one = fa.run_sweep(scenario, tmp_path / "one", executor)
+    two = fa.run_sweep(scenario, tmp_path / "two")
+    assert contents(one.path) == contents(two.path)
+
+
+def test_a_killed_worker_loses_nothing(file, serial, tmp_path):
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command(file, "--out", out, "--workers", 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        wait_for(lambda: results(out))
+        workers_below(process)[0].kill()
+        assert len(results(out)) < N_RUNS
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert contents(out) == contents(serial.path)
+
+
+def test_a_killed_sweep_goes_on_where_it_was(file, serial, tmp_path):
+    out = tmp_path / "out"
+    with subprocess.Popen(command(file, "--out", out, "--workers", 2)) as process:
+        wait_for(lambda: len(results(out)) > 3)
+        workers = workers_below(process)
+        process.kill()
+    psutil.wait_procs(workers, timeout=20)
+    assert not any(worker.is_running() for worker in workers)  # they end with their parent
+    before = {path: path.stat().st_mtime_ns for path in results(out)}
+    assert 3 < len(before) < N_RUNS
+    unfinished = fa.read_sweep(out)
+    assert unfinished.counts() == {
+        "done": len(before),
+        "failed": 0,
+        "missing": N_RUNS - len(before),
+    }
+    assert unfinished.frame().dtypes["rounds"] == "Int64"
+    (out / "runs" / ".000059.json.partial-host-1").write_text('{"run": 59, "sta')  # cut off
+    fa.run_sweep(unfinished.scenario, out)
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # done once only
+    assert contents(out) == contents(serial.path)
+
+
+def test_an_interrupted_sweep_ends_with_130_and_says_how_to_go_on(file, tmp_path):
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command(file, "--out", out, "--workers", 1),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        wait_for(lambda: results(out))
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.count("\n") == 1
+    assert "the same command goes on from there" in stderr
+    assert fa.read_sweep(out).counts()["missing"] > 0
+
+
+def test_a_failed_run_is_a_row_and_training_has_its_columns(tmp_path):
+    data = 'training.data = [{kind = "digits"}, {kind = "parquet", path = "nowhere"}]'
+    scenario = small(
+        tmp_path,
+        f'"population.n_nodes" = [3]\n"{data.replace(" =", '" =', 1)}',
+        rest="[training]\nrounds = 1\ncompare = []",
+    )
+    found = fa.run_sweep(scenario, tmp_path / "out")
+    good, bad = (row for _, row in found.frame().iterrows())
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    assert bad["error"].startswith("InvalidDataError: ")
+    assert "nowhere" in bad["error"]
+    assert pd.isna(bad["welfare"])
+    assert json.loads(bad["training.data"]) == {"kind": "parquet", "path": "nowhere"}
+    alone = fa.run_scenario(
+        fa.load_scenario(tmp_path / "small.toml", ["sweep={}", "population.n_nodes=3"])
+    )
+    last = alone.training[alone.training["arm"] == "stackelberg"].iloc[-1]
+    assert (good["accuracy"], good["loss"]) == (last["accuracy"], last["loss"])
+    spent = alone.ledger.groupby("node")["epsilon_total"].last()
+    assert good["mean_epsilon_total"] == pytest.approx(spent.mean())
+    assert good["max_epsilon_total"] == pytest.approx(spent.max())
+    assert "run 1: InvalidDataError" in sweep_text(found)
+
+
+def test_failed_runs_are_run_again_when_asked(tmp_path, monkeypatch):
+    scenario, whole = small(tmp_path), run_module.run_scenario
+    calls = []
+
+    def failing(scenario):
+        calls.append(scenario.game.alpha)
+        if scenario.game.alpha == 2.0:
+            raise ZeroDivisionError("two\nlines")
+        return whole(scenario)
+
+    monkeypatch.setattr(run_module, "run_scenario", failing)
+    found = fa.run_sweep(scenario, tmp_path / "out")
+    assert list(found.frame()["error"].fillna("")) == ["", "ZeroDivisionError: two lines"]
+    assert found.counts() == {"done": 1, "failed": 1, "missing": 0}
+    fa.run_sweep(scenario, tmp_path / "out")
+    assert calls == [1.0, 2.0]  # all is there
+    fa.run_sweep(scenario, tmp_path / "out", retry=True)
+    assert calls == [1.0, 2.0, 2.0]
+    monkeypatch.undo()
+    again = fa.run_sweep(scenario, tmp_path / "out", retry=True)
+    assert again.counts() == {"done": 2, "failed": 0, "missing": 0}
+    assert contents(again.path) == contents(fa.run_sweep(scenario, tmp_path / "fresh").path)
+
+
+def test_another_scenario_is_refused_in_the_same_folder(tmp_path):
+    fa.run_sweep(small(tmp_path), tmp_path / "out")
+    before = contents(tmp_path / "out")
+    other = small(tmp_path, rest="[game]\nbeta = 11.0")
+    with pytest.raises(OutputError, match=r"game.beta is 10.0 there, and 11.0 here"):
+        fa.run_sweep(other, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"of another scenario"):
+        plan_sweep(other, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
+def test_only_a_sweep_s_own_folder_is_gone_on_with(tmp_path):
+    scenario = small(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("precious")
+    with pytest.raises(OutputError, match="exists and is not a sweep"):
+        fa.run_sweep(scenario, tmp_path / "taken")
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["thesis.tex"]
+    with pytest.raises(OutputError, match="exists and is not a sweep"):
+        fa.run_sweep(scenario, tmp_path / "taken" / "thesis.tex")
+    (tmp_path / "empty").mkdir()
+    assert fa.run_sweep(scenario, tmp_path / "empty").counts()["done"] == 2
+
+
+def test_two_processes_cannot_work_on_one_folder(tmp_path):
+    scenario = small(tmp_path)
+    found = fa.run_sweep(scenario, tmp_path / "out")
+    with (
+        FileLock(found.path / ".lock"),
+        pytest.raises(OutputError, match="another process works on this sweep"),
+    ):
+        fa.run_sweep(scenario, tmp_path / "out")
+
+
+def test_reading_says_what_is_not_a_sweep(tmp_path):
+    with pytest.raises(InvalidRecordError, match="there is no such folder"):
+        fa.read_sweep(tmp_path / "nowhere")
+    with pytest.raises(InvalidRecordError, match="holds no sweep"):
+        fa.read_sweep(tmp_path)
+    found = fa.run_sweep(small(tmp_path), tmp_path / "out")
+    with pytest.raises(InvalidRecordError, match="holds a sweep, not a run"):
+        fa.read_record(found.path)
+    (found.path / "sweep.parquet").unlink()
+    results(found.path)[1].write_text("{")
+    with pytest.raises(InvalidRecordError, match=r"000001.json: the result cannot be read"):
+        fa.read_sweep(found.path).frame()
+
+
+def test_whole_records_are_kept_when_asked(tmp_path):
+    found = fa.run_sweep(small(tmp_path, sweep='keep = "record"'), tmp_path / "out")
+    record = found.record(1)
+    assert record.scenario.game.alpha == 2.0
+    assert record.rounds["welfare"].iloc[-1] == found.frame()["welfare"][1]
+    with pytest.raises(FileNotFoundError):
+        (found.path / "records" / "000002").stat()
+
+
+def test_axes_of_several_kinds_become_text(tmp_path):
+    axes = '"learning.gain" = [0.5, "auto"]\n"exit.reentry" = [true, false]\n"game.alpha" = [3]'
+    frame = fa.run_sweep(small(tmp_path, axes), tmp_path / "out").frame()
+    assert list(frame["learning.gain"]) == ["0.5", "0.5", "auto", "auto"]
+    assert frame["exit.reentry"].dtype == bool
+    assert frame["game.alpha"].dtype == float  # as the scenario has it
+
+
+def test_a_plan_counts_and_times_without_writing(file, serial, tmp_path):
+    done = fcfn(file, "--out", tmp_path / "out", "--workers", 2, "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert (plan["n_runs"], plan["n_missing"], plan["n_workers"]) == (60, 60, 2)
+    assert 0 < plan["seconds_a_run"] < 5
+    assert plan["seconds"] == pytest.approx(plan["seconds_a_run"] * 30)
+    assert not (tmp_path / "out").exists()
+    assert plan_sweep(serial.scenario, serial.path).n_missing == 0
+    text = fcfn(file, "--out", serial.path, "--dry-run").stdout
+    assert text == "60 runs, 0 of them missing.\n"
+
+
+def test_a_mistake_gets_exit_code_2_and_a_sentence(file, tmp_path):
+    done = fcfn(file, "--out", tmp_path / "out", "--set", "sweep.maximum=3")
+    assert done.returncode == 2
+    assert "the sweep has 60 runs, and may have 3" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ((0, None, ()), "workers must be 1 or more"),
+        ((None, "local:x", ()), "must look like local:4"),
+        ((2, "local:2", ()), "--workers does not go with --cluster"),
+        ((None, None, ["GPU=1"]), "--resource goes with --cluster only"),
+        ((None, "local:2", ["GPU"]), "must look like GPU=1"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(asked, words):
+    with pytest.raises(InvalidScenarioError, match=words):
+        workers_of(*asked)
+
+
+def test_without_a_number_there_is_a_worker_for_each_core():
+    assert workers_of() == Processes(os.cpu_count())
+    assert workers_of(cluster="local:2", resources=["GPU=1"]).resources == {"GPU": 1.0}
+
+
+def test_run_and_sweep_each_refuse_the_other_s_files(file, tmp_path):
+    refused = subprocess.run(
+        [sys.executable, "-m", "fcfn_abm", "run", str(file), "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "'fcfn sweep' carries them out" in refused.stderr
+    with pytest.raises(InvalidScenarioError, match=r"has no \[sweep\]"):
+        fa.run_sweep(fa.Scenario(), tmp_path / "out")
+
+
+def do(tasks, folder):
+    """Do tasks on a worker: write a file for each; a task above 100 kills its worker instead."""
+    for task in tasks:
+        with (folder / f"{task}.tries").open("a") as tries:
+            tries.write("x")
+        if task > 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        (folder / str(task)).touch()
+    return list(tasks)
+
+
+class Doing:
+    """``do`` with its folder, as workers get it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, tasks):
+        return do(tasks, self.folder)
+
+    def missing(self, tasks):
+        return [task for task in tasks if not (self.folder / str(task)).exists()]
+
+
+def test_a_task_that_kills_its_workers_is_given_up_and_no_other_is(tmp_path):
+    work, given_up = Doing(tmp_path), []
+    tasks = [*range(8), 101, *range(8, 16)]
+    work_off(
+        tasks,
+        work,
+        Processes(2),
+        missing=work.missing,
+        on_results=list,
+        on_killer=given_up.append,
+    )
+    assert given_up == [101]
+    assert (tmp_path / "101.tries").read_text() == "xxx"
+    assert work.missing(tasks) == [101]
+
+
+def test_workers_take_as_many_tasks_as_they_see_fit():
+    taken = []
+
+    def one_at_a_time(tasks):
+        return [tasks[0]]
+
+    work_off(
+        range(20),
+        one_at_a_time,
+        Serial(),
+        missing=lambda tasks: list(tasks),
+        on_results=taken.extend,
+        on_killer=pytest.fail,
+    )
+    assert taken == list(range(20))
+
+
+def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
+    work = Doing(tmp_path)
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as executor,
+        pytest.raises(RunFailedError, match="the executor is broken; the same call with a new one"),
+    ):
+        work_off(
+            [1, 101, 2],
+            work,
+            Given(executor),
+            missing=work.missing,
+            on_results=list,
+            on_killer=pytest.fail,
+        )
