@@ -284,7 +284,7 @@ def test_what_is_not_proven_stands_in_the_summary(tmp_path):
     done = fcfn(
         "run", QUICKSTART, "--out", tmp_path / "record", *SHORT[:2],
         "--set", "training.compare=[]",
-        "--set", "training.local_steps=2",
+        "--set", "training.local_epochs=2",
         "--set", "privacy.placement.kind=paper",
         "--set", "privacy.calibration=classical",
     )  # fmt: skip
@@ -305,7 +305,7 @@ def test_sampled_steps_and_several_releases_go_all_the_way(tmp_path):
     done = fcfn(
         "run", QUICKSTART, "--out", tmp_path / "record", *SHORT[:2],
         "--set", "training.compare=[]",
-        "--set", "training.local_steps=2",
+        "--set", "training.local_epochs=2",
         "--set", "privacy.placement.sampling_rate=0.3",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ def scenario(placement: str, n_steps: int = 1, momentum: float = 0.0, **privacy:
         SCENARIO,
         [
             f"privacy.placement.kind='{placement}'",
-            f"training.local_steps={n_steps}",
+            f"training.local_epochs={n_steps}",
             f"training.momentum={momentum}",
             *(f"privacy.{name}={value!r}" for name, value in privacy.items()),
         ],

@@ -248,6 +248,8 @@ class Glance(NamedTuple):
     """Of the parameters."""
     others: float
     """The part of all other records in the mean gradient: the attacker knows their data."""
+    planted: bool = True
+    """Whether the canary is among the samples of the step."""
 
 
 def random_direction(size: int, rng: np.random.Generator) -> Tensor:
@@ -331,14 +333,14 @@ class Canary:
         pulls = {_PRESENT: 1.0, _NEIGHBOUR: -1.0 if self.relation == "replace-one" else 0.0}
 
         def gradients(flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-            sign = self._sign(len(seen))
+            sign = self._sign(sum(glance.planted for glance in seen))
             planted = labels < 0
             if planted.all():
                 rows = flat.new_zeros(len(labels), len(flat))
             else:
                 rows = per_sample(flat, images, labels.clamp(min=0)).clone()
             others = clip(rows[~planted]).sum(0) * self.weight
-            seen.append(Glance(self.along(flat), self.along(others)))
+            seen.append(Glance(self.along(flat), self.along(others), bool(planted.any())))
             for label, pull in pulls.items():
                 rows[labels == label] = sign * pull * self.pull * self.direction
             return rows
@@ -365,12 +367,12 @@ class Canary:
         """
         speeds = -np.diff([*(glance.position for glance in seen), end]) / learning_rate
         released = speeds - momentum * np.concatenate([[0.0], speeds[:-1]])
-        return float(
-            sum(
-                self._sign(step) * (value - glance.others)
-                for step, (value, glance) in enumerate(zip(released, seen, strict=True))
-            )
-        )
+        steps = [
+            value - glance.others
+            for value, glance in zip(released, seen, strict=True)
+            if glance.planted
+        ]
+        return float(sum(self._sign(step) * value for step, value in enumerate(steps)))
 
     def _sign(self, step: int) -> float:
         return -1.0 if self.alternate and step % 2 else 1.0

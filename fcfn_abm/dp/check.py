@@ -22,9 +22,9 @@ _MOST_HIDDEN = 1e4  # reach over noise; SciPy's quantile gets lost far beyond
 def longest_upload(
     n_parameters: int,
     noise_std: npt.ArrayLike,
-    reach: float,
+    reach: npt.ArrayLike,
     false_alarm: float,
-    n_releases: int = 1,
+    n_releases: npt.ArrayLike = 1,
 ) -> Floats:
     """Return the L2 norm above which an upload has more noise than was claimed.
 
@@ -34,11 +34,11 @@ def longest_upload(
         Length d of an upload.
     noise_std : array_like of float
         Claimed standard deviation s of the noise on each parameter of an upload.
-    reach : float
+    reach : array_like of float
         Largest L2 norm c of an upload's clean part.
     false_alarm : float
         Probability with which an honest upload is longer, at most.
-    n_releases : int, default 1
+    n_releases : array_like of int, default 1
         Releases in an upload. From two on, the clean part may depend on the noise.
 
     Returns
@@ -63,26 +63,26 @@ def longest_upload(
     >>> longest_upload(1000, [0.1, 1.0], reach=1.0, false_alarm=1e-6).round(2)
     array([ 3.67, 35.05])
     """
-    noise_std = np.asarray(noise_std, dtype=float)
+    noise_std, reach, n_releases = (
+        np.asarray(value, dtype=float) for value in (noise_std, reach, n_releases)
+    )
     require_positive(error=InvalidPrivacyError, noise_std=noise_std[~np.isposinf(noise_std)])
     require_positive(
         error=InvalidPrivacyError, n_parameters=n_parameters, n_releases=n_releases, reach=reach
     )
     require_between(0, 1, error=InvalidPrivacyError, false_alarm=false_alarm)
     along = reach + noise_std * chi.isf(false_alarm, n_parameters)
-    if n_releases > 1:
-        return np.asarray(along)
     hidden = np.minimum(reach / noise_std, _MOST_HIDDEN)
     independent = noise_std * np.sqrt(ncx2.isf(false_alarm, n_parameters, hidden**2))
-    return np.where(hidden < _MOST_HIDDEN, independent, along)
+    return np.where((n_releases == 1) & (hidden < _MOST_HIDDEN), independent, along)
 
 
 def smallest_excess(
     n_parameters: int,
     noise_std: npt.ArrayLike,
-    reach: float,
+    reach: npt.ArrayLike,
     false_alarm: float,
-    n_releases: int = 1,
+    n_releases: npt.ArrayLike = 1,
     power: float = 0.99,
 ) -> Floats:
     """Return how many times the claimed noise is found out, whatever the clean part is.
@@ -118,8 +118,7 @@ def smallest_excess(
     require_positive(error=InvalidPrivacyError, noise_std=noise_std)
     require_between(0, 1, error=InvalidPrivacyError, power=power)
     longest = longest_upload(n_parameters, noise_std, reach, false_alarm, n_releases)
-    if n_releases > 1:
-        longest = longest + reach
+    longest = longest + np.where(np.asarray(n_releases) > 1, reach, 0.0)
     return np.asarray(longest / noise_std / np.sqrt(chi2.isf(power, n_parameters)))
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 type Unit = Literal["record", "client"]
 type Relation = Literal["replace-one", "zero-out"]
 
-_HAIR = 1e-6  # rounding must never lift a row above the bound
+_HAIR = 1e-5  # rounding must never lift a row above the bound
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,14 @@ class Clipping:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Clip each row, shape (m, n_parameters)."""
-        norms = rows.norm(dim=1, keepdim=True)
+        factors = self.factors(rows.norm(dim=1, keepdim=True))
+        return (rows * factors).where(factors.isfinite(), factors)
+
+    def factors(self, norms: Tensor) -> Tensor:
+        """Return what shortens rows of these norms; not a number where a norm is not finite."""
         largest = self.norm * (1 - _HAIR)
-        clipped: Tensor = rows * (largest / norms.clamp(min=largest))
-        return clipped.where(norms.isfinite(), norms)
+        shortened: Tensor = largest / norms.clamp(min=largest)
+        return shortened.where(norms.isfinite(), norms - norms)
 
     def sensitivity(self, unit: Unit, relation: Relation, share: float = 1.0) -> Sensitivity:
         """Return how far one unit moves a weighted sum of clipped rows, one row a unit.

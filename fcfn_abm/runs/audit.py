@@ -22,10 +22,11 @@ from fcfn_abm.dp.audit import (
     random_direction,
     remembered,
 )
-from fcfn_abm.rng import stream, stream_of_name
+from fcfn_abm.rng import stream_of_name
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer
+from fcfn_abm.training.gradients import Handed
 from fcfn_abm.training.trainer import one_thread
 
 EPSILONS = (1.0, 4.0, 10.0)
@@ -113,7 +114,7 @@ def audit_scenario(
     trainer = prepare(_one_round(scenario))
     plan = trainer.plan
     if trials is None:
-        trials = 10_000 if plan.steps.n_steps == 1 else 2_000
+        trials = 10_000 if plan.steps.epochs == 1 else 2_000
     gaussian = plan.placement.sampling_rate == 1  # noise on a random sample is a mixture
     node = int(np.argmin(trainer.n_samples))
     fresh = count(1)  # noise of a round that nobody has used, for every trial
@@ -142,10 +143,10 @@ def audit_scenario(
         placement=scenario.privacy.placement.kind,
         unit=plan.placement.unit,
         neighbours=plan.neighbours,
-        n_steps=plan.steps.n_steps,
+        n_steps=plan.steps.n_steps(len(trainer.shards[node])),
         n_samples=len(trainer.shards[node]),
         sampling_rate=plan.placement.sampling_rate,
-        caveat=plan.placement.caveat(plan.steps.n_steps),
+        caveat=plan.placement.caveat(plan.steps),
         rows=tuple(rows),
         ceiling=lower_bounds(apart, -apart, plan.delta, confidence, gaussian=gaussian),
     )
@@ -170,33 +171,34 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
         Numbers of rounds whose noise is fresh.
     """
     plan, steps, start = trainer.plan, trainer.plan.steps, trainer._start
-    images, labels = trainer._images[node], trainer._labels[node]
+    images, labels = trainer.samples(node)
     rate = plan.placement.sampling_rate
-    every_step = rate == 1 and plan.placement.releases(steps.n_steps) == steps.n_steps
+    n_steps = steps.n_steps(len(labels))
+    every_step = rate == 1 and plan.placement.draws(steps, len(labels)) == n_steps
     canary = Canary(
         direction=random_direction(
             trainer.n_parameters, stream_of_name(plan.seed, "noise", "canary")
         ),
         pull=_PULL * steps.clipping.norm,
         relation=plan.neighbours,
-        weight=1 / (rate * len(labels)),
+        weight=1 / (steps.batch_of(len(labels)) if rate == 1 else rate * len(labels)),
         alternate=every_step,
     )
     whole = plan.placement.unit == "client"
     data = {side: canary.plant(labels, whole=whole, present=side) for side in (True, False)}
-    per_sample = remembered(trainer._per_sample, start, images, labels)
+    real = trainer.gradients[0]
+    per_sample = remembered(lambda *at: real.per_sample(*at).rows(), start, images, labels)
 
     def attack(present: bool) -> float:
         seen: list[Glance] = []
         round_index = next(rounds)
-        sent = plan.placement.train(
+        sent = trainer.send(
             start,
-            images,
+            node,
+            round_index,
+            std,
+            Handed(canary.gradients(per_sample, steps.clipping, seen)),
             data[present],
-            steps,
-            canary.gradients(per_sample, steps.clipping, seen),
-            trainer._noise(std, round_index, node),
-            stream(plan.seed, "training", 1, round_index, node),  # the sample, as in training
         )
         if not every_step:
             seen = seen[:1] or [Glance(canary.along(start), 0.0)]  # no record may be drawn at all

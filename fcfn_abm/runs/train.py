@@ -65,12 +65,15 @@ class _Arm:
     server_utility: float
 
 
-def prepare(scenario: Scenario) -> FederatedTrainer:
+def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
     """Load the data, deal it out, and build the net, so that what is missing shows early."""
     settings, privacy = _training(scenario), scenario.privacy
     data = build.created(scenario, ("training", "data")).load(stream(scenario.seed, "data", 0))
     shards = build.created(scenario, ("training", "partition")).split(
-        data.train_labels, scenario.population.n_nodes, stream(scenario.seed, "data", 1)
+        data.train_labels,
+        scenario.population.n_nodes,
+        stream(scenario.seed, "data", 1),
+        data.train_writers,
     )
     plan = TrainingPlan(
         net=build.created(scenario, ("training", "net")),
@@ -78,10 +81,11 @@ def prepare(scenario: Scenario) -> FederatedTrainer:
         aggregation=build.created(scenario, ("training", "aggregation")),
         rounds=settings.rounds,
         steps=LocalSteps(
-            settings.local_steps,
+            settings.local_epochs,
             settings.learning_rate,
             settings.momentum,
             Clipping(privacy.clipping_norm),
+            settings.batch_size,
         ),
         delta=privacy.delta,
         calibration=privacy.calibration,
@@ -91,7 +95,7 @@ def prepare(scenario: Scenario) -> FederatedTrainer:
         secure_noise=privacy.secure_noise,
         false_alarm=privacy.check.false_alarm if privacy.check else None,
     )
-    return FederatedTrainer(data, shards, plan)
+    return FederatedTrainer(data, shards, plan, workers)
 
 
 def train_arms(
@@ -210,7 +214,7 @@ def _facts(arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer) -
 
 def _central_note(trainer: FederatedTrainer) -> str:
     """Say what the server's view of the total takes for granted."""
-    n_releases = trainer.plan.placement.releases(trainer.plan.steps.n_steps)
+    n_releases = trainer.plan.placement.releases(trainer.plan.steps.epochs)
     if trainer.plan.false_alarm is not None:
         return "The server checks every upload, so it sees more than their sum."
     if n_releases == 1:
@@ -257,7 +261,7 @@ def _privacy_note(trainer: FederatedTrainer, arms: list[_Arm]) -> str:
     """Say where the claimed epsilons are not what the noise gives."""
     plan = trainer.plan
     largest = max((arm.epsilon.max(initial=0.0) for arm in arms if arm.private), default=0.0)
-    notes = [plan.placement.caveat(plan.steps.n_steps)]
+    notes = [plan.placement.caveat(plan.steps)]
     if plan.calibration == "classical" and largest >= _CLASSICAL_RANGE:
         notes.append(_classical_note(float(largest), plan.delta))
     return "\n".join(note for note in notes if note)

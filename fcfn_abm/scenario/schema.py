@@ -195,8 +195,10 @@ class Training(Section):
     """How the server averages what nodes send."""
     rounds: Count = 40
     """Communication rounds T."""
-    local_steps: Count = 1
-    """Steps that a node takes on its own data in a round."""
+    local_epochs: Count = 1
+    """Passes E that a node makes over its own data in a round."""
+    batch_size: Count | None = None
+    """Samples of a local step; without it a step takes all of the node's samples."""
     learning_rate: Positive = 0.5
     """Learning rate of the local steps."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0

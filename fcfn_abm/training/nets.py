@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Net(Protocol):
     """Builds a network for images of a shape."""
 
-    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
         """Return the layers; their first parameters are set by :func:`initialise`."""
         ...
 
@@ -35,7 +35,7 @@ class DigitsCnn(Net):
     width: Annotated[int, Field(ge=1, le=256)] = 8
     """Channels of the first convolution; the second has twice as many."""
 
-    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
         """Return the layers."""
         from torch import nn
 
@@ -62,7 +62,7 @@ class EmnistCnn(Net):
     width: Annotated[int, Field(ge=1, le=256)] = 16
     """Channels of the first convolution; the second has twice as many."""
 
-    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
         """Return the layers."""
         from torch import nn
 
@@ -86,7 +86,7 @@ class CifarCnn(Net):
     hidden: Annotated[int, Field(ge=1, le=4096)] = 128
     """Units of the first dense layer."""
 
-    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
         """Return the layers."""
         from torch import nn
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
@@ -15,44 +15,63 @@ from pydantic import Field
 from fcfn_abm.dp import Clipping, Relation, Sensitivity, Unit
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.registry import Registry
+from fcfn_abm.training.gradients import Gradients, SampleGradients
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-type Gradients = Callable[[Tensor, Tensor, Tensor], Tensor]
+type Rows = slice | npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class LocalSteps:
     """How a node trains in a round."""
 
-    n_steps: int
-    """Steps on its own data."""
+    epochs: int
+    """Passes over its own data."""
     learning_rate: float
     momentum: float
     clipping: Clipping
+    batch_size: int | None = None
+    """Samples of a step; None, or as many as there are, takes all of them in one step."""
     grid: float | None = None
     """Distance, a power of two, between the values that a release can take; None: as floats lie."""
 
-    @property
-    def reach(self) -> float:
-        """How far the steps go from where they start if each gradient has norm 1."""
-        return self.learning_rate * sum(self._speeds())
+    def batch_of(self, n_samples: int) -> int:
+        """Return how many samples a step takes."""
+        return min(self.batch_size or n_samples, n_samples)
 
-    @property
-    def spread(self) -> float:
-        """Noise in where the steps lead if each gradient has independent noise of size 1."""
-        return self.learning_rate * math.hypot(*self._speeds())
+    def n_steps(self, n_samples: int) -> int:
+        """Return how many steps a node takes."""
+        return self.epochs * math.ceil(n_samples / self.batch_of(n_samples))
 
-    def _speeds(self) -> list[float]:
+    def batches(self, n_samples: int, rng: np.random.Generator | None) -> Iterator[Rows]:
+        """Yield the samples of each step: every epoch takes each once, in a fresh order."""
+        size = self.batch_of(n_samples)
+        for _ in range(self.epochs):
+            if size == n_samples:
+                yield slice(None)
+                continue
+            order = _given(rng).permutation(n_samples)
+            yield from (order[start : start + size] for start in range(0, n_samples, size))
+
+    def reach(self, n_steps: int) -> float:
+        """Return how far steps go from where they start if each gradient has norm 1."""
+        return self.learning_rate * sum(self._speeds(n_steps))
+
+    def spread(self, n_steps: int) -> float:
+        """Return the noise in where steps lead if each gradient has independent noise of size 1."""
+        return self.learning_rate * math.hypot(*self._speeds(n_steps))
+
+    def _speeds(self, n_steps: int) -> list[float]:
         """Return how often each gradient counts, the last one first."""
-        steps = range(1, self.n_steps)
-        return list(accumulate(steps, lambda v, _: self.momentum * v + 1, initial=1.0))
+        return list(accumulate(range(1, n_steps), lambda v, _: self.momentum * v + 1, initial=1.0))
 
-    def total(self, rows: Tensor) -> Tensor:
-        """Clip rows, and add them up; in 64 bits where values on a grid are made of them."""
-        clipped = self.clipping(rows)
-        return (clipped if self.grid is None else clipped.double()).sum(0)
+    def total(self, gradients: SampleGradients) -> Tensor:
+        """Clip gradients, and add them up; in 64 bits where values on a grid are made of them."""
+        if self.grid is None:
+            return gradients.weighted(self.clipping.factors(gradients.norms()))
+        return self.clipping(gradients.rows()).double().sum(0)
 
     def released(self, value: Tensor, noise: Tensor | None) -> Tensor:
         """Return what is released in place of a value, in 32 bits.
@@ -88,24 +107,28 @@ class Placement(Protocol):
     sampling_rate: float = 1.0
     """Probability with which each of a node's records takes part in a release."""
 
-    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:
+    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:
         """Return how far one unit of data can move one release."""
         ...
 
-    def releases(self, n_steps: int) -> int:
-        """Return how many releases a round makes."""
+    def releases(self, epochs: int) -> int:
+        """Return of how many releases of a round each unit of data is part."""
         ...
 
-    def reach(self, steps: LocalSteps) -> float:
+    def draws(self, steps: LocalSteps, n_samples: int) -> int:
+        """Return how often noise is added in a round."""
+        ...
+
+    def reach(self, steps: LocalSteps, n_samples: int) -> float:
         """Return the largest L2 norm that an update can have without its noise."""
         ...
 
-    def spread(self, steps: LocalSteps) -> float:
+    def spread(self, steps: LocalSteps, n_samples: int) -> float:
         """Return the noise on each parameter of an upload if that of a release has size 1."""
         ...
 
-    def caveat(self, n_steps: int) -> str:  # noqa: ARG002
-        """Return why the claim is a heuristic with so many steps; nothing where it is proven."""
+    def caveat(self, steps: LocalSteps) -> str:  # noqa: ARG002
+        """Return why the claim is a heuristic with such steps; nothing where it is proven."""
         return ""
 
     def train(
@@ -114,14 +137,15 @@ class Placement(Protocol):
         images: Tensor,
         labels: Tensor,
         steps: LocalSteps,
-        per_sample: Gradients,
+        gradients: Gradients,
         noise: Tensor | None,
         rng: np.random.Generator | None = None,
     ) -> Sent:
         """Train one node for a round.
 
-        ``flat`` are the round's parameters, ``noise`` holds one row for each release, in units
-        of what is released, and ``rng`` draws samples; who has all take part needs none.
+        ``flat`` are the round's parameters, ``noise`` holds one row for each time that noise is
+        added, in units of what is released, and ``rng`` draws samples and the order of batches;
+        steps on all samples need none.
         """
         ...
 
@@ -131,33 +155,42 @@ PLACEMENTS: Registry[Placement] = Registry("placement")
 
 @PLACEMENTS.register("dp-sgd")
 class DpSgd(Placement):
-    """Per-sample gradients, each clipped, averaged over all of the node's data, and noised.
+    """Per-sample gradients, each clipped, averaged over the samples of a step, and noised.
 
-    Rigorous at record level: replacing one of m records moves the average by at most
-    ``2 * clipping_norm / m``. Each local step is a release of its own. With a sampling rate q
-    below one it sums over a fresh Poisson sample and divides by q m, which does not depend on the
-    sample; an empty one is noise alone.
+    Rigorous at record level: replacing one record moves the average over b samples by at most
+    ``2 * clipping_norm / b``. Each local step is a release of its own. The batches of an epoch
+    share no record, so a record is part of one release an epoch, however many batches there are; a
+    last batch that is smaller is divided by b all the same. With a sampling rate q below one a step
+    sums over a fresh Poisson sample of all m records and divides by q m, which does not depend on
+    the sample; an empty one is noise alone.
     """
 
     unit: ClassVar[Unit] = "record"
     sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Probability with which each of the node's records takes part in a local step."""
 
-    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:
+    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:
         """Return how far one record can move the mean of clipped gradients."""
-        return clipping.sensitivity(self.unit, relation, share=1 / (self.sampling_rate * n_samples))
+        return steps.clipping.sensitivity(
+            self.unit, relation, share=1 / self._divisor(steps, n_samples)
+        )
 
-    def releases(self, n_steps: int) -> int:
-        """Return how many releases a round makes."""
-        return n_steps
+    def releases(self, epochs: int) -> int:
+        """Return of how many releases of a round each record is part: one an epoch."""
+        return epochs
 
-    def reach(self, steps: LocalSteps) -> float:
+    def draws(self, steps: LocalSteps, n_samples: int) -> int:
+        """Return how often noise is added in a round: in each step."""
+        return steps.epochs if self.sampling_rate < 1 else steps.n_steps(n_samples)
+
+    def reach(self, steps: LocalSteps, n_samples: int) -> float:
         """Return the largest L2 norm that an update can have without its noise."""
-        return steps.clipping.norm * steps.reach / self.sampling_rate  # all may be drawn
+        largest = steps.clipping.norm * steps.reach(self.draws(steps, n_samples))
+        return largest / self.sampling_rate  # all may be drawn
 
-    def spread(self, steps: LocalSteps) -> float:
+    def spread(self, steps: LocalSteps, n_samples: int) -> float:
         """Return the noise on each parameter of an upload if that of a release has size 1."""
-        return steps.spread
+        return steps.spread(self.draws(steps, n_samples))
 
     def train(
         self,
@@ -165,33 +198,41 @@ class DpSgd(Placement):
         images: Tensor,
         labels: Tensor,
         steps: LocalSteps,
-        per_sample: Gradients,
+        gradients: Gradients,
         noise: Tensor | None,
         rng: np.random.Generator | None = None,
     ) -> Sent:
         """Train one node for a round."""
         upload, clean = flat.new_zeros(flat.shape), flat.new_zeros(flat.shape)
         velocity, clean_velocity = upload.clone(), clean.clone()
-        for step in range(steps.n_steps):
-            drawn = self._drawn(len(labels), rng)
+        divisor = self._divisor(steps, len(labels))
+        for step, batch in enumerate(self._batches(steps, len(labels), rng)):
             gradient = clean.new_zeros(clean.shape)
-            if drawn.size:
-                rows = per_sample(flat + upload, images[drawn], labels[drawn])
-                gradient = steps.total(rows) / (self.sampling_rate * len(labels))
+            if len(labels[batch]):
+                rows = gradients.per_sample(flat + upload, images[batch], labels[batch])
+                gradient = steps.total(rows) / divisor
             released = steps.released(gradient, None if noise is None else noise[step])
-            velocity = steps.momentum * velocity + released
-            upload = upload - steps.learning_rate * velocity
-            clean_velocity = steps.momentum * clean_velocity + gradient.float()
-            clean = clean - steps.learning_rate * clean_velocity
+            velocity.mul_(steps.momentum).add_(released)
+            upload.sub_(velocity, alpha=steps.learning_rate)
+            clean_velocity.mul_(steps.momentum).add_(gradient.float())
+            clean.sub_(clean_velocity, alpha=steps.learning_rate)
         return Sent(upload, clean)
 
-    def _drawn(self, n_samples: int, rng: np.random.Generator | None) -> npt.NDArray[np.intp]:
-        """Return the rows that take part in a step: each with the same chance, or all."""
+    def _divisor(self, steps: LocalSteps, n_samples: int) -> float:
+        """Return what sums are divided by."""
+        if self.sampling_rate < 1:
+            return self.sampling_rate * n_samples
+        return steps.batch_of(n_samples)
+
+    def _batches(
+        self, steps: LocalSteps, n_samples: int, rng: np.random.Generator | None
+    ) -> Iterator[Rows]:
+        """Yield the samples of each step."""
         if self.sampling_rate == 1:
-            return np.arange(n_samples)
-        if rng is None:
-            raise InvalidPrivacyError("A sampling rate below 1 needs a generator to draw from.")
-        return np.flatnonzero(rng.random(n_samples) < self.sampling_rate)
+            yield from steps.batches(n_samples, rng)
+            return
+        for _ in range(steps.epochs):  # each with the same chance
+            yield np.flatnonzero(_given(rng).random(n_samples) < self.sampling_rate)
 
 
 @PLACEMENTS.register("update")
@@ -203,19 +244,23 @@ class Update(Placement):
 
     unit: ClassVar[Unit] = "client"
 
-    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:  # noqa: ARG002
+    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:  # noqa: ARG002
         """Return how far the whole data of a node can move its update."""
-        return clipping.sensitivity(self.unit, relation)
+        return steps.clipping.sensitivity(self.unit, relation)
 
-    def releases(self, n_steps: int) -> int:  # noqa: ARG002
-        """Return how many releases a round makes."""
+    def releases(self, epochs: int) -> int:  # noqa: ARG002
+        """Return of how many releases of a round each unit of data is part."""
         return 1
 
-    def reach(self, steps: LocalSteps) -> float:
+    def draws(self, steps: LocalSteps, n_samples: int) -> int:  # noqa: ARG002
+        """Return how often noise is added in a round."""
+        return 1
+
+    def reach(self, steps: LocalSteps, n_samples: int) -> float:  # noqa: ARG002
         """Return the largest L2 norm that an update can have without its noise."""
         return steps.clipping.norm
 
-    def spread(self, steps: LocalSteps) -> float:  # noqa: ARG002
+    def spread(self, steps: LocalSteps, n_samples: int) -> float:  # noqa: ARG002
         """Return the noise on each parameter of an upload if that of a release has size 1."""
         return 1.0
 
@@ -225,18 +270,16 @@ class Update(Placement):
         images: Tensor,
         labels: Tensor,
         steps: LocalSteps,
-        per_sample: Gradients,
+        gradients: Gradients,
         noise: Tensor | None,
-        rng: np.random.Generator | None = None,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> Sent:
         """Train one node for a round."""
-        update = flat.new_zeros(flat.shape)
-        velocity = update.clone()
-        for _ in range(steps.n_steps):
-            gradient = per_sample(flat + update, images, labels).mean(0)
-            velocity = steps.momentum * velocity + gradient
-            update = update - steps.learning_rate * velocity
-        clean = steps.clipping(update[None])[0]
+        here, velocity = flat.clone(), flat.new_zeros(flat.shape)
+        for batch in steps.batches(len(labels), rng):
+            velocity.mul_(steps.momentum).add_(gradients.mean(here, images[batch], labels[batch]))
+            here.sub_(velocity, alpha=steps.learning_rate)
+        clean = steps.clipping(here.sub_(flat)[None])[0]
         return Sent(steps.released(clean, None if noise is None else noise[0]), clean)
 
 
@@ -245,8 +288,9 @@ class Paper(Placement):
     """Clipped local steps without noise, then one noisy release: the literature's heuristic.
 
     Gradients are clipped per sample to C, and the noise is that of one release of sensitivity
-    ``2 C / m``, in units of the averaged gradient. Exact for one step, where it is "dp-sgd"; with
-    more, later steps start where the record has led the first, and nothing bounds that.
+    ``2 C / m``, in units of the averaged gradient. Exact for one step on all samples, where it is
+    "dp-sgd"; with more, later steps start where the record has led the first, and nothing bounds
+    that.
 
     References
     ----------
@@ -255,29 +299,33 @@ class Paper(Placement):
 
     unit: ClassVar[Unit] = "record"
 
-    def sensitivity(self, clipping: Clipping, relation: Relation, n_samples: int) -> Sensitivity:
+    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:
         """Return how far one record can move the mean of clipped gradients, in one step."""
-        return clipping.sensitivity(self.unit, relation, share=1 / n_samples)
+        return steps.clipping.sensitivity(self.unit, relation, share=1 / n_samples)
 
-    def releases(self, n_steps: int) -> int:  # noqa: ARG002
-        """Return how many releases a round makes."""
+    def releases(self, epochs: int) -> int:  # noqa: ARG002
+        """Return of how many releases of a round each unit of data is part."""
         return 1
 
-    def reach(self, steps: LocalSteps) -> float:
-        """Return the largest L2 norm that an update can have without its noise."""
-        return steps.clipping.norm * steps.reach
+    def draws(self, steps: LocalSteps, n_samples: int) -> int:  # noqa: ARG002
+        """Return how often noise is added in a round."""
+        return 1
 
-    def spread(self, steps: LocalSteps) -> float:
+    def reach(self, steps: LocalSteps, n_samples: int) -> float:
+        """Return the largest L2 norm that an update can have without its noise."""
+        return steps.clipping.norm * steps.reach(steps.n_steps(n_samples))
+
+    def spread(self, steps: LocalSteps, n_samples: int) -> float:  # noqa: ARG002
         """Return the noise on each parameter of an upload if that of a release has size 1."""
         return steps.learning_rate
 
-    def caveat(self, n_steps: int) -> str:
-        """Return why the claim is a heuristic with so many steps; nothing where it is proven."""
-        if n_steps == 1:
+    def caveat(self, steps: LocalSteps) -> str:
+        """Return why the claim is a heuristic with such steps; nothing where it is proven."""
+        if steps.epochs == 1 and steps.batch_size is None:
             return ""
         return (
-            f'The placement "paper" adds the noise of one step to {n_steps} local steps: '
-            "its epsilon is a heuristic, not a guarantee."
+            'The placement "paper" adds the noise of one step on all samples to several local '
+            "steps: its epsilon is a heuristic, not a guarantee."
         )
 
     def train(
@@ -286,17 +334,22 @@ class Paper(Placement):
         images: Tensor,
         labels: Tensor,
         steps: LocalSteps,
-        per_sample: Gradients,
+        gradients: Gradients,
         noise: Tensor | None,
-        rng: np.random.Generator | None = None,  # noqa: ARG002
+        rng: np.random.Generator | None = None,
     ) -> Sent:
         """Train one node for a round."""
-        covered = flat.new_zeros(flat.shape)
-        velocity = covered.clone()
-        for _ in range(steps.n_steps):
-            start = flat - steps.learning_rate * covered.float()
-            gradients = per_sample(start, images, labels)
-            velocity = steps.momentum * velocity + steps.total(gradients) / len(labels)
+        covered, velocity, here = flat.new_zeros(()), flat.new_zeros(()), flat
+        for batch in steps.batches(len(labels), rng):
+            rows = gradients.per_sample(here, images[batch], labels[batch])
+            velocity = steps.momentum * velocity + steps.total(rows) / len(labels[batch])
             covered = covered + velocity
+            here = flat - steps.learning_rate * covered.float()
         released = steps.released(covered, None if noise is None else noise[0])
         return Sent(-steps.learning_rate * released, -steps.learning_rate * covered.float())
+
+
+def _given(rng: np.random.Generator | None) -> np.random.Generator:
+    if rng is None:
+        raise InvalidPrivacyError("Steps on part of the samples need a generator to draw from.")
+    return rng

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +29,18 @@ from fcfn_abm.errors import InvalidDataError, MissingExtraError, RunFailedError
 from fcfn_abm.rng import stream
 from fcfn_abm.training.aggregate import Aggregation
 from fcfn_abm.training.datasets import ImageData
+from fcfn_abm.training.gradients import Gradients, NetGradients
 from fcfn_abm.training.nets import Net, initialise
 from fcfn_abm.training.partition import Rows
-from fcfn_abm.training.placements import LocalSteps, Placement
+from fcfn_abm.training.placements import LocalSteps, Placement, Sent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 type Floats = npt.NDArray[np.float64]
+
+_GROUP = 4  # nodes whose sum is taken together: the order of summation, whoever does it
+_TESTED = 1000  # test images that are looked at together
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,9 @@ class FederatedTrainer:
         Each node's rows of the training images.
     plan : TrainingPlan
         What is trained, how, and under which privacy.
+    workers : int, default 1
+        Threads that train nodes at once, each with a net of its own; results are the same to the
+        last bit for any number.
 
     Raises
     ------
@@ -115,7 +126,9 @@ class FederatedTrainer:
     flagged_round: npt.NDArray[np.int64]
     """Round of the latest training in which the check flagged each node; 0 where it did not."""
 
-    def __init__(self, data: ImageData, shards: Sequence[Rows], plan: TrainingPlan) -> None:
+    def __init__(
+        self, data: ImageData, shards: Sequence[Rows], plan: TrainingPlan, workers: int = 1
+    ) -> None:
         _require_torch()
         import torch
 
@@ -123,16 +136,19 @@ class FederatedTrainer:
             if len(rows) == 0:
                 raise InvalidDataError(f"node {node} has no training samples.")
         self.data, self.plan, self.shards = data, plan, shards
-        self._images = [torch.from_numpy(data.train_images[rows]) for rows in shards]
-        self._labels = [torch.from_numpy(data.train_labels[rows]) for rows in shards]
-        self._test_images = torch.from_numpy(data.test_images)
+        # one copy of all samples, each node's side by side, channels last as processors like them
+        order = np.concatenate(shards)
+        self._images = _channels_last(data.train_images[order])
+        self._labels = torch.from_numpy(data.train_labels[order])
+        self._ends = np.cumsum([len(rows) for rows in shards]).tolist()
+        self._test_images = _channels_last(data.test_images)
         self._test_labels = torch.from_numpy(data.test_labels)
         with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
             net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
         initialise(net, stream(plan.seed, "training", 0))
-        self._net = net
-        self._shapes = {name: p.shape for name, p in net.named_parameters()}
-        self._start = torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+        nets = [deepcopy(net) for _ in range(workers)]
+        self.gradients = [NetGradients(net) for net in nets]
+        self._start = self.gradients[0].flat
         self.flagged_round = np.zeros(len(shards), dtype=np.int64)
         if plan.secure_noise:
             self.plan = replace(plan, steps=replace(plan.steps, grid=self._grid()))
@@ -168,7 +184,7 @@ class FederatedTrainer:
             With sampled data, if dp-accounting is not installed.
         """
         plan, epsilon = self.plan, np.asarray(epsilon, dtype=float)
-        per_round = plan.placement.releases(plan.steps.n_steps)
+        per_round = plan.placement.releases(plan.steps.epochs)
         total = per_round * plan.rounds
         covered = per_round if plan.horizon == "round" else total
         sampling = (plan.placement.sampling_rate, plan.neighbours)
@@ -189,12 +205,19 @@ class FederatedTrainer:
     def _sensitivity(self) -> Floats:
         """Return the L2 sensitivity of one release of each node, before any rounding."""
         plan = self.plan
-        return np.array(
-            [
-                plan.placement.sensitivity(plan.steps.clipping, plan.neighbours, len(rows)).l2
-                for rows in self.shards
-            ]
+        return self._of_sizes(
+            lambda n: plan.placement.sensitivity(plan.steps, plan.neighbours, n).l2
         )
+
+    def _of_sizes(self, function: Callable[[int], float]) -> Floats:
+        """Return what depends on a node's number of samples, of each node."""
+        sizes, which = np.unique(self.n_samples, return_inverse=True)
+        return np.array([function(int(size)) for size in sizes])[which]
+
+    def samples(self, node: int) -> tuple[Tensor, Tensor]:
+        """Return a node's images and labels."""
+        rows = slice(self._ends[node] - len(self.shards[node]), self._ends[node])
+        return self._images[rows], self._labels[rows]
 
     def _grid(self) -> float:
         """Return the grid of secure noise, fine enough for the node with the least sensitivity."""
@@ -267,29 +290,11 @@ class FederatedTrainer:
             weights = np.zeros(0)  # all may have been flagged
             if nodes.size:
                 weights = plan.aggregation.weights(self.n_samples[nodes], std[nodes])
-            update, clean = flat.new_zeros(flat.shape), flat.new_zeros(flat.shape)
-            passed = 0.0
-            for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-                sent = plan.placement.train(
-                    flat,
-                    self._images[node],
-                    self._labels[node],
-                    plan.steps,
-                    self._per_sample,
-                    self._noise(float(true_std[node]), round_index, node) if private else None,
-                    self._sampling(round_index, node),
-                )
-                if not bool(sent.clean.isfinite().all()):
-                    raise RunFailedError(
-                        f"training broke down in round {round_index}: the update of node {node} "
-                        "is not finite; a smaller training.learning_rate may help."
-                    )
-                if float(sent.upload.norm()) > longest[node]:
-                    self.flagged_round[node] = round_index
-                    continue
-                passed += weight
-                update += weight * sent.upload
-                clean += weight * sent.clean
+            sums = self._sums(
+                flat, nodes, weights, true_std if private else None, longest, round_index
+            )
+            update, clean, passed = sums.update, sums.clean, sums.passed
+            self.flagged_round[sums.flagged] = round_index
             if self.ledger and privacy:
                 self._enter(self.ledger, nodes, weights, privacy)
             trusted = nodes[self.flagged_round[nodes] == 0]
@@ -301,6 +306,83 @@ class FederatedTrainer:
             ratio = float(clean.norm()) / size if size > 0 else math.inf
             yield self._evaluate(flat, round_index, ratio, len(nodes))
 
+    def send(
+        self,
+        flat: Tensor,
+        node: int,
+        round_index: int,
+        std: float | None,
+        gradients: Gradients,
+        labels: Tensor | None = None,
+    ) -> Sent:
+        """Train a node for a round, and return what it sends.
+
+        Parameters
+        ----------
+        flat : Tensor, shape (n_parameters,)
+            The round's parameters.
+        node, round_index : int
+            Whose samples, and whose and when the draws.
+        std : float or None
+            Standard deviation of its noise; None for none.
+        gradients : Gradients
+            What it trains with.
+        labels : Tensor, optional
+            In place of its own.
+        """
+        images, own = self.samples(node)
+        return self.plan.placement.train(
+            flat,
+            images,
+            own if labels is None else labels,
+            self.plan.steps,
+            gradients,
+            None if std is None else self._noise(std, round_index, node),
+            self._sampling(round_index, node),
+        )
+
+    def _sums(
+        self,
+        flat: Tensor,
+        nodes: npt.NDArray[np.int64],
+        weights: Floats,
+        std: Floats | None,
+        longest: Floats,
+        round_index: int,
+    ) -> _Sums:
+        """Let nodes train, some at once, and add up what they send, in an order of its own."""
+        pairs = list(zip(nodes.tolist(), weights.tolist(), strict=True))
+        idle: SimpleQueue[NetGradients] = SimpleQueue()
+        for gradients in self.gradients:
+            idle.put(gradients)
+
+        def some(start: int) -> _Sums:
+            gradients, sums = idle.get(), _Sums.none(flat)
+            try:
+                for node, weight in pairs[start : start + _GROUP]:
+                    noise_std = None if std is None else float(std[node])
+                    sent = self.send(flat, node, round_index, noise_std, gradients)
+                    _require_finite(sent, node, round_index)
+                    sums.add(node, weight, sent, float(longest[node]))
+            finally:
+                idle.put(gradients)
+            return sums
+
+        whole, starts = _Sums.none(flat), range(0, len(pairs), _GROUP)
+        if len(self.gradients) == 1:
+            for start in starts:
+                whole.join(some(start))
+            return whole
+        pending: deque[Future[_Sums]] = deque()
+        with ThreadPoolExecutor(len(self.gradients)) as threads:
+            for start in starts:
+                pending.append(threads.submit(some, start))
+                if len(pending) > 2 * len(self.gradients):  # sums that wait take memory
+                    whole.join(pending.popleft().result())
+            while pending:
+                whole.join(pending.popleft().result())
+        return whole
+
     def _longest(self, noise_std: Floats) -> Floats:
         """Return how long an upload of each node may be before the check flags it."""
         plan = self.plan
@@ -308,10 +390,10 @@ class FederatedTrainer:
             return np.full(noise_std.shape, np.inf)
         return longest_upload(
             self.n_parameters,
-            noise_std * plan.placement.spread(plan.steps),
-            plan.placement.reach(plan.steps),
+            noise_std * self._of_sizes(lambda n: plan.placement.spread(plan.steps, n)),
+            self._of_sizes(lambda n: plan.placement.reach(plan.steps, n)),
             plan.false_alarm / plan.rounds,
-            plan.placement.releases(plan.steps.n_steps),
+            self._of_sizes(lambda n: plan.placement.draws(plan.steps, n)),
         )
 
     def _new_ledger(self) -> Ledger:
@@ -323,7 +405,7 @@ class FederatedTrainer:
         self, ledger: Ledger, nodes: npt.NDArray[np.int64], weights: Floats, privacy: NodePrivacy
     ) -> None:
         """Enter what some nodes have released in a round, as themselves and as the sum shows it."""
-        n_releases = self.plan.placement.releases(self.plan.steps.n_steps)
+        n_releases = self.plan.placement.releases(self.plan.steps.epochs)
         # of several releases nothing beyond the local view is proven, and who checks each upload
         # has more than their sum
         central = None
@@ -336,11 +418,11 @@ class FederatedTrainer:
     def _noise(self, std: float, round_index: int, node: int) -> Tensor:
         from fcfn_abm.dp.noise import node_noise, secure_noise
 
-        releases = self.plan.placement.releases(self.plan.steps.n_steps)
-        size, grid = releases * self.n_parameters, self.plan.steps.grid
+        draws = self.plan.placement.draws(self.plan.steps, len(self.shards[node]))
+        size, grid = draws * self.n_parameters, self.plan.steps.grid
         if grid is not None:
-            return secure_noise(size, std, grid).view(releases, -1)
-        return node_noise(size, std, self.plan.seed, round_index, node).view(releases, -1)
+            return secure_noise(size, std, grid).view(draws, -1)
+        return node_noise(size, std, self.plan.seed, round_index, node).view(draws, -1)
 
     def _sampling(self, round_index: int, node: int) -> np.random.Generator:
         """Return what draws samples: who knew the seed of secure noise would know who took part."""
@@ -352,40 +434,69 @@ class FederatedTrainer:
         self, flat: Tensor, round_index: int, ratio: float, n_nodes: int
     ) -> TrainingRound:
         import torch
-        from torch.func import functional_call
         from torch.nn.functional import cross_entropy
 
+        gradients = self.gradients[0]
+        gradients.load(flat)
+        loss, right, n_test = 0.0, 0, len(self._test_labels)
         with torch.no_grad():
-            logits = functional_call(self._net, self._named(flat), (self._test_images,))
-            loss = float(cross_entropy(logits, self._test_labels))
-            right = float((logits.argmax(1) == self._test_labels).double().mean())
+            for start in range(0, n_test, _TESTED):
+                labels = self._test_labels[start : start + _TESTED]
+                logits = gradients.net(self._test_images[start : start + _TESTED])
+                loss += float(cross_entropy(logits, labels, reduction="sum")) / n_test
+                right += int((logits.argmax(1) == labels).sum())
         if not math.isfinite(loss):
             raise RunFailedError(
                 f"training broke down in round {round_index}: the loss is not finite; "
                 "a smaller training.learning_rate may help."
             )
-        return TrainingRound(round_index, right, loss, ratio, n_nodes)
+        return TrainingRound(round_index, right / n_test, loss, ratio, n_nodes)
 
-    @cached_property
-    def _per_sample(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """Gradients of the loss at flat parameters, one row a sample."""
-        from torch.func import functional_call, grad, vmap
-        from torch.nn.functional import cross_entropy
 
-        def loss(flat: Tensor, image: Tensor, label: Tensor) -> Tensor:
-            logits = functional_call(self._net, self._named(flat), (image[None],))
-            return cross_entropy(logits, label[None])
+@dataclass
+class _Sums:
+    """What some nodes send in a round, weighted and added up."""
 
-        gradients: Any = vmap(grad(loss), in_dims=(None, 0, 0))
-        return lambda flat, images, labels: gradients(flat, images, labels)
+    update: Tensor
+    clean: Tensor
+    passed: float
+    """Weight of the nodes that were not flagged."""
+    flagged: list[int]
 
-    def _named(self, flat: Tensor) -> dict[str, Tensor]:
-        """Return views of a flat vector, by the names of the net's parameters."""
-        named, start = {}, 0
-        for name, shape in self._shapes.items():
-            named[name] = flat[start : start + shape.numel()].view(shape)
-            start += shape.numel()
-        return named
+    @classmethod
+    def none(cls, flat: Tensor) -> _Sums:
+        """Return the sums of nobody."""
+        return cls(flat.new_zeros(flat.shape), flat.new_zeros(flat.shape), 0.0, [])
+
+    def add(self, node: int, weight: float, sent: Sent, longest: float) -> None:
+        """Add what a node sent, unless the check flags it."""
+        if float(sent.upload.norm()) > longest:
+            self.flagged.append(node)
+            return
+        self.update.add_(sent.upload, alpha=weight)
+        self.clean.add_(sent.clean, alpha=weight)
+        self.passed += weight
+
+    def join(self, others: _Sums) -> None:
+        """Add the sums of other nodes."""
+        self.update += others.update
+        self.clean += others.clean
+        self.passed += others.passed
+        self.flagged += others.flagged
+
+
+def _require_finite(sent: Sent, node: int, round_index: int) -> None:
+    if not bool(sent.clean.isfinite().all()):
+        raise RunFailedError(
+            f"training broke down in round {round_index}: the update of node {node} "
+            "is not finite; a smaller training.learning_rate may help."
+        )
+
+
+def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

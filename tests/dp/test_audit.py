@@ -123,7 +123,7 @@ def test_a_canary_takes_the_place_of_one_record_or_of_all():
     assert_allclose(rows(canary, here, seen), [[30, 40], [1, 1], [1, 1]])
     assert_allclose(rows(canary, here, seen)[0], [-30, -40])  # it turns round
     # two other records of three, halved by clipping, reach 0.6 + 0.8 along the direction
-    assert_allclose(seen, [(3.0, 2 / 3 * 0.5 * 1.4)] * 2)
+    assert_allclose(seen, [(3.0, 2 / 3 * 0.5 * 1.4, True)] * 2)
     assert asked == [[0, 1, 4]] * 2
     for made, pull in ((canary, -1), (gone, 0)):
         there = made.plant(labels, whole=True, present=False)

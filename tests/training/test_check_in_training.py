@@ -86,15 +86,15 @@ def test_weights_follow_the_reports(monkeypatch):
     ("placement", "n_steps"), [("dp-sgd", 1), ("dp-sgd", 2), ("update", 3), ("paper", 2)]
 )
 def test_who_injects_more_than_the_smallest_excess_is_flagged_at_once(placement, n_steps):
-    made = trainer(placement, local_steps=n_steps, learning_rate=0.1)
+    made = trainer(placement, local_epochs=n_steps, learning_rate=0.1)
     plan, epsilon = made.plan, np.full(N_NODES, 0.05)
     claimed = made.privacy(epsilon)
     excess = smallest_excess(
         made.n_parameters,
-        claimed.noise_std * plan.placement.spread(plan.steps),
-        plan.placement.reach(plan.steps),
+        claimed.noise_std * plan.placement.spread(plan.steps, 24),
+        plan.placement.reach(plan.steps, 24),
         1e-6 / plan.rounds,
-        plan.placement.releases(n_steps),
+        plan.placement.draws(plan.steps, 24),
     )
     factor = as_factor(excess.max(), 0.05, 1e-5)
     assert factor < 1.5

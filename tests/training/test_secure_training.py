@@ -62,12 +62,12 @@ def test_what_is_released_lies_on_the_grid_and_has_the_noise_that_was_agreed(
 
 
 @pytest.mark.parametrize("placement", ["dp-sgd", "update", "paper"])
-def test_with_several_local_steps_the_noise_is_what_the_placement_says(placement, monkeypatch):
-    made = prepare(scenario(placement, local_steps=3, momentum=0.5, learning_rate=0.1))
+def test_with_several_local_epochs_the_noise_is_what_the_placement_says(placement, monkeypatch):
+    made = prepare(scenario(placement, local_epochs=3, momentum=0.5, learning_rate=0.1))
     _, noise = all_sent(monkeypatch, made)
     # three releases, each in all later velocities: 1, 1 + 1/2, 1 + 1/2 + 1/4
     gain = {"dp-sgd": 0.1 * np.sqrt(1 + 1.5**2 + 1.75**2), "update": 1.0, "paper": 0.1}[placement]
-    assert_allclose(made.plan.placement.spread(made.plan.steps), gain)
+    assert_allclose(made.plan.placement.spread(made.plan.steps, 24), gain)
     draws = noise / (gain * made.privacy(EPSILON).noise_std[:3, None])
     low, high = stats.chi2.interval(1 - 1e-6, draws.size)
     assert low < (draws**2).sum() < high
@@ -98,7 +98,7 @@ def test_rounding_is_part_of_the_sensitivity():
 
 def test_what_is_released_is_the_exact_sum_of_the_rounded_value_and_the_noise():
     grid = 2.0**-30
-    steps = LocalSteps(1, 1.0, 0.0, Clipping(1.0), grid)
+    steps = LocalSteps(1, 1.0, 0.0, Clipping(1.0), grid=grid)
     rng = np.random.default_rng(2)
     value = torch.from_numpy(rng.standard_normal(500))
     noise = torch.from_numpy(rng.integers(-(2**47), 2**47, 500) * grid)
