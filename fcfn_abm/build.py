@@ -18,7 +18,7 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameE
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.mechanisms import MECHANISMS, Outcome, price
-from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors
+from fcfn_abm.population import RHO_LAWS, Divergence, draw_rho, misreport_factors
 from fcfn_abm.registry import OptionError, Registry
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import (
@@ -32,10 +32,19 @@ from fcfn_abm.scenario import (
     sweep_runs,
     tree_to_scenario,
 )
-from fcfn_abm.training import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
+from fcfn_abm.training import (
+    AGGREGATIONS,
+    DATASETS,
+    NETS,
+    PARTITIONS,
+    PLACEMENTS,
+    label_divergence,
+)
 
 if TYPE_CHECKING:
     from fcfn_abm.abm import PrivacyMarket
+    from fcfn_abm.training import ImageData
+    from fcfn_abm.training.partition import Rows
 
 type Floats = npt.NDArray[np.float64]
 
@@ -95,7 +104,13 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
             raise InvalidScenarioError(f"{where}, {table}kind: {error}") from None
         except OptionError as error:
             raise InvalidScenarioError(f"{where}, {table}{error}") from None
-        if place == ("population", "rho"):
+        if isinstance(entry, Divergence):
+            if scenario.training is None:
+                raise InvalidScenarioError(
+                    f"{where}, {table}kind: 'divergence' follows the data that nodes hold, so "
+                    "there must be a [training] table (with enabled = false to train no net)."
+                )
+        elif place == ("population", "rho"):
             try:
                 draw_rho(entry, scenario.population.n_nodes, stream(scenario.seed, "population"))
             except InvalidGameError as error:
@@ -126,12 +141,31 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
                 raise InvalidScenarioError(
                     f"{where}, [training] compare: {arm!r} is not known. Known: {known}."
                 )
+        _check_noise_of_sum(scenario, where)
         unit = PLACEMENTS[scenario.privacy.placement.kind].unit
         if unit != scenario.privacy.unit:
             raise InvalidScenarioError(
                 f"{where}, [privacy] unit: the placement {scenario.privacy.placement.kind!r} "
                 f"protects a {unit}, so unit must be {unit!r}, but it is "
                 f"{scenario.privacy.unit!r}."
+            )
+
+
+def _check_noise_of_sum(scenario: Scenario, where: str) -> None:
+    """Raise InvalidScenarioError where noise that is drawn for the sum alone would not do."""
+    privacy, training = scenario.privacy, scenario.training
+    if privacy.noise_of != "sum" or training is None:
+        return
+    steps = training.local_epochs > 1 or training.batch_size is not None
+    for reason, holds in (
+        ("privacy.secure_noise = true draws it for each node", privacy.secure_noise),
+        ("[privacy.check] looks at what each node sends", privacy.check is not None),
+        ("'dp-sgd' adds it in each local step", privacy.placement.kind == "dp-sgd" and steps),
+    ):
+        if holds:
+            raise InvalidScenarioError(
+                f"{where}, [privacy] noise_of: noise cannot be drawn for the sum alone, since "
+                f"{reason}."
             )
 
 
@@ -206,8 +240,26 @@ def population(scenario: Scenario) -> Floats:
     That is a node's unit privacy cost, or as many times less as it misreports.
     """
     law = created(scenario, ("population", "rho"))
-    rho = draw_rho(law, scenario.population.n_nodes, stream(scenario.seed, "population"))
+    chance = stream(scenario.seed, "population")
+    rho = draw_rho(law, scenario.population.n_nodes, chance, lambda: _divergence(scenario))
     return rho / misreport(scenario)
+
+
+def dealt_data(scenario: Scenario) -> tuple[ImageData, list[Rows]]:
+    """Load the images of a scenario with training, and deal them: return each node's rows too."""
+    data = created(scenario, ("training", "data")).load(stream(scenario.seed, "data", 0))
+    shards = created(scenario, ("training", "partition")).split(
+        data.train_labels,
+        scenario.population.n_nodes,
+        stream(scenario.seed, "data", 1),
+        data.train_writers,
+    )
+    return data, shards
+
+
+def _divergence(scenario: Scenario) -> Floats:
+    data, shards = dealt_data(scenario)
+    return label_divergence(data.train_labels, shards)
 
 
 def misreport(scenario: Scenario) -> Floats:

@@ -7,6 +7,7 @@ audit found a claim violated), 2 (the user's mistake), 130 (interrupted).
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -48,8 +49,8 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
         except FcfnError as error:
             typer.echo(f"fcfn: {error}", err=True)
             raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(_interrupted()) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(_interrupted(*interrupt.args)) from None
 
     return guarded
 
@@ -99,6 +100,9 @@ def run(
         typer.Option(help="Folder that becomes the record.", show_default="results/NAME"),
     ] = None,
     overrides: Overrides = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -113,7 +117,9 @@ def run(
         raise InvalidScenarioError(
             f"{scenario}: has a [sweep] and stands for many runs: 'fcfn sweep' carries them out."
         )
-    record = run_scenario(loaded, out, overwrite=overwrite, progress=True)
+    record = run_scenario(
+        loaded, out, overwrite=overwrite, progress=True, workers=workers or os.cpu_count() or 1
+    )
     if as_json:
         _print_json({**record.run, "path": str(record.path)})
     else:
@@ -216,6 +222,62 @@ def compare(
     else:
         typer.echo(comparison_text(found.frame, found.run))
         typer.echo(f"\nThe table lies in {found.path} (the figure in {out / 'figures'}).")
+
+
+@app.command()
+def calibrate(
+    scenario: ScenarioFile,
+    epsilons: Annotated[
+        str | None,
+        typer.Option(
+            help="What all nodes train with, numbers with commas between.",
+            show_default="eight around those of the equilibrium",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 3,
+    value: Annotated[
+        float, typer.Option(help="What accuracy from 0 to 100 % is worth, in currency a round.")
+    ] = 1.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that takes table, figure and scenario.",
+            show_default="results/NAME-calibration",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."""
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.report.calibrate import calibration_text
+    from fcfn_abm.runs.calibrate import CALIBRATED, calibrate_value
+
+    out = Path("results") / f"{scenario.stem}-calibration" if out is None else out
+    grid = None if epsilons is None else _numbers(epsilons, "--epsilons")
+    try:
+        found = calibrate_value(
+            load_scenario(scenario, overrides or ()),
+            grid,
+            seeds,
+            out,
+            value=value,
+            overwrite=overwrite,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        told = (
+            "interrupted; the trainings that ended are kept: the same command goes on from there."
+        )
+        raise typer.Exit(_interrupted(told)) from None
+    if as_json:
+        _print_json({**found.run, "path": str(found.path)})
+    else:
+        typer.echo(calibration_text(found.run))
+        typer.echo(
+            f"\nThe calibrated scenario: {out / CALIBRATED} (the figure in {out / 'figures'})."
+        )
 
 
 @app.command()
@@ -342,6 +404,15 @@ def list_scenarios(
     width = max(len(str(path)) for path, _ in found)
     for path, title in found:
         typer.echo(f"{path!s:{width}}  {title}".rstrip())
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidScenarioError(
+            f"{option} {text}: must be numbers with commas between, such as 0.1,1,10."
+        ) from None
 
 
 def _print_json(value: Any) -> None:

@@ -20,11 +20,13 @@ from fcfn_abm.records import (
     Recorder,
     TraceWriter,
     new_folder,
+    require_free,
     told_as,
     write_record,
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
 from fcfn_abm.report.figures import write_figures
+from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import reference_facts, versions
 from fcfn_abm.runs.train import Trained, prepare, train_arms
 from fcfn_abm.scenario import Scenario
@@ -36,6 +38,7 @@ def run_scenario(
     *,
     overwrite: bool = False,
     progress: bool = False,
+    workers: int = 1,
 ) -> Record:
     """Play a scenario's market, train with what it bought, and record both.
 
@@ -50,6 +53,8 @@ def run_scenario(
         Whether a record that stands there is replaced.
     progress : bool, default False
         Whether to show bars on stderr (never where stderr is not a terminal).
+    workers : int, default 1
+        Threads that train; the record is the same for any number.
 
     Returns
     -------
@@ -65,16 +70,30 @@ def run_scenario(
         later on.
     RunFailedError
         If training breaks down.
+
+    Notes
+    -----
+    A run with an ``out`` keeps where it stands beside that folder, every few rounds of training.
+    If it is killed or interrupted, the same call goes on from there, to the same record.
     """
     build.check_scenario(scenario)
     scenario = build.resolved(scenario)
     if out is None:
-        return _carry_out(scenario, nullcontext(), progress=progress)
+        return _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)
     out = Path(out)
-    with new_folder(out, overwrite=overwrite) as folder:
+    require_free(out, overwrite=overwrite)
+    with (
+        checkpoint_of(out, scenario) if scenario.trains else nullcontext() as checkpoint,
+        new_folder(out, overwrite=overwrite) as folder,
+    ):
         streamed = scenario.record.traces == "all"
         stream = TraceWriter(folder / PARTS, out / PARTS) if streamed else nullcontext()
-        record = replace(_carry_out(scenario, stream, progress=progress), path=folder)
+        try:
+            record = _carry_out(scenario, stream, checkpoint, progress=progress, workers=workers)
+        except KeyboardInterrupt:
+            told = checkpoint.told() if checkpoint else ()
+            raise KeyboardInterrupt(*told) from None
+        record = replace(record, path=folder)
         with told_as(out):
             write_record(record, folder)
             write_figures(record, folder / "figures")
@@ -82,17 +101,42 @@ def run_scenario(
 
 
 def _carry_out(
-    scenario: Scenario, stream: AbstractContextManager[TraceWriter | None], *, progress: bool
+    scenario: Scenario,
+    stream: AbstractContextManager[TraceWriter | None],
+    checkpoint: Checkpoint | None,
+    *,
+    progress: bool,
+    workers: int,
 ) -> Record:
     started = time.perf_counter()
-    task = prepare(scenario) if scenario.trains else None  # what is missing shows before the work
+    # what is missing shows before the work
+    trainer = prepare(scenario, workers) if scenario.trains else None
     market = build.market(scenario)
+    in_turn = scenario.training is not None and scenario.training.schedule == "every-round"
+    trained = None
     with stream as writer:
         expected = market.outcome.epsilon > 0
         recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
-        _play(market, recorder, progress=progress)
+
+        def play_round() -> None:
+            market.step()
+            recorder(market)
+
+        if trainer and in_turn:
+            trained = train_arms(
+                scenario,
+                market,
+                trainer,
+                play_round=play_round,
+                play_on=lambda: _play(market, recorder, progress=False),
+                checkpoint=checkpoint,
+                progress=progress,
+            )
+        else:
+            _play(market, recorder, progress=progress)
     played = time.perf_counter()
-    trained = train_arms(scenario, market, task, progress=progress) if task else None
+    if trainer and not in_turn:
+        trained = train_arms(scenario, market, trainer, checkpoint=checkpoint, progress=progress)
     ended = time.perf_counter()
 
     run = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,10 +22,12 @@ from fcfn_abm.dp import (
 )
 from fcfn_abm.records.tables import empty
 from fcfn_abm.rng import stream
+from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.free_riders import group_facts, utility_a_round
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer, TrainingPlan, TrainingRound, label_divergence
 from fcfn_abm.training.placements import LocalSteps
+from fcfn_abm.training.trainer import Chances
 
 type Floats = npt.NDArray[np.float64]
 
@@ -94,41 +97,97 @@ def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
         seed=scenario.seed,
         secure_noise=privacy.secure_noise,
         false_alarm=privacy.check.false_alarm if privacy.check else None,
+        chances=Chances(settings.participation, settings.dropping, settings.straggling),
+        noise_of=privacy.noise_of,
     )
     return FederatedTrainer(data, shards, plan, workers)
 
 
 def train_arms(
-    scenario: Scenario, market: PrivacyMarket, trainer: FederatedTrainer, *, progress: bool
+    scenario: Scenario,
+    market: PrivacyMarket,
+    trainer: FederatedTrainer,
+    *,
+    play_round: Callable[[], None] | None = None,
+    play_on: Callable[[], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: bool = False,
 ) -> Trained:
-    """Train once with the market's epsilon, and once with each thing it is compared with."""
-    frames, facts, spendings = [], [], []
-    own = Ledger(len(trainer.shards))  # nobody has spent anything
-    own_flagged = trainer.flagged_round
+    """Train once with the market's epsilon, and once with each thing it is compared with.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        What is trained.
+    market : PrivacyMarket
+        At its end; with the schedule "every-round", at its start.
+    trainer : FederatedTrainer
+        From :func:`prepare`.
+    play_round, play_on : callable, optional
+        Play a round of the market, and play it to its end; needed by "every-round".
+    checkpoint : Checkpoint, optional
+        Where the training goes on from, and what it leaves for a later one.
+    progress : bool, default False
+        Whether to show a bar on stderr.
+    """
+    settings = _training(scenario)
+    frames, facts = [], []
     factors = build.misreport(scenario)
-    arms = _arms(scenario, market)
-    market_arm = arms[0]
-    rounds = _training(scenario).rounds
-    arms = [arm for arm in arms if (arm.epsilon > 0).any()]  # without trade nobody trains
+    flagged = trainer.flagged_round
+    ledger, spent_rounds = Ledger(len(trainer.shards)), empty("ledger")  # nobody has spent anything
     with tqdm(
-        total=len(arms) * (rounds + 1),
+        total=(1 + len(settings.compare)) * (settings.rounds + 1),
         desc="training",
         unit="round",
         disable=None if progress else True,
     ) as bar:
-        for arm in arms:
 
-            def after(result: TrainingRound, arm: _Arm = arm) -> None:
-                bar.set_postfix(arm=arm.name, accuracy=f"{result.accuracy:.1%}", refresh=False)
+        def train(name: str, reports: Any, *, private: bool, own: bool) -> list[TrainingRound]:
+            nonlocal spent_rounds
+            kept = checkpoint.load(name) if checkpoint else None
+            spendings = [spent_rounds]
+            if kept is not None:
+                bar.update(len(kept["results"]))
+                spendings += [_table_of(kept)] if own else []
+
+            def after(result: TrainingRound) -> None:
+                bar.set_postfix(arm=name, accuracy=f"{result.accuracy:.1%}", refresh=False)
                 bar.update()
-                if arm is market_arm and trainer.ledger and result.round:
+                if own and trainer.ledger and result.round:
                     spendings.append(_spending(trainer.ledger, result.round, trainer.plan.delta))
+                due = result.round % settings.checkpoint_every == 0
+                if checkpoint and (due or result.round == settings.rounds):
+                    spent = _arrays_of(pd.concat(spendings, ignore_index=True)) if own else {}
+                    checkpoint.save(name, {**trainer.state(), **spent})
 
             results = trainer.train(
-                arm.epsilon, misreport=factors, private=arm.private, on_round=after
+                reports, misreport=factors, private=private, on_round=after, resume=kept
             )
-            if arm is market_arm and trainer.ledger:
-                own, own_flagged = trainer.ledger, trainer.flagged_round
+            if own:
+                spent_rounds = pd.concat(spendings, ignore_index=True)
+            return results
+
+        played: list[TrainingRound] = []
+        if play_round and play_on:
+
+            def reports(_: int) -> Floats:
+                if market.running:
+                    play_round()
+                return market.columns.epsilon.copy()
+
+            played = train(scenario.mechanism.kind, reports, private=True, own=True)
+            ledger, flagged = trainer.ledger or ledger, trainer.flagged_round
+            play_on()
+        for place, arm in enumerate(_arms(scenario, market)):
+            own = place == 0
+            if own and played:
+                results = played
+            elif (arm.epsilon > 0).any():
+                results = train(arm.name, arm.epsilon, private=arm.private, own=own)
+            else:
+                continue  # without trade nobody trains
+            if own:
+                ledger, flagged = trainer.ledger or ledger, trainer.flagged_round
             frames.append(pd.DataFrame([asdict(r) for r in results]).assign(arm=arm.name))
             facts.append(_facts(arm, results, trainer))
             if arm.private and (scenario.population.misreport or scenario.privacy.check):
@@ -136,27 +195,36 @@ def train_arms(
     spent = trainer.privacy(market.columns.epsilon)
     return Trained(
         rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
-        ledger=pd.concat(spendings, ignore_index=True) if spendings else empty("ledger"),
+        ledger=spent_rounds,
         nodes={
             "n_samples": trainer.n_samples.astype(np.int64),
             "label_divergence": label_divergence(trainer.data.train_labels, trainer.shards),
             "noise_multiplier": spent.noise_multiplier,
             "noise_std": spent.noise_std,
             "epsilon_per_round": spent.epsilon_per_round,
-            "epsilon_total": own.epsilon(spent.delta),
-            "epsilon_central": own.central_epsilon(spent.delta),
+            "epsilon_total": ledger.epsilon(spent.delta),
+            "epsilon_central": ledger.central_epsilon(spent.delta),
             "delta": spent.delta,
-            **({"flagged_round": _or_missing(own_flagged)} if scenario.privacy.check else {}),
+            **({"flagged_round": _or_missing(flagged)} if scenario.privacy.check else {}),
         },
         facts={
             "data": trainer.data.label,
             "n_parameters": trainer.n_parameters,
             "arms": facts,
             "central_note": _central_note(trainer),
-            "privacy_note": _privacy_note(trainer, arms),
+            "privacy_note": _privacy_note(trainer, _arms(scenario, market)),
             "noise_note": SECURE_NOTE if scenario.privacy.secure_noise else NOISE_NOTE,
         },
     )
+
+
+def _arrays_of(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
+    return {f"spent_{name}": table[name].to_numpy() for name in table.columns}
+
+
+def _table_of(arrays: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
+    names = empty("ledger").columns
+    return pd.DataFrame({name: arrays[f"spent_{name}"] for name in names})
 
 
 def _training(scenario: Scenario) -> Training:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Chance = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -172,6 +173,9 @@ class Privacy(Section):
     """Where noise is added."""
     clipping_norm: Positive = 1.0
     """Largest L2 norm of what is clipped."""
+    noise_of: Literal["nodes", "sum"] = "nodes"
+    """Whether noise is drawn for each node, or once a round for the sum of what they send, which
+    has the same law and takes a fraction of the time."""
     secure_noise: bool = False
     """Draw noise from the operating system, on a grid: fit for release, and never the same twice.
     Needs the extra "secure"."""
@@ -193,18 +197,29 @@ class Training(Section):
     """How samples are dealt to nodes."""
     aggregation: Choice = _choice("uniform")
     """How the server averages what nodes send."""
+    schedule: Literal["at-equilibrium", "every-round"] = "at-equilibrium"
+    """The market first, and then all rounds with the epsilon that it ended with; or a round of the
+    market and a round of training in turn (the paper's fig. 3), exits included."""
     rounds: Count = 40
     """Communication rounds T."""
     local_epochs: Count = 1
     """Passes E that a node makes over its own data in a round."""
     batch_size: Count | None = None
     """Samples of a local step; without it a step takes all of the node's samples."""
+    participation: Share = 1.0
+    """Probability with which a node is asked to train in a round."""
+    dropping: Chance = 0.0
+    """Probability with which a node that is asked fails before it sends anything."""
+    straggling: Chance = 0.0
+    """Probability with which what a node sends comes too late: its privacy is spent in vain."""
     learning_rate: Positive = 0.5
     """Learning rate of the local steps."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the local steps within a round."""
     compare: Annotated[tuple[str, ...], Field(strict=False)] = ("no-noise", "random")
     """What is trained beside the market's epsilon: "no-noise", or the name of a mechanism."""
+    checkpoint_every: Count = 10
+    """After how many rounds a run that is written to a folder keeps where it stands."""
 
 
 class RecordSettings(Section):

@@ -60,8 +60,7 @@ class Outer(SampleGradients):
 
     def norms(self) -> Tensor:
         """Return the L2 norm of each row: the product of two norms."""
-        norms: Tensor = self.back.norm(dim=1, keepdim=True)
-        norms = norms * self.inputs.norm(dim=1, keepdim=True)
+        norms: Tensor = self.back.norm(dim=1, keepdim=True) * self.inputs.norm(dim=1, keepdim=True)
         return norms
 
     def weighted(self, factors: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,18 @@ _TESTED = 1000  # test images that are looked at together
 
 
 @dataclass(frozen=True)
+class Chances:
+    """With which chance a node is there in a round, afresh each time."""
+
+    participation: float = 1.0
+    """That it is asked."""
+    dropping: float = 0.0
+    """That it fails before it has sent anything: nothing is released."""
+    straggling: float = 0.0
+    """That it sends too late: its privacy is spent, and its update is not used."""
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """What is trained, how, and under which privacy."""
 
@@ -61,6 +73,10 @@ class TrainingPlan:
     """Whether noise comes from the operating system, on a grid that releases are rounded to."""
     false_alarm: float | None = None
     """Chance that the server's check ever flags an honest node, at most; None for no check."""
+    chances: Chances = Chances()
+    """Who is there in a round."""
+    noise_of: Literal["nodes", "sum"] = "nodes"
+    """Whether noise is drawn for each node, or for the sum of all, which has the same law."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,7 @@ class FederatedTrainer:
         nets = [deepcopy(net) for _ in range(workers)]
         self.gradients = [NetGradients(net) for net in nets]
         self._start = self.gradients[0].flat
+        self._flat, self._results = self._start, list[TrainingRound]()
         self.flagged_round = np.zeros(len(shards), dtype=np.int64)
         if plan.secure_noise:
             self.plan = replace(plan, steps=replace(plan.steps, grid=self._grid()))
@@ -228,83 +245,137 @@ class FederatedTrainer:
 
     def train(
         self,
-        epsilon: npt.ArrayLike,
+        epsilon: npt.ArrayLike | Callable[[int], Floats],
         *,
         misreport: npt.ArrayLike = 1.0,
         private: bool = True,
         on_round: Callable[[TrainingRound], None] | None = None,
+        resume: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> list[TrainingRound]:
-        """Train from the start; nodes with a positive epsilon take part in every round.
+        """Train from the start, or from where an earlier training stood.
 
-        With noise :attr:`ledger` starts afresh, and when ``on_round`` is called it holds the round:
-        what nodes claim, by their reports. With a check a node whose upload holds more noise than
-        it reported is flagged: that upload is not aggregated, and the node takes no further part.
+        In a round those nodes take part whose epsilon is positive, and whom the plan's chances
+        leave in. With noise :attr:`ledger` starts afresh, and when ``on_round`` is called it holds
+        the round: what nodes claim, by their reports. With a check a node whose upload holds more
+        noise than it reported is flagged: that upload is not aggregated, and the node takes no
+        further part.
 
         Parameters
         ----------
-        epsilon : array_like of float, shape (n_nodes,)
-            What each node agreed to.
+        epsilon : array_like of float, shape (n_nodes,), or callable
+            What each node agreed to; or what gives that for a round, asked once for each in order.
         misreport : array_like of float, shape (n_nodes,), default 1
             Reported over spent epsilon: a node with more than one injects the noise of less.
         private : bool, default True
             False trains the same nodes, with the same clipping, without noise.
         on_round : callable, optional
-            Called after each round: for progress.
+            Called after each round: for progress, and to keep :meth:`state`.
+        resume : mapping, optional
+            What :meth:`state` gave after some round of the same training; rounds before are not
+            run, and ``on_round`` is not called for them.
 
         Returns
         -------
         list of TrainingRound
             Round 0, before training, and one entry a round. The same for equal arguments, to the
-            last bit, unless noise is secure.
+            last bit, unless noise is secure; also if it was resumed.
 
         Raises
         ------
         RunFailedError
             If a gradient or the loss is not finite; names the round, and the node.
         """
-        results = []
+        fixed = None if callable(epsilon) else np.asarray(epsilon, dtype=float)
+        reports = epsilon if callable(epsilon) else lambda _: fixed
+        factors = np.broadcast_to(np.asarray(misreport, dtype=float), (len(self.shards),))
+        self.ledger = self._new_ledger() if private else None
+        self.flagged_round = np.zeros(len(self.shards), dtype=np.int64)
+        self._flat, self._results = self._start.clone(), []
+        if resume is not None:
+            self._go_back_to(resume)
         with one_thread():
-            reported = np.asarray(epsilon, dtype=float)
-            factors = np.broadcast_to(np.asarray(misreport, dtype=float), reported.shape)
-            for result in self._rounds(reported, factors, private=private):
-                results.append(result)
+            for result in self._rounds(reports, factors, private=private):
+                self._results.append(result)
                 if on_round:
                     on_round(result)
-        return results
+        return self._results
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return all that a training needs to go on after its latest round, as plain arrays."""
+        ledger = self.ledger.state() if self.ledger else {}
+        return {
+            "flat": self._flat.numpy().copy(),
+            "results": np.array([astuple(result) for result in self._results], dtype=float),
+            "flagged_round": self.flagged_round.copy(),
+            **{f"ledger_{name}": column for name, column in ledger.items()},
+        }
+
+    def _go_back_to(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        import torch
+
+        self._flat = torch.from_numpy(state["flat"].copy())
+        self._results = [
+            TrainingRound(int(index), accuracy, loss, ratio, int(n_nodes))
+            for index, accuracy, loss, ratio, n_nodes in state["results"].tolist()
+        ]
+        self.flagged_round = state["flagged_round"].copy()
+        if self.ledger:
+            columns = {
+                name.removeprefix("ledger_"): column
+                for name, column in state.items()
+                if name.startswith("ledger_")
+            }
+            self.ledger = Ledger.from_state(
+                columns, len(self.shards), self.ledger.sampling_rate, self.ledger.neighbours
+            )
 
     def _rounds(
-        self, epsilon: Floats, misreport: Floats, *, private: bool
+        self, reports: Callable[[int], Any], misreport: Floats, *, private: bool
     ) -> Iterator[TrainingRound]:
         plan = self.plan
-        nodes = np.flatnonzero(epsilon > 0)
-        privacy = self.privacy(epsilon) if private else None
-        std = privacy.noise_std if privacy else np.zeros(epsilon.shape)
-        lies = private and (misreport != 1).any()
-        true_std = self.privacy(epsilon / misreport).noise_std if lies else std
-        longest = self._longest(std) if private else np.full(epsilon.shape, np.inf)
-        self.flagged_round = np.zeros(epsilon.shape, dtype=np.int64)
-        self.ledger = self._new_ledger() if private else None
-        flat = self._start.clone()
-        yield self._evaluate(flat, 0, math.inf, 0)
-        for round_index in range(1, plan.rounds + 1):
-            weights = np.zeros(0)  # all may have been flagged
+        if not self._results:
+            yield self._evaluate(self._flat, 0, math.inf, 0)
+        for earlier in range(1, len(self._results)):
+            reports(earlier)  # so that a market comes to where it was
+        reported = np.zeros(0)
+        for round_index in range(len(self._results), plan.rounds + 1):
+            told = np.asarray(reports(round_index), dtype=float)
+            if not np.array_equal(told, reported):
+                reported = told
+                privacy = self.privacy(reported) if private else None
+                std = privacy.noise_std if privacy else np.zeros(reported.shape)
+                lies = private and (misreport != 1).any()
+                true_std = self.privacy(reported / misreport).noise_std if lies else std
+                longest = self._longest(std) if private else np.full(reported.shape, np.inf)
+            able = (reported > 0) & (self.flagged_round == 0)
+            nodes, late = self._present(able, round_index)
+            weights = np.zeros(0)  # nobody may be left
             if nodes.size:
                 weights = plan.aggregation.weights(self.n_samples[nodes], std[nodes])
             sums = self._sums(
-                flat, nodes, weights, true_std if private else None, longest, round_index
+                self._flat, nodes, weights, true_std if private else None, longest, round_index
             )
-            update, clean, passed = sums.update, sums.clean, sums.passed
             self.flagged_round[sums.flagged] = round_index
             if self.ledger and privacy:
-                self._enter(self.ledger, nodes, weights, privacy)
-            trusted = nodes[self.flagged_round[nodes] == 0]
-            if 0 < trusted.size < nodes.size:  # the weights of those that passed add up to one
-                update, clean = update / passed, clean / passed
-            nodes = trusted
-            flat = flat + update
+                self._enter(self.ledger, nodes, weights, late, privacy)
+            update, clean = sums.update, sums.clean
+            if sums.flagged and sums.passed > 0:  # the weights of those that passed are to be one
+                update, clean = update / sums.passed, clean / sums.passed
+            self._flat = self._flat + update
             size = float((update - clean).norm())
             ratio = float(clean.norm()) / size if size > 0 else math.inf
-            yield self._evaluate(flat, round_index, ratio, len(nodes))
+            n_nodes = nodes.size - len(sums.flagged)
+            yield self._evaluate(self._flat, round_index, ratio, n_nodes)
+
+    def _present(
+        self, able: npt.NDArray[np.bool_], round_index: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Draw whose updates arrive in a round, and whose arrive too late to be of use."""
+        chances = self.plan.chances
+        draws = stream(self.plan.seed, "training", 2, round_index).random((3, able.size))
+        sends = able & (draws[0] < chances.participation) & (draws[1] >= chances.dropping)
+        late = sends & (draws[2] < chances.straggling)
+        return np.flatnonzero(sends & ~late), np.flatnonzero(late)
 
     def send(
         self,
@@ -351,6 +422,10 @@ class FederatedTrainer:
         round_index: int,
     ) -> _Sums:
         """Let nodes train, some at once, and add up what they send, in an order of its own."""
+        if std is not None and self.plan.noise_of == "sum":
+            sums = self._sums(flat, nodes, weights, None, longest, round_index)
+            sums.update += self._noise_of_sum(nodes, weights, std, round_index)
+            return sums
         pairs = list(zip(nodes.tolist(), weights.tolist(), strict=True))
         idle: SimpleQueue[NetGradients] = SimpleQueue()
         for gradients in self.gradients:
@@ -402,18 +477,28 @@ class FederatedTrainer:
         return Ledger(len(self.shards), plan.placement.sampling_rate, plan.neighbours)
 
     def _enter(
-        self, ledger: Ledger, nodes: npt.NDArray[np.int64], weights: Floats, privacy: NodePrivacy
+        self,
+        ledger: Ledger,
+        nodes: npt.NDArray[np.int64],
+        weights: Floats,
+        late: npt.NDArray[np.int64],
+        privacy: NodePrivacy,
     ) -> None:
-        """Enter what some nodes have released in a round, as themselves and as the sum shows it."""
+        """Enter what some nodes have released in a round, as themselves and as the sum shows it.
+
+        Who came too late is in no sum, and has given away as much as if it had been in time.
+        """
         n_releases = self.plan.placement.releases(self.plan.steps.epochs)
         # of several releases nothing beyond the local view is proven, and who checks each upload
         # has more than their sum
-        central = None
+        both = np.concatenate([nodes, late])
+        central = privacy.noise_multiplier[both]
         if n_releases == 1 and self.plan.false_alarm is None:
-            central = central_multipliers(
+            central[: nodes.size] = central_multipliers(
                 weights, privacy.noise_std[nodes], privacy.sensitivity[nodes]
             )
-        ledger.spend(nodes, privacy.noise_multiplier[nodes], n_releases, central)
+        order = np.argsort(both)
+        ledger.spend(both[order], privacy.noise_multiplier[both[order]], n_releases, central[order])
 
     def _noise(self, std: float, round_index: int, node: int) -> Tensor:
         from fcfn_abm.dp.noise import node_noise, secure_noise
@@ -423,6 +508,17 @@ class FederatedTrainer:
         if grid is not None:
             return secure_noise(size, std, grid).view(draws, -1)
         return node_noise(size, std, self.plan.seed, round_index, node).view(draws, -1)
+
+    def _noise_of_sum(
+        self, nodes: npt.NDArray[np.int64], weights: Floats, std: Floats, round_index: int
+    ) -> Tensor:
+        """Draw the noise of the weighted sum at once: the same law, for one draw instead of n."""
+        from fcfn_abm.dp.noise import node_noise
+
+        spread = self._of_sizes(lambda n: self.plan.placement.spread(self.plan.steps, n))
+        whole = float(np.sqrt(((weights * spread[nodes] * std[nodes]) ** 2).sum()))
+        nobody = len(self.shards)  # a stream that no node has
+        return node_noise(self.n_parameters, whole, self.plan.seed, round_index, nobody)
 
     def _sampling(self, round_index: int, node: int) -> np.random.Generator:
         """Return what draws samples: who knew the seed of secure noise would know who took part."""

@@ -157,3 +157,23 @@ def test_a_name_alone_may_stand_for_its_table(tmp_path, written, kind, options):
     assert options.items() <= choice.options.items()
     if kind[0] == "learning":  # and an override may give it options
         assert load_scenario(path, ["learning.gain=0.25"]).learning.options["gain"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("also", "reason"),
+    [
+        ("secure_noise = true", "privacy.secure_noise"),
+        ("[privacy.check]\nfalse_alarm = 1e-6", r"\[privacy.check\] looks at"),
+        ("[training]\nlocal_epochs = 2", "'dp-sgd' adds it in each local step"),
+        ("[training]\nbatch_size = 9", "'dp-sgd' adds it in each local step"),
+    ],
+)
+def test_noise_of_the_sum_is_refused_where_it_would_not_do(tmp_path, also, reason):
+    training = "" if "[training]" in also else "\n[training]"
+    with pytest.raises(InvalidScenarioError, match=f"noise_of: .*{reason}"):
+        load_scenario(write(tmp_path, f'[privacy]\nnoise_of = "sum"\n{also}{training}\n'))
+    fine = (
+        '[privacy]\nnoise_of = "sum"\nunit = "client"\nplacement = "update"\n'
+        "[training]\nlocal_epochs = 2\n"
+    )
+    assert load_scenario(write(tmp_path, fine)).privacy.noise_of == "sum"

@@ -575,3 +575,29 @@ def test_a_net_with_other_parameters_is_refused():
     layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LayerNorm(4))
     with pytest.raises(InvalidDataError, match="has a LayerNorm"):
         NetGradients(layers)
+
+
+@pytest.mark.parametrize(
+    ("placement", "aggregation"), [("update", "uniform"), ("dp-sgd", "data-size")]
+)
+def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
+    made = trainer(4, placement=placement, aggregation=aggregation, rounds=1, learning_rate=0.3)
+    epsilon = np.array([0.5, 2.0, 9.0, 0.0])
+    std, sizes = made.privacy(epsilon).noise_std[:3], made.n_samples[:3]
+    weights = np.full(3, 1 / 3) if aggregation == "uniform" else sizes / sizes.sum()
+    gain = 0.3 if placement == "dp-sgd" else 1.0
+    expected = gain * np.sqrt(((weights * std) ** 2).sum())
+    draws = []
+    for seed in range(60):
+        for noise_of in ("sum", "nodes"):
+            made.plan = replace(made.plan, noise_of=noise_of, seed=seed)
+            made.train(epsilon)
+            noisy = made.state()["flat"]
+            made.train(epsilon, private=False)
+            draws.append((noisy - made.state()["flat"]) / expected)
+    whole, single = np.concatenate(draws[::2]), np.concatenate(draws[1::2])
+    for found in (whole, single):
+        low, high = stats.chi2.interval(1 - 1e-6, found.size)
+        assert low < (found.astype(float) ** 2).sum() < high
+    assert stats.kstest(whole, "norm").pvalue > 1e-6
+    assert np.abs(np.corrcoef(draws[::2])[np.triu_indices(60, 1)]).max() < 6 / np.sqrt(1898)
