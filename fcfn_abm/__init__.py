@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from fcfn_abm.mechanisms import Outcome, price
     from fcfn_abm.records import Record, read_record
+    from fcfn_abm.runs.calibrate import ValueCalibration, calibrate_value
     from fcfn_abm.runs.compare import Comparison, compare_mechanisms
     from fcfn_abm.runs.run import run_scenario
     from fcfn_abm.runs.sweep import Sweep, read_sweep, run_sweep
@@ -52,6 +53,7 @@ _HOMES = {
     ],
     "mechanisms": ["Outcome", "price"],
     "records": ["Record", "read_record"],
+    "runs.calibrate": ["ValueCalibration", "calibrate_value"],
     "runs.compare": ["Comparison", "compare_mechanisms"],
     "runs.run": ["run_scenario"],
     "runs.sweep": ["Sweep", "read_sweep", "run_sweep"],
@@ -69,7 +71,9 @@ __all__ = [
     "Scenario",
     "StackelbergEquilibrium",
     "Sweep",
+    "ValueCalibration",
     "best_response",
+    "calibrate_value",
     "compare_mechanisms",
     "exploitability",
     "gaussian_delta",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Protocol, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from fcfn_abm.registry import Registry
 type Floats = npt.NDArray[np.float64]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -28,7 +30,12 @@ class RhoLaw(Protocol):
 RHO_LAWS: Registry[RhoLaw] = Registry("law of rho")
 
 
-def draw_rho(law: RhoLaw, n_nodes: int, rng: np.random.Generator) -> Floats:
+def draw_rho(
+    law: RhoLaw,
+    n_nodes: int,
+    rng: np.random.Generator,
+    divergence: Callable[[], Floats] | None = None,
+) -> Floats:
     """Draw a population's unit privacy costs, and check them.
 
     Parameters
@@ -39,6 +46,9 @@ def draw_rho(law: RhoLaw, n_nodes: int, rng: np.random.Generator) -> Floats:
         How many nodes there are.
     rng : numpy.random.Generator
         Source of chance.
+    divergence : callable, optional
+        Returns how far each node's label shares are from the global ones, shape (n_nodes,), from 0
+        to 1. Called for a law that follows the data, and for no other.
 
     Returns
     -------
@@ -48,9 +58,13 @@ def draw_rho(law: RhoLaw, n_nodes: int, rng: np.random.Generator) -> Floats:
     Raises
     ------
     InvalidGameError
-        If a law gives something else than ``n_nodes`` positive numbers.
+        If a law gives something else than ``n_nodes`` positive numbers, or follows the data and
+        there is no ``divergence``.
     """
-    rho = np.asarray(law.draw(n_nodes, rng), dtype=float)
+    if isinstance(law, Divergence) and divergence is not None:
+        rho = law.costs(divergence())
+    else:
+        rho = np.asarray(law.draw(n_nodes, rng), dtype=float)
     if rho.shape != (n_nodes,):
         raise InvalidGameError(
             f"the law of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
@@ -167,6 +181,31 @@ class Listed(RhoLaw):
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """Return the list."""
         return np.array(self.values)
+
+
+@RHO_LAWS.register("divergence")
+class Divergence(RhoLaw):
+    """The less a node's labels are mixed like everybody's, the dearer its privacy.
+
+    rho_i = rho0 (1 + coupling d_i), with d_i the total variation between the node's label shares
+    and the global ones in the training data. Needs a [training] table.
+    """
+
+    rho0: Positive = 0.001
+    """The cost of a node whose labels are mixed like everybody's."""
+    coupling: NotNegative = 1.0
+    """How much dearer, as a share of rho0, a node is that has nothing in common with the others."""
+
+    def costs(self, divergence: Floats) -> Floats:
+        """Return the cost of each node."""
+        return np.asarray(self.rho0 * (1.0 + self.coupling * divergence))
+
+    def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
+        """Refuse: chance alone does not tell."""
+        raise InvalidGameError(
+            "the law of rho 'divergence' follows the data that nodes hold, which is not at hand "
+            "here: use run_scenario, or pass rho."
+        )
 
 
 def _lognormal(median: float, sigma: float, n_nodes: int, rng: np.random.Generator) -> Floats:

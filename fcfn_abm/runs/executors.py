@@ -33,19 +33,26 @@ from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedEr
 
 MOST_DEATHS = 3  # workers that a task may take with it
 _LARGEST_CHUNK = 32  # tasks that are handed out together
+_FEW, _MANY = 2, 32  # chunks that are out where the number of workers is not known
 _ANSWER_SECONDS = 30  # within which a scheduler has to answer
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Open:
+    """Workers that are there."""
+
+    executor: Executor
+    """Takes tasks."""
+    n_chunks: Callable[[], int]
+    """Returns how many chunks of tasks should be out now."""
 
 
 class Workers(Protocol):
     """A place where tasks are carried out."""
 
-    def open(self) -> AbstractContextManager[Executor]:
-        """Give an executor; leaving the block stops whatever it still does."""
-        ...
-
-    def n_chunks(self) -> int:
-        """Return how many chunks of tasks should be out at a time."""
+    def open(self) -> AbstractContextManager[Open]:
+        """Start or find the workers; leaving the block stops what they still do."""
         ...
 
 
@@ -66,13 +73,9 @@ class Serial:
     """One after another, in this process."""
 
     @contextmanager
-    def open(self) -> Iterator[Executor]:
+    def open(self) -> Iterator[Open]:
         """Give an executor that does everything at once."""
-        yield _Here()
-
-    def n_chunks(self) -> int:
-        """Return 1."""
-        return 1
+        yield Open(_Here(), lambda: 1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Given:
     executor: Executor
 
     @contextmanager
-    def open(self) -> Iterator[Executor]:
+    def open(self) -> Iterator[Open]:
         """Give the executor.
 
         Raises
@@ -96,11 +99,7 @@ class Given:
             raise RunFailedError(
                 "the executor is broken; the same call with a new one goes on with what is missing."
             ) from None
-        yield self.executor
-
-    def n_chunks(self) -> int:
-        """Return a number that keeps many workers busy."""
-        return 4 * (os.cpu_count() or 1)
+        yield Open(self.executor, lambda: _MANY)  # who knows how many workers it has
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class Processes:
             raise InvalidScenarioError(f"workers must be 1 or more, but is {self.n_workers}.")
 
     @contextmanager
-    def open(self) -> Iterator[Executor]:
+    def open(self) -> Iterator[Open]:
         """Start the processes; leaving the block kills them.
 
         Raises
@@ -130,17 +129,14 @@ class Processes:
             )
             try:
                 _require_ready(pool, self.n_workers)
-                yield pool
+                # one chunk each: all that are out are being worked on, should a worker die
+                yield Open(pool, lambda: self.n_workers)
             except BaseException:  # an interrupt too
                 for process in set(multiprocessing.active_children()) - others:
                     process.kill()  # nothing is lost: results are whole or not there
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
-
-    def n_chunks(self) -> int:
-        """Return one for each worker, so that every chunk that is out is being worked on."""
-        return self.n_workers
 
 
 def _begin() -> None:
@@ -188,6 +184,19 @@ def _environment(values: dict[str, str]) -> Generator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _deaf_children() -> Generator[None]:
+    """Start processes that leave an interrupt of the terminal to their parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which children inherit
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A Dask cluster: one that runs, or ``local:4``, which is started here."""
@@ -198,12 +207,14 @@ class Cluster:
     """What each task takes of what workers were started with, such as ``{"GPU": 1}``."""
 
     def __post_init__(self) -> None:
-        kind, _, number = self.address.partition(":")
-        if kind == "local" and not (number.isdecimal() and int(number) > 0):
-            raise InvalidScenarioError(f"--cluster {self.address}: must look like local:4.")
+        _, _, number = self.address.rpartition(":")
+        if not (number.isdecimal() and int(number) > 0):
+            raise InvalidScenarioError(
+                f"--cluster {self.address}: must look like local:4, or tcp://10.0.0.1:8786."
+            )
 
     @contextmanager
-    def open(self) -> Iterator[Executor]:
+    def open(self) -> Iterator[Open]:
         """Connect to the cluster; leaving the block cancels what it still has to do.
 
         Raises
@@ -221,12 +232,13 @@ class Cluster:
             ) from None
         kind, _, number = self.address.partition(":")
         if kind == "local":
-            cluster = dask.LocalCluster(
-                n_workers=int(number),
-                threads_per_worker=1,
-                dashboard_address=None,
-                resources=self.resources,
-            )
+            with _deaf_children():
+                cluster = dask.LocalCluster(
+                    n_workers=int(number),
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    resources=self.resources,
+                )
             with cluster, dask.Client(cluster) as client:
                 yield from self._executor(client)
             return
@@ -240,17 +252,21 @@ class Cluster:
         with client:
             yield from self._executor(client)
 
-    def _executor(self, client: Any) -> Iterator[Executor]:
+    def _executor(self, client: Any) -> Iterator[Open]:
         options = {"resources": self.resources} if self.resources else {}
         executor = client.get_executor(retries=MOST_DEATHS, pure=False, **options)
+
+        def n_chunks() -> int:  # workers may come and go; with two each, none waits for the next
+            try:
+                threads: int = sum(client.nthreads().values())
+            except OSError:  # the scheduler is gone, which what is out will tell
+                return _FEW
+            return max(2 * threads, _FEW)
+
         try:
-            yield executor
+            yield Open(executor, n_chunks)
         finally:
             executor.shutdown(wait=False)
-
-    def n_chunks(self) -> int:
-        """Return a number that keeps many workers busy; they may come and go."""
-        return 64
 
 
 def workers_of(
@@ -327,12 +343,13 @@ def work_off[T, R](
     deaths: Counter[int] = Counter()  # by the id of a task, which need not have a hash
     while waiting or suspects:
         lost: list[_Lost[T]] | None = None
-        with workers.open() as executor:
+        with workers.open() as place:
             while lost is None and (waiting or suspects):
                 if suspects:
-                    lost = _drain(executor, suspects, work, on_results, n_out=1, largest=1)
+                    alone = Open(place.executor, lambda: 1)
+                    lost = _drain(alone, suspects, work, on_results, largest=1)
                 else:
-                    lost = _drain(executor, waiting, work, on_results, workers.n_chunks())
+                    lost = _drain(place, waiting, work, on_results)
         for chunk in lost or ():
             rest = missing(chunk.tasks)
             if rest and chunk.deaths:
@@ -355,21 +372,21 @@ class _Lost[T]:
 
 
 def _drain[T, R](
-    executor: Executor,
+    place: Open,
     queue: deque[T],
     work: Callable[[Sequence[T]], list[R]],
     on_results: Callable[[list[R]], None],
-    n_out: int,
     largest: int = _LARGEST_CHUNK,
 ) -> list[_Lost[T]] | None:
     """Hand a queue out in chunks until it is empty (None), or a worker has died (what it had)."""
     out: dict[Future[list[R]], list[T]] = {}
     while queue or out:
+        n_out = place.n_chunks()
         while queue and len(out) < n_out:
             size = max(1, min(largest, len(queue) // (2 * n_out)))  # smaller towards the end
             chunk = [queue.popleft() for _ in range(size)]
             try:
-                out[executor.submit(work, chunk)] = chunk
+                out[place.executor.submit(work, chunk)] = chunk
             except BrokenExecutor:
                 queue.extendleft(reversed(chunk))
                 return [_Lost(tasks, 1) for tasks in out.values()]

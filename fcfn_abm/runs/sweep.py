@@ -286,9 +286,13 @@ def _checked(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
 def _claimed(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterator[None]:
     """Make the folder, or check that it is the scenario's; keep other processes out of it."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        with new_folder(out) as folder:
-            write_facts(scenario, _facts(scenario, len(runs)), folder)
-            (folder / RESULTS).mkdir()
+        try:
+            with new_folder(out) as folder:
+                write_facts(scenario, _facts(scenario, len(runs)), folder)
+                (folder / RESULTS).mkdir()
+        except OutputError:
+            if not (out / RUN_FILE).is_file():  # else another process was quicker
+                raise
     _require_same(scenario, out)
     lock = FileLock(out / LOCK, timeout=0)
     with told_as(out):

@@ -1,0 +1,119 @@
+"""What the epsilons of several mechanisms train, over several seeds: accuracy with intervals.
+
+    python analysis/studies/training_curves.py [--seeds 3] [--out FOLDER] [--image FILE] SCENARIO...
+
+Each seed is a run of its own with a record of its own; a run that was interrupted goes on, and one
+that is there is not done again. Prints a table, and draws one panel a scenario.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from scipy import stats
+
+from fcfn_abm import load_scenario, read_record, run_scenario
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, arm_label, theme
+from fcfn_abm.rng import replication_seed
+
+
+def records(path: Path, n_seeds: int, out: Path):
+    """Yield the records of a scenario's seeds, running what is missing."""
+    scenario = load_scenario(path)
+    for index in range(n_seeds):
+        folder = out / f"{path.stem}-{index}"
+        if not folder.exists():
+            seeded = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
+            run_scenario(seeded, folder, progress=True, workers=os.cpu_count() or 1)
+        yield read_record(folder)
+
+
+def half_interval(values: pd.Series) -> float:
+    """Return half of the 95 % interval of a mean, by Student's t."""
+    if len(values) < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.sem())
+
+
+def curves(axes, training: pd.DataFrame, title: str) -> None:
+    """Draw accuracy by round, one line an arm, with the interval of its mean."""
+    arms = list(dict.fromkeys(training["arm"]))
+    sns.lineplot(
+        training.assign(arm=training["arm"]),
+        x="round",
+        y="accuracy",
+        hue="arm",
+        style="arm",
+        hue_order=arms,
+        style_order=arms,
+        palette=ARM_COLOURS,
+        dashes=ARM_DASHES,
+        errorbar=half_band,
+        ax=axes,
+    )
+    axes.set(title=title, xlabel="communication round", ylabel="test accuracy")
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles, [arm_label(label) for label in labels], loc="lower right")
+
+
+def half_band(values: pd.Series) -> tuple[float, float]:
+    """Return the ends of the interval of a mean."""
+    return values.mean() - half_interval(values), values.mean() + half_interval(values)
+
+
+def final_table(training: pd.DataFrame, arms: pd.DataFrame) -> str:
+    """Say how each arm ended, as markdown."""
+    last = training[training["round"] == training["round"].max()]
+    lines = [
+        "| mechanism | mean epsilon a round | nodes' utility a round | accuracy, % (95 %) |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for arm, group in last.groupby("arm", sort=False):
+        of_arm = arms[arms["name"] == arm]
+        private = bool(of_arm["private"].all())
+        epsilon = f"{of_arm['mean_epsilon'].mean():.1f}" if private else "no noise"
+        accuracy = 100 * group["accuracy"]
+        lines.append(
+            f"| {arm_label(str(arm))} | {epsilon} | {of_arm['node_utility'].mean():.3f} | "
+            f"{accuracy.mean():.1f} +- {half_interval(accuracy):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scenarios", nargs="+", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("results/training"))
+    parser.add_argument("--image", type=Path, default=Path("results/training/curves.png"))
+    options = parser.parse_args()
+    with theme():
+        n_panels = len(options.scenarios)
+        figure, panels = plt.subplots(1, n_panels, figsize=(5.6 * n_panels, 4.2), squeeze=False)
+        for axes, path in zip(panels[0], options.scenarios, strict=True):
+            found = list(records(path, options.seeds, options.out))
+            training = pd.concat(
+                [record.training.assign(seed=i) for i, record in enumerate(found)],
+                ignore_index=True,
+            )
+            arms = pd.DataFrame([arm for record in found for arm in record.run["training"]["arms"]])
+            label = found[0].run["training"]["data"]
+            print(f"**{label}, {len(found[0].nodes)} nodes, {options.seeds} seeds**\n")
+            print(final_table(training, arms), end="\n\n", flush=True)
+            curves(axes, training, label.split(",")[0])
+        figure.savefig(options.image)
+    print(f"The figure lies in {options.image}; seconds of training a run: ", end="")
+    seconds = [r.run["seconds"]["training"] for r in found]
+    print(f"{np.mean(seconds):.0f}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What a sweep costs over the bare sum of its runs.
+
+Carries out the same short runs bare, one ``run_scenario`` after another in this process once all is
+loaded, and as sweeps: in this process, on processes, and on a Dask cluster of this machine. Prints
+time by the clock times workers, and processor time of all processes, each against the bare sum. The
+workers' start is part of it.
+
+    python benchmarks/sweep/overhead.py --runs 1000 --workers 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fcfn_abm as fa
+from fcfn_abm.build import runs_of
+from fcfn_abm.runs.executors import Cluster, Processes, Serial, Workers
+from fcfn_abm.scenario import Scenario
+
+
+def scenario(n_runs: int) -> Scenario:
+    """Return a sweep of markets of 20 nodes that settle in some tens of rounds."""
+    return Scenario.model_validate(
+        {
+            "seed": 1,
+            "population": {"n_nodes": 20, "rho": {"kind": "lognormal", "sigma": 0.2}},
+            "game": {"budget": 5.0},
+            "server": "fixed",
+            "sweep": {
+                "replications": n_runs // 10,
+                "axes": {"population.rho.sigma": {"low": 0.1, "high": 0.5, "n": 10}},
+            },
+        }
+    )
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of those that it has waited for."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), processor_seconds()
+    work()
+    return time.perf_counter() - wall, processor_seconds() - cpu
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=1000, help="multiple of ten")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, os.cpu_count() or 1])
+    args = parser.parse_args()
+    sweep = scenario(args.runs)
+    runs = runs_of(sweep)
+    fa.run_scenario(runs[0].scenario)  # loads and compiles
+
+    bare_wall, bare_cpu = timed(lambda: [fa.run_scenario(run.scenario) for run in runs])
+    print(f"{len(runs)} runs, bare: {bare_wall:.1f} s, {1000 * bare_wall / len(runs):.1f} ms each")
+    places: list[tuple[str, int, Workers]] = [("this process", 1, Serial())]
+    places += [(f"{n} process(es)", n, Processes(n)) for n in args.workers]
+    places += [(f"Dask, local:{n}", n, Cluster(f"local:{n}")) for n in args.workers]
+    print(f"{'':18}{'clock':>9}{'x workers':>12}{'processor':>12}")
+    for name, n_workers, place in places:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "out"
+            wall, cpu = timed(lambda out=out, place=place: fa.run_sweep(sweep, out, place))
+        print(
+            f"{name:18}{wall:7.1f} s{wall * n_workers / bare_wall - 1:+12.0%}"
+            f"{cpu / bare_cpu - 1:+12.0%}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

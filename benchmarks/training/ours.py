@@ -1,0 +1,77 @@
+"""Federated averaging by our trainer.
+
+Variants are words joined by "+": a placement first; then "noise" (each node adds its own) or
+"aggregate" (one draw for the sum), "idle" (only the first node trains), "2workers" and the like.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from work import LEARNING_RATE, MOMENTUM, N_CLASSES, Turns, Work
+
+from fcfn_abm.dp import Clipping
+from fcfn_abm.training import (
+    AGGREGATIONS,
+    NETS,
+    PLACEMENTS,
+    FederatedTrainer,
+    ImageData,
+    TrainingPlan,
+)
+from fcfn_abm.training.placements import LocalSteps
+
+
+def trainer(work: Work) -> FederatedTrainer:
+    """Build the trainer; it tests on one image, so that its rounds are training."""
+    images, labels = work.data()
+    data = ImageData(
+        images,
+        labels,
+        images[:1],
+        labels[:1],
+        class_names=tuple(map(str, range(N_CLASSES))),
+        label="random",
+    )
+    placement, *words = work.variant.split("+")
+    workers = [int(found[1]) for word in words if (found := re.fullmatch(r"(\d+)workers", word))]
+    plan = TrainingPlan(
+        net=NETS.create("cifar-cnn"),
+        placement=PLACEMENTS.create(placement or "update"),
+        aggregation=AGGREGATIONS.create("data-size"),
+        rounds=work.rounds,
+        steps=LocalSteps(
+            epochs=work.epochs,
+            learning_rate=LEARNING_RATE,
+            momentum=MOMENTUM,
+            clipping=Clipping(1.0),
+            batch_size=work.batch,
+        ),
+        delta=1e-5,
+        calibration="analytic",
+        horizon="round",
+        neighbours="replace-one",
+        seed=1,
+        **({"noise": "aggregate"} if "aggregate" in words else {}),
+    )
+    shards = np.split(np.arange(len(labels)), work.nodes)
+    return FederatedTrainer(data, shards, plan, *workers)
+
+
+def main() -> None:
+    """Do a round whenever asked."""
+    work = Work.from_command_line()
+    turns = Turns()
+    made = trainer(work)
+    words = work.variant.split("+")
+    epsilon = np.full(work.nodes, 50.0)
+    if "idle" in words:
+        epsilon[1:] = 0.0
+    private = "noise" in words or "aggregate" in words
+    # called before the first round, and after each
+    made.train(epsilon, private=private, on_round=lambda _: turns())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,395 @@
+"""How fast and how small federated training is, as ratios of one run.
+
+    python benchmarks/training/throughput.py [--quick] [--pfl PYTHON] [--flower PYTHON]
+                                             [--tables pytorch workers memory frameworks]
+
+PYTHON is one in whose environment pfl-research or Flower is installed (README.md beside this file);
+without it that table is left out.
+
+Prints GitHub markdown. Everybody is a process of its own, held to the same core, with one thread of
+torch, and they take turns: A does a round, B does a round, A does a round ... So a ratio of two
+rounds that follow each other is one of equal conditions, on a machine that is shared and noisy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from work import N_CLASSES, SHAPE, Work, cifar_cnn
+
+from fcfn_abm.training import NETS
+
+HERE = Path(__file__).parent
+VECTOR = 4 * sum(p.numel() for p in cifar_cnn().parameters())  # bytes of a model vector
+CORES = sorted(os.sched_getaffinity(0))
+
+OURS = "ours"
+TABLES = ("pytorch", "workers", "memory", "frameworks")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A program and how it is asked to do the work."""
+
+    script: str
+    variant: str = ""
+    python: str = sys.executable
+    n_cores: int = 1
+
+
+@dataclass
+class Times:
+    """What the rounds of one way took, in the order of turns, without the first."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def over(self, other: Times) -> str:
+        """Say how many times as long as another's: best by best, turn by turn, processor time."""
+        turns = sorted(a / b for a, b in zip(self.wall, other.wall, strict=True))
+        best, cpu = min(self.wall) / min(other.wall), sum(self.cpu) / sum(other.cpu)
+        return f"{best:.2f} ({turns[0]:.2f} to {turns[-1]:.2f}; cpu {cpu:.2f})"
+
+
+class Runner:
+    """One process that does a round when it is told to.
+
+    Parameters
+    ----------
+    way : Way
+        Which program.
+    work : Work
+        What it does in a round.
+
+    Raises
+    ------
+    SystemExit
+        If the process ends before it should, with what it wrote last.
+    """
+
+    def __init__(self, way: Way, work: Work) -> None:
+        self._name = f"{way.script} {way.variant}"
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed on exit
+        self._process = subprocess.Popen(
+            [way.python, str(HERE / way.script), *replace(work, variant=way.variant).command()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: os.sched_setaffinity(0, CORES[-way.n_cores :]),
+        )
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        started = self.processes()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(0 if exception[0] else 60)
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
+
+    def ready(self) -> None:
+        """Wait until it could do a round."""
+        self._read()
+
+    def round(self) -> tuple[float, float]:
+        """Let it do a round; return seconds by the clock, and of processors."""
+        before = self.cpu()
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        wall = float(self._read())
+        return wall, self.cpu() - before
+
+    def processes(self) -> list[psutil.Process]:
+        """Return it and all that it has started."""
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self._process.pid)
+            return [process, *process.children(recursive=True)]
+        return []
+
+    def cpu(self) -> float:
+        """Return the processor time of all its processes, in seconds."""
+        total = 0.0
+        for process in self.processes():
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def shared_out(self) -> int:
+        """Return the memory of all its processes now, in bytes: what they share counts once."""
+        total = 0
+        for process in self.processes():
+            with suppress(psutil.Error):
+                total += process.memory_full_info().pss
+        return total
+
+    def reset_peak(self) -> None:
+        """Let the peak start anew."""
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Return the peak of its own resident memory, in bytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+
+    def _read(self) -> str:
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            raise SystemExit(f"{self._name} has ended:\n{self._log.read()[-2000:]}")
+        return json.loads(line)
+
+
+def race(ways: dict[str, Way], work: Work) -> dict[str, Times]:
+    """Let ways take turns; the first round of each warms up and does not count."""
+    times = {name: Times() for name in ways}
+    with ExitStack() as stack:
+        runners = {name: stack.enter_context(Runner(way, work)) for name, way in ways.items()}
+        for runner in runners.values():
+            runner.ready()
+        for turn in tqdm(range(work.rounds), desc=", ".join(ways), unit="turn", disable=None):
+            for name, runner in runners.items():
+                wall, cpu = runner.round()
+                if turn:
+                    times[name].wall.append(wall)
+                    times[name].cpu.append(cpu)
+    return times
+
+
+def table(head: list[str], rows: list[list[str]]) -> None:
+    """Print a markdown table."""
+    print("| " + " | ".join(head) + " |")
+    print("|" + " --- |" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)
+
+
+def described(work: Work) -> str:
+    return f"{work.nodes} nodes x {work.samples} samples, batch {work.batch}"
+
+
+def against_pytorch(works: list[Work]) -> None:
+    """Loops that train one net on the same samples, and naive federated averaging."""
+    ways = {
+        OURS: Way("ours.py", "update"),
+        "noise": Way("ours.py", "update+noise"),
+        "dp-sgd": Way("ours.py", "dp-sgd"),
+        "limit": Way("plain.py", "tuned"),
+        "ordinary": Way("plain.py", "ordinary"),
+        "naive": Way("naive.py"),
+    }
+    rows = []
+    for work in works:
+        times = race(ways, work)
+        rows.append(
+            [
+                described(work),
+                f"{work.samples_a_round / min(times[OURS].wall):,.0f}",
+                times["limit"].over(times[OURS]),
+                times["limit"].over(times["noise"]),
+                times["limit"].over(times["dp-sgd"]),
+                times["ordinary"].over(times[OURS]),
+                times["naive"].over(times[OURS]),
+            ]
+        )
+    print("**Samples per second against PyTorch alone, one core, fp32**\n")
+    table(
+        [
+            "a round",
+            "ours: samples/s",
+            "ours over the tuned loop (the limit)",
+            "the same, each node adding noise",
+            "dp-sgd over the tuned loop",
+            "ours over an ordinary loop",
+            "ours over naive federated averaging",
+        ],
+        rows,
+    )
+
+
+def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> None:
+    """Run the same rounds on pfl-research and on Flower's simulation."""
+    scripts = {"pfl": "pfl_rounds.py", "flower": "flower_rounds.py"}
+    for name, python in pythons.items():
+        if python is None:
+            continue
+        ways = {
+            OURS: Way("ours.py", "update"),
+            "default": Way(scripts[name], "", python),
+            "channels last": Way(scripts[name], "channels_last", python),
+        }
+        rows = []
+        for work in works:
+            # one at a time beside ours: waiting, Ray's processes still take a little of the core
+            times = [
+                race({OURS: ways[OURS], layout: ways[layout]}, work)
+                for layout in ("default", "channels last")
+            ]
+            smallest = peak(ways[OURS], work)
+            rows.append(
+                [
+                    described(work),
+                    times[0]["default"].over(times[0][OURS]),
+                    times[1]["channels last"].over(times[1][OURS]),
+                    f"{smallest / peak(ways['default'], work):.2f}",
+                ]
+            )
+        print(f"**Against {versions(name, python)}: its time over ours, and memory, one core**\n")
+        table(
+            ["a round", "as it comes", "channels last", "our peak memory over its peak memory"],
+            rows,
+        )
+
+
+def versions(name: str, python: str) -> str:
+    """Say which framework it is, and on which torch and Python."""
+    package = {"pfl": "pfl", "flower": "flwr"}[name]
+    code = (
+        "import platform; from importlib.metadata import version as v; "
+        f"print('{package}', v('{package}'), 'on torch', v('torch'), "
+        "'and Python', platform.python_version())"
+    )
+    return subprocess.check_output([python, "-c", code], text=True).strip()
+
+
+def peak(way: Way, work: Work, every: float = 0.02) -> int:
+    """Return the most memory that a way ever took, all its processes together, in bytes."""
+    most, done = 0, threading.Event()
+
+    with Runner(way, work) as runner:
+
+        def look() -> None:
+            nonlocal most
+            while not done.wait(every):
+                most = max(most, runner.shared_out())
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            runner.ready()
+            for _ in range(min(work.rounds, 3)):
+                runner.round()
+        finally:
+            done.set()
+            looking.join()
+    return most
+
+
+def growth(way: Way, work: Work) -> int:
+    """Return the peak of memory while training, after one round, in bytes."""
+    with Runner(way, work) as runner:
+        runner.ready()
+        runner.round()
+        runner.reset_peak()
+        runner.round()
+        return runner.peak()
+
+
+def workers(works: list[Work]) -> None:
+    """Two threads that train nodes at once, on two cores, against one."""
+    if len(CORES) < 2:
+        print("One core only: no table of worker threads.\n")
+        return
+    rows = []
+    for work in works:
+        times = race(
+            {
+                "one": Way("ours.py", "update", n_cores=2),
+                "two": Way("ours.py", "update+2workers", n_cores=2),
+            },
+            work,
+        )
+        rows.append([described(work), times["one"].over(times["two"])])
+    print("**Two worker threads, on two cores: times as fast as one**\n")
+    table(["a round", "two over one"], rows)
+
+
+def memory(n_nodes: int) -> None:
+    """Bytes a node and a worker take."""
+    work = Work(nodes=n_nodes, samples=10, batch=10, rounds=3)
+    alone = replace(work, nodes=1, samples=10 * n_nodes)
+    one = growth(Way("ours.py", "update"), alone)
+    idle = growth(Way("ours.py", "update+idle"), work)
+    all_ = growth(Way("ours.py", "update"), work)
+    bare = growth(Way("plain.py", "tuned"), alone)
+    rows = [
+        ["each idle node", f"{(idle - one) / n_nodes / 1e3:.1f} kB"],
+        ["each node that trains", f"{(all_ - one) / n_nodes / 1e3:.1f} kB"],
+        ["all, above a plain loop on the same data", f"{(all_ - bare) / 1e6:.0f} MB"],
+    ]
+    extra = 4
+    for batch in (10, 1):  # with one sample hardly anything but vectors
+        few = replace(work, nodes=100, batch=batch)
+        sizes = [
+            growth(Way("ours.py", f"update+{n_workers}workers"), few)
+            for n_workers in (1, 1 + extra)
+        ]
+        added = (sizes[1] - sizes[0]) / extra
+        rows.append(
+            [
+                f"each further worker, batch {batch}",
+                f"{added / 1e6:.1f} MB, or {added / VECTOR:.1f} model vectors",
+            ]
+        )
+    print(f"**Memory while training, N = {n_nodes:,} nodes of 10 samples, batch 10**\n")
+    table(["", f"peak resident memory (a model vector: {VECTOR / 1e6:.2f} MB)"], rows)
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer nodes and turns")
+    parser.add_argument("--pfl", metavar="PYTHON", help="a Python that has pfl")
+    parser.add_argument("--flower", metavar="PYTHON", help="a Python that has flwr")
+    parser.add_argument("--turns", type=int, help="rounds that count, of each; default 8")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="only these")
+    options = parser.parse_args()
+    theirs = NETS.create("cifar-cnn").build(SHAPE, N_CLASSES)
+    if str(theirs) != str(cifar_cnn()):
+        raise SystemExit("work.py builds another net than fcfn_abm.")
+    quick = options.quick
+    rounds = 1 + (options.turns or (2 if quick else 8))
+    few = 5 if quick else 1  # nodes are divided by this
+    works = [
+        Work(nodes=40 // few, samples=128, batch=128, rounds=rounds),
+        Work(nodes=50 // few, samples=100, batch=100, rounds=rounds),
+        Work(nodes=50 // few, samples=100, batch=10, rounds=rounds),
+        Work(nodes=200 // few, samples=10, batch=10, rounds=rounds),
+    ]
+    if "pytorch" in options.tables:
+        against_pytorch(works)
+    if "workers" in options.tables:
+        workers(works[1:])
+    if "memory" in options.tables:
+        memory(200 if quick else 1000)
+    if "frameworks" in options.tables:
+        against_frameworks({"pfl": options.pfl, "flower": options.flower}, works[1:])
+
+
+if __name__ == "__main__":
+    main()

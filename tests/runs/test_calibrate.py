@@ -1,0 +1,315 @@
+"""Calibration: known parameters come back, intervals cover, interrupted work goes on."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.optimize import curve_fit
+from typer.testing import CliRunner
+
+import fcfn_abm as fa
+from fcfn_abm import build
+from fcfn_abm.cli import app
+from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, OutputError, RunFailedError
+from fcfn_abm.records.tables import read_table
+from fcfn_abm.report.calibrate import calibration_figure, calibration_text, identification
+from fcfn_abm.runs.calibrate import calibrate_value, fit_value
+from fcfn_abm.runs.run import run_scenario
+from fcfn_abm.training import FederatedTrainer
+
+QUICKSTART = "scenarios/quickstart.toml"
+TINY = ["population.n_nodes=12", "training.rounds=4", "training.compare=[]"]
+GRID = np.logspace(-1, 2, 8)
+
+
+def law(epsilon, alpha, beta):
+    return beta * np.log(1 + alpha * epsilon)
+
+
+def measured(rng, alpha, beta, n_seeds, noise, seed_spread=0.0, grid=GRID):
+    """Draw values with errors of their own, and one that all values of a seed share."""
+    true = law(grid, alpha, beta)
+    shared = 1 + seed_spread * rng.standard_normal((n_seeds, 1))
+    return true * shared + noise * rng.standard_normal((n_seeds, grid.size))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.5, 20.0])
+@pytest.mark.parametrize("beta", [1e-4, 3.0, 1e6])
+def test_exact_values_give_the_parameters_back(alpha, beta):
+    fit = fit_value(GRID, np.tile(law(GRID, alpha, beta), (2, 1)))
+    assert (fit.alpha, fit.beta) == pytest.approx((alpha, beta), rel=1e-6)
+    assert fit.identified == "both"
+    assert fit.alpha_interval == pytest.approx((alpha, alpha), rel=1e-5)
+    assert fit.r_squared == pytest.approx(1)
+
+
+def test_the_estimates_are_those_of_plain_least_squares():
+    values = measured(np.random.default_rng(4), 0.5, 2.0, 4, 0.3)
+    fit = fit_value(GRID, values)
+    (alpha, beta), _ = curve_fit(law, np.tile(GRID, 4), values.ravel(), p0=[0.3, 3.0])
+    assert (fit.alpha, fit.beta) == pytest.approx((alpha, beta), rel=1e-4)
+    left = values - law(GRID, alpha, beta)
+    assert fit.r_squared == pytest.approx(1 - left.var() / values.var(), abs=1e-3)
+    assert fit.residual_std == pytest.approx(np.sqrt((left**2).sum() / 30), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n_seeds", "seed_spread"), [(3, 0.0), (3, 0.1), (6, 0.2)])
+def test_intervals_cover_the_truth_as_often_as_they_say(n_seeds, seed_spread):
+    rng, n = np.random.default_rng(8), 300
+    inside = np.zeros((n, 2))
+    for i in range(n):
+        fit = fit_value(GRID, measured(rng, 0.5, 0.2, n_seeds, 0.03, seed_spread))
+        assert fit.identified == "both"
+        for j, (true, (low, high)) in enumerate(
+            [(0.5, fit.alpha_interval), (0.2, fit.beta_interval)]
+        ):
+            inside[i, j] = low <= true <= high
+    # 95 % of 300, three standard errors of a share either way
+    assert (abs(inside.mean(axis=0) - 0.95) < 0.038).all()
+
+
+def fit_facts(fit, seeds=3):
+    return {"fit": asdict(fit), "seeds": seeds}
+
+
+def test_in_the_linear_regime_only_the_product_is_told():
+    rng = np.random.default_rng(2)
+    fits = [fit_value(GRID, measured(rng, 1e-5, 2e3, 3, 0.05)) for _ in range(100)]
+    linear = [fit for fit in fits if fit.identified == "product"]
+    assert len(linear) >= 88  # a test at 5 %
+    inside = [fit.limit_interval[0] <= 0.02 <= fit.limit_interval[1] for fit in linear]
+    assert np.mean(inside) >= 0.88
+    assert all(fit.alpha_interval is None and fit.beta_interval is None for fit in linear)
+    text = identification(fit_facts(linear[0])).replace("\n", " ")
+    assert "NOT identified separately" in text
+    assert f"alpha * beta = {linear[0].limit:.4g} (" in text
+
+
+def test_in_saturation_only_the_level_is_told():
+    rng = np.random.default_rng(2)
+    fits = [fit_value(GRID, 0.7 + 0.05 * rng.standard_normal((3, 8))) for _ in range(100)]
+    flat = [fit for fit in fits if fit.identified == "level"]
+    assert len(flat) >= 88
+    assert np.mean([fit.limit for fit in flat]) == pytest.approx(0.7, abs=0.005)
+    assert "only its level" in identification(fit_facts(flat[0])).replace("\n", " ")
+
+
+def test_one_seed_gives_no_intervals():
+    fit = fit_value(GRID, measured(np.random.default_rng(1), 0.5, 0.2, 1, 0.01))
+    assert fit.identified == "both"
+    assert fit.alpha_interval is fit.beta_interval is None
+
+
+def test_loose_intervals_are_called_loose():
+    fit = fit_value(GRID, measured(np.random.default_rng(3), 0.5, 0.2, 2, 0.1))
+    assert fit.alpha_interval[1] > 100 * fit.alpha_interval[0]
+    assert "more seeds" in identification(fit_facts(fit, 2)).replace("\n", " ")
+
+
+def test_what_cannot_be_fitted_is_said():
+    with pytest.raises(InvalidGameError, match="3 different epsilons"):
+        fit_value([1.0, 2.0, 2.0], np.ones((2, 3)))
+    with pytest.raises(InvalidGameError, match=r"epsilon\[1\] = 0"):
+        fit_value([1.0, 0.0, 2.0], np.ones((2, 3)))
+    with pytest.raises(InvalidGameError, match=r"has shape \(3,\)"):
+        fit_value([1.0, 2.0, 3.0], np.ones(3))
+    with pytest.raises(RunFailedError, match="no better than chance"):
+        fit_value([1.0, 2.0, 3.0], [[-0.1, 0.0, 0.02]])
+
+
+@pytest.fixture(scope="module")
+def scenario():
+    return build.load_scenario(QUICKSTART, TINY)
+
+
+@pytest.fixture(scope="module")
+def found(scenario, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "calibration"
+    return fa.calibrate_value(scenario, [2, 20, 200], 2, out, value=50.0)
+
+
+def test_the_new_scenario_is_the_old_one_with_the_fit(scenario, found):
+    back = build.load_scenario(found.path / "calibrated.toml")
+    assert back == found.scenario
+    assert (back.game.alpha, back.game.beta) == (found.fit.alpha, found.fit.beta)
+    own = {"alpha": scenario.game.alpha, "beta": scenario.game.beta}
+    undone = back.game.model_copy(update=own)
+    assert back.model_copy(update={"game": undone}) == scenario
+    assert build.load_scenario(found.path / "scenario.toml") == scenario
+    header = (found.path / "calibrated.toml").read_text(encoding="utf-8").split("title =")[0]
+    assert "identified separately" in header
+    assert all(line.startswith("#") for line in header.splitlines())
+
+
+def test_the_folder_holds_table_facts_and_figures(found):
+    files = {p.relative_to(found.path).as_posix() for p in found.path.rglob("*") if p.is_file()}
+    figures = {f"figures/calibration.{kind}" for kind in ("png", "svg")}
+    texts = {"scenario.toml", "calibrated.toml", "run.json"}
+    assert files == {"calibration.parquet", *figures, *texts}
+    assert read_table(found.path / "calibration.parquet").equals(found.frame)
+    told = json.loads((found.path / "run.json").read_text(encoding="utf-8"))
+    assert told["kind"] == "calibration"
+    assert told["fit"]["alpha"] == found.fit.alpha
+    assert [p.name for p in found.path.parent.iterdir()] == ["calibration"]  # nothing hidden
+
+
+def test_value_is_accuracy_beyond_chance_in_currency(found):
+    frame = found.frame
+    assert_allclose(frame["value"], 50 * (frame["accuracy"] - 0.1), rtol=1e-12)
+    assert frame["epsilon"].tolist() == 2 * [2.0, 20.0, 200.0]
+    assert frame["seed"].nunique() == 2
+    assert frame["seed"][0] == 7
+    for point in found.run["points"]:
+        own = frame[frame["epsilon"] == point["epsilon"]]
+        assert point["value"] == pytest.approx(own["value"].mean(), rel=1e-12)
+        fitted = law(point["epsilon"], found.fit.alpha, found.fit.beta)
+        assert point["residual"] == pytest.approx(point["value"] - fitted, rel=1e-9)
+
+
+def test_each_training_is_what_a_run_with_that_epsilon_does(found):
+    """A server that asks all nodes for 20, and pays enough for all to stay."""
+    same = [
+        "mechanism.kind=static",
+        "mechanism.epsilon=20.0",
+        "population.rho.kind=constant",
+        "game.budget=100.0",
+    ]
+    record = run_scenario(build.load_scenario(QUICKSTART, [*TINY, *same]))
+    assert (record.nodes["epsilon"] == 20).all()
+    (arm,) = record.run["training"]["arms"]
+    assert found.frame["accuracy"][1] == arm["accuracy"]
+    assert found.frame["loss"][1] == arm["loss"]
+
+
+def test_trade_begins_where_it_is_said_to(found):
+    begins = found.run["worth_of_trade"]
+    for times, status in ((0.99, "no-trade"), (1.01, "solved")):
+        beta = found.fit.beta * times * begins / 50.0
+        game = found.scenario.game.model_copy(update={"beta": beta})
+        outcome = build.reference(found.scenario.model_copy(update={"game": game}))
+        assert outcome.status == status
+
+
+def test_text_and_figure_say_what_was_found(found):
+    text = calibration_text(found.run)
+    for words in (
+        "3 epsilons, 2 seeds each",
+        f"alpha = {found.fit.alpha:.4g}",
+        "R^2 =",
+        "identified separately",
+        "At equilibrium",
+    ):
+        assert words in text
+    figure = calibration_figure(found.frame, found.run)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["What the net is worth", "What the law leaves over"]
+    drawn = [c.get_offsets().shape[0] for c in figure.axes[0].collections]
+    assert drawn == [6, 3]
+
+
+def test_epsilons_span_the_equilibrium_by_themselves(scenario, monkeypatch):
+    trained = []
+    train = FederatedTrainer.train
+
+    def short(self, epsilon, **kwargs):
+        trained.append(epsilon[0])
+        return train(self, np.full(len(epsilon), 1e4), **kwargs)
+
+    monkeypatch.setattr(FederatedTrainer, "train", short)
+    one = scenario.model_copy(
+        update={"training": scenario.training.model_copy(update={"rounds": 1})}
+    )
+    calibrate_value(one, seeds=1)
+    bought = build.reference(scenario).epsilon
+    assert len(trained) == 8
+    assert trained == sorted(trained)
+    assert trained[0] < np.median(bought[bought > 0]) < trained[-1]
+    assert trained[-1] / trained[0] >= 99
+    assert_allclose(np.diff(np.log(trained), 2), 0, atol=0.02)
+
+
+def files_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch):
+    train, calls = FederatedTrainer.train, []
+
+    def interrupted(self, epsilon, **kwargs):
+        calls.append(epsilon[0])
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return train(self, epsilon, **kwargs)
+
+    monkeypatch.setattr(FederatedTrainer, "train", interrupted)
+    out = tmp_path / "results" / "again"
+    arguments = ["calibrate", QUICKSTART, "--epsilons", "200,2,20", "--seeds", "2"]
+    arguments += ["--value", "50", "--out", str(out)]
+    arguments += [part for override in TINY for part in ("--set", override)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 130
+    assert "the same command goes on from there" in done.stderr
+    assert not out.exists()
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    assert calls == [2, 20, 200, 2, 20, 20, 200]
+    assert json.loads(done.stdout)["fit"]["beta"] == found.fit.beta
+    assert files_of(out) == files_of(found.path)
+    assert [path.name for path in out.parent.iterdir()] == ["again"]
+
+
+def test_results_of_another_scenario_are_not_taken_up(scenario, tmp_path, monkeypatch):
+    train, calls = FederatedTrainer.train, []
+
+    def third_fails(self, epsilon, **kwargs):
+        calls.append(epsilon[0])
+        if len(calls) == 3:
+            raise RunFailedError("training broke down in round 1: the loss is not finite.")
+        return train(self, epsilon, **kwargs)
+
+    monkeypatch.setattr(FederatedTrainer, "train", third_fails)
+    with pytest.raises(RunFailedError, match="with epsilon = 200, training broke down"):
+        calibrate_value(scenario, [2, 20, 200], 1, tmp_path / "out")
+    other = scenario.model_copy(update={"seed": 8})
+    calibrate_value(other, [2, 20, 200], 1, tmp_path / "out")
+    assert calls == [2, 20, 200, 2, 20, 200]
+
+
+def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
+    with pytest.raises(OutputError, match="there is a record already"):
+        calibrate_value(scenario, [2, 20, 200], 2, found.path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        calibrate_value(scenario, [2, 20, 200], 2, tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers with commas"),
+        (["--epsilons", "1,2"], "epsilons must hold 3 different numbers or more, but holds 2"),
+        (["--epsilons", "1,-2,3"], "epsilons must be positive"),
+        (["--seeds", "0"], "seeds must be 1 or more, but is 0."),
+        (["--value", "0"], "value must be positive"),
+        (["--set", "training.enabled=false"], "needs a [training] table"),
+        (["--set", "game.alpha=1e-9"], "names no epsilons to train with"),
+        (["--set", "sweep.axes={'game.alpha'=[1.0]}"], "[sweep]"),
+    ],
+)
+def test_mistakes_get_one_sentence(args, words, tmp_path):
+    done = CliRunner().invoke(app, ["calibrate", QUICKSTART, "--out", str(tmp_path / "out"), *args])
+    assert done.exit_code == 2, done.output
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_scenario_without_training_is_refused():
+    with pytest.raises(InvalidScenarioError, match="trains no net"):
+        calibrate_value(build.load_scenario("scenarios/dynamics/cold-start.toml"))

@@ -1,0 +1,107 @@
+"""Workers, and work that goes on when they die; light to import, as each worker does it."""
+
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from fcfn_abm.errors import InvalidScenarioError, RunFailedError
+from fcfn_abm.runs.executors import Given, Processes, Serial, work_off, workers_of
+
+
+def do(tasks, folder):
+    """Do tasks on a worker: write a file for each; a task above 100 kills its worker instead."""
+    for task in tasks:
+        with (folder / f"{task}.tries").open("a") as tries:
+            tries.write("x")
+        if task > 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        (folder / str(task)).touch()
+    return list(tasks)
+
+
+class Doing:
+    """``do`` with its folder, as workers get it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, tasks):
+        return do(tasks, self.folder)
+
+    def missing(self, tasks):
+        return [task for task in tasks if not (self.folder / str(task)).exists()]
+
+
+def test_a_task_that_kills_its_workers_is_given_up_and_no_other_is(tmp_path):
+    work, given_up = Doing(tmp_path), []
+    tasks = [*range(8), 101, *range(8, 16)]
+    work_off(
+        tasks,
+        work,
+        Processes(2),
+        missing=work.missing,
+        on_results=list,
+        on_killer=given_up.append,
+    )
+    assert given_up == [101]
+    assert (tmp_path / "101.tries").read_text() == "xxx"
+    assert work.missing(tasks) == [101]
+
+
+def test_workers_take_as_many_tasks_as_they_see_fit():
+    taken = []
+
+    def one_at_a_time(tasks):
+        return [tasks[0]]
+
+    work_off(
+        range(20),
+        one_at_a_time,
+        Serial(),
+        missing=lambda tasks: list(tasks),
+        on_results=taken.extend,
+        on_killer=pytest.fail,
+    )
+    assert taken == list(range(20))
+
+
+def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
+    work = Doing(tmp_path)
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as executor,
+        pytest.raises(RunFailedError, match="the executor is broken; the same call with a new one"),
+    ):
+        work_off(
+            [1, 101, 2],
+            work,
+            Given(executor),
+            missing=work.missing,
+            on_results=list,
+            on_killer=pytest.fail,
+        )
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ((0, None, ()), "workers must be 1 or more"),
+        ((None, "local:x", ()), "must look like local:4"),
+        ((None, "10.0.0.1", ()), "must look like local:4, or tcp://10.0.0.1:8786"),
+        ((2, "local:2", ()), "--workers does not go with --cluster"),
+        ((None, None, ["GPU=1"]), "--resource goes with --cluster only"),
+        ((None, "local:2", ["GPU"]), "must look like GPU=1"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(asked, words):
+    with pytest.raises(InvalidScenarioError, match=words):
+        workers_of(*asked)
+
+
+def test_without_a_number_there_is_a_worker_for_each_core():
+    assert workers_of() == Processes(os.cpu_count())
+    assert workers_of(cluster="local:2", resources=["GPU=1"]).resources == {"GPU": 1.0}
