@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 type Unit = Literal["record", "client"]
 type Relation = Literal["replace-one", "zero-out"]
 
-_HAIR = 1e-5  # rounding must never lift a row above the bound
+_HAIR = 1e-5  # 32-bit rounding must never lift a row above the bound
+_LEAST = 1e-37  # factors below lose their digits in 32 bits
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,17 @@ class Clipping:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Clip each row, shape (m, n_parameters)."""
-        factors = self.factors(rows.norm(dim=1, keepdim=True))
+        factors = self.factors(l2_norms(rows))
         return (rows * factors).where(factors.isfinite(), factors)
 
     def factors(self, norms: Tensor) -> Tensor:
-        """Return what shortens rows of these norms; not a number where a norm is not finite."""
+        """Return what shortens rows of these norms, in 32 bits.
+
+        Not a number where a norm is not finite, or so large that 32 bits cannot shorten it.
+        """
         largest = self.norm * (1 - _HAIR)
-        shortened: Tensor = largest / norms.clamp(min=largest)
-        return shortened.where(norms.isfinite(), norms - norms)
+        shortened = largest / norms.double().clamp(min=largest)
+        return shortened.where(shortened > _LEAST, float("nan")).float()
 
     def sensitivity(self, unit: Unit, relation: Relation, share: float = 1.0) -> Sensitivity:
         """Return how far one unit moves a weighted sum of clipped rows, one row a unit.
@@ -63,3 +67,15 @@ class Clipping:
         """
         distance = 2.0 if relation == "replace-one" else 1.0
         return Sensitivity(distance * self.norm * share, unit, relation)
+
+
+def l2_norms(rows: Tensor) -> Tensor:
+    """Return the L2 norm of each row, shape (m, 1), in 64 bits.
+
+    In 32 bits the squares of small entries vanish beside that of a large one, and a long row
+    passes for a shorter one.
+    """
+    import torch
+
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    return norms

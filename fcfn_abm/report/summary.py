@@ -192,7 +192,7 @@ def _free_riders(record: Record) -> str:
     text = "Free riders: mean utility of a round\n" + table([*head, ""], rows)
     if check:
         text += (
-            "\nThe check (chance that it ever flags an honest node: "
+            "\nThe check (chance for each honest node to be flagged: "
             f"{check.false_alarm:g} at most) flagged\n"
             f"{_flagged(groups['misreporting'], 'nodes that misreport')}, and "
             f"{_flagged(groups['honest'], 'honest ones')}."

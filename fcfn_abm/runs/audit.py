@@ -22,6 +22,7 @@ from fcfn_abm.dp.audit import (
     random_direction,
     remembered,
 )
+from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.rng import stream_of_name
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, Training
@@ -184,6 +185,9 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
         weight=1 / (steps.batch_of(len(labels)) if rate == 1 else rate * len(labels)),
         alternate=every_step,
     )
+    origin = canary.along(start)
+    if every_step and n_steps > 1:
+        _require_legible(steps.learning_rate * std, float(start.abs().max()), steps.learning_rate)
     whole = plan.placement.unit == "client"
     data = {side: canary.plant(labels, whole=whole, present=side) for side in (True, False)}
     real = trainer.gradients[0]
@@ -201,11 +205,23 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
             data[present],
         )
         if not every_step:
-            seen = seen[:1] or [Glance(canary.along(start), 0.0)]  # no record may be drawn at all
-        end = canary.along(start + sent.upload)
+            seen = seen[:1] or [Glance(0.0, 0.0)]  # no record may be drawn at all
+        seen = [glance._replace(position=glance.position - origin) for glance in seen]
+        seen[0] = seen[0]._replace(position=0.0)
+        end = canary.along(sent.upload)
         return canary.score(seen, end, steps.learning_rate, steps.momentum)
 
     return attack
+
+
+def _require_legible(step: float, largest: float, learning_rate: float) -> None:
+    """Raise InvalidPrivacyError where parameters of 32 bits cannot show the steps of the noise."""
+    if step < 100 * largest * 2.0**-24:
+        raise InvalidPrivacyError(
+            f"training.learning_rate = {learning_rate:g} is too small to audit several local "
+            "steps: 32-bit parameters do not show them. Epsilon does not depend on it; take a "
+            "larger one."
+        )
 
 
 def _one_round(scenario: Scenario) -> Scenario:

@@ -99,6 +99,7 @@ def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
         false_alarm=privacy.check.false_alarm if privacy.check else None,
         chances=Chances(settings.participation, settings.dropping, settings.straggling),
         noise_of=privacy.noise_of,
+        precision=settings.precision,
     )
     return FederatedTrainer(data, shards, plan, workers)
 
@@ -282,16 +283,21 @@ def _facts(arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer) -
 
 def _central_note(trainer: FederatedTrainer) -> str:
     """Say what the server's view of the total takes for granted."""
-    n_releases = trainer.plan.placement.releases(trainer.plan.steps.epochs)
-    if trainer.plan.false_alarm is not None:
+    plan = trainer.plan
+    if plan.false_alarm is not None:
         return "The server checks every upload, so it sees more than their sum."
-    if n_releases == 1:
+    if plan.steps.grid is not None:
+        return (
+            "Nothing is claimed for secure aggregation of secure noise: "
+            "a weighted sum of values on a grid may give away each of them."
+        )
+    if all(plan.placement.draws(plan.steps, len(rows)) == 1 for rows in trainer.shards):
         return (
             "The server sees the sum alone, under secure aggregation, "
             "and the other nodes must add the noise that they reported."
         )
     return (
-        f"With {n_releases} releases a round nothing is claimed for secure aggregation: "
+        "Of nodes that add noise several times a round nothing is claimed for secure aggregation: "
         "the server may see as much as anybody."
     )
 
@@ -330,6 +336,12 @@ def _privacy_note(trainer: FederatedTrainer, arms: list[_Arm]) -> str:
     plan = trainer.plan
     largest = max((arm.epsilon.max(initial=0.0) for arm in arms if arm.private), default=0.0)
     notes = [plan.placement.caveat(plan.steps)]
+    most = int(trainer.n_samples.max())
+    if plan.placement.unit == "record" and plan.delta * most >= 1:
+        notes.append(
+            f"delta = {plan.delta:g} is at least one over the {most} records of a node: publishing "
+            "one of them whole would be as good."
+        )
     if plan.calibration == "classical" and largest >= _CLASSICAL_RANGE:
         notes.append(_classical_note(float(largest), plan.delta))
     return "\n".join(note for note in notes if note)

@@ -153,7 +153,7 @@ class Check(Section):
     """The server's test of each upload for more noise than was reported."""
 
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 1e-6
-    """Chance that an honest node is flagged in the whole training, at most."""
+    """Chance of each honest node to be flagged in the whole training, at most."""
 
 
 class Privacy(Section):
@@ -218,6 +218,8 @@ class Training(Section):
     """Momentum of the local steps within a round."""
     compare: Annotated[tuple[str, ...], Field(strict=False)] = ("no-noise", "random")
     """What is trained beside the market's epsilon: "no-noise", or the name of a mechanism."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the layers' work on gradients: 32 bits, or 16 where processors are faster with them."""
     checkpoint_every: Count = 10
     """After how many rounds a run that is written to a folder keeps where it stands."""
 

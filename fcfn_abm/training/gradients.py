@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.errors import InvalidDataError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+type Precision = Literal["fp32", "bf16"]
 
 
 class SampleGradients(Protocol):
     """The gradients of m samples, one row each, which need not exist as a matrix."""
 
     def norms(self) -> Tensor:
-        """Return the L2 norm of each row, shape (m, 1)."""
+        """Return the L2 norm of each row, shape (m, 1), in 64 bits."""
         ...
 
     def weighted(self, factors: Tensor) -> Tensor:
@@ -37,8 +41,7 @@ class Matrix(SampleGradients):
 
     def norms(self) -> Tensor:
         """Return the L2 norm of each row."""
-        norms: Tensor = self.matrix.norm(dim=1, keepdim=True)
-        return norms
+        return l2_norms(self.matrix)
 
     def weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
@@ -60,8 +63,7 @@ class Outer(SampleGradients):
 
     def norms(self) -> Tensor:
         """Return the L2 norm of each row: the product of two norms."""
-        norms: Tensor = self.back.norm(dim=1, keepdim=True) * self.inputs.norm(dim=1, keepdim=True)
-        return norms
+        return l2_norms(self.back) * l2_norms(self.inputs)
 
     def weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor: one product of matrices."""
@@ -82,9 +84,7 @@ class Blocks(SampleGradients):
         """Return the L2 norm of each row."""
         import torch
 
-        parts = torch.cat([block.norms() for block in self.blocks], dim=1)
-        norms: Tensor = parts.norm(dim=1, keepdim=True)
-        return norms
+        return l2_norms(torch.cat([block.norms() for block in self.blocks], dim=1))
 
     def weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
@@ -136,6 +136,8 @@ class NetGradients(Gradients):
     ----------
     net : torch.nn.Sequential
         Its parameters become views. Convolutions and dense layers may have parameters.
+    precision : {"fp32", "bf16"}, default "fp32"
+        Of the layers' work; parameters, and what is clipped and added up, have 32 bits in any case.
 
     Raises
     ------
@@ -150,7 +152,7 @@ class NetGradients(Gradients):
     gradient, whose convolutions fall apart into groups.
     """
 
-    def __init__(self, net: nn.Sequential) -> None:
+    def __init__(self, net: nn.Sequential, precision: Precision = "fp32") -> None:
         import torch
         from torch import nn
 
@@ -161,7 +163,7 @@ class NetGradients(Gradients):
                     "a net may have parameters in convolutions and dense layers with a bias, but "
                     f"has a {type(layer).__name__}."
                 )
-        self.net = net
+        self.net, self._precision = net, precision
         self._parameters = list(net.parameters())
         self._flat = torch.cat([_flattened(p.detach()) for p in self._parameters])
         start = 0
@@ -179,13 +181,22 @@ class NetGradients(Gradients):
         """Set the net's parameters."""
         self._flat.copy_(flat)
 
+    def _layers(self) -> AbstractContextManager[object]:
+        import torch
+
+        if self._precision == "fp32":
+            return nullcontext()
+        return torch.autocast("cpu", torch.bfloat16)
+
     def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the gradient of the mean loss, shape (n_parameters,)."""
         import torch
         from torch.nn.functional import cross_entropy
 
         self.load(flat)
-        loss = cross_entropy(self.net(images), labels)
+        with self._layers():
+            logits = self.net(images)
+        loss = cross_entropy(logits.float(), labels)
         gradients = torch.autograd.grad(loss, self._parameters)
         return torch.cat([_flattened(gradient) for gradient in gradients])
 
@@ -197,18 +208,19 @@ class NetGradients(Gradients):
         self.load(flat)
         passed = images
         layers, inputs, outputs = [], [], []
-        for layer in self.net:
-            before, passed = passed, layer(passed)
-            if layer._parameters:
-                layers.append(layer)
-                inputs.append(before.detach())
-                outputs.append(passed)
-        loss = cross_entropy(passed, labels, reduction="sum")
+        with self._layers():
+            for layer in self.net:
+                before, passed = passed, layer(passed)
+                if layer._parameters:
+                    layers.append(layer)
+                    inputs.append(before.detach())
+                    outputs.append(passed)
+        loss = cross_entropy(passed.float(), labels, reduction="sum")
         back = torch.autograd.grad(loss, outputs)
         blocks = [
             block
             for layer, given, returned in zip(layers, inputs, back, strict=True)
-            for block in _blocks(layer, given, returned)
+            for block in _blocks(layer, given.float(), returned.float())
         ]
         return Blocks(tuple(blocks))
 

@@ -25,11 +25,17 @@ from fcfn_abm.dp import (
     spent_epsilon,
 )
 from fcfn_abm.dp.check import longest_upload
-from fcfn_abm.errors import InvalidDataError, MissingExtraError, RunFailedError
+from fcfn_abm.dp.sensitivity import l2_norms
+from fcfn_abm.errors import (
+    InvalidDataError,
+    InvalidPrivacyError,
+    MissingExtraError,
+    RunFailedError,
+)
 from fcfn_abm.rng import stream
 from fcfn_abm.training.aggregate import Aggregation
 from fcfn_abm.training.datasets import ImageData
-from fcfn_abm.training.gradients import Gradients, NetGradients
+from fcfn_abm.training.gradients import Gradients, NetGradients, Precision
 from fcfn_abm.training.nets import Net, initialise
 from fcfn_abm.training.partition import Rows
 from fcfn_abm.training.placements import LocalSteps, Placement, Sent
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 type Floats = npt.NDArray[np.float64]
 
 _GROUP = 4  # nodes whose sum is taken together: the order of summation, whoever does it
+_MOST_NOISE = 1e30
 _TESTED = 1000  # test images that are looked at together
 
 
@@ -72,11 +79,13 @@ class TrainingPlan:
     secure_noise: bool = False
     """Whether noise comes from the operating system, on a grid that releases are rounded to."""
     false_alarm: float | None = None
-    """Chance that the server's check ever flags an honest node, at most; None for no check."""
+    """Chance of each honest node to be ever flagged by the server's check; None for no check."""
     chances: Chances = Chances()
     """Who is there in a round."""
     noise_of: Literal["nodes", "sum"] = "nodes"
     """Whether noise is drawn for each node, or for the sum of all, which has the same law."""
+    precision: Precision = "fp32"
+    """Of the layers' work on gradients."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,7 @@ class FederatedTrainer:
             net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
         initialise(net, stream(plan.seed, "training", 0))
         nets = [deepcopy(net) for _ in range(workers)]
-        self.gradients = [NetGradients(net) for net in nets]
+        self.gradients = [NetGradients(net, plan.precision) for net in nets]
         self._start = self.gradients[0].flat
         self._flat, self._results = self._start, list[TrainingRound]()
         self.flagged_round = np.zeros(len(shards), dtype=np.int64)
@@ -210,6 +219,13 @@ class FederatedTrainer:
         )
         rounding = (plan.steps.grid or 0.0) * math.sqrt(self.n_parameters)
         sensitivity = self._sensitivity() + rounding
+        noisiest = np.where(np.isfinite(multiplier), multiplier, 0.0) * sensitivity
+        if noisiest.max(initial=0.0) > _MOST_NOISE:
+            node = int(np.argmax(noisiest))
+            raise InvalidPrivacyError(
+                f"epsilon = {epsilon[node]:.3g} of node {node} takes noise of {noisiest[node]:.3g} "
+                "on each parameter, which is more than 32-bit numbers hold."
+            )
         return NodePrivacy(
             sensitivity=sensitivity,
             noise_multiplier=multiplier,
@@ -488,14 +504,18 @@ class FederatedTrainer:
 
         Who came too late is in no sum, and has given away as much as if it had been in time.
         """
-        n_releases = self.plan.placement.releases(self.plan.steps.epochs)
-        # of several releases nothing beyond the local view is proven, and who checks each upload
-        # has more than their sum
+        plan = self.plan
+        n_releases = plan.placement.releases(plan.steps.epochs)
+        # where a node's later steps have seen its own noise, nothing beyond the local view is
+        # proven; who checks each upload has more than their sum; and a sum of values on grids may
+        # give away each of them
         both = np.concatenate([nodes, late])
         central = privacy.noise_multiplier[both]
-        if n_releases == 1 and self.plan.false_alarm is None:
-            central[: nodes.size] = central_multipliers(
-                weights, privacy.noise_std[nodes], privacy.sensitivity[nodes]
+        once = self._of_sizes(lambda n: plan.placement.draws(plan.steps, n))[nodes] == 1
+        if once.any() and plan.false_alarm is None and plan.steps.grid is None:
+            hidden = nodes[once]
+            central[: nodes.size][once] = central_multipliers(
+                weights[once], privacy.noise_std[hidden], privacy.sensitivity[hidden]
             )
         order = np.argsort(both)
         ledger.spend(both[order], privacy.noise_multiplier[both[order]], n_releases, central[order])
@@ -566,7 +586,7 @@ class _Sums:
 
     def add(self, node: int, weight: float, sent: Sent, longest: float) -> None:
         """Add what a node sent, unless the check flags it."""
-        if float(sent.upload.norm()) > longest:
+        if float(l2_norms(sent.upload[None])) > longest:
             self.flagged.append(node)
             return
         self.update.add_(sent.upload, alpha=weight)

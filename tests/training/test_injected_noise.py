@@ -253,7 +253,7 @@ def handing_out(made, rows):
 
 
 @pytest.mark.parametrize("placement", ["dp-sgd", "update", "paper"])
-@pytest.mark.parametrize("size", [0.0, 1e-42, 1e-20, 0.3, 1.0, 1e10, 3e16])
+@pytest.mark.parametrize("size", [0.0, 1e-42, 1e-20, 0.3, 1.0, 1e10, 3e30])
 def test_no_finite_gradient_moves_an_update_beyond_the_bound(placement, size, monkeypatch):
     made = prepare(scenario(rounds=1, **placed(placement)))
     direction = torch.randn(N_PARAMETERS, generator=torch.Generator().manual_seed(1))
@@ -276,11 +276,11 @@ def test_no_finite_gradient_moves_an_update_beyond_the_bound(placement, size, mo
 
 
 @pytest.mark.parametrize("placement", ["dp-sgd", "update", "paper"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_gradients_that_are_not_finite_are_refused_by_round_and_node(placement, bad):
     made = prepare(scenario(rounds=2, **placed(placement)))
     rows = torch.zeros(N_PARAMETERS)
-    rows[:2] = bad  # two numbers near the largest float have a norm that overflows
+    rows[:2] = bad
     handing_out(made, rows)
     epsilon = np.zeros(len(made.shards))
     epsilon[5] = 1.0

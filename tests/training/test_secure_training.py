@@ -1,5 +1,6 @@
 """Secure noise through the whole path: what nodes send lies on a grid, and never comes twice."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -118,3 +119,18 @@ def test_the_record_says_that_it_cannot_be_repeated():
         update={"privacy": plain.privacy.model_copy(update={"secure_noise": False})}
     )
     assert "cannot be repeated" not in summary(run_scenario(plain))
+
+
+def test_secure_samples_do_not_follow_the_seed(monkeypatch):
+    made = prepare(scenario(rounds=1))
+    taken = [made._sampling(1, 0).random(50) for _ in range(2)]
+    assert (taken[0] != taken[1]).all()
+    plain = replace(made.plan, secure_noise=False)
+    monkeypatch.setattr(made, "plan", plain)
+    assert_array_equal(made._sampling(1, 0).random(50), made._sampling(1, 0).random(50))
+
+
+def test_nothing_is_claimed_of_a_sum_of_values_on_grids():
+    made = prepare(scenario(rounds=1))
+    made.train(EPSILON)
+    assert_array_equal(made.ledger.epsilon(1e-5), made.ledger.central_epsilon(1e-5))

@@ -601,3 +601,67 @@ def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
         assert low < (found.astype(float) ** 2).sum() < high
     assert stats.kstest(whole, "norm").pvalue > 1e-6
     assert np.abs(np.corrcoef(draws[::2])[np.triu_indices(60, 1)]).max() < 6 / np.sqrt(1898)
+
+
+def test_half_precision_is_close_and_leaves_32_bits_to_clip():
+    net = NETS.create("emnist-cnn", {"width": 3}).build((1, 12, 12), 5)
+    exact, coarse = NetGradients(deepcopy(net)), NetGradients(deepcopy(net), "bf16")
+    images, labels = torch.randn(40, 1, 12, 12), torch.randint(0, 5, (40,))
+    at = exact.flat, images, labels
+    for one, other in (
+        (exact.mean(*at), coarse.mean(*at)),
+        (exact.per_sample(*at).rows(), coarse.per_sample(*at).rows()),
+    ):
+        assert other.dtype == torch.float32
+        assert 0 < float((one - other).norm() / one.norm()) < 0.1
+    factors = Clipping(0.1).factors(coarse.per_sample(*at).norms())
+    clipped = coarse.per_sample(*at).rows() * factors
+    assert float(clipped.double().norm(dim=1).max()) <= 0.1
+
+
+def spike(d):
+    """One large entry, and dust of which 32 bits lose every square."""
+    row = torch.full((d,), 2.4e-4)
+    row[0] = 1.0
+    return row
+
+
+@pytest.mark.parametrize("d", [1_898, 110_526, 1_000_000])
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20, 1e37])
+def test_no_row_is_long_enough_to_pass_for_a_shorter_one(d, scale):
+    rows = torch.stack([spike(d), torch.ones(d), torch.randn(d)]) * scale
+    for norm in (1e-3 * scale, 0.5 * scale, 1.0):
+        clipped = Clipping(norm)(rows).double()
+        finite = clipped.isfinite().all(dim=1)
+        lengths = torch.linalg.vector_norm(clipped[finite], dim=1)
+        assert (lengths <= norm).all()
+        if scale < 1e37:
+            assert finite.all()
+
+
+def test_a_batch_that_is_never_built_is_clipped_as_closely():
+    from fcfn_abm.training.gradients import Blocks, Matrix, Outer
+
+    back, inputs, conv = torch.randn(1, 300), spike(2000)[None], torch.randn(1, 50_000)
+    rows = Blocks((Outer(back, inputs), Matrix(conv)))
+    steps = LocalSteps(1, 1.0, 0.0, Clipping(0.7))
+    length = float(steps.total(rows).double().norm())
+    assert 0.7 * (1 - 2e-5) < length <= 0.7
+
+
+@pytest.mark.parametrize("batch_size", [None, 40])
+def test_the_sum_hides_only_nodes_that_add_noise_once_a_round(batch_size):
+    made = trainer(4, batch_size=batch_size, rounds=2)
+    made.train(np.array([0.5, 3.0, 20.0, 1.0]))
+    local, central = made.ledger.epsilon(1e-5), made.ledger.central_epsilon(1e-5)
+    if batch_size is None:
+        assert (central < local).all()
+    else:  # later batches have seen the node's own noise
+        assert_array_equal(central, local)
+
+
+def test_noise_beyond_32_bits_is_refused_by_epsilon():
+    made = trainer(4)
+    made.plan = replace(made.plan, calibration="classical")
+    with pytest.raises(InvalidPrivacyError, match="epsilon = 1e-45 of node 2 takes noise"):
+        made.train(np.array([1.0, 1.0, 1e-45, 1.0]))
