@@ -1,7 +1,8 @@
 """Federated averaging by our trainer.
 
 Variants are words joined by "+": a placement first; then "noise" (each node adds its own) or
-"aggregate" (one draw for the sum), "idle" (only the first node trains), "2workers" and the like.
+"noise-of-sum" (one draw for all), "bf16", "idle" (only the first node trains), "2workers" and the
+like.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def trainer(work: Work) -> FederatedTrainer:
         horizon="round",
         neighbours="replace-one",
         seed=1,
-        **({"noise": "aggregate"} if "aggregate" in words else {}),
+        noise_of="sum" if "noise-of-sum" in words else "nodes",
+        precision="bf16" if "bf16" in words else "fp32",
     )
     shards = np.split(np.arange(len(labels)), work.nodes)
     return FederatedTrainer(data, shards, plan, *workers)
@@ -68,7 +70,7 @@ def main() -> None:
     epsilon = np.full(work.nodes, 50.0)
     if "idle" in words:
         epsilon[1:] = 0.0
-    private = "noise" in words or "aggregate" in words
+    private = "noise" in words or "noise-of-sum" in words
     # called before the first round, and after each
     made.train(epsilon, private=private, on_round=lambda _: turns())
 

@@ -198,6 +198,7 @@ def against_pytorch(works: list[Work]) -> None:
     ways = {
         OURS: Way("ours.py", "update"),
         "noise": Way("ours.py", "update+noise"),
+        "sum": Way("ours.py", "update+noise-of-sum"),
         "dp-sgd": Way("ours.py", "dp-sgd"),
         "limit": Way("plain.py", "tuned"),
         "ordinary": Way("plain.py", "ordinary"),
@@ -212,6 +213,7 @@ def against_pytorch(works: list[Work]) -> None:
                 f"{work.samples_a_round / min(times[OURS].wall):,.0f}",
                 times["limit"].over(times[OURS]),
                 times["limit"].over(times["noise"]),
+                times["limit"].over(times["sum"]),
                 times["limit"].over(times["dp-sgd"]),
                 times["ordinary"].over(times[OURS]),
                 times["naive"].over(times[OURS]),
@@ -224,6 +226,7 @@ def against_pytorch(works: list[Work]) -> None:
             "ours: samples/s",
             "ours over the tuned loop (the limit)",
             "the same, each node adding noise",
+            "the same, noise of the sum",
             "dp-sgd over the tuned loop",
             "ours over an ordinary loop",
             "ours over naive federated averaging",
@@ -240,6 +243,7 @@ def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> Non
             continue
         ways = {
             OURS: Way("ours.py", "update"),
+            "bf16": Way("ours.py", "update+bf16"),
             "default": Way(scripts[name], "", python),
             "channels last": Way(scripts[name], "channels_last", python),
         }
@@ -247,7 +251,7 @@ def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> Non
         for work in works:
             # one at a time beside ours: waiting, Ray's processes still take a little of the core
             times = [
-                race({OURS: ways[OURS], layout: ways[layout]}, work)
+                race({OURS: ways[OURS], "bf16": ways["bf16"], layout: ways[layout]}, work)
                 for layout in ("default", "channels last")
             ]
             smallest = peak(ways[OURS], work)
@@ -256,12 +260,19 @@ def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> Non
                     described(work),
                     times[0]["default"].over(times[0][OURS]),
                     times[1]["channels last"].over(times[1][OURS]),
+                    times[0]["default"].over(times[0]["bf16"]),
                     f"{smallest / peak(ways['default'], work):.2f}",
                 ]
             )
         print(f"**Against {versions(name, python)}: its time over ours, and memory, one core**\n")
         table(
-            ["a round", "as it comes", "channels last", "our peak memory over its peak memory"],
+            [
+                "a round",
+                "as it comes",
+                "channels last",
+                "as it comes, over our bf16",
+                "our peak memory over its peak memory",
+            ],
             rows,
         )
 

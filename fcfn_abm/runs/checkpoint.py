@@ -99,3 +99,5 @@ def checkpoint_of(out: Path, scenario: Scenario) -> Iterator[Checkpoint]:
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         lock.release()
+        if not any(folder.glob("*.npz")):  # there is nothing to go on from
+            shutil.rmtree(folder, ignore_errors=True)
