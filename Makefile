@@ -5,7 +5,7 @@ FIND = for p in python3.12 python3.13 python3 python; do \
 PYTHON ?= $(shell $(FIND))
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-privacy lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -13,6 +13,11 @@ demo: $(VENV)/.train
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-privacy: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/dp tests/training/test_injected_noise.py \
+		tests/training/test_check_in_training.py tests/training/test_secure_training.py \
+		tests/runs/test_audit_scenario.py tests/runs/test_free_riders.py docs/privacy.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
