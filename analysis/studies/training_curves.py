@@ -45,7 +45,7 @@ def curves(axes, training: pd.DataFrame, title: str) -> None:
     """Draw accuracy by round, one line an arm, with the interval of its mean."""
     arms = list(dict.fromkeys(training["arm"]))
     sns.lineplot(
-        training.assign(arm=training["arm"]),
+        training,
         x="round",
         y="accuracy",
         hue="arm",
@@ -55,12 +55,14 @@ def curves(axes, training: pd.DataFrame, title: str) -> None:
         palette=ARM_COLOURS,
         dashes=ARM_DASHES,
         errorbar=half_band,
+        err_kws={"alpha": 0.07, "linewidth": 0},
         ax=axes,
     )
     axes.set(title=title, xlabel="communication round", ylabel="test accuracy")
     axes.yaxis.set_major_formatter("{x:.0%}")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, [arm_label(label) for label in labels], loc="lower right")
+    labels = [arm_label(label) for label in labels]
+    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def half_band(values: pd.Series) -> tuple[float, float]:
@@ -97,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     with theme():
         n_panels = len(options.scenarios)
-        figure, panels = plt.subplots(1, n_panels, figsize=(5.6 * n_panels, 4.2), squeeze=False)
+        figure, panels = plt.subplots(1, n_panels, figsize=(8.4 * n_panels, 4.2), squeeze=False)
         for axes, path in zip(panels[0], options.scenarios, strict=True):
             found = list(records(path, options.seeds, options.out))
             training = pd.concat(

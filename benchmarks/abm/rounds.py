@@ -37,13 +37,14 @@ BUDGET = 3.0
 
 
 def market(n_nodes, order="in_turn", rule="best-response", rho=None):
-    """Build a market whose cap stands still."""
+    """Build a market whose cap stands still, with steps that settle."""
+    damped = order == "simultaneous" and rule in {"best-response", "gradient"}
     tree = {
         "seed": 1,
         "population": {"n_nodes": n_nodes, "rho": {"kind": "uniform"}},
         "game": {"budget": BUDGET},
         "server": {"kind": "fixed"},
-        "learning": {"kind": rule},
+        "learning": {"kind": rule, **({"gain": "auto"} if damped else {})},
         "rounds": {"order": order},
     }
     return PrivacyMarket(Scenario.model_validate(tree), rho=rho)

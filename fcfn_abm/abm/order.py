@@ -42,7 +42,8 @@ def in_turn(market: PrivacyMarket) -> None:
 
 def simultaneous(market: PrivacyMarket) -> None:
     """All nodes answer the last round's reports at once."""
-    if len(market.nodes) >= MANY and isinstance(market.rule, BestResponse):
+    plain = market.pool > 0 and market.bulletin.factor is None
+    if plain and len(market.nodes) >= MANY and isinstance(market.rule, BestResponse):
         from fcfn_abm.abm.sweep import best_responses_at_once
 
         best_responses_at_once(market, market.movers)

@@ -8,6 +8,7 @@ code runs in plain Python.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.game.best_response import reply_one
-from fcfn_abm.learning.best_response import BestResponse, caution_of
+from fcfn_abm.learning.best_response import RECOVERY, STEEP, BestResponse, caution_of
 from fcfn_abm.learning.fixed import Fixed
 from fcfn_abm.learning.gradient import Gradient, climb_one
 from fcfn_abm.learning.replicator import Replicator, grown_one, kept_one
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
 _RULES = {BestResponse: 0, Gradient: 1, Replicator: 2, Fixed: 3}
+_TINY = 5e-324  # never divides by zero, and changes no other number
 _BEST_RESPONSE, _GRADIENT, _REPLICATOR, _FIXED = _RULES.values()
 
 # without the GIL: traces are written meanwhile
@@ -85,11 +87,11 @@ def best_responses_at_once(market: PrivacyMarket, rows: Rows) -> None:
     Parameters
     ----------
     market : PrivacyMarket
-        With the rule `BestResponse`.
+        With the rule `BestResponse`, a pool, and reports that are seen without errors.
     rows : slice or ndarray of int
         Who moves.
     """
-    rule, columns, shown = market.rule, market.columns, market.bulletin
+    rule, columns = market.rule, market.columns
     if not isinstance(rule, BestResponse):
         raise TypeError(f"this loop plays BestResponse, not {type(rule).__name__}")
     held = (columns.epsilon, columns.idle_rounds, columns.exit_round, columns.memory["caution"])
@@ -97,9 +99,7 @@ def best_responses_at_once(market: PrivacyMarket, rows: Rows) -> None:
     _at_once(
         columns.rho[rows],
         *moving,
-        _NOTHING if shown.factor is None else shown.factor[rows],
-        _view(market),
-        shown.total,
+        market.bulletin.total,
         market.pool,
         market.scenario.game.epsilon_floor,
         rule.gain_for(market.n_active),
@@ -233,8 +233,6 @@ def _at_once(  # type: ignore[no-untyped-def]
     idle_rounds,
     exit_round,
     caution,
-    factor,
-    view,
     total,
     pool,
     epsilon_floor,
@@ -243,24 +241,26 @@ def _at_once(  # type: ignore[no-untyped-def]
     reentry,
     leaves_on_loss,
 ):
-    for row in range(rho.size):  # no branch that differs between nodes: processors take many
+    for row in range(rho.size):
+        # `reply_one` and `caution_of` without a branch: processors then take several nodes at once
         own, cost = epsilon[row], rho[row]
-        if view == _EXACT:
-            others = max(total - own, 0.0)
-        elif view == _NOISY_REPORTS:
-            others = max(total - factor[row] * own, 0.0)
-        else:
-            others = max(factor[row] * total - own, 0.0)
-        best = _reply(cost, others, pool, epsilon_floor)
-        pays = best > 0
-        exit_round[row] = NEVER if pays & reentry else exit_round[row]
-        reason = (own > 0) & (pool < cost * (others + own)) if leaves_on_loss else not pays
-        idle_rounds[row] = idle_rounds[row] + 1 if reason else 0
-        care = _caution(cost, others, pool, caution[row])
+        others = max(total - own, 0.0)
+        pull = others / pool * cost
+        root = math.sqrt(pull)
+        inner = others * (1.0 - pull) / max(root + pull, _TINY)
+        alone = epsilon_floor if pool > cost * epsilon_floor else 0.0
+        best = (inner if pull < 1.0 else 0.0) if pull > 0.0 else alone
+        care = 2.0 * root if (pull > 0.0) & (pull < STEEP) else 1.0
+        care = min(care, caution[row] * RECOVERY)
         caution[row] = care
+        pays = best > 0.0
+        left = NEVER if pays & reentry else exit_round[row]
+        exit_round[row] = left
+        reason = (own > 0.0) & (pool < cost * (others + own)) if leaves_on_loss else not pays
+        idle_rounds[row] = idle_rounds[row] + 1 if reason else 0
         step = gain * (best - own)
         chosen = own + (step * care if cautious else step)
-        epsilon[row] = chosen if exit_round[row] == NEVER else 0.0
+        epsilon[row] = chosen if left == NEVER else 0.0
 
 
 @_compiled

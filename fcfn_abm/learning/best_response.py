@@ -11,8 +11,8 @@ from pydantic import Field
 
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
 
-_RECOVERY = 1.5  # how fast caution fades; from 2 on, simultaneous play of very unlike nodes cycles
-_STEEP = 0.25  # rho s / B, below which the slope is above zero
+RECOVERY = 1.5  # how fast caution fades; from 2 on, simultaneous play of very unlike nodes cycles
+STEEP = 0.25  # rho s / B, below which the slope is above zero
 
 
 @LEARNING_RULES.register("best-response")
@@ -64,12 +64,12 @@ def caution_of(rho: float, others: float, budget: float, before: float) -> float
     some rounds after the slope was steep, since a dear rival comes and goes in between.
     """
     pull = others / budget * rho if budget > 0 else 1.0
-    now = 2.0 * math.sqrt(pull) if 0.0 < pull < _STEEP else 1.0
-    return min(now, before * _RECOVERY)
+    now = 2.0 * math.sqrt(pull) if 0.0 < pull < STEEP else 1.0
+    return min(now, before * RECOVERY)
 
 
 def _cautions(rho: Floats, others: Floats, budget: float, before: Floats) -> Floats:
     """Return the factors of many nodes: the same digits as `caution_of`."""
     pull = others / budget * rho if budget > 0 else np.ones_like(rho)
-    now = np.where((pull > 0.0) & (pull < _STEEP), 2.0 * np.sqrt(pull), 1.0)
-    return np.minimum(now, before * _RECOVERY)
+    now = np.where((pull > 0.0) & (pull < STEEP), 2.0 * np.sqrt(pull), 1.0)
+    return np.minimum(now, before * RECOVERY)
