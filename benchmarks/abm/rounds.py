@@ -147,7 +147,7 @@ def rules(n_nodes):
     )
 
 
-def tracing(n_nodes, n_rounds=16, repetitions=3):
+def tracing(n_nodes, n_rounds=32, repetitions=2):
     """Time what each kind of trace adds to rounds, the last bytes on disk included."""
     rows = []
     for order in ("in_turn", "simultaneous"):
