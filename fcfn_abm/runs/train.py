@@ -21,13 +21,17 @@ from fcfn_abm.dp import (
     gaussian_sigma,
 )
 from fcfn_abm.records.tables import empty
-from fcfn_abm.rng import stream
 from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.free_riders import group_facts, utility_a_round
 from fcfn_abm.scenario import Scenario, Training
-from fcfn_abm.training import FederatedTrainer, TrainingPlan, TrainingRound, label_divergence
+from fcfn_abm.training import (
+    Chances,
+    FederatedTrainer,
+    TrainingPlan,
+    TrainingRound,
+    label_divergence,
+)
 from fcfn_abm.training.placements import LocalSteps
-from fcfn_abm.training.trainer import Chances
 
 type Floats = npt.NDArray[np.float64]
 
@@ -71,13 +75,7 @@ class _Arm:
 def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
     """Load the data, deal it out, and build the net, so that what is missing shows early."""
     settings, privacy = _training(scenario), scenario.privacy
-    data = build.created(scenario, ("training", "data")).load(stream(scenario.seed, "data", 0))
-    shards = build.created(scenario, ("training", "partition")).split(
-        data.train_labels,
-        scenario.population.n_nodes,
-        stream(scenario.seed, "data", 1),
-        data.train_writers,
-    )
+    data, shards = build.dealt_data(scenario)
     plan = TrainingPlan(
         net=build.created(scenario, ("training", "net")),
         placement=build.created(scenario, ("privacy", "placement")),

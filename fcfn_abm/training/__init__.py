@@ -8,7 +8,8 @@ from fcfn_abm.training.datasets import DATASETS, ImageData
 from fcfn_abm.training.nets import NETS
 from fcfn_abm.training.partition import PARTITIONS, label_divergence
 from fcfn_abm.training.placements import PLACEMENTS
-from fcfn_abm.training.trainer import FederatedTrainer, NodePrivacy, TrainingPlan, TrainingRound
+from fcfn_abm.training.plan import Chances, NodePrivacy, TrainingPlan, TrainingRound
+from fcfn_abm.training.trainer import FederatedTrainer
 
 __all__ = [
     "AGGREGATIONS",
@@ -16,6 +17,7 @@ __all__ = [
     "NETS",
     "PARTITIONS",
     "PLACEMENTS",
+    "Chances",
     "FederatedTrainer",
     "ImageData",
     "NodePrivacy",

@@ -8,24 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from functools import cached_property
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.dp import (
-    Calibration,
     Ledger,
-    Relation,
     central_multipliers,
     multiplier_for_releases,
     spent_epsilon,
 )
 from fcfn_abm.dp.check import longest_upload
-from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.errors import (
     InvalidDataError,
     InvalidPrivacyError,
@@ -33,12 +30,13 @@ from fcfn_abm.errors import (
     RunFailedError,
 )
 from fcfn_abm.rng import stream
-from fcfn_abm.training.aggregate import Aggregation
 from fcfn_abm.training.datasets import ImageData
-from fcfn_abm.training.gradients import Gradients, NetGradients, Precision
-from fcfn_abm.training.nets import Net, initialise
+from fcfn_abm.training.gradients import Gradients, NetGradients
+from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
-from fcfn_abm.training.placements import LocalSteps, Placement, Sent
+from fcfn_abm.training.placements import Sent
+from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
+from fcfn_abm.training.sums import Sums, require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,78 +46,6 @@ type Floats = npt.NDArray[np.float64]
 _GROUP = 4  # nodes whose sum is taken together: the order of summation, whoever does it
 _MOST_NOISE = 1e30
 _TESTED = 1000  # test images that are looked at together
-
-
-@dataclass(frozen=True)
-class Chances:
-    """With which chance a node is there in a round, afresh each time."""
-
-    participation: float = 1.0
-    """That it is asked."""
-    dropping: float = 0.0
-    """That it fails before it has sent anything: nothing is released."""
-    straggling: float = 0.0
-    """That it sends too late: its privacy is spent, and its update is not used."""
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What is trained, how, and under which privacy."""
-
-    net: Net
-    placement: Placement
-    aggregation: Aggregation
-    rounds: int
-    steps: LocalSteps
-    delta: float
-    calibration: Calibration
-    horizon: Literal["round", "training"]
-    neighbours: Relation
-    seed: int
-    secure_noise: bool = False
-    """Whether noise comes from the operating system, on a grid that releases are rounded to."""
-    false_alarm: float | None = None
-    """Chance of each honest node to be ever flagged by the server's check; None for no check."""
-    chances: Chances = Chances()
-    """Who is there in a round."""
-    noise_of: Literal["nodes", "sum"] = "nodes"
-    """Whether noise is drawn for each node, or for the sum of all, which has the same law."""
-    precision: Precision = "fp32"
-    """Of the layers' work on gradients."""
-
-
-@dataclass(frozen=True)
-class NodePrivacy:
-    """What each node's epsilon means in this training, arrays of shape (n_nodes,)."""
-
-    sensitivity: Floats
-    """L2 sensitivity of one release; with secure noise that of rounding is in it."""
-    noise_multiplier: Floats
-    """Noise standard deviation over sensitivity; infinite where a node stays out."""
-    noise_std: Floats
-    """Noise standard deviation on each parameter, in units of what is released."""
-    epsilon_per_round: Floats
-    """True epsilon of one round."""
-    epsilon_total: Floats
-    """True epsilon of all rounds, by composition: exact, or closely above where data is sampled."""
-    delta: float
-    """Delta of both."""
-
-
-@dataclass(frozen=True)
-class TrainingRound:
-    """How good the net is after a round."""
-
-    round: int
-    """Number of the round; 0 is before training."""
-    accuracy: float
-    """Share of test images that are labelled rightly."""
-    loss: float
-    """Mean cross entropy on the test images."""
-    signal_to_noise: float
-    """Norm of the clean aggregate over norm of its noise; infinite without noise."""
-    n_nodes: int
-    """How many nodes' updates were aggregated."""
 
 
 class FederatedTrainer:
@@ -436,7 +362,7 @@ class FederatedTrainer:
         std: Floats | None,
         longest: Floats,
         round_index: int,
-    ) -> _Sums:
+    ) -> Sums:
         """Let nodes train, some at once, and add up what they send, in an order of its own."""
         if std is not None and self.plan.noise_of == "sum":
             sums = self._sums(flat, nodes, weights, None, longest, round_index)
@@ -447,24 +373,24 @@ class FederatedTrainer:
         for gradients in self.gradients:
             idle.put(gradients)
 
-        def some(start: int) -> _Sums:
-            gradients, sums = idle.get(), _Sums.none(flat)
+        def some(start: int) -> Sums:
+            gradients, sums = idle.get(), Sums.none(flat)
             try:
                 for node, weight in pairs[start : start + _GROUP]:
                     noise_std = None if std is None else float(std[node])
                     sent = self.send(flat, node, round_index, noise_std, gradients)
-                    _require_finite(sent, node, round_index)
+                    require_finite(sent, node, round_index)
                     sums.add(node, weight, sent, float(longest[node]))
             finally:
                 idle.put(gradients)
             return sums
 
-        whole, starts = _Sums.none(flat), range(0, len(pairs), _GROUP)
+        whole, starts = Sums.none(flat), range(0, len(pairs), _GROUP)
         if len(self.gradients) == 1:
             for start in starts:
                 whole.join(some(start))
             return whole
-        pending: deque[Future[_Sums]] = deque()
+        pending: deque[Future[Sums]] = deque()
         with ThreadPoolExecutor(len(self.gradients)) as threads:
             for start in starts:
                 pending.append(threads.submit(some, start))
@@ -567,46 +493,6 @@ class FederatedTrainer:
                 "a smaller training.learning_rate may help."
             )
         return TrainingRound(round_index, right / n_test, loss, ratio, n_nodes)
-
-
-@dataclass
-class _Sums:
-    """What some nodes send in a round, weighted and added up."""
-
-    update: Tensor
-    clean: Tensor
-    passed: float
-    """Weight of the nodes that were not flagged."""
-    flagged: list[int]
-
-    @classmethod
-    def none(cls, flat: Tensor) -> _Sums:
-        """Return the sums of nobody."""
-        return cls(flat.new_zeros(flat.shape), flat.new_zeros(flat.shape), 0.0, [])
-
-    def add(self, node: int, weight: float, sent: Sent, longest: float) -> None:
-        """Add what a node sent, unless the check flags it."""
-        if float(l2_norms(sent.upload[None])) > longest:
-            self.flagged.append(node)
-            return
-        self.update.add_(sent.upload, alpha=weight)
-        self.clean.add_(sent.clean, alpha=weight)
-        self.passed += weight
-
-    def join(self, others: _Sums) -> None:
-        """Add the sums of other nodes."""
-        self.update += others.update
-        self.clean += others.clean
-        self.passed += others.passed
-        self.flagged += others.flagged
-
-
-def _require_finite(sent: Sent, node: int, round_index: int) -> None:
-    if not bool(sent.clean.isfinite().all()):
-        raise RunFailedError(
-            f"training broke down in round {round_index}: the update of node {node} "
-            "is not finite; a smaller training.learning_rate may help."
-        )
 
 
 def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:

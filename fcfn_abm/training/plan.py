@@ -1,0 +1,89 @@
+"""What a training is told, and what it tells: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.dp import Calibration, Relation
+from fcfn_abm.training.aggregate import Aggregation
+from fcfn_abm.training.gradients import Precision
+from fcfn_abm.training.nets import Net
+from fcfn_abm.training.placements import LocalSteps, Placement
+
+type Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chances:
+    """With which chance a node is there in a round, afresh each time."""
+
+    participation: float = 1.0
+    """That it is asked."""
+    dropping: float = 0.0
+    """That it fails before it has sent anything: nothing is released."""
+    straggling: float = 0.0
+    """That it sends too late: its privacy is spent, and its update is not used."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is trained, how, and under which privacy."""
+
+    net: Net
+    placement: Placement
+    aggregation: Aggregation
+    rounds: int
+    steps: LocalSteps
+    delta: float
+    calibration: Calibration
+    horizon: Literal["round", "training"]
+    neighbours: Relation
+    seed: int
+    secure_noise: bool = False
+    """Whether noise comes from the operating system, on a grid that releases are rounded to."""
+    false_alarm: float | None = None
+    """Chance of each honest node to be ever flagged by the server's check; None for no check."""
+    chances: Chances = Chances()
+    """Who is there in a round."""
+    noise_of: Literal["nodes", "sum"] = "nodes"
+    """Whether noise is drawn for each node, or for the sum of all, which has the same law."""
+    precision: Precision = "fp32"
+    """Of the layers' work on gradients."""
+
+
+@dataclass(frozen=True)
+class NodePrivacy:
+    """What each node's epsilon means in this training, arrays of shape (n_nodes,)."""
+
+    sensitivity: Floats
+    """L2 sensitivity of one release; with secure noise that of rounding is in it."""
+    noise_multiplier: Floats
+    """Noise standard deviation over sensitivity; infinite where a node stays out."""
+    noise_std: Floats
+    """Noise standard deviation on each parameter, in units of what is released."""
+    epsilon_per_round: Floats
+    """True epsilon of one round."""
+    epsilon_total: Floats
+    """True epsilon of all rounds, by composition: exact, or closely above where data is sampled."""
+    delta: float
+    """Delta of both."""
+
+
+@dataclass(frozen=True)
+class TrainingRound:
+    """How good the net is after a round."""
+
+    round: int
+    """Number of the round; 0 is before training."""
+    accuracy: float
+    """Share of test images that are labelled rightly."""
+    loss: float
+    """Mean cross entropy on the test images."""
+    signal_to_noise: float
+    """Norm of the clean aggregate over norm of its noise; infinite without noise."""
+    n_nodes: int
+    """How many nodes' updates were aggregated."""

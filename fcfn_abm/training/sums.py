@@ -1,0 +1,55 @@
+"""What the server adds up in a round."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fcfn_abm.dp.sensitivity import l2_norms
+from fcfn_abm.errors import RunFailedError
+from fcfn_abm.training.placements import Sent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Sums:
+    """What some nodes send in a round, weighted and added up."""
+
+    update: Tensor
+    clean: Tensor
+    passed: float
+    """Weight of the nodes that were not flagged."""
+    flagged: list[int]
+
+    @classmethod
+    def none(cls, flat: Tensor) -> Sums:
+        """Return the sums of nobody."""
+        return cls(flat.new_zeros(flat.shape), flat.new_zeros(flat.shape), 0.0, [])
+
+    def add(self, node: int, weight: float, sent: Sent, longest: float) -> None:
+        """Add what a node sent, unless the check flags it."""
+        if math.isfinite(longest) and float(l2_norms(sent.upload[None])) > longest:
+            self.flagged.append(node)
+            return
+        self.update.add_(sent.upload, alpha=weight)
+        self.clean.add_(sent.clean, alpha=weight)
+        self.passed += weight
+
+    def join(self, others: Sums) -> None:
+        """Add the sums of other nodes."""
+        self.update += others.update
+        self.clean += others.clean
+        self.passed += others.passed
+        self.flagged += others.flagged
+
+
+def require_finite(sent: Sent, node: int, round_index: int) -> None:
+    """Raise RunFailedError, with round and node, where an update is not finite."""
+    if not math.isfinite(float(sent.clean.sum())):  # one that is not finite makes the sum so
+        raise RunFailedError(
+            f"training broke down in round {round_index}: the update of node {node} "
+            "is not finite; a smaller training.learning_rate may help."
+        )
