@@ -1,0 +1,42 @@
+"""The command line: each command parses, calls one public function, and prints.
+
+Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed, or an
+audit found a claim violated), 2 (the user's mistake), 130 (interrupted).
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from fcfn_abm import __version__
+from fcfn_abm.cli.base import app, interrupted
+
+for _name in ("run", "sweep", "compare", "calibrate", "audit", "data", "scenarios"):
+    import_module(f"fcfn_abm.cli.{_name}")  # registers its commands, in the order of the help
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fcfn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(interrupted())

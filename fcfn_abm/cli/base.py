@@ -1,0 +1,83 @@
+"""What the commands have in common: the app, its options, and how errors are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError
+
+
+class App(typer.Typer):
+    """A typer app whose commands turn our errors into one sentence and an exit code.
+
+    Typer itself sees to usage errors; it would print a traceback for ours, and end an
+    interrupted command without a word.
+    """
+
+    def __init__(self, help: str) -> None:  # noqa: A002 - typer's name
+        super().__init__(
+            help=help,
+            no_args_is_help=True,
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,
+            context_settings={"help_option_names": ["-h", "--help"]},
+        )
+
+    def command(self, name: str | None = None, **kwargs: Any) -> Callable[..., Any]:
+        """Register a command, with our errors told as this program tells them."""
+        register = super().command(name, **kwargs)
+        return lambda function: register(_guarded(function))
+
+
+def _guarded(function: Callable[..., None]) -> Callable[..., None]:
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except FcfnError as error:
+            typer.echo(f"fcfn: {error}", err=True)
+            raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(interrupted(*interrupt.args)) from None
+
+    return guarded
+
+
+def interrupted(told: str = "interrupted; nothing was left under the final name.") -> int:
+    """Say what an interrupt left, and return the exit code."""
+    typer.echo(f"fcfn: {told}", err=True)
+    # an interrupt that passed through an exec of text, as in torch's imports, leaves a mark by
+    # which CPython ends with signal 2 whatever the exit code; the next exec wipes it out
+    exec("")  # noqa: S102
+    return 130
+
+
+app = App("Agent-based simulation of incentive mechanisms for private federated learning.")
+
+ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, .toml.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace a value: game.alpha=20. May be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Return the numbers of an option."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidScenarioError(
+            f"{option} {text}: must be numbers with commas between, such as 0.1,1,10."
+        ) from None
+
+
+def print_json(value: Any) -> None:
+    """Print a value for scripts."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,66 @@
+"""What epsilon is worth to the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, interrupted, numbers, print_json
+
+
+@app.command()
+def calibrate(
+    scenario: ScenarioFile,
+    epsilons: Annotated[
+        str | None,
+        typer.Option(
+            help="What all nodes train with, numbers with commas between.",
+            show_default="eight around those of the equilibrium",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 3,
+    value: Annotated[
+        float, typer.Option(help="What accuracy from 0 to 100 % is worth, in currency a round.")
+    ] = 1.0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that takes table, figure and scenario.",
+            show_default="results/NAME-calibration",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."""
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.report.calibrate import calibration_text
+    from fcfn_abm.runs.calibrate import CALIBRATED, calibrate_value
+
+    out = Path("results") / f"{scenario.stem}-calibration" if out is None else out
+    grid = None if epsilons is None else numbers(epsilons, "--epsilons")
+    try:
+        found = calibrate_value(
+            load_scenario(scenario, overrides or ()),
+            grid,
+            seeds,
+            out,
+            value=value,
+            overwrite=overwrite,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        told = (
+            "interrupted; the trainings that ended are kept: the same command goes on from there."
+        )
+        raise typer.Exit(interrupted(told)) from None
+    if as_json:
+        print_json({**found.run, "path": str(found.path)})
+    else:
+        typer.echo(calibration_text(found.run))
+        typer.echo(
+            f"\nThe calibrated scenario: {out / CALIBRATED} (the figure in {out / 'figures'})."
+        )

@@ -1,0 +1,50 @@
+"""The mechanisms side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, print_json
+
+
+@app.command()
+def compare(
+    scenario: ScenarioFile,
+    mechanisms: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between.", show_default="all"),
+    ] = None,
+    replications: Annotated[int, typer.Option(help="How many populations are drawn.")] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that takes table and figure.", show_default="results/NAME-comparison"
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Price the same populations with several mechanisms, under the same cap."""
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.report.compare import comparison_text
+    from fcfn_abm.runs.compare import compare_mechanisms
+
+    out = Path("results") / f"{scenario.stem}-comparison" if out is None else out
+    names = None if mechanisms is None else [n.strip() for n in mechanisms.split(",") if n.strip()]
+    found = compare_mechanisms(
+        load_scenario(scenario, overrides or ()),
+        names,
+        replications,
+        out,
+        overwrite=overwrite,
+        progress=True,
+    )
+    if as_json:
+        print_json({**found.run, "path": str(found.path)})
+    else:
+        typer.echo(comparison_text(found.frame, found.run))
+        typer.echo(f"\nThe table lies in {found.path} (the figure in {out / 'figures'}).")

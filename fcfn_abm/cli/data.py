@@ -1,0 +1,34 @@
+"""Data sets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import App, app
+
+data = App("Say which data sets are on this machine, and get those that are not.")
+app.add_typer(data, name="data")
+
+
+@data.command("list")
+def list_data() -> None:
+    """List the data sets, and where they lie."""
+    from fcfn_abm.report.summary import table
+    from fcfn_abm.runs.data import listing
+    from fcfn_abm.training.sources import data_folder
+
+    typer.echo(f"Data sets in {data_folder()} (FCFN_DATA names another folder)")
+    typer.echo(table(["", "train", "test", "classes", ""], listing()))
+
+
+@data.command("prepare")
+def prepare_data(
+    names: Annotated[list[str], typer.Argument(help="Data sets, as listed.", show_default=False)],
+) -> None:
+    """Download data sets that are missing, and check them."""
+    from fcfn_abm.runs.data import prepare
+
+    for name in names:
+        typer.echo(prepare(name))

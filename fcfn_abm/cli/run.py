@@ -1,0 +1,66 @@
+"""One run, and the closed form of its game."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, print_json
+from fcfn_abm.errors import InvalidScenarioError
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder that becomes the record.", show_default="results/NAME"),
+    ] = None,
+    overrides: Overrides = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one scenario: play the market, train with what it bought, write the record."""
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.report.summary import summary
+    from fcfn_abm.runs.run import run_scenario
+
+    out = Path("results") / scenario.stem if out is None else out
+    loaded = load_scenario(scenario, overrides or ())
+    if loaded.sweep:
+        raise InvalidScenarioError(
+            f"{scenario}: has a [sweep] and stands for many runs: 'fcfn sweep' carries them out."
+        )
+    record = run_scenario(
+        loaded, out, overwrite=overwrite, progress=True, workers=workers or os.cpu_count() or 1
+    )
+    if as_json:
+        print_json({**record.run, "path": str(record.path)})
+    else:
+        typer.echo(summary(record))
+        typer.echo(f"\nThe record lies in {record.path} (figures in {out / 'figures'}).")
+
+
+@app.command()
+def equilibrium(
+    scenario: ScenarioFile, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """Print the closed form of a scenario's game, without playing it."""
+    from fcfn_abm.build import load_scenario, population, reference
+    from fcfn_abm.report.summary import equilibrium_table
+    from fcfn_abm.runs.facts import reference_facts
+
+    loaded = load_scenario(scenario, overrides or ())
+    rho = population(loaded)
+    facts = reference_facts(reference(loaded, rho), rho)
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(f"{loaded.title or scenario.stem}: {loaded.population.n_nodes} nodes")
+        typer.echo(equilibrium_table(facts))

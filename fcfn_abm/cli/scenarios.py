@@ -1,0 +1,57 @@
+"""Scenario files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import App, app, print_json
+from fcfn_abm.errors import FcfnError, InvalidScenarioError
+
+scenarios = App("Check scenario files, and say what may stand in them.")
+app.add_typer(scenarios, name="scenarios")
+
+
+@scenarios.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
+) -> None:
+    """Check scenario files; say one sentence for each that is not right."""
+    from fcfn_abm.build import load_scenario
+
+    wrong = 0
+    for path in files:
+        try:
+            load_scenario(path)
+        except FcfnError as error:
+            typer.echo(f"fcfn: {error}", err=True)
+            wrong += 1
+        else:
+            typer.echo(f"{path}: ok")
+    if wrong:
+        raise typer.Exit(2)
+
+
+@scenarios.command()
+def schema() -> None:
+    """Print the JSON schema of scenario files, for editors."""
+    from fcfn_abm.build import scenario_schema
+
+    print_json(scenario_schema())
+
+
+@scenarios.command("list")
+def list_scenarios(
+    folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("scenarios"),
+) -> None:
+    """List the scenario files of a folder with their titles."""
+    from fcfn_abm.build import shipped_scenarios
+
+    found = list(shipped_scenarios(folder))
+    if not found:
+        raise InvalidScenarioError(f"{folder}: there are no scenario files (*.toml) here.")
+    width = max(len(str(path)) for path, _ in found)
+    for path, title in found:
+        typer.echo(f"{path!s:{width}}  {title}".rstrip())

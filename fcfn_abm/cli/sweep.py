@@ -1,0 +1,67 @@
+"""Many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, interrupted, print_json
+
+
+@app.command()
+def sweep(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the sweep; if it is there, what is missing in it is run.",
+            show_default="results/NAME-sweep",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes on this machine.", show_default="one for each core"),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Run on a Dask cluster: the address of its scheduler, or local:4.",
+            show_default=False,
+        ),
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(help="What a Dask worker must have: GPU=1. May be repeated."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many runs there are, and how long.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run what failed again.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry out the many runs of a scenario's [sweep], into one table."""
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.runs.executors import workers_of
+    from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_text
+
+    out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
+    place = workers_of(workers, cluster, resource or ())
+    loaded = load_scenario(scenario, overrides or ())
+    if dry_run:
+        plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))
+        print_json(plan.facts()) if as_json else typer.echo(plan_text(plan))
+        return
+    try:
+        found = run_sweep(loaded, out, place, retry=retry, progress=True)
+    except KeyboardInterrupt:
+        told = (
+            f"interrupted; the runs that ended are in {out}: the same command goes on from there."
+        )
+        raise typer.Exit(interrupted(told)) from None
+    if as_json:
+        print_json({**found.run, "counts": found.counts(), "path": str(found.path)})
+    else:
+        typer.echo(sweep_text(found))
