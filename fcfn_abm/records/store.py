@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.records.integrity import require_unchanged, seal
 from fcfn_abm.records.stream import open_parts, read_parts, reason
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
@@ -69,9 +70,15 @@ class Record:
             One row a round and node; nodes that were not traced are missing.
         """
         if self.kept_traces is None:
-            return read_parts(self._parts, nodes=nodes)
+            return read_parts(self._whole_parts, nodes=nodes)
         frame = self.kept_traces
         return frame if nodes is None else frame[frame["node"].isin(list(nodes))]
+
+    @cached_property
+    def _whole_parts(self) -> Path:
+        """The folder of the parts, once they were found to hold what was written."""
+        require_unchanged(self._parts.parent, [PARTS])
+        return self._parts
 
     @property
     def _parts(self) -> Path:
@@ -148,6 +155,8 @@ def read_record(path: str | Path) -> Record:
     if not (path / RUN_FILE).is_file():
         what = "holds no record (no run.json)" if path.is_dir() else "there is no such folder"
         raise InvalidRecordError(f"{path}: {what}.")
+    tables = (f"{name}.parquet" for name in TABLES)
+    require_unchanged(path, [RUN_FILE, SCENARIO_FILE, *tables])
     try:
         run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
         if run.get("kind", RUN_KIND) != RUN_KIND:
@@ -223,6 +232,8 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
     try:
         yield folder
+        with told_as(path):
+            seal(folder)
         require_free(path, overwrite=overwrite)
         _publish(folder, path)
     except BaseException:

@@ -1,0 +1,94 @@
+"""Checksums of what was written, in the form of ``sha256sum``: damage never passes for a result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from fcfn_abm.errors import InvalidRecordError
+
+SUMS = "SHA256SUMS"
+"""File that lists the data of a folder; ``sha256sum --check SHA256SUMS`` reads it too."""
+
+_DERIVED = {"figures", "report.html", "report.md"}  # drawn from the data, and drawn again
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of all data below a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Figures and reports in it are left out: they are derived, and nothing reads them.
+    """
+    files = sorted(
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and path.name != SUMS
+    )
+    lines = [
+        f"{_sum_of(folder / file)}  {file.as_posix()}\n"
+        for file in files
+        if file.parts[0] not in _DERIVED
+    ]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def require_unchanged(folder: Path, names: Iterable[str]) -> None:
+    """Raise unless files are as they were when their folder was sealed.
+
+    Parameters
+    ----------
+    folder : Path
+        Without a list of checksums, as records of an earlier version are, nothing is known.
+    names : iterable of str
+        Files, or folders, relative to it.
+
+    Raises
+    ------
+    InvalidRecordError
+        Names the first file that is missing, was added, or does not hold what was written.
+    """
+    if not (folder / SUMS).is_file():
+        return
+    known = _known(folder / SUMS)
+    for name in names:
+        below = f"{name}/"
+        there = [
+            path.relative_to(folder).as_posix()
+            for path in sorted((folder / name).rglob("[!.]*") if (folder / name).is_dir() else ())
+        ]
+        expected = [file for file in known if file == name or file.startswith(below)]
+        for file in dict.fromkeys([*expected, *there, *([name] if not expected else [])]):
+            _require_same(folder, file, known.get(file))
+
+
+def _require_same(folder: Path, file: str, expected: str | None) -> None:
+    path = folder / file
+    if expected is None:
+        if path.exists():
+            raise InvalidRecordError(f"{path}: was not there when {SUMS} was written.")
+        return
+    try:
+        found = _sum_of(path)
+    except OSError as error:
+        raise InvalidRecordError(f"{path}: cannot be read: {error.strerror}.") from error
+    if found != expected:
+        raise InvalidRecordError(
+            f"{path}: does not hold what was written: it was damaged or edited ({SUMS} lists "
+            "what its checksum should be)."
+        )
+
+
+def _known(sums: Path) -> dict[str, str]:
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise InvalidRecordError(f"{sums}: the checksums cannot be read: {error}") from error
+
+
+def _sum_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,98 @@
+"""Damage to any file of a record is told, and never read as a result."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import fcfn_abm as fa
+from fcfn_abm.errors import InvalidRecordError
+from fcfn_abm.records import read_record
+from fcfn_abm.records.integrity import SUMS
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    scenario = fa.load_scenario(
+        "scenarios/dynamics/cold-start.toml", ["record.traces='all'", "rounds.maximum=5"]
+    )
+    path = tmp_path_factory.mktemp("whole") / "run"
+    fa.run_scenario(scenario, path)
+    return path
+
+
+@pytest.fixture
+def run(kept, tmp_path):
+    return shutil.copytree(kept, tmp_path / "run")
+
+
+def read_all(path):
+    record = read_record(path)
+    return record.traces, record.nodes
+
+
+def data_files(folder):
+    kinds = {".parquet", ".json", ".toml"}
+    return sorted(path for path in folder.rglob("*") if path.suffix in kinds)
+
+
+def test_the_list_of_checksums_is_one_that_other_tools_know(run):
+    listed = {line.split("  ")[1] for line in (run / SUMS).read_text().splitlines()}
+    assert listed == {path.relative_to(run).as_posix() for path in data_files(run)}
+    subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=run, check=True)
+
+
+def test_a_bit_that_flips_anywhere_in_a_record_is_told(run):
+    chance, n_flips = np.random.default_rng(3), 0
+    for path in data_files(run):
+        whole = path.read_bytes()
+        for place in chance.integers(len(whole), size=12):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << int(chance.integers(8))
+            path.write_bytes(flipped)
+            with pytest.raises(InvalidRecordError, match=r"was written|cannot be read"):
+                read_all(run)
+            n_flips += 1
+        path.write_bytes(whole)
+    read_all(run)
+    assert n_flips == 12 * len(data_files(run)) > 80
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_told(run, share):
+    for path in data_files(run):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(InvalidRecordError, match=path.name):
+            read_all(run)
+        path.write_bytes(whole)
+    read_all(run)
+
+
+def test_a_file_that_is_gone_is_told(run):
+    for path in data_files(run):
+        whole = path.read_bytes()
+        path.unlink()
+        with pytest.raises(InvalidRecordError, match=rf"{path.name}|holds 0 of 250 rows"):
+            read_all(run)
+        path.write_bytes(whole)
+
+
+def test_a_part_that_was_added_is_told(run):
+    shutil.copy(run / "traces" / "part-00000.parquet", run / "traces" / "part-00001.parquet")
+    with pytest.raises(InvalidRecordError):
+        read_all(run)
+
+
+def test_figures_are_no_data(run):
+    (run / "figures" / "convergence.png").unlink()
+    (run / "report.html").write_text("written later")
+    read_all(run)
+
+
+@pytest.mark.parametrize("text", ["", "no checksum", "\0\0", "0  run.json\n", "ÿ"])
+def test_a_list_that_was_damaged_is_told(run, text):
+    (run / SUMS).write_text(text, encoding="latin-1")
+    with pytest.raises(InvalidRecordError):
+        read_all(run)
