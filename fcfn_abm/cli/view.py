@@ -1,0 +1,43 @@
+"""The live window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import Overrides, app
+
+
+@app.command()
+def view(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A scenario file, or the folder of a record.", show_default=False),
+    ],
+    overrides: Overrides = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than loopback let everybody in.")
+    ] = "127.0.0.1",
+    browser: Annotated[bool, typer.Option(help="Open the window in a browser.")] = True,
+) -> None:
+    """Show a market live in the browser, or replay the record of one."""
+    from fcfn_abm.viz.server import LOOPBACK, serve
+    from fcfn_abm.viz.session import opened
+
+    what = opened(source, tuple(overrides or ()))
+    if host not in LOOPBACK:
+        typer.echo(
+            f"fcfn: {host} is not loopback: whoever reaches this machine can use the window; "
+            "there is no password.",
+            err=True,
+        )
+
+    def ready(address: str) -> None:
+        typer.echo(f"{address}  (Ctrl-C closes the window)")
+
+    serve(what, host=host, port=port, browser=browser, on_ready=ready)

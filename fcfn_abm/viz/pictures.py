@@ -1,0 +1,416 @@
+"""The pictures of the window: each takes a frame, and returns SVG with a text alternative."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, arm_label
+from fcfn_abm.viz.frame import Floats, Frame, Path, Rows
+from fcfn_abm.viz.svg import (
+    INK,
+    MUTED,
+    Chart,
+    Scale,
+    dots,
+    number,
+    path,
+    picture,
+    rectangles,
+    text,
+    ticks,
+)
+
+WIDTH, HEIGHT = 380.0, 260.0
+SELLS_BY_NAME = 2000  # up to so many nodes that sell are drawn one by one
+STRIP = 26.0  # where nodes stand that are too dear for the axis
+
+SERVER_COLOUR, WELFARE_COLOUR = "#009E73", INK
+
+_LEVELS = ("#C5DDEF", "#8FBFE0", "#559DCB", "#0072B2", "#00517F", "#00243B")
+_GREYS = ("#E1E4E8", "#C9CDD2", "#AEB3B9", "#8C8C8C", "#6B6F75", "#4A4D52")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, with what it says in words."""
+
+    name: str
+    title: str
+    alt: str
+    svg: str
+    places: Sequence[tuple[Rows, Floats, Floats]] = field(default=(), repr=False)
+    """Where nodes stand: rows, x and y."""
+
+    def node_at(self, x: float, y: float, reach: float = 18.0) -> int | None:
+        """Return the node that is nearest to a point, if one is near."""
+        found, nearest = None, reach**2
+        for rows, across, down in self.places:
+            if rows.size:
+                distance = (across - x) ** 2 + (down - y) ** 2
+                first = int(np.argmin(distance))
+                if distance[first] < nearest:
+                    found, nearest = int(rows[first]), float(distance[first])
+        return found
+
+
+def rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
+    """Draw what nodes report against what privacy costs them, and the threshold tau / (n - 1).
+
+    Nodes too dear for the axis stand in a strip of their own at its right end, by rank. Where many
+    nodes take no part they are counted along the axis; where many do, in cells.
+    """
+    rho, epsilon = frame.rho, frame.epsilon
+    low, high = _costs_shown(frame)
+    line_x = np.linspace(low, high, 80)
+    line_y = _closed_form(frame, line_x)
+    most = max(float(epsilon.max(initial=0.0)), float(line_y.max(initial=0.0)))
+    y = Scale(0.0, _rounded_up(most), 220.0, 44.0)
+    x = Scale(low, high, 50.0, WIDTH - 14.0 - STRIP)
+    chart = Chart(x, y, "unit privacy cost rho", "epsilon")
+    dear = rho > high
+    across = x(np.minimum(rho, high))
+    if dear.any():
+        order = frame.by_cost[dear[frame.by_cost]]
+        steps = (np.arange(order.size) + 0.5) / order.size
+        across[order] = x.end + 8.0 + steps * (STRIP - 10.0)
+    down = y(epsilon)
+    sells = epsilon > 0
+    chart.parts += _outside(across[~sells], y.start)
+    if np.count_nonzero(sells) <= SELLS_BY_NAME:
+        n_sells = np.count_nonzero(sells)
+        size = 8.0 if n_sells <= 300 else 4.0
+        chart.parts.append(dots(across[sells], down[sells], STAYS, size=size, opacity=0.75))
+    else:
+        chart.parts += _cells(across[sells], down[sells], y)
+    if frame.threshold:
+        at = x.at(frame.threshold)
+        if x.start <= at <= x.end:
+            chart.parts.append(
+                f'<path d="M{at:.1f} {y.start:.1f}V{y.end:.1f}" stroke="{BOUND}" '
+                'stroke-width="1.6" stroke-dasharray="5 4"/>'
+            )
+            chart.legend.append((f"τ/(n-1) = {number(frame.threshold)}", BOUND, "5 4"))
+        if line_y.any():
+            chart.line(line_x, line_y, INK, "closed form", width=1.2)
+    elif frame.priced is not None and frame.priced.size <= SELLS_BY_NAME:
+        chart.parts.append(dots(across, y(frame.priced), INK, size=2.5))
+        chart.legend.append(("as priced", INK, "1 3"))
+    if dear.any():
+        chart.parts.append(_strip(x.end, y, int(dear.sum())))
+    place = None if picked is None else frame.place_of(picked)
+    if place is not None:
+        chart.parts.append(_marked(float(across[place]), float(down[place]), 7.0))
+    alt = (
+        f"Epsilon against unit privacy cost of {_counted(rho.size, 'node')}: {sells.sum():,} report"
+        " more than zero"
+    )
+    if sells.any():
+        alt += f", at costs from {number(rho[sells].min())} to {number(rho[sells].max())}"
+    alt += f"; {(~sells).sum():,} report zero."
+    if frame.threshold:
+        alt += f" In closed form nodes stay out from {number(frame.threshold)} on."
+    return Picture(
+        "rho-epsilon",
+        "Who sells privacy, and how much",
+        alt,
+        picture(WIDTH, HEIGHT, [chart.drawn()]),
+        [(frame.nodes, across, down)],
+    )
+
+
+def _closed_form(frame: Frame, rho: Floats) -> Floats:
+    """Return epsilon = S (1 - rho (n - 1) / tau) of the contest at its present pool, (29)."""
+    if not frame.threshold:
+        return np.zeros(rho.size)
+    return np.asarray(np.maximum(frame.expected_total * (1.0 - rho / frame.threshold), 0.0))
+
+
+def _costs_shown(frame: Frame) -> tuple[float, float]:
+    """Return the costs between which the axis lies: around the threshold, if there is one."""
+    rho = frame.rho
+    if not rho.size:
+        return 0.0, 1.0
+    least, most = float(rho.min()), float(rho.max())
+    threshold = frame.threshold
+    if threshold > least:
+        most = min(most, threshold + 1.2 * (threshold - least))
+    room = 0.04 * (most - least) or 0.5 * least
+    return max(least - room, 0.0), most + room
+
+
+def _outside(across: Floats, bottom: float) -> list[str]:
+    """Draw nodes that report nothing along the axis: one by one, or counted."""
+    if across.size <= SELLS_BY_NAME:
+        return [dots(across, np.full(across.size, bottom), LEAVES, size=6.0, opacity=0.8)]
+    width = 5.0
+    counts = np.bincount((across / width).astype(np.intp))
+    parts = []
+    for level, colour in zip(_in_levels(counts), _GREYS, strict=True):
+        if level.size:
+            left, top = width * level.astype(float), np.full(level.size, bottom - 7.0)
+            parts.append(rectangles(left, top, width, 7.0, colour))
+    return parts
+
+
+def _cells(across: Floats, down: Floats, y: Scale) -> list[str]:
+    """Count nodes in the cells of a grid; the darker, the more."""
+    size, columns = 6.0, int(WIDTH // 6.0) + 1
+    cell = (down / size).astype(np.intp) * columns + (across / size).astype(np.intp)
+    counts = np.bincount(cell)
+    parts = []
+    for level, colour in zip(_in_levels(counts), _LEVELS, strict=True):
+        if level.size:
+            row, column = np.divmod(level.astype(float), columns)
+            top = np.minimum(row * size, y.start - size)
+            parts.append(rectangles(column * size, top, size, size, colour))
+    return parts
+
+
+def _in_levels(counts: Rows) -> list[Rows]:
+    """Return where counts are positive, in six groups of equal steps of their logarithm."""
+    filled = np.flatnonzero(counts)
+    if not filled.size:
+        return [filled] * len(_LEVELS)
+    share = np.log1p(counts[filled]) / math.log1p(float(counts.max()))
+    level = np.minimum((share * len(_LEVELS)).astype(int), len(_LEVELS) - 1)
+    return [filled[level == k] for k in range(len(_LEVELS))]
+
+
+def _strip(end: float, y: Scale, n_dear: int) -> str:
+    line = (
+        f'<path d="M{end + 4:.1f} {y.start:.1f}V{y.end:.1f}" stroke="{MUTED}" '
+        'stroke-width="1" stroke-dasharray="1 3"/>'
+        f'<path d="M{end + 4:.1f} {y.start:.1f}h{STRIP:.1f}" stroke="{MUTED}" stroke-width="1"/>'
+    )
+    return line + text(end + 4 + STRIP, y.end - 9, f"{n_dear:,} dearer ⟶", anchor="end")
+
+
+def _marked(x: float, y: float, radius: float) -> str:
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="none" stroke="{INK}" '
+        'stroke-width="2.2" data-picked="true"/>'
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A chart of rounds: what it shows, its level of reference, and measures with their looks."""
+
+    label: str
+    level: float
+    lines: Sequence[tuple[str, str, str, str]]
+    """Name of a measure, its label, colour and dashes."""
+
+
+def totals(frame: Frame) -> Picture:
+    """Draw S and B round by round, and the closed form."""
+    history, form = frame.history, frame.form
+    total, cap = float(form["total_epsilon"]), float(form["payment"])
+    svg = _over_rounds(
+        frame,
+        _Part("S, sum of all epsilon", total, [("total_epsilon", "market", STAYS, "")]),
+        _Part("B, payment cap in currency", cap, [("budget", "", STAYS, "")]),
+    )
+    alt = f"{_reference(frame).capitalize()}: S = {number(total)}, B = {number(cap)}."
+    if frame.round:
+        alt = (
+            f"Round {frame.round}: S = {number(history['total_epsilon'][-1])}, "
+            f"B = {number(history['budget'][-1])}. {alt}"
+        )
+    return Picture("totals", "Total epsilon and payment cap", alt, svg)
+
+
+def _reference(frame: Frame) -> str:
+    """Return what the mechanism's own result is called."""
+    return "closed form" if frame.threshold else "as priced"
+
+
+def _over_rounds(frame: Frame, *charts: _Part) -> str:
+    """Draw one chart of rounds, or two above each other."""
+    places = [(220.0, 44.0)] if len(charts) == 1 else [(128.0, 44.0), (220.0, 158.0)]
+    parts = []
+    for chart, (bottom, top) in zip(charts, places, strict=True):
+        lowest = chart is charts[-1]
+        seen = [np.array(frame.history[name], dtype=float) for name, *_ in chart.lines]
+        y = _y_scale(np.concatenate(seen), chart.level, bottom, top)
+        axes = Chart(
+            _rounds_scale(frame),
+            y,
+            "round" if lowest else "",
+            chart.label,
+            whole_x=True,
+            named_x=lowest,
+        )
+        for values, (_, label, colour, dashes) in zip(seen, chart.lines, strict=True):
+            inside = np.where(values < y.low, np.nan, values)
+            axes.line(_rounds(frame), inside, colour, label, dashes=dashes)
+        axes.level(chart.level, BOUND, _reference(frame) if chart is charts[0] else "")
+        parts.append(axes.drawn())
+    return picture(WIDTH, HEIGHT, parts)
+
+
+def distances(frame: Frame) -> Picture:
+    """Draw how far from equilibrium the market is, on a log scale."""
+    kinds = (
+        ("distance", "distance", STAYS, ""),
+        ("exploitability", "exploitability", BOUND, "5 3"),
+        ("change", "change", MUTED, "1.5 3"),
+    )
+    seen = {name: np.array(frame.history[name], dtype=float) for name, *_ in kinds}
+    every = np.concatenate(list(seen.values()))
+    every = every[np.isfinite(every) & (every > 0)]
+    low, high = (float(every.min()), float(every.max())) if every.size else (1e-3, 1.0)
+    low = 10.0 ** math.floor(math.log10(max(low, 1e-17)))
+    high = max(10.0 ** math.ceil(math.log10(high)), 10 * low)
+    y = Scale(low, high, 220.0, 44.0, log=True)
+    chart = Chart(_rounds_scale(frame), y, "round", "relative, log scale", whole_x=True)
+    for name, label, colour, dashes in kinds:
+        above = np.where(seen[name] < low, np.nan, seen[name])  # rounding errors have no shape
+        chart.line(_rounds(frame), above, colour, label, dashes=dashes)
+    if frame.round and not every.size:
+        chart.parts.append(text(WIDTH / 2, 136.0, "all three are zero", anchor="middle"))
+    alt = "How far from equilibrium the market is; nothing has been played yet."
+    if frame.round:
+        told = ", ".join(f"{label} {number(seen[name][-1])}" for name, label, *_ in kinds)
+        alt = f"Round {frame.round}, on a log scale: {told}."
+    return Picture(
+        "distances", "How far from equilibrium", alt, picture(WIDTH, HEIGHT, [chart.drawn()])
+    )
+
+
+def participation(frame: Frame) -> Picture:
+    """Draw how many nodes take part, and how many have left."""
+    n_form, n_nodes = int(frame.form["n_active"]), frame.n_nodes
+    few = 0 < n_form < n_nodes / 30  # a line along the axis on a linear scale
+    y = (
+        Scale(1.0, 10.0 ** math.ceil(math.log10(n_nodes)), 220.0, 44.0, log=True)
+        if few
+        else Scale(0.0, _rounded_up(n_nodes), 220.0, 44.0)
+    )
+    label = "nodes, log scale" if few else "nodes"
+    chart = Chart(_rounds_scale(frame), y, "round", label, whole_x=True)
+    active = np.array(frame.history["n_active"], dtype=float)
+    left = np.array(frame.history["n_exited"], dtype=float)
+    chart.line(_rounds(frame), active, STAYS, "take part")
+    chart.line(_rounds(frame), left, LEAVES, "have left", dashes="5 3")
+    name = _reference(frame)
+    chart.level(float(n_form) if n_form else math.nan, BOUND, f"{name}: {n_form:,}")
+    alt = f"In closed form {n_form:,} of {n_nodes:,} nodes take part."
+    if frame.round:
+        alt = f"Round {frame.round}: {active[-1]:,.0f} take part, {left[-1]:,.0f} have left. {alt}"
+    return Picture("participation", "Who takes part", alt, picture(WIDTH, HEIGHT, [chart.drawn()]))
+
+
+def utilities(frame: Frame) -> list[Picture]:
+    """Draw what nodes and server earn: in one picture, or in two where no net is trained."""
+    server, nodes = float(frame.form["server_utility"]), float(frame.form["node_utility"])
+    both = _Part(
+        "server and welfare, currency a round",
+        server,
+        [
+            ("server_utility", "server", SERVER_COLOUR, ""),
+            ("welfare", "welfare", WELFARE_COLOUR, "1.5 3"),
+        ],
+    )
+    own = _Part("all nodes together, currency a round", nodes, [("node_utility", "", STAYS, "")])
+    told = [_utility_told(frame, both, "server"), _utility_told(frame, own, "all nodes together")]
+    if frame.training:
+        svg = _over_rounds(frame, both, own)
+        return [Picture("utilities", "Utilities and welfare", " ".join(told), svg)]
+    return [
+        Picture("utilities", "Server and welfare", told[0], _over_rounds(frame, both)),
+        Picture("node-utilities", "What all nodes earn", told[1], _over_rounds(frame, own)),
+    ]
+
+
+def _utility_told(frame: Frame, part: _Part, whose: str) -> str:
+    ends = f"{_reference(frame).capitalize()}: {whose} {number(part.level)} a round, in currency."
+    if not frame.round:
+        return ends
+    now = ", ".join(
+        f"{label or whose} {number(frame.history[name][-1])}" for name, label, *_ in part.lines
+    )
+    return f"Round {frame.round}: {now}. {ends}"
+
+
+def accuracy(frame: Frame) -> Picture | None:
+    """Draw the test accuracy of each arm, where a net is trained."""
+    training = frame.training
+    if training is None:
+        return None
+    y = Scale(0.0, 1.0, 220.0, 44.0)
+    x = Scale(0, max(training.rounds, 1), 58.0, WIDTH - 14)
+    chart = Chart(x, y, "round of training", "test accuracy", whole_x=True)
+    told = []
+    for arm, (rounds, values) in training.curves.items():
+        dashes = " ".join(f"{2 * float(dash):g}" for dash in ARM_DASHES.get(arm, ()))
+        label = {"no-noise": "no noise"}.get(arm, arm_label(arm))
+        chart.line(rounds, values, ARM_COLOURS.get(arm, MUTED), label, dashes=dashes)
+        if len(values):
+            told.append(f"{label} {values[-1]:.1%}")
+    alt = f"Test accuracy on {training.data}, of {training.rounds} rounds: "
+    alt += (", ".join(told) or "training has not begun") + "."
+    return Picture(
+        "accuracy",
+        f"Training on {training.data}",
+        alt,
+        picture(WIDTH, HEIGHT, [chart.drawn()]),
+    )
+
+
+def node_path(frame: Frame, node: int, known: Path) -> Picture:
+    """Draw what a node reported, round by round."""
+    rounds = np.array(known.rounds, dtype=float)
+    values = np.array(known.epsilon, dtype=float)
+    y = Scale(0.0, _rounded_up(float(values.max(initial=0.0))), 118.0, 26.0)
+    chart = Chart(_rounds_scale(frame), y, "round", "its epsilon", whole_x=True)
+    chart.parts.append(path(chart.x(rounds), y(values), STAYS, width=2))
+    alt = f"Epsilon of node {node:,} round by round: nothing is known yet."
+    if values.size:
+        alt = (
+            f"Epsilon of node {node:,} from {number(values[0])} in round {rounds[0]:.0f} to "
+            f"{number(values[-1])} in round {rounds[-1]:.0f}."
+        )
+    return Picture("path", "Its epsilon", alt, picture(WIDTH, 160.0, [chart.drawn()]))
+
+
+def _rounds(frame: Frame) -> Floats:
+    return np.array(frame.history["round"], dtype=float)
+
+
+def _rounds_scale(frame: Frame) -> Scale:
+    return Scale(0, _last_round(frame), 58.0, WIDTH - 14)
+
+
+def _last_round(frame: Frame) -> float:
+    """Return where the axis of rounds ends: steady for a while, and then longer."""
+    return max(10.0, ticks(0, max(frame.round, 1) * 1.2, 6)[-1], float(frame.round))
+
+
+def _y_scale(seen: Floats, level: float, bottom: float, top: float) -> Scale:
+    """Return a scale that shows all; great losses of the first rounds may lie below it."""
+    every = np.append(seen, level)
+    every = every[np.isfinite(every)]
+    gains = every[every > 0]
+    most = float(gains.max()) if gains.size else 1.0
+    if gains.size == every.size and most > 1000 * float(gains.min()):
+        low = 10.0 ** math.floor(math.log10(float(gains.min())))
+        return Scale(low, 10.0 ** math.ceil(math.log10(most)), bottom, top, log=True)
+    low = max(min(float(every.min(initial=0.0)), 0.0), -1.5 * max(most, abs(level)))
+    return Scale(-_rounded_up(-low) if low < 0 else 0.0, _rounded_up(most), bottom, top)
+
+
+def _rounded_up(value: float) -> float:
+    """Return a round number a little above, so that axes stand still while values move."""
+    if value <= 0 or not math.isfinite(value):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value * 1.02))
+    return next(m * power for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * power >= value)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")

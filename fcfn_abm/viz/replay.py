@@ -1,0 +1,153 @@
+"""A record that is replayed in the window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fcfn_abm.records import Record, sampled_rows
+from fcfn_abm.viz.frame import Floats, Frame, Path, Rows, Training
+
+_MOST_VALUES = 4_000_000  # traces up to so many rows are loaded whole
+_FEWER = 512  # nodes that stand for all where there are more
+
+
+class Replay:
+    """Goes through the rounds of a record, and then through its training.
+
+    Parameters
+    ----------
+    record : Record
+        From :func:`fcfn_abm.read_record`.
+    """
+
+    live = False
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.rounds = record.rounds.reset_index(drop=True)
+        self.traces = _traces(record)
+        self._shown = {int(str(k)): group for k, group in self.traces.groupby("round")}
+        settings = record.scenario.training
+        self._trains_after = settings is not None and settings.schedule == "at-equilibrium"
+        trained = int(record.training["round"].max()) if len(record.training) else 0
+        n_rounds = len(self.rounds)
+        self._moments = n_rounds + trained if self._trains_after else max(n_rounds, trained)
+        self.moment = self._moments
+
+    @property
+    def scenario(self) -> Any:
+        """The scenario that was run."""
+        return self.record.scenario
+
+    @property
+    def moments(self) -> int | None:
+        """Rounds of the market, and of training after them."""
+        return self._moments
+
+    @property
+    def over(self) -> bool:
+        """Whether this is the end."""
+        return self.moment >= self._moments
+
+    @property
+    def verdict(self) -> Mapping[str, Any] | None:
+        """What the run came to, from its last round on."""
+        verdict: Mapping[str, Any] | None = self.record.run["verdict"]
+        return verdict if self.round == len(self.rounds) else None
+
+    @property
+    def round(self) -> int:
+        """The round of the market at this moment."""
+        return min(self.moment, len(self.rounds))
+
+    def step(self) -> None:
+        """Go on by a round."""
+        self.seek(self.moment + 1)
+
+    def seek(self, moment: int) -> None:
+        """Go to a moment, from 1."""
+        self.moment = min(max(moment, 1), self._moments)
+
+    def frame(self) -> Frame:
+        """Return what the record shows of this moment."""
+        nodes = self.record.nodes
+        last = self.round == len(self.rounds)
+        shown = nodes if last else self._shown.get(self.round, self.traces.iloc[:0])
+        rows = shown["node"].to_numpy(dtype=np.intp)
+        about = nodes.iloc[rows]
+        rho = about["rho"].to_numpy()
+        note = ""
+        if rows.size < len(nodes):
+            note = (
+                f"Traces of {rows.size:,} of {len(nodes):,} nodes were kept, and they alone are "
+                "shown; the last round shows all."
+                if rows.size
+                else "No traces of this round were kept; the last round shows all nodes."
+            )
+        form = self.record.run["equilibrium"]
+        return Frame(
+            scenario=self.record.scenario,
+            n_nodes=len(nodes),
+            round=self.round,
+            nodes=rows,
+            rho=rho,
+            epsilon=_floats(shown, "epsilon"),
+            payment=_floats(shown, "payment"),
+            utility=_floats(shown, "utility"),
+            exited=about["exit_round"].to_numpy(dtype=float, na_value=np.nan) <= self.round,
+            history={name: self._so_far(name) for name in self.rounds.columns},
+            form=form,
+            priced=None if form["threshold"] else _floats(about, "equilibrium_epsilon"),
+            by_cost=np.argsort(rho, kind="stable"),
+            training=self._training(),
+            note=note,
+        )
+
+    def _so_far(self, name: str) -> list[float]:
+        return list(self.rounds[name].iloc[: self.round].tolist())
+
+    def _training(self) -> Training | None:
+        table = self.record.training
+        if table.empty:
+            return None
+        after = self.moment - len(self.rounds) if self._trains_after else self.moment
+        so_far = table[table["round"] <= max(after, 0)]
+        curves = {
+            str(arm): (part["round"].tolist(), part["accuracy"].tolist())
+            for arm, part in so_far.groupby("arm", sort=False)
+        }
+        return Training(self.record.run["training"]["data"], curves, int(table["round"].max()))
+
+    def path(self, node: int) -> Path:
+        """Return what a node reported so far, if it was traced."""
+        own = self.traces[(self.traces["node"] == node) & (self.traces["round"] <= self.round)]
+        return Path(own["round"].tolist(), own["epsilon"].tolist())
+
+    def left(self, node: int) -> int | None:
+        """Return the round at whose end a node left for the last time, if that is past."""
+        round_index = self.record.nodes["exit_round"].iloc[node]
+        gone = not pd.isna(round_index) and int(round_index) <= self.round
+        return int(round_index) if gone else None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _floats(frame: pd.DataFrame, name: str) -> Floats:
+    return frame[name].to_numpy(dtype=float)
+
+
+def _traces(record: Record) -> pd.DataFrame:
+    """Return the traces, of a sample of nodes where those of all would be too many."""
+    n_nodes = len(record.nodes)
+    if record.kept_traces is not None and len(record.kept_traces) <= _MOST_VALUES:
+        return record.kept_traces
+    if record.kept_traces is None and n_nodes * len(record.rounds) <= _MOST_VALUES:
+        return record.traces
+    expected = (record.nodes["equilibrium_epsilon"] > 0).to_numpy()
+    rows: Rows = sampled_rows(record.nodes["rho"].to_numpy(), _FEWER, expected)
+    return record.traces_of(record.nodes["node"].iloc[rows])  # places may be empty

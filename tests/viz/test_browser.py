@@ -1,0 +1,293 @@
+"""The window in a real browser: Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import io
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from viz.conftest import CHROMIUM, MISSING
+
+import fcfn_abm as fa
+from fcfn_abm.viz.svg import number
+
+if MISSING:
+    pytest.skip(MISSING, allow_module_level=True)
+
+from matplotlib.image import imread
+from playwright.sync_api import expect, sync_playwright
+
+HOSTILE = "<b id='planted'>Title</b><script>document.planted = 1</script> & co"
+SCENARIO = f"""
+title = "{HOSTILE}"
+seed = 7
+[population]
+n_nodes = 30
+[population.rho]
+kind = "lognormal"
+median = 0.01
+sigma = 0.05
+"""
+WAIT = 30_000
+
+
+@pytest.fixture(scope="module")
+def scenario_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("view") / "market.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+@contextmanager
+def served(path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fcfn_abm", "view", str(path), "--port", "0", "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process, process.stdout.readline().split()[0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def live(scenario_file):
+    with served(scenario_file) as (_, address):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open pages, and see to it that they ask nobody else and complain about nothing."""
+    pages, asked, complaints = [], [], []
+
+    def go(address, width=1440, height=1000):
+        page = browser.new_page(viewport={"width": width, "height": height})
+        pages.append(page)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("websocket", lambda socket: asked.append(socket.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console", lambda told: complaints.append(told.text) if told.type == "error" else None
+        )
+        page.goto(address)
+        page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
+        return page
+
+    yield go
+    for page in pages:
+        page.close()
+    assert complaints == []
+    own = re.compile(r"(https?|ws)://127\.0\.0\.1:\d+/|data:|blob:")
+    assert asked
+    assert [url for url in asked if not own.match(url)] == []
+
+
+def button(page, name):
+    return page.get_by_role("button", name=name)
+
+
+def tile(page, label):
+    return page.locator(f"[data-test='{label}']")
+
+
+def shows(locator, words):
+    expect(locator).to_have_text(words, timeout=WAIT)
+
+
+def pixels(page, name):
+    shot = page.locator(f"[data-picture={name}] .drawing").first.screenshot()
+    return np.round(imread(io.BytesIO(shot))[..., :3] * 255).astype(int)
+
+
+def blue(image):
+    red, green, sky = np.moveaxis(image, -1, 0)
+    return int(((sky > red + 60) & (sky > green + 20)).sum())
+
+
+def test_buttons_play_the_market_of_the_model(visit, live, scenario_file):
+    page, market = visit(live), fa.PrivacyMarket(fa.load_scenario(scenario_file))
+    for done in range(1, 4):
+        button(page, "Step").click()
+        shows(tile(page, "Round"), str(done))
+        market.step()
+    shows(tile(page, "Total epsilon S"), number(market.total_epsilon))
+    shows(tile(page, "Nodes that take part"), str(market.n_active))
+    shows(tile(page, "Payment cap B"), number(market.budget))
+    button(page, "Play").click()
+    expect(button(page, "Pause")).to_be_visible(timeout=WAIT)
+    page.get_by_label("Speed").fill("100")
+    status = page.locator("[data-test=status]")
+    expect(status).to_contain_text("Converged after", timeout=WAIT)
+    verdict = market.run_until()
+    shows(tile(page, "Round"), str(verdict.rounds))
+    shows(tile(page, "All nodes earn"), number(market.state.node_utility))
+    expect(button(page, "Step")).to_be_disabled()
+    button(page, "Reset").click()
+    shows(tile(page, "Round"), "0")
+    expect(button(page, "Step")).to_be_enabled()
+
+
+def test_sliders_and_fields_change_the_scenario(visit, live, scenario_file):
+    page = visit(live)
+    page.get_by_label("alpha", exact=True).fill("40")
+    page.keyboard.press("Enter")
+    rho = fa.PrivacyMarket(fa.load_scenario(scenario_file)).columns.rho
+    cap = fa.stackelberg_equilibrium(rho, 40.0, 10.0).budget
+    expect(page.get_by_text(f"closed form {number(cap)}").first).to_be_visible(timeout=WAIT)
+    slider = page.get_by_label("n_nodes, slider")
+    assert slider.get_attribute("aria-valuetext") == "30"
+    slider.press("End")
+    field = page.get_by_label("n_nodes", exact=True)
+    expect(field).to_have_value("1000000", timeout=WAIT)
+    field.fill("400")
+    page.keyboard.press("Enter")
+    expect(page.locator("dl.tiles")).to_contain_text("of 400", timeout=WAIT)
+    expect(page.locator("[data-picture=star] [role=img]")).to_have_attribute(
+        "aria-label", re.compile("400 nodes as rings"), timeout=WAIT
+    )
+    page.get_by_label("kind").first.select_option(label="static")
+    expect(page.get_by_label("epsilon", exact=True)).to_have_value("10", timeout=WAIT)
+
+
+def test_an_invalid_setting_is_a_sentence_and_not_a_blank_page(visit, live):
+    page = visit(live)
+    field = page.get_by_label("beta", exact=True)
+    field.fill("-3")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text(
+        "[game] beta: input should be greater than 0", timeout=WAIT
+    )
+    expect(field).to_have_attribute("aria-invalid", "true")
+    assert blue(pixels(page, "star")) > 200
+    field.fill("5")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("Ready: 30 nodes", timeout=WAIT)
+
+
+def test_pictures_are_really_drawn_and_move(visit, live):
+    page = visit(live)
+    before = {name: pixels(page, name) for name in ("star", "rho-epsilon", "totals")}
+    for done in range(1, 6):
+        button(page, "Step").click()
+        shows(tile(page, "Round"), str(done))
+    for name, then in before.items():
+        now = pixels(page, name)
+        assert blue(now) > 200
+        assert len(np.unique(now.reshape(-1, 3), axis=0)) > 20
+        assert (now != then).any(axis=-1).mean() > 0.002
+    for name in ("distances", "participation", "node-utilities"):
+        assert blue(pixels(page, name)) > 60
+
+
+def test_clicking_a_node_tells_its_story(visit, live):
+    page = visit(live)
+    page.locator("[data-picture=star] circle").nth(4).click()
+    story = page.locator("[data-test=story]")
+    expect(story).to_contain_text("A unit of epsilon costs it rho", timeout=WAIT)
+    node = page.get_by_label("Story of node")
+    assert 0 <= int(node.input_value()) < 30
+    expect(page.locator("[data-picture=star] [data-picked]")).to_have_count(1)
+    node.fill("77")
+    page.keyboard.press("Enter")
+    expect(story).to_contain_text("There is no node 77", timeout=WAIT)
+
+
+def test_everything_has_a_name_for_screen_readers(visit, live):
+    page = visit(live)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "slider", "textbox", "combobox", "checkbox", "spinbutton", "img", "image"}
+    found = [n for n in tree if not n.get("ignored") and n["role"]["value"] in roles]
+    assert len(found) > 40
+    assert [n["role"]["value"] for n in found if not n.get("name", {}).get("value")] == []
+    pictures = [n["name"]["value"] for n in found if n["role"]["value"] in ("img", "image")]
+    assert len(pictures) >= 6
+    assert any("30 nodes around it" in name for name in pictures)
+    assert page.get_by_role("status").get_attribute("aria-live") == "polite"
+    assert page.evaluate("document.documentElement.lang") == "en"
+
+
+@pytest.mark.slow
+def test_a_million_nodes_are_played_and_drawn(visit, live, scenario_file):
+    page = visit(live)
+    page.get_by_label("n_nodes", exact=True).fill("1000000")
+    page.keyboard.press("Enter")
+    expect(page.locator("dl.tiles")).to_contain_text("of 1,000,000", timeout=2 * WAIT)
+    large = fa.load_scenario(scenario_file, ["population.n_nodes=1000000"])
+    market = fa.PrivacyMarket(large)
+    for done in range(1, 4):
+        button(page, "Step").click()
+        shows(tile(page, "Round"), str(done))
+        market.step()
+    shows(tile(page, "Total epsilon S"), number(market.total_epsilon))
+    assert blue(pixels(page, "star")) > 200
+
+
+def test_a_phone_needs_no_sideways_scrolling(visit, live):
+    page = visit(live, width=375, height=812)
+    page.get_by_text("Settings").first.click()
+    expect(page.get_by_label("n_nodes", exact=True)).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    button(page, "Step").click()
+    shows(tile(page, "Round"), "1")
+    box = page.locator("[data-picture=star]").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 375
+
+
+def test_two_tabs_have_two_markets(visit, live):
+    one, two = visit(live), visit(live)
+    button(one, "Step").click()
+    shows(tile(one, "Round"), "1")
+    button(two, "Step").click()
+    button(two, "Step").click()
+    shows(tile(two, "Round"), "2")
+    shows(tile(one, "Round"), "1")
+
+
+def test_a_hostile_title_is_shown_as_text(visit, live):
+    page = visit(live)
+    shows(page.locator("h1"), HOSTILE)
+    assert page.locator("#planted").count() == 0
+    assert page.evaluate("document.planted") is None
+    expect(page).to_have_title(f"{HOSTILE} - fcfn", timeout=WAIT)
+
+
+def test_a_record_is_replayed_and_ctrl_c_ends_the_window_in_one_line(
+    visit, scenario_file, tmp_path
+):
+    record = fa.run_scenario(fa.load_scenario(scenario_file)).write(tmp_path / "record")
+    with served(record.path) as (process, address):
+        page = visit(address)
+        n_rounds = len(record.rounds)
+        shows(tile(page, "Round"), str(n_rounds))
+        page.get_by_label("Time").fill("3")
+        shows(tile(page, "Round"), "3")
+        shows(tile(page, "Total epsilon S"), number(record.rounds["total_epsilon"][2]))
+        assert page.get_by_text("Settings").count() == 0
+        page.get_by_label("Speed").fill("100")
+        button(page, "Play").click()
+        expect(page.get_by_role("status")).to_contain_text("Converged", timeout=WAIT)
+        page.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == "fcfn: the window is closed.\n"
