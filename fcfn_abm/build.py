@@ -18,7 +18,7 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameE
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.mechanisms import MECHANISMS, Outcome, price
-from fcfn_abm.population import RHO_LAWS, Divergence, draw_rho, misreport_factors
+from fcfn_abm.population import RHO_LAWS, Divergence, draw_rho, misreport_factors, require_room
 from fcfn_abm.registry import OptionError, Registry
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import (
@@ -28,6 +28,7 @@ from fcfn_abm.scenario import (
     choices,
     overridden,
     read_scenario,
+    shipped_files,
     spot,
     sweep_runs,
     tree_to_scenario,
@@ -70,7 +71,7 @@ def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     Parameters
     ----------
     path : str or Path
-        A TOML file, which may extend another one.
+        A TOML file, which may extend another one, or the name of a shipped one: ``"quickstart"``.
     overrides : iterable of str
         Replacements such as ``"game.alpha=20"``, carried out in order.
 
@@ -96,6 +97,10 @@ def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
 
 def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
     """Raise InvalidScenarioError where parts of a scenario do not go together."""
+    try:
+        require_room(scenario.population.n_nodes)
+    except InvalidGameError as error:
+        raise InvalidScenarioError(f"{where}, [population] n_nodes: {error}") from None
     for place, choice in choices(scenario):
         table = spot(list(place))
         try:
@@ -125,6 +130,8 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
             f"{where}, [game] budget: must be positive, since the server rule "
             f"{scenario.server.kind!r} starts from it; leave it out to start from half of beta."
         )
+    if scenario.population.churn is not None:
+        _check_churn(scenario, where)
     needed = LEARNING_RULES[scenario.learning.kind].needs
     if needed == "full" and scenario.information.reports != "full":
         raise InvalidScenarioError(
@@ -148,6 +155,38 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
                 f"{where}, [privacy] unit: the placement {scenario.privacy.placement.kind!r} "
                 f"protects a {unit}, so unit must be {unit!r}, but it is "
                 f"{scenario.privacy.unit!r}."
+            )
+
+
+def _check_churn(scenario: Scenario, where: str) -> None:
+    """Raise InvalidScenarioError where a table cannot stand beside nodes that come and go."""
+    people = scenario.population
+    for table, reason, holds in (
+        (
+            "[population.rho] kind = 'divergence'",
+            "newcomers bring no data of their own",
+            people.rho.kind == "divergence",
+        ),
+        (
+            "[population.misreport]",
+            "nobody says whether newcomers lie",
+            people.misreport is not None,
+        ),
+        (
+            f"[mechanism] kind = {scenario.mechanism.kind!r}",
+            "it makes its offer once, to those who are there at first; only 'stackelberg' does not",
+            scenario.mechanism.kind != "stackelberg",
+        ),
+        (
+            "[training]",
+            "a newcomer would get the data and the privacy ledger of the node before it; with "
+            "enabled = false no net is trained",
+            scenario.trains,
+        ),
+    ):
+        if holds:
+            raise InvalidScenarioError(
+                f"{where}, [population.churn] does not go together with {table}: {reason}."
             )
 
 
@@ -214,7 +253,8 @@ def scenario_schema() -> dict[str, Any]:
         }
     definitions.pop("Choice", None)
     schema["properties"]["extends"] = {
-        "description": "Another scenario file, relative to this one, which this one changes.",
+        "description": "Another scenario file, relative to this one, or the name of a shipped one, "
+        "which this one changes.",
         "type": "string",
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -315,8 +355,9 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None)
     )
 
 
-def shipped_scenarios(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Yield every scenario file below a folder, with its title."""
-    for path in sorted(folder.rglob("*.toml")):
+def listed_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the shipped scenarios, or every scenario file below a folder, with their titles."""
+    files = {str(path): path for path in sorted(folder.rglob("*.toml"))} if folder else None
+    for name, path in (shipped_files() if files is None else files).items():
         tree, _ = read_scenario(path)
-        yield path, str(tree.get("title", ""))
+        yield name, str(tree.get("title", ""))

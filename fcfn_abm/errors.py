@@ -7,10 +7,13 @@ user's) or 1 (:class:`RunFailedError`).
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+
+_SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlist=10, maxtuple=10, maxdict=10)
 
 
 class FcfnError(Exception):
@@ -51,11 +54,24 @@ class UnknownNameError(FcfnError, LookupError):
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
         hint = did_you_mean(name, known)
-        super().__init__(f"There is no {what} called {name!r}.{hint} Known: {', '.join(known)}.")
+        super().__init__(
+            f"There is no {what} called {shown(name)}.{hint} Known: {', '.join(known)}."
+        )
 
 
 class RunFailedError(FcfnError, RuntimeError):
     """A run that started well and could not be finished."""
+
+
+def shown(value: object) -> str:
+    """Return a value as it stands in an error message: long ones lose their middle.
+
+    Examples
+    --------
+    >>> shown("a" * 500)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    return _SHORT.repr(value)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

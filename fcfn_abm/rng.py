@@ -15,6 +15,7 @@ STREAMS = (
     "mechanism",
     "replication",
     "sweep",
+    "churn",
 )  # append only: a place is a seed
 
 

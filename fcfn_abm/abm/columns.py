@@ -16,7 +16,7 @@ NEVER = -1
 
 @dataclass
 class NodeColumns:
-    """One entry a node, shape (n,)."""
+    """One entry a place, which holds a node or is empty, shape (n,)."""
 
     rho: Floats
     """Unit privacy cost, currency per unit of epsilon."""
@@ -30,6 +30,8 @@ class NodeColumns:
     """For how many rounds in a row staying out has been the best response."""
     exit_round: npt.NDArray[np.int64]
     """Round at whose end the node left, or `NEVER`."""
+    present: npt.NDArray[np.bool_]
+    """Which places hold a node: all, unless nodes come and go."""
     memory: dict[str, Floats]
     """What the learning rule keeps from round to round, by name."""
 
@@ -44,6 +46,7 @@ class NodeColumns:
             utility=np.zeros(n_nodes),
             idle_rounds=np.zeros(n_nodes, dtype=np.int64),
             exit_round=np.full(n_nodes, NEVER),
+            present=np.ones(n_nodes, dtype=bool),
             memory={name: np.full(n_nodes, start) for name, start in memory.items()},
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,18 +14,18 @@ import numpy as np
 from fcfn_abm.abm import order
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet, Views
 from fcfn_abm.abm.bulletin import Bulletin
+from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.node import EdgeNode
 from fcfn_abm.abm.server import ParameterServer
+from fcfn_abm.abm.state import ChurnState, RoundState, ratio, state_of
 from fcfn_abm.abm.verdict import Judge, Verdict
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import (
+    Equilibrium,
     StackelbergEquilibrium,
-    averaged_nodes,
-    exploitability,
     nash_equilibrium,
-    server_utility,
 )
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
 from fcfn_abm.learning.base import Rows
@@ -33,39 +33,6 @@ from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, Pricing
 from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import Scenario
-
-
-@dataclass(frozen=True)
-class RoundState:
-    """What is measured at the end of a round."""
-
-    round: int
-    """Number of the round, from 1."""
-    budget: float
-    """Announced payment cap B, in currency."""
-    total_epsilon: float
-    """S, the sum of all reports."""
-    mean_epsilon: float
-    """eps_g, over the nodes that ``game.average_over`` names."""
-    n_active: int
-    """Nodes that reported more than zero."""
-    n_exited: int
-    """Nodes that have left."""
-    payment: float
-    """What the server paid, in currency."""
-    node_utility: float
-    """Sum of the nodes' utilities, in currency."""
-    server_utility: float
-    """Utility of the server, in currency."""
-    welfare: float
-    """Utilities of all together, a middleman's included, in currency."""
-    exploitability: float
-    """Largest gain of a node from moving alone, as a share of B."""
-    change: float
-    """Largest change of an epsilon since the last round, as a share of the largest epsilon."""
-    distance: float
-    """Largest distance of an epsilon to the closed form at this B (without a contest: to the
-    contracts), as a share of its largest."""
 
 
 class PrivacyMarket(mesa.Model):
@@ -87,13 +54,15 @@ class PrivacyMarket(mesa.Model):
     ----------
     columns : NodeColumns
         The state of all nodes, one array a quantity.
+    churn : Turnover or None
+        Who came and went, with ``[population.churn]``.
     nodes : NodeSet
         The node agents, by row: views that are made when they are looked at.
     server : ParameterServer
         The leader.
     datacollector : mesa.DataCollector
-        One row a round, the fields of :class:`RoundState`; with ``record.traces = "all"`` also
-        every node in every round (``collect_nodes``).
+        One row a round, the fields of :class:`RoundState` (with churn, :class:`ChurnState`); with
+        ``record.traces = "all"`` also every node in every round (``collect_nodes``).
     verdict : Verdict or None
         How the market ended; None while it is running.
 
@@ -120,8 +89,8 @@ class PrivacyMarket(mesa.Model):
         self._settings = settings = scenario or Scenario()
         self.seed = settings.seed if rng is None else _seed(rng)
         super().__init__(rng=stream(self.seed, "game"))
+        law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
         if rho is None:
-            law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
             rho = draw_rho(law, settings.population.n_nodes, stream(self.seed, "population"))
             if lies := settings.population.misreport:  # a unit of report costs them less
                 chance = stream(self.seed, "population", 1)
@@ -145,6 +114,10 @@ class PrivacyMarket(mesa.Model):
             else LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
         )
         self.columns = NodeColumns.of(rho, self.rule.memory)
+        churn = settings.population.churn
+        self.churn = (
+            None if churn is None else Turnover(churn, self.columns, law, self.rule, self.seed)
+        )
         self.node_view = Views(self)
         self.nodes = NodeSet(self)
         self._all_agents = MarketAgents(NodeSet(self, self.nodes.rows), self.random)
@@ -173,7 +146,9 @@ class PrivacyMarket(mesa.Model):
         self.publish()
         self.learn()
         self.datacollector = mesa.DataCollector(
-            model_reporters={f.name: _reporter(f.name) for f in fields(RoundState)},
+            model_reporters={
+                f.name: _reporter(f.name) for f in fields(ChurnState if churn else RoundState)
+            },
             agenttype_reporters=(
                 {EdgeNode: {name: name for name in ("epsilon", "payment", "utility")}}
                 if collect_nodes and settings.record.traces == "all"
@@ -202,6 +177,11 @@ class PrivacyMarket(mesa.Model):
         return self.budget if fixed is None else fixed
 
     @property
+    def present(self) -> Rows:
+        """Rows of the nodes that are there: all of them, unless nodes come and go."""
+        return self.churn.present if self.churn else slice(None)
+
+    @property
     def n_active(self) -> int:
         """How many nodes reported more than zero in the last round that was played."""
         return self._n_active
@@ -211,8 +191,10 @@ class PrivacyMarket(mesa.Model):
         self.round_index += 1
         before = (self.columns.epsilon.copy(), self.budget)
         self.server.announce_budget()
+        self.renew()
         self.withdraw()
         self.publish()
+        self.greet()
         self.movers = order.movers(self)
         self._play(self)
         self.server.pay()
@@ -220,6 +202,18 @@ class PrivacyMarket(mesa.Model):
         self.leave()
         self.measure(*before)
         self.datacollector.collect(self)
+
+    def renew(self) -> None:
+        """Let nodes come and go, and costs drift, where the scenario says so."""
+        if self.churn and self.churn.renew(self.round_index):
+            self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
+            for known in ("equilibrium", "outcome", "contest"):
+                self.__dict__.pop(known, None)
+
+    def greet(self) -> None:
+        """Let newcomers take in what stands, as all did before the first round."""
+        if self.churn and self.churn.arrived.size:
+            self.learn(self.churn.arrived)
 
     def withdraw(self) -> None:
         """Take out the reports of the nodes that left."""
@@ -230,20 +224,35 @@ class PrivacyMarket(mesa.Model):
         chance = stream(self.seed, "game", self.round_index, 1)
         self.bulletin = Bulletin.of(self.columns.epsilon, self.scenario.information, chance)
 
-    def learn(self) -> None:
-        """Let every node take in what the round has shown."""
-        epsilon, shown = self.columns.epsilon, self.bulletin
+    def learn(self, rows: Rows | None = None) -> None:
+        """Let nodes take in what the round has shown: those that are there, or some newcomers."""
+        epsilon, shown, kept = self.columns.epsilon, self.bulletin, self.columns.memory
         reports = shown.reports(epsilon)
         if reports is not None:
             shown.total = float(reports.sum())  # fresh: running totals gather rounding errors
         elif shown.factor is None:
             shown.total = float(epsilon.sum())
-        others = shown.others(epsilon, slice(None))
         moved = np.zeros(epsilon.size, dtype=bool)
         moved[self.movers] = True
-        noise = self.scenario.information.noise
-        memory = self.columns.memory
-        self.rule.learn(News(self.pool, epsilon, others, reports, moved, noise, memory))
+        of = self.present if rows is None else rows
+        own = epsilon[of]
+        memory = {name: values[of] for name, values in kept.items()}  # views, where all learn
+        self.rule.learn(
+            News(
+                self.pool,
+                own,
+                shown.others(own, of),
+                None if reports is None else reports[of],
+                moved[of],
+                self.scenario.information.noise,
+                memory,
+                int(np.count_nonzero(epsilon)),
+                self.churn is not None and self.churn.changing,
+            )
+        )
+        if not isinstance(of, slice):
+            for name, values in memory.items():
+                kept[name][of] = values
 
     def leave(self) -> None:
         """Let those nodes go that had a reason to leave for long enough."""
@@ -253,82 +262,42 @@ class PrivacyMarket(mesa.Model):
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
-        columns, game = self.columns, self.scenario.game
-        epsilon, budget = columns.epsilon, self.budget
-        self.total_epsilon = float(epsilon.sum())
-        self._n_active = int(np.count_nonzero(epsilon))
-        n_averaged = averaged_nodes(game.average_over, self._n_active, epsilon.size)
-        mean_epsilon = self.total_epsilon / n_averaged if n_averaged else 0.0
-        paid = self.server.paid
-        server = server_utility(mean_epsilon, game.alpha, game.beta, paid)
-        nodes = float(columns.utility.sum())
-        exploitable, change, distance = self._measures(epsilon_before)
-        self.state = RoundState(
-            round=self.round_index,
-            budget=budget,
-            total_epsilon=self.total_epsilon,
-            mean_epsilon=mean_epsilon,
-            n_active=self._n_active,
-            n_exited=int(np.count_nonzero(columns.exited)),
-            payment=paid,
-            node_utility=nodes,
-            server_utility=server,
-            welfare=server + nodes + (paid - float(columns.payment.sum())),
-            exploitability=exploitable,
-            change=change,
-            distance=distance,
-        )
+        self.total_epsilon = float(self.columns.epsilon.sum())
+        self._n_active = int(np.count_nonzero(self.columns.epsilon))
+        self.state = state_of(self, epsilon_before)
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,
             change=self.state.change,
-            budget_change=_ratio(abs(budget - budget_before), budget_before),
+            budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
             content=not self.offer.learns_cap or self.server.rule.content(self.server.memory),
             at_rest_without_trade=self._no_trade(),
+            moving=bool(self.churn and self.churn.moving(self.round_index)),
         )
         self.running = self.verdict is None
 
     def _no_trade(self) -> str:
         """Return why nobody trades, where nobody does and nobody will."""
+        if self.churn and self.churn.deserted(self.round_index):
+            return "fewer than two nodes are left, and none will come."
         if self.total_epsilon > 0:
             return ""
         if self.scenario.cap == 0:
             return "the payment cap of the scenario is zero."
+        if self.budget == 0 and self.churn and self.equilibrium.budget > 0:
+            return "the server has given up: from a cap of zero it learns nothing."
         if self.budget == 0:
             return "no payment cap pays the server: B* = 0 (45)."
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
             return f"the mechanism offers nothing: {self.outcome.reason}"
         return ""
 
-    def _target(self) -> Floats:
-        """Return the profile that the market should come to at the present cap."""
+    @property
+    def target(self) -> Floats:
+        """The profile that those who are there should come to at the present cap."""
         if isinstance(self.offer, Contracts):
             return self.offer.epsilon
-        return self.pool * self._unit_equilibrium
-
-    def _measures(self, epsilon_before: Floats) -> tuple[float, float, float]:
-        """Return exploitability, change and distance."""
-        epsilon, rho, pool = self.columns.epsilon, self.columns.rho, self.pool
-        floor = self.scenario.game.epsilon_floor
-        if isinstance(self.offer, Contest) and epsilon.size >= order.MANY and pool > 0:
-            from fcfn_abm.abm.sweep import measures  # loads numba
-
-            seen = measures(epsilon, epsilon_before, self._unit_equilibrium, rho, pool, floor)
-            return (
-                seen.exploitability,
-                _ratio(seen.change, seen.largest_before),
-                _ratio(seen.distance, seen.largest_target),
-            )
-        if isinstance(self.rule, TakeOrLeave):
-            gain = self.rule.regret(rho, epsilon, self.budget)
-        else:
-            gain = exploitability(epsilon, rho, pool, floor)
-        target = self._target()
-        return (
-            gain,
-            _ratio(_largest(epsilon - epsilon_before), _largest(epsilon_before)),
-            _ratio(_largest(epsilon - target), _largest(target)),
-        )
+        return self.pool * self.contest.epsilon
 
     def run_until(
         self,
@@ -355,21 +324,26 @@ class PrivacyMarket(mesa.Model):
                 on_round(self)
         return self.verdict
 
+    @property
+    def primitives(self) -> PricingGame:
+        """What the mechanism knows of: the costs of those who are there, and the server's side."""
+        return self._primitives
+
     @cached_property
     def equilibrium(self) -> StackelbergEquilibrium:
-        """The leader-follower equilibrium of the same nodes, in closed form."""
+        """The leader-follower equilibrium of those who are there, in closed form."""
         return self._primitives.stackelberg
 
     @cached_property
     def outcome(self) -> Outcome:
-        """What the mechanism leads to at the scenario's cap, without play."""
+        """What the mechanism leads to at the scenario's cap, without play, for the same nodes."""
         chance = stream_of_name(self.seed, "mechanism", self.scenario.mechanism.kind)
         return self._mechanism.outcome(self._primitives, chance)
 
     @cached_property
-    def _unit_equilibrium(self) -> Floats:
-        """The closed form at B = 1; it grows in proportion to B."""
-        return nash_equilibrium(self.columns.rho, 1.0).epsilon
+    def contest(self) -> Equilibrium:
+        """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
+        return nash_equilibrium(self._primitives.rho, 1.0)
 
     def _first_reports(self) -> Floats:
         """Return what nodes report before they have seen anything."""
@@ -380,7 +354,7 @@ class PrivacyMarket(mesa.Model):
         if start == "cold":
             return np.full(n_nodes, self.scenario.game.epsilon_floor)
         if start == "warm":
-            return self.pool * self._unit_equilibrium
+            return self.pool * self.contest.epsilon
         alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
         chance = stream(self.seed, "game", 0)
         return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
@@ -392,11 +366,3 @@ def _reporter(name: str) -> Callable[[PrivacyMarket], Any]:
 
 def _seed(rng: np.random.Generator | int) -> int:
     return rng if isinstance(rng, int) else int(rng.integers(2**63))
-
-
-def _largest(values: Floats) -> float:
-    return float(np.abs(values).max(initial=0.0))
-
-
-def _ratio(size: float, scale: float) -> float:
-    return size / scale if scale > 0 else (float("inf") if size > 0 else 0.0)

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 
 class EdgeNode(mesa.Agent):
-    """One edge node: a view of a row of the market's columns."""
+    """One edge node: a view of a row of the market's columns, which is a place.
+
+    Where nodes come and go, it shows whoever is there.
+    """
 
     model: PrivacyMarket
     COLUMNS: ClassVar = frozenset(
-        {"rho", "epsilon", "payment", "utility", "idle_rounds", "exit_round"}
+        {"rho", "epsilon", "payment", "utility", "idle_rounds", "exit_round", "present"}
     )
     """What is a column, and so can be read for all nodes at once."""
 
@@ -58,6 +61,11 @@ class EdgeNode(mesa.Agent):
         return self.model.columns.utility.item(self.row)
 
     @property
+    def present(self) -> bool:
+        """Whether there is a node in this place."""
+        return self.model.columns.present.item(self.row)
+
+    @property
     def exited(self) -> bool:
         """Whether the node has left the market."""
         return self.model.columns.exit_round.item(self.row) != NEVER
@@ -80,6 +88,8 @@ class EdgeNode(mesa.Agent):
 def respond(market: PrivacyMarket, row: int) -> None:
     """Let the node of a row see the running total, and choose the epsilon of this round."""
     columns, settings = market.columns, market.scenario.exit
+    if not columns.present.item(row):
+        return
     epsilon = columns.epsilon.item(row)
     seen = Observation(
         columns.rho.item(row),

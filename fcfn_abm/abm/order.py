@@ -103,13 +103,14 @@ def _seen(market: PrivacyMarket, rows: Rows) -> Observation[Floats]:
 
 
 def movers(market: PrivacyMarket) -> Rows:
-    """Draw who moves in this round; at least one does."""
-    n_nodes, share = len(market.nodes), market.scenario.rounds.participation
+    """Draw who of those present moves in this round; at least one does."""
+    share = market.scenario.rounds.participation
     if share == 1:
-        return slice(None)
+        return market.present
+    rows = np.arange(len(market.columns))[market.present]
     chance = stream(market.seed, "game", market.round_index, 2)
-    n_movers = max(1, round(share * n_nodes))
-    return np.sort(chance.choice(n_nodes, n_movers, replace=False, shuffle=False))
+    n_movers = min(max(1, round(share * rows.size)), rows.size)
+    return rows[np.sort(chance.choice(rows.size, n_movers, replace=False, shuffle=False))]
 
 
 ORDERS: dict[str, Callable[[PrivacyMarket], None]] = {

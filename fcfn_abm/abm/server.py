@@ -33,7 +33,7 @@ class ParameterServer(mesa.Agent):
             return  # nothing has been seen yet, or the offer stands: so does the opening cap
         seen = ServerObservation(
             self.budget,
-            market.columns.epsilon,
+            market.columns.epsilon[market.present],
             game.alpha,
             game.beta,
             game.average_over,

@@ -12,6 +12,7 @@ from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, News, O
 
 _TELLING = 1e-6  # relative step: over a shorter one rounding errors drown the slope
 _CLEAR = 10.0  # by so many standard errors two ratios must differ, to tell a slope
+_LEAST = 1e-300  # all take part as if for nothing: the guess is far too small
 
 
 @LEARNING_RULES.register("aggregate")
@@ -22,7 +23,8 @@ class Aggregate(LearningRule):
     (29). The ratio ``phi = S / S_hat`` of the public total to the guess is convex and falls with
     S_hat; it is one at the equilibrium. The guess is kept per unit of B, which makes it last when
     the cap changes. Needs no other report than the total, at any N. Where few nodes move in a
-    round, the guess stands until all have acted on it.
+    round, the guess stands until all have acted on it. Where nodes come and go, or costs drift, a
+    secant would join two markets: the slope of phi then follows from how many take part (Newton).
 
     References
     ----------
@@ -38,6 +40,7 @@ class Aggregate(LearningRule):
         "slope": -np.inf,
         "answered": 0.0,  # whether the node has acted on the present guess
     }
+    newcomers_ask: ClassVar[bool] = True  # with guesses of their own, nodes never agree again
 
     largest_step: Annotated[float, Field(gt=1)] = 10.0
     """The guess grows by no more than this factor in a round."""
@@ -71,6 +74,9 @@ class Aggregate(LearningRule):
             return  # the total still holds answers to older guesses
         answered[:] = 0.0
         ratio = total / guess
+        if news.changing:
+            guess[:] = self._newton(guess, ratio, news.n_active)
+            return
         off = np.abs(ratio - 1.0)
         misled = (ratio > 1) & (guess >= high) | (ratio < 1) & (guess <= low)
         misled |= (high - low <= _TELLING * guess) & (off > _TELLING)
@@ -90,3 +96,11 @@ class Aggregate(LearningRule):
         if news.noise > 0:
             middle = np.where(ratio > 1, 2 * guess, guess / 2)
         guess[:] = np.where(inside, wanted, middle)
+
+    def _newton(self, guess: Floats, ratio: Floats, n_active: int) -> Floats:
+        """Return the guess after a Newton step: phi falls by the tau of those who take part.
+
+        ``phi = n - tau S_hat`` gives ``tau``, and the next guess is ``S_hat (n - 1) / (n - phi)``.
+        """
+        wanted = guess * ((n_active - 1) / np.maximum(n_active - ratio, _LEAST))
+        return np.clip(wanted, guess / 2, self.largest_step * guess)

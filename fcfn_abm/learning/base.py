@@ -76,6 +76,10 @@ class News:
     """Relative error of what is seen; those who see it know how far to trust it."""
     memory: Memory
     """What nodes keep, as in :class:`Observation`."""
+    n_active: int = 0
+    """How many nodes took part."""
+    changing: bool = False
+    """Whether nodes come and go, or their costs change: old rounds tell of another market then."""
 
 
 class LearningRule(Protocol):
@@ -85,6 +89,8 @@ class LearningRule(Protocol):
     """What each node keeps from round to round, with the value that it starts from."""
     needs: ClassVar[Reports] = "aggregate"
     """Whether it must see each report, or the total alone."""
+    newcomers_ask: ClassVar[bool] = False
+    """Whether a newcomer starts from what another node keeps, and not from nothing."""
 
     def next_epsilon[Value: (float, Floats)](
         self, seen: Observation[Value], rng: np.random.Generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -15,8 +16,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
-from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
 from fcfn_abm.records.integrity import require_unchanged, seal
 from fcfn_abm.records.stream import open_parts, read_parts, reason
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
@@ -25,6 +27,7 @@ from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
 RUN_FILE = "run.json"
 RUN_KIND = "run"  # what a record is whose facts do not say
 SCENARIO_FILE = "scenario.toml"
+_LOCK = ".lock"  # held for as long as its folder grows
 LATER_TABLES = {"ledger"}  # records of an earlier version lack them
 PARTS = "traces"
 """Folder of the traces of all nodes, which were written during the run."""
@@ -168,13 +171,15 @@ def read_record(path: str | Path) -> Record:
             if not (streamed and name == "traces")
             and not (name in LATER_TABLES and not (path / f"{name}.parquet").exists())
         }
+        scenario_file = path / SCENARIO_FILE
+        scenario = tree_to_scenario(read_toml(scenario_file), str(scenario_file))
         if streamed:
             frames["kept_traces"] = None
-            _require_rows(path / PARTS, len(frames["rounds"]) * len(frames["nodes"]))
+            _require_rows(path / PARTS, len(frames["rounds"]) * scenario.population.n_nodes)
+    except InvalidScenarioError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InvalidRecordError(f"{path}: the record cannot be read: {error}") from error
-    scenario_file = path / SCENARIO_FILE
-    scenario = tree_to_scenario(read_toml(scenario_file), str(scenario_file))
     return Record(scenario, run, **frames, path=path)
 
 
@@ -230,15 +235,35 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         folder.chmod(0o777 & ~_umask())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
+    with told_as(path):
+        alive = FileLock(folder / _LOCK)
+        alive.acquire()
     try:
         yield folder
         with told_as(path):
             seal(folder)
         require_free(path, overwrite=overwrite)
         _publish(folder, path)
+        (path / _LOCK).unlink(missing_ok=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        alive.release()
+    _remove_dead(path)
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove what runs to the same name have left that were killed: nobody holds their locks."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        lock = FileLock(folder / _LOCK, timeout=0)
+        if not (folder / _LOCK).is_file():
+            continue
+        try:
+            with lock:
+                shutil.rmtree(folder, ignore_errors=True)
+        except (Timeout, OSError):
+            continue
 
 
 def _publish(folder: Path, path: Path) -> None:

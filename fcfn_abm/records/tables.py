@@ -56,6 +56,14 @@ TABLES: dict[str, list[Column]] = {
             change="largest change of an epsilon, as a share of the largest epsilon",
             distance="largest distance to the closed form at this B, as a share of its largest",
         ),
+        *_counts(
+            n_present="nodes that are there",
+            n_arrived="nodes that arrived in this round",
+            n_departed="nodes that went away for good in this round",
+        ),
+        *_floats(MONEY, equilibrium_budget="B* of the nodes that are there (41)"),
+        *_counts(equilibrium_n_active="nodes that take part in their closed form"),
+        *_floats(NO_UNIT, equilibrium_total_epsilon="S of their closed form at this B"),
     ],
     "nodes": [
         *_counts(node="row of the node, from 0"),
@@ -75,6 +83,8 @@ TABLES: dict[str, list[Column]] = {
         *_counts(exit_round="round at whose end the node left; empty if it stayed"),
         *_floats(NO_UNIT, equilibrium_epsilon="epsilon that the mechanism leads to"),
         *_floats(MONEY, equilibrium_utility="utility that the mechanism leads to"),
+        *_counts(arrival_round="round in which the node arrived; 0 if it was there at first"),
+        *_floats(COST, first_rho="unit privacy cost of the node when it arrived"),
         *_counts(n_samples="training samples of the node"),
         *_floats(
             NO_UNIT,
@@ -118,8 +128,21 @@ TABLES: dict[str, list[Column]] = {
 }
 """What the record of a run holds."""
 
-WHERE_ASKED_FOR = ("true_rho", "misreport_factor", "flagged_round")
-"""Columns of the nodes that only records of scenarios with liars, or with a check, have."""
+WHERE_ASKED_FOR = (
+    *("true_rho", "misreport_factor", "flagged_round"),
+    *("arrival_round", "first_rho"),
+)
+"""Columns of the nodes that only records of scenarios with liars, a check, or churn have."""
+
+TRACKING = {
+    "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
+    "tracking_total_error": "relative distance of S to its S, mean over the same rounds",
+    "tracking_exploitability": "largest gain from moving alone, as a share of B, mean over them",
+    "tracking_n_present": "nodes that are there, mean over the same rounds",
+    "tracking_participation": "share of them that take part, mean over the same rounds",
+    "tracking_equilibrium_participation": "the same in closed form",
+}
+"""What only sweeps of scenarios with churn have: how the market follows its equilibrium."""
 
 OTHER_TABLES: dict[str, list[Column]] = {
     "comparison": [
@@ -194,6 +217,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
             exploitability="largest gain from moving alone, as a share of B",
             distance="largest distance to the closed form at this B, as a share of its largest",
         ),
+        *_floats(NO_UNIT, **TRACKING),
         Column("equilibrium_status", "string", NO_UNIT, "solved, no-trade or no-solution"),
         *_counts(equilibrium_n_active="nodes that take part where the mechanism leads to"),
         *_floats(

@@ -12,6 +12,7 @@ from fcfn_abm.scenario.load import (
 from fcfn_abm.scenario.schema import (
     Axis,
     Choice,
+    Churn,
     Exit,
     Game,
     Information,
@@ -23,11 +24,13 @@ from fcfn_abm.scenario.schema import (
     SweepSettings,
     Training,
 )
+from fcfn_abm.scenario.shipped import copy_shipped, shipped_files
 from fcfn_abm.scenario.sweep import SweepRun, sweep_runs
 
 __all__ = [
     "Axis",
     "Choice",
+    "Churn",
     "Exit",
     "Game",
     "Information",
@@ -40,9 +43,11 @@ __all__ = [
     "SweepSettings",
     "Training",
     "choices",
+    "copy_shipped",
     "overridden",
     "read_scenario",
     "read_toml",
+    "shipped_files",
     "spot",
     "sweep_runs",
     "to_toml",

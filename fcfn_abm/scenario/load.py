@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from fcfn_abm.errors import InvalidScenarioError, did_you_mean
 from fcfn_abm.registry import problem
 from fcfn_abm.scenario.schema import Choice, Scenario, Training, named
+from fcfn_abm.scenario.shipped import located, shipped_files
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, near)
+        hint = did_you_mean(path.name, near) or did_you_mean(str(path), shipped_files())
         raise InvalidScenarioError(f"{path}: there is no such file.{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
@@ -45,8 +46,8 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
     Parameters
     ----------
     path : Path
-        A TOML file. Its key ``extends`` may name another one, relative to it, whose tables it
-        changes.
+        A TOML file, or the name of one that is shipped, such as ``quickstart``. Its key
+        ``extends`` may name another one, relative to it, or a shipped one, whose tables it changes.
 
     Returns
     -------
@@ -60,6 +61,7 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
     InvalidScenarioError
         If a file is missing or is not TOML, or a file extends itself.
     """
+    path = located(path)
     tree, chain = read_toml(path), [path]
     while "extends" in tree:
         extends = tree.pop("extends")
@@ -67,7 +69,7 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
             raise InvalidScenarioError(
                 f"{chain[-1]}, extends: must be the name of a scenario file, but is {extends!r}."
             )
-        base = chain[-1].parent / extends
+        base = located(Path(extends), chain[-1].parent)
         if base.resolve() in [file.resolve() for file in chain]:
             way = " -> ".join(map(str, [*chain, base]))
             raise InvalidScenarioError(f"{path}, extends: goes in a circle: {way}.")

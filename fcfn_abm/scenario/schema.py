@@ -79,6 +79,28 @@ class Misreport(Section):
     """Reported over spent epsilon. They pay ``rho / factor`` for a unit of what they report."""
 
 
+class Churn(Section):
+    """Nodes that come and go while the market plays, and costs that drift."""
+
+    arrivals: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Probability with which an empty place is taken by a newcomer in a round. There are
+    ``n_nodes`` places, all taken at first."""
+    departures: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability with which a node goes away for good in a round."""
+    drift: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of what chance adds to a node's ln(rho) in a round."""
+    reversion: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of its distance to the node's first ln(rho) that is made up for in a round; with zero,
+    ln(rho) is a random walk."""
+    until: Count | None = None
+    """Last round of all this, after which the market can come to rest; without it there is none."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything changes at all."""
+        return self.departures > 0 or self.drift > 0
+
+
 class Population(Section):
     """Who plays."""
 
@@ -88,6 +110,8 @@ class Population(Section):
     """The law of the unit privacy costs, in currency per unit of epsilon."""
     misreport: Misreport | None = None
     """Without this table all nodes are honest."""
+    churn: Churn | None = None
+    """Without this table the same nodes stay, and cost the same, in all rounds."""
 
 
 class Game(Section):
@@ -285,11 +309,13 @@ class Axis(Section):
 class SweepSettings(Section):
     """Many runs from one file: axes over keys of the scenario, each point several times."""
 
-    mode: Literal["grid", "zip", "random", "latin-hypercube"] = "grid"
+    mode: Literal["grid", "zip", "random", "latin-hypercube", "sobol"] = "grid"
     """Every combination of the axes; their first values together, then their second ones, and so
-    on; or a sample of the space that they span, plain or with every axis evenly covered."""
+    on; a sample of the space that they span, plain or with every axis evenly covered; or the
+    points that tell how much of the outcomes' variance each axis explains (Sobol indices)."""
     n_samples: Count | None = None
-    """In the modes random and latin-hypercube: how many points are drawn."""
+    """In the modes random and latin-hypercube: how many points are drawn. In the mode sobol a
+    power of two, n, for n (d + 2) points with d axes."""
     replications: Count = 1
     """Runs of each point, with seeds of their own, the same at all points; the first one has the
     scenario's seed."""
@@ -303,12 +329,18 @@ class SweepSettings(Section):
     @property
     def samples(self) -> bool:
         """Whether points are drawn, and not counted out."""
-        return self.mode in ("random", "latin-hypercube")
+        return self.mode in ("random", "latin-hypercube", "sobol")
 
     @model_validator(mode="after")
     def _axes_suit_the_mode(self) -> SweepSettings:
         if self.samples and not (self.axes and self.n_samples):
             raise ValueError(f"the mode {self.mode!r} needs n_samples, and one axis or more.")
+        if self.mode == "sobol":
+            if len(self.axes) < 2:
+                raise ValueError("the mode 'sobol' shares variance out among two axes or more.")
+            n = self.n_samples or 0
+            if n < 2 or n & (n - 1):
+                raise ValueError(f"n_samples must be a power of two in the mode 'sobol', not {n}.")
         if not self.samples and self.n_samples:
             raise ValueError(f"n_samples means nothing to the mode {self.mode!r}.")
         for path, axis in self.axes.items():

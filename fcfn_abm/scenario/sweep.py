@@ -85,7 +85,8 @@ def sweep_runs(scenario: Scenario, check: Check, where: str = "scenario") -> lis
 def n_points(sweep: SweepSettings, where: str = "scenario") -> int:
     """Return how many points a sweep has, without making them."""
     if sweep.samples:
-        return sweep.n_samples or 0
+        blocks = len(sweep.axes) + 2 if sweep.mode == "sobol" else 1
+        return (sweep.n_samples or 0) * blocks
     lengths = {path: axis.n or len(axis.values or ()) for path, axis in sweep.axes.items()}
     if sweep.mode == "grid":
         return math.prod(lengths.values())
@@ -160,20 +161,28 @@ def _spaced(scenario: Scenario, path: str, axis: Axis, place: str) -> list[Any]:
 
 
 def _sampled(scenario: Scenario, sweep: SweepSettings) -> Iterator[dict[str, Any]]:
-    rng = stream(scenario.seed, "sweep")
-    shape = (sweep.n_samples or 0, len(sweep.axes))
-    if sweep.mode == "random":
-        unit = rng.random(shape)
-    else:
-        from scipy.stats import qmc  # takes a second to load
-
-        unit = qmc.LatinHypercube(d=shape[1], rng=rng).random(shape[0])
+    unit = _unit_points(sweep, stream(scenario.seed, "sweep"))
     columns = [
         _stretched(unit[:, i], axis, whole=_whole(scenario, path))
         for i, (path, axis) in enumerate(sweep.axes.items())
     ]
     for values in zip(*columns, strict=True):
         yield dict(zip(sweep.axes, values, strict=True))
+
+
+def _unit_points(sweep: SweepSettings, rng: np.random.Generator) -> Floats:
+    """Draw points in the unit cube, shape (points, axes)."""
+    n, d = sweep.n_samples or 0, len(sweep.axes)
+    if sweep.mode == "random":
+        return rng.random((n, d))
+    from scipy.stats import qmc  # takes a second to load
+
+    if sweep.mode == "latin-hypercube":
+        return qmc.LatinHypercube(d=d, rng=rng).random(n)
+    # Saltelli et al. 2010: points A and B, and for each axis A with this axis of B
+    a, b = np.split(qmc.Sobol(d=2 * d, rng=rng, bits=64).random(n), 2, axis=1)
+    mixed = [np.where(np.arange(d) == axis, b, a) for axis in range(d)]
+    return np.concatenate([a, b, *mixed])
 
 
 def _stretched(unit: Floats, axis: Axis, *, whole: bool) -> list[Any]:

@@ -1,0 +1,54 @@
+"""Whether a population can be held at all, asked before it is drawn."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fcfn_abm.errors import InvalidGameError
+
+BYTES_A_NODE = 250
+"""What a market needs for each node at least, its closed form and record included."""
+
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"),)  # what a container may take, where there is one
+
+
+def require_room(n_nodes: int, memory: int | None = None) -> None:
+    """Raise unless a market of so many nodes fits into memory.
+
+    Parameters
+    ----------
+    n_nodes : int
+        How many.
+    memory : int, optional
+        Bytes that there are; without it those of this machine, or of this container.
+
+    Raises
+    ------
+    InvalidGameError
+        Says how many nodes would fit.
+
+    Examples
+    --------
+    >>> require_room(10**12, memory=16 * 2**30)
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: 1,000,000,000,000 nodes need about 232,830 GiB of memory, and
+    there are 16: at most about 68,719,476 fit.
+    """
+    memory = _memory() if memory is None else memory
+    if n_nodes * BYTES_A_NODE > memory:
+        raise InvalidGameError(
+            f"{n_nodes:,} nodes need about {n_nodes * BYTES_A_NODE // 2**30:,} GiB of memory, and "
+            f"there are {memory // 2**30:,}: at most about {memory // BYTES_A_NODE:,} fit."
+        )
+
+
+def _memory() -> int:
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for limit in _LIMITS:
+        try:
+            found.append(int(limit.read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # no such limit here, or "max"
+            continue
+    return min(found)

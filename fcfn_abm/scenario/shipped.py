@@ -1,0 +1,107 @@
+"""The scenario files that come with the program, and how a name leads to one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fcfn_abm.errors import InvalidScenarioError, OutputError, did_you_mean
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def shipped_folder() -> Path:
+    """Return where they lie: inside the package once it is installed, beside it in a checkout."""
+    installed = _PACKAGE / "_scenarios"
+    return installed if installed.is_dir() else _PACKAGE.parent / "scenarios"
+
+
+def shipped_files() -> dict[str, Path]:
+    """Return the shipped files by name, such as ``"quickstart"`` or ``"dynamics/cold-start"``."""
+    folder = shipped_folder()
+    files = folder.rglob("*.toml")
+    return dict(sorted((p.relative_to(folder).with_suffix("").as_posix(), p) for p in files))
+
+
+def located(path: Path, folder: Path | None = None) -> Path:
+    """Return the file that is meant: one that is there, else the shipped one of that name.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or the name of a shipped one, with or without ``scenarios/`` and ``.toml``.
+    folder : Path, optional
+        What the path is relative to; without it the current folder.
+
+    Returns
+    -------
+    Path
+        The path itself if nothing is found.
+
+    Examples
+    --------
+    >>> located(Path("quickstart")) == located(Path("scenarios/quickstart.toml")).resolve()
+    True
+    """
+    here = path if folder is None else folder / path
+    if here.exists():
+        return here
+    return shipped_files().get(_name(path), here)
+
+
+def _name(path: Path) -> str:
+    name = path.with_suffix("") if path.suffix == ".toml" else path
+    return name.as_posix().removeprefix("scenarios/")
+
+
+def copy_shipped(name: str, to: Path | None = None) -> Path:
+    """Copy a shipped scenario, to be changed.
+
+    Parameters
+    ----------
+    name : str
+        As :func:`shipped_files` has it.
+    to : Path, optional
+        The new file, or a folder for it; without it the current folder.
+
+    Returns
+    -------
+    Path
+        The new file. What it extends, and its schema, are named so that they are found from there.
+
+    Raises
+    ------
+    InvalidScenarioError
+        If there is no shipped scenario of that name.
+    OutputError
+        If the new file exists, or cannot be written.
+    """
+    files, name = shipped_files(), _name(Path(name))
+    if name not in files:
+        raise InvalidScenarioError(
+            f"{name}: there is no shipped scenario of that name.{did_you_mean(name, files)} "
+            "'fcfn scenarios list' names them."
+        )
+    source, to = files[name], to or Path()
+    to = to / source.name if to.is_dir() else to
+    try:
+        with to.open("x", encoding="utf-8") as file:
+            file.write(_moved(source))
+    except FileExistsError:
+        raise OutputError(f"{to}: exists already; name another file.") from None
+    except OSError as error:
+        raise OutputError(f"{to}: cannot be written: {error.strerror}.") from None
+    return to
+
+
+def _moved(source: Path) -> str:
+    """Return a shipped file's text, with the names of other files as they are known anywhere."""
+    folder = shipped_folder()
+
+    def base(match: re.Match[str]) -> str:
+        other = (source.parent / match[1]).resolve().relative_to(folder.resolve())
+        return f'extends = "{other.as_posix()}"'
+
+    text = source.read_text(encoding="utf-8")
+    text = re.sub(r"\A#:schema .*", f"#:schema {folder.resolve()}/scenario.schema.json", text)
+    return re.sub(r'^extends = "(.*)"', base, text, flags=re.MULTILINE)
