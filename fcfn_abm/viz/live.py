@@ -43,8 +43,7 @@ class LiveMarket:
         self.scenario = scenario
         self.market = build.market(scenario)
         rho = self.market.columns.rho
-        self.form = reference_facts(self.market.outcome, rho)
-        self._by_cost = np.argsort(rho, kind="stable")
+        self._look_at_costs()
         self._kept = (
             np.arange(rho.size)
             if rho.size <= _KEPT_WHOLE
@@ -100,8 +99,15 @@ class LiveMarket:
         elif self.market.running:
             self._play()
 
+    def _look_at_costs(self) -> None:
+        """Work out what follows from who is there, and from what privacy costs them."""
+        self.form = reference_facts(self.market.outcome, self.market.primitives.rho)
+        self._by_cost = np.argsort(self.market.columns.rho, kind="stable")
+
     def _play(self) -> None:
         self.market.step()
+        if self.scenario.population.churn is not None:
+            self._look_at_costs()
         self._reports.append(self._report())
         for node, (rounds, epsilon) in self._watched.items():
             rounds.append(self.market.round_index)

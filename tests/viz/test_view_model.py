@@ -146,6 +146,19 @@ def test_the_line_of_the_closed_form_is_the_equilibrium_at_this_cap():
     assert_allclose(line, expected, atol=1e-9 * expected.max())
 
 
+def test_the_closed_form_follows_nodes_that_come_and_go():
+    churn = "population.churn={departures=0.2, drift=0.2}"
+    market = LiveMarket(fa.load_scenario("scenarios/dynamics/cold-start.toml", [churn]))
+    thresholds = []
+    for _ in range(4):
+        market.step()
+        present = market.market.columns.rho[market.market.present]
+        game = fa.nash_equilibrium(present, 1.0)
+        assert_allclose(market.frame().form["threshold"], game.tau / (game.n_active - 1))
+        thresholds.append(market.form["threshold"])
+    assert len(set(thresholds)) == 4
+
+
 @pytest.mark.parametrize("schedule", ["at-equilibrium", "every-round"])
 def test_training_in_the_window_is_the_training_of_a_run(schedule):
     short = fa.load_scenario(
