@@ -15,7 +15,7 @@ app.add_typer(data, name="data")
 @data.command("list")
 def list_data() -> None:
     """List the data sets, and where they lie."""
-    from fcfn_abm.report.summary import table
+    from fcfn_abm.report.blocks import table
     from fcfn_abm.runs.data import listing
     from fcfn_abm.training.sources import data_folder
 

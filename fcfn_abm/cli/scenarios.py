@@ -44,14 +44,30 @@ def schema() -> None:
 
 @scenarios.command("list")
 def list_scenarios(
-    folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("scenarios"),
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to look.", show_default="those that are shipped")
+    ] = None,
 ) -> None:
-    """List the scenario files of a folder with their titles."""
-    from fcfn_abm.build import shipped_scenarios
+    """List scenarios with their titles; the name of a shipped one may stand for its file."""
+    from fcfn_abm.build import listed_scenarios
 
-    found = list(shipped_scenarios(folder))
+    found = list(listed_scenarios(folder))
     if not found:
         raise InvalidScenarioError(f"{folder}: there are no scenario files (*.toml) here.")
-    width = max(len(str(path)) for path, _ in found)
-    for path, title in found:
-        typer.echo(f"{path!s:{width}}  {title}".rstrip())
+    width = max(len(name) for name, _ in found)
+    for name, title in found:
+        typer.echo(f"{name:{width}}  {title}".rstrip())
+
+
+@scenarios.command("copy")
+def copy_scenario(
+    name: Annotated[str, typer.Argument(help="A shipped scenario.", show_default=False)],
+    to: Annotated[
+        Path | None,
+        typer.Argument(help="New file, or folder for it.", show_default="the current folder"),
+    ] = None,
+) -> None:
+    """Copy a shipped scenario, to be changed."""
+    from fcfn_abm.scenario import copy_shipped
+
+    typer.echo(copy_shipped(name, to))

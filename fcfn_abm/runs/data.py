@@ -51,9 +51,14 @@ def found(name: str) -> Source | None:
 
 def listing() -> list[list[str]]:
     """Return a row for each data set: name, sizes, classes, and where it lies or how to get it."""
-    digits = DATASETS.create("digits").load(np.random.default_rng(0))
-    sizes = (digits.train_labels.size, digits.test_labels.size, len(digits.class_names))
-    rows = [["digits", *(f"{size:,}" for size in sizes), "comes with scikit-learn"]]
+    rows = []
+    try:
+        digits = DATASETS.create("digits").load(np.random.default_rng(0))
+    except MissingExtraError as error:
+        rows.append(["digits", "-", "-", "-", str(error)])
+    else:
+        sizes = (digits.train_labels.size, digits.test_labels.size, len(digits.class_names))
+        rows.append(["digits", *(f"{size:,}" for size in sizes), "comes with scikit-learn"])
     for name in KNOWN:
         try:
             source = found(name)

@@ -1,0 +1,141 @@
+"""What the documentation site takes from the program itself: commands, scenario keys, sources."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in what is generated, and unlink what lies outside of the site."""
+    for name, made in _GENERATED.items():
+        if f"<!-- {name} -->" in markdown:
+            markdown = markdown.replace(f"<!-- {name} -->", made())
+    return re.sub(r"\[`?([^]`]*)`?\]\((\.\./[^)]*)\)", _unlinked, markdown)
+
+
+def _unlinked(match: re.Match[str]) -> str:
+    text, path = match[1], match[2].removeprefix("../")
+    return f"`{path}`" if text.endswith(path.rsplit("/", 1)[-1]) else f"{text} (`{path}`)"
+
+
+def commands() -> str:
+    """Return the help of every command."""
+    import typer.main
+    from typer.testing import CliRunner
+
+    from fcfn_abm.cli import app
+
+    def walk(command: Any, path: list[str]) -> Iterator[list[str]]:
+        yield path
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, [*path, name])
+
+    parts = []
+    for path in walk(typer.main.get_command(app), []):
+        shown = CliRunner().invoke(app, [*path, "--help"], prog_name="fcfn", terminal_width=80)
+        title = " ".join(["fcfn", *path])
+        parts.append(f"## {title}\n\n```text\n{shown.output.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def scenario_keys() -> str:
+    """Return every table of a scenario file: its keys, what they take, and what they mean."""
+    from fcfn_abm.build import scenario_schema
+
+    schema = scenario_schema()
+    return "\n".join(_tables(schema, "", schema["$defs"]))
+
+
+def _tables(table: Mapping[str, Any], path: str, definitions: Mapping[str, Any]) -> Iterator[str]:
+    inner, rows = [], []
+    for name, key in table.get("properties", {}).items():
+        place = f"{path}.{name}" if path else name
+        below = _reference(key)
+        if below:
+            inner.append((place, definitions[below]))
+        elif "oneOf" in key:
+            inner.append((place, key))
+        else:
+            rows.append((name, _takes(key), _default(key), _line(key.get("description", ""))))
+    if path:
+        yield f"## `[{path}]`\n"
+    yield _line(table.get("description", "")) + "\n" if path else ""
+    if rows:
+        yield "| key | takes | default | |\n|---|---|---|---|"
+        yield "\n".join(f"| `{n}` | {t} | {d} | {m} |" for n, t, d, m in rows) + "\n"
+    for choice in table.get("oneOf", []):
+        if "properties" in choice:
+            yield from _choice(choice)
+    for place, below in inner:
+        yield from _tables(below, place, definitions)
+
+
+def _choice(choice: Mapping[str, Any]) -> Iterator[str]:
+    yield f'**`kind = "{choice["properties"]["kind"]["const"]}"`**: ' + _line(
+        choice.get("description", "").split("\n\n")[0]
+    )
+    options = [(n, k) for n, k in choice["properties"].items() if n != "kind"]
+    yield ""
+    for name, key in options:
+        told = _line(key.get("description", ""))
+        default = f"; default {_default(key)}" if "default" in key else ""
+        yield f"- `{name}` ({_takes(key)}{default}): {told}"
+    yield ""
+
+
+def _reference(key: Mapping[str, Any]) -> str | None:
+    for part in (key, *key.get("anyOf", []), *key.get("allOf", [])):
+        if "$ref" in part:
+            return str(part["$ref"]).rsplit("/", 1)[1]
+    return None
+
+
+def _takes(key: Mapping[str, Any]) -> str:
+    if "anyOf" in key:
+        return " or ".join(_takes(part) for part in key["anyOf"] if part.get("type") != "null")
+    if "enum" in key or "const" in key:
+        return ", ".join(f"`{value}`" for value in key.get("enum", [key.get("const")]))
+    bounds = {
+        "minimum": "at least {}",
+        "exclusiveMinimum": "above {}",
+        "maximum": "at most {}",
+        "exclusiveMaximum": "below {}",
+    }
+    limits = [text.format(key[name]) for name, text in bounds.items() if name in key]
+    kind = {"array": "list", "object": "table"}.get(key.get("type", ""), key.get("type", "any"))
+    return ", ".join([kind, *limits])
+
+
+def _default(key: Mapping[str, Any]) -> str:
+    value = key.get("default")
+    if value is None:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else repr(value)}`"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def sources() -> str:
+    """Return docs/references.bib as a list."""
+    text = (_HERE / "references.bib").read_text(encoding="utf-8")
+    lines = []
+    for entry in re.findall(r"@\w+\{(.*?)\n\}", text, re.DOTALL):
+        field = dict(re.findall(r"(\w+) = \{(.*)\}", entry))
+        where = field.get("journal") or field.get("booktitle") or field.get("publisher", "")
+        authors = field["author"].replace(" and ", "; ")
+        lines.append(f"- {authors} ({field['year']}): *{field['title']}*. {where}.")
+    return "\n".join(lines)
+
+
+_GENERATED: dict[str, Callable[[], str]] = {
+    "commands": commands,
+    "scenario keys": scenario_keys,
+    "sources": sources,
+}

@@ -1,0 +1,25 @@
+"""What other programs take over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fcfn_abm.cli.base import app
+
+
+@app.command("export-plan")
+def export(
+    record: Annotated[Path, typer.Argument(help="Folder of a run that trained a net.")],
+    form: Annotated[
+        Literal["csv", "json"], typer.Option("--format", help="One row a node, or one object.")
+    ] = "json",
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
+) -> None:
+    """Write each node's privacy plan: epsilon, noise, clipping norm, rounds, payment."""
+    from fcfn_abm.report.plan import export_plan
+
+    text = export_plan(record, out, form)
+    typer.echo(text if out is None else out, nl=out is not None)

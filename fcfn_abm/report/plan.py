@@ -1,0 +1,125 @@
+"""Each node's privacy plan, for a program that trains elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from fcfn_abm.errors import InvalidRecordError, OutputError, UnknownNameError
+from fcfn_abm.records import Record, read_record
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "node": ("1", "row of the node in the record, from 0"),
+    "epsilon": ("1", "privacy budget that the market led to: of a round or of all, see horizon"),
+    "sigma": ("1", "noise standard deviation on each parameter of one release"),
+    "noise_multiplier": ("1", "sigma over the L2 sensitivity of one release"),
+    "n_samples": ("1", "training samples of the node, which its sigma belongs to"),
+    "payment_currency": ("currency a round", "what the server pays the node"),
+    "epsilon_per_round": ("1", "true epsilon of one round, at delta"),
+    "epsilon_total": ("1", "true epsilon of all rounds, by composition, at delta"),
+}
+"""Columns of the nodes' part, with units and meanings."""
+
+COMMON: dict[str, tuple[str, str]] = {
+    "rounds": ("1", "rounds of training"),
+    "delta": ("1", "probability with which epsilon may fail"),
+    "unit": ("", "what epsilon protects: a record, or a client's whole data"),
+    "neighbours": ("", "how neighbouring data sets differ: replace-one or zero-out"),
+    "horizon": ("", "whether epsilon is that of each round, or of the whole training"),
+    "calibration": ("", "the formula that gave sigma"),
+    "placement": ("", "where clipping and noise come in: docs/privacy.md"),
+    "sampling_rate": ("1", "probability with which each record takes part in a release"),
+    "clipping_norm": ("1", "largest L2 norm of what is clipped: a gradient, or an update"),
+    "local_epochs": ("1", "passes over its own data that a node makes in a round"),
+    "batch_size": ("1", "samples of a local step; none: all of the node's"),
+    "learning_rate": ("1", "of the local steps"),
+    "momentum": ("1", "of the local steps"),
+}
+"""What is the same for all nodes."""
+
+
+def export_plan(
+    record: Record | str | Path,
+    out: str | Path | None = None,
+    format: Literal["csv", "json"] = "json",  # noqa: A002 - the command line's word
+) -> str:
+    """Write down what each node that trains has agreed to: epsilon, noise, rounds, payment.
+
+    Parameters
+    ----------
+    record : Record, str or Path
+        A run that trained, or its folder.
+    out : str or Path, optional
+        File to write; an older one is replaced.
+    format : {"json", "csv"}, default "json"
+        One object with ``plan`` (the same for all), ``nodes`` and ``units``; or one row a node with
+        everything.
+
+    Returns
+    -------
+    str
+        The text. Nodes that take no part are left out.
+
+    Raises
+    ------
+    InvalidRecordError
+        If the run trained no net, so that there is no noise to tell.
+    OutputError
+        If ``out`` cannot be written.
+    UnknownNameError
+        If there is no such format.
+
+    Examples
+    --------
+    >>> import fcfn_abm as fa
+    >>> scenario = fa.load_scenario("quickstart", ["training.rounds=1", "training.compare=[]"])
+    >>> text = export_plan(fa.run_scenario(scenario), format="csv")
+    >>> text.splitlines()[0].split(",")[:3]
+    ['node', 'epsilon', 'sigma']
+    """
+    if format not in ("csv", "json"):
+        raise UnknownNameError("format of plans", format, ["csv", "json"])
+    record = record if isinstance(record, Record) else read_record(record)
+    nodes, common = _nodes(record), _common(record)
+    if format == "csv":
+        text = nodes.assign(**common).to_csv(index=False, lineterminator="\n")
+    else:
+        whole = {
+            "title": record.scenario.title,
+            "seed": record.scenario.seed,
+            "plan": common,
+            "nodes": nodes.to_dict("records"),
+            "units": {name: unit for name, (unit, _) in (COMMON | COLUMNS).items() if unit},
+        }
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    if out is not None:
+        try:
+            Path(out).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written: {error.strerror}.") from None
+    return text
+
+
+def _nodes(record: Record) -> pd.DataFrame:
+    if not record.scenario.trains:
+        raise InvalidRecordError(
+            f"{record.path or 'The record'}: this run trained no net, so no noise was worked out; "
+            "give its scenario a [training] table and run it again."
+        )
+    nodes = record.nodes[record.nodes["active"]]
+    names = {"sigma": "noise_std", "payment_currency": "payment"}
+    return pd.DataFrame({name: nodes[names.get(name, name)] for name in COLUMNS})
+
+
+def _common(record: Record) -> dict[str, Any]:
+    privacy, training = record.scenario.privacy, record.scenario.training
+    found = {
+        **privacy.model_dump(),
+        **(training.model_dump() if training else {}),
+        "placement": privacy.placement.kind,
+        "sampling_rate": privacy.placement.options.get("sampling_rate", 1.0),
+    }
+    return {name: found[name] for name in COMMON}

@@ -1,0 +1,87 @@
+"""The examples of CONTRIBUTING.md, as they stand there: registered, checked, and used."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fcfn_abm as fa
+from fcfn_abm.learning import LEARNING_RULES
+from fcfn_abm.mechanisms import MECHANISMS
+from fcfn_abm.population import RHO_LAWS
+from fcfn_abm.training import NETS
+
+REGISTRIES = (RHO_LAWS, LEARNING_RULES, MECHANISMS, NETS)
+PAGE = Path("CONTRIBUTING.md").read_text(encoding="utf-8")
+BASE = "seed = 1\n[population]\nn_nodes = 12\n[game]\nbudget = 5.0\n[server]\nkind = 'fixed'\n"
+
+
+def section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)[1]
+
+
+def blocks(title, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", section(title), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def example(tmp_path):
+    """Carry out the code of a section, and load its scenario; forget what it registered."""
+    before = [dict(registry._entries) for registry in REGISTRIES]
+
+    def load(title, *overrides):
+        (code,), (table,) = blocks(title, "python"), blocks(title, "toml")
+        exec(compile(code, f"CONTRIBUTING.md, {title}", "exec"), {"__name__": "mine"})
+        (tmp_path / "mine.toml").write_text(BASE + table)
+        return fa.load_scenario(tmp_path / "mine.toml", overrides)
+
+    yield load
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry._entries.clear()
+        registry._entries.update(entries)
+
+
+def test_every_section_has_code_and_a_table_that_is_toml():
+    for title in ("A law of rho", "A learning rule", "A mechanism", "A net"):
+        assert len(blocks(title, "python")) == 1
+        assert tomllib.loads(blocks(title, "toml")[0])
+
+
+def test_the_law_draws_costs_within_its_bounds(example):
+    scenario = example("A law of rho", "population.n_nodes=500")
+    rho = fa.run_scenario(scenario).nodes["rho"]
+    assert rho.min() > 0.0005
+    assert rho.max() < 0.002
+    middle = rho.between(0.000875, 0.001625).mean()  # half of the range holds 3/4 of a triangle
+    assert abs(middle - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 500)
+
+
+def test_an_option_of_the_law_is_checked_when_the_scenario_is_read(example):
+    with pytest.raises(fa.FcfnError, match=r"\[population.rho\] high: .*greater than 0"):
+        example("A law of rho", "population.rho.high=-1")
+
+
+def test_the_rule_finds_the_equilibrium(example):
+    market = fa.PrivacyMarket(example("A learning rule"))
+    assert market.run_until().kind == "converged"
+    assert market.state.distance < 1e-6
+
+
+def test_the_mechanism_is_priced_and_played(example):
+    scenario = example("A mechanism", "population.rho={kind='uniform', low=0.01, high=0.03}")
+    outcome = fa.price("piece-rate", [0.01, 0.05], alpha=1.0, beta=1.0, price=0.02)
+    assert outcome.epsilon.tolist() == [10.0, 0.0]
+    assert outcome.node_utility == pytest.approx([10 * 0.02 - 10 * 0.01, 0.0])
+    nodes = fa.run_scenario(scenario).nodes
+    assert (nodes["active"] == (nodes["rho"] < 0.02)).all()
+    assert 0 < nodes["active"].sum() < 12
+
+
+def test_the_net_trains(example):
+    pytest.importorskip("torch")
+    rounds = ["training.rounds=2", "training.data=digits", "training.compare=[]"]
+    record = fa.run_scenario(example("A net", *rounds))
+    assert record.run["training"]["n_parameters"] == 64 * 32 + 32 + 32 * 10 + 10
+    assert len(record.training) == 3

@@ -1,0 +1,36 @@
+"""One fuzz target under Atheris, which looks for inputs that reach new code.
+
+``python -m soak.guided TARGET [SECONDS]``; needs the extra "soak" and ends with what it counted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+
+import atheris
+
+with atheris.instrument_imports(include=["fcfn_abm.scenario", "fcfn_abm.build", "tomllib"]):
+    import tomllib  # noqa: F401
+
+    from soak import fuzz
+
+
+def main(name: str, seconds: float) -> None:
+    """Drive a target for a while; an input that breaks it stops with its traceback."""
+    target, counts, began = fuzz.TARGETS[name], Counter[str](), time.perf_counter()
+    target(b"")  # what it caches is no part of the search
+
+    def one(data: bytes) -> None:
+        counts[target(data)] += 1
+        if time.perf_counter() - began > seconds:
+            print(f"{name}: {sum(counts.values())} inputs, {dict(counts)}", flush=True)
+            raise SystemExit(0)
+
+    atheris.Setup([sys.argv[0], "-max_len=4096"], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 60.0)

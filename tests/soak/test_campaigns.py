@@ -1,0 +1,59 @@
+"""The campaigns of ``make soak``, short: they stop at the first promise that is broken."""
+
+import numpy as np
+import pytest
+
+from soak import faults, fuzz
+from soak.works import WORKS
+
+SOME = [faults.by_name(name) for name in ("economics", "training", "sweep")]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("soak")
+
+
+def rng():
+    return np.random.default_rng(11)
+
+
+@pytest.mark.parametrize("work", SOME, ids=lambda work: work.name)
+def test_kills_leave_nothing_half_and_change_no_byte(work, folder):
+    assert faults.kills(work, folder, 3, rng())["kills"] >= 3
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_a_disk_that_fills_up_is_told_and_nothing_half_is_left(work, folder):
+    counts = faults.full_disks(work, folder, 2, rng())
+    assert counts["told"] + counts["had room"] == 2
+
+
+def test_a_file_system_that_is_too_small_is_told(folder):
+    assert faults.small_disks(faults.by_name("economics"), folder, 2, rng())
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_where_nobody_may_write_one_sentence_says_so(work, folder):
+    assert faults.closed_folders(work, folder)["told"] == 2
+
+
+@pytest.mark.parametrize("work", SOME, ids=lambda work: work.name)
+def test_of_three_at_one_folder_one_wins(work, folder):
+    counts = faults.crowds(work, folder, 1, rng())
+    assert counts["done"] + counts["refused"] == 3
+
+
+def test_a_clock_that_jumps_changes_no_byte(folder):
+    assert faults.jumping_clocks(faults.by_name("training"), folder, 1, rng())["same bytes"] == 1
+
+
+@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+def test_damage_is_told_or_changes_nothing(work, folder):
+    assert faults.damage(work, folder, 20, rng()).total() == 20
+
+
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_no_input_gets_a_traceback(name):
+    assert fuzz.campaign(name, 60, 5).total() == 60

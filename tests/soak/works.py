@@ -1,0 +1,103 @@
+"""Small works that campaigns break: a command, what it leaves, and how that is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fcfn_abm as fa
+
+ECONOMICS = """
+seed = 5
+record.traces = "all"
+[population]
+n_nodes = 200
+[rounds]
+maximum = 60
+tolerance = 1e-30
+"""
+TRAINING = """
+seed = 6
+[population]
+n_nodes = 6
+[rounds]
+maximum = 30
+[privacy]
+delta = 1e-4
+[training]
+rounds = 12
+checkpoint_every = 1
+compare = ["no-noise"]
+"""
+EVERY_ROUND = TRAINING + 'schedule = "every-round"\n'
+SWEEP = """
+seed = 7
+[population]
+n_nodes = 8
+[sweep]
+replications = 3
+[sweep.axes]
+"population.rho.sigma" = [0.1, 0.3, 0.9]
+"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command with an output folder."""
+
+    name: str
+    verb: str
+    text: str
+    read: Callable[[Path], object]
+    options: tuple[str, ...] = ()
+    resumes: bool = False
+    """Whether the same command goes on after a kill, and may find its folder there."""
+
+    def args(self, folder: Path, out: Path) -> list[str]:
+        """Return the command; writes its scenario into a folder."""
+        file = folder / f"{self.name}.toml"
+        if not file.exists():
+            file.write_text(self.text, encoding="utf-8")
+        return [self.verb, str(file), "--out", str(out), *self.options]
+
+
+def _run(path: Path) -> object:
+    record = fa.read_record(path)
+    return record.nodes, record.traces
+
+
+def _sweep(path: Path) -> object:
+    return fa.read_sweep(path).frame()
+
+
+def _facts(path: Path) -> object:
+    from fcfn_abm.records.integrity import require_unchanged
+
+    require_unchanged(path, [file.name for file in path.iterdir() if file.is_file()])
+    return path
+
+
+WORKS = (
+    Work("economics", "run", ECONOMICS, _run),
+    Work("training", "run", TRAINING, _run, ("--workers", "1")),
+    Work("every-round", "run", EVERY_ROUND, _run, ("--workers", "1")),
+    Work("sweep", "sweep", SWEEP, _sweep, ("--workers", "1"), resumes=True),
+    Work("comparison", "compare", ECONOMICS, _facts, ("--replications", "3")),
+    Work(
+        "calibration",
+        "calibrate",
+        TRAINING.replace("rounds = 12", "rounds = 2"),
+        _facts,
+        ("--epsilons", "1,30,1000", "--seeds", "1"),
+    ),
+)
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Return the digest of each table of a finished folder."""
+    return {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*.parquet"))
+    }
