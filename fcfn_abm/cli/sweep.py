@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, interrupted, print_json
+from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, interrupted, print_json
+from fcfn_abm.cli.terminal import show
 
 
 @app.command()
@@ -40,12 +41,13 @@ def sweep(
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run what failed again.")] = False,
     overrides: Overrides = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry out the many runs of a scenario's [sweep], into one table."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.runs.executors import workers_of
-    from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_text
+    from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text
 
     out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
     place = workers_of(workers, cluster, resource or ())
@@ -55,13 +57,15 @@ def sweep(
         print_json(plan.facts()) if as_json else typer.echo(plan_text(plan))
         return
     try:
-        found = run_sweep(loaded, out, place, retry=retry, progress=True)
+        found = run_sweep(loaded, out, place, retry=retry, progress=not quiet)
     except KeyboardInterrupt:
         told = (
             f"interrupted; the runs that ended are in {out}: the same command goes on from there."
         )
         raise typer.Exit(interrupted(told)) from None
     if as_json:
-        print_json({**found.run, "counts": found.counts(), "path": str(found.path)})
+        print_json(sweep_facts(found))
+    elif quiet:
+        typer.echo(found.path)
     else:
-        typer.echo(sweep_text(found))
+        show(sweep_text(found))

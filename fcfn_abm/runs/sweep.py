@@ -7,9 +7,6 @@ whatever dies, what is done is done; the same call goes on with what is missing.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -21,7 +18,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -29,17 +25,31 @@ from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
 from fcfn_abm.records import Record, new_folder, read_record, told_as, write_facts
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
-from fcfn_abm.records.tables import NO_UNIT, Column, columns_of, frame_of, read_table, table_of
+from fcfn_abm.records.tables import frame_of, read_table
 from fcfn_abm.runs.executors import MOST_DEATHS, Given, Serial, Workers, work_off
 from fcfn_abm.runs.facts import versions
+from fcfn_abm.runs.results import (
+    RECORDS,
+    RESULTS,
+    attempt,
+    failure,
+    forget_failures,
+    missing_runs,
+    name_of,
+    remove_leftovers,
+    result_path,
+    table_of_results,
+    work,
+    write_result,
+    write_table,
+    write_whole,
+)
+from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text
 from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
 
 KIND = "sweep"
-RESULTS = "runs"
-RECORDS = "records"
 TABLE = "sweep.parquet"
 LOCK = ".lock"
-_CHUNK_SECONDS = 1.0  # after which a worker hands back what it has not begun
 _TOLD = 5  # failed runs that are told one by one
 _LONG_SECONDS = 5.0  # a first run that takes longer is not slow for what it had to load
 
@@ -74,11 +84,39 @@ class Sweep:
                 return read_table(self.path / TABLE)
             except (OSError, pa.ArrowException) as error:
                 raise InvalidRecordError(f"{self.path / TABLE}: cannot be read: {error}") from error
-        return frame_of(_table(build.runs_of(self.scenario), self.path))
+        return frame_of(table_of_results(build.runs_of(self.scenario), self.path))
+
+    def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return how much of each outcome's variance each axis explains: its Sobol indices.
+
+        Parameters
+        ----------
+        outcomes : sequence of str, optional
+            Numeric columns of the frame. Without them those of participation, total_epsilon,
+            budget, welfare, server_utility and accuracy that every run has and that vary.
+
+        Returns
+        -------
+        DataFrame
+            One row an outcome and axis: ``first_order``, the share that the axis explains by
+            itself; ``total_order``, with all its interactions; and the ends of their 95 % bootstrap
+            intervals, ``..._low`` and ``..._high``. The outcome of a point is the mean over its
+            replications.
+
+        Raises
+        ------
+        InvalidScenarioError
+            If the sweep's mode is not ``"sobol"``.
+        InvalidRecordError
+            If runs have failed or are missing, or have no such value.
+        UnknownNameError
+            If there is no such outcome.
+        """
+        return sensitivity(self.scenario, self.frame(), outcomes)
 
     def record(self, run: int) -> Record:
         """Read the record of a run, of a sweep with ``keep = "record"``."""
-        return read_record(self.path / RECORDS / _name(run))
+        return read_record(self.path / RECORDS / name_of(run))
 
     def counts(self) -> dict[str, int]:
         """Return how many runs are done, failed and missing."""
@@ -160,15 +198,15 @@ def run_sweep(
     out = Path(out)
     with _claimed(scenario, runs, out):
         if retry:
-            _forget_failures(runs, out)
-        todo = _missing(out, runs)
+            forget_failures(runs, out)
+        todo = missing_runs(out, runs)
         if todo or not (out / TABLE).is_file():
             with told_as(out):
                 (out / TABLE).unlink(missing_ok=True)
             _carry_out(todo, len(runs), workers, scenario, out, progress=progress)
             with told_as(out):
-                _write_whole(out / TABLE, partial(_write_table, _table(runs, out)))
-                _remove_leftovers(out)
+                write_whole(out / TABLE, partial(write_table, table_of_results(runs, out)))
+                remove_leftovers(out)
     return read_sweep(out)
 
 
@@ -233,15 +271,15 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
     out = Path(out)
     if out.exists():
         _require_same(scenario, out)
-    todo = _missing(out, runs)
+    todo = missing_runs(out, runs)
     seconds: list[float] = []
     errors: list[str] = []
     for run in dict.fromkeys([0, len(todo) - 1] if todo else []):
         started = time.perf_counter()
-        result = _attempt(todo[run], None)
+        result = attempt(todo[run], None)
         if not seconds and time.perf_counter() - started < _LONG_SECONDS:
             started = time.perf_counter()  # once more, now that everything is loaded
-            result = _attempt(todo[run], None)
+            result = attempt(todo[run], None)
         seconds.append(time.perf_counter() - started)
         errors += [f"run {result['run']}: {result['error']}"] if result["error"] else []
     mean = sum(seconds) / len(seconds) if seconds else 0.0
@@ -260,6 +298,14 @@ def plan_text(plan: Plan) -> str:
     return text + (f"\nIt would not go well: {plan.error}" if plan.error else "")
 
 
+def sweep_facts(sweep: Sweep) -> dict[str, Any]:
+    """Return how a sweep ended, for scripts."""
+    facts = {**sweep.run, "counts": sweep.counts(), "path": str(sweep.path)}
+    if _settings(sweep.scenario).mode == "sobol" and facts["counts"]["done"] == sweep.run["n_runs"]:
+        facts["sensitivity"] = json.loads(sweep.sensitivity().to_json(orient="records"))
+    return facts
+
+
 def sweep_text(sweep: Sweep) -> str:
     """Say in a few lines how a sweep ended."""
     frame = sweep.frame()
@@ -268,8 +314,13 @@ def sweep_text(sweep: Sweep) -> str:
     told = [f"run {row.run}: {row.error}" for row in failed.head(_TOLD).itertuples()]
     if len(failed) > _TOLD:
         told.append(f"({len(failed) - _TOLD} more in the table)")
-    lines = [f"{len(frame):,} runs: {counts}.", *told]
-    return "\n".join([*lines, f"The table lies in {sweep.path / TABLE}."])
+    lines = [f"{len(frame):,} runs: {counts}.", *told, f"The table lies in {sweep.path / TABLE}."]
+    if _settings(sweep.scenario).mode == "sobol":
+        try:
+            lines += ["", sensitivity_text(sweep.sensitivity())]
+        except InvalidRecordError as error:
+            lines.append(str(error))
+    return "\n".join(lines)
 
 
 def _checked(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
@@ -373,181 +424,22 @@ def _carry_out(
             nonlocal failed
             for result in results:
                 failed += result["status"] == "failed"
-                path = _result_path(out, result["run"])
+                path = result_path(out, result["run"])
                 if not path.exists():  # a worker that does not share our disk
-                    _write_result(path, result)
+                    write_result(path, result)
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(results))
 
         def gave_up(run: SweepRun) -> None:
             error = f"its worker died {MOST_DEATHS} times."
-            arrived([_failure(run, error)])
+            arrived([failure(run, error)])
 
         work_off(
             todo,
-            partial(_work, out=out.resolve(), keeps=keeps),
+            partial(work, out=out.resolve(), keeps=keeps),
             workers,
-            missing=partial(_missing, out),
+            missing=partial(missing_runs, out),
             on_results=arrived,
             on_killer=gave_up,
         )
         bar.update(n_runs - bar.n)  # done by workers that died before they could say so
-
-
-def _work(runs: Sequence[SweepRun], *, out: Path, keeps: bool) -> list[dict[str, Any]]:
-    """Carry out runs on a worker, write each result, and stop when the time is up."""
-    started, results = time.perf_counter(), []
-    for run in runs:
-        path = _result_path(out, run.index)
-        if path.exists():  # another worker had this chunk, and died
-            results.append(_read_result(path))
-            continue
-        shared = path.parent.is_dir()  # without the folder, results are returned and no more
-        if keeps and not shared:
-            raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
-        result = _attempt(run, out / RECORDS / _name(run.index) if keeps else None)
-        if shared:
-            _write_result(path, result)
-        results.append(result)
-        if time.perf_counter() - started > _CHUNK_SECONDS:
-            break
-    return results
-
-
-def _attempt(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
-    """Carry out a run, and return its results, or why there are none."""
-    from fcfn_abm.runs.run import run_scenario  # loads Mesa
-
-    try:
-        record = run_scenario(run.scenario)
-        if record_path:
-            record.write(record_path, overwrite=True)
-        return _results(run, record)
-    except OutputError:  # a full disk is no result
-        raise
-    except Exception as error:  # a failed run is data, not a stop
-        why = " ".join(str(error).split())
-        return _failure(run, f"{type(error).__name__}: {why}")
-
-
-def _failure(run: SweepRun, error: str) -> dict[str, Any]:
-    return {"run": run.index, "status": "failed", "error": error}
-
-
-def _results(run: SweepRun, record: Record) -> dict[str, Any]:
-    verdict, form, market = (record.run[key] for key in ("verdict", "equilibrium", "market"))
-    told = ("n_active", "total_epsilon", "mean_epsilon", "node_utility", "server_utility")
-    measured = ("budget", "payment", "welfare", "exploitability", "distance")
-    return {
-        "run": run.index,
-        "status": "done",
-        "error": None,
-        "verdict": verdict["kind"],
-        "rounds": verdict["rounds"],
-        "n_nodes": len(record.nodes),
-        "participation": market["n_active"] / len(record.nodes),
-        **{name: market[name] for name in (*told, *measured)},
-        "equilibrium_status": form["status"],
-        **{f"equilibrium_{name}": form[name] for name in (*told, "payment")},
-        **_trained(record),
-    }
-
-
-def _trained(record: Record) -> dict[str, Any]:
-    """Return what training with the market's epsilon led to, if anybody trained."""
-    arms = record.run.get("training", {}).get("arms", [])
-    own = next((arm for arm in arms if arm["name"] == record.scenario.mechanism.kind), None)
-    if own is None:
-        return {}
-    spent = record.nodes.loc[record.nodes["active"], "epsilon_total"]
-    return {
-        "accuracy": own["accuracy"],
-        "loss": own["loss"],
-        "mean_epsilon_total": float(spent.mean()),
-        "max_epsilon_total": float(spent.max()),
-    }
-
-
-def _table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
-    rows = []
-    for run in runs:
-        path = _result_path(out, run.index)
-        result = _read_result(path) if path.exists() else {"status": "missing"}
-        axes = {name: _cell(run.value_at(name)) for name in run.point}
-        key = {"run": run.index, "replication": run.replication, "seed": run.scenario.seed}
-        rows.append({**axes, **result, **key})
-    columns = columns_of("sweep")
-    place = [column.name for column in columns].index("seed") + 1
-    columns = [*columns[:place], *_axis_columns(rows, runs), *columns[place:]]
-    return table_of(rows, columns)
-
-
-def _axis_columns(rows: list[dict[str, Any]], runs: Sequence[SweepRun]) -> list[Column]:
-    """Return a column an axis; where its values are of several kinds they become text."""
-    kinds = {bool: "bool", int: "int64", float: "float64"}
-    columns = []
-    for name in runs[0].point:
-        found = {type(row[name]) for row in rows}
-        kind = kinds.get(found.pop(), "string") if len(found) == 1 else "string"
-        if kind == "string":
-            for row in rows:
-                row[name] = row[name] if isinstance(row[name], str) else json.dumps(row[name])
-        columns.append(Column(name, kind, NO_UNIT, "axis of the sweep: this key of the scenario"))
-    return columns
-
-
-def _cell(value: Any) -> Any:
-    """Return the value of an axis as it stands in the table: lists and tables as text."""
-    return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
-
-
-def _name(index: int) -> str:
-    return f"{index:06d}"
-
-
-def _result_path(out: Path, index: int) -> Path:
-    return out / RESULTS / f"{_name(index)}.json"
-
-
-def _missing(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
-    done = {entry.name for entry in os.scandir(out / RESULTS)} if (out / RESULTS).is_dir() else ()
-    return [run for run in runs if _result_path(out, run.index).name not in done]
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRecordError(f"{path}: the result cannot be read: {error}") from error
-    return result
-
-
-def _write_result(path: Path, result: dict[str, Any]) -> None:
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    with told_as(path):
-        _write_whole(path, lambda partial_path: partial_path.write_text(text, encoding="utf-8"))
-
-
-def _write_table(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd")
-
-
-def _write_whole(path: Path, write: Any) -> None:
-    """Write a file under another name, which no other process uses, and rename it."""
-    own = path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
-    write(own)
-    own.replace(path)
-
-
-def _forget_failures(runs: Sequence[SweepRun], out: Path) -> None:
-    for run in runs:
-        path = _result_path(out, run.index)
-        if path.exists() and _read_result(path)["status"] == "failed":
-            path.unlink()
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Remove what workers that were killed have left."""
-    for folder in (RESULTS, RECORDS):
-        for path in (out / folder).glob(".*.partial-*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,199 @@
+"""The results of a sweep's runs: how a worker gets and keeps them, and the table that they make."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.records import Record, told_as
+from fcfn_abm.records.tables import NO_UNIT, TRACKING, Column, columns_of, table_of
+from fcfn_abm.scenario import SweepRun
+
+RESULTS = "runs"
+RECORDS = "records"
+_CHUNK_SECONDS = 1.0  # after which a worker hands back what it has not begun
+
+
+def work(runs: Sequence[SweepRun], *, out: Path, keeps: bool) -> list[dict[str, Any]]:
+    """Carry out runs on a worker, write each result, and stop when the time is up."""
+    started, results = time.perf_counter(), []
+    for run in runs:
+        path = result_path(out, run.index)
+        if path.exists():  # another worker had this chunk, and died
+            results.append(read_result(path))
+            continue
+        shared = path.parent.is_dir()  # without the folder, results are returned and no more
+        if keeps and not shared:
+            raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
+        result = attempt(run, out / RECORDS / name_of(run.index) if keeps else None)
+        if shared:
+            write_result(path, result)
+        results.append(result)
+        if time.perf_counter() - started > _CHUNK_SECONDS:
+            break
+    return results
+
+
+def attempt(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
+    """Carry out a run, and return its results, or why there are none."""
+    from fcfn_abm.runs.run import run_scenario  # loads Mesa
+
+    try:
+        record = run_scenario(run.scenario)
+        if record_path:
+            record.write(record_path, overwrite=True)
+        return _results(run, record)
+    except OutputError:  # a full disk is no result
+        raise
+    except Exception as error:  # a failed run is data, not a stop
+        why = " ".join(str(error).split())
+        return failure(run, f"{type(error).__name__}: {why}")
+
+
+def failure(run: SweepRun, error: str) -> dict[str, Any]:
+    """Return the result of a run that failed."""
+    return {"run": run.index, "status": "failed", "error": error}
+
+
+def _results(run: SweepRun, record: Record) -> dict[str, Any]:
+    verdict, form, market = (record.run[key] for key in ("verdict", "equilibrium", "market"))
+    told = ("n_active", "total_epsilon", "mean_epsilon", "node_utility", "server_utility")
+    measured = ("budget", "payment", "welfare", "exploitability", "distance")
+    n_nodes = len(record.nodes)
+    return {
+        "run": run.index,
+        "status": "done",
+        "error": None,
+        "verdict": verdict["kind"],
+        "rounds": verdict["rounds"],
+        "n_nodes": n_nodes,
+        "participation": market["n_active"] / n_nodes if n_nodes else 0.0,
+        **{name: market[name] for name in (*told, *measured)},
+        "equilibrium_status": form["status"],
+        **{f"equilibrium_{name}": form[name] for name in (*told, "payment")},
+        **{
+            name: value
+            for name, value in record.run.get("tracking", {}).items()
+            if name in TRACKING
+        },
+        **_trained(record),
+    }
+
+
+def _trained(record: Record) -> dict[str, Any]:
+    """Return what training with the market's epsilon led to, if anybody trained."""
+    arms = record.run.get("training", {}).get("arms", [])
+    own = next((arm for arm in arms if arm["name"] == record.scenario.mechanism.kind), None)
+    if own is None:
+        return {}
+    spent = record.nodes.loc[record.nodes["active"], "epsilon_total"]
+    return {
+        "accuracy": own["accuracy"],
+        "loss": own["loss"],
+        "mean_epsilon_total": float(spent.mean()),
+        "max_epsilon_total": float(spent.max()),
+    }
+
+
+def table_of_results(runs: Sequence[SweepRun], out: Path) -> pa.Table:
+    """Return a sweep's table: one row a run, whether it has been carried out or not."""
+    rows = []
+    for run in runs:
+        path = result_path(out, run.index)
+        result = read_result(path) if path.exists() else {"status": "missing"}
+        axes = {name: _cell(run.value_at(name)) for name in run.point}
+        key = {"run": run.index, "replication": run.replication, "seed": run.scenario.seed}
+        rows.append({**axes, **result, **key})
+    tracked = any(name in row for row in rows for name in TRACKING)
+    columns = [c for c in columns_of("sweep") if tracked or c.name not in TRACKING]
+    place = [column.name for column in columns].index("seed") + 1
+    columns = [*columns[:place], *_axis_columns(rows, runs), *columns[place:]]
+    return table_of(rows, columns)
+
+
+def _axis_columns(rows: list[dict[str, Any]], runs: Sequence[SweepRun]) -> list[Column]:
+    """Return a column an axis; where its values are of several kinds they become text."""
+    kinds = {bool: "bool", int: "int64", float: "float64"}
+    columns = []
+    for name in runs[0].point:
+        found = {type(row[name]) for row in rows}
+        kind = kinds.get(found.pop(), "string") if len(found) == 1 else "string"
+        if kind == "string":
+            for row in rows:
+                row[name] = row[name] if isinstance(row[name], str) else json.dumps(row[name])
+        columns.append(Column(name, kind, NO_UNIT, "axis of the sweep: this key of the scenario"))
+    return columns
+
+
+def _cell(value: Any) -> Any:
+    """Return the value of an axis as it stands in the table: lists and tables as text."""
+    return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+
+
+def name_of(index: int) -> str:
+    """Return how a run is called in file names."""
+    return f"{index:06d}"
+
+
+def result_path(out: Path, index: int) -> Path:
+    """Return where the result of a run lies."""
+    return out / RESULTS / f"{name_of(index)}.json"
+
+
+def missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """Return the runs that have no result yet."""
+    done = {entry.name for entry in os.scandir(out / RESULTS)} if (out / RESULTS).is_dir() else ()
+    return [run for run in runs if result_path(out, run.index).name not in done]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read the result of a run, or raise InvalidRecordError."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRecordError(f"{path}: the result cannot be read: {error}") from error
+    return result
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write the result of a run, whole or not at all."""
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    with told_as(path):
+        write_whole(path, lambda partial_path: partial_path.write_text(text, encoding="utf-8"))
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table as Parquet."""
+    pq.write_table(table, path, compression="zstd")
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name, which no other process uses, and rename it."""
+    own = path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
+    write(own)
+    own.replace(path)
+
+
+def forget_failures(runs: Sequence[SweepRun], out: Path) -> None:
+    """Remove the results of runs that failed."""
+    for run in runs:
+        path = result_path(out, run.index)
+        if path.exists() and read_result(path)["status"] == "failed":
+            path.unlink()
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what workers that were killed have left."""
+    for folder in (RESULTS, RECORDS):
+        for path in (out / folder).glob(".*.partial-*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,143 @@
+"""Sensitivity: how much of the variance of what a sweep found each of its axes explains.
+
+For sweeps with ``mode = "sobol"``, whose points are laid out for it (scenario/sweep.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, UnknownNameError
+from fcfn_abm.rng import stream
+from fcfn_abm.scenario import Scenario
+
+type Floats = npt.NDArray[np.float64]
+
+OUTCOMES = ("participation", "total_epsilon", "budget", "welfare", "server_utility", "accuracy")
+"""What is told of unless something else is asked for: those of these that there are and vary."""
+
+_RESAMPLES = 999
+_ROUNDING = 1e-12  # an outcome that varies less, against its size, does not vary
+
+
+def sobol_indices(
+    f_a: npt.ArrayLike, f_b: npt.ArrayLike, f_ab: npt.ArrayLike, rng: np.random.Generator
+) -> Floats:
+    """Estimate Sobol indices, with bootstrap intervals, from evaluations of a function.
+
+    Parameters
+    ----------
+    f_a, f_b : array_like of float, shape (outcomes, n)
+        What the function gives at two independent samples A and B of n points; n a power of two.
+    f_ab : array_like of float, shape (axes, outcomes, n)
+        The same for each axis at the points of A, but with this axis of B; two axes or more.
+    rng : numpy.random.Generator
+        Chance of the bootstrap.
+
+    Returns
+    -------
+    ndarray, shape (3, 2, outcomes, axes)
+        The estimate and the ends of its 95 % interval, of the first-order index
+        V(E(f | x_i)) / V(f) and of the total-order index 1 - V(E(f | all but x_i)) / V(f).
+        NaN for an outcome that does not vary.
+
+    Notes
+    -----
+    The estimator is scipy's (:func:`scipy.stats.sobol_indices`, of Saltelli et al. 2010); the
+    intervals are quantiles over 999 samples drawn from the n points with replacement.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(1).random((4, 4096))
+    >>> f = lambda p, q: (p + 2 * q)[None]  # variances 1 to 4
+    >>> a, b, ab = f(*x[:2]), f(*x[2:]), [f(x[2], x[1]), f(x[0], x[3])]
+    >>> sobol_indices(a, b, ab, np.random.default_rng(2))[0].round(1)  # first and total order
+    array([[[0.2, 0.8]],
+           [[0.2, 0.8]]])
+    """
+    from scipy import stats  # takes a second to load
+
+    a, b, ab = (np.asarray(values, dtype=float) for values in (f_a, f_b, f_ab))
+    n_axes, n_outcomes, n = ab.shape
+
+    def estimated(rows: npt.NDArray[np.intp]) -> Floats:
+        found = stats.sobol_indices(
+            func={"f_A": a[:, rows], "f_B": b[:, rows], "f_AB": ab[..., rows]}, n=n
+        )
+        orders = np.array([found.first_order, found.total_order])
+        return orders.reshape(2, n_outcomes, n_axes)
+
+    drawn = np.array([estimated(rows) for rows in rng.integers(n, size=(_RESAMPLES, n))])
+    indices = np.array([estimated(np.arange(n)), *np.quantile(drawn, [0.025, 0.975], axis=0)])
+    both = np.concatenate([a, b], axis=1)
+    indices[:, :, np.ptp(both, axis=1) <= _ROUNDING * np.abs(both).max(axis=1)] = np.nan
+    return indices
+
+
+def sensitivity(
+    scenario: Scenario, frame: pd.DataFrame, outcomes: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return the Sobol indices of a sweep's outcomes; :meth:`fcfn_abm.Sweep.sensitivity`."""
+    sweep = scenario.sweep
+    if sweep is None or sweep.mode != "sobol":
+        raise InvalidScenarioError(
+            "Sensitivity needs the points of a sweep with mode = 'sobol', and this one's mode is "
+            f"{sweep.mode if sweep else None!r}."
+        )
+    counts = {status: (frame["status"] == status).sum() for status in ("failed", "missing")}
+    if any(counts.values()):
+        told = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n)
+        raise InvalidRecordError(
+            f"Sensitivity needs every run, but not all {len(frame):,} are done ({told}); "
+            "'fcfn sweep FILE --retry' runs what is not."
+        )
+    names = _varying(frame) if outcomes is None else [_checked(frame, name) for name in outcomes]
+    axes = list(sweep.axes)
+    columns = ["first_order", "first_order_low", "first_order_high"]
+    columns += [name.replace("first", "total") for name in columns]
+    index = pd.MultiIndex.from_product([names, axes], names=["outcome", "axis"])
+    if not names:
+        return pd.DataFrame(columns=columns, index=index, dtype=float).reset_index()
+    points = frame[names].astype(float).groupby(frame["run"] // sweep.replications).mean()
+    blocks = points.to_numpy().T.reshape(len(names), len(axes) + 2, -1).swapaxes(0, 1)
+    found = sobol_indices(blocks[0], blocks[1], blocks[2:], stream(scenario.seed, "sweep", 1))
+    table = found.swapaxes(0, 1).reshape(len(columns), -1).T
+    return pd.DataFrame(table, columns=columns, index=index).reset_index()
+
+
+def _varying(frame: pd.DataFrame) -> list[str]:
+    there = [name for name in OUTCOMES if name in frame and frame[name].notna().all()]
+    return [name for name in there if (frame[name] != frame[name].iloc[0]).any()]
+
+
+def _checked(frame: pd.DataFrame, name: str) -> str:
+    """Return the name of an outcome, if all runs have a number of that name."""
+    numbers = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
+    if name not in numbers:
+        raise UnknownNameError("numeric outcome of the sweep", name, map(str, numbers))
+    if frame[name].isna().any():
+        raise InvalidRecordError(
+            f"Sensitivity of {name!r} needs its value in every run, but "
+            f"{frame[name].isna().sum():,} of {len(frame):,} have none."
+        )
+    return name
+
+
+def sensitivity_text(table: pd.DataFrame) -> str:
+    """Say in a few lines what :meth:`fcfn_abm.Sweep.sensitivity` has found."""
+    if table.empty:
+        return "No outcome varies."
+    cells = [("outcome", "axis", "alone", "with interactions")]
+    for row in table.itertuples():
+        first = f"{row.first_order:.2f} [{row.first_order_low:.2f}, {row.first_order_high:.2f}]"
+        total = f"{row.total_order:.2f} [{row.total_order_low:.2f}, {row.total_order_high:.2f}]"
+        cells.append((str(row.outcome), str(row.axis), first, total))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return "\n".join(
+        ["Share of the variance that each axis explains, with 95 % intervals:", *lines]
+    )
