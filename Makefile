@@ -1,18 +1,30 @@
-# make demo: everything from nothing to the figures.  make test: the tests.
+# make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
+# minutes.  make soak: an hour of faults and bad input.  make docs: the documentation site.
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
 PYTHON ?= $(shell $(FIND))
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-privacy lint format clean
+.PHONY: demo test test-fast test-privacy soak docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
 	$(BIN)/fcfn run scenarios/quickstart.toml --overwrite
+	$(BIN)/fcfn report results/quickstart
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet 'atheris>=3' || true
+	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test-privacy: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/dp tests/training/test_injected_noise.py \

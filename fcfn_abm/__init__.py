@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     )
     from fcfn_abm.mechanisms import Outcome, price
     from fcfn_abm.records import Record, read_record
+    from fcfn_abm.report import figures as plot
+    from fcfn_abm.report.plan import export_plan
     from fcfn_abm.runs.calibrate import ValueCalibration, calibrate_value
     from fcfn_abm.runs.compare import Comparison, compare_mechanisms
+    from fcfn_abm.runs.report import write_report
     from fcfn_abm.runs.run import run_scenario
     from fcfn_abm.runs.sweep import Sweep, read_sweep, run_sweep
     from fcfn_abm.scenario import Scenario
@@ -53,12 +56,15 @@ _HOMES = {
     ],
     "mechanisms": ["Outcome", "price"],
     "records": ["Record", "read_record"],
+    "report.plan": ["export_plan"],
     "runs.calibrate": ["ValueCalibration", "calibrate_value"],
     "runs.compare": ["Comparison", "compare_mechanisms"],
+    "runs.report": ["write_report"],
     "runs.run": ["run_scenario"],
     "runs.sweep": ["Sweep", "read_sweep", "run_sweep"],
     "scenario": ["Scenario"],
 }
+_MODULES = {"plot": "report.figures"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -76,6 +82,7 @@ __all__ = [
     "calibrate_value",
     "compare_mechanisms",
     "exploitability",
+    "export_plan",
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_sigma",
@@ -83,6 +90,7 @@ __all__ = [
     "nash_equilibrium",
     "node_utility",
     "payments",
+    "plot",
     "price",
     "read_record",
     "read_sweep",
@@ -90,13 +98,17 @@ __all__ = [
     "run_sweep",
     "server_utility",
     "stackelberg_equilibrium",
+    "write_report",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name in _MODULES:
+        value = import_module(f"{__name__}.{_MODULES[name]}")
+    elif name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     globals()[name] = value
     return value
 

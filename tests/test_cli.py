@@ -46,6 +46,7 @@ def test_the_main_job_prints_a_summary_and_where_the_record_lies(run):
 def test_the_main_job_writes_the_whole_record(run):
     _, out = run
     assert sorted(p.name for p in out.iterdir()) == [
+        "SHA256SUMS",
         "figures",
         "ledger.parquet",
         "nodes.parquet",

@@ -15,7 +15,19 @@ import typer
 from fcfn_abm import __version__
 from fcfn_abm.cli.base import app, interrupted
 
-for _name in ("run", "sweep", "compare", "calibrate", "audit", "data", "scenarios"):
+for _name in (
+    "run",
+    "report",
+    "view",
+    "sweep",
+    "compare",
+    "calibrate",
+    "audit",
+    "export",
+    "replicate",
+    "data",
+    "scenarios",
+):
     import_module(f"fcfn_abm.cli.{_name}")  # registers its commands, in the order of the help
 
 

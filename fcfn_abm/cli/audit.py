@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, print_json
+from fcfn_abm.cli.terminal import show
 
 
 @app.command("audit")
@@ -46,6 +47,6 @@ def audit_command(
     if as_json:
         print_json(found.facts())
     else:
-        typer.echo(audit_text(found))
+        show(audit_text(found))
     if not found.holds:
         raise typer.Exit(1)

@@ -60,10 +60,20 @@ def interrupted(told: str = "interrupted; nothing was left under the final name.
 
 app = App("Agent-based simulation of incentive mechanisms for private federated learning.")
 
-ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, .toml.", show_default=False)]
+ScenarioFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A scenario file, .toml, or the name of a shipped one: quickstart.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Replace a value: game.alpha=20. May be repeated."),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print only where the results lie, and no progress."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

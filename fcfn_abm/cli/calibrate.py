@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, interrupted, numbers, print_json
+from fcfn_abm.cli.base import (
+    AsJson,
+    Overrides,
+    Quiet,
+    ScenarioFile,
+    app,
+    interrupted,
+    numbers,
+    print_json,
+)
+from fcfn_abm.cli.terminal import show
 
 
 @app.command()
@@ -33,6 +43,7 @@ def calibrate(
     ] = None,
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."""
@@ -50,7 +61,7 @@ def calibrate(
             out,
             value=value,
             overwrite=overwrite,
-            progress=True,
+            progress=not quiet,
         )
     except KeyboardInterrupt:
         told = (
@@ -59,8 +70,11 @@ def calibrate(
         raise typer.Exit(interrupted(told)) from None
     if as_json:
         print_json({**found.run, "path": str(found.path)})
+    elif quiet:
+        typer.echo(found.path)
     else:
-        typer.echo(calibration_text(found.run))
+        show(calibration_text(found.run))
         typer.echo(
-            f"\nThe calibrated scenario: {out / CALIBRATED} (the figure in {out / 'figures'})."
+            f"\nThe calibrated scenario: {out / CALIBRATED} (the figure in {out / 'figures'}).\n"
+            f"'fcfn report {out}' makes a page of it."
         )

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, print_json
+from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
+from fcfn_abm.cli.terminal import show
 
 
 @app.command()
@@ -26,6 +27,7 @@ def compare(
     ] = None,
     overrides: Overrides = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Price the same populations with several mechanisms, under the same cap."""
@@ -41,10 +43,15 @@ def compare(
         replications,
         out,
         overwrite=overwrite,
-        progress=True,
+        progress=not quiet,
     )
     if as_json:
         print_json({**found.run, "path": str(found.path)})
+    elif quiet:
+        typer.echo(found.path)
     else:
-        typer.echo(comparison_text(found.frame, found.run))
-        typer.echo(f"\nThe table lies in {found.path} (the figure in {out / 'figures'}).")
+        show(comparison_text(found.frame, found.run))
+        typer.echo(
+            f"\nThe table lies in {found.path} (the figure in {out / 'figures'}).\n"
+            f"'fcfn report {found.path}' makes a page of it."
+        )

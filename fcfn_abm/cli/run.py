@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, print_json
+from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
+from fcfn_abm.cli.terminal import show
 from fcfn_abm.errors import InvalidScenarioError
 
 
@@ -24,6 +25,7 @@ def run(
         int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Run one scenario: play the market, train with what it bought, write the record."""
@@ -38,13 +40,18 @@ def run(
             f"{scenario}: has a [sweep] and stands for many runs: 'fcfn sweep' carries them out."
         )
     record = run_scenario(
-        loaded, out, overwrite=overwrite, progress=True, workers=workers or os.cpu_count() or 1
+        loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or os.cpu_count() or 1
     )
     if as_json:
         print_json({**record.run, "path": str(record.path)})
+    elif quiet:
+        typer.echo(record.path)
     else:
-        typer.echo(summary(record))
-        typer.echo(f"\nThe record lies in {record.path} (figures in {out / 'figures'}).")
+        show(summary(record))
+        typer.echo(
+            f"\nThe record lies in {record.path} (figures in {out / 'figures'}).\n"
+            f"'fcfn report {record.path}' makes a page of it."
+        )
 
 
 @app.command()
@@ -62,5 +69,5 @@ def equilibrium(
     if as_json:
         print_json(facts)
     else:
-        typer.echo(f"{loaded.title or scenario.stem}: {loaded.population.n_nodes} nodes")
-        typer.echo(equilibrium_table(facts))
+        title = f"{loaded.title or scenario.stem}: {loaded.population.n_nodes} nodes"
+        show(f"{title}\n{equilibrium_table(facts).text()}")

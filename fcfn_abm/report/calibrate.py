@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.summary import WIDTH
 
-from fcfn_abm.report.summary import table
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, theme
-
-_POOR = 0.9  # R^2 below which the law is said to describe the trainings poorly
-_LOOSE = 100.0  # high over low of alpha's interval beyond which it is said to be loose
-_WIDTH = 96
+POOR = 0.9
+"""R^2 below which the law is said to describe the trainings poorly."""
+LOOSE = 100.0
+"""High over low of alpha's interval beyond which it is said to be loose."""
 
 
 def calibration_text(run: Mapping[str, Any]) -> str:
@@ -29,6 +23,36 @@ def calibration_text(run: Mapping[str, Any]) -> str:
     run : mapping
         ``run.json`` of a calibration.
     """
+    fit = run["fit"]
+    parts = [
+        f"{run['title'] or 'Calibration'} (seed {run['seed']})",
+        fill(setting(run), WIDTH),
+        points_table(run).text(),
+        f"beta ln(1 + alpha eps):  alpha = {fit['alpha']:.4g}{between(fit['alpha_interval'])},  "
+        f"beta = {fit['beta']:.4g}{between(fit['beta_interval'])}\n{goodness(run)}",
+        identification(run),
+        market_table(run).text(),
+    ]
+    return "\n\n".join(parts)
+
+
+def setting(run: Mapping[str, Any]) -> str:
+    """Say what was trained, and how its worth is measured."""
+    epsilon = "a round's" if run["horizon"] == "round" else "the whole training's"
+    n = run["seeds"]
+    text = (
+        f"{len(run['points'])} epsilons, {n} seed{'s' if n > 1 else ''} each: all "
+        f"{run['n_nodes']} nodes train for {run['rounds']} rounds on {run['data']} with the same "
+        f"epsilon, {epsilon}. Value is accuracy beyond chance ({run['chance']:.1%}), in currency "
+        f"a round; all of accuracy is worth {run['value_of_accuracy']:g}."
+    )
+    if n > 1:
+        return f"{text} Intervals are t-intervals over the seeds, {run['confidence']:.0%}."
+    return f"{text} One seed gives no intervals."
+
+
+def points_table(run: Mapping[str, Any]) -> Table:
+    """Return what was measured at each epsilon, and what the law makes of it."""
     rows = [
         [
             f"{point['epsilon']:g}",
@@ -40,40 +64,21 @@ def calibration_text(run: Mapping[str, Any]) -> str:
         ]
         for point in run["points"]
     ]
-    heads = ["epsilon", "accuracy", "value", "", "fitted", "residual"]
+    return Table(["epsilon", "accuracy", "value", "", "fitted", "residual"], rows)
+
+
+def goodness(run: Mapping[str, Any]) -> str:
+    """Say how well the law describes the trainings, in a line or two."""
     fit = run["fit"]
-    parts = [
-        _heading(run),
-        table(heads, rows),
-        f"beta ln(1 + alpha eps):  alpha = {fit['alpha']:.4g}{_between(fit['alpha_interval'])},  "
-        f"beta = {fit['beta']:.4g}{_between(fit['beta_interval'])}\n"
+    text = (
         f"R^2 = {fit['r_squared']:.3f}; values lie {fit['residual_std']:.3g} around it (standard "
         "deviation, in currency)."
-        + (
-            "\nThe law describes these trainings poorly: look at the residuals before you use it."
-            if fit["r_squared"] < _POOR
-            else ""
-        ),
-        identification(run),
-        _market(run),
-    ]
-    return "\n\n".join(parts)
-
-
-def _heading(run: Mapping[str, Any]) -> str:
-    epsilon = "a round's" if run["horizon"] == "round" else "the whole training's"
-    n = run["seeds"]
-    text = (
-        f"{len(run['points'])} epsilons, {n} seed{'s' if n > 1 else ''} each: all "
-        f"{run['n_nodes']} nodes train for {run['rounds']} rounds on {run['data']} with the same "
-        f"epsilon, {epsilon}. Value is accuracy beyond chance ({run['chance']:.1%}), in currency "
-        f"a round; all of accuracy is worth {run['value_of_accuracy']:g}."
     )
-    if n > 1:
-        text += f" Intervals are t-intervals over the seeds, {run['confidence']:.0%}."
-    else:
-        text += " One seed gives no intervals."
-    return f"{run['title'] or 'Calibration'} (seed {run['seed']})\n\n{fill(text, _WIDTH)}"
+    if fit["r_squared"] < POOR:
+        text += (
+            "\nThe law describes these trainings poorly: look at the residuals before you use it."
+        )
+    return text
 
 
 def identification(run: Mapping[str, Any]) -> str:
@@ -85,13 +90,13 @@ def identification(run: Mapping[str, Any]) -> str:
         ``run.json`` of a calibration.
     """
     fit = run["fit"]
-    told = _between(fit["limit_interval"])
+    told = between(fit["limit_interval"])
     if fit["identified"] == "both":
         text = "Alpha and beta are identified separately."
         low, high = fit["alpha_interval"] or (1.0, 1.0)
-        if high > _LOOSE * low:
+        if high > LOOSE * low:
             text += (
-                f" These {run['seeds']} seeds leave alpha open over a factor of {high / low:.2g}: "
+                f" These {run['seeds']} seeds leave alpha open over a factor of {high / low:,.0f}: "
                 "more seeds would narrow it."
             )
     elif fit["identified"] == "product":
@@ -108,14 +113,15 @@ def identification(run: Mapping[str, Any]) -> str:
             "Smaller epsilons would show where it rises; until then do not trust a payment cap "
             "that follows from these."
         )
-    return fill(text, _WIDTH)
+    return fill(text, WIDTH)
 
 
-def _between(interval: tuple[float, float] | None) -> str:
+def between(interval: tuple[float, float] | None) -> str:
+    """Write an interval behind its estimate, or nothing."""
     return f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
 
 
-def _market(run: Mapping[str, Any]) -> str:
+def market_table(run: Mapping[str, Any]) -> Table:
     """Set the scenario's equilibrium beside that of the calibrated one."""
     before, after = (run["equilibrium"][key] for key in ("before", "calibrated"))
     quantities = {
@@ -125,7 +131,6 @@ def _market(run: Mapping[str, Any]) -> str:
         "utility of the server": "server_utility",
     }
     rows = [[label, _money(before[key]), _money(after[key])] for label, key in quantities.items()]
-    text = table(["At equilibrium", "as it was", "calibrated"], rows)
     low, high = (run["points"][i]["epsilon"] for i in (0, -1))
     note = ""
     if after["status"] != "solved":
@@ -137,106 +142,8 @@ def _market(run: Mapping[str, Any]) -> str:
             f"The mean epsilon lies outside those that were trained ({low:g} to {high:g}): there "
             "the law is a guess. Calibrate the calibrated scenario once more."
         )
-    return f"{text}\n{fill(note, _WIDTH)}".rstrip()
+    return Table(["At equilibrium", "as it was", "calibrated"], rows, note=fill(note, WIDTH))
 
 
 def _money(value: float) -> str:
     return f"{value:.4g}"
-
-
-def calibration_figure(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
-    """Draw the measured values, the law that fits them, and what it leaves over.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Table of a calibration, one row a training.
-    run : mapping
-        Its ``run.json``.
-
-    Returns
-    -------
-    Figure
-        Two panels over epsilon: values with the fit, and residuals.
-    """
-    with theme():
-        figure = Figure(figsize=(13, 4.5))
-        values, rest = figure.subplots(1, 2, sharex=True, width_ratios=(1.4, 1))
-        values.set_xscale("log")
-        _values(values, frame, run)
-        _residuals(rest, frame, run)
-        for axes in (values, rest):
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.set_xlabel("epsilon of every node")
-    return figure
-
-
-def write_calibration_figure(frame: pd.DataFrame, run: Mapping[str, Any], folder: Path) -> None:
-    """Draw a calibration, as PNG and as SVG; equal calibrations give equal files."""
-    folder.mkdir(exist_ok=True)
-    figure = calibration_figure(frame, run)
-    with theme():  # its salt makes the names in an SVG file
-        figure.savefig(folder / "calibration.png", metadata={"Software": "fcfn_abm"})
-        figure.savefig(folder / "calibration.svg", metadata={"Creator": "fcfn_abm", "Date": None})
-
-
-def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
-    fit, points = run["fit"], pd.DataFrame(run["points"])
-    dense = np.geomspace(points["epsilon"].min() / 1.5, points["epsilon"].max() * 1.5, 200)
-    axes.plot(
-        dense,
-        fit["beta"] * np.log1p(fit["alpha"] * dense),
-        color=BOUND,
-        label=f"{fit['beta']:.3g} ln(1 + {fit['alpha']:.3g} eps), R² = {fit['r_squared']:.3f}",
-    )
-    _dots(axes, frame["epsilon"], frame["value"], points["epsilon"], points["value"])
-    after = run["equilibrium"]["calibrated"]
-    if after["status"] == "solved":
-        axes.axvline(
-            after["mean_epsilon"],
-            color="0.2",
-            linewidth=1,
-            dashes=(4, 2),
-            label="mean epsilon of the calibrated equilibrium",
-        )
-    if fit["identified"] != "both":
-        told = "alpha * beta" if fit["identified"] == "product" else "the level"
-        axes.plot([], [], " ", label=f"only {told} is identified")
-    low, high = axes.get_ylim()
-    axes.set(
-        title="What the net is worth",
-        ylabel="value (currency a round)",
-        ylim=(low, high + 0.35 * (high - low)),  # room for the legend
-    )
-    axes.legend(loc="upper left")
-    worth, chance = run["value_of_accuracy"], run["chance"]
-    right = axes.secondary_yaxis(
-        "right", functions=(lambda v: v / worth + chance, lambda a: (a - chance) * worth)
-    )
-    right.set_yticks(np.linspace(0, 1, 6))
-    right.yaxis.set_major_formatter(PercentFormatter(1.0))
-    right.set_ylabel("test accuracy")
-
-
-def _residuals(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
-    fit, points = run["fit"], pd.DataFrame(run["points"])
-    each = frame["value"] - fit["beta"] * np.log1p(fit["alpha"] * frame["epsilon"])
-    axes.axhline(0, color=BOUND)
-    _dots(axes, frame["epsilon"], each, points["epsilon"], points["residual"])
-    axes.set(title="What the law leaves over", ylabel="value less fit (currency a round)")
-
-
-def _dots(
-    axes: Axes, epsilon: pd.Series, each: pd.Series, places: pd.Series, means: pd.Series
-) -> None:
-    axes.scatter(epsilon, each, s=18, color=LEAVES, alpha=0.7, linewidth=0, label="one net")
-    axes.scatter(
-        places,
-        means,
-        s=45,
-        color=STAYS,
-        edgecolor="white",
-        linewidth=0.6,
-        zorder=3,
-        label="mean of the seeds",
-    )

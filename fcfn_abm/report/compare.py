@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtrit
 
-from fcfn_abm.report.summary import table
+from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.summary import WIDTH
 
 CONFIDENCE = 0.95
 QUANTITIES = (
@@ -50,7 +51,6 @@ _CELLS = {  # the two tables of the text: columns, by their heads
     },
 }
 _NEGLIGIBLE = 1e-9  # half-widths below this share of the mean are rounding errors
-_WIDTH = 96
 _DECIMALS, _LONG = 6, 1e7  # numbers with more digits than these are written with exponents
 
 
@@ -101,11 +101,28 @@ def averages(frame: pd.DataFrame) -> Averages:
     for name in dict.fromkeys(frame["mechanism"]):
         solved = frame[(frame["mechanism"] == name) & (frame["status"] != "no-solution")]
         for quantity in QUANTITIES:
-            found[name, quantity] = _average(solved[quantity].dropna().to_numpy(dtype=float))
+            found[name, quantity] = average(solved[quantity].dropna().to_numpy(dtype=float))
     return found
 
 
-def _average(values: npt.NDArray[np.float64]) -> Average:
+def average(values: npt.NDArray[np.float64]) -> Average:
+    """Average values, with the 95 % t-interval of their mean.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n,)
+        One value a replication; no nan.
+
+    Returns
+    -------
+    Average
+        Mean, half-width and median.
+
+    Examples
+    --------
+    >>> average(np.array([1.0, 2.0, 3.0])).mean
+    2.0
+    """
     n, n_infinite = values.size, int(np.isinf(values).sum())
     half_width = float("nan")
     if n > 1 and not n_infinite:
@@ -150,14 +167,33 @@ def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
     run : mapping
         Its ``run.json``.
     """
+    said = [*failures(frame), *notes(frame, run)]
+    parts = [
+        _heading(frame, run),
+        *(each.text() for each in comparison_tables(frame)),
+        "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in said),
+    ]
+    return "\n\n".join(parts)
+
+
+def comparison_tables(frame: pd.DataFrame) -> list[Table]:
+    """Return means and half of their 95 % intervals, a row a mechanism: utilities, and privacy.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a comparison, one row a replication and mechanism.
+    """
     found = averages(frame)
     names = list(dict.fromkeys(frame["mechanism"]))
-    parts = [_heading(frame, run)]
-    for title, cells in _CELLS.items():
-        rows = [[name, *(_cell(found[name, q]) for q in cells.values())] for name in names]
-        parts.append(f"{title}\n" + table(["", *cells], rows))
-    parts.append("\n".join([*_failures(frame), *_notes(found, run)]))
-    return "\n\n".join(parts)
+    return [
+        Table(
+            ["", *cells],
+            [[name, *(interval(found[name, q]) for q in cells.values())] for name in names],
+            title,
+        )
+        for title, cells in _CELLS.items()
+    ]
 
 
 def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
@@ -183,8 +219,14 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
     )
 
 
-def _cell(of: Average) -> str:
-    """Write mean and half-width with two digits of the latter."""
+def interval(of: Average) -> str:
+    """Write mean and half-width with two digits of the latter.
+
+    Examples
+    --------
+    >>> interval(average(np.array([1.0, 2.0, 4.0])))
+    '2.3 ± 3.8'
+    """
     if of.n == 0:
         return "-"
     if of.n_infinite:
@@ -199,34 +241,35 @@ def _cell(of: Average) -> str:
     return f"{of.mean:.{max(decimals, 0)}f} ± {of.half_width:.{max(decimals, 0)}f}"
 
 
-def _failures(frame: pd.DataFrame) -> list[str]:
+def failures(frame: pd.DataFrame) -> list[str]:
+    """Say which mechanisms found no trade or no solution, how often and why."""
     lines = []
     for status, words in (("no-trade", "no trade"), ("no-solution", "no solution")):
         for name, group in frame.groupby("mechanism", sort=False):
             failed = group[group["status"] == status]
             if len(failed):
                 reason = failed["reason"].iloc[0]
-                said = f"{name}: {words} in {len(failed)} of {len(group)}. {reason}"
-                lines.append(fill(said, _WIDTH, subsequent_indent="  "))
+                lines.append(f"{name}: {words} in {len(failed)} of {len(group)}. {reason}")
     return lines
 
 
-def _notes(found: Averages, run: Mapping[str, Any]) -> list[str]:
+def notes(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
+    """Say in sentences how the numbers of a comparison are to be read."""
+    found = averages(frame)
     lines = ["Welfare is all utilities together; price of anarchy is the best welfare over it."]
     for name in run["mechanisms"]:
         anarchy, kept = found[name, "price_of_anarchy"], found[name, "agency_utility"].mean
         if anarchy.n_infinite:
             finite = math.isfinite(anarchy.median)
             median = f"; the median is {anarchy.median:.4g}" if finite else ""
-            said = (
+            lines.append(
                 f"{name}: welfare is not positive in {anarchy.n_infinite} of {anarchy.n}, where "
                 f"the price of anarchy is infinite{median}."
             )
-            lines.append(fill(said, _WIDTH, subsequent_indent="  "))
         if kept > 0:
             lines.append(f"{name}: an agency keeps {kept:.4g} on average, which is in welfare.")
     lines.append(
-        "Noise multiplier: noise over sensitivity of one release with all of epsilon, mean over\n"
-        f"  the nodes that take part (delta = {run['delta']:g}, {run['calibration']} calibration)."
+        "Noise multiplier: noise over sensitivity of one release with all of epsilon, mean over "
+        f"the nodes that take part (delta = {run['delta']:g}, {run['calibration']} calibration)."
     )
     return lines

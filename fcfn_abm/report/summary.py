@@ -1,15 +1,19 @@
-"""The summary of a record, as aligned text."""
+"""The summary of a record, as aligned text, and the tables that it shares with the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import pandas as pd
 
 from fcfn_abm.records import Record
+from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.theme import arm_label
 
+WIDTH = 96
+"""Of running text in the terminal."""
 _SHOWN = 12  # nodes that are listed by name
 
 
@@ -17,13 +21,15 @@ def summary(record: Record) -> str:
     """Say what happened in a run: verdict, closed form, who left, privacy, accuracy."""
     parts = [
         _heading(record),
-        equilibrium_table(record.run["equilibrium"], record.run["market"]),
+        equilibrium_table(record.run["equilibrium"], record.run["market"]).text(),
         _who_left(record),
     ]
     if "training" in record.run:
-        parts += [_privacy(record), _arms(record)]
-        if riders := _free_riders(record):
-            parts.append(riders)
+        spent = privacy_table(record)
+        parts.append(spent.text() if spent else "Nobody trains: there is no trade.")
+        parts.append(arms_table(record).text())
+        if riders := free_riders_table(record):
+            parts.append(riders.text())
     return "\n\n".join(parts)
 
 
@@ -31,17 +37,21 @@ def _heading(record: Record) -> str:
     verdict, market = record.run["verdict"], record.run["market"]
     title = record.scenario.title or "Privacy market"
     n_nodes = len(record.nodes)
+    ended = f"{n_nodes} nodes: {verdict['kind']} after {verdict['rounds']} rounds; "
+    measured = (
+        f"Largest gain from moving alone: {market['exploitability']:.1e} of B. "
+        f"Distance to the closed form: {market['distance']:.1e} of the largest epsilon."
+    )
     lines = [
         f"{title} (seed {record.scenario.seed})",
         "",
-        f"{n_nodes} nodes: {verdict['kind']} after {verdict['rounds']} rounds; {verdict['reason']}",
-        f"Largest gain from moving alone: {market['exploitability']:.1e} of B. "
-        f"Distance to the closed form: {market['distance']:.1e} of the largest epsilon.",
+        fill(ended + verdict["reason"], WIDTH),
+        fill(measured, WIDTH),
     ]
     return "\n".join(lines)
 
 
-def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None = None) -> str:
+def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None = None) -> Table:
     """Set the closed form beside what the market reached.
 
     Parameters
@@ -73,17 +83,20 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
     head = ["", told, ""]
     if market:
         head = ["", "market", told, "off by", ""]
-    note = ""
+    return Table(head, rows, note=_threshold_note(form, contest=contest))
+
+
+def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
     if form["status"] != "solved" and contest:
-        note = "\nNo payment cap pays the server here: B* = 0, and there is no trade (45)."
-    elif form["status"] != "solved":
-        note = f"\n{form['status']}: {form['reason']}"
-    elif form["threshold"]:
-        note = (
-            f"\nA node stays out where rho >= tau/(n-1) = {form['threshold']:.6g} "
+        return "No payment cap pays the server here: B* = 0, and there is no trade (45)."
+    if form["status"] != "solved":
+        return f"{form['status']}: {form['reason']}"
+    if form["threshold"]:
+        return (
+            f"A node stays out where rho >= tau/(n-1) = {form['threshold']:.6g} "
             f"(tau = {form['tau']:.6g})."
         )
-    return table(head, rows) + note
+    return ""
 
 
 def _who_left(record: Record) -> str:
@@ -103,7 +116,7 @@ def _who_left(record: Record) -> str:
     if len(out) > _SHOWN:
         rows.append([f"({len(out) - _SHOWN} more in nodes.parquet)", "", "", ""])
     rows += [_leaver(node, form["threshold"]) for node in near.itertuples()]
-    return text + table(["", "rho", "times tau/(n-1)", "left in round"], rows)
+    return text + Table(["", "rho", "times tau/(n-1)", "left in round"], rows).text()
 
 
 def _leaver(node: Any, threshold: float) -> list[str]:
@@ -116,12 +129,13 @@ def _leaver(node: Any, threshold: float) -> list[str]:
     ]
 
 
-def _privacy(record: Record) -> str:
+def privacy_table(record: Record) -> Table | None:
+    """Return what epsilon the nodes that train spend, in a round and in all; None if none does."""
     settings, training = record.scenario.privacy, record.scenario.training
     nodes = record.nodes[record.nodes["active"]]
     rounds = training.rounds if training else 0
     if nodes.empty:
-        return "Nobody trains: there is no trade."
+        return None
     rows = [
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
@@ -134,16 +148,21 @@ def _privacy(record: Record) -> str:
     ]
     facts = record.run["training"]
     notes = [facts.get(name) for name in ("central_note", "privacy_note", "noise_note")]
-    return (
+    title = (
         f"Privacy of the nodes that train (delta = {settings.delta:g}, unit: {settings.unit}, "
         f"epsilon is {'spent each round' if settings.horizon == 'round' else 'the total'}, "
-        f"{settings.calibration} calibration)\n"
-        + table(["", "least", "median", "most"], rows)
-        + "".join(f"\n{note}" for note in notes if note)
+        f"{settings.calibration} calibration)"
+    )
+    return Table(
+        ["", "least", "median", "most"],
+        rows,
+        title,
+        "\n".join(note for note in notes if note),
     )
 
 
-def _arms(record: Record) -> str:
+def arms_table(record: Record) -> Table:
+    """Return what each arm of the training came to."""
     classical = record.scenario.privacy.calibration == "classical"
     rows = [
         [
@@ -168,15 +187,14 @@ def _arms(record: Record) -> str:
         "utility of server",
         "accuracy",
     ]
-    data = record.run["training"]["data"]
-    return f"Training on {data}\n" + table(head, rows)
+    return Table(head, rows, f"Training on {record.run['training']['data']}")
 
 
-def _free_riders(record: Record) -> str:
+def free_riders_table(record: Record) -> Table | None:
     """Say what misreporting pays with the market's epsilon, and what the check does about it."""
     arms = record.run["training"]["arms"]
     if not arms or "free_riders" not in arms[0]:
-        return ""
+        return None
     groups, check = arms[0]["free_riders"], record.scenario.privacy.check
     lies = record.scenario.population.misreport
     columns = ["utility_if_all_were_honest", "utility_unchecked"] + ["utility"] * bool(check)
@@ -189,15 +207,15 @@ def _free_riders(record: Record) -> str:
         if group["n_nodes"]
     ]
     head = ["nodes", "all honest", "unchecked"] + ["with the check"] * bool(check)
-    text = "Free riders: mean utility of a round\n" + table([*head, ""], rows)
+    note = ""
     if check:
-        text += (
-            "\nThe check (chance for each honest node to be flagged: "
+        note = (
+            "The check (chance for each honest node to be flagged: "
             f"{check.false_alarm:g} at most) flagged\n"
             f"{_flagged(groups['misreporting'], 'nodes that misreport')}, and "
             f"{_flagged(groups['honest'], 'honest ones')}."
         )
-    return text
+    return Table([*head, ""], rows, "Free riders: mean utility of a round", note)
 
 
 def _flagged(group: Mapping[str, Any], whom: str) -> str:
@@ -206,21 +224,6 @@ def _flagged(group: Mapping[str, Any], whom: str) -> str:
     if group["n_flagged"]:
         when = f" (in round {first})" if first == last else f" (in rounds {first} to {last})"
     return f"{group['n_flagged']} of {group['n_nodes']} {whom}{when}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, units to the left, numbers to the right."""
-    lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    words = {0} if head[-1] else {0, len(head) - 1}  # a last column without head holds units
-    texts = [
-        "  ".join(
-            cell.ljust(width) if i in words else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    return "\n".join(f"  {text}".rstrip() for text in texts)
 
 
 def _number(value: float) -> str:

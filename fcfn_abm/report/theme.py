@@ -33,6 +33,8 @@ ARM_LABELS = {
     "stackelberg": "equilibrium",
     "no-noise": "equilibrium's nodes, no noise",
 }
+SALT = "fcfn_abm"
+"""Makes the names in SVG files: equal figures give equal files."""
 STAYS, LEAVES, BOUND = "#0072B2", "#8C8C8C", "#D55E00"
 
 
@@ -43,18 +45,22 @@ def theme() -> Iterator[None]:
     import seaborn as sns
 
     with (
-        sns.axes_style("ticks", {"axes.grid": True, "grid.alpha": 0.25}),
+        sns.axes_style(
+            "ticks", {"axes.grid": True, "grid.color": "0.92", "axes.edgecolor": "0.35"}
+        ),
         sns.plotting_context("notebook", font_scale=0.95),
         mpl.rc_context(
             {
                 "figure.constrained_layout.use": True,
                 "axes.spines.top": False,
                 "axes.spines.right": False,
-                "legend.frameon": False,
+                "legend.edgecolor": "none",
+                "legend.fancybox": False,
+                "legend.framealpha": 0.8,  # lines behind it show through
                 "axes.titleweight": "bold",
                 "axes.titlelocation": "left",
                 "savefig.dpi": 150,
-                "svg.hashsalt": "fcfn_abm",  # equal figures give equal files
+                "svg.hashsalt": SALT,
             }
         ),
     ):
@@ -64,3 +70,8 @@ def theme() -> Iterator[None]:
 def arm_label(arm: str) -> str:
     """Return what an arm is called in figures and tables."""
     return ARM_LABELS.get(arm, arm)
+
+
+def plain(text: str) -> str:
+    """Return a text of the user's so that matplotlib reads no formulas in it."""
+    return text.replace("$", r"\$")

@@ -28,7 +28,7 @@ from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer
 from fcfn_abm.training.gradients import Handed
-from fcfn_abm.training.trainer import one_thread
+from fcfn_abm.training.workers import one_thread
 
 EPSILONS = (1.0, 4.0, 10.0)
 CONFIDENCE = 0.999

@@ -33,7 +33,7 @@ from fcfn_abm.game import averaged_nodes, nash_equilibrium
 from fcfn_abm.records import new_folder, told_as, write_facts
 from fcfn_abm.records.store import require_free
 from fcfn_abm.records.tables import MONEY, NO_UNIT, Column, frame_of, table_of
-from fcfn_abm.report.calibrate import identification, write_calibration_figure
+from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.facts import reference_facts, versions
 from fcfn_abm.runs.train import prepare
@@ -514,6 +514,9 @@ def _write(
     table: pa.Table,
     folder: Path,
 ) -> None:
+    from fcfn_abm.report.figures import calibration  # loads matplotlib
+    from fcfn_abm.report.figures.files import svg_of, write_png
+
     pq.write_table(table, folder / "calibration.parquet", compression="zstd")
     write_facts(scenario, run, folder)
     told = [
@@ -522,4 +525,6 @@ def _write(
     ]
     header = "\n# ".join("\n".join(told).split("\n"))
     (folder / CALIBRATED).write_text(to_toml(calibrated, header), encoding="utf-8")
-    write_calibration_figure(frame_of(table), run, folder / "figures")
+    figure = calibration(frame_of(table), run)
+    write_png({"calibration": figure}, folder / "figures")
+    (folder / "figures" / "calibration.svg").write_text(svg_of(figure), encoding="utf-8")

@@ -217,11 +217,9 @@ def _facts(
 
 
 def _write(scenario: Scenario, run: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
-    from fcfn_abm.report.compare_figure import comparison_figure  # loads matplotlib
+    from fcfn_abm.report.figures import comparison  # loads matplotlib
+    from fcfn_abm.report.figures.files import write_png
 
     write_table("comparison", frame, folder / "comparison.parquet")
     write_facts(scenario, run, folder)
-    (folder / "figures").mkdir()
-    comparison_figure(frame).savefig(
-        folder / "figures" / "comparison.png", metadata={"Software": "fcfn_abm"}
-    )
+    write_png({"comparison": comparison(frame)}, folder / "figures")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 import fcfn_abm
 from fcfn_abm.game import nash_equilibrium
@@ -28,6 +30,11 @@ _LIBRARIES = (
 
 def versions() -> dict[str, str]:
     """Return the versions of what the numbers depend on."""
+    return dict(_versions())
+
+
+@cache  # reading them takes longer than a short run
+def _versions() -> dict[str, str]:
     found = {"fcfn_abm": fcfn_abm.__version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -57,4 +64,37 @@ def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str,
         "threshold": contest.threshold,
         "node_utility": float(outcome.node_utility.sum()),
         "server_utility": outcome.server_utility,
+    }
+
+
+def tracking_facts(rounds: pd.DataFrame, until: int | None) -> dict[str, Any]:
+    """Return how a market followed the equilibrium of those who were there.
+
+    Parameters
+    ----------
+    rounds : DataFrame
+        Table of the rounds.
+    until : int, optional
+        Last round in which the population changed.
+
+    Returns
+    -------
+    dict
+        Means over the second half of the rounds up to that one, once the market had begun to
+        follow, without those in which fewer than two nodes were there: they have no equilibrium.
+    """
+    moving = rounds[: until or len(rounds)]
+    late = moving[len(moving) // 2 :]
+    late = late[late["equilibrium_n_active"] > 0]
+    missed = late["total_epsilon"] / late["equilibrium_total_epsilon"] - 1.0
+    means = {
+        "tracking_distance": late["distance"],
+        "tracking_total_error": missed.abs(),
+        "tracking_exploitability": late["exploitability"],
+        "tracking_n_present": late["n_present"],
+        "tracking_participation": late["n_active"] / late["n_present"],
+        "tracking_equilibrium_participation": late["equilibrium_n_active"] / late["n_present"],
+    }
+    return {"n_rounds": len(late)} | {
+        name: float(values.mean()) if len(late) else None for name, values in means.items()
     }

@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
-from fcfn_abm.abm.columns import NEVER
+from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.records import (
     PARTS,
     Record,
@@ -25,9 +26,8 @@ from fcfn_abm.records import (
     write_record,
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
-from fcfn_abm.report.figures import write_figures
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
-from fcfn_abm.runs.facts import reference_facts, versions
+from fcfn_abm.runs.facts import reference_facts, tracking_facts, versions
 from fcfn_abm.runs.train import Trained, prepare, train_arms
 from fcfn_abm.scenario import Scenario
 
@@ -80,6 +80,10 @@ def run_scenario(
     scenario = build.resolved(scenario)
     if out is None:
         return _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)
+    # load seaborn, which the many runs of a sweep do without
+    from fcfn_abm.report.figures.files import write_png
+    from fcfn_abm.report.figures.records import main_figures
+
     out = Path(out)
     require_free(out, overwrite=overwrite)
     with (
@@ -96,7 +100,7 @@ def run_scenario(
         record = replace(record, path=folder)
         with told_as(out):
             write_record(record, folder)
-            write_figures(record, folder / "figures")
+            write_png(main_figures(record), folder / "figures")
     return replace(record, path=out)
 
 
@@ -143,8 +147,9 @@ def _carry_out(
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, market.columns.rho),
+        "equilibrium": reference_facts(market.outcome, market.primitives.rho),
         "market": asdict(market.state),
+        **_tracking(market, recorder.rounds),
         **({"training": trained.facts} if trained else {}),
         "seconds": {"market": played - started, "training": ended - played},
         "versions": versions(),
@@ -182,7 +187,7 @@ def _play(market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
 
 
 def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
-    columns, form = market.columns, market.outcome
+    columns = market.columns
     exit_round = pd.array(columns.exit_round, dtype="Int64")
     exit_round[columns.exit_round == NEVER] = pd.NA
     frame = pd.DataFrame(
@@ -195,15 +200,42 @@ def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
             "utility": columns.utility,
             "active": columns.epsilon > 0,
             "exit_round": exit_round,
-            "equilibrium_epsilon": form.epsilon,
-            "equilibrium_utility": form.node_utility,
+            "equilibrium_epsilon": _placed(market, market.outcome.epsilon),
+            "equilibrium_utility": _placed(market, market.outcome.node_utility),
+            **_churn(market),
             **(trained.nodes if trained else {}),
         }
     )
+    frame = frame[columns.present].reset_index(drop=True)  # an empty place is no node
     if trained:
         return frame
     absent = [name for name in WHERE_ASKED_FOR if name not in frame]
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
+
+
+def _placed(market: PrivacyMarket, values: Floats) -> Floats:
+    """Return values of the nodes that are there in their places; zero in the empty ones."""
+    placed = np.zeros(len(market.columns))
+    placed[market.present] = values
+    return placed
+
+
+def _churn(market: PrivacyMarket) -> dict[str, Any]:
+    """Return the columns that say who is there, where nodes come and go."""
+    if market.churn is None:
+        return {}
+    return {
+        "arrival_round": market.churn.arrival_round,
+        "first_rho": market.churn.first_rho,
+    }
+
+
+def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
+    """Return the facts about a moving equilibrium, where it moves."""
+    churn = market.scenario.population.churn
+    if churn is None or not churn.moves:
+        return {}
+    return {"tracking": tracking_facts(rounds, churn.until)}
 
 
 def _misreport(scenario: Scenario) -> dict[str, Any]:

@@ -1,11 +1,26 @@
 """Large markets are drawn as distributions, small ones node by node."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection, QuadMesh
+from scipy import stats
 
 import fcfn_abm as fa
-from fcfn_abm.report.figures import CROWD, convergence, rho_against_epsilon, write_figures
+from fcfn_abm.report.figures import (
+    convergence,
+    ledger,
+    participation,
+    rho_against_epsilon,
+    sweep_outcome,
+    utilities,
+)
+from fcfn_abm.report.figures.files import write_png
+from fcfn_abm.report.figures.market import CROWD
+from fcfn_abm.report.figures.records import main_figures
+from fcfn_abm.report.theme import ARM_COLOURS
 from fcfn_abm.runs.run import run_scenario
 
 MILLION = "scenarios/stress/million.toml"
@@ -72,7 +87,7 @@ def test_of_all_traces_a_sample_is_drawn(tmp_path, traces):
     run = record(5000, f"record.traces='{traces}'", out=tmp_path / "run")
     assert "traces" not in vars(fa.read_record(tmp_path / "run")) or traces != "all"
     read = fa.read_record(tmp_path / "run")
-    paths = write_figures(read, tmp_path / "again")
+    paths = write_png(main_figures(read), tmp_path / "again")
     assert [p.name for p in paths] == ["convergence.png", "rho_epsilon.png"]
     if traces == "all":
         assert "traces" not in vars(read)  # the rest was never loaded
@@ -84,3 +99,94 @@ def test_a_market_that_falls_by_decades_is_drawn_on_a_log_scale():
         run = record(n_nodes, "rounds.start='random'")
         figure = convergence(run.rounds, run.traces, run.run["equilibrium"]["total_epsilon"])
         assert figure.axes[1].get_yscale() == scale
+
+
+def test_exits_are_counted_in_the_rounds_in_which_they_happened():
+    run = record(200, "rounds.start='random'")
+    counts, exits = participation(run.rounds, run.nodes).axes
+    (active,) = [line for line in counts.lines if line.get_label() == "take part"]
+    assert list(active.get_ydata()) == list(run.rounds["n_active"])
+    left = run.nodes["exit_round"].dropna().astype(int)
+    heights = {
+        round(bar.get_x() + bar.get_width() / 2): int(bar.get_height()) for bar in exits.patches
+    }
+    assert {at: n for at, n in heights.items() if n} == left.value_counts().to_dict()
+    assert len(left) > 100
+
+
+def test_a_market_that_nobody_leaves_has_no_exits_to_draw():
+    run = record(20, "population.rho={kind='constant', value=0.01}", "rounds.maximum=5")
+    _, exits = participation(run.rounds, run.nodes).axes
+    assert not exits.patches
+    assert [text.get_text() for text in exits.texts] == ["nobody left"]
+
+
+def test_what_everybody_earns_is_that_of_the_rounds():
+    run = record(50)
+    server, nodes = utilities(run.rounds).axes
+    assert list(server.lines[0].get_ydata()) == list(run.rounds["server_utility"])
+    assert list(server.lines[1].get_ydata()) == list(run.rounds["payment"])
+    assert list(nodes.lines[0].get_ydata()) == list(run.rounds["node_utility"])
+
+
+def spent(n_rounds=5, n_nodes=7):
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame(
+        {
+            "round": np.repeat(np.arange(1, n_rounds + 1), n_nodes),
+            "node": np.tile(np.arange(n_nodes), n_rounds),
+            "epsilon_round": rng.uniform(1, 2, n_rounds * n_nodes),
+        }
+    )
+    frame["epsilon_total"] = frame.groupby("node")["epsilon_round"].cumsum()
+    return frame.assign(epsilon_central=frame["epsilon_total"] / 3)
+
+
+def test_the_ledger_shows_the_median_node_between_the_extremes():
+    frame = spent()
+    uploads, server = ledger(frame, 1e-5).axes
+    groups = frame.groupby("round")
+    assert list(uploads.lines[0].get_ydata()) == list(groups["epsilon_total"].median())
+    assert list(uploads.lines[1].get_ydata()) == list(groups["epsilon_round"].median())
+    assert list(server.lines[0].get_ydata()) == list(groups["epsilon_central"].median())
+    band = uploads.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (
+        frame[frame["round"] == 1]["epsilon_total"].min(),
+        frame[frame["round"] == 5]["epsilon_total"].max(),
+    )
+    assert "delta = 1e-05" in uploads.get_ylabel()
+    assert len(ledger(frame.drop(columns="epsilon_central"), 1e-5).axes) == 1
+
+
+def test_points_of_a_sweep_are_means_with_t_intervals():
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame(
+        {
+            "population.n_nodes": np.repeat([10, 100, 1000], 10),
+            "mechanism.kind": np.tile(["stackelberg", "random"], 15),
+            "status": "done",
+            "welfare": rng.normal(size=30),
+        }
+    )
+    frame.loc[0, ["status", "welfare"]] = ["failed", 1e9]
+    axes = sweep_outcome(frame, "population.n_nodes", "welfare", "mechanism.kind").axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylabel() == "welfare (currency)"
+    assert len(axes.containers) == 2
+    for drawn in axes.containers:
+        name = drawn.get_label()
+        done = frame[(frame["mechanism.kind"] == name) & (frame["status"] == "done")]
+        groups = done.groupby("population.n_nodes")["welfare"]
+        points, _, (bars,) = drawn
+        assert list(points.get_ydata()) == pytest.approx(list(groups.mean()))
+        assert points.get_color() == ARM_COLOURS[name]
+        halves = [np.ptp(segment[:, 1]) / 2 for segment in bars.get_segments()]
+        expected = [stats.t.ppf(0.975, len(v) - 1) * stats.sem(v) for _, v in groups]
+        assert halves == pytest.approx(expected)
+
+
+def test_every_figure_stands_in_the_gallery():
+    text = Path("docs/gallery.md").read_text()
+    for name in fa.plot.__all__:
+        assert f"fa.plot.{name}(" in text
+        assert (Path("docs/images/gallery") / f"{name}.png").is_file()

@@ -14,7 +14,8 @@ from fcfn_abm import build
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, OutputError, RunFailedError
 from fcfn_abm.records.tables import read_table
-from fcfn_abm.report.calibrate import calibration_figure, calibration_text, identification
+from fcfn_abm.report.calibrate import calibration_text, identification
+from fcfn_abm.report.figures import calibration
 from fcfn_abm.runs.calibrate import calibrate_value, fit_value
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.training import FederatedTrainer
@@ -146,7 +147,7 @@ def test_the_new_scenario_is_the_old_one_with_the_fit(scenario, found):
 def test_the_folder_holds_table_facts_and_figures(found):
     files = {p.relative_to(found.path).as_posix() for p in found.path.rglob("*") if p.is_file()}
     figures = {f"figures/calibration.{kind}" for kind in ("png", "svg")}
-    texts = {"scenario.toml", "calibrated.toml", "run.json"}
+    texts = {"scenario.toml", "calibrated.toml", "run.json", "SHA256SUMS"}
     assert files == {"calibration.parquet", *figures, *texts}
     assert read_table(found.path / "calibration.parquet").equals(found.frame)
     told = json.loads((found.path / "run.json").read_text(encoding="utf-8"))
@@ -202,7 +203,7 @@ def test_text_and_figure_say_what_was_found(found):
         "At equilibrium",
     ):
         assert words in text
-    figure = calibration_figure(found.frame, found.run)
+    figure = calibration(found.frame, found.run)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["What the net is worth", "What the law leaves over"]
     drawn = [c.get_offsets().shape[0] for c in figure.axes[0].collections]

@@ -19,7 +19,7 @@ from fcfn_abm.errors import (
 from fcfn_abm.mechanisms import MECHANISMS
 from fcfn_abm.records.tables import OTHER_TABLES
 from fcfn_abm.report.compare import averages, comparison_text
-from fcfn_abm.report.compare_figure import comparison_figure
+from fcfn_abm.report.figures import comparison
 from fcfn_abm.rng import stream_of_name
 from fcfn_abm.scenario import Scenario
 
@@ -177,7 +177,7 @@ def test_without_trade_there_are_zeros_and_the_table_says_so():
     text = comparison_text(poor.frame, poor.run)
     assert "stackelberg: no trade in 3 of 3." in text
     assert "ic-mle: no trade in 3 of 3. A menu of contracts has no money to share out." in text
-    assert isinstance(comparison_figure(poor.frame), Figure)
+    assert isinstance(comparison(poor.frame), Figure)
 
 
 def test_without_a_solution_there_are_no_numbers():
@@ -189,7 +189,7 @@ def test_without_a_solution_there_are_no_numbers():
     assert found.run["status"]["yang"] == {"no-solution": 2}
     assert found.run["statistics"]["yang"]["welfare"]["n"] == 0
     assert "yang: no solution in 2 of 2." in comparison_text(found.frame, found.run)
-    assert isinstance(comparison_figure(found.frame), Figure)
+    assert isinstance(comparison(found.frame), Figure)
 
 
 def test_an_infinite_price_of_anarchy_leaves_the_median():
@@ -202,7 +202,7 @@ def test_an_infinite_price_of_anarchy_leaves_the_median():
     text = comparison_text(frame, found.run)
     assert "infinite in 2/5" in text
     assert "the median is 4" in " ".join(text.split())
-    assert isinstance(comparison_figure(frame), Figure)
+    assert isinstance(comparison(frame), Figure)
 
 
 def test_a_folder_holds_everything_with_units_and_twice_the_same_bytes(tmp_path):
@@ -212,6 +212,7 @@ def test_a_folder_holds_everything_with_units_and_twice_the_same_bytes(tmp_path)
         one = (tmp_path / "one" / name).read_bytes()
         assert one == (tmp_path / "two" / name).read_bytes()
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == [
+        "SHA256SUMS",
         "comparison.parquet",
         "figures",
         "run.json",
@@ -256,7 +257,7 @@ def test_text_and_figure_need_no_interval_and_know_every_mechanism(found):
     text = comparison_text(alone.frame, alone.run)
     assert "One population of 30 nodes" in text
     assert "±" not in text
-    figure = comparison_figure(found.frame)
+    figure = comparison(found.frame)
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == found.run["mechanisms"]
     text = comparison_text(found.frame, found.run)
     for name in MECHANISMS:

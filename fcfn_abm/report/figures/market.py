@@ -1,32 +1,34 @@
-"""Figures from tidy frames: each function returns the figure; saving is the caller's."""
+"""The market in figures: how it settles, who takes part, what everybody earns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fcfn_abm.records import Record, sampled_rows
-from fcfn_abm.report.theme import (
-    ARM_COLOURS,
-    ARM_DASHES,
-    BOUND,
-    LEAVES,
-    STAYS,
-    arm_label,
-    theme,
-)
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, theme
 
 CROWD = 2000
 """Up to so many nodes are drawn one by one."""
+_WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
+_APART: dict[str, Any] = {  # what is no curve is not joined
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 9,
+    "markerfacecolor": "none",
+}
+_LATE = 40  # rounds of a market that does not settle
+_WILD = 0.5  # change in a round, as a share of the largest epsilon
+_BARS = 40  # exits are counted in so many of them at most
+_POINTS = 20_000  # from so many on lines are drawn as an image, also in vector files
 
 
 def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float) -> Figure:
@@ -42,15 +44,25 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
     Returns
     -------
     Figure
-        Three panels: the traced nodes' epsilon, S and B, and the distances on a log scale.
+        Three panels: the traced nodes' epsilon, S, and the distances on a log scale. Of a long
+        market that jumps about to the end, only the last rounds are drawn.
     """
+    n_rounds = len(rounds)
+    if n_rounds > 2 * _LATE and rounds["change"].tail(_LATE).median() > _WILD:
+        rounds = rounds.tail(_LATE)
+        traces = traces[traces["round"] >= rounds["round"].iloc[0]]
     with theme():
         figure = Figure(figsize=(13, 4))
         reports, totals, distances = figure.subplots(1, 3)
         _reports(reports, traces)
 
         totals.plot(rounds["round"], rounds["total_epsilon"], color=STAYS, label="S")
-        totals.axhline(total_epsilon, color=BOUND, dashes=(4, 2), label="S of the closed form")
+        told, dashes = "S of the closed form", (4, 2)
+        if "equilibrium_total_epsilon" in rounds:  # it moves, where nodes come and go
+            form = rounds["equilibrium_total_epsilon"]
+            totals.plot(rounds["round"], form, color=BOUND, dashes=dashes, label=told)
+        else:
+            totals.axhline(total_epsilon, color=BOUND, dashes=dashes, label=told)
         totals.set(title="Total epsilon", xlabel="round", ylabel="sum of epsilon")
         if _spans_decades(rounds["total_epsilon"].max(), total_epsilon):
             totals.set(yscale="log")
@@ -58,13 +70,13 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
             totals.set(ylim=(0, None))
         totals.legend(loc="best")
 
-        for name, label, dashes in (
-            ("distance", "distance to the closed form", ""),
-            ("exploitability", "exploitability", (4, 1.5)),
-            ("change", "change since the last round", (1, 1)),
+        for name, label, style, colour in (
+            ("distance", "distance to the closed form", "-", STAYS),
+            ("exploitability", "exploitability", "--", BOUND),
+            ("change", "change since the last round", ":", "0.35"),
         ):
             values = rounds[name].where((rounds[name] > 0) & np.isfinite(rounds[name]))
-            distances.plot(rounds["round"], values, label=label, dashes=dashes or (None, None))
+            distances.plot(rounds["round"], values, label=label, linestyle=style, color=colour)
         distances.set(
             title="How far from equilibrium", xlabel="round", ylabel="relative", yscale="log"
         )
@@ -72,7 +84,9 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
         if not distances.dataLim.height > 0:  # at rest from the first round on
             distances.set(yscale="linear", xlim=totals.get_xlim(), yticks=[0])
         for axes in (reports, totals, distances):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            if len(rounds) < n_rounds:
+                axes.set_xlabel(f"round (the last {_LATE} of {n_rounds:,})")
     return figure
 
 
@@ -91,7 +105,14 @@ def _reports(axes: Axes, traces: pd.DataFrame) -> None:
     for stay, colour, label in ((False, LEAVES, "leaves"), (True, STAYS, "stays")):
         some = paths.loc[:, stays == stay]
         if some.shape[1]:
-            axes.plot(some.index, some, color=colour, linewidth=0.9, alpha=0.75)
+            axes.plot(
+                some.index,
+                some,
+                color=colour,
+                linewidth=0.9,
+                alpha=0.75,
+                rasterized=paths.size > _POINTS,
+            )
             axes.plot([], [], color=colour, label=f"{label} ({some.shape[1]} nodes)")
     most = float(np.nanmax(paths.to_numpy()))
     if decades:
@@ -104,6 +125,104 @@ def _reports(axes: Axes, traces: pd.DataFrame) -> None:
 def _spans_decades(most: float, end: float) -> bool:
     """Whether a linear scale would show the end of a market as a line along its axis."""
     return bool(end > 0 and most > 100 * end)
+
+
+def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
+    """Draw how many nodes take part, round by round, and when those who are out left.
+
+    Parameters
+    ----------
+    rounds, nodes : DataFrame
+        Tables of a record.
+
+    Returns
+    -------
+    Figure
+        Two panels: nodes that take part and nodes that have left, with those that take part where
+        the mechanism leads to; and how many left in each round for good.
+    """
+    expected = int((nodes["equilibrium_epsilon"] > 0).sum())
+    with theme():
+        figure = Figure(figsize=(11, 3.6))
+        counts, exits = figure.subplots(1, 2)
+        for name, label, colour, style in (
+            ("n_active", "take part", STAYS, "-"),
+            ("n_exited", "have left", LEAVES, "--"),
+        ):
+            counts.plot(
+                rounds["round"],
+                rounds[name],
+                color=colour,
+                linestyle=style,
+                drawstyle="steps-post",
+                label=label,
+            )
+        counts.axhline(expected, color=BOUND, dashes=(1, 1), label=f"expected: {expected:,}")
+        most = int(max(len(nodes), rounds["n_active"].max(), rounds["n_exited"].max()))
+        wide = _spans_decades(most, expected)
+        counts.set(title="Who takes part", xlabel="round", ylabel="nodes")
+        if wide:
+            counts.set(yscale="symlog", ylim=(0, 3 * most))
+        else:
+            counts.set(ylim=(0, 1.05 * most))
+            counts.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        counts.yaxis.set_major_formatter(_WHOLE)
+        counts.legend(loc="best")
+        _exits(exits, nodes["exit_round"].dropna().to_numpy(dtype=int), int(rounds["round"].max()))
+        for axes in (counts, exits):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
+    axes.set(title="When they left", xlabel="round", ylabel="nodes that left for good")
+    if not left.size:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "nobody left", ha="center", color="0.35", transform=axes.transAxes)
+        return
+    end = min(last, int(left.max()) + 2)
+    width = max(1, -(-end // _BARS))
+    edges = np.arange(0.5, end + width + 0.5, width).tolist()
+    counts, _, _ = axes.hist(left, bins=edges, color=LEAVES, edgecolor="white", linewidth=0.6)
+    if _spans_decades(float(np.max(counts)), 1.0):
+        axes.set(yscale="log", ylim=(0.7, None))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_formatter(_WHOLE)
+    axes.tick_params(which="minor", length=0)
+    if width > 1:
+        axes.set_ylabel(f"nodes that left for good, in {width} rounds")
+
+
+def utilities(rounds: pd.DataFrame) -> Figure:
+    """Draw what server and nodes earn, round by round.
+
+    Parameters
+    ----------
+    rounds : DataFrame
+        Table of a record.
+
+    Returns
+    -------
+    Figure
+        Two panels, in currency: the server's utility and what it pays; and the utility of all
+        nodes together.
+    """
+    with theme():
+        figure = Figure(figsize=(11, 3.6))
+        server, nodes = figure.subplots(1, 2)
+        at = rounds["round"]
+        server.plot(at, rounds["server_utility"], color=STAYS, label="utility of the server")
+        server.plot(at, rounds["payment"], color=BOUND, dashes=(4, 1.5), label="what it pays")
+        server.legend(loc="best")
+        server.set(title="The server", xlabel="round", ylabel="currency a round")
+        nodes.plot(at, rounds["node_utility"], color=STAYS)
+        nodes.set(title="All nodes together", xlabel="round", ylabel="utility (currency a round)")
+        for axes in (server, nodes):
+            axes.axhline(0, color="0.35", linewidth=0.8)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
 
 
 def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
@@ -152,6 +271,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
             color="0.35",
             linewidth=1,
             label=told,
+            **({} if threshold > 0 or crowd else _APART),
             zorder=4 if crowd else 2,
         )
         if crowd:
@@ -170,7 +290,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
         if threshold > 0:
             for each in (axes, *others):
                 each.axvline(
-                    threshold, color=BOUND, dashes=(4, 2), label=rf"$\tau/(n-1)$ = {threshold:.3g}"
+                    threshold, color=BOUND, dashes=(4, 2), label=f"tau / (n - 1) = {threshold:.3g}"
                 )
         for each in (axes, *others):
             each.legend(loc="upper right", title=None)
@@ -203,6 +323,7 @@ def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:
         np.ma.masked_equal(counts.T, 0),
         norm=LogNorm(1, max(float(counts.max()), 10.0)),
         cmap=sns.color_palette("blend:#A6CEE8,#0072B2,#00243B", as_cmap=True),
+        rasterized=True,  # thousands of cells
         zorder=3,
     )
     figure.colorbar(drawn, ax=axes, label="nodes in a cell")
@@ -251,93 +372,3 @@ def _note_dearer(axes: Axes, rho: pd.Series[float], right: float) -> None:
         color="0.35",
         arrowprops={"arrowstyle": "->", "color": "0.35"},
     )
-
-
-def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_label: str) -> Figure:
-    """Draw what each arm's epsilon buys: test accuracy, and what it leaves the nodes.
-
-    Parameters
-    ----------
-    training : DataFrame
-        Table of a record.
-    arms : sequence of mapping
-        The arms as they stand in a record's ``run.json``: name, nodes, utilities.
-    data_label : str
-        What the images are, for the title.
-
-    Returns
-    -------
-    Figure
-        Two panels: accuracy round by round, one line an arm; and the utility of all nodes
-        together, one bar an arm whose epsilon is paid for.
-    """
-    names = [arm["name"] for arm in arms]
-    colours = {name: ARM_COLOURS.get(name, "0.5") for name in names}
-    with theme():
-        figure = Figure(figsize=(11, 4.8))
-        curves, bars = figure.subplots(1, 2, width_ratios=(3, 1.4))
-        sns.lineplot(
-            training,
-            x="round",
-            y="accuracy",
-            hue="arm",
-            style="arm",
-            hue_order=names,
-            style_order=names,
-            palette=colours,
-            dashes={name: ARM_DASHES.get(name, (3.0, 1.0)) for name in names},
-            errorbar=None,
-            ax=curves,
-        )
-        handles, labels = curves.get_legend_handles_labels()
-        nodes = {arm["name"]: arm["n_nodes"] for arm in arms}
-        curves.legend(handles, [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels])
-        curves.yaxis.set_major_formatter(PercentFormatter(1.0))
-        curves.set(
-            title=f"Federated training on {data_label}",
-            xlabel="communication round",
-            ylabel="test accuracy",
-            ylim=(0, 1),
-        )
-        _earnings(bars, [arm for arm in arms if arm["private"]], colours)
-    return figure
-
-
-def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
-    utility = [arm["node_utility"] for arm in arms]
-    names = [arm["name"] for arm in arms]
-    drawn = axes.bar(names, utility, color=[colours[name] for name in names], width=0.6)
-    notes = [f"{arm['node_utility']:.3g}\n{arm['n_losing']} nodes lose" for arm in arms]
-    axes.bar_label(drawn, notes, padding=4)
-    axes.axhline(0, color="0.2", linewidth=0.8)
-    axes.margins(x=0.2, y=0.25)
-    axes.set_xticks(range(len(names)), [arm_label(name) for name in names])
-    axes.grid(visible=False, axis="x")
-    axes.set(title="What the nodes earn", ylabel="utility of all nodes (currency)")
-
-
-def _few(record: Record) -> pd.DataFrame:
-    """Return the traces of as many nodes as a sample holds, whatever was kept."""
-    nodes, settings = record.nodes, record.scenario.record
-    if settings.traces in ("none", "sample") or len(nodes) <= settings.sample_size:
-        return record.traces
-    expected = (nodes["equilibrium_epsilon"] > 0).to_numpy()
-    return record.traces_of(sampled_rows(nodes["rho"].to_numpy(), settings.sample_size, expected))
-
-
-def write_figures(record: Record, folder: Path) -> list[Path]:
-    """Draw all figures of a record as PNG files, and return their paths."""
-    folder.mkdir(exist_ok=True)
-    form = record.run["equilibrium"]
-    figures = {
-        "convergence": convergence(record.rounds, _few(record), form["total_epsilon"]),
-        "rho_epsilon": rho_against_epsilon(record.nodes, form["threshold"]),
-    }
-    if not record.training.empty:
-        task = record.run["training"]
-        figures["accuracy"] = accuracy(record.training, task["arms"], task["data"])
-    paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], metadata={"Software": "fcfn_abm"})
-    return paths

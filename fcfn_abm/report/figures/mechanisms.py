@@ -27,7 +27,7 @@ _DECADES = 30.0  # from this ratio on an axis is logarithmic
 _MANY_DECADES = 1e3  # and from this one on it has ticks at powers of ten alone
 
 
-def comparison_figure(frame: pd.DataFrame) -> Figure:
+def comparison(frame: pd.DataFrame) -> Figure:
     """Draw what every mechanism leads to: means, their intervals, and the single populations.
 
     Parameters

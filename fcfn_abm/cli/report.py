@@ -1,0 +1,33 @@
+"""The report of what lies on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import app
+
+
+@app.command()
+def report(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, a comparison, a calibration or a sweep.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write.", show_default="report.html in that folder"),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="html: one file; md: Markdown, and figures beside it.")
+    ] = "html",
+    overwrite: Annotated[bool, typer.Option(help="Replace a file of that name.")] = False,
+) -> None:
+    """Write a report of results: what was run, how it ended, what it means; and print its path."""
+    from fcfn_abm.runs.report import write_report
+
+    typer.echo(write_report(results, out, form, overwrite=overwrite))

@@ -1,0 +1,169 @@
+"""What texts and pages are made of: tables, paragraphs, notices, figures, in sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+type Tone = Literal["good", "fair", "bad"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text; the first column holds words, the others numbers unless ``words`` says so."""
+
+    head: Sequence[str]
+    """One cell a column. A last column without a head holds units."""
+    rows: Sequence[Sequence[str]]
+    title: str = ""
+    """A line above."""
+    note: str = ""
+    """Sentences below."""
+    words: frozenset[int] = frozenset({0})
+    """Columns that are set to the left."""
+
+    @property
+    def left(self) -> frozenset[int]:
+        """Columns that are set to the left, that of the units included."""
+        return self.words if self.head[-1] else self.words | {len(self.head) - 1}
+
+    def text(self) -> str:
+        """Return it as aligned lines."""
+        lines = [list(self.head), *map(list, self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
+        body = (
+            "  ".join(
+                cell.ljust(width) if i in self.left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        )
+        parts = [self.title, *(f"  {line}".rstrip() for line in body), self.note]
+        return "\n".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that must not be missed: a word, and what it means."""
+
+    word: str
+    text: str
+    tone: Tone
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What words mean: each with a sentence."""
+
+    terms: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number that comes first, with what it is."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The few numbers that come first."""
+
+    facts: Sequence[Fact]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, with what it shows in words for who cannot see it."""
+
+    name: str
+    """What its file is called, without suffix."""
+    figure: Figure
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to copy; with a ``summary`` it is folded away."""
+
+    text: str
+    language: str = "bash"
+    summary: str = ""
+
+
+type Block = Table | Words | Notice | Terms | Facts | Picture | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, and what stands under it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report, before it is HTML or Markdown."""
+
+    title: str
+    subtitle: str
+    lead: Sequence[Block]
+    """What stands before the table of contents."""
+    sections: Sequence[Section] = field(default_factory=list)
+
+    def pictures(self) -> list[Picture]:
+        """Return all figures, in order."""
+        blocks = [*self.lead, *(block for section in self.sections for block in section.blocks)]
+        return [block for block in blocks if isinstance(block, Picture)]
+
+
+def number(value: float | None, digits: int = 5) -> str:
+    """Write a number for people: ``1,229.1``, ``998,995``, ``3.0e-14``; a dash where there is none.
+
+    Parameters
+    ----------
+    value : float or None
+        What to write; whole numbers of type int are written whole.
+    digits : int, default 5
+        Significant digits of the others.
+
+    Examples
+    --------
+    >>> number(998995), number(1229.148), number(3.0412e-14), number(None), number(float("inf"))
+    ('998,995', '1,229.1', '3.04e-14', '-', 'infinite')
+    """
+    if value is None or value != value:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if abs(value) == float("inf"):
+        return "infinite" if value > 0 else "-infinite"
+    if value and not 1e-4 <= abs(value) < 1e9:
+        return f"{value:.{min(digits, 3) - 1}e}"
+    shown = f"{value:.{digits}g}"
+    return f"{float(shown):,.15g}" if abs(value) >= 1000 else shown
+
+
+def counted(n: int, what: str) -> str:
+    """Write how many there are: ``1 node``, ``2,000 nodes``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: the first to the left, units to the left, numbers to the right."""
+    return Table(head, rows).text()

@@ -1,0 +1,118 @@
+"""The report of a comparison: the same populations and cap, priced by several mechanisms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from fcfn_abm.report.blocks import (
+    Block,
+    Fact,
+    Facts,
+    Page,
+    Picture,
+    Section,
+    Table,
+    Terms,
+    Words,
+    counted,
+    number,
+)
+from fcfn_abm.report.compare import averages, comparison_tables, failures, interval, notes
+from fcfn_abm.report.figures.mechanisms import comparison
+from fcfn_abm.report.settings import reproduce, settings_table
+
+_MORE = {
+    "what the server pays": "server_payment",
+    "share of payments burnt": "rent_dissipation",
+    "Gini index": "gini",
+}
+_TERMS = {
+    "Utility of a node": "what it is paid less rho times epsilon, mean over all nodes, those "
+    "outside included.",
+    "Welfare": "all utilities together.",
+    "Price of anarchy": "the best welfare that anybody could arrange, over the welfare that the "
+    "mechanism leads to; 1 is best.",
+    "Participation": "the share of nodes that sell any privacy.",
+    "Nodes that lose": "nodes with a negative utility, who would rather have stayed out.",
+    "Share of payments burnt": "what the nodes' privacy costs them, over what they are paid.",
+    "Gini index": "how unequal the nodes' utilities are: 0 is equal; none where one is negative.",
+}
+
+
+def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml: str) -> Page:
+    """Return the report of a comparison.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its table, one row a replication and mechanism.
+    run : mapping
+        Its ``run.json``.
+    scenario : Scenario
+        Resolved: every default written out.
+    toml : str
+        Its scenario file, to be shown.
+    """
+    found = averages(frame)
+    names = list(dict.fromkeys(frame["mechanism"]))
+    n = run["replications"]
+    drawn = (
+        f"{n} populations of {run['n_nodes']:,} nodes are drawn from one law, and each is priced "
+        "by every mechanism under the same payment cap. Numbers are means over the populations, "
+        "with half of their 95 % t-interval."
+        if n > 1
+        else f"One population of {run['n_nodes']:,} nodes is priced by every mechanism under the "
+        "same payment cap. One population gives no intervals."
+    )
+    picture = Picture(
+        "comparison",
+        comparison(frame),
+        f"{counted(len(names), 'mechanism')} side by side: utility of a node and of the server, "
+        "welfare, price of anarchy, participation, mean epsilon and noise. The numbers stand in "
+        "the tables.",
+        "Large: mean and 95 % interval. Small: the single populations. Each mechanism has the same "
+        "colour and sign in all figures.",
+    )
+    more = Table(
+        ["", *_MORE],
+        [[name, *(interval(found[name, q]) for q in _MORE.values())] for name in names],
+        "Where the money goes",
+    )
+    results: list[Block] = [picture, *comparison_tables(frame), more]
+    told = [*failures(frame), *notes(frame, run)]
+    command = f"fcfn compare scenario.toml --mechanisms {','.join(names)} --replications {n}"
+    return Page(
+        title=run["title"] or "Mechanisms side by side",
+        subtitle=f"Report of a comparison of mechanisms by fcfn_abm, seed {run['seed']}",
+        lead=[
+            Words(drawn),
+            Facts(
+                [
+                    Fact("Populations", number(n), f"of {run['n_nodes']:,} nodes"),
+                    Fact("Payment cap B", number(float(frame["budget"].mean()), 4), run["cap"]),
+                    _best(found, names, "mean_node_utility", "Best for nodes"),
+                    _best(found, names, "server_utility", "Best for the server"),
+                    _best(found, names, "welfare", "Best welfare"),
+                ]
+            ),
+        ],
+        sections=[
+            Section("The mechanisms side by side", results),
+            Section("How to read it", [*map(Words, told), Terms(_TERMS)]),
+            Section("What was priced", [settings_table(scenario)]),
+            reproduce(f"{command} --out again", toml, run, f"It took {run['seconds']:.3g} s."),
+        ],
+    )
+
+
+def _best(found: Any, names: list[str], quantity: str, label: str) -> Fact:
+    means = {name: found[name, quantity].mean for name in names}
+    means = {name: mean for name, mean in means.items() if math.isfinite(mean)}
+    if not means:
+        return Fact(label, "-")
+    best = max(means, key=lambda name: means[name])
+    return Fact(label, best, f"{number(means[best], 4)} on average")

@@ -1,0 +1,62 @@
+"""Figures as files, and as SVG that can stand in a page beside others."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from fcfn_abm.report.theme import SALT
+
+_LEFT_OUT = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
+_NAMES = re.compile(r'(\bid="|url\(#|href="#)')
+_LEAST = 0.68  # of its width; on a narrower screen it scrolls
+_SIZE = re.compile(r'\s(?:width|height)="[0-9.]+pt"')
+
+
+def write_png(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write figures as PNG files, and return their paths; equal figures give equal files."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        figure.savefig(path, metadata={"Software": "fcfn_abm"})
+    return paths
+
+
+def svg_of(figure: Figure, *, text: bool = False) -> str:
+    """Return a figure as SVG; equal figures give equal text.
+
+    Parameters
+    ----------
+    figure : Figure
+        What to draw.
+    text : bool, default False
+        Whether words stay words, in the reader's font, and do not become outlines.
+    """
+    out = io.StringIO()
+    with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none" if text else "path"}):
+        figure.savefig(out, format="svg", metadata={"Creator": "fcfn_abm", "Date": None})
+    return out.getvalue()
+
+
+def inline_svg(figure: Figure, prefix: str) -> str:
+    """Return a figure as an element of a page.
+
+    Parameters
+    ----------
+    figure : Figure
+        What to draw.
+    prefix : str
+        Begins every name in it, so that several figures of a page do not share one.
+    """
+    svg = svg_of(figure, text=True)
+    svg = _LEFT_OUT.sub("", svg[svg.index("<svg") :])
+    opening, rest = svg.split(">", 1)
+    width = 72 * float(figure.get_figwidth()) / 16  # in rem: a point is as large as the page's
+    size = f' style="max-width: {width:.4g}rem; min-width: {_LEAST * width:.4g}rem"'
+    svg = _SIZE.sub("", opening) + size + ">" + _NAMES.sub(rf"\g<1>{prefix}-", rest)
+    return "\n".join(line for line in svg.splitlines() if line.strip())

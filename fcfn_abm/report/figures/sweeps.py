@@ -1,0 +1,225 @@
+"""Sweeps as figures: each outcome against each axis, with intervals over the replications."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from fcfn_abm.records.tables import NO_UNIT, columns_of
+from fcfn_abm.report.compare import average
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, ARM_MARKERS, STAYS, plain, theme
+
+MANY = 12
+"""An axis with more numbers than these is cut into bins."""
+_BINS = 8
+_LEVELS = 6  # lines in a panel at most
+_DECADES = 30.0  # from this ratio of its values on an outcome is drawn on a log scale
+_LOG = 20.0  # from this ratio of its ends on an axis may be logarithmic
+_MARKERS = "osD^vP"
+_ABOVE: dict[str, Any] = {
+    "loc": "lower left",
+    "bbox_to_anchor": (0, 1.02),
+    "ncols": 3,
+    "borderaxespad": 0,
+    "columnspacing": 1.2,
+}
+_DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1), (6, 2, 1, 2), (2, 1), (8, 2))
+
+
+def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None = None) -> Figure:
+    """Draw one outcome of a sweep against one of its axes.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a sweep, one row a run.
+    axis, outcome : str
+        Columns of it.
+    by : str, optional
+        Another axis with few values, which get a line each.
+
+    Returns
+    -------
+    Figure
+        Means over all runs with a value of the axis, and their 95 % t-intervals.
+    """
+    with theme():
+        figure = Figure(figsize=(6.5, 4.2))
+        axes = figure.subplots()
+        _panel(axes, frame[frame["status"] == "done"], axis, outcome, by)
+        axes.set(xlabel=plain(axis), ylabel=label_of(outcome))
+        if by:
+            axes.legend(title=plain(by), loc="best")
+    return figure
+
+
+def sweep_overview(
+    frame: pd.DataFrame,
+    axes: Sequence[str],
+    outcomes: Sequence[str],
+    all_axes: Sequence[str] | None = None,
+) -> Figure:
+    """Draw outcomes of a sweep against its axes, in small panels.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a sweep, one row a run.
+    axes, outcomes : sequence of str
+        Columns of it: a column of panels for each axis, a row of them for each outcome.
+    all_axes : sequence of str, optional
+        Those whose values may get a line each; the drawn ones without it.
+
+    Returns
+    -------
+    Figure
+        Means over all runs with a value of the axis, and their 95 % t-intervals. Where another
+        axis has few values, these get a line each.
+    """
+    done = frame[frame["status"] == "done"]
+    with theme():
+        figure = Figure(
+            figsize=(max(6.5, 6.2 * min(len(axes), 2), 4.4 * len(axes)), 2.2 * len(outcomes) + 1.0)
+        )
+        grid = figure.subplots(len(outcomes), len(axes), squeeze=False, sharex="col", sharey="row")
+        for column, axis in enumerate(axes):
+            by = lines_by(frame, axis, all_axes or axes)
+            for row, outcome in enumerate(outcomes):
+                _panel(grid[row, column], done, axis, outcome, by)
+                if column == 0:
+                    grid[row, 0].set_ylabel(label_of(outcome))
+            grid[-1, column].set_xlabel(plain(axis))
+            if by:
+                grid[0, column].legend(title=plain(by), alignment="left", **_ABOVE)
+    return figure
+
+
+def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
+    """Return the other axis whose values get a line each: mechanisms, or the one with fewest."""
+    few = {name: frame[name].nunique() for name in axes if name != axis}
+    few = {name: n for name, n in few.items() if 1 < n <= _LEVELS}
+    if "mechanism.kind" in few:
+        return "mechanism.kind"
+    return min(few, key=lambda name: few[name]) if few else None
+
+
+def label_of(outcome: str) -> str:
+    """Return what an outcome is called in figures and tables, with its unit."""
+    unit = next((c.unit for c in columns_of("sweep") if c.name == outcome), NO_UNIT)
+    words = plain(outcome.replace("n_active", "nodes that take part").replace("_", " "))
+    return words if unit == NO_UNIT else f"{words} ({unit})"
+
+
+def grouped(values: pd.Series) -> pd.Series:
+    """Return the group of each run: its value on an axis, or the middle of its bin of many.
+
+    Examples
+    --------
+    >>> grouped(pd.Series([0.1, 0.2, 0.1])).tolist()
+    [0.1, 0.2, 0.1]
+    >>> grouped(pd.Series(range(80))).nunique()
+    8
+    """
+    if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= MANY:
+        return values
+    bins = pd.qcut(values, _BINS, labels=False, duplicates="drop")
+    return values.groupby(bins).transform("median")
+
+
+def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | None) -> None:
+    numeric = pd.api.types.is_numeric_dtype(done[axis]) and not _is_bool(done[axis])
+    levels = [] if by is None else list(dict.fromkeys(done[by]))
+    colours = _colours(levels)
+    places = None if numeric else {value: i for i, value in enumerate(dict.fromkeys(done[axis]))}
+    for i, level in enumerate(levels or [None]):
+        some = done if by is None else done[done[by] == level]
+        name = str(level)
+        marker = ARM_MARKERS.get(name, _MARKERS[i % len(_MARKERS)])
+        dashes = ARM_DASHES.get(name, _DASHES[i % len(_DASHES)])
+        means = _means(some, axis, outcome)
+        x = means["at"] if places is None else means["at"].map(places)
+        shift = 0.0 if places is None or not levels else 0.12 * (i - (len(levels) - 1) / 2)
+        axes.errorbar(
+            x.astype(float) + shift,
+            means["mean"],
+            yerr=means["half_width"].fillna(0.0),
+            color=colours[i],
+            marker=marker,
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            linestyle="-" if numeric and not dashes else (0, dashes) if numeric else "none",
+            linewidth=1.4,
+            elinewidth=1.2,
+            capsize=2.5,
+            label=_level(level),
+        )
+    if places is not None:
+        axes.set_xticks(range(len(places)), [_level(value) for value in places])
+        axes.set_xlim(-0.5, len(places) - 0.5)
+    elif _even_in_log(done[axis]):
+        axes.set_xscale("log")
+        few = done[axis].max() / done[axis].min() < 1e3
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,), numticks=6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(which="minor", length=0)
+    elif done[axis].nunique() <= _LEVELS:
+        axes.set_xticks(sorted(done[axis].unique()))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.margins(y=0.1)
+    known = done[outcome][np.isfinite(done[outcome])]
+    if len(known) and known.min() > 0 and known.quantile(0.9) > _DECADES * known.quantile(0.1):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=4))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(which="minor", length=0)
+
+
+def _means(runs: pd.DataFrame, axis: str, outcome: str) -> pd.DataFrame:
+    """Return a row a value of the axis: where it is drawn, the mean, and half of its interval."""
+    rows = []
+    for at, values in runs[outcome].groupby(grouped(runs[axis]), sort=False):
+        of = average(values.dropna().to_numpy(dtype=float))
+        if of.n and math.isfinite(of.mean):
+            rows.append({"at": at, "mean": of.mean, "half_width": of.half_width})
+    found = pd.DataFrame(rows, columns=["at", "mean", "half_width"])
+    return found.sort_values("at") if pd.api.types.is_numeric_dtype(found["at"]) else found
+
+
+def _colours(levels: Sequence[Any]) -> list[Any]:
+    if not levels:
+        return [STAYS]
+    if all(str(level) in ARM_COLOURS for level in levels):
+        return [ARM_COLOURS[str(level)] for level in levels]
+    return list(sns.color_palette("viridis", len(levels) + 1))[: len(levels)]  # the last is pale
+
+
+def _level(level: Any) -> str:
+    if isinstance(level, (float, np.floating)):
+        return f"{level:.3g}"
+    return plain(str(level))
+
+
+def _is_bool(values: pd.Series) -> bool:
+    return bool(pd.api.types.is_bool_dtype(values))
+
+
+def _even_in_log(values: pd.Series) -> bool:
+    """Whether an axis is spread more evenly in its logarithm."""
+    known = np.unique(values.dropna().to_numpy(dtype=float))
+    if known.size < 2 or known[0] <= 0 or known[-1] < _LOG * known[0]:
+        return False
+    middle = float(np.median(known))
+    share = (middle - known[0]) / (known[-1] - known[0])
+    return known.size == 2 or share < 1 / 3

@@ -1,0 +1,133 @@
+"""Training in figures: what epsilon buys, and what of it is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, STAYS, arm_label, plain, theme
+
+_DECADES = 30.0  # from this ratio on an axis is logarithmic
+
+
+def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_label: str) -> Figure:
+    """Draw what each arm's epsilon buys: test accuracy, and what it leaves the nodes.
+
+    Parameters
+    ----------
+    training : DataFrame
+        Table of a record.
+    arms : sequence of mapping
+        The arms as they stand in a record's ``run.json``: name, nodes, utilities.
+    data_label : str
+        What the images are, for the title.
+
+    Returns
+    -------
+    Figure
+        Two panels: accuracy round by round, one line an arm; and the utility of all nodes
+        together, one bar an arm whose epsilon is paid for.
+    """
+    names = [arm["name"] for arm in arms]
+    colours = {name: ARM_COLOURS.get(name, "0.5") for name in names}
+    with theme():
+        figure = Figure(figsize=(11, 4.8))
+        curves, bars = figure.subplots(1, 2, width_ratios=(3, 1.4))
+        sns.lineplot(
+            training,
+            x="round",
+            y="accuracy",
+            hue="arm",
+            style="arm",
+            hue_order=names,
+            style_order=names,
+            palette=colours,
+            dashes={name: ARM_DASHES.get(name, (3.0, 1.0)) for name in names},
+            errorbar=None,
+            ax=curves,
+        )
+        handles, labels = curves.get_legend_handles_labels()
+        nodes = {arm["name"]: arm["n_nodes"] for arm in arms}
+        curves.legend(handles, [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels])
+        curves.yaxis.set_major_formatter(PercentFormatter(1.0))
+        curves.set(
+            title=plain(f"Federated training on {data_label}"),
+            xlabel="communication round",
+            ylabel="test accuracy",
+            ylim=(0, 1),
+        )
+        _earnings(bars, [arm for arm in arms if arm["private"]], colours)
+    return figure
+
+
+def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
+    utility = [arm["node_utility"] for arm in arms]
+    names = [arm["name"] for arm in arms]
+    drawn = axes.bar(names, utility, color=[colours[name] for name in names], width=0.6)
+    notes = [f"{arm['node_utility']:.3g}\n{arm['n_losing']} nodes lose" for arm in arms]
+    axes.bar_label(drawn, notes, padding=4)
+    axes.axhline(0, color="0.2", linewidth=0.8)
+    axes.margins(x=0.2, y=0.25)
+    axes.set_xticks(range(len(names)), [arm_label(name) for name in names])
+    axes.grid(visible=False, axis="x")
+    axes.set(title="What the nodes earn", ylabel="utility of all nodes (currency)")
+
+
+def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
+    """Draw how much privacy has been spent, round by round.
+
+    Parameters
+    ----------
+    ledger : DataFrame
+        Table of a record: one row a round and node that trained in it.
+    delta : float
+        The delta of every epsilon in it.
+
+    Returns
+    -------
+    Figure
+        Two panels, of one scale: what a single upload tells, in one round and in all so far; and
+        the total as the server sees it, which under secure aggregation is less. Lines are the
+        median node, bands go from the node that spends least to the one that spends most.
+    """
+    views: dict[str, tuple[tuple[str, str, str, Any], ...]] = {
+        "Each upload by itself": (
+            ("epsilon_total", "all rounds so far", BOUND, (None, None)),
+            ("epsilon_round", "one round", "0.35", (1, 1)),
+        ),
+        "As the server sees it": (("epsilon_central", "all rounds so far", STAYS, (4, 1.5)),),
+    }
+    views = {title: lines for title, lines in views.items() if lines[0][0] in ledger}
+    groups = ledger.groupby("round", sort=True)
+    with theme():
+        figure = Figure(figsize=(5.5 * len(views), 3.8))
+        panels = figure.subplots(1, len(views), sharey=True, squeeze=False)[0]
+        lowest, highest = float("inf"), 0.0
+        for axes, (title, lines) in zip(panels, views.items(), strict=True):
+            for name, label, colour, dashes in lines:
+                spent = groups[name].agg(["min", "median", "max"])
+                axes.plot(spent.index, spent["median"], color=colour, dashes=dashes, label=label)
+                axes.fill_between(
+                    spent.index, spent["min"], spent["max"], color=colour, alpha=0.15, linewidth=0
+                )
+                positive = spent[spent > 0]
+                lowest = min(lowest, float(positive.min().min()))
+                highest = max(highest, float(positive.max().max()))
+            axes.set(title=title, xlabel="communication round of training")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend(loc="lower right")
+        panels[0].set_ylabel(f"epsilon spent (delta = {delta:g})")
+        if highest > _DECADES * lowest:
+            panels[0].set(yscale="log")
+            panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            for axes in panels:
+                axes.tick_params(which="minor", length=0)
+        else:
+            panels[0].set(ylim=(0, None))
+    return figure

@@ -1,0 +1,103 @@
+"""What a net is worth at several epsilons, and the law that fits it, as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, theme
+
+
+def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
+    """Draw the measured values, the law that fits them, and what it leaves over.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a calibration, one row a training.
+    run : mapping
+        Its ``run.json``.
+
+    Returns
+    -------
+    Figure
+        Two panels over epsilon: values with the fit, and residuals.
+    """
+    with theme():
+        figure = Figure(figsize=(13, 4.5))
+        values, rest = figure.subplots(1, 2, sharex=True, width_ratios=(1.4, 1))
+        values.set_xscale("log")
+        _values(values, frame, run)
+        _residuals(rest, frame, run)
+        for axes in (values, rest):
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.set_xlabel("epsilon of every node")
+    return figure
+
+
+def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
+    fit, points = run["fit"], pd.DataFrame(run["points"])
+    dense = np.geomspace(points["epsilon"].min() / 1.5, points["epsilon"].max() * 1.5, 200)
+    axes.plot(
+        dense,
+        fit["beta"] * np.log1p(fit["alpha"] * dense),
+        color=BOUND,
+        label=f"{fit['beta']:.3g} ln(1 + {fit['alpha']:.3g} eps), R² = {fit['r_squared']:.3f}",
+    )
+    _dots(axes, frame["epsilon"], frame["value"], points["epsilon"], points["value"])
+    after = run["equilibrium"]["calibrated"]
+    if after["status"] == "solved":
+        axes.axvline(
+            after["mean_epsilon"],
+            color="0.2",
+            linewidth=1,
+            dashes=(4, 2),
+            label="mean epsilon of the calibrated equilibrium",
+        )
+    if fit["identified"] != "both":
+        told = "alpha * beta" if fit["identified"] == "product" else "the level"
+        axes.plot([], [], " ", label=f"only {told} is identified")
+    low, high = axes.get_ylim()
+    axes.set(
+        title="What the net is worth",
+        ylabel="value (currency a round)",
+        ylim=(low, high + 0.35 * (high - low)),  # room for the legend
+    )
+    axes.legend(loc="upper left")
+    worth, chance = run["value_of_accuracy"], run["chance"]
+    right = axes.secondary_yaxis(
+        "right", functions=(lambda v: v / worth + chance, lambda a: (a - chance) * worth)
+    )
+    right.set_yticks(np.linspace(0, 1, 6))
+    right.yaxis.set_major_formatter(PercentFormatter(1.0))
+    right.set_ylabel("test accuracy")
+
+
+def _residuals(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
+    fit, points = run["fit"], pd.DataFrame(run["points"])
+    each = frame["value"] - fit["beta"] * np.log1p(fit["alpha"] * frame["epsilon"])
+    axes.axhline(0, color=BOUND)
+    _dots(axes, frame["epsilon"], each, points["epsilon"], points["residual"])
+    axes.set(title="What the law leaves over", ylabel="value less fit (currency a round)")
+
+
+def _dots(
+    axes: Axes, epsilon: pd.Series, each: pd.Series, places: pd.Series, means: pd.Series
+) -> None:
+    axes.scatter(epsilon, each, s=18, color=LEAVES, alpha=0.7, linewidth=0, label="one net")
+    axes.scatter(
+        places,
+        means,
+        s=45,
+        color=STAYS,
+        edgecolor="white",
+        linewidth=0.6,
+        zorder=3,
+        label="mean of the seeds",
+    )

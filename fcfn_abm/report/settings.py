@@ -1,0 +1,161 @@
+"""What was run, in words: the scenario as a table, and how to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fcfn_abm.report.blocks import Block, Code, Section, Table, Words, number
+
+_MECHANISMS = {
+    "stackelberg": "the server announces a cap, and nodes share it in proportion to epsilon",
+    "random": "the server asks each node for a random epsilon",
+    "static": "the server asks all nodes for the same epsilon",
+    "ic-mle": "each node picks a contract from a menu",
+    "yang": "an agency buys epsilon from the nodes and sells it to the server",
+}
+_ORDERS = {
+    "in_turn": "one after another, each seeing the running total",
+    "simultaneous": "all at once, answering the last round",
+}
+_VIEWS = {"full": "every report", "aggregate": "the sum of all reports alone"}
+_REASONS = {
+    "best-response": "staying out is best for it",
+    "loss": "its present report loses money",
+}
+_UNITS = {"record": "one sample of a node's data", "client": "all data of a node"}
+_SCHEDULES = {
+    "at-equilibrium": "once the market has ended",
+    "every-round": "one after each round of the market",
+}
+_HORIZONS = {"round": "epsilon is spent in every round", "training": "epsilon is the total"}
+
+
+def settings_table(scenario: Any) -> Table:
+    """Return what a reader should know of a scenario, one line a matter.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Resolved: every default written out.
+    """
+    game, rounds, leave, view = scenario.game, scenario.rounds, scenario.exit, scenario.information
+    rows = {
+        "Nodes": f"{scenario.population.n_nodes:,}",
+        "Unit privacy cost rho": f"{chosen(scenario.population.rho)}; currency per unit of epsilon",
+        **_more_of_the_population(scenario),
+        "Worth of the net to the server": (
+            f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
+            f"(currency), eps the mean epsilon of {_whom(game.average_over)}"
+        ),
+        "Mechanism": _explained(
+            chosen(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
+        ),
+        "The server's cap B": _cap(scenario),
+        "Nodes learn by": chosen(scenario.learning),
+        "Moves": _ORDERS[rounds.order]
+        + (
+            f"; {rounds.participation:.0%} of the nodes a round" if rounds.participation < 1 else ""
+        ),
+        "Nodes see": _VIEWS[view.reports]
+        + (f", wrong by {view.noise:.0%}" if view.noise else ", exactly"),
+        "A node leaves": (
+            f"once {_REASONS[leave.criterion]} {leave.patience} rounds in a row; "
+            + ("it may come back" if leave.reentry else "it never comes back")
+        ),
+        "Start, end": (
+            f"{rounds.start} reports; at rest within {rounds.tolerance:g} for {rounds.patience} "
+            f"rounds, or after {rounds.maximum:,}"
+        ),
+        **(_training(scenario) if scenario.trains else {"Training": "none: economics only"}),
+    }
+    return Table(["", ""], [list(row) for row in rows.items()], words=frozenset({0, 1}))
+
+
+def _more_of_the_population(scenario: Any) -> dict[str, str]:
+    found = {}
+    for name in type(scenario.population).model_fields:
+        value = getattr(scenario.population, name)
+        if name not in ("n_nodes", "rho") and value is not None:
+            shown = ", ".join(f"{key} = {told(each)}" for key, each in value)
+            found[f"Population: {name}"] = shown
+    return found
+
+
+def _training(scenario: Any) -> dict[str, str]:
+    privacy, training = scenario.privacy, scenario.training
+    passes = "pass" if training.local_epochs == 1 else "passes"
+    return {
+        "Privacy": (
+            f"epsilon protects {_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
+            f"delta = {privacy.delta:g}"
+        ),
+        "Noise": f"{chosen(privacy.placement)}, {privacy.calibration} calibration",
+        "Training": (
+            f"{training.rounds} rounds of {training.local_epochs} {passes} over the node's data, "
+            f"{_SCHEDULES[training.schedule]}"
+        ),
+        "Net and data": f"{chosen(training.net)} on {chosen(training.data)}",
+        "Data of a node": chosen(training.partition),
+        "Aggregation": chosen(training.aggregation),
+    }
+
+
+def _cap(scenario: Any) -> str:
+    if scenario.mechanism.kind == "stackelberg" and scenario.server.kind != "fixed":
+        return f"chosen by the server: {chosen(scenario.server)}"
+    if scenario.game.budget is None:
+        return "B* of the closed form"
+    return f"{number(scenario.game.budget)}, currency a round"
+
+
+def _whom(average_over: str) -> str:
+    return "the nodes that take part" if average_over == "active" else "all nodes"
+
+
+def _explained(name: str, words: str | None) -> str:
+    return f"{name}: {words}" if words else name
+
+
+def chosen(choice: Any) -> str:
+    """Write a choice with its options: ``lognormal (median = 0.01, sigma = 0.1)``."""
+    options = ", ".join(f"{name} = {told(value)}" for name, value in choice.options.items())
+    return f"{choice.kind} ({options})" if options else choice.kind
+
+
+def told(value: Any) -> str:
+    """Write a value of a scenario, long lists cut short."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def reproduce(
+    command: str, scenario_toml: str, run: Mapping[str, Any], seconds: str = ""
+) -> Section:
+    """Return the section that says how to get the same again.
+
+    Parameters
+    ----------
+    command : str
+        What to type in the folder of the results.
+    scenario_toml : str
+        The scenario's file.
+    run : mapping
+        ``run.json``: seed and versions.
+    seconds : str, optional
+        A sentence on how long it took.
+    """
+    words = (
+        f"In the folder of these results; the seed is {run['seed']}. Equal scenarios, seeds and "
+        f"versions give equal tables, byte for byte. {seconds}"
+    )
+    versions = [[name, version] for name, version in run["versions"].items()]
+    blocks: list[Block] = [
+        Words(words.strip()),
+        Code(command),
+        Table(["made with", "version"], versions, words=frozenset({0, 1})),
+        Code(scenario_toml.strip(), "toml", "The scenario, every default written out"),
+    ]
+    return Section("How to reproduce it", blocks)

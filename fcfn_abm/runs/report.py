@@ -1,0 +1,157 @@
+"""Reports of what lies on disk: runs, comparisons, calibrations and sweeps, as one file each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fcfn_abm.errors import InvalidRecordError, OutputError, UnknownNameError
+from fcfn_abm.records import read_record, told_as
+from fcfn_abm.records.store import RUN_FILE, RUN_KIND, SCENARIO_FILE
+from fcfn_abm.records.tables import read_table
+from fcfn_abm.report.blocks import Page
+from fcfn_abm.scenario import read_toml, tree_to_scenario
+
+FORMS = ("html", "md")
+
+
+def write_report(
+    path: str | Path,
+    out: str | Path | None = None,
+    form: str = "html",
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report of a run, a comparison, a calibration or a sweep that lies on disk.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its folder.
+    out : str or Path, optional
+        File to write; without it ``report.html`` or ``report.md`` in that folder, which is
+        written anew each time.
+    form : {"html", "md"}
+        One self-contained file with its figures in it; or Markdown, with the figures as SVG files
+        in a folder beside it.
+    overwrite : bool, default False
+        Whether a file ``out`` is replaced.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InvalidRecordError
+        If the folder is missing, or holds nothing that can be read.
+    UnknownNameError
+        If ``form`` is neither of the two.
+    OutputError
+        If ``out`` is there already, or cannot be written.
+
+    Notes
+    -----
+    Reads what is on disk, and loads neither torch nor Mesa. Equal folders give equal reports.
+    """
+    from fcfn_abm.report.figures.files import svg_of  # loads matplotlib
+    from fcfn_abm.report.render import render_html, render_markdown
+
+    path = Path(path)
+    if form not in FORMS:
+        raise UnknownNameError("form of a report", form, FORMS)
+    if out is None:
+        file, figures = path / f"report.{form}", path / "figures"
+    else:
+        file = Path(out)
+        figures = file.with_name(f"{file.stem}-figures")
+        if file.is_dir():
+            raise OutputError(f"{file}: is a folder; name a file with --out.")
+        if file.exists() and not overwrite:
+            raise OutputError(
+                f"{file}: exists already; choose another file with --out, or replace it with "
+                "--overwrite."
+            )
+    page = read_page(path)
+    with told_as(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if form == "html":
+            text = render_html(page)
+        else:
+            figures.mkdir(exist_ok=True)
+            for picture in page.pictures():
+                svg = svg_of(picture.figure)
+                (figures / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
+            text = render_markdown(
+                page, lambda name: f"{figures.name}/{name}.svg".replace(" ", "%20")
+            )
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    return file
+
+
+def read_page(path: Path) -> Page:
+    """Read a folder of results, and say what is in it.
+
+    Parameters
+    ----------
+    path : Path
+        Of a run, a comparison, a calibration or a sweep.
+    """
+    run = _facts(path)
+    kind = run.get("kind", RUN_KIND)
+    if kind == RUN_KIND:
+        from fcfn_abm.report.run_page import run_page
+
+        record = read_record(path)
+        return run_page(record, _toml(path))
+    if kind == "comparison":
+        from fcfn_abm.report.comparison_page import comparison_page
+
+        return comparison_page(_table(path, kind), run, _scenario(path), _toml(path))
+    if kind == "calibration":
+        from fcfn_abm.report.calibration_page import calibration_page
+
+        return calibration_page(_table(path, kind), run, _scenario(path), _toml(path))
+    if kind == "sweep":
+        from fcfn_abm.report.sweep_page import sweep_page
+        from fcfn_abm.runs.sweep import read_sweep
+
+        sweep = read_sweep(path)
+        told = run["mode"] == "sobol" and sweep.counts()["done"] == run["n_runs"]
+        indices = sweep.sensitivity() if told else None
+        return sweep_page(sweep.frame(), run, sweep.scenario, _toml(path), indices)
+    raise InvalidRecordError(f"{path}: holds a {kind}, of which there is no report.")
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        if not isinstance(run, dict):
+            raise ValueError("it is no table.")
+    except (FileNotFoundError, NotADirectoryError):
+        what = "holds no results (no run.json)" if path.exists() else "there is no such folder"
+        raise InvalidRecordError(f"{path}: {what}.") from None
+    except (OSError, ValueError) as error:
+        raise InvalidRecordError(f"{path / RUN_FILE}: cannot be read: {error}") from error
+    return run
+
+
+def _table(path: Path, name: str) -> Any:
+    try:
+        return read_table(path / f"{name}.parquet")
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidRecordError(f"{path / name}.parquet: cannot be read: {error}") from error
+
+
+def _scenario(path: Path) -> Any:
+    return tree_to_scenario(read_toml(path / SCENARIO_FILE), str(path / SCENARIO_FILE))
+
+
+def _toml(path: Path) -> str:
+    return (path / SCENARIO_FILE).read_text(encoding="utf-8")
