@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -125,7 +126,7 @@ class Processes:
         others = set(multiprocessing.active_children())
         with _environment(dict.fromkeys(_THREADS, "1")):
             pool = ProcessPoolExecutor(
-                self.n_workers, multiprocessing.get_context("spawn"), initializer=_begin
+                self.n_workers, _context(), initializer=_begin, initargs=(dict(os.environ),)
             )
             try:
                 _require_ready(pool, self.n_workers)
@@ -139,8 +140,20 @@ class Processes:
                 pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def _context() -> multiprocessing.context.BaseContext:
+    """Return how processes start: where that is safe, as forks of one that has loaded all once."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fcfn_abm.runs.run"])
+    with _deaf_children():
+        forkserver.ensure_running()
+    return context
+
+
+def _begin(environment: dict[str, str]) -> None:
     """Set a worker process up: an interrupt is its parent's to handle, whose end is its own."""
+    os.environ.update(environment)  # the process that this is a fork of may be older
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which leaks when we are killed
     parent = multiprocessing.parent_process()

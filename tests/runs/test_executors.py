@@ -53,6 +53,19 @@ def test_a_task_that_kills_its_workers_is_given_up_and_no_other_is(tmp_path):
     assert work.missing(tasks) == [101]
 
 
+def setting(name):
+    return os.environ.get(name), os.environ["OMP_NUM_THREADS"]
+
+
+def test_workers_have_one_thread_and_the_environment_of_now(monkeypatch):
+    for value in (None, "a", "b"):
+        if value:
+            monkeypatch.setenv("FCFN_TEST_SETTING", value)
+        with Processes(1).open() as place:
+            found = place.executor.submit(setting, "FCFN_TEST_SETTING").result()
+        assert found == (value, "1")
+
+
 def test_workers_take_as_many_tasks_as_they_see_fit():
     taken = []
 

@@ -92,9 +92,10 @@ def wait_for(condition, seconds=60.0):
 
 
 def workers_below(process):
-    """Return the worker processes of a sweep, leaving out multiprocessing's tracker."""
-    found = psutil.Process(process.pid).children()
-    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+    """Return the worker processes of a sweep, leaving out multiprocessing's own."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    trackers = [child for child in found if "resource_tracker" in " ".join(child.cmdline())]
+    return [child for child in found if child not in trackers and not child.children()]
 
 
 def test_the_frame_has_a_typed_row_for_each_run(serial):

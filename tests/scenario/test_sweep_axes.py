@@ -213,6 +213,15 @@ def test_a_wrong_axis_gets_one_sentence_that_names_it(tmp_path, axes, words):
         ("replications = 0", ["[sweep] replications", "greater than or equal to 1"]),
         ("replications = 6", ["[sweep] maximum: the sweep has 12 runs, and may have 10"]),
         ('mode = "zip"\naxes."game.beta" = [1.0]', ["zip", "game.beta has 1, game.alpha has 2"]),
+        ('mode = "sobol"\nn_samples = 8', ["among two axes or more"]),
+        (
+            'mode = "sobol"\nn_samples = 6\naxes."game.beta" = [1.0, 2.0]',
+            ["n_samples must be a power of two in the mode 'sobol', not 6"],
+        ),
+        (
+            'mode = "sobol"\nn_samples = 4\naxes."game.beta" = [1.0, 2.0]',
+            ["the sweep has 16 runs, and may have 10"],
+        ),
         ('keep = "all"', ["[sweep] keep", "'result' or 'record'"]),
     ],
 )
