@@ -33,7 +33,8 @@ def node_noise(size: int, std: float, seed: int, round_index: int, node: int) ->
         The same for equal arguments, whatever else was drawn.
     """
     draws = stream(seed, "noise", round_index, node).standard_normal(size)
-    return torch.from_numpy((std * draws).astype(np.float32))
+    draws *= std
+    return torch.from_numpy(draws.astype(np.float32))
 
 
 def release_grid(l2_sensitivity: float, size: int) -> float:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from fcfn_abm.dp import Clipping, Relation, Sensitivity, Unit
+from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.registry import Registry
 from fcfn_abm.training.gradients import Gradients, SampleGradients
@@ -73,16 +74,52 @@ class LocalSteps:
             return gradients.weighted(self.clipping.factors(gradients.norms()))
         return self.clipping(gradients.rows()).double().sum(0)
 
-    def released(self, value: Tensor, noise: Tensor | None) -> Tensor:
+    def released(self, value: Tensor, noise: Tensor) -> Tensor:
         """Return what is released in place of a value, in 32 bits.
 
         On a grid the sum is exact, and what 32 bits then keep of it depends on it alone.
         """
-        if noise is None:
-            return value.float()
         if self.grid is None:
             return value + noise
         return ((value.double() / self.grid).round() * self.grid + noise).float()
+
+
+class Walk:
+    """Steps with momentum, from rest, with as few passes over whole vectors as will do."""
+
+    def __init__(self, steps: LocalSteps) -> None:
+        self._steps = steps
+        self._velocity: Tensor | None = None
+        self._covered: Tensor | None = None
+
+    @property
+    def covered(self) -> Tensor:
+        """The sum of the velocities, shape (n_parameters,)."""
+        if self._covered is None:
+            raise ValueError("no step was taken")
+        return self._covered
+
+    def step(self, gradient: Tensor) -> None:
+        """Step against a gradient, whose memory the walk takes over."""
+        if self._velocity is None:
+            self._covered = gradient
+        else:
+            gradient.add_(self._velocity, alpha=self._steps.momentum)
+            self.covered.add_(gradient)  # may be the old velocity, which is done with
+        self._velocity = gradient
+
+    def lead(self, flat: Tensor, gradients: Gradients) -> Tensor:
+        """Return where the steps lead from some parameters, for gradients to be taken there."""
+        import torch
+
+        if self._covered is None:
+            return flat
+        rate, here = self._steps.learning_rate, gradients.room(flat)
+        return torch.sub(flat, self._covered.float(), alpha=rate, out=here)
+
+    def end(self) -> Tensor:
+        """Return how far the steps led, in 32 bits, in place of what was covered."""
+        return self.covered.float().mul_(-self._steps.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -92,7 +129,8 @@ class Sent:
     upload: Tensor
     """What the server sees, shape (n_parameters,)."""
     clean: Tensor
-    """The part of it that is not noise, shape (n_parameters,); nobody sees it."""
+    """The part of it that is not noise, shape (n_parameters,); nobody sees it. Without noise it is
+    the same tensor."""
 
     @property
     def noise(self) -> Tensor:
@@ -203,20 +241,23 @@ class DpSgd(Placement):
         rng: np.random.Generator | None = None,
     ) -> Sent:
         """Train one node for a round."""
-        upload, clean = flat.new_zeros(flat.shape), flat.new_zeros(flat.shape)
-        velocity, clean_velocity = upload.clone(), clean.clone()
+        import torch
+
+        sent = Walk(steps)
+        clean = sent if noise is None else Walk(steps)
         divisor = self._divisor(steps, len(labels))
         for step, batch in enumerate(self._batches(steps, len(labels), rng)):
-            gradient = clean.new_zeros(clean.shape)
             if len(labels[batch]):
-                rows = gradients.per_sample(flat + upload, images[batch], labels[batch])
-                gradient = steps.total(rows) / divisor
-            released = steps.released(gradient, None if noise is None else noise[step])
-            velocity.mul_(steps.momentum).add_(released)
-            upload.sub_(velocity, alpha=steps.learning_rate)
-            clean_velocity.mul_(steps.momentum).add_(gradient.float())
-            clean.sub_(clean_velocity, alpha=steps.learning_rate)
-        return Sent(upload, clean)
+                at = sent.lead(flat, gradients)
+                rows = gradients.per_sample(at, images[batch], labels[batch])
+                gradient = steps.total(rows).div_(divisor)
+            else:
+                gradient = torch.zeros_like(flat)
+            if noise is not None:
+                sent.step(steps.released(gradient, noise[step]))
+            clean.step(gradient.float())
+        update = clean.end()
+        return Sent(update if noise is None else sent.end(), update)
 
     def _divisor(self, steps: LocalSteps, n_samples: int) -> float:
         """Return what sums are divided by."""
@@ -275,12 +316,13 @@ class Update(Placement):
         rng: np.random.Generator | None = None,
     ) -> Sent:
         """Train one node for a round."""
-        here, velocity = flat.clone(), flat.new_zeros(flat.shape)
+        walk = Walk(steps)
         for batch in steps.batches(len(labels), rng):
-            velocity.mul_(steps.momentum).add_(gradients.mean(here, images[batch], labels[batch]))
-            here.sub_(velocity, alpha=steps.learning_rate)
-        clean = steps.clipping(here.sub_(flat)[None])[0]
-        return Sent(steps.released(clean, None if noise is None else noise[0]), clean)
+            at = walk.lead(flat, gradients)
+            walk.step(gradients.mean(at, images[batch], labels[batch]))
+        clean = walk.end()
+        clean.mul_(steps.clipping.factors(l2_norms(clean[None]))[0])
+        return Sent(clean if noise is None else steps.released(clean, noise[0]), clean)
 
 
 @PLACEMENTS.register("paper")
@@ -339,14 +381,16 @@ class Paper(Placement):
         rng: np.random.Generator | None = None,
     ) -> Sent:
         """Train one node for a round."""
-        covered, velocity, here = flat.new_zeros(()), flat.new_zeros(()), flat
+        walk = Walk(steps)
         for batch in steps.batches(len(labels), rng):
-            rows = gradients.per_sample(here, images[batch], labels[batch])
-            velocity = steps.momentum * velocity + steps.total(rows) / len(labels[batch])
-            covered = covered + velocity
-            here = flat - steps.learning_rate * covered.float()
-        released = steps.released(covered, None if noise is None else noise[0])
-        return Sent(-steps.learning_rate * released, -steps.learning_rate * covered.float())
+            rows = gradients.per_sample(walk.lead(flat, gradients), images[batch], labels[batch])
+            walk.step(steps.total(rows).div_(len(labels[batch])))
+        if noise is None:
+            clean = upload = walk.end()
+        else:
+            upload = -steps.learning_rate * steps.released(walk.covered, noise[0])
+            clean = walk.end()
+        return Sent(upload, clean)
 
 
 def _given(rng: np.random.Generator | None) -> np.random.Generator:

@@ -129,7 +129,7 @@ def _read_table(file: Path) -> pa.Table:
         schema = pq.read_schema(file)
         wanted = [name for name in ("image", "label", "writer") if name in schema.names]
         table = pq.read_table(file, columns=wanted)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InvalidDataError(f"{file}: not a Parquet file that can be read: {error}.") from None
     image: Any = schema.field("image").type if "image" in wanted else pa.null()
     encoded = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
@@ -213,9 +213,8 @@ def cifar10_source(folder: Path, *, download: bool = False) -> Source:
     FileNotFoundError
         If it is not there, or not whole.
     """
-    from torchvision.datasets import CIFAR10
-
-    sets = [_opened(CIFAR10, folder, train=train, download=download) for train in (True, False)]
+    kind = _torchvision().CIFAR10
+    sets = [_opened(kind, folder, train=train, download=download) for train in (True, False)]
     train, test = (
         Part(np.array(s.targets, dtype=np.int64), partial(_rows_of, s.data.transpose(0, 3, 1, 2)))
         for s in sets
@@ -231,10 +230,9 @@ def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source
     FileNotFoundError
         If it is not there.
     """
-    from torchvision.datasets import EMNIST
-
+    kind = _torchvision().EMNIST
     sets = [
-        _opened(EMNIST, folder, split=split, train=train, download=download)
+        _opened(kind, folder, split=split, train=train, download=download)
         for train in (True, False)
     ]
     names = tuple(sets[0].classes)
@@ -247,6 +245,17 @@ def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source
         for s in sets
     )
     return Source(train, test, names[first:], str(folder))
+
+
+def _torchvision() -> Any:
+    try:
+        from torchvision import datasets
+    except ImportError:
+        raise MissingExtraError(
+            "CIFAR-10 and EMNIST are read by torchvision, which is not installed: "
+            "pip install 'fcfn-abm[train]'."
+        ) from None
+    return datasets
 
 
 def _rows_of(pixels: Pixels, rows: Labels) -> Pixels:

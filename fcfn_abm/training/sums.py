@@ -1,4 +1,4 @@
-"""What the server adds up in a round."""
+"""What the server adds up in a round, node by node."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ class Sums:
 
     update: Tensor
     clean: Tensor
+    """The same tensor as ``update`` where nobody adds noise."""
     passed: float
     """Weight of the nodes that were not flagged."""
     flagged: list[int]
 
     @classmethod
-    def none(cls, flat: Tensor) -> Sums:
+    def none(cls, flat: Tensor, *, noisy: bool) -> Sums:
         """Return the sums of nobody."""
-        return cls(flat.new_zeros(flat.shape), flat.new_zeros(flat.shape), 0.0, [])
+        update = flat.new_zeros(flat.shape)
+        return cls(update, update.clone() if noisy else update, 0.0, [])
 
     def add(self, node: int, weight: float, sent: Sent, longest: float) -> None:
         """Add what a node sent, unless the check flags it."""
@@ -35,15 +37,9 @@ class Sums:
             self.flagged.append(node)
             return
         self.update.add_(sent.upload, alpha=weight)
-        self.clean.add_(sent.clean, alpha=weight)
+        if self.clean is not self.update:
+            self.clean.add_(sent.clean, alpha=weight)
         self.passed += weight
-
-    def join(self, others: Sums) -> None:
-        """Add the sums of other nodes."""
-        self.update += others.update
-        self.clean += others.clean
-        self.passed += others.passed
-        self.flagged += others.flagged
 
 
 def require_finite(sent: Sent, node: int, round_index: int) -> None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import astuple, replace
 from functools import cached_property
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,15 +33,15 @@ from fcfn_abm.training.partition import Rows
 from fcfn_abm.training.placements import Sent
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
 from fcfn_abm.training.sums import Sums, require_finite
+from fcfn_abm.training.workers import in_order, one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 type Floats = npt.NDArray[np.float64]
 
-_GROUP = 4  # nodes whose sum is taken together: the order of summation, whoever does it
 _MOST_NOISE = 1e30
-_TESTED = 1000  # test images that are looked at together
+_TESTED = 250  # test images that are looked at together: more take memory, and no less time
 
 
 class FederatedTrainer:
@@ -363,42 +359,22 @@ class FederatedTrainer:
         longest: Floats,
         round_index: int,
     ) -> Sums:
-        """Let nodes train, some at once, and add up what they send, in an order of its own."""
+        """Let nodes train, and add up what they send, in the order of nodes."""
         if std is not None and self.plan.noise_of == "sum":
             sums = self._sums(flat, nodes, weights, None, longest, round_index)
-            sums.update += self._noise_of_sum(nodes, weights, std, round_index)
-            return sums
-        pairs = list(zip(nodes.tolist(), weights.tolist(), strict=True))
-        idle: SimpleQueue[NetGradients] = SimpleQueue()
-        for gradients in self.gradients:
-            idle.put(gradients)
+            noise = self._noise_of_sum(nodes, weights, std, round_index)
+            return replace(sums, update=sums.update + noise)
 
-        def some(start: int) -> Sums:
-            gradients, sums = idle.get(), Sums.none(flat)
-            try:
-                for node, weight in pairs[start : start + _GROUP]:
-                    noise_std = None if std is None else float(std[node])
-                    sent = self.send(flat, node, round_index, noise_std, gradients)
-                    require_finite(sent, node, round_index)
-                    sums.add(node, weight, sent, float(longest[node]))
-            finally:
-                idle.put(gradients)
-            return sums
+        def trained(node: int, gradients: NetGradients) -> Sent:
+            noise_std = None if std is None else float(std[node])
+            return self.send(flat, node, round_index, noise_std, gradients)
 
-        whole, starts = Sums.none(flat), range(0, len(pairs), _GROUP)
-        if len(self.gradients) == 1:
-            for start in starts:
-                whole.join(some(start))
-            return whole
-        pending: deque[Future[Sums]] = deque()
-        with ThreadPoolExecutor(len(self.gradients)) as threads:
-            for start in starts:
-                pending.append(threads.submit(some, start))
-                if len(pending) > 2 * len(self.gradients):  # sums that wait take memory
-                    whole.join(pending.popleft().result())
-            while pending:
-                whole.join(pending.popleft().result())
-        return whole
+        sums, each = Sums.none(flat, noisy=std is not None), nodes.tolist()
+        arriving = in_order(trained, each, self.gradients)
+        for node, weight, sent in zip(each, weights.tolist(), arriving, strict=True):
+            require_finite(sent, node, round_index)
+            sums.add(node, weight, sent, float(longest[node]))
+        return sums
 
     def _longest(self, noise_std: Floats) -> Floats:
         """Return how long an upload of each node may be before the check flags it."""
@@ -478,15 +454,20 @@ class FederatedTrainer:
         import torch
         from torch.nn.functional import cross_entropy
 
-        gradients = self.gradients[0]
-        gradients.load(flat)
         loss, right, n_test = 0.0, 0, len(self._test_labels)
-        with torch.no_grad():
-            for start in range(0, n_test, _TESTED):
-                labels = self._test_labels[start : start + _TESTED]
+        starts = range(0, n_test, _TESTED)
+
+        def tested(start: int, gradients: NetGradients) -> tuple[float, int]:
+            labels = self._test_labels[start : start + _TESTED]
+            gradients.load(flat)
+            with torch.no_grad():
                 logits = gradients.net(self._test_images[start : start + _TESTED])
-                loss += float(cross_entropy(logits, labels, reduction="sum")) / n_test
-                right += int((logits.argmax(1) == labels).sum())
+            total = cross_entropy(logits, labels, reduction="sum")
+            return float(total), int((logits.argmax(1) == labels).sum())
+
+        for part_loss, part_right in in_order(tested, starts, self.gradients):
+            loss += part_loss / n_test
+            right += part_right
         if not math.isfinite(loss):
             raise RunFailedError(
                 f"training broke down in round {round_index}: the loss is not finite; "
@@ -499,19 +480,6 @@ def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:
     import torch
 
     return torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: small nets are faster so, and sums do not depend on the machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _require_torch() -> None:

@@ -1,0 +1,71 @@
+"""Threads that share work, with results that do not depend on how many there are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+
+def in_order[Item, Tool, Result](
+    work: Callable[[Item, Tool], Result], items: Iterable[Item], tools: Sequence[Tool]
+) -> Iterator[Result]:
+    """Yield the result of each item, in the order of items; as many work at once as have tools.
+
+    Parameters
+    ----------
+    work : callable
+        Takes an item and a tool, and keeps nothing of the tool.
+    items : iterable
+        What there is to do.
+    tools : sequence
+        What no two may use at once. With one, all happens in the caller's thread.
+
+    Yields
+    ------
+    object
+        What ``work`` returns. At most twice as many results as tools wait to be taken.
+
+    Examples
+    --------
+    >>> list(in_order(lambda item, tool: item**2, range(5), tools="ab"))
+    [0, 1, 4, 9, 16]
+    """
+    if len(tools) == 1:
+        for item in items:
+            yield work(item, tools[0])
+        return
+    idle: SimpleQueue[Tool] = SimpleQueue()
+    for tool in tools:
+        idle.put(tool)
+
+    def task(item: Item) -> Result:
+        tool = idle.get()
+        try:
+            return work(item, tool)
+        finally:
+            idle.put(tool)
+
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(len(tools)) as threads:
+        for item in items:
+            pending.append(threads.submit(task, item))
+            if len(pending) > 2 * len(tools):  # what waits takes memory
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: small nets are faster so, and sums do not depend on the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,52 @@
+import threading
+import time
+
+import pytest
+
+from fcfn_abm.training.workers import in_order
+
+
+@pytest.mark.parametrize("n_tools", [1, 2, 5])
+def test_results_come_in_the_order_of_items_and_no_tool_is_used_twice_at_once(n_tools):
+    in_use, lock, most = set(), threading.Lock(), [0]
+
+    def work(item, tool):
+        with lock:
+            assert tool not in in_use
+            in_use.add(tool)
+            most[0] = max(most[0], len(in_use))
+        time.sleep(0.001 * (item * 7 % 5))  # later items are often done before
+        with lock:
+            in_use.remove(tool)
+        return item
+
+    assert list(in_order(work, range(40), range(n_tools))) == list(range(40))
+    assert most[0] == n_tools
+
+
+def test_only_a_few_results_wait_for_one_that_is_late():
+    started, first = [], threading.Event()
+
+    def work(item, _):
+        started.append(item)
+        if item == 0:
+            first.wait(0.2)
+        return item
+
+    results = in_order(work, range(100), "ab")
+    assert next(results) == 0
+    assert len(started) <= 5
+    assert list(results) == list(range(1, 100))
+
+
+def test_what_goes_wrong_in_a_worker_reaches_the_caller():
+    def work(item, _):
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    for tools in ("a", "abc"):
+        results = in_order(work, range(9), tools)
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(ValueError, match="three"):
+            next(results)
