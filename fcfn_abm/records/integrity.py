@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fcfn_abm.errors import InvalidRecordError
@@ -14,25 +14,29 @@ SUMS = "SHA256SUMS"
 _DERIVED = {"figures", "report.html", "report.md"}  # drawn from the data, and drawn again
 
 
-def seal(folder: Path) -> None:
-    """Write the checksums of all data below a folder.
+def seal(folder: Path, files: Mapping[str, Path] | None = None) -> None:
+    """Write the checksums of the data in a folder.
 
     Parameters
     ----------
     folder : Path
-        Figures and reports in it are left out: they are derived, and nothing reads them.
+        Takes the list.
+    files : mapping of str to Path, optional
+        Names in it, and where what will have that name lies now. Without it all files below the
+        folder but figures and reports, which are derived, and which nothing reads.
     """
-    files = sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and path.name != SUMS
-    )
-    lines = [
-        f"{_sum_of(folder / file)}  {file.as_posix()}\n"
-        for file in files
-        if file.parts[0] not in _DERIVED
-    ]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    if files is None:
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = {path.relative_to(folder).as_posix(): path for path in found}
+        files = {
+            name: path
+            for name, path in names.items()
+            if name.split("/")[0] not in _DERIVED and path.name[0] != "." and path.name != SUMS
+        }
+    lines = [f"{_sum_of(path)}  {name}\n" for name, path in files.items()]
+    own = folder / f".{SUMS}.partial"
+    own.write_text("".join(lines), encoding="utf-8")
+    own.replace(folder / SUMS)
 
 
 def require_unchanged(folder: Path, names: Iterable[str]) -> None:

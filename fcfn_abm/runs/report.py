@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from fcfn_abm.errors import InvalidRecordError, OutputError, UnknownNameError
 from fcfn_abm.records import read_record, told_as
+from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.store import RUN_FILE, RUN_KIND, SCENARIO_FILE
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
@@ -143,6 +144,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, name: str) -> Any:
+    require_unchanged(path, [RUN_FILE, SCENARIO_FILE, f"{name}.parquet"])
     try:
         return read_table(path / f"{name}.parquet")
     except (OSError, pa.ArrowException) as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
 from fcfn_abm.records import Record, told_as
+from fcfn_abm.records.integrity import seal
+from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.records.tables import NO_UNIT, TRACKING, Column, columns_of, table_of
 from fcfn_abm.scenario import SweepRun
 
 RESULTS = "runs"
 RECORDS = "records"
+_CHECKSUM = "sha256"
 _CHUNK_SECONDS = 1.0  # after which a worker hands back what it has not begun
 
 
@@ -160,28 +164,43 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read the result of a run, or raise InvalidRecordError."""
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        given = result.pop(_CHECKSUM, "")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InvalidRecordError(f"{path}: the result cannot be read: {error}") from error
+    if given != _checksum(result):
+        raise InvalidRecordError(
+            f"{path}: does not hold what was written: it was damaged or edited. Without this file "
+            "the same sweep carries the run out again."
+        )
     return result
+
+
+def _checksum(result: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write the result of a run, whole or not at all."""
-    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    sealed = {**result, _CHECKSUM: _checksum(result)}
+    text = json.dumps(sealed, indent=1, ensure_ascii=False) + "\n"
     with told_as(path):
-        write_whole(path, lambda partial_path: partial_path.write_text(text, encoding="utf-8"))
+        own = _partial(path)
+        own.write_text(text, encoding="utf-8")
+        own.replace(path)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a table as Parquet."""
-    pq.write_table(table, path, compression="zstd")
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name, which no other process uses, and rename it."""
-    own = path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
-    write(own)
+    """Write a sweep's table, whole or not at all, and the checksums of all that is no run's."""
+    own = _partial(path)
+    pq.write_table(table, own, compression="zstd")
+    kept = {name: path.with_name(name) for name in (SCENARIO_FILE, RUN_FILE)}
+    seal(path.parent, {**kept, path.name: own})
     own.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    """Return a name that no other process uses for a file."""
+    return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
 
 
 def forget_failures(runs: Sequence[SweepRun], out: Path) -> None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
 from fcfn_abm.records import Record, new_folder, read_record, told_as, write_facts
+from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.records.tables import frame_of, read_table
 from fcfn_abm.runs.executors import MOST_DEATHS, Given, Serial, Workers, work_off
@@ -42,7 +43,6 @@ from fcfn_abm.runs.results import (
     work,
     write_result,
     write_table,
-    write_whole,
 )
 from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text
 from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
@@ -80,6 +80,7 @@ class Sweep:
             If a result cannot be read.
         """
         if (self.path / TABLE).is_file():
+            require_unchanged(self.path, [TABLE])
             try:
                 return read_table(self.path / TABLE)
             except (OSError, pa.ArrowException) as error:
@@ -205,7 +206,7 @@ def run_sweep(
                 (out / TABLE).unlink(missing_ok=True)
             _carry_out(todo, len(runs), workers, scenario, out, progress=progress)
             with told_as(out):
-                write_whole(out / TABLE, partial(write_table, table_of_results(runs, out)))
+                write_table(table_of_results(runs, out), out / TABLE)
                 remove_leftovers(out)
     return read_sweep(out)
 
@@ -229,6 +230,8 @@ def read_sweep(path: str | Path) -> Sweep:
         If the folder is missing, or does not hold a sweep.
     """
     path = Path(path)
+    if path.is_dir():
+        require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
     try:
         run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:

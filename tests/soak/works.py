@@ -72,11 +72,11 @@ def _sweep(path: Path) -> object:
     return fa.read_sweep(path).frame()
 
 
-def _facts(path: Path) -> object:
-    from fcfn_abm.records.integrity import require_unchanged
+def _page(path: Path) -> object:
+    from fcfn_abm.report.render import render_markdown
+    from fcfn_abm.runs.report import read_page
 
-    require_unchanged(path, [file.name for file in path.iterdir() if file.is_file()])
-    return path
+    return render_markdown(read_page(path), str)
 
 
 WORKS = (
@@ -84,12 +84,12 @@ WORKS = (
     Work("training", "run", TRAINING, _run, ("--workers", "1")),
     Work("every-round", "run", EVERY_ROUND, _run, ("--workers", "1")),
     Work("sweep", "sweep", SWEEP, _sweep, ("--workers", "1"), resumes=True),
-    Work("comparison", "compare", ECONOMICS, _facts, ("--replications", "3")),
+    Work("comparison", "compare", ECONOMICS, _page, ("--replications", "3")),
     Work(
         "calibration",
         "calibrate",
         TRAINING.replace("rounds = 12", "rounds = 2"),
-        _facts,
+        _page,
         ("--epsilons", "1,30,1000", "--seeds", "1"),
     ),
 )
