@@ -5,6 +5,7 @@ FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
 PYTHON ?= $(shell $(FIND))
 BIN = $(VENV)/bin
+SHARED = -n 2 --dist loadfile  # two processes share the test files
 
 .PHONY: demo test test-fast test-privacy soak docs lint format clean
 .DEFAULT_GOAL := demo
@@ -14,10 +15,10 @@ demo: $(VENV)/.train
 	$(BIN)/fcfn report results/quickstart
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet 'atheris>=3' || true

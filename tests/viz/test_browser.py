@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from viz.conftest import CHROMIUM, MISSING
+from viz.chromium import CHROMIUM, MISSING
 
 import fcfn_abm as fa
 from fcfn_abm.viz.svg import number

@@ -17,8 +17,3 @@ MISSING = (
     if not (find_spec("playwright") and find_spec("solara"))
     else ""
 )
-
-
-def pytest_terminal_summary(terminalreporter):
-    if MISSING:
-        terminalreporter.write_line(f"Left out: tests/viz/test_browser.py, since {MISSING}.")
