@@ -110,7 +110,7 @@ def write_record(record: Record, folder: Path) -> None:
     if record.kept_traces is not None:
         frames["traces"] = record.kept_traces
     elif record._parts != folder / PARTS:
-        shutil.copytree(record._parts, folder / PARTS)
+        shutil.copytree(record._whole_parts, folder / PARTS)
     for name, frame in frames.items():
         write_table(name, frame, folder / f"{name}.parquet")
     write_facts(record.scenario, record.run, folder)
@@ -162,6 +162,8 @@ def read_record(path: str | Path) -> Record:
     require_unchanged(path, [RUN_FILE, SCENARIO_FILE, *tables])
     try:
         run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        if not isinstance(run, dict):
+            raise ValueError(f"{RUN_FILE} holds no table.")
         if run.get("kind", RUN_KIND) != RUN_KIND:
             raise ValueError(f"it holds a {run['kind']}, not a run.")
         streamed = (path / PARTS).is_dir()
@@ -178,7 +180,7 @@ def read_record(path: str | Path) -> Record:
             _require_rows(path / PARTS, len(frames["rounds"]) * scenario.population.n_nodes)
     except InvalidScenarioError:
         raise
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise InvalidRecordError(f"{path}: the record cannot be read: {error}") from error
     return Record(scenario, run, **frames, path=path)
 
@@ -243,8 +245,9 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         with told_as(path):
             seal(folder)
         require_free(path, overwrite=overwrite)
-        _publish(folder, path)
-        (path / _LOCK).unlink(missing_ok=True)
+        with told_as(path):
+            _publish(folder, path)
+            (path / _LOCK).unlink(missing_ok=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -255,7 +258,10 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _remove_dead(path: Path) -> None:
     """Remove what runs to the same name have left that were killed: nobody holds their locks."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+    hidden = f".{glob.escape(path.name)}.partial-"
+    for folder in path.parent.glob(f"{hidden}old-*"):  # what was replaced needs no lock
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in path.parent.glob(f"{hidden}*"):
         lock = FileLock(folder / _LOCK, timeout=0)
         if not (folder / _LOCK).is_file():
             continue
@@ -272,8 +278,13 @@ def _publish(folder: Path, path: Path) -> None:
         return
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-old-", dir=path.parent))
     path.rename(old / path.name)
-    folder.rename(path)
-    shutil.rmtree(old)
+    try:
+        folder.rename(path)
+    except OSError:
+        (old / path.name).rename(path)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:

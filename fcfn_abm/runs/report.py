@@ -138,7 +138,7 @@ def _facts(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         what = "holds no results (no run.json)" if path.exists() else "there is no such folder"
         raise InvalidRecordError(f"{path}: {what}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidRecordError(f"{path / RUN_FILE}: cannot be read: {error}") from error
     return run
 

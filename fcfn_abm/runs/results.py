@@ -165,7 +165,7 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         given = result.pop(_CHECKSUM, "")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise InvalidRecordError(f"{path}: the result cannot be read: {error}") from error
     if given != _checksum(result):
         raise InvalidRecordError(

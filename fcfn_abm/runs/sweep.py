@@ -237,8 +237,10 @@ def read_sweep(path: str | Path) -> Sweep:
     except FileNotFoundError:
         what = "holds no sweep (no run.json)" if path.is_dir() else "there is no such folder"
         raise InvalidRecordError(f"{path}: {what}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidRecordError(f"{path}: the sweep cannot be read: {error}") from error
+    if not isinstance(run, dict):
+        raise InvalidRecordError(f"{path / RUN_FILE}: holds no table.")
     if run.get("kind") != KIND:
         raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
     file = path / SCENARIO_FILE

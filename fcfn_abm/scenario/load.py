@@ -11,7 +11,7 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from fcfn_abm.errors import InvalidScenarioError, did_you_mean
+from fcfn_abm.errors import InvalidScenarioError, did_you_mean, shown
 from fcfn_abm.registry import problem
 from fcfn_abm.scenario.schema import Choice, Scenario, Training, named
 from fcfn_abm.scenario.shipped import located, shipped_files
@@ -38,6 +38,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidScenarioError(f"{path}: not valid TOML: {error}.") from None
+    except RecursionError:
+        raise InvalidScenarioError(f"{path}: is nested too deeply to be read.") from None
 
 
 def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
@@ -146,6 +148,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         return path, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return path, value.strip()
+    except RecursionError:
+        raise InvalidScenarioError(f"--set {shown(text)}: is nested too deeply.") from None
 
 
 def overridden(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
