@@ -17,7 +17,7 @@ from fcfn_abm.dp import gaussian_sigma
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
-from fcfn_abm.records import new_folder, write_facts
+from fcfn_abm.records import new_folder, told_as, write_facts
 from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts
 from fcfn_abm.rng import replication_seed
@@ -107,7 +107,8 @@ def compare_mechanisms(
         frame = _price_all(scenario, names, replications, progress=progress)
         run = _facts(scenario, names, frame, time.perf_counter() - started)
         if out is not None:
-            _write(scenario, run, frame, folder)
+            with told_as(out):
+                _write(scenario, run, frame, folder)
     return Comparison(scenario, run, frame, out)
 
 

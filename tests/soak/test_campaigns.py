@@ -6,6 +6,7 @@ import pytest
 from soak import faults, fuzz
 from soak.works import WORKS
 
+QUICK = [work for work in WORKS if work.name != "every-round"]
 SOME = [faults.by_name(name) for name in ("economics", "training", "sweep")]
 pytestmark = pytest.mark.slow
 
@@ -21,20 +22,20 @@ def rng():
 
 @pytest.mark.parametrize("work", SOME, ids=lambda work: work.name)
 def test_kills_leave_nothing_half_and_change_no_byte(work, folder):
-    assert faults.kills(work, folder, 3, rng())["kills"] >= 3
+    assert faults.kills(work, folder, 2, rng())["kills"] >= 2
 
 
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+@pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)
 def test_a_disk_that_fills_up_is_told_and_nothing_half_is_left(work, folder):
-    counts = faults.full_disks(work, folder, 2, rng())
-    assert counts["told"] + counts["had room"] == 2
+    counts = faults.full_disks(work, folder, 1, rng())
+    assert counts["told"] + counts["had room"] == 1
 
 
 def test_a_file_system_that_is_too_small_is_told(folder):
     assert faults.small_disks(faults.by_name("economics"), folder, 2, rng())
 
 
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+@pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)
 def test_where_nobody_may_write_one_sentence_says_so(work, folder):
     assert faults.closed_folders(work, folder)["told"] == 2
 
@@ -49,7 +50,7 @@ def test_a_clock_that_jumps_changes_no_byte(folder):
     assert faults.jumping_clocks(faults.by_name("training"), folder, 1, rng())["same bytes"] == 1
 
 
-@pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
+@pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)
 def test_damage_is_told_or_changes_nothing(work, folder):
     assert faults.damage(work, folder, 20, rng()).total() == 20
 

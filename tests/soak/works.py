@@ -27,8 +27,9 @@ maximum = 30
 [privacy]
 delta = 1e-4
 [training]
-rounds = 12
+rounds = 6
 checkpoint_every = 1
+learning_rate = 2.0
 compare = ["no-noise"]
 """
 EVERY_ROUND = TRAINING + 'schedule = "every-round"\n'
@@ -88,9 +89,9 @@ WORKS = (
     Work(
         "calibration",
         "calibrate",
-        TRAINING.replace("rounds = 12", "rounds = 2"),
+        TRAINING,
         _page,
-        ("--epsilons", "1,30,1000", "--seeds", "1"),
+        ("--epsilons", "10,300,10000", "--seeds", "1"),
     ),
 )
 
