@@ -137,8 +137,12 @@ server = by_population["server_utility"]
 change = server.drop(columns="stackelberg").sub(server["stackelberg"], axis=0)
 change = change.groupby(SETTING).mean()
 winners = means["server_utility"].groupby(SETTING).idxmax().map(lambda key: key[-1])
-contest = (winners == "stackelberg").groupby(["costs", "N"], sort=False).sum()
-beaten = [f"{law} with {n}" for (law, n), wins in contest.items() if wins == 0]
+beaten = []
+for (law, n), lost_at in (winners != "stackelberg").groupby(["costs", "N"], sort=False):
+    where = lost_at[lost_at].index.get_level_values("alpha")
+    at = "" if len(where) == len(lost_at) else f" (alpha = {', '.join(f'{a:g}' for a in where)})"
+    if len(where):
+        beaten.append(f"{law} with {n}{at}")
 epsilon = by_population["mean_epsilon"].groupby(SETTING).mean()
 explained = ((epsilon["stackelberg"] < epsilon["random"]) == (winners == "random")).sum()
 losing = frame[frame["mechanism"].isin(["random", "static"])]
@@ -162,8 +166,9 @@ Over all markets, means of each:
 {table(ranges)}
 
 - The server's utility less the contest's, smallest and largest mean, in currency: {spans}.
-  The contest serves the server best but for {"; ".join(beaten)} nodes. Random
-  wins where the contest buys a smaller mean epsilon than it: that tells who wins in {explained} of
+  The contest serves the server best but in {(winners != "stackelberg").sum()} of {n_settings}
+  markets (costs with nodes): {"; ".join(beaten) or "none"}. Random wins where
+  the contest buys a smaller mean epsilon than it: that tells who wins in {explained} of
   {n_settings} markets.
 - The server's utility counts mean epsilon alone, so wide spreads look good to it: with a spread
   of 1 among {sizes[-1]} nodes the contest buys a mean epsilon of {widest["stackelberg"]:,.0f} from

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from common import begin, table
-from scipy.stats import spearmanr
+from scipy import stats
 
 from fcfn_abm.report.theme import theme
 
@@ -110,6 +110,26 @@ picture
 # ## Findings
 
 # %%
+# what the inputs alone leave; its interval is no sum of theirs, and is bootstrapped as they are
+replications = sweep.scenario.sweep.replications
+points = frame.groupby(frame["run"] // replications)[list(OUTCOMES.values())].mean()
+blocks = points.to_numpy(float).T.reshape(len(OUTCOMES), len(INPUTS) + 2, -1).swapaxes(0, 1)
+n_points = blocks.shape[-1]
+
+
+def left_over(rows):
+    """Return which share of each outcome's variance no input explains alone, from some points."""
+    values = blocks[..., rows]
+    given = {"f_A": values[0], "f_B": values[1], "f_AB": values[2:]}
+    return 1 - stats.sobol_indices(func=given, n=n_points).first_order.sum(axis=-1)
+
+
+chance = np.random.default_rng(sweep.scenario.seed)
+drawn_again = [left_over(rows) for rows in chance.integers(n_points, size=(999, n_points))]
+ends = np.quantile(drawn_again, [0.025, 0.975], axis=0)
+found = np.array([left_over(np.arange(n_points)), *ends])
+interactions = dict(zip(OUTCOMES.values(), found.T, strict=True))
+
 told = indices.assign(
     alone=[f"{x:.2f}" for x in indices["first_order"]],
     total=[f"{x:.2f}" for x in indices["total_order"]],
@@ -122,7 +142,7 @@ lines = []
 for outcome, part in indices.groupby("outcome", sort=False):
     ranked = part.sort_values("total_order", ascending=False)
     signs = [
-        "rises" if spearmanr(drawn[axis], drawn[outcome]).statistic > 0 else "falls"
+        "rises" if stats.spearmanr(drawn[axis], drawn[outcome]).statistic > 0 else "falls"
         for axis in ranked["axis"]
     ]
     matter = [
@@ -130,10 +150,10 @@ for outcome, part in indices.groupby("outcome", sort=False):
         for axis, total, sign in zip(ranked["axis"], ranked["total_order"], signs, strict=True)
         if total > 0.05
     ]
-    shared = 1 - part["first_order"].sum()
+    shared, low, high = interactions[outcome]
     lines.append(
-        f"- **{outcome}**: {'; '.join(matter)}. Interactions make up {max(shared, 0):.0%} of its "
-        "variance."
+        f"- **{outcome}**: {'; '.join(matter)}. What no input explains alone, interactions, is "
+        f"{shared:.0%} of its variance (95 %: {low:.0%} to {high:.0%})."
     )
 verdicts = frame["verdict"].value_counts()
 ended = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.items())

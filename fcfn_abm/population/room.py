@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from fcfn_abm.errors import InvalidGameError
@@ -45,10 +47,10 @@ def require_room(n_nodes: int, memory: int | None = None) -> None:
 
 
 def _memory() -> int:
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    found = [sys.maxsize]  # where nobody tells, nothing is refused
+    with suppress(AttributeError, OSError, ValueError):  # Windows has no such call
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for limit in _LIMITS:
-        try:
+        with suppress(OSError, ValueError):  # no such limit here, or "max"
             found.append(int(limit.read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # no such limit here, or "max"
-            continue
     return min(found)

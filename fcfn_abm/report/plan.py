@@ -37,6 +37,7 @@ COMMON: dict[str, tuple[str, str]] = {
     "batch_size": ("1", "samples of a local step; none: all of the node's"),
     "learning_rate": ("1", "of the local steps"),
     "momentum": ("1", "of the local steps"),
+    "note": ("", "where the noise does not give the epsilon that is claimed; none: it does"),
 }
 """What is the same for all nodes."""
 
@@ -97,6 +98,7 @@ def export_plan(
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     if out is not None:
         try:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
             Path(out).write_text(text, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{out}: cannot be written: {error.strerror}.") from None
@@ -121,5 +123,6 @@ def _common(record: Record) -> dict[str, Any]:
         **(training.model_dump() if training else {}),
         "placement": privacy.placement.kind,
         "sampling_rate": privacy.placement.options.get("sampling_rate", 1.0),
+        "note": record.run["training"].get("privacy_note") or None,
     }
     return {name: found[name] for name in COMMON}

@@ -367,6 +367,8 @@ def _require_same(scenario: Scenario, out: Path) -> None:
     try:
         there = read_sweep(out).scenario
     except InvalidRecordError:
+        if (out / RESULTS).is_dir():  # it is one, and damaged
+            raise
         raise OutputError(
             f"{out}: exists and is not a sweep; choose another folder with --out."
         ) from None

@@ -8,9 +8,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fcfn_abm as fa
 from fcfn_abm.abm import PrivacyMarket, order
+from fcfn_abm.abm.verdict import Judge
 from fcfn_abm.build import check_scenario
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.learning import LEARNING_RULES, News
+from fcfn_abm.runs.facts import tracking_facts
 from fcfn_abm.scenario import Scenario
 
 BUDGET = 3.0
@@ -226,6 +228,17 @@ def test_the_verdict_tells_the_mean_distance_of_the_second_half():
     assert f"at a mean distance of {mean:.2g} of the largest epsilon" in reason
 
 
+def test_what_was_before_the_last_change_does_not_count():
+    judge = Judge(1e-9, 3, 150)
+    for round_index in range(1, 151):
+        moving = round_index <= 100  # far off, and then much closer, but no closer from there on
+        distance = 10.0 if moving else 1 + 0.1 * (-1) ** round_index
+        verdict = judge.see(
+            exploitability=1, change=1, budget_change=0, distance=distance, moving=moving
+        )
+    assert verdict.kind == "cycling"
+
+
 def test_after_churn_a_market_is_judged_anew():
     made = market(
         40,
@@ -365,6 +378,11 @@ def test_a_market_survives_rounds_without_anybody():
     assert (frame.loc[frame["n_present"] == 0, "total_epsilon"] == 0).all()
     assert verdict.kind == "max-rounds"
     assert "inf" not in verdict.reason
+    late = frame[100:][frame["n_present"][100:] == 2]  # one alone has no equilibrium to follow
+    facts = tracking_facts(frame, None)
+    assert facts["n_rounds"] == len(late) < 100
+    assert facts["tracking_n_present"] == 2
+    assert facts["tracking_distance"] == pytest.approx(late["distance"].mean())
 
 
 def test_a_server_that_infers_costs_follows_the_best_cap_if_it_does_not_wait_for_rest():

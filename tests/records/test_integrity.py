@@ -85,6 +85,16 @@ def test_a_part_that_was_added_is_told(run):
         read_all(run)
 
 
+def test_a_damaged_part_is_not_sealed_anew_in_a_copy(run, tmp_path):
+    part = run / "traces" / "part-00000.parquet"
+    whole = bytearray(part.read_bytes())
+    whole[len(whole) // 3] ^= 4
+    part.write_bytes(whole)
+    with pytest.raises(InvalidRecordError, match="does not hold what was written"):
+        read_record(run).write(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_figures_are_no_data(run):
     (run / "figures" / "convergence.png").unlink()
     (run / "report.html").write_text("written later")

@@ -1,9 +1,12 @@
+import errno
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
 from fcfn_abm.records import Record, Recorder, new_folder, read_record, sampled_rows
@@ -90,6 +93,35 @@ def test_a_run_that_breaks_leaves_nothing_and_keeps_the_old_record(tmp_path, err
 
     with pytest.raises(error):
         break_down()
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert read_record(tmp_path / "run").run == {"seed": 3}
+
+
+def test_what_a_killed_run_has_left_goes_and_what_another_still_writes_stays(tmp_path):
+    for name in (".run.partial-dead", ".run.partial-live", ".run2.partial-dead"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".lock").touch()
+    (tmp_path / ".run.partial-old-dead" / "run").mkdir(parents=True)
+    with FileLock(tmp_path / ".run.partial-live" / ".lock"):
+        record().write(tmp_path / "run")
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == [".run.partial-live", ".run2.partial-dead", "run"]
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_record_stays_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    record().write(tmp_path / "run")
+    rename = Path.rename
+
+    def full(self, target):
+        if self.name.startswith(".run.partial-"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        with pytest.raises(OutputError, match=r"run: cannot be written: .*space"):
+            record().write(tmp_path / "run", overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     assert read_record(tmp_path / "run").run == {"seed": 3}
 

@@ -52,6 +52,18 @@ def test_sigma_follows_from_what_stands_beside_it(record):
     assert_allclose(table["epsilon_per_round"], a_round, rtol=1e-6)
 
 
+def test_a_plan_whose_epsilon_is_a_heuristic_says_so(record):
+    heuristic = fa.run_scenario(
+        fa.load_scenario("quickstart", [*SHORT, "privacy.placement.kind=paper"])
+    )
+    for text in (
+        json.loads(fa.export_plan(heuristic))["plan"]["note"],
+        csv_of(heuristic)["note"].iloc[0],
+    ):
+        assert "a heuristic, not a guarantee" in text
+    assert json.loads(fa.export_plan(record))["plan"]["note"] is None
+
+
 def test_the_payments_are_shares_of_the_cap(record):
     table = csv_of(record)
     budget = record.run["market"]["budget"]
@@ -79,8 +91,9 @@ def test_there_is_no_other_format(record):
 def test_a_file_is_written_and_a_place_that_cannot_be_is_told(record, tmp_path):
     text = fa.export_plan(record, tmp_path / "plan.json")
     assert (tmp_path / "plan.json").read_text() == text
+    assert fa.export_plan(record, tmp_path / "new" / "plan.json") == text
     with pytest.raises(OutputError, match="cannot be written"):
-        fa.export_plan(record, tmp_path / "no" / "plan.json")
+        fa.export_plan(record, tmp_path / "plan.json" / "plan.json")
 
 
 def test_the_command_prints_the_same_or_writes_it(record, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
@@ -307,6 +308,28 @@ def test_reading_says_what_is_not_a_sweep(tmp_path):
     results(found.path)[1].write_text("{")
     with pytest.raises(InvalidRecordError, match=r"000001.json: the result cannot be read"):
         fa.read_sweep(found.path).frame()
+
+
+def test_a_bit_that_flips_in_a_sweep_is_told_and_never_gone_on_with(tmp_path):
+    scenario = small(tmp_path)
+    out = fa.run_sweep(scenario, tmp_path / "out").path
+    table = (out / "sweep.parquet").read_bytes()
+    chance = np.random.default_rng(1)
+    for path in (*(out / name for name in ("run.json", "scenario.toml")), *results(out)):
+        whole = path.read_bytes()
+        (out / "sweep.parquet").unlink()  # so that it is made of the results
+        for place in chance.integers(len(whole), size=8):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << int(chance.integers(8))
+            path.write_bytes(flipped)
+            for read in (lambda: fa.read_sweep(out).frame(), lambda: fa.run_sweep(scenario, out)):
+                with pytest.raises(InvalidRecordError, match=path.name):
+                    read()
+        path.write_bytes(whole)
+        (out / "sweep.parquet").write_bytes(table)
+    (out / "sweep.parquet").write_bytes(table[:-9] + b"x" + table[-8:])
+    with pytest.raises(InvalidRecordError, match=r"sweep.parquet: does not hold what was written"):
+        fa.read_sweep(out).frame()
 
 
 def test_whole_records_are_kept_when_asked(tmp_path):

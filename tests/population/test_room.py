@@ -1,0 +1,31 @@
+"""A population that memory cannot hold is refused, and none for want of knowing."""
+
+import os
+
+import pytest
+
+import fcfn_abm as fa
+from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
+from fcfn_abm.population import require_room, room
+
+
+def test_exactly_as_many_nodes_fit_as_the_message_says():
+    require_room(4, memory=4 * room.BYTES_A_NODE)
+    with pytest.raises(InvalidGameError, match="at most about 4 fit"):
+        require_room(5, memory=5 * room.BYTES_A_NODE - 1)
+
+
+def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(room, "_LIMITS", (limit, tmp_path / "nothing"))
+    limit.write_text(f"{100 * room.BYTES_A_NODE}\n")
+    with pytest.raises(InvalidScenarioError, match=r"n_nodes: 101 nodes .* about 100 fit"):
+        fa.load_scenario("quickstart", ["population.n_nodes=101"])
+    limit.write_text("max\n")
+    require_room(101)
+
+
+def test_where_the_system_does_not_tell_its_memory_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(room, "_LIMITS", ())
+    monkeypatch.delattr(os, "sysconf")
+    require_room(10**9)
