@@ -1,8 +1,39 @@
+import os
+
+import pytest
 from hypothesis import settings
+
+# tests are about the serial engine unless they say otherwise; to test on a device, name it:
+# CUDA_VISIBLE_DEVICES=0 python -m pytest tests/training/test_stacked.py
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
 from viz.chromium import MISSING
 
 settings.register_profile("project", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("project")
+
+SLOW = (  # files of which most tests train, start processes, or build something
+    "docs/audit.md",
+    "docs/calibrate.md",
+    "tests/analysis/test_studies.py",
+    "tests/analysis/test_zhou2023",
+    "tests/docs/test_code_blocks.py",
+    "tests/docs/test_site.py",
+    "tests/packaging/",
+    "tests/runs/",
+    "tests/soak/",
+    "tests/training/test_secure_training.py",
+    "tests/training/test_stacked.py",
+    "tests/training/test_trainer.py",
+    "tests/viz/test_browser.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 collect_ignore = ["soak/__main__.py", "soak/guided.py"]  # programs of their own
 

@@ -8,7 +8,6 @@ from soak.works import WORKS
 
 QUICK = [work for work in WORKS if work.name != "every-round"]
 SOME = [faults.by_name(name) for name in ("economics", "training", "sweep")]
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,161 @@
+"""What every figure has in common: settings, tidy numbers, and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fcfn_abm import build
+from fcfn_abm.scenario import Scenario, shipped_files
+
+type Floats = npt.NDArray[np.float64]
+type Size = Literal["fast", "full"]
+type Scenarios = Mapping[str, Scenario]
+
+MONEY = "currency"
+COLUMNS = [
+    "figure", "panel", "reading", "series", "x_name", "x", "quantity", "unit", "replication",
+    "value",
+]  # fmt: skip
+"""Of the tidy numbers."""
+_BLANK: Mapping[str, Any] = {
+    "panel": "", "reading": "", "series": "", "x_name": "", "x": np.nan, "unit": "1",
+    "replication": 0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large, where to, and with how many hands."""
+
+    size: Size = "fast"
+    """Minutes on two cores, or the paper's size."""
+    out: Path = Path("results/zhou2023-fast")
+    """Folder of the results."""
+    workers: int = 1
+    """Threads that train."""
+    progress: bool = False
+    """Whether to show bars on stderr."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a claim holds under one reading, decided by numbers."""
+
+    claim: str
+    """Name of the claim in ``expected.toml``."""
+    reading: str
+    """Name of the reading there."""
+    holds: bool
+    numbers: str
+    """What was compared, in a sentence."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One figure: how its numbers are had, drawn and judged."""
+
+    name: str
+    """Such as ``"fig4"``."""
+    title: str
+    setup: str
+    """What is shown, and how much of the set-up is known."""
+    load: Callable[[Setting], Scenarios]
+    """Gives a scenario for each reading."""
+    compute: Callable[[Scenarios, Setting], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+    judge: Callable[[pd.DataFrame], Iterator[Finding]]
+    heavy: bool = field(default=False)
+    """Whether it trains nets."""
+
+
+def figure_file(name: str) -> str:
+    """Return the name of a figure's files.
+
+    Examples
+    --------
+    >>> figure_file("fig4")
+    'fig04'
+    """
+    return f"fig{int(name.removeprefix('fig')):02d}"
+
+
+def scenario_of(name: str, overrides: Sequence[str] = ()) -> Scenario:
+    """Load the scenario of a figure."""
+    return build.load_scenario(shipped_files()[f"paper/{name}"], overrides)
+
+
+def readings(name: str, overrides: Mapping[str, Sequence[str]]) -> Callable[[Setting], Scenarios]:
+    """Return what loads a figure's scenario once for each reading, each with its overrides."""
+
+    def load(_: Setting) -> Scenarios:
+        return {reading: scenario_of(name, changes) for reading, changes in overrides.items()}
+
+    return load
+
+
+def axis_runs(scenario: Scenario) -> list[tuple[float, Scenario]]:
+    """Return the runs of a scenario with one axis: where on it each is, and its scenario."""
+    return [
+        (float(next(iter(run.point.values()))), run.scenario) for run in build.runs_of(scenario)
+    ]
+
+
+def rows(quantity: str, value: npt.ArrayLike, **where: Any) -> pd.DataFrame:
+    """Return numbers as tidy rows; ``where`` are other columns, the same for all or one each.
+
+    Examples
+    --------
+    >>> rows("budget", [1.0, 2.0], x=[10, 50], x_name="n_nodes")["value"].tolist()
+    [1.0, 2.0]
+    """
+    columns = {**_BLANK, **where}
+    if columns.keys() != _BLANK.keys():
+        raise TypeError(f"columns are {', '.join(_BLANK)}, but not {', '.join(where)}.")
+    value = np.atleast_1d(np.asarray(value, dtype=float))
+    frame = pd.DataFrame({"value": value, "quantity": quantity})
+    columns["x"] = np.broadcast_to(np.asarray(columns["x"], dtype=float), value.shape)
+    return frame.assign(**columns)
+
+
+def table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join tidy rows."""
+    return pd.concat(parts, ignore_index=True)
+
+
+def pick(values: pd.DataFrame, **where: Any) -> pd.DataFrame:
+    """Return the rows that have all these values."""
+    for column, wanted in where.items():
+        values = values[values[column] == wanted]
+    return values
+
+
+def number(values: pd.DataFrame, **where: Any) -> float:
+    """Return the one number that is meant."""
+    found = pick(values, **where)["value"]
+    if len(found) != 1:
+        raise LookupError(f"{where}: {len(found)} values, not one.")
+    return float(found.iloc[0])
+
+
+def curve(values: pd.DataFrame, **where: Any) -> pd.Series[float]:
+    """Return numbers by x, means over replications, in the order of x."""
+    return pick(values, **where).groupby("x")["value"].mean().sort_index()
+
+
+def listed(numbers: Iterable[Any], digits: int = 4) -> str:
+    """Return numbers with commas between.
+
+    Examples
+    --------
+    >>> listed([0.01, 4e-4, 1e-4])
+    '0.01, 0.0004, 0.0001'
+    """
+    return ", ".join(f"{value:.{digits}g}" for value in numbers)

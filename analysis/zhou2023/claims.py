@@ -1,0 +1,88 @@
+"""What the paper claims, as far as we know it, and what becomes of it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+from fcfn_zhou2023.base import Finding
+
+HOLDS, UNDER, NOT = "holds", "holds under reading", "does not hold"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of ``expected.toml``."""
+
+    name: str
+    figure: str
+    """The figure whose numbers decide it."""
+    where: str
+    """Where in the paper."""
+    text: str
+    """The claim in short."""
+    status: str
+    """``printed``, ``described`` or ``implied``; the file says what that means."""
+    why: str
+    """Why it comes out as it does."""
+    readings: Mapping[str, str]
+    """What each reading takes for granted, by name."""
+    plain: str
+    """The reading that the words suggest; empty where they leave it open."""
+    values: Mapping[str, Fraction]
+    """Printed numbers, exact."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim, and what the numbers say of it."""
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> str:
+        """``holds``, ``holds under reading ...`` or ``does not hold``."""
+        holding = [finding.reading for finding in self.findings if finding.holds]
+        if not holding:
+            return NOT
+        if len(holding) == len(self.findings) or self.claim.plain in holding:
+            return HOLDS
+        return f"{UNDER} {', '.join(holding)}"
+
+
+@cache
+def claims() -> Mapping[str, Claim]:
+    """Read ``expected.toml``."""
+    text = (Path(__file__).parent / "expected.toml").read_text(encoding="utf-8")
+    return {
+        name: Claim(
+            name=name,
+            figure=entry["figure"],
+            where=entry["where"],
+            text=entry["text"],
+            status=entry["status"],
+            why=entry["why"],
+            readings=entry["readings"],
+            plain=entry.get("plain", ""),
+            values={key: Fraction(value) for key, value in entry.get("values", {}).items()},
+        )
+        for name, entry in tomllib.loads(text).items()
+    }
+
+
+def expected(claim: str) -> Mapping[str, Fraction]:
+    """Return the numbers that go with a claim."""
+    return claims()[claim].values
+
+
+def settled(findings: Iterable[Finding]) -> list[Row]:
+    """Return a row for each claim that was judged, in the order of ``expected.toml``."""
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.claim, []).append(finding)
+    return [Row(claim, tuple(found[name])) for name, claim in claims().items() if name in found]

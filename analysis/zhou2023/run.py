@@ -1,0 +1,207 @@
+"""Make figures and ledger: what is there already is kept, and an interrupt keeps what is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from fcfn_abm import __version__
+from fcfn_abm.errors import MissingExtraError, UnknownNameError
+from fcfn_abm.records import told_as
+from fcfn_abm.scenario import to_toml
+from fcfn_zhou2023 import (
+    dynamics,
+    equilibrium,
+    fig04,
+    ledger,
+    nodes,
+    participation,
+    privacy,
+    rivals,
+    training,
+)
+from fcfn_zhou2023.base import COLUMNS, Scenarios, Setting, Size, Study, figure_file
+from fcfn_zhou2023.claims import Row, settled
+
+FIGURES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        fig04.STUDY,
+        *equilibrium.STUDIES,
+        participation.STUDY,
+        dynamics.STUDY,
+        nodes.STUDY,
+        *rivals.STUDIES,
+        privacy.STUDY,
+        training.STUDY,
+    )
+}
+"""All figures by name, in their order."""
+_MARK = b"fcfn_zhou2023"
+
+
+@dataclass(frozen=True)
+class Replication:
+    """What a replication left."""
+
+    rows: list[Row]
+    """A row for each claim that has been judged."""
+    values: pd.DataFrame
+    """The numbers of all figures, tidy."""
+    out: Path
+    """The folder with ledger, figures and numbers."""
+
+
+def replicate(
+    names: Iterable[str] = ("all",),
+    size: Size = "fast",
+    out: str | Path | None = None,
+    *,
+    workers: int = 1,
+    progress: bool = False,
+) -> Replication:
+    """Make figures of the paper again, and judge its claims by their numbers.
+
+    Parameters
+    ----------
+    names : iterable of str, default ("all",)
+        Figures, ``"fig4"`` to ``"fig17"``, or ``"all"``.
+    size : {"fast", "full"}, default "fast"
+        Minutes on two cores, or the paper's size.
+    out : str or Path, optional
+        Folder for the results; by default ``results/zhou2023-fast`` or ``-full``. Figures that are
+        complete there, of the same scenarios and size, are not made again.
+    workers : int, default 1
+        Threads that train nets; the numbers are the same for any number.
+    progress : bool, default False
+        Whether to show bars on stderr.
+
+    Returns
+    -------
+    Replication
+        The claims and what became of them, for all figures of that size in the folder.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such figure.
+    MissingExtraError
+        If nets are to be trained and torch is not installed.
+    InvalidDataError
+        In full, if a data set is missing.
+    OutputError
+        If the folder cannot be written.
+    """
+    chosen = figures(names)
+    if any(study.heavy for study in chosen) and find_spec("torch") is None:
+        raise MissingExtraError(
+            "Figure 17 trains nets, for which torch is not installed: pip install "
+            "'fcfn-abm[train]', or name other figures, such as fig4 fig13."
+        )
+    out = Path(f"results/zhou2023-{size}" if out is None else out)
+    setting = Setting(size=size, out=out, workers=workers, progress=progress)
+    with told_as(out):
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        (out / "values").mkdir(exist_ok=True)
+    with tqdm(total=len(chosen), unit="figure", disable=None if progress else True) as bar:
+        for study in chosen:
+            bar.set_description(study.name)
+            scenarios = study.load(setting)
+            mark = _mark_of(setting, scenarios)
+            if _kept_mark(out, study) != mark:
+                _make(study, scenarios, setting, mark)
+                _conclude(setting)
+            bar.update()
+    return _conclude(setting)
+
+
+def figures(names: Iterable[str]) -> list[Study]:
+    """Return the figures that are meant, in the order of the paper.
+
+    Examples
+    --------
+    >>> [study.name for study in figures(["fig13", "fig04"])]
+    ['fig4', 'fig13']
+    """
+    wanted = set()
+    for name in names:
+        plain = name.replace("fig0", "fig")
+        if plain != "all" and plain not in FIGURES:
+            raise UnknownNameError("figure", name, [*FIGURES, "all"])
+        wanted |= set(FIGURES) if plain == "all" else {plain}
+    return [study for name, study in FIGURES.items() if name in wanted]
+
+
+def _mark_of(setting: Setting, scenarios: Scenarios) -> dict[str, str]:
+    """Return what a figure's numbers depend on, in short."""
+    text = "".join(f"{name}\n{to_toml(scenario)}" for name, scenario in scenarios.items())
+    return {**_common_mark(setting), "scenarios": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _common_mark(setting: Setting) -> dict[str, str]:
+    """Return the part of it that is the same for all figures."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return {
+        "version": __version__,
+        "size": setting.size,
+        "code": hashlib.sha256(code).hexdigest(),
+    }
+
+
+def _files(out: Path, study: Study) -> tuple[Path, list[Path]]:
+    name = figure_file(study.name)
+    return out / "values" / f"{name}.parquet", [
+        out / "figures" / f"{name}.{kind}" for kind in ("png", "svg")
+    ]
+
+
+def _kept_mark(out: Path, study: Study) -> dict[str, str]:
+    """Return the mark of a figure that is complete; an empty one where it is not."""
+    numbers, pictures = _files(out, study)
+    if not all(path.is_file() for path in (numbers, *pictures)):
+        return {}
+    metadata = pq.read_schema(numbers).metadata or {}
+    return dict(json.loads(metadata.get(_MARK, b"{}")))
+
+
+def _make(study: Study, scenarios: Scenarios, setting: Setting, mark: dict[str, str]) -> None:
+    """Make a figure; its numbers are written last, and mark it as complete."""
+    numbers, pictures = _files(setting.out, study)
+    values = study.compute(scenarios, setting).assign(figure=study.name)[COLUMNS]
+    picture = study.draw(values)
+    with told_as(setting.out):
+        numbers.unlink(missing_ok=True)
+        for path in pictures:
+            metadata = {"Software": "fcfn_abm"} if path.suffix == ".png" else {"Date": None}
+            picture.savefig(path, metadata=metadata)
+        stored = pa.Table.from_pandas(values, preserve_index=False)
+        metadata = {**(stored.schema.metadata or {}), _MARK: json.dumps(mark).encode()}
+        partial = numbers.with_suffix(".partial")
+        pq.write_table(stored.replace_schema_metadata(metadata), partial)
+        partial.replace(numbers)
+
+
+def _conclude(setting: Setting) -> Replication:
+    """Write numbers and ledger of all figures that are complete."""
+    out, kept, common = setting.out, {}, _common_mark(setting)
+    for name, study in FIGURES.items():
+        if _kept_mark(out, study).items() >= common.items():
+            kept[name] = pd.read_parquet(_files(out, study)[0])
+    findings = [finding for name, values in kept.items() for finding in FIGURES[name].judge(values)]
+    rows = settled(findings)
+    values = pd.concat(kept.values(), ignore_index=True) if kept else pd.DataFrame(columns=COLUMNS)
+    studies = [FIGURES[name] for name in kept]
+    with told_as(out):
+        values.to_parquet(out / "values.parquet", index=False)
+        (out / "ledger.md").write_text(ledger.markdown(rows, studies, setting.size), "utf-8")
+        (out / "ledger.html").write_text(ledger.page(rows, studies, setting), "utf-8")
+    return Replication(rows, values, out)

@@ -1,0 +1,68 @@
+"""The figures of the paper, made again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcfn_abm.cli.base import AsJson, app, interrupted, print_json
+
+
+@app.command("replicate")
+def replicate_command(
+    figures: Annotated[
+        list[str] | None,
+        typer.Argument(help="fig4 to fig17, or all.", show_default="all"),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full/--fast", help="The paper's size, or minutes on two cores.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that takes ledger, figures and numbers.",
+            show_default="results/zhou2023-fast, or -full",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that train.", min=1, show_default="one a core")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make figures of Zhou et al. 2023 again, and write a ledger of what holds.
+
+    Figures that are complete in the folder are not made again.
+    """
+    from fcfn_zhou2023 import replicate
+    from fcfn_zhou2023.ledger import summary
+
+    try:
+        found = replicate(
+            figures or ["all"],
+            "full" if full else "fast",
+            out,
+            workers=workers or os.cpu_count() or 1,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        told = "interrupted; figures that were finished are kept: the same command goes on."
+        raise typer.Exit(interrupted(told)) from None
+    if as_json:
+        claims = [
+            {
+                "claim": row.claim.name,
+                "verdict": row.verdict,
+                "findings": [asdict(finding) for finding in row.findings],
+            }
+            for row in found.rows
+        ]
+        print_json({"claims": claims, "path": str(found.out)})
+        return
+    width = max((len(row.claim.name) for row in found.rows), default=0)
+    for row in found.rows:
+        typer.echo(f"{row.claim.name:{width}}  {row.verdict}")
+    typer.echo(f"\n{summary(found.rows)} Numbers and reasons: {found.out / 'ledger.html'}.")
