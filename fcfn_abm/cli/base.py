@@ -9,8 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError
+
+
+class _Group(TyperGroup):
+    """A list of commands that tells the first sentence of each whole; click's own cuts it."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click's
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, " ".join((command.help or "").partition("\n\n")[0].split()))
+                    for name, command in self.commands.items()
+                ]
+            )
 
 
 class App(typer.Typer):
@@ -22,6 +36,7 @@ class App(typer.Typer):
 
     def __init__(self, help: str) -> None:  # noqa: A002 - typer's name
         super().__init__(
+            cls=_Group,
             help=help,
             no_args_is_help=True,
             pretty_exceptions_enable=False,

@@ -106,7 +106,7 @@ def _markdown(block: Block, picture_at: Callable[[str], str]) -> str:
         case Words(text):
             return _marked(text)
         case Notice(word, text):
-            return f"> **{_marked(word)}** {_marked(text)}"
+            return f"> **{_marked(word)}.** {_marked(text)}"
         case Facts(facts):
             rows = [
                 f"- {_marked(f.label)}: **{_marked(f.value)}** {_marked(f.note)}" for f in facts

@@ -191,7 +191,7 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
         return Scenario.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
+        place = [shown(str(part))[1:-1] for part in first["loc"]]
         if first["type"] == "extra_forbidden":
             raise InvalidScenarioError(
                 f"{where}, {spot(place[:-1])}{place[-1]}: {_no_such_key(place)}"

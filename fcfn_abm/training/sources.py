@@ -25,6 +25,8 @@ type Pixels = npt.NDArray[np.uint8]
 FOLDER_VARIABLE = "FCFN_DATA"
 """Environment variable that names the folder with data sets."""
 
+_MOST_CLASSES = 65_536
+
 
 @dataclass(frozen=True)
 class Part:
@@ -110,6 +112,11 @@ def parquet_source(path: Path) -> Source:
     tables = [_read_table(file) for file in files if file.is_file()]
     parts = [_parquet_part(file, table) for file, table in zip(files, tables, strict=False)]
     n_classes = 1 + max(int(part.labels.max()) for part in parts)
+    if n_classes > _MOST_CLASSES:
+        raise InvalidDataError(
+            f"{path}: there is a label {n_classes - 1}, but labels number the classes from 0, and "
+            f"at most {_MOST_CLASSES} classes can be told apart."
+        )
     names = _class_names(tables[0])
     if len(names) < n_classes:
         if names:

@@ -153,6 +153,22 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def labels(values: Sequence[float], *, log: bool = False) -> list[str]:
+    """Return words for the ticks of an axis, with as many digits as tell them apart.
+
+    Examples
+    --------
+    >>> labels([0.0005, 0.0005005, 0.000501])
+    ['0.0005', '0.0005005', '0.000501']
+    """
+    words = [short(value, log=log) for value in values]
+    for digits in range(4, 16):
+        if len(set(words)) == len(words):
+            break
+        words = [f"{value:.{digits}g}" for value in values]
+    return words
+
+
 def decades(low: float, high: float, most: int = 5) -> list[float]:
     """Return powers of ten between two values, every second or third one where they are many."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
@@ -236,19 +252,22 @@ class Chart:
         left, right = self.x.start, self.x.end
         bottom, top = self.y.start, self.y.end
         parts = []
-        for value in self.y.ticks:
+        values = self.y.ticks
+        for value, words in zip(values, labels(values, log=self.y.log), strict=True):
             y = self.y.at(value)
             parts.append(
                 f'<path d="M{left:.1f} {y:.1f}H{right:.1f}" stroke="{GRID}" stroke-width="1"/>'
             )
-            parts.append(text(left - 6, y + 4, short(value, log=self.y.log), anchor="end"))
-        for value in self.x.ticks:
-            if self.whole_x and value != round(value):
-                continue
-            x = self.x.at(value)
+            parts.append(text(left - 6, y + 4, words, anchor="end"))
+        values = [x for x in self.x.ticks if not self.whole_x or x == round(x)]
+        named = labels(values)
+        places = self.x(values).tolist()
+        gap = min(np.diff(places), default=math.inf)
+        every = math.ceil((7.0 * max(map(len, named), default=0) + 8.0) / gap) or 1
+        for rank, (x, words) in enumerate(zip(places, named, strict=True)):
             parts.append(f'<path d="M{x:.1f} {bottom:.1f}v4" stroke="{MUTED}" stroke-width="1"/>')
-            if self.named_x:
-                parts.append(text(x, bottom + 17, short(value), anchor="middle"))
+            if self.named_x and rank % every == 0:
+                parts.append(text(x, bottom + 17, words, anchor="middle"))
         parts.append(
             f'<path d="M{left:.1f} {bottom:.1f}H{right:.1f}" stroke="{MUTED}" stroke-width="1"/>'
         )
@@ -257,12 +276,13 @@ class Chart:
             parts.append(text(middle, bottom + 34, self.x_label, anchor="middle"))
         if self.y_label:
             parts.append(text(left - 6, top - 9, self.y_label, anchor="start"))
-        return "".join([*parts, *self.parts, *self._legend(left, top)])
+        return "".join([*parts, *self.parts, *self._legend(left, right, top)])
 
-    def _legend(self, left: float, top: float) -> list[str]:
-        parts, x, y = [], left, top - 26
-        for label, colour, dashes in self.legend:
-            width = 24 + 7.0 * len(label)
+    def _legend(self, left: float, right: float, top: float) -> list[str]:
+        widths = [24 + 7.0 * len(label) for label, _, _ in self.legend]
+        needed = sum(widths) + 8 * (len(widths) - 1)
+        parts, x, y = [], max(2.0, min(left, right - needed)), top - 26
+        for width, (label, colour, dashes) in zip(widths, self.legend, strict=True):
             dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
             parts.append(
                 f'<path d="M{x:.1f} {y - 4:.1f}h16" stroke="{colour}" stroke-width="2.4"{dashed}/>'

@@ -230,6 +230,8 @@ def test_a_report_of_training_shows_both_views_of_privacy(trained):
 
 def test_markdown_names_figures_that_are_there(market, tmp_path):
     file = fa.write_report(market.path, tmp_path / "short report.md", "md")
+    assert "> **Converged after" in file.read_text()
+    assert "rounds.** " in file.read_text()
     names = re.findall(r"\]\(([^)]*\.svg)\)", file.read_text())
     assert len(names) == 4
     for name in names:

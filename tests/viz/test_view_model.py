@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import socket
 import sys
 import time
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -32,7 +34,7 @@ from fcfn_abm.viz.replay import Replay
 from fcfn_abm.viz.session import Opened, Session, drawn, opened, tiles
 from fcfn_abm.viz.star import CROWD, star
 from fcfn_abm.viz.story import story
-from fcfn_abm.viz.svg import Scale, decades, dots, number, text, ticks
+from fcfn_abm.viz.svg import Chart, Scale, decades, dots, labels, number, text, ticks
 
 QUICKSTART = "scenarios/quickstart.toml"
 NO_TRAINING = ["training.enabled=false"]
@@ -316,6 +318,32 @@ def test_scales_put_values_in_their_places():
     assert math.isnan(places[3])
     assert decades(1e-12, 1.0, most=4) == pytest.approx([1e-12, 1e-8, 1e-4, 1.0])
     assert dots(np.array([1.0]), np.array([2.0]), "#000", size=3).count("M1.0 2.0h0") == 1
+
+
+def words_at(svg):
+    """Return the words of a drawing with where they begin or have their middle."""
+    return re.findall(r'<text x="([\d.]+)" [^>]*text-anchor="(\w+)"[^>]*>([^<]+)<', svg)
+
+
+def test_ticks_close_together_are_told_apart_and_do_not_overlap():
+    assert labels([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
+    assert labels([20_000.0, 20_000.2]) == ["20000", "20000.2"]
+    chart = Chart(Scale(0.0005, 0.0005024, 50, 300), Scale(0, 1, 200, 40))
+    marks = [(float(x), name) for x, anchor, name in words_at(chart.drawn()) if anchor == "middle"]
+    assert len(marks) >= 2
+    assert len({float(name) for _, name in marks}) == len(marks)
+    for (x, name), (x_next, name_next) in pairwise(marks):
+        assert x_next - x > 7 * (len(name) + len(name_next)) / 2
+
+
+def test_a_long_legend_stays_inside_its_chart():
+    chart = Chart(Scale(0, 1, 50, 366), Scale(0, 1, 200, 40))
+    for name in ("take part", "have left", "closed form: 1,000,000"):
+        chart.line([0, 1], [0, 1], "#000", name)
+    named = [(float(x), name) for x, _, name in words_at(chart.drawn()) if name[0] in "thc"]
+    assert [name for _, name in named] == [name for name, _, _ in chart.legend]
+    assert named[0][0] >= 0
+    assert named[-1][0] + 7 * len(named[-1][1]) <= pictures.WIDTH
 
 
 # Stories
