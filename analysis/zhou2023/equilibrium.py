@@ -13,9 +13,11 @@ import fcfn_abm as fa
 from fcfn_abm import build
 from fcfn_abm.game import welfare
 from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, theme
+from fcfn_abm.scenario import Scenario
 from fcfn_zhou2023.base import (
     MONEY,
     Finding,
+    Floats,
     Scenarios,
     Setting,
     Study,
@@ -27,6 +29,7 @@ from fcfn_zhou2023.base import (
     rows,
     table,
 )
+from fcfn_zhou2023.fig04 import equal_answer, own_profit, server_utility_at
 
 AS_FIG4 = "N = 100, rho = 0.001, alpha = 1, beta = 10 as in fig. 4; the set-up is reconstructed."
 LABELS = {
@@ -66,9 +69,17 @@ def compute_axis(x_name: str) -> Callable[[Scenarios, Setting], pd.DataFrame]:
                     rows("beta", beta, unit=MONEY, **at),
                     rows("trade_index", alpha * kappa * beta, **at),
                 ]
+                if x_name == "rho":
+                    parts.append(rows("tried_budget", _best_tried(rho, run), unit=MONEY, **at))
         return table(parts)
 
     return compute
+
+
+def _best_tried(rho: Floats, scenario: Scenario) -> float:
+    """Return the best of many caps for the server; zero if each of them loses money."""
+    caps = np.append(0.0, np.geomspace(1e-4, 1.0, 100) * scenario.game.beta)
+    return float(caps[np.argmax([server_utility_at(cap, rho, scenario) for cap in caps])])
 
 
 def draw_axis(x_name: str) -> Callable[[pd.DataFrame], Figure]:
@@ -123,15 +134,21 @@ def _limit(claim: str, reading: str, values: pd.DataFrame, letter: str) -> Findi
     cap = curve(values, reading=reading, quantity="budget")
     beta = curve(values, reading=reading, quantity="beta").iloc[-1]
     gap = 1 - cap.iloc[-1] / beta
-    holds = bool(cap.is_monotonic_increasing and gap < 1e-3)
+    holds = bool(_rises(cap) and gap < 1e-3)
     return Finding(
         claim,
         reading,
         holds,
         f"B*/beta at {letter} = {listed(cap.index[[0, len(cap) // 2, -1]])}: "
         f"{listed(cap.iloc[[0, len(cap) // 2, -1]] / beta, 5)}"
-        + ("" if cap.is_monotonic_increasing else f"; it is highest at {cap.idxmax():.4g}"),
+        + ("" if _rises(cap) else f"; it is highest at {cap.idxmax():.4g}"),
     )
+
+
+def _rises(line: pd.Series[float]) -> bool:
+    """Return whether a line rises with every step, once it has left zero."""
+    positive = line[line > 0]
+    return bool(line.is_monotonic_increasing and positive.is_unique and len(positive) > 1)
 
 
 def judge_beta(values: pd.DataFrame) -> Iterator[Finding]:
@@ -154,17 +171,17 @@ def judge_n(values: pd.DataFrame) -> Iterator[Finding]:
 
 def judge_rho(values: pd.DataFrame) -> Iterator[Finding]:
     """See whether trade ends exactly where (45) says, and who sells less when privacy is dearer."""
-    cap, index = (curve(values, quantity=name) for name in ("budget", "trade_index"))
+    cap, index = (curve(values, quantity=name) for name in ("tried_budget", "trade_index"))
     right = (cap > 0) == (index > 1)
     yield Finding(
         "fig8-trade", "fig4-market", bool(right.all() and (cap == 0).any() and (cap > 0).any()),
-        f"{int(right.sum())} of {len(right)} costs agree: the server offers money up to rho = "
+        f"{int(right.sum())} of {len(right)} costs agree: of 100 caps one pays up to rho = "
         f"{cap[cap > 0].index.max():.4g} and none from {cap[cap == 0].index.min():.4g} on; (45) "
         f"puts the end at rho = {_last_rho(values):.4g}",
     )  # fmt: skip
     epsilon = curve(values, quantity="epsilon")
     yield Finding(
-        "fig8-epsilon", "fig4-market", bool(epsilon.is_monotonic_decreasing),
+        "fig8-epsilon", "fig4-market", _rises(epsilon[::-1]),
         f"epsilon at rho = {listed(epsilon.index[[0, 20, 40, -1]], 3)}: "
         f"{listed(epsilon.iloc[[0, 20, 40, -1]], 3)}",
     )  # fmt: skip
@@ -270,7 +287,7 @@ def compute_earnings(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  #
             at = {"reading": reading, "x": n, "x_name": "n_nodes"}
             parts += [
                 rows("budget", form.budget, unit=MONEY, **at),
-                rows("node_utility", form.utility.mean(), unit=MONEY, **at),
+                rows("node_utility", _earned(rho, form.budget), unit=MONEY, **at),
                 rows("server_utility", form.server_utility, unit=MONEY, **at),
             ]
             for over in ("active", "population"):
@@ -278,6 +295,12 @@ def compute_earnings(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  #
                 parts.append(rows("price_of_anarchy", judged.price_of_anarchy, series=over, **at))
             parts.append(rows("rent_dissipation", judged.rent_dissipation, **at))
     return table(parts)
+
+
+def _earned(rho: Floats, budget: float) -> float:
+    """Return what each of equal nodes earns where none gains alone, by search."""
+    epsilon = equal_answer(rho, budget)
+    return own_profit(epsilon, np.full(rho.size - 1, epsilon), rho, budget)
 
 
 def draw_earnings(values: pd.DataFrame) -> Figure:
@@ -313,7 +336,7 @@ def judge_earnings(values: pd.DataFrame) -> Iterator[Finding]:
     worst = float((rent / law - 1).abs().max())
     n = [10, 100, 1000]
     yield Finding(
-        "fig10-rent", "fig4-market", worst < 1e-9,
+        "fig10-rent", "fig4-market", worst < 1e-6,
         f"a node's utility at N = {listed(n)}: {listed(rent[n])}; B*/N^2: {listed(law[n])}; "
         f"of the payments {listed(100 * burnt[n])} % are burnt as privacy cost",
     )  # fmt: skip

@@ -47,6 +47,24 @@ def server_utility_at(budget: float, rho: Floats, scenario: Scenario) -> float:
     return fa.server_utility(mean, game.alpha, game.beta, budget)
 
 
+def equal_answer(rho: Floats, budget: float) -> float:
+    """Return the epsilon of equal nodes from which none gains by a small step alone, by search."""
+    step = 1e-3
+
+    def gain(epsilon: float) -> float:
+        others = np.full(rho.size - 1, epsilon)
+        up, down = (own_profit(epsilon * f, others, rho, budget) for f in (1 + step, 1 - step))
+        return up - down
+
+    all_spent = budget / rho.sum()
+    return float(brentq(gain, 1e-6 * all_spent, all_spent, xtol=1e-15, rtol=1e-14))
+
+
+def own_profit(own: float, others: Floats, rho: Floats, budget: float) -> float:
+    """Return what the first node is paid, less what its privacy costs it."""
+    return float(fa.payments(np.append(own, others), budget)[0] - rho[0] * own)
+
+
 def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: ARG001
     """Return both curves, the closed form, and what brute force finds in its place."""
     parts = []
@@ -62,6 +80,9 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
 
         server = partial(server_utility_at, rho=rho, scenario=scenario)
 
+        cap = _highest(server, 3 * form.budget)
+        equal = equal_answer(rho, cap)
+        earned = own_profit(equal, np.full(rho.size - 1, equal), rho, cap)
         epsilon = np.linspace(0.0, 2.4 * best, 241)
         budget = np.linspace(0.0, 2.4 * form.budget, 241)
         parts += [
@@ -72,8 +93,8 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
             rows("budget", form.budget, panel="closed form", unit=MONEY, **at),
             rows("epsilon", best, panel="closed form", **at),
             rows("node_utility", form.utility[0], panel="closed form", unit=MONEY, **at),
-            rows("budget", _highest(server, 3 * form.budget), panel="brute force", unit=MONEY,
-                 **at),
+            rows("budget", cap, panel="brute force", unit=MONEY, **at),
+            rows("node_utility", earned, panel="brute force", unit=MONEY, **at),
             rows("epsilon", _highest(own, 3 * best), panel="brute force", **at),
             rows("break_even", brentq(own, 1.2 * best, 5 * best, xtol=1e-11), panel="brute force",
                  **at),
@@ -130,10 +151,8 @@ def judge(values: pd.DataFrame) -> Iterator[Finding]:
     for reading in READINGS:
         some = pick(values, reading=reading)
         found = {
-            "budget": number(some, panel="brute force", quantity="budget"),
-            "epsilon": number(some, panel="brute force", quantity="epsilon"),
-            "break_even": number(some, panel="brute force", quantity="break_even"),
-            "node_utility": own_peak(some),
+            name: number(some, panel="brute force", quantity=name)
+            for name in ("budget", "epsilon", "break_even", "node_utility")
         }
         for claim, names in (
             ("fig4-equilibrium", ("budget", "epsilon")),
@@ -157,11 +176,6 @@ def judge(values: pd.DataFrame) -> Iterator[Finding]:
             f"from there; the closed form has "
             f"{number(some, panel='closed form', quantity='epsilon'):.4g}",
         )  # fmt: skip
-
-
-def own_peak(some: pd.DataFrame) -> float:
-    """Return a node's utility at equilibrium, from payment and cost as the closed form has them."""
-    return number(some, panel="closed form", quantity="node_utility")
 
 
 def _said(value: Fraction) -> str:

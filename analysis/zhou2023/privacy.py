@@ -15,6 +15,7 @@ from fcfn_abm import build
 from fcfn_abm.dp import Clipping, multiplier_for_releases, spent_epsilon
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, ARM_MARKERS, BOUND, STAYS, theme
 from fcfn_abm.scenario import Scenario
+from fcfn_zhou2023 import fig04
 from fcfn_zhou2023.base import (
     Finding,
     Scenarios,
@@ -26,6 +27,7 @@ from fcfn_zhou2023.base import (
     pick,
     readings,
     rows,
+    scenario_of,
     table,
 )
 from fcfn_zhou2023.rivals import NAMES
@@ -46,8 +48,9 @@ NOISE_NAMES = {
 }
 IMAGES = {"EMNIST": 651_404, "CIFAR-10": 48_000}
 """Training images of the whole data sets, split 8:2."""
-CLAIMED = {"fig4-epsilon": 98.0, "hundred-nodes": 9.9, "thousand-nodes": 0.999}
-"""Epsilons of the equilibrium: in fig. 4, and with B = 1 and so many nodes."""
+FIG4 = "fig4-epsilon"
+CLAIMED = {"hundred-nodes": 100, "thousand-nodes": 1000}
+"""Readings that claim the equilibrium's epsilon of the market with so many nodes."""
 ROUNDED = 10.0
 """An epsilon of one round that the total is told for."""
 
@@ -55,7 +58,9 @@ ROUNDED = 10.0
 def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: ARG001
     """Return epsilon and noise of every mechanism, and true privacy of the printed noise."""
     parts = []
-    for reading, scenario in scenarios.items():
+    markets = dict(scenarios)
+    claimed = {FIG4: float(build.closed_form(markets.pop(FIG4)).epsilon[0])}
+    for reading, scenario in markets.items():
         game, privacy, training = scenario.game, scenario.privacy, scenario.training
         assert training is not None  # noqa: S101 - the scenario has the table
         releases = 1 if privacy.horizon == "round" else training.rounds
@@ -76,23 +81,31 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
                         "record", privacy.neighbours, share=rho.size / images
                     )
                     parts.append(rows("noise_std", z.mean() * moved.l2, panel=data, **at))
-    delta = next(iter(scenarios.values())).privacy.delta
-    return table([*parts, *_printed(delta), *_totals(next(iter(scenarios.values())))])
+    market = next(iter(markets.values()))
+    economics = pick(table(parts), reading="printed-round", series="stackelberg")
+    sold = curve(economics, quantity="epsilon")
+    claimed |= {name: float(sold[n]) for name, n in CLAIMED.items()}
+    return table([*parts, *_printed(market.privacy.delta, claimed), *_totals(market)])
 
 
-def _printed(delta: float) -> list[pd.DataFrame]:
-    """Return what the printed noise truly gives, over all epsilons."""
-    epsilon = np.unique(np.append(np.geomspace(0.1, 200.0, 67), list(CLAIMED.values())))
-    sigma = fa.gaussian_sigma(epsilon, delta, calibration="classical")
+def _printed(delta: float, claimed: dict[str, float]) -> list[pd.DataFrame]:
+    """Return what the printed noise truly gives, over all epsilons and at those claimed."""
 
     def excess(claimed: float) -> float:
         noise = fa.gaussian_sigma(claimed, delta, calibration="classical")
         return float(fa.gaussian_epsilon(noise, delta)) - claimed
 
-    at = {"panel": "printed", "x": epsilon, "x_name": "epsilon"}
+    parts = []
+    for reading, epsilon in {"": np.geomspace(0.1, 200.0, 67), **claimed}.items():
+        sigma = fa.gaussian_sigma(epsilon, delta, calibration="classical")
+        at = {"panel": "claimed" if reading else "printed", "reading": reading, "x": epsilon,
+              "x_name": "epsilon"}  # fmt: skip
+        parts += [
+            rows("true_epsilon", fa.gaussian_epsilon(sigma, delta), **at),
+            rows("true_delta", fa.gaussian_delta(epsilon, sigma), **at),
+        ]
     return [
-        rows("true_epsilon", fa.gaussian_epsilon(sigma, delta), **at),
-        rows("true_delta", fa.gaussian_delta(epsilon, sigma), **at),
+        *parts,
         rows("too_small_above", brentq(excess, 1.0, 50.0), panel="printed"),
         rows("delta", delta, panel="printed"),
     ]
@@ -100,12 +113,17 @@ def _printed(delta: float) -> list[pd.DataFrame]:
 
 def _totals(scenario: Scenario) -> list[pd.DataFrame]:
     """Return what nodes have spent after so many rounds, each with exact noise."""
-    delta, n = scenario.privacy.delta, 100
+    delta = scenario.privacy.delta
+    rho = next(
+        rho
+        for run in build.runs_of(scenario)
+        if (rho := build.population(run.scenario)).size == 100
+    )
     assert scenario.training is not None  # noqa: S101 - the scenario has the table
     rounds = np.unique(np.geomspace(1, scenario.training.rounds, 40).astype(int))
     claims = {
         mechanism: float(
-            fa.price(mechanism, np.full(n, 0.001), alpha=scenario.game.alpha,
+            fa.price(mechanism, rho, alpha=scenario.game.alpha,
                      beta=scenario.game.beta, budget=scenario.game.budget).epsilon[0]
         )
         for mechanism in NAMES
@@ -155,8 +173,10 @@ def draw(values: pd.DataFrame) -> Figure:
         worth.plot(line.index, line.index, color="0.4", dashes=(4, 2), label="as claimed")
         end = number(values, panel="printed", quantity="too_small_above")
         worth.axvline(end, color=BOUND, dashes=(1, 1), label=f"too little noise above {end:.2g}")
-        worth.plot([98], [line[98.0]], "o", color=BOUND)
-        worth.annotate(f"fig. 4: 98 claimed,\n{line[98.0]:.0f} true", (98, line[98.0]),
+        point = pick(values, panel="claimed", reading=FIG4, quantity="true_epsilon")
+        claimed, true = point[["x", "value"]].to_numpy()[0]
+        worth.plot([claimed], [true], "o", color=BOUND)
+        worth.annotate(f"fig. 4: {claimed:.3g} claimed,\n{true:.0f} true", (claimed, true),
                        xytext=(0.74, 0.2), textcoords="axes fraction", color=BOUND,
                        arrowprops={"arrowstyle": "->", "color": BOUND})  # fmt: skip
         worth.set(title=r"What the printed noise is worth, $\delta = 10^{-5}$", xscale="log",
@@ -187,11 +207,10 @@ def judge(values: pd.DataFrame) -> Iterator[Finding]:
     end, delta = (
         number(values, panel="printed", quantity=name) for name in ("too_small_above", "delta")
     )
-    for reading, claimed in CLAIMED.items():
-        true, failing = (
-            number(values, panel="printed", quantity=name, x=claimed)
-            for name in ("true_epsilon", "true_delta")
-        )
+    for reading in (FIG4, *CLAIMED):
+        some = pick(values, panel="claimed", reading=reading)
+        claimed = float(some["x"].iloc[0])
+        true, failing = (number(some, quantity=name) for name in ("true_epsilon", "true_delta"))
         yield Finding(
             "fig16-private", reading, failing <= delta,
             f"claimed: epsilon = {claimed:.3g} at delta = {delta:.0e}; true: delta = {failing:.2g} "
@@ -218,12 +237,20 @@ LOADED = {
         "population.rho.high=0.0015",
     ],
 }  # fmt: skip
+
+
+def load(setting: Setting) -> Scenarios:
+    """Return the market under each reading, and that of fig. 4."""
+    fig4 = scenario_of("fig04", fig04.READINGS["alpha-1"])
+    return {**readings("fig16", LOADED)(setting), FIG4: fig4}
+
+
 STUDY = Study(
     name="fig16",
     title="Epsilon and noise under three mechanisms",
     setup="The market of figs. 13 to 15 with up to 1,000 nodes; noise of one release a round on "
     "images dealt out evenly, delta = 1e-5; the set-up is reconstructed. The total is an extra.",
-    load=readings("fig16", LOADED),
+    load=load,
     compute=compute,
     draw=draw,
     judge=judge,

@@ -73,7 +73,12 @@ class Record:
             One row a round and node; nodes that were not traced are missing.
         """
         if self.kept_traces is None:
-            return read_parts(self._whole_parts, nodes=nodes)
+            try:
+                return read_parts(self._whole_parts, nodes=nodes)
+            except (OSError, ValueError, pa.ArrowException) as error:
+                if isinstance(error, InvalidRecordError):
+                    raise
+                raise InvalidRecordError(f"{self._parts}: cannot be read: {error}") from error
         frame = self.kept_traces
         return frame if nodes is None else frame[frame["node"].isin(list(nodes))]
 

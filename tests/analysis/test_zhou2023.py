@@ -125,13 +125,27 @@ def changed(frame, change, **where):
             "alpha-1",
             lambda f: changed(f, lambda v: v + 0.01, quantity="break_even"),
         ),
+        (
+            "fig4-utility",
+            "alpha-1",
+            lambda f: changed(
+                f, lambda v: 1.0001 * v, panel="brute force", quantity="node_utility"
+            ),
+        ),
         ("fig4-peak", "alpha-1", lambda f: changed(f, lambda v: -v, panel="node")),
         ("fig5-limit", "fig4-market", lambda f: changed(f, lambda v: 0.99 * v, quantity="budget")),
+        ("fig5-limit", "fig4-market", lambda f: changed(f, lambda v: 0 * v + v.max(),
+                                                        quantity="budget")),
         ("fig6-slope", "fig4-market", lambda f: changed(f, lambda v: 1.01 * v, quantity="budget")),
-        ("fig7-limit", "mean", lambda f: changed(f, lambda v: 0 * v + 10, quantity="budget")),
+        ("fig7-limit", "mean", lambda f: changed(f, lambda v: 10 - 1e-4 / (1 + v.index),
+                                                 quantity="budget")),
         ("fig8-trade", "fig4-market", lambda f: changed(f, lambda v: 2 * v,
                                                         quantity="trade_index")),
+        ("fig8-trade", "fig4-market", lambda f: changed(f, lambda v: v.where(v > 5, 0.0),
+                                                        quantity="tried_budget")),
         ("fig8-epsilon", "fig4-market", lambda f: changed(f, lambda v: -v, quantity="epsilon")),
+        ("fig8-epsilon", "fig4-market", lambda f: changed(f, lambda v: 0 * v + 1,
+                                                          quantity="epsilon")),
         (
             "fig9-optimum",
             "fig4-market",
@@ -139,6 +153,8 @@ def changed(frame, change, **where):
         ),
         ("fig9-slopes", "slopes", lambda f: changed(f, lambda v: 0 * v + 1, panel="")),
         ("fig10-rent", "fig4-market", lambda f: changed(f, lambda v: 2 * v, quantity="budget")),
+        ("fig10-rent", "fig4-market", lambda f: changed(f, lambda v: v * (1 + 1e-5),
+                                                        quantity="node_utility")),
         ("fig11-rule", "once", lambda f: changed(f, lambda v: 0 * v, quantity="n_once_violating")),
         ("fig11-outliers", "even-spread", lambda f: changed(f, lambda v: 968 + 0 * v,
                                                            quantity="n_outliers")),
@@ -257,7 +273,9 @@ def _sigma_of_ten():
 
 def test_the_printed_noise_promises_nothing_at_the_printed_equilibrium(values):
     sigma = math.sqrt(2 * math.log(1.25 / 1e-5)) / 98
-    true = base.number(values["fig16"], panel="printed", quantity="true_epsilon", x=98.0)
+    found = base.pick(values["fig16"], panel="claimed", reading="fig4-epsilon")
+    assert found["x"].to_numpy() == pytest.approx(98)
+    true = base.number(found, quantity="true_epsilon")
     assert math.exp(log_delta(98.0, 1 / sigma)) > 0.999999
     assert log_delta(true, 1 / sigma) == pytest.approx(math.log(1e-5), abs=1e-6)
     assert true > 280
