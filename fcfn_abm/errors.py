@@ -7,17 +7,25 @@ user's) or 1 (:class:`RunFailedError`).
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
+_LONG = re.compile(r"(\S{60})\S{400,}(\S{20})")
 _SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlist=10, maxtuple=10, maxdict=10)
 
 
 class FcfnError(Exception):
-    """Root of all errors that this package raises on purpose."""
+    """Root of all errors that this package raises on purpose.
+
+    Words of several hundred letters, as damaged files have them, lose their middle.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_LONG.sub(r"\1...\2", a) if isinstance(a, str) else a for a in args))
 
 
 class InvalidGameError(FcfnError, ValueError):
