@@ -24,8 +24,8 @@ from fcfn_abm.training import (
 from fcfn_abm.training.placements import LocalSteps
 
 
-def trainer(work: Work) -> FederatedTrainer:
-    """Build the trainer; it tests on one image, so that its rounds are training."""
+def planned(work: Work) -> tuple[ImageData, list[np.ndarray], TrainingPlan]:
+    """Return data with one image to test on, so that rounds are training; shards; and the plan."""
     images, labels = work.data()
     data = ImageData(
         images,
@@ -36,7 +36,6 @@ def trainer(work: Work) -> FederatedTrainer:
         label="random",
     )
     placement, *words = work.variant.split("+")
-    workers = [int(found[1]) for word in words if (found := re.fullmatch(r"(\d+)workers", word))]
     plan = TrainingPlan(
         net=NETS.create("cifar-cnn"),
         placement=PLACEMENTS.create(placement or "update"),
@@ -58,7 +57,14 @@ def trainer(work: Work) -> FederatedTrainer:
         precision="bf16" if "bf16" in words else "fp32",
     )
     shards = np.split(np.arange(len(labels)), work.nodes)
-    return FederatedTrainer(data, shards, plan, *workers)
+    return data, shards, plan
+
+
+def trainer(work: Work) -> FederatedTrainer:
+    """Build the trainer."""
+    words = work.variant.split("+")
+    workers = [int(found[1]) for word in words if (found := re.fullmatch(r"(\d+)workers", word))]
+    return FederatedTrainer(*planned(work), *workers, engine="serial")
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ class Clipping:
         """
         largest = self.norm * (1 - _HAIR)
         shortened = largest / norms.double().clamp(min=largest)
-        return shortened.where(shortened > _LEAST, float("nan")).float()
+        return shortened.masked_fill(~(shortened > _LEAST), float("nan")).float()
 
     def sensitivity(self, unit: Unit, relation: Relation, share: float = 1.0) -> Sensitivity:
         """Return how far one unit moves a weighted sum of clipped rows, one row a unit.
@@ -80,11 +80,15 @@ def l2_norms(rows: Tensor) -> Tensor:
     import torch
 
     norm, wide = torch.linalg.vector_norm, torch.float64
+    norms: Tensor
+    if rows.device.type != "cpu":  # one kernel; and to ask about values would stop the device
+        norms = norm(rows, dim=1, keepdim=True, dtype=wide)
+        return norms
     n_stretches = rows.shape[1] // _STRETCH
     whole, rest = rows.tensor_split([n_stretches * _STRETCH], dim=1)
     stretches = norm(whole.reshape(len(rows), n_stretches, _STRETCH), dim=2)
     rest = norm(rest, dim=1, keepdim=True)
-    norms: Tensor = norm(torch.cat([stretches, rest], dim=1), dim=1, keepdim=True, dtype=wide)
+    norms = norm(torch.cat([stretches, rest], dim=1), dim=1, keepdim=True, dtype=wide)
     doubtful = ~(norms.isfinite() & (norms > _LEGIBLE))[:, 0]
     if doubtful.any():
         norms[doubtful] = norm(rows[doubtful], dim=1, keepdim=True, dtype=wide)

@@ -99,7 +99,7 @@ def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
         noise_of=privacy.noise_of,
         precision=settings.precision,
     )
-    return FederatedTrainer(data, shards, plan, workers)
+    return FederatedTrainer(data, shards, plan, workers, settings.engine, settings.device)
 
 
 def train_arms(
@@ -143,7 +143,8 @@ def train_arms(
 
         def train(name: str, reports: Any, *, private: bool, own: bool) -> list[TrainingRound]:
             nonlocal spent_rounds
-            kept = checkpoint.load(name) if checkpoint else None
+            kept_as = _kept_as(name, trainer)
+            kept = checkpoint.load(kept_as) if checkpoint else None
             spendings = [spent_rounds]
             if kept is not None:
                 bar.update(len(kept["results"]))
@@ -157,7 +158,7 @@ def train_arms(
                 due = result.round % settings.checkpoint_every == 0
                 if checkpoint and (due or result.round == settings.rounds):
                     spent = _arrays_of(pd.concat(spendings, ignore_index=True)) if own else {}
-                    checkpoint.save(name, {**trainer.state(), **spent})
+                    checkpoint.save(kept_as, {**trainer.state(), **spent})
 
             results = trainer.train(
                 reports, misreport=factors, private=private, on_round=after, resume=kept
@@ -209,12 +210,20 @@ def train_arms(
         facts={
             "data": trainer.data.label,
             "n_parameters": trainer.n_parameters,
+            **trainer.engine.facts(),
             "arms": facts,
             "central_note": _central_note(trainer),
             "privacy_note": _privacy_note(trainer, _arms(scenario, market)),
             "noise_note": SECURE_NOTE if scenario.privacy.secure_noise else NOISE_NOTE,
         },
     )
+
+
+def _kept_as(arm: str, trainer: FederatedTrainer) -> str:
+    """Return the name of an arm's checkpoint: a training goes on where and how it began."""
+    facts = trainer.engine.facts()
+    by = "" if facts["engine"] == "serial" else f"-{facts['engine']}-{facts['device']}"
+    return arm + by
 
 
 def _arrays_of(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:

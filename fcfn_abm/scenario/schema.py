@@ -244,6 +244,12 @@ class Training(Section):
     """What is trained beside the market's epsilon: "no-noise", or the name of a mechanism."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the layers' work on gradients: 32 bits, or 16 where processors are faster with them."""
+    engine: Literal["auto", "serial", "stacked"] = "auto"
+    """Whether nodes train one after another, on a processor, or whole groups of nodes at once, on
+    stacked parameters: the same averages to rounding; "auto" suits the device."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where nets are trained: on processors, on a CUDA device, or, with "auto", on the latter where
+    there is one and the other settings allow."""
     checkpoint_every: Count = 10
     """After how many rounds a run that is written to a folder keeps where it stands."""
 

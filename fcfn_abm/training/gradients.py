@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fcfn_abm.dp.sensitivity import l2_norms
@@ -24,7 +25,11 @@ class SampleGradients(Protocol):
         ...
 
     def weighted(self, factors: Tensor) -> Tensor:
-        """Return the sum of the rows, each times its factor: (m, 1) gives (n_parameters,)."""
+        """Return the sum of the rows, each times its factor: (m, 1) gives (n_parameters,).
+
+        Factors of shape (n_nodes, m / n_nodes, 1) give a sum for each node, (n_nodes,
+        n_parameters).
+        """
         ...
 
     def rows(self) -> Tensor:
@@ -45,6 +50,8 @@ class Matrix(SampleGradients):
 
     def weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
+        if factors.dim() == 3:
+            return (factors.mT @ self.matrix.reshape(*factors.shape[:2], -1))[:, 0]
         return factors[:, 0] @ self.matrix
 
     def rows(self) -> Tensor:
@@ -67,6 +74,11 @@ class Outer(SampleGradients):
 
     def weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor: one product of matrices."""
+        if factors.dim() == 3:
+            back, inputs = (
+                part.reshape(*factors.shape[:2], -1) for part in (self.back, self.inputs)
+            )
+            return ((factors * back).mT @ inputs).flatten(1)
         return ((factors * self.back).T @ self.inputs).reshape(-1)
 
     def rows(self) -> Tensor:
@@ -90,7 +102,7 @@ class Blocks(SampleGradients):
         """Return the sum of the rows, each times its factor."""
         import torch
 
-        return torch.cat([block.weighted(factors) for block in self.blocks])
+        return torch.cat([block.weighted(factors) for block in self.blocks], dim=-1)
 
     def rows(self) -> Tensor:
         """Return the matrix."""
@@ -103,7 +115,7 @@ class Gradients(Protocol):
     """What a placement trains with."""
 
     def room(self, flat: Tensor) -> Tensor:
-        """Return a vector as long as another, to be overwritten; there gradients cost least."""
+        """Return memory of the shape of another, to be overwritten; there gradients cost least."""
         ...
 
     def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -113,6 +125,16 @@ class Gradients(Protocol):
     def per_sample(self, flat: Tensor, images: Tensor, labels: Tensor) -> SampleGradients:
         """Return the gradient of each sample's loss."""
         ...
+
+    def clipped(
+        self,
+        flat: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        total: Callable[[SampleGradients], Tensor],
+    ) -> Tensor:
+        """Return what ``total`` makes of each sample's gradient: a fresh tensor."""
+        return total(self.per_sample(flat, images, labels))
 
 
 @dataclass(frozen=True)
@@ -176,14 +198,12 @@ class NetGradients(Gradients):
                 )
         self.net, self._precision = net, precision
         self._parameters = list(net.parameters())
-        self._flat = torch.cat([_flattened(p.detach()) for p in self._parameters])
+        self._flat = torch.cat([flattened(p.detach()) for p in self._parameters])
         self._loaded: Tensor | None = None
         self._version = 0
-        start = 0
-        for parameter in self._parameters:
-            part = self._flat[start : start + parameter.numel()]
-            parameter.data = _in_place(part, parameter.shape)
-            start += parameter.numel()
+        shapes = [tuple(parameter.shape) for parameter in self._parameters]
+        for parameter, part in zip(self._parameters, unflattened(self._flat, shapes), strict=True):
+            parameter.data = part
 
     @property
     def flat(self) -> Tensor:
@@ -219,7 +239,7 @@ class NetGradients(Gradients):
             logits = self.net(images)
         loss = cross_entropy(logits.float(), labels)
         gradients = torch.autograd.grad(loss, self._parameters)
-        return torch.cat([_flattened(gradient) for gradient in gradients])
+        return torch.cat([flattened(gradient) for gradient in gradients])
 
     def per_sample(self, flat: Tensor, images: Tensor, labels: Tensor) -> SampleGradients:
         """Return the gradient of each sample's loss."""
@@ -227,7 +247,7 @@ class NetGradients(Gradients):
         blocks = [
             block
             for layer, given, back in self._passed(images, labels)
-            for block in _blocks(layer, given.float(), back.float())
+            for block in sample_blocks(layer, given.float(), back.float())
         ]
         return Blocks(tuple(blocks))
 
@@ -249,28 +269,38 @@ class NetGradients(Gradients):
         return zip(layers, inputs, torch.autograd.grad(loss, outputs), strict=True)
 
 
-def _blocks(layer: Any, given: Tensor, back: Tensor) -> tuple[SampleGradients, SampleGradients]:
+def sample_blocks(
+    layer: Any, given: Tensor, back: Tensor
+) -> tuple[SampleGradients, SampleGradients]:
     """Return the gradients of a layer's weights and biases, one row a sample."""
     import torch
     from torch import nn
-    from torch.nn.functional import pad
 
     if isinstance(layer, nn.Linear):
         return Outer(back, given), Matrix(back)
-    (high, wide), (down, right) = layer.kernel_size, layer.stride
-    (below, beside), (top, left) = layer.dilation, layer.padding
-    image = pad(given.permute(0, 2, 3, 1), (0, 0, left, left, top, top))  # channels last
-    windows = image.unfold(2, beside * (wide - 1) + 1, right)[..., ::beside]
-    seen = windows.transpose(3, 4).flatten(3).contiguous()  # by each row of the kernel, somewhere
-    span, back = down * (back.shape[2] - 1) + 1, back.flatten(2)
-    weights = [
-        torch.bmm(back, seen[:, start : start + span : down].flatten(1, 2))
-        for start in range(0, below * high, below)
-    ]
+    back = back.flatten(2)
+    weights = [torch.bmm(back, seen) for seen in seen_by_rows(layer, given)]
     return Matrix(torch.cat(weights, dim=2).flatten(1)), Matrix(back.sum(2))
 
 
-def _flattened(values: Tensor) -> Tensor:
+def seen_by_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
+    """Yield what each row of a convolution's kernel sees, channels last.
+
+    Each of shape (m, n_places, n_columns * n_in): of each sample, at each place of the output.
+    """
+    from torch.nn.functional import pad
+
+    (high, wide), (down, right) = layer.kernel_size, layer.stride
+    (below, beside), (top, left) = layer.dilation, layer.padding
+    image = pad(given.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
+    windows = image.unfold(2, beside * (wide - 1) + 1, right)[..., ::beside]
+    seen = windows.transpose(3, 4).flatten(3).contiguous()
+    span = seen.shape[1] - below * (high - 1)
+    for start in range(0, below * high, below):
+        yield seen[:, start : start + span : down].flatten(1, 2)
+
+
+def flattened(values: Tensor) -> Tensor:
     """Return a parameter's values in the order in which a flat vector holds them.
 
     Channels come last in convolutions: processors are fastest so.
@@ -278,9 +308,15 @@ def _flattened(values: Tensor) -> Tensor:
     return (values.permute(0, 2, 3, 1) if values.dim() == 4 else values).reshape(-1)
 
 
-def _in_place(part: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return part of a flat vector as a parameter: a view."""
-    if len(shape) != 4:
-        return part.view(*shape)
-    n_out, n_in, height, width = shape
-    return part.view(n_out, height, width, n_in).permute(0, 3, 1, 2)
+def unflattened(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
+    """Yield the parameters that flat vectors hold, as views; axes in front stay where they are."""
+    import torch
+
+    parts = torch.split(flat, [prod(shape) for shape in shapes], dim=-1)
+    for part, shape in zip(parts, shapes, strict=True):
+        front = part.shape[:-1]
+        if len(shape) == 4:
+            n_out, n_in, height, width = shape
+            yield part.view(*front, n_out, height, width, n_in).movedim(-1, -3)
+        else:
+            yield part.view(*front, *shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
@@ -68,6 +68,12 @@ class LocalSteps:
         """Return how often each gradient counts, the last one first."""
         return list(accumulate(range(1, n_steps), lambda v, _: self.momentum * v + 1, initial=1.0))
 
+    def shorten(self, values: Tensor) -> Tensor:
+        """Clip a vector, or each row of a matrix, in place."""
+        rows = values.view(-1, values.shape[-1])
+        rows.mul_(self.clipping.factors(l2_norms(rows)))
+        return values
+
     def total(self, gradients: SampleGradients) -> Tensor:
         """Clip gradients, and add them up; in 64 bits where values on a grid are made of them."""
         if self.grid is None:
@@ -84,8 +90,25 @@ class LocalSteps:
         return ((value.double() / self.grid).round() * self.grid + noise).float()
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The samples of a step: of a node, or of a group of nodes, with an axis of nodes in front.
+
+    Nodes with fewer samples than others in their group have labels of -100 in place of them, as
+    torch marks what counts for nothing.
+    """
+
+    images: Tensor
+    labels: Tensor
+    divisor: float | Tensor
+    """What the sum of clipped gradients is divided by; of a group shape (n_nodes, 1)."""
+
+
 class Walk:
-    """Steps with momentum, from rest, with as few passes over whole vectors as will do."""
+    """Steps with momentum, from rest, with as few passes over whole vectors as will do.
+
+    Of one node, on vectors; or of a group, on matrices with a row for each.
+    """
 
     def __init__(self, steps: LocalSteps) -> None:
         self._steps = steps
@@ -114,7 +137,7 @@ class Walk:
 
         if self._covered is None:
             return flat
-        rate, here = self._steps.learning_rate, gradients.room(flat)
+        rate, here = self._steps.learning_rate, gradients.room(flat.expand_as(self._covered))
         return torch.sub(flat, self._covered.float(), alpha=rate, out=here)
 
     def end(self) -> Tensor:
@@ -169,6 +192,32 @@ class Placement(Protocol):
         """Return why the claim is a heuristic with such steps; nothing where it is proven."""
         return ""
 
+    def batches(
+        self, steps: LocalSteps, n_samples: int, rng: np.random.Generator | None
+    ) -> Iterator[Rows]:
+        """Yield the samples of each step."""
+        return steps.batches(n_samples, rng)
+
+    def divisor(self, steps: LocalSteps, n_samples: int, n_taken: int) -> float:  # noqa: ARG002
+        """Return what the sum over the ``n_taken`` samples of a step is divided by."""
+        return n_taken
+
+    def walk(
+        self,
+        flat: Tensor,
+        batches: Iterable[Batch],
+        steps: LocalSteps,
+        gradients: Gradients,
+        noise: Tensor | None,
+    ) -> Sent:
+        """Take a round's steps, of one node or of a group whose nodes take equally many.
+
+        ``flat`` are the round's parameters, and ``noise`` holds one entry for each time that noise
+        is added, in units of what is released. All of a group has an axis of nodes in front,
+        entries of the noise too.
+        """
+        ...
+
     def train(
         self,
         flat: Tensor,
@@ -181,11 +230,18 @@ class Placement(Protocol):
     ) -> Sent:
         """Train one node for a round.
 
-        ``flat`` are the round's parameters, ``noise`` holds one row for each time that noise is
-        added, in units of what is released, and ``rng`` draws samples and the order of batches;
-        steps on all samples need none.
+        As :meth:`walk`; ``rng`` draws samples and the order of batches, and steps on all samples
+        need none.
         """
-        ...
+        n_samples = len(labels)
+
+        def batches() -> Iterator[Batch]:
+            for rows in self.batches(steps, n_samples, rng):
+                taken = labels[rows]
+                divisor = self.divisor(steps, n_samples, len(taken))
+                yield Batch(images[rows], taken, divisor)
+
+        return self.walk(flat, batches(), steps, gradients, noise)
 
 
 PLACEMENTS: Registry[Placement] = Registry("placement")
@@ -210,7 +266,7 @@ class DpSgd(Placement):
     def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:
         """Return how far one record can move the mean of clipped gradients."""
         return steps.clipping.sensitivity(
-            self.unit, relation, share=1 / self._divisor(steps, n_samples)
+            self.unit, relation, share=1 / self.divisor(steps, n_samples)
         )
 
     def releases(self, epochs: int) -> int:
@@ -230,27 +286,24 @@ class DpSgd(Placement):
         """Return the noise on each parameter of an upload if that of a release has size 1."""
         return steps.spread(self.draws(steps, n_samples))
 
-    def train(
+    def walk(
         self,
         flat: Tensor,
-        images: Tensor,
-        labels: Tensor,
+        batches: Iterable[Batch],
         steps: LocalSteps,
         gradients: Gradients,
         noise: Tensor | None,
-        rng: np.random.Generator | None = None,
     ) -> Sent:
-        """Train one node for a round."""
+        """Take a round's steps."""
         import torch
 
         sent = Walk(steps)
         clean = sent if noise is None else Walk(steps)
-        divisor = self._divisor(steps, len(labels))
-        for step, batch in enumerate(self._batches(steps, len(labels), rng)):
-            if len(labels[batch]):
+        for step, batch in enumerate(batches):
+            if len(batch.labels):
                 at = sent.lead(flat, gradients)
-                rows = gradients.per_sample(at, images[batch], labels[batch])
-                gradient = steps.total(rows).div_(divisor)
+                total = gradients.clipped(at, batch.images, batch.labels, steps.total)
+                gradient = total.div_(batch.divisor)
             else:
                 gradient = torch.zeros_like(flat)
             if noise is not None:
@@ -259,13 +312,13 @@ class DpSgd(Placement):
         update = clean.end()
         return Sent(update if noise is None else sent.end(), update)
 
-    def _divisor(self, steps: LocalSteps, n_samples: int) -> float:
-        """Return what sums are divided by."""
+    def divisor(self, steps: LocalSteps, n_samples: int, n_taken: int = 0) -> float:  # noqa: ARG002
+        """Return what the sum of a step is divided by, however many samples it took."""
         if self.sampling_rate < 1:
             return self.sampling_rate * n_samples
         return steps.batch_of(n_samples)
 
-    def _batches(
+    def batches(
         self, steps: LocalSteps, n_samples: int, rng: np.random.Generator | None
     ) -> Iterator[Rows]:
         """Yield the samples of each step."""
@@ -305,23 +358,19 @@ class Update(Placement):
         """Return the noise on each parameter of an upload if that of a release has size 1."""
         return 1.0
 
-    def train(
+    def walk(
         self,
         flat: Tensor,
-        images: Tensor,
-        labels: Tensor,
+        batches: Iterable[Batch],
         steps: LocalSteps,
         gradients: Gradients,
         noise: Tensor | None,
-        rng: np.random.Generator | None = None,
     ) -> Sent:
-        """Train one node for a round."""
+        """Take a round's steps."""
         walk = Walk(steps)
-        for batch in steps.batches(len(labels), rng):
-            at = walk.lead(flat, gradients)
-            walk.step(gradients.mean(at, images[batch], labels[batch]))
-        clean = walk.end()
-        clean.mul_(steps.clipping.factors(l2_norms(clean[None]))[0])
+        for batch in batches:
+            walk.step(gradients.mean(walk.lead(flat, gradients), batch.images, batch.labels))
+        clean = steps.shorten(walk.end())
         return Sent(clean if noise is None else steps.released(clean, noise[0]), clean)
 
 
@@ -370,21 +419,20 @@ class Paper(Placement):
             "steps: its epsilon is a heuristic, not a guarantee."
         )
 
-    def train(
+    def walk(
         self,
         flat: Tensor,
-        images: Tensor,
-        labels: Tensor,
+        batches: Iterable[Batch],
         steps: LocalSteps,
         gradients: Gradients,
         noise: Tensor | None,
-        rng: np.random.Generator | None = None,
     ) -> Sent:
-        """Train one node for a round."""
+        """Take a round's steps."""
         walk = Walk(steps)
-        for batch in steps.batches(len(labels), rng):
-            rows = gradients.per_sample(walk.lead(flat, gradients), images[batch], labels[batch])
-            walk.step(steps.total(rows).div_(len(labels[batch])))
+        for batch in batches:
+            at = walk.lead(flat, gradients)
+            total = gradients.clipped(at, batch.images, batch.labels, steps.total)
+            walk.step(total.div_(batch.divisor))
         if noise is None:
             clean = upload = walk.end()
         else:

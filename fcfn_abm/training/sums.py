@@ -45,7 +45,12 @@ class Sums:
 def require_finite(sent: Sent, node: int, round_index: int) -> None:
     """Raise RunFailedError, with round and node, where an update is not finite."""
     if not math.isfinite(float(sent.clean.sum())):  # one that is not finite makes the sum so
-        raise RunFailedError(
-            f"training broke down in round {round_index}: the update of node {node} "
-            "is not finite; a smaller training.learning_rate may help."
-        )
+        raise broken_down(node, round_index)
+
+
+def broken_down(node: int, round_index: int) -> RunFailedError:
+    """Return the error that says whose update is not finite."""
+    return RunFailedError(
+        f"training broke down in round {round_index}: the update of node {node} "
+        "is not finite; a smaller training.learning_rate may help."
+    )

@@ -27,13 +27,14 @@ from fcfn_abm.errors import (
 )
 from fcfn_abm.rng import stream
 from fcfn_abm.training.datasets import ImageData
+from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, chosen
 from fcfn_abm.training.gradients import Gradients, NetGradients
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
 from fcfn_abm.training.placements import Sent
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
-from fcfn_abm.training.sums import Sums, require_finite
-from fcfn_abm.training.workers import in_order, one_thread
+from fcfn_abm.training.stacked import Deal, Stacked
+from fcfn_abm.training.sums import Sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 type Floats = npt.NDArray[np.float64]
 
 _MOST_NOISE = 1e30
-_TESTED = 250  # test images that are looked at together: more take memory, and no less time
 
 
 class FederatedTrainer:
@@ -57,14 +57,19 @@ class FederatedTrainer:
         What is trained, how, and under which privacy.
     workers : int, default 1
         Threads that train nodes at once, each with a net of its own; results are the same to the
-        last bit for any number.
+        last bit for any number. With the stacked engine threads only draw noise.
+    engine : {"auto", "serial", "stacked"}, default "auto"
+        Whether nodes train one after another, on a processor, or whole groups of nodes at once, on
+        stacked parameters; "auto" takes the former on a processor, and the latter on a CUDA device.
+    device : {"auto", "cpu", "cuda"}, default "auto"
+        Where; "auto" takes a CUDA device where there is one and the plan allows.
 
     Raises
     ------
     MissingExtraError
         If torch is not installed; with secure noise, also if OpenDP is not.
     InvalidDataError
-        If a node has no samples.
+        If a node has no samples; or engine, device and plan do not go together.
     """
 
     ledger: Ledger | None = None
@@ -74,7 +79,13 @@ class FederatedTrainer:
     """Round of the latest training in which the check flagged each node; 0 where it did not."""
 
     def __init__(
-        self, data: ImageData, shards: Sequence[Rows], plan: TrainingPlan, workers: int = 1
+        self,
+        data: ImageData,
+        shards: Sequence[Rows],
+        plan: TrainingPlan,
+        workers: int = 1,
+        engine: EngineName = "auto",
+        device: Device = "auto",
     ) -> None:
         _require_torch()
         import torch
@@ -88,18 +99,24 @@ class FederatedTrainer:
         self._images = _channels_last(data.train_images[order])
         self._labels = torch.from_numpy(data.train_labels[order])
         self._ends = np.cumsum([len(rows) for rows in shards]).tolist()
-        self._test_images = _channels_last(data.test_images)
-        self._test_labels = torch.from_numpy(data.test_labels)
         with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
             net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
         initialise(net, stream(plan.seed, "training", 0))
-        nets = [deepcopy(net) for _ in range(workers)]
+        name, place = chosen(engine, device, plan)
+        nets = [deepcopy(net) for _ in range(workers if name == "serial" else 1)]
         self.gradients = [NetGradients(net, plan.precision) for net in nets]
         self._start = self.gradients[0].flat
         self._flat, self._results = self._start, list[TrainingRound]()
         self.flagged_round = np.zeros(len(shards), dtype=np.int64)
         if plan.secure_noise:
             self.plan = replace(plan, steps=replace(plan.steps, grid=self._grid()))
+        tests = _channels_last(data.test_images), torch.from_numpy(data.test_labels)
+        self.engine: Engine = Serial(self.gradients, self.send, *tests)
+        if name == "stacked":
+            sizes = self.n_samples.astype(np.int64)
+            deal = Deal(self._images, self._labels, np.array(self._ends) - sizes, sizes)
+            draws = self._noise, self._sampling
+            self.engine = Stacked(plan, net, deal, *tests, *draws, place, workers)
 
     @property
     def n_parameters(self) -> int:
@@ -228,10 +245,10 @@ class FederatedTrainer:
         factors = np.broadcast_to(np.asarray(misreport, dtype=float), (len(self.shards),))
         self.ledger = self._new_ledger() if private else None
         self.flagged_round = np.zeros(len(self.shards), dtype=np.int64)
-        self._flat, self._results = self._start.clone(), []
+        self._flat, self._results = self._start.to(self.engine.device, copy=True), []
         if resume is not None:
             self._go_back_to(resume)
-        with one_thread():
+        with self.engine.at_work():
             for result in self._rounds(reports, factors, private=private):
                 self._results.append(result)
                 if on_round:
@@ -242,7 +259,7 @@ class FederatedTrainer:
         """Return all that a training needs to go on after its latest round, as plain arrays."""
         ledger = self.ledger.state() if self.ledger else {}
         return {
-            "flat": self._flat.numpy().copy(),
+            "flat": self._flat.to("cpu", copy=True).numpy(),
             "results": np.array([astuple(result) for result in self._results], dtype=float),
             "flagged_round": self.flagged_round.copy(),
             **{f"ledger_{name}": column for name, column in ledger.items()},
@@ -251,7 +268,7 @@ class FederatedTrainer:
     def _go_back_to(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         import torch
 
-        self._flat = torch.from_numpy(state["flat"].copy())
+        self._flat = torch.tensor(state["flat"], device=self.engine.device)
         self._results = [
             TrainingRound(int(index), accuracy, loss, ratio, int(n_nodes))
             for index, accuracy, loss, ratio, n_nodes in state["results"].tolist()
@@ -363,18 +380,8 @@ class FederatedTrainer:
         if std is not None and self.plan.noise_of == "sum":
             sums = self._sums(flat, nodes, weights, None, longest, round_index)
             noise = self._noise_of_sum(nodes, weights, std, round_index)
-            return replace(sums, update=sums.update + noise)
-
-        def trained(node: int, gradients: NetGradients) -> Sent:
-            noise_std = None if std is None else float(std[node])
-            return self.send(flat, node, round_index, noise_std, gradients)
-
-        sums, each = Sums.none(flat, noisy=std is not None), nodes.tolist()
-        arriving = in_order(trained, each, self.gradients)
-        for node, weight, sent in zip(each, weights.tolist(), arriving, strict=True):
-            require_finite(sent, node, round_index)
-            sums.add(node, weight, sent, float(longest[node]))
-        return sums
+            return replace(sums, update=sums.update + noise.to(sums.update.device))
+        return self.engine.sums(flat, nodes, weights, std, longest, round_index)
 
     def _longest(self, noise_std: Floats) -> Floats:
         """Return how long an upload of each node may be before the check flags it."""
@@ -451,29 +458,13 @@ class FederatedTrainer:
     def _evaluate(
         self, flat: Tensor, round_index: int, ratio: float, n_nodes: int
     ) -> TrainingRound:
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        loss, right, n_test = 0.0, 0, len(self._test_labels)
-        starts = range(0, n_test, _TESTED)
-
-        def tested(start: int, gradients: NetGradients) -> tuple[float, int]:
-            labels = self._test_labels[start : start + _TESTED]
-            gradients.load(flat)
-            with torch.no_grad():
-                logits = gradients.net(self._test_images[start : start + _TESTED])
-            total = cross_entropy(logits, labels, reduction="sum")
-            return float(total), int((logits.argmax(1) == labels).sum())
-
-        for part_loss, part_right in in_order(tested, starts, self.gradients):
-            loss += part_loss / n_test
-            right += part_right
+        loss, right = self.engine.tested(flat)
         if not math.isfinite(loss):
             raise RunFailedError(
                 f"training broke down in round {round_index}: the loss is not finite; "
                 "a smaller training.learning_rate may help."
             )
-        return TrainingRound(round_index, right / n_test, loss, ratio, n_nodes)
+        return TrainingRound(round_index, right / len(self.data.test_labels), loss, ratio, n_nodes)
 
 
 def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:

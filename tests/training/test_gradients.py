@@ -5,7 +5,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from fcfn_abm.errors import InvalidDataError
-from fcfn_abm.training.gradients import NetGradients, _flattened
+from fcfn_abm.training.gradients import NetGradients, flattened
 
 
 def by_autograd(gradients, images, labels):
@@ -14,7 +14,7 @@ def by_autograd(gradients, images, labels):
     for image, label in zip(images, labels, strict=True):
         loss = torch.nn.functional.cross_entropy(gradients.net(image[None]), label[None])
         parts = torch.autograd.grad(loss, list(gradients.net.parameters()))
-        rows.append(torch.cat([_flattened(part) for part in parts]))
+        rows.append(torch.cat([flattened(part) for part in parts]))
     return torch.stack(rows)
 
 

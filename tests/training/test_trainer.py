@@ -20,7 +20,7 @@ from fcfn_abm.training import (
     FederatedTrainer,
     TrainingPlan,
 )
-from fcfn_abm.training.gradients import Handed, NetGradients, _flattened
+from fcfn_abm.training.gradients import Handed, NetGradients, flattened
 from fcfn_abm.training.placements import LocalSteps
 
 DATA = DATASETS.create("digits").load(stream(1, "data"))
@@ -125,7 +125,7 @@ def plain_gradient(made, flat, image, label):
     net = deepcopy(made.gradients[0].net)
     net.zero_grad()
     torch.nn.functional.cross_entropy(net(image[None]), label[None]).backward()
-    return torch.cat([_flattened(p.grad) for p in net.parameters()])
+    return torch.cat([flattened(p.grad) for p in net.parameters()])
 
 
 def test_clipping_bounds_every_row_and_leaves_short_ones():
@@ -438,14 +438,14 @@ def test_one_record_moves_a_sampled_step_by_the_sensitivity_at_most(neighbours, 
 
 def test_samples_are_fresh_in_each_round_and_node_and_leave_the_noise_alone(monkeypatch):
     made = trainer(3, rounds=40, n_steps=2, sampling_rate=0.25, horizon="training")
-    seen, drawn = [], type(made.plan.placement)._batches
+    seen, drawn = [], type(made.plan.placement).batches
 
     def spy(self, *args):
         for rows in drawn(self, *args):
             seen.append(rows)
             yield rows
 
-    monkeypatch.setattr(type(made.plan.placement), "_batches", spy)
+    monkeypatch.setattr(type(made.plan.placement), "batches", spy)
     made.train(np.full(3, 5.0))
     assert len(seen) == 40 * 3 * 2
     n_samples = len(made.shards[0])
@@ -562,7 +562,7 @@ def test_gradients_that_are_never_built_have_the_norms_and_sums_of_those_that_ar
     for image, label in zip(images, labels, strict=True):
         loss = torch.nn.functional.cross_entropy(net(image[None]), label[None])
         rows.append(
-            torch.cat([_flattened(g) for g in torch.autograd.grad(loss, list(net.parameters()))])
+            torch.cat([flattened(g) for g in torch.autograd.grad(loss, list(net.parameters()))])
         )
     rows = torch.stack(rows)
     factors = torch.rand(7, 1)

@@ -1,0 +1,89 @@
+"""The stacked engine against the serial one: samples a second, on whatever device is there.
+
+    python benchmarks/training/engines.py [--device cuda] [--turns 3]
+
+The serial engine works on one core. With a CUDA device the stacked one works there. Engines take
+turns; processors are timed by what they worked, which leaves other jobs out, and a device by the
+clock. The last column says how far apart the nets are after one round,
+relative to how far it led.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import pairwise
+
+import numpy as np
+import torch
+from ours import planned
+from work import Work
+
+from fcfn_abm.training import FederatedTrainer, TrainingRound
+
+WORKS = [
+    Work(nodes=40, samples=100, batch=100, variant="update"),
+    Work(nodes=40, samples=100, batch=10, variant="update"),
+    Work(nodes=200, samples=20, batch=20, variant="update"),
+    Work(nodes=40, samples=100, batch=100, variant="dp-sgd"),
+    Work(nodes=40, samples=100, batch=10, variant="dp-sgd"),
+    Work(nodes=40, samples=100, batch=100, variant="paper+noise-of-sum"),
+]
+
+
+class Rounds:
+    """A trainer whose rounds are timed one by one."""
+
+    def __init__(self, work: Work, engine: str, device: str) -> None:
+        self.trainer = FederatedTrainer(*planned(work), engine=engine, device=device)
+        self._private = "noise" in work.variant
+        self._epsilon = np.full(work.nodes, 50.0)
+        self.seconds: list[float] = []
+        on_device = self.trainer.engine.device == "cuda"
+        self._now = time.perf_counter if on_device else time.process_time
+
+    def run(self, rounds: int) -> None:
+        """Train from the start; the first round, which warms up, does not count."""
+        ends = [self._now()]
+
+        def after(result: TrainingRound) -> None:
+            ends.append(self._now())
+            if result.round == 1:
+                flat = torch.from_numpy(self.trainer.state()["flat"])
+                self.led = flat - self.trainer._start
+
+        self.trainer.train(self._epsilon, private=self._private, on_round=after)
+        self.seconds += [after - before for before, after in list(pairwise(ends))[-rounds:]]
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--turns", type=int, default=2, help="trainings, each of one timed round")
+    asked = parser.parse_args()
+    print("| a round | serial: samples/s | stacked: samples/s | stacked over serial | apart |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for work in WORKS:
+        work = Work(**{**vars(work), "rounds": 2})
+        serial = Rounds(work, "serial", "cpu")
+        stacked = Rounds(work, "stacked", asked.device)
+        for _ in range(asked.turns):
+            serial.run(1)
+            stacked.run(1)
+        rates = [work.samples_a_round / min(one.seconds) for one in (serial, stacked)]
+        apart = float((serial.led - stacked.led).norm() / serial.led.norm())
+        name = (
+            f"{work.variant}, {work.nodes} nodes x {work.samples} samples, batch {work.batch}, "
+            f"{work.epochs} epochs"
+        )
+        print(
+            f"| {name} | {rates[0]:,.0f} | {rates[1]:,.0f} | {rates[1] / rates[0]:.2f} | "
+            f"{apart:.0e} |",
+            flush=True,
+        )
+    print(f"\nStacked: {stacked.trainer.engine.facts()}; torch {torch.__version__}.")
+
+
+if __name__ == "__main__":
+    main()

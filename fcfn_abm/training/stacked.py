@@ -1,0 +1,317 @@
+"""Groups of nodes at once, on stacked parameters: for devices where launches cost most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.dp.sensitivity import l2_norms
+from fcfn_abm.training.convolve import CONVOLVE, StackedGradients, bytes_of_sample
+from fcfn_abm.training.engines import TESTED, Engine
+from fcfn_abm.training.graphs import Graphs
+from fcfn_abm.training.placements import Batch, LocalSteps, Sent
+from fcfn_abm.training.plan import TrainingPlan
+from fcfn_abm.training.sums import Sums, broken_down
+from fcfn_abm.training.workers import in_order, one_thread
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+type Floats = npt.NDArray[np.float64]
+
+_CPU_BYTES = 2**28  # what a group may take on a processor
+_CUDA_SHARE = 0.25  # of the memory that is free at the start, on a device: graphs keep theirs
+_VECTORS = 8  # of parameters, that a node keeps during a round, beside its noise
+_ALIKE = 1.25  # most samples over least in a class: what is filled up costs as much as samples
+_SAMPLED = 8  # Poisson samples are filled up to a multiple of this, so that shapes come back
+
+
+@dataclass(frozen=True)
+class Deal:
+    """All samples, each node's side by side."""
+
+    images: Tensor
+    labels: Tensor
+    starts: npt.NDArray[np.int64]
+    """Where each node's begin, shape (n_nodes,)."""
+    sizes: npt.NDArray[np.int64]
+    """How many each has, shape (n_nodes,)."""
+
+
+@dataclass(frozen=True)
+class _Class:
+    """Nodes that take equally many steps, on nearly as many samples."""
+
+    nodes: npt.NDArray[np.int64]
+    """In ascending order."""
+    widths: tuple[int, ...]
+    """Most samples of each step; empty where steps are sampled."""
+    at_once: int
+    """How many fit into memory."""
+
+
+class Stacked(Engine):
+    """Groups of nodes at once: parameters are matrices with a row for each node.
+
+    Batches, draws and formulas are those of the serial engine; sums are made in another order, so
+    that results agree to rounding.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        What is trained; without secure noise, in 32 bits.
+    net : torch.nn.Sequential
+        The layers, whose own parameters are not used.
+    deal : Deal
+        The training images and who holds them.
+    test_images, test_labels : Tensor
+        What the net is tested on.
+    noise, sampling : callable
+        The draws of a node: of ``(std, round, node)``, and of ``(round, node)``.
+    device : {"cpu", "cuda"}
+        Where data and parameters are.
+    threads : int
+        How many draw noise.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        net: nn.Sequential,
+        deal: Deal,
+        test_images: Tensor,
+        test_labels: Tensor,
+        noise: Callable[[float, int, int], Tensor],
+        sampling: Callable[[int, int], np.random.Generator],
+        device: str,
+        threads: int = 1,
+    ) -> None:
+        import torch
+
+        self.device, self._plan, self._deal = device, plan, deal
+        self._noise, self._sampling, self._threads = noise, sampling, threads
+        # after the last sample one that counts for nothing, which fills batches up
+        nothing = torch.zeros_like(deal.images[:1]), torch.full_like(deal.labels[:1], -100)
+        self._images = torch.cat([deal.images, nothing[0]]).to(device)
+        self._labels = torch.cat([deal.labels, nothing[1]]).to(device)
+        self._test_images, self._test_labels = test_images.to(device), test_labels.to(device)
+        self._graphs = Graphs()
+        self._gradients = StackedGradients(net, self._graphs)
+        self._n_parameters = sum(parameter.numel() for parameter in net.parameters())
+        self._of_sample = bytes_of_sample(net, test_images[:1])
+        self._budget = float(_CPU_BYTES)
+        if device == "cuda":
+            self._budget = _CUDA_SHARE * torch.cuda.mem_get_info()[0]
+        self._classes = list(self._split())
+        if device == "cuda":
+            with self.at_work():
+                self._probe()
+
+    def at_work(self) -> AbstractContextManager[object]:
+        """Return a context: repeatable kernels in full 32 bits on a device, else one thread."""
+        import torch
+
+        if self.device == "cpu":
+            return one_thread()
+        context: AbstractContextManager[object] = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        return context
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the record says of it."""
+        facts: dict[str, Any] = {"engine": "stacked", "device": self.device}
+        if self.device == "cuda":
+            import torch
+
+            facts["device_name"] = torch.cuda.get_device_name()
+            facts["cuda_graphs"] = self._graphs.failure or len(self._graphs)
+        return {**facts, "formulation": self._gradients.formulation}
+
+    def sums(
+        self,
+        flat: Tensor,
+        nodes: npt.NDArray[np.int64],
+        weights: Floats,
+        std: Floats | None,
+        longest: Floats,
+        round_index: int,
+    ) -> Sums:
+        """Let nodes train, and add up what they send, group by group."""
+        import torch
+
+        sums = Sums.none(flat, noisy=std is not None)
+        order, finite, fitting = [], [], []
+        for group in self._groups(nodes):
+            sent = self._sent(flat, group, std, round_index)
+            most = torch.from_numpy(longest[group.nodes]).to(flat.device)
+            fits = torch.ones_like(most, dtype=torch.bool)
+            if self._plan.false_alarm is not None:
+                fits = ~(l2_norms(sent.upload)[:, 0] > most)
+            weight = weights[np.searchsorted(nodes, group.nodes)].astype(np.float32)
+            counted = torch.from_numpy(weight).to(flat.device) * fits
+            sums.update.addmv_(sent.upload.T, counted)
+            if std is not None:
+                sums.clean.addmv_(sent.clean.T, counted)
+            order.append(group.nodes)
+            finite.append(sent.clean.sum(1).isfinite())
+            fitting.append(fits)
+        if order:  # values are asked for once, when all work is on its way
+            sent_by = np.concatenate(order)
+            bad = sent_by[~torch.cat(finite).cpu().numpy()]
+            if bad.size:
+                raise broken_down(int(bad.min()), round_index)
+            sums.flagged = np.sort(sent_by[~torch.cat(fitting).cpu().numpy()]).tolist()
+            sums.passed = sum(weights[~np.isin(nodes, sums.flagged)].tolist())
+        return sums
+
+    def tested(self, flat: Tensor) -> tuple[float, int]:
+        """Return the mean loss on the test images, and how many are labelled rightly."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        size = TESTED
+        if self.device == "cuda":
+            size = max(size, int(self._budget / self._of_sample))
+        loss = torch.zeros((), dtype=torch.float64, device=flat.device)
+        right = torch.zeros((), dtype=torch.int64, device=flat.device)
+        for images, labels in zip(
+            torch.split(self._test_images, size), torch.split(self._test_labels, size), strict=True
+        ):
+            with torch.no_grad():
+                logits = self._gradients.logits(flat, images)
+            loss += cross_entropy(logits, labels, reduction="sum")
+            right += (logits.argmax(1) == labels).sum()
+        return float(loss) / len(self._test_labels), int(right)
+
+    def _split(self) -> Iterator[_Class]:
+        """Sort nodes into classes."""
+        steps, sizes = self._plan.steps, self._deal.sizes
+        n_steps = np.array([steps.n_steps(size) for size in sizes.tolist()])
+        sampled = self._plan.placement.sampling_rate < 1
+        if sampled:
+            n_steps[:] = steps.epochs
+        order = np.lexsort((sizes, n_steps))
+        first = 0
+        for place, node in enumerate(order, start=1):
+            following = order[place] if place < len(order) else None
+            if (
+                following is None
+                or n_steps[following] != n_steps[node]
+                or sizes[following] > _ALIKE * sizes[order[first]]
+            ):
+                widths = () if sampled else _widths(steps, int(sizes[node]))
+                taken = max(widths, default=int(sizes[node]))
+                draws = self._plan.placement.draws(steps, int(sizes[node]))
+                vectors = 4 * self._n_parameters * (_VECTORS + draws)
+                most = int(self._budget // (taken * self._of_sample + vectors))
+                yield _Class(np.sort(order[first:place]), widths, max(most, 1))
+                first = place
+
+    def _groups(self, nodes: npt.NDArray[np.int64]) -> Iterator[_Group]:
+        """Yield groups of nodes of a class, as many as fit into memory at once."""
+        for alike in self._classes:
+            present = np.intersect1d(alike.nodes, nodes, assume_unique=True)
+            for start in range(0, present.size, alike.at_once):
+                members = present[start : start + alike.at_once]
+                size = members.size
+                if self.device == "cuda":  # few sizes, so that graphs can be used again
+                    size = min(1 << (size - 1).bit_length(), alike.at_once)
+                yield _Group(members, size, alike.widths)
+
+    def _sent(self, flat: Tensor, group: _Group, std: Floats | None, round_index: int) -> Sent:
+        """Train a group for a round: each tensor of what it sends has a row a node."""
+        plan, n_nodes = self._plan, group.nodes.size
+        noise = None if std is None else self._drawn(group, std, round_index)
+        sent = plan.placement.walk(
+            flat, self._batches(group, round_index), plan.steps, self._gradients, noise
+        )
+        return Sent(sent.upload[:n_nodes], sent.clean[:n_nodes])
+
+    def _drawn(self, group: _Group, std: Floats, round_index: int) -> Tensor:
+        """Return the noise of a group, shape (n_draws, n_rows, n_parameters)."""
+        import torch
+
+        def drawn(node: int, _: int) -> Tensor:
+            return self._noise(float(std[node]), round_index, node)
+
+        rows = list(in_order(drawn, group.nodes.tolist(), range(self._threads)))
+        rows += [torch.zeros_like(rows[0])] * (group.n_rows - len(rows))
+        return torch.stack(rows, dim=1).to(self.device)
+
+    def _batches(self, group: _Group, round_index: int) -> Iterator[Batch]:
+        """Yield the samples of each step; the device gets all of their numbers at once."""
+        import torch
+
+        plan, deal = self._plan, self._deal
+        each = []  # of each node, the samples of its steps
+        for node, size in zip(group.nodes.tolist(), deal.sizes[group.nodes].tolist(), strict=True):
+            whole = np.arange(size)
+            rng = self._sampling(round_index, node)
+            each.append([whole[rows] for rows in plan.placement.batches(plan.steps, size, rng)])
+        by_step = list(zip(*each, strict=True))
+        widths = group.widths or [_filled(max(map(len, taken))) for taken in by_step]
+        tables, divisors = [], np.ones((len(by_step), group.n_rows, 1), dtype=np.float32)
+        for step, (taken, width) in enumerate(zip(by_step, widths, strict=True)):
+            table = np.full((group.n_rows, width), len(deal.labels))
+            for row, (node, rows) in enumerate(zip(group.nodes.tolist(), taken, strict=True)):
+                table[row, : len(rows)] = deal.starts[node] + rows
+                size = int(deal.sizes[node])
+                divisors[step, row] = plan.placement.divisor(plan.steps, size, len(rows))
+            tables.append(table)
+        places = torch.from_numpy(np.concatenate(tables, axis=1)).to(self.device)
+        shares = torch.from_numpy(divisors).to(self.device)
+        for at, divisor in zip(torch.split(places, list(widths), dim=1), shares, strict=True):
+            yield Batch(self._images[at], self._labels[at], divisor)
+
+    def _probe(self) -> None:
+        """Find out which formulation of many nets at once is the fastest on the first class."""
+        import torch
+
+        alike = max(self._classes, key=lambda one: one.nodes.size)
+        n_nodes = min(alike.nodes.size, alike.at_once)
+        width = max(alike.widths, default=int(self._deal.sizes[alike.nodes].max()))
+        flat = torch.full((n_nodes, self._n_parameters), 0.01, device=self.device)
+        at = torch.arange(n_nodes * width, device=self.device) % len(self._deal.labels)
+        images, labels = (part[at.view(n_nodes, width)] for part in (self._images, self._labels))
+        times = {}
+        for name in CONVOLVE:
+            tried = StackedGradients(self._gradients.net, Graphs(), name)
+            try:
+                tried.mean(flat, images, labels)  # the first one captures
+                torch.cuda.synchronize()
+                start = time.perf_counter()
+                for _ in range(3):
+                    tried.mean(flat, images, labels)
+                torch.cuda.synchronize()
+                times[name] = time.perf_counter() - start
+            except RuntimeError:  # one that does not fit into memory is not the fastest
+                continue
+        if times:
+            self._gradients.formulation = min(times, key=lambda name: times[name])
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Nodes that train at once."""
+
+    nodes: npt.NDArray[np.int64]
+    n_rows: int
+    """How many rows there are: from the last node on, rows of nobody fill up."""
+    widths: tuple[int, ...]
+
+
+def _widths(steps: LocalSteps, n_samples: int) -> tuple[int, ...]:
+    """Return how many samples each step of a node takes."""
+    size = steps.batch_of(n_samples)
+    return steps.epochs * tuple(min(size, n_samples - start) for start in range(0, n_samples, size))
+
+
+def _filled(width: int) -> int:
+    return max(-(-width // _SAMPLED), 1) * _SAMPLED
