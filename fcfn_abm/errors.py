@@ -7,25 +7,24 @@ user's) or 1 (:class:`RunFailedError`).
 from __future__ import annotations
 
 import difflib
-import re
 import reprlib
 from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-_LONG = re.compile(r"(\S{60})\S{400,}(\S{20})")
+_MOST = 2000  # letters of a message
 _SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlist=10, maxtuple=10, maxdict=10)
 
 
 class FcfnError(Exception):
     """Root of all errors that this package raises on purpose.
 
-    Words of several hundred letters, as damaged files have them, lose their middle.
+    Endless messages, as damaged files lead to, lose their middle.
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(_LONG.sub(r"\1...\2", a) if isinstance(a, str) else a for a in args))
+        super().__init__(*(_cut(a) if isinstance(a, str) else a for a in args))
 
 
 class InvalidGameError(FcfnError, ValueError):
@@ -80,6 +79,11 @@ def shown(value: object) -> str:
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
     return _SHORT.repr(value)
+
+
+def _cut(message: str) -> str:
+    half = _MOST // 2
+    return message if len(message) <= _MOST else f"{message[:half]} ... {message[-half:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

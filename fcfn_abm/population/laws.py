@@ -64,7 +64,8 @@ def draw_rho(
     if isinstance(law, Divergence) and divergence is not None:
         rho = law.costs(divergence())
     else:
-        rho = np.asarray(law.draw(n_nodes, rng), dtype=float)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            rho = np.asarray(law.draw(n_nodes, rng), dtype=float)
     if rho.shape != (n_nodes,):
         raise InvalidGameError(
             f"the law of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
