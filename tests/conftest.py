@@ -15,17 +15,23 @@ settings.load_profile("project")
 SLOW = (  # files of which most tests train, start processes, or build something
     "docs/audit.md",
     "docs/calibrate.md",
-    "tests/analysis/test_studies.py",
-    "tests/analysis/test_zhou2023",
+    "docs/gallery.md",
+    "docs/sweeps.md",
+    "tests/abm/test_churn.py",
+    "tests/analysis/",
     "tests/docs/test_code_blocks.py",
     "tests/docs/test_site.py",
+    "tests/golden/",
     "tests/packaging/",
+    "tests/records/test_stream.py",
+    "tests/report/test_pages.py",
     "tests/runs/",
     "tests/soak/",
     "tests/training/test_secure_training.py",
     "tests/training/test_stacked.py",
     "tests/training/test_trainer.py",
-    "tests/viz/test_browser.py",
+    "tests/test_cli.py",
+    "tests/viz/",
 )
 
 
