@@ -44,7 +44,8 @@ def _window(  # type: ignore[no-untyped-def]
 @solara.component  # type: ignore[untyped-decorator]
 def Page() -> None:  # noqa: N802 - Solara looks for this name
     """Show a market, or a record, in this tab."""
-    assert shown is not None  # noqa: S101 - serve() sees to it
+    if shown is None:
+        raise RuntimeError("Nothing was opened: fcfn_abm.viz.server.serve() sets what is shown.")
     what = shown
     view, set_view = solara.use_state(View(title=what.scenario.title or what.name))
     session: Session = solara.use_memo(lambda: Session(what, set_view), [])
