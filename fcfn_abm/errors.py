@@ -7,6 +7,7 @@ user's) or 1 (:class:`RunFailedError`).
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 
@@ -59,11 +60,16 @@ class UnknownNameError(FcfnError, LookupError):
     """A name that no registry knows."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(known)
+        known = sorted(known, key=_by_number)
         hint = did_you_mean(name, known)
         super().__init__(
             f"There is no {what} called {shown(name)}.{hint} Known: {', '.join(known)}."
         )
+
+
+def _by_number(name: str) -> list[str | int]:
+    """Return what sorts fig9 before fig10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 class RunFailedError(FcfnError, RuntimeError):

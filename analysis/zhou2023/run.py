@@ -6,16 +6,18 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
+import fcfn_abm
 from fcfn_abm import __version__
 from fcfn_abm.errors import MissingExtraError, UnknownNameError
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import told_as
 from fcfn_abm.scenario import to_toml
 from fcfn_zhou2023 import (
@@ -79,7 +81,7 @@ def replicate(
         Minutes on two cores, or the paper's size.
     out : str or Path, optional
         Folder for the results; by default ``results/zhou2023-fast`` or ``-full``. Figures that are
-        complete there, of the same scenarios and size, are not made again.
+        complete there, of the same scenarios, size and code, are not made again.
     workers : int, default 1
         Threads that train nets; the numbers are the same for any number.
     progress : bool, default False
@@ -112,7 +114,7 @@ def replicate(
     with told_as(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         (out / "values").mkdir(exist_ok=True)
-    with tqdm(total=len(chosen), unit="figure", disable=None if progress else True) as bar:
+    with progress_bar(len(chosen), "figures", "figure", shown=progress) as bar:
         for study in chosen:
             bar.set_description(study.name)
             scenarios = study.load(setting)
@@ -149,12 +151,17 @@ def _mark_of(setting: Setting, scenarios: Scenarios) -> dict[str, str]:
 
 def _common_mark(setting: Setting) -> dict[str, str]:
     """Return the part of it that is the same for all figures."""
-    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return {
-        "version": __version__,
-        "size": setting.size,
-        "code": hashlib.sha256(code).hexdigest(),
-    }
+    return {"version": __version__, "size": setting.size, "code": _code()}
+
+
+@cache
+def _code() -> str:
+    """Return a hash of the code that numbers and figures come from."""
+    package = Path(fcfn_abm.__file__).parent
+    files = [*Path(__file__).parent.glob("*.py"), *package.rglob("*.py")]
+    apart = {package / "cli", package / "viz"}
+    code = (path.read_bytes() for path in sorted(files) if not apart & {*path.parents})
+    return hashlib.sha256(b"".join(code)).hexdigest()
 
 
 def _files(out: Path, study: Study) -> tuple[Path, list[Path]]:

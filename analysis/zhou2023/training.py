@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 import fcfn_abm as fa
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, theme
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.data import found as data_found
@@ -80,10 +82,11 @@ def _comparing(scenario: Scenario, arms: tuple[str, ...]) -> Scenario:
 
 
 def trained(scenario: Scenario, folder: Path, setting: Setting) -> fa.Record:
-    """Return the record of a training: the one that is there, or a new one."""
+    """Return the record of a training: the one that is there, of this version, or a new one."""
     if folder.is_dir():
         record = fa.read_record(folder)
-        if to_toml(record.scenario) == to_toml(scenario):
+        same = record.run["versions"]["fcfn_abm"] == fa.__version__
+        if same and to_toml(record.scenario) == to_toml(scenario):
             return record
     return fa.run_scenario(
         scenario, folder, overwrite=True, progress=setting.progress, workers=setting.workers
@@ -93,8 +96,9 @@ def trained(scenario: Scenario, folder: Path, setting: Setting) -> fa.Record:
 def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:
     """Train all, once for each seed, and return accuracy and signal to noise by round."""
     parts = []
-    for replication in range(N_SEEDS[setting.size]):
-        for name, scenario in scenarios.items():
+    todo = list(product(range(N_SEEDS[setting.size]), scenarios.items()))
+    with progress_bar(len(todo), "fig17", "training", shown=setting.progress) as bar:
+        for replication, (name, scenario) in todo:
             data, noise = name.split("|")
             seeded = scenario.model_copy(
                 update={"seed": replication_seed(scenario.seed, replication)}
@@ -114,6 +118,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:
                 ]
             if replication == 0 and noise == "printed-round":
                 parts += _sizes(data, record)
+            bar.update()
     return table(parts)
 
 

@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from fcfn_abm.dp import Relation, Unit
 from fcfn_abm.dp.audit import (
@@ -23,6 +22,7 @@ from fcfn_abm.dp.audit import (
     remembered,
 )
 from fcfn_abm.errors import InvalidPrivacyError
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.rng import stream_of_name
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, Training
@@ -123,7 +123,7 @@ def audit_scenario(
     total = trials // 2 * 2 * len(epsilons)
     with (
         one_thread(),
-        tqdm(total=total, desc="audit", unit="round", disable=None if progress else True) as bar,
+        progress_bar(total=total, desc="audit", unit="round", shown=progress) as bar,
     ):
         for epsilon in epsilons:
             claimed = np.full(len(trainer.shards), float(epsilon))

@@ -30,6 +30,7 @@ from fcfn_abm.errors import (
     require_positive,
 )
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import new_folder, told_as, write_facts
 from fcfn_abm.records.store import require_free
 from fcfn_abm.records.tables import MONEY, NO_UNIT, Column, frame_of, table_of
@@ -405,11 +406,11 @@ def _train_all(
 ) -> list[dict[str, Any]]:
     rounds = scenario.training.rounds + 1 if scenario.training else 0  # round 0 is before training
     rows = []
-    with tqdm(
+    with progress_bar(
         total=seeds * len(grid) * rounds,
         desc="calibrating",
         unit="round",
-        disable=None if progress else True,
+        shown=progress,
     ) as bar:
         for replication in range(seeds):
             seeded = scenario.model_copy(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.dp import gaussian_sigma
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import new_folder, told_as, write_facts
 from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts
@@ -127,11 +127,11 @@ def _price_all(
     scenario: Scenario, names: list[str], replications: int, *, progress: bool
 ) -> pd.DataFrame:
     rows = []
-    with tqdm(
+    with progress_bar(
         total=replications * len(names),
         desc="pricing",
         unit="outcome",
-        disable=None if progress else True,
+        shown=progress,
     ) as bar:
         for index in range(replications):
             drawn = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER, Floats
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import (
     PARTS,
     Record,
@@ -166,11 +166,11 @@ def _carry_out(
 
 
 def _play(market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
-    with tqdm(
+    with progress_bar(
         total=market.scenario.rounds.maximum,
         desc="market",
         unit="round",
-        disable=None if progress else True,
+        shown=progress,
     ) as bar:
 
         def after(market: Any) -> None:

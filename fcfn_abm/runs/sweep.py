@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import Record, new_folder, read_record, told_as, write_facts
 from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
@@ -418,13 +419,13 @@ def _carry_out(
 ) -> None:
     keeps = _settings(scenario).keep == "record"
     failed = 0
-    with tqdm(
+    with progress_bar(
         total=n_runs,
         initial=n_runs - len(todo),
         desc="sweep",
         unit="run",
         smoothing=0.05,  # the time left follows runs of different lengths slowly
-        disable=None if progress else True,
+        shown=progress,
     ) as bar:
 
         def arrived(results: list[dict[str, Any]]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
@@ -20,6 +19,7 @@ from fcfn_abm.dp import (
     gaussian_epsilon,
     gaussian_sigma,
 )
+from fcfn_abm.progress import progress_bar
 from fcfn_abm.records.tables import empty
 from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.free_riders import group_facts, utility_a_round
@@ -134,11 +134,11 @@ def train_arms(
     factors = build.misreport(scenario)
     flagged = trainer.flagged_round
     ledger, spent_rounds = Ledger(len(trainer.shards)), empty("ledger")  # nobody has spent anything
-    with tqdm(
+    with progress_bar(
         total=(1 + len(settings.compare)) * (settings.rounds + 1),
         desc="training",
         unit="round",
-        disable=None if progress else True,
+        shown=progress,
     ) as bar:
 
         def train(name: str, reports: Any, *, private: bool, own: bool) -> list[TrainingRound]:

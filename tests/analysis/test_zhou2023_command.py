@@ -69,6 +69,9 @@ def test_what_is_complete_is_not_made_again_and_what_is_missing_is(left, monkeyp
     assert made == ["fig6", "fig6"]
     zhou.replicate(["fig6"], "full", out)
     assert made == ["fig6", "fig6", "fig6"]
+    monkeypatch.setattr(module, "_code", lambda: "changed since")
+    zhou.replicate(["fig6"], "full", out)
+    assert made == ["fig6", "fig6", "fig6", "fig6"]
 
 
 @pytest.mark.usefixtures("undrawn")

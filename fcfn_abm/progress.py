@@ -1,0 +1,54 @@
+"""Progress of long work, on stderr: a bar in a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+_PAUSE = 30.0  # seconds between two lines, and before the first one
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def progress_bar(total: int, desc: str, unit: str, *, shown: bool, **more: Any) -> tqdm[Any]:
+    """Return a bar that counts work on stderr.
+
+    Parameters
+    ----------
+    total : int
+        How much there is to do.
+    desc, unit : str
+        What is done, and what is counted.
+    shown : bool
+        Whether anything is shown.
+    **more
+        Other settings of tqdm's.
+
+    Returns
+    -------
+    tqdm.tqdm
+        In a terminal it draws itself again and again. Elsewhere it writes a line each half minute,
+        none for work that takes less.
+    """
+    if shown and not sys.stderr.isatty():
+        more |= {
+            "file": _Lines(sys.stderr), "delay": _PAUSE, "mininterval": _PAUSE,
+            "maxinterval": 2 * _PAUSE, "ncols": 100, "ascii": True,
+        }  # fmt: skip
+    return tqdm(total=total, desc=desc, unit=unit, disable=not shown, **more)
+
+
+class _Lines:
+    """Takes what tqdm draws over and over in one place, and writes it line by line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        lines = (line.strip() for line in re.split(r"[\r\n]", _CONTROL.sub("", text)))
+        self._stream.writelines(f"{line}\n" for line in lines if line)
+
+    def flush(self) -> None:
+        self._stream.flush()

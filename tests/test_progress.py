@@ -1,0 +1,50 @@
+"""Progress on stderr: quiet where it would litter a file, and never a control character there."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+
+from fcfn_abm import progress
+from fcfn_abm.progress import progress_bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def told(monkeypatch, stream, *, shown=True, pause=0.0):
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress, "_PAUSE", pause)
+    with progress_bar(3, "outer", "step", shown=shown) as outer:
+        for _ in range(3):
+            with progress_bar(2, "inner", "part", shown=shown) as inner:
+                inner.update(2)
+            outer.update()
+    return stream.getvalue()
+
+
+def test_a_pipe_gets_whole_lines(monkeypatch):
+    lines = told(monkeypatch, io.StringIO()).splitlines()
+    assert all(re.match(r"(inner|outer): +\d+%\|[ #\d]*\| \d/\d \[.*\]$", line) for line in lines)
+    assert any(line.startswith("outer: 100%|") and " 3/3 [" in line for line in lines)
+    assert any(line.startswith("inner: 100%|") and " 2/2 [" in line for line in lines)
+
+
+def test_a_pipe_gets_nothing_of_short_work(monkeypatch):
+    assert told(monkeypatch, io.StringIO(), pause=30.0) == ""
+
+
+def test_a_terminal_gets_a_bar_that_redraws_itself(monkeypatch):
+    text = told(monkeypatch, Terminal(), pause=30.0)
+    assert "\router: 100%|" in text
+    assert "3/3 [" in text
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_what_is_not_to_be_shown_is_not(monkeypatch, stream):
+    assert told(monkeypatch, stream(), shown=False) == ""
