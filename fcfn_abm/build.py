@@ -356,8 +356,15 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None)
 
 
 def listed_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
-    """Yield the shipped scenarios, or every scenario file below a folder, with their titles."""
+    """Yield the shipped scenarios, or every TOML file below a folder, with their titles.
+
+    What cannot be read has the reason in place of its title.
+    """
     files = {str(path): path for path in sorted(folder.rglob("*.toml"))} if folder else None
     for name, path in (shipped_files() if files is None else files).items():
-        tree, _ = read_scenario(path)
-        yield name, str(tree.get("title", ""))
+        try:
+            tree, _ = read_scenario(path)
+        except InvalidScenarioError as error:
+            yield name, f"({str(error).removeprefix(f'{path}: ')})"
+        else:
+            yield name, str(tree.get("title", ""))

@@ -41,9 +41,15 @@ class Registry[T]:
         self._entries: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type], type]:
-        """Return a decorator that makes a class a frozen, checked dataclass and files it."""
+        """Return a decorator that makes a class a frozen, checked dataclass and files it.
+
+        A name is taken once; only the same class, defined again as notebooks do, replaces itself.
+        """
 
         def file(cls: type) -> type:
+            taken = self._entries.get(name, cls)
+            if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise ValueError(f"{self.what} {name!r} is {taken.__qualname__} already.")
             entry: type = checked_dataclass(frozen=True, kw_only=True, config=_STRICT)(cls)
             self._entries[name] = entry
             return entry

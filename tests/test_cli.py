@@ -143,6 +143,12 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
     listed = fcfn("scenarios", "list", QUICKSTART.parent).stdout
     assert "quickstart.toml" in listed
     assert "Quick start" in listed
+    (tmp_path / "good.toml").write_text("title = 'A good one'")
+    (tmp_path / "worse.toml").write_text("[game\n")
+    listed = fcfn("scenarios", "list", tmp_path)
+    assert listed.returncode == 0
+    assert "A good one" in listed.stdout
+    assert "worse.toml  (not valid TOML" in listed.stdout
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,10 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
         (["run", "missing.toml"], "missing.toml: there is no such file"),
         (["run", QUICKSTART, "--set", "population.n_nodes=1"], "[population] n_nodes"),
         (["run", QUICKSTART, "--set", "game.alpha"], "must look like game.alpha=20"),
-        (["run", QUICKSTART, "--out", "file/record"], "file/record: cannot be written"),
+        (
+            ["run", QUICKSTART, "--out", "file/record"],
+            "cannot be written: a file stands",
+        ),
         (["run", QUICKSTART, "--out", "/proc/nowhere/record"], "nowhere/record: cannot be written"),
         (["run", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
         (["run", QUICKSTART, "--set", "population.n_nodes=5000"], "too few for 5000 nodes"),

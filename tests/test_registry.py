@@ -57,6 +57,21 @@ def test_names_come_in_the_order_of_registration(tunes):
     assert tunes.options("silence") == []
 
 
+def test_a_name_is_taken_once_but_by_the_same_class_defined_again(tunes):
+    def define(name):
+        @tunes.register(name)
+        class Waltz(Tune):
+            pass
+
+        return Waltz
+
+    assert define("waltz") is not tunes["march"]
+    again = define("waltz")
+    assert tunes["waltz"] is again
+    with pytest.raises(ValueError, match=r"tune .march. is .*March already"):
+        define("march")
+
+
 def test_an_entry_does_not_change_once_built(tunes):
     march = tunes.create("march")
     with pytest.raises(FrozenInstanceError):

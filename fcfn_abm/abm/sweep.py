@@ -273,9 +273,9 @@ def _measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  #
         if others / pool * cost > 0:
             standing = others + own
             if reply > 0:
-                better = cost * (reply - own) * (reply - own) / standing
+                better = cost * (reply - own) * ((reply - own) / standing)
             else:
-                better = own * (cost * standing - pool) / standing
+                better = own / standing * (cost * standing - pool)
         elif reply > 0:
             better = (0.0 if own > 0 else pool) - cost * (reply - own)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from fcfn_abm.cli.base import app
 def export(
     record: Annotated[Path, typer.Argument(help="Folder of a run that trained a net.")],
     form: Annotated[
-        Literal["csv", "json"], typer.Option("--format", help="One row a node, or one object.")
+        str, typer.Option("--format", help="csv, one row a node; or json, one object.")
     ] = "json",
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
 ) -> None:

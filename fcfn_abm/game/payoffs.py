@@ -206,9 +206,10 @@ def exploitability(
     reply = reply_all(rho, others, budget, epsilon_floor)
     standing = others + epsilon
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        moving = rho * (reply - epsilon) * (reply - epsilon)
-        leaving = epsilon * (rho * standing - budget)
-        gain = np.where(reply > 0, moving, leaving) / standing
+        # in this order no factor is much larger than the gain: squares of large moves are infinite
+        moving = rho * (reply - epsilon) * ((reply - epsilon) / standing)
+        leaving = epsilon / standing * (rho * standing - budget)
+        gain = np.where(reply > 0, moving, leaving)
     # alone, any positive report wins the whole budget: only what it costs can be bettered
     prize = np.where(epsilon > 0, 0.0, budget)
     leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
@@ -236,13 +235,10 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         If there is something under that name, or the place cannot be written.
     """
     require_free(path, overwrite=overwrite)
-    try:
+    with told_as(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
         folder.chmod(0o777 & ~_umask())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}.") from None
-    with told_as(path):
         alive = FileLock(folder / _LOCK)
         alive.acquire()
     try:
@@ -263,13 +259,15 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _remove_dead(path: Path) -> None:
     """Remove what runs to the same name have left that were killed: nobody holds their locks."""
-    hidden = f".{glob.escape(path.name)}.partial-"
-    for folder in path.parent.glob(f"{hidden}old-*"):  # what was replaced needs no lock
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in path.parent.glob(f"{hidden}*"):
-        lock = FileLock(folder / _LOCK, timeout=0)
+    hidden = f".{path.name}.partial-"
+    with os.scandir(path.parent) as entries:
+        left = [path.parent / entry.name for entry in entries if entry.name.startswith(hidden)]
+    for folder in left:
+        if folder.name.startswith(f"{hidden}old-"):  # what was replaced needs no lock
+            shutil.rmtree(folder, ignore_errors=True)
         if not (folder / _LOCK).is_file():
             continue
+        lock = FileLock(folder / _LOCK, timeout=0)
         try:
             with lock:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -199,4 +200,6 @@ def open_parts(folder: Path) -> Any:
 def reason(error: Exception) -> str:
     """Say why something could not be written; Arrow's own texts wrap the system's."""
     number = getattr(error, "errno", None)
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        return "a file stands where a folder is to be"
     return os.strerror(number) if number else str(error)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from fcfn_abm.errors import InvalidRecordError, OutputError, UnknownNameError
-from fcfn_abm.records import Record, read_record
+from fcfn_abm.errors import InvalidRecordError, UnknownNameError
+from fcfn_abm.records import Record, read_record, told_as
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "node": ("1", "row of the node in the record, from 0"),
@@ -45,7 +45,7 @@ COMMON: dict[str, tuple[str, str]] = {
 def export_plan(
     record: Record | str | Path,
     out: str | Path | None = None,
-    format: Literal["csv", "json"] = "json",  # noqa: A002 - the command line's word
+    format: str = "json",  # noqa: A002 - the command line's word
 ) -> str:
     """Write down what each node that trains has agreed to: epsilon, noise, rounds, payment.
 
@@ -54,7 +54,7 @@ def export_plan(
     record : Record, str or Path
         A run that trained, or its folder.
     out : str or Path, optional
-        File to write; an older one is replaced.
+        File to write; an older one is replaced, by the whole new one or not at all.
     format : {"json", "csv"}, default "json"
         One object with ``plan`` (the same for all), ``nodes`` and ``units``; or one row a node with
         everything.
@@ -97,11 +97,12 @@ def export_plan(
         }
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     if out is not None:
-        try:
-            Path(out).parent.mkdir(parents=True, exist_ok=True)
-            Path(out).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror}.") from None
+        out = Path(out)
+        partial = out.with_name(f".{out.name}.partial")
+        with told_as(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(out)
     return text
 
 

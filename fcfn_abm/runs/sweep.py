@@ -202,6 +202,8 @@ def run_sweep(
         if retry:
             forget_failures(runs, out)
         todo = missing_runs(out, runs)
+        if todo:
+            _require_same_versions(out)
         if todo or not (out / TABLE).is_file():
             with told_as(out):
                 (out / TABLE).unlink(missing_ok=True)
@@ -379,6 +381,18 @@ def _require_same(scenario: Scenario, out: Path) -> None:
             f"{out}: holds the sweep of another scenario: {difference}; choose another folder "
             "with --out."
         )
+
+
+def _require_same_versions(out: Path) -> None:
+    """Raise OutputError if the runs of a folder were begun with other versions than these."""
+    there, here = read_sweep(out).run.get("versions", {}), versions()
+    for name, version in here.items():
+        if there.get(name, version) != version:
+            raise OutputError(
+                f"{out}: was begun with {name} {there[name]}, and this is {version}: runs of both "
+                "would not be comparable; go on with that version, or choose another folder with "
+                "--out."
+            )
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str:

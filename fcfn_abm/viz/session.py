@@ -245,6 +245,9 @@ class Session:
         try:
             self._scenario = settings.checked(self._tree)
         except FcfnError as error:
+            told = settings.named(str(error))  # of two that are wrong, it may be the other one
+            paths = {control["path"] for group in self._groups for control in group["controls"]}
+            self._invalid = told if told in paths else path
             raise InvalidScenarioError(f"{error} The market is as it was before.") from None
         self._tree = settings.tree_of(self._scenario)
         self._groups = settings.groups(self._tree)

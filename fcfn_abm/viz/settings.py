@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
@@ -64,6 +65,18 @@ def checked(tree: Tree) -> Scenario:
     scenario = tree_to_scenario(tree, "settings")
     check_scenario(scenario, "settings")
     return resolved(scenario)
+
+
+def named(told: str) -> str:
+    """Return the path of the setting that a sentence of :func:`checked` is about, if any.
+
+    Examples
+    --------
+    >>> named("settings, [population.rho] low: must be positive.")
+    'population.rho.low'
+    """
+    found = re.match(r"settings, \[([\w.]+)\] ([\w.]+):", told)
+    return ".".join(found.groups()) if found else ""
 
 
 def groups(tree: Tree) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -92,8 +93,25 @@ def test_a_file_is_written_and_a_place_that_cannot_be_is_told(record, tmp_path):
     text = fa.export_plan(record, tmp_path / "plan.json")
     assert (tmp_path / "plan.json").read_text() == text
     assert fa.export_plan(record, tmp_path / "new" / "plan.json") == text
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written: a file stands where a folder"):
         fa.export_plan(record, tmp_path / "plan.json" / "plan.json")
+
+
+def test_an_older_plan_is_replaced_whole_or_not_at_all(record, tmp_path, monkeypatch):
+    path = tmp_path / "plan.json"
+    path.write_text("an older one")
+
+    def full(self, text, encoding):
+        self.write_bytes(text[:10].encode(encoding))
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OutputError, match="No space left"):
+            fa.export_plan(record, path)
+    assert path.read_text() == "an older one"
+    assert fa.export_plan(record, path) == path.read_text()
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_the_command_prints_the_same_or_writes_it(record, tmp_path):
@@ -109,5 +127,6 @@ def test_the_command_prints_the_same_or_writes_it(record, tmp_path):
     assert json.loads((tmp_path / "plan.json").read_text())["seed"] == record.scenario.seed
     wrong = CliRunner().invoke(app, ["export-plan", path, "--format", "xml"])
     assert wrong.exit_code == 2
+    assert "'xml'. Known: csv, json." in wrong.stderr
     nowhere = CliRunner().invoke(app, ["export-plan", str(tmp_path / "none")])
     assert (nowhere.exit_code, nowhere.stderr.count("\n")) == (2, 1)

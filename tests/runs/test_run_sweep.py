@@ -18,6 +18,7 @@ from filelock import FileLock
 import fcfn_abm as fa
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
 from fcfn_abm.runs import run as run_module
+from fcfn_abm.runs import sweep as sweep_module
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
 
 SHORT = """
@@ -260,6 +261,17 @@ def test_failed_runs_are_run_again_when_asked(tmp_path, monkeypatch):
     again = fa.run_sweep(scenario, tmp_path / "out", retry=True)
     assert again.counts() == {"done": 2, "failed": 0, "missing": 0}
     assert contents(again.path) == contents(fa.run_sweep(scenario, tmp_path / "fresh").path)
+
+
+def test_missing_runs_of_another_version_are_not_mixed_in(tmp_path, monkeypatch):
+    scenario = small(tmp_path)
+    fa.run_sweep(scenario, tmp_path / "out")
+    now = sweep_module.versions()
+    monkeypatch.setattr(sweep_module, "versions", lambda: {**now, "numpy": "9.9"})
+    fa.run_sweep(scenario, tmp_path / "out")  # it is complete
+    next((tmp_path / "out" / sweep_module.RESULTS).iterdir()).unlink()
+    with pytest.raises(OutputError, match=rf"begun with numpy {now['numpy']}, and this is 9\.9"):
+        fa.run_sweep(scenario, tmp_path / "out")
 
 
 def test_another_scenario_is_refused_in_the_same_folder(tmp_path):

@@ -486,6 +486,17 @@ def test_an_invalid_setting_is_a_sentence_and_the_market_stays():
     assert (mended.problem, mended.invalid, mended.moment) == ("", "", 0)
 
 
+def test_the_setting_that_is_marked_is_the_one_that_the_sentence_is_about():
+    session, views = session_of(Opened("quick", scenario()))
+    view = asked(session, views, ("set", "game.alpha", -1), ("set", "game.beta", 20.0))
+    assert view.problem.startswith("settings, [game] alpha: ")
+    assert view.invalid == "game.alpha"
+    view = asked(session, views, ("set", "population.n_nodes", 1), ("set", "game.alpha", 3.0))
+    assert (view.problem[:32], view.invalid) == (
+        "settings, [population] n_nodes: ", "population.n_nodes",
+    )  # fmt: skip
+
+
 def test_two_settings_that_need_each_other_can_be_set_one_after_the_other():
     session, views = session_of(Opened("quick", scenario()))
     view = asked(session, views, ("set", "server.kind", "fixed"))
