@@ -30,7 +30,7 @@ from fcfn_zhou2023.base import (
     scenario_of,
     table,
 )
-from fcfn_zhou2023.rivals import NAMES
+from fcfn_zhou2023.rivals import NAMES, TWO_TYPES
 
 NOISE: dict[str, list[str]] = {
     "printed-round": ["privacy.calibration=classical", "privacy.horizon=round"],
@@ -230,13 +230,7 @@ def judge(values: pd.DataFrame) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-LOADED = {
-    **NOISE,
-    "two-types": [
-        *NOISE["printed-round"], "population.rho.kind=two-group", "population.rho.low=0.0005",
-        "population.rho.high=0.0015",
-    ],
-}  # fmt: skip
+LOADED = {**NOISE, "two-types": [*NOISE["printed-round"], *TWO_TYPES]}
 
 
 def load(setting: Setting) -> Scenarios:

@@ -34,15 +34,15 @@ from fcfn_zhou2023.base import (
     table,
 )
 
-_TYPES = [
+TWO_TYPES = [
     "population.rho.kind=two-group", "population.rho.low=0.0005", "population.rho.high=0.0015",
 ]  # fmt: skip
 READINGS: dict[str, list[str]] = {
     "one-type": [],
     "own-spending": ["game.budget=20.0"],
     "fixed-contract": [],
-    "two-types": _TYPES,
-    "two-types-mean-over-all": [*_TYPES, "game.average_over=population"],
+    "two-types": TWO_TYPES,
+    "two-types-mean-over-all": [*TWO_TYPES, "game.average_over=population"],
 }
 PANELS = {
     "one-type": "One known cost, B = 1 spent by all",

@@ -31,8 +31,12 @@ from fcfn_zhou2023.base import (
     table,
 )
 from fcfn_zhou2023.privacy import NOISE, NOISE_NAMES
-from fcfn_zhou2023.rivals import NAMES
+from fcfn_zhou2023.rivals import NAMES, TWO_TYPES
 
+READINGS = {**NOISE, "two-types": [*NOISE["exact-training"], *TWO_TYPES]}
+TITLES = {**NOISE_NAMES, "two-types": "two costs, exact, all rounds"}
+FREE = ("printed-round", "two-types")
+"""Readings that train without noise too; the others' nets would be those of the first."""
 FILES = {"EMNIST": "fig17", "CIFAR-10": "fig17-cifar10"}
 STORED = {"EMNIST": "emnist", "CIFAR-10": "cifar10"}
 STAND_IN = "handwritten digits, 8 x 8, which stand in for both data sets"
@@ -54,7 +58,7 @@ OVER: dict[str, float] = {"zorder": 3}
 
 
 def load(setting: Setting) -> Scenarios:
-    """Return a scenario for each data set and noise; small ones with what data there is."""
+    """Return a scenario for each data set and reading; small ones with what data there is."""
     found = {}
     for data, file in FILES.items():
         changes: list[str] = []
@@ -66,11 +70,11 @@ def load(setting: Setting) -> Scenarios:
                 *(FEW_IMAGES if there else ["training.data.kind=digits"]),
             ]
             data = data if there else STAND_IN
-        for noise, calibrated in NOISE.items():
-            scenario = scenario_of(file, [*changes, *calibrated])
-            if noise != "printed-round":  # training without noise is the same for all
+        for reading, meant in READINGS.items():
+            scenario = scenario_of(file, [*changes, *meant])
+            if reading not in FREE:
                 scenario = _comparing(scenario, ("ic-mle", "yang"))
-            found[f"{data}|{noise}"] = scenario
+            found[f"{data}|{reading}"] = scenario
     return found
 
 
@@ -99,15 +103,15 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:
     todo = list(product(range(N_SEEDS[setting.size]), scenarios.items()))
     with progress_bar(len(todo), "fig17", "training", shown=setting.progress) as bar:
         for replication, (name, scenario) in todo:
-            data, noise = name.split("|")
+            data, reading = name.split("|")
             seeded = scenario.model_copy(
                 update={"seed": replication_seed(scenario.seed, replication)}
             )
-            folder = f"{data.split(',')[0].replace(' ', '-').lower()}-{noise}-{replication}"
+            folder = f"{data.split(',')[0].replace(' ', '-').lower()}-{reading}-{replication}"
             record = trained(seeded, setting.out / "runs" / folder, setting)
             for arm, rounds in record.training.groupby("arm", sort=False):
                 at = {
-                    "panel": data, "reading": noise, "series": str(arm), "x": rounds["round"],
+                    "panel": data, "reading": reading, "series": str(arm), "x": rounds["round"],
                     "x_name": "round", "replication": replication,
                 }  # fmt: skip
                 parts += [
@@ -116,7 +120,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:
                         "signal_to_noise", rounds["signal_to_noise"].replace(np.inf, np.nan), **at
                     ),
                 ]
-            if replication == 0 and noise == "printed-round":
+            if replication == 0 and reading == "printed-round":
                 parts += _sizes(data, record)
             bar.update()
     return table(parts)
@@ -138,18 +142,21 @@ def _sizes(data: str, record: fa.Record) -> list[pd.DataFrame]:
 
 
 def draw(values: pd.DataFrame) -> Figure:
-    """Draw a row for each data set, and a panel for each noise: means, and all seeds."""
+    """Draw a row for each data set, and a panel for each reading: means, and all seeds."""
     data_sets = list(dict.fromkeys(values["panel"]))
     with theme():
-        figure = Figure(figsize=(15, 0.9 + 3.6 * len(data_sets)))
-        grid = figure.subplots(len(data_sets), len(NOISE), sharex=True, sharey="row", squeeze=False)
+        figure = Figure(figsize=(17, 0.9 + 3.6 * len(data_sets)))
+        shape = (len(data_sets), len(READINGS))
+        grid = figure.subplots(*shape, sharex=True, sharey="row", squeeze=False)
         for line, data in zip(grid, data_sets, strict=True):
             chance = 1 / number(values, panel=data, quantity="n_classes")
             free = pick(values, panel=data, series="no-noise", quantity="accuracy")
-            for axes, (noise, title) in zip(line, NOISE_NAMES.items(), strict=True):
-                some = pick(values, panel=data, reading=noise, quantity="accuracy")
+            for axes, (reading, title) in zip(line, TITLES.items(), strict=True):
+                some = pick(values, panel=data, reading=reading, quantity="accuracy")
+                if reading not in FREE:
+                    some = table([some, pick(free, reading=FREE[0])])
                 for arm, label in LABELS.items():
-                    of_arm = free if arm == "no-noise" else pick(some, series=arm)
+                    of_arm = pick(some, series=arm)
                     mean = of_arm.groupby("x")["value"].mean()
                     style = {
                         "color": ARM_COLOURS[arm], "dashes": ARM_DASHES[arm] or (None, None),
@@ -163,7 +170,7 @@ def draw(values: pd.DataFrame) -> Figure:
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True))
                 axes.set_title(title, fontsize="medium")
                 axes.yaxis.set_major_formatter("{x:.0%}")
-                axes.text(0.03, 0.96, _ratio(values, data, noise), transform=axes.transAxes,
+                axes.text(0.03, 0.96, _ratio(values, data, reading), transform=axes.transAxes,
                           va="top", fontsize="small", color="0.25")  # fmt: skip
             line[0].set_ylabel(f"{data.split(',')[0]}\ntest accuracy")
             line[0].set_ylim(0, 1.25 * free["value"].max())
@@ -173,21 +180,22 @@ def draw(values: pd.DataFrame) -> Figure:
     return figure
 
 
-def _ratio(values: pd.DataFrame, data: str, noise: str) -> str:
-    some = pick(values, panel=data, reading=noise, quantity="signal_to_noise", series="stackelberg")
-    return f"ours: signal to noise {some['value'].median():.2g}"
+def _ratio(values: pd.DataFrame, data: str, reading: str) -> str:
+    of_ours = pick(values, panel=data, reading=reading, series="stackelberg")
+    ratio = pick(of_ours, quantity="signal_to_noise")["value"].median()
+    return f"ours: signal to noise {ratio:.2g}"
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
     """See whether ours ends more accurate than a rival, seed by seed."""
     for rival in ("ic-mle", "yang"):
-        for noise in NOISE:
+        for reading in READINGS:
             told, better = [], []
             for data in dict.fromkeys(values["panel"]):
-                gain = gains(values, data, noise, rival)
+                gain = gains(values, data, reading, rival)
                 mean, half = 100 * gain.mean(), 100 * half_interval(gain)
                 last = {
-                    arm: 100 * final(values, data, noise, arm).mean()
+                    arm: 100 * final(values, data, reading, arm).mean()
                     for arm in ("stackelberg", rival)
                 }
                 better.append(bool(mean - half > 0))
@@ -195,18 +203,18 @@ def judge(values: pd.DataFrame) -> Iterator[Finding]:
                     f"{data.split(',')[0]}: ours {last['stackelberg']:.1f} %, {NAMES[rival]} "
                     f"{last[rival]:.1f} %, difference {mean:+.1f} +- {half:.1f} points"
                 )
-            yield Finding(f"fig17-{rival}", noise, all(better), "; ".join(told))
+            yield Finding(f"fig17-{rival}", reading, all(better), "; ".join(told))
 
 
-def final(values: pd.DataFrame, data: str, noise: str, arm: str) -> pd.Series[float]:
+def final(values: pd.DataFrame, data: str, reading: str, arm: str) -> pd.Series[float]:
     """Return the last accuracy of an arm, by seed."""
-    some = pick(values, panel=data, reading=noise, series=arm, quantity="accuracy")
+    some = pick(values, panel=data, reading=reading, series=arm, quantity="accuracy")
     return pick(some, x=some["x"].max()).set_index("replication")["value"]
 
 
-def gains(values: pd.DataFrame, data: str, noise: str, rival: str) -> pd.Series[float]:
+def gains(values: pd.DataFrame, data: str, reading: str, rival: str) -> pd.Series[float]:
     """Return by how much ours ends more accurate, by seed."""
-    return final(values, data, noise, "stackelberg") - final(values, data, noise, rival)
+    return final(values, data, reading, "stackelberg") - final(values, data, reading, rival)
 
 
 def half_interval(gain: pd.Series[float]) -> float:

@@ -294,7 +294,7 @@ def trainings(ours, rival, seeds=3):
             base.rows("accuracy", level, panel=data, reading=noise, series=arm, x=15.0,
                       replication=seed)
             for data in ("EMNIST", "CIFAR-10")
-            for noise in privacy.NOISE
+            for noise in training.READINGS
             for arm, accuracy in (("stackelberg", ours), ("ic-mle", rival), ("yang", rival))
             for seed, level in zip(range(seeds), accuracy, strict=True)
         ]
