@@ -285,7 +285,7 @@ def calibrate_value(
     overwrite : bool, default False
         Whether a record that stands there is replaced.
     progress : bool, default False
-        Whether to show a bar on stderr (never where stderr is not a terminal).
+        Whether to show a bar on stderr; a line each half minute where it is not a terminal.
 
     Returns
     -------

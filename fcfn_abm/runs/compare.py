@@ -65,7 +65,7 @@ def compare_mechanisms(
     overwrite : bool, default False
         Whether a record that stands there is replaced.
     progress : bool, default False
-        Whether to show a bar on stderr (never where stderr is not a terminal).
+        Whether to show a bar on stderr; a line each half minute where it is not a terminal.
 
     Returns
     -------

@@ -52,7 +52,7 @@ def run_scenario(
     overwrite : bool, default False
         Whether a record that stands there is replaced.
     progress : bool, default False
-        Whether to show bars on stderr (never where stderr is not a terminal).
+        Whether to show bars on stderr; a line each half minute where it is not a terminal.
     workers : int, default 1
         Threads that train; the record is the same for any number.
 

@@ -174,7 +174,7 @@ def run_sweep(
     retry : bool, default False
         Whether runs that failed are run again.
     progress : bool, default False
-        Whether to show a bar on stderr (never where stderr is not a terminal).
+        Whether to show a bar on stderr; a line each half minute where it is not a terminal.
 
     Returns
     -------

@@ -60,8 +60,8 @@ def _campaigns(folder: Path, scale: float, seed: int):
         n = many(10_000 if name != "scenario values" else 4_000)
         yield f"fuzz: {name}", lambda name=name, n=n: fuzz.campaign(name, n, seed)
     if importlib.util.find_spec("atheris"):
-        for name in ("scenario files", "overrides"):
-            yield f"guided by coverage: {name}", lambda name=name: _guided(name, 300 * scale)
+        for name in ("scenario files", "overrides", "images", "records"):
+            yield f"guided by coverage: {name}", lambda name=name: _guided(name, 200 * scale)
 
 
 def _guided(name: str, seconds: float) -> dict[str, int]:

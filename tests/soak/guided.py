@@ -11,9 +11,15 @@ from collections import Counter
 
 import atheris
 
-with atheris.instrument_imports(include=["fcfn_abm.scenario", "fcfn_abm.build", "tomllib"]):
+SEARCHED = [
+    "fcfn_abm.build", "fcfn_abm.records", "fcfn_abm.registry", "fcfn_abm.scenario",
+    "fcfn_abm.training.sources", "tomllib",
+]  # fmt: skip
+
+with atheris.instrument_imports(include=SEARCHED):
     import tomllib  # noqa: F401
 
+    import fcfn_abm.training.sources  # noqa: F401
     from soak import fuzz
 
 
