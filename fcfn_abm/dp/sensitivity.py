@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -54,6 +55,12 @@ class Clipping:
         shortened = largest / norms.double().clamp(min=largest)
         return shortened.masked_fill(~(shortened > _LEAST), float("nan")).float()
 
+    def factor(self, norm: float) -> float:
+        """Return what shortens one row of a norm, by :meth:`factors`' rules."""
+        largest = self.norm * (1 - _HAIR)
+        shortened = largest / max(norm, largest)  # one that is not a number stays so
+        return shortened if shortened > _LEAST else math.nan
+
     def sensitivity(self, unit: Unit, relation: Relation, share: float = 1.0) -> Sensitivity:
         """Return how far one unit moves a weighted sum of clipped rows, one row a unit.
 
@@ -81,7 +88,8 @@ def l2_norms(rows: Tensor) -> Tensor:
 
     norm, wide = torch.linalg.vector_norm, torch.float64
     norms: Tensor
-    if rows.device.type != "cpu":  # one kernel; and to ask about values would stop the device
+    # one kernel; and to ask about values would stop a device
+    if rows.device.type != "cpu" or rows.shape[1] <= _STRETCH:
         norms = norm(rows, dim=1, keepdim=True, dtype=wide)
         return norms
     n_stretches = rows.shape[1] // _STRETCH
@@ -89,7 +97,8 @@ def l2_norms(rows: Tensor) -> Tensor:
     stretches = norm(whole.reshape(len(rows), n_stretches, _STRETCH), dim=2)
     rest = norm(rest, dim=1, keepdim=True)
     norms = norm(torch.cat([stretches, rest], dim=1), dim=1, keepdim=True, dtype=wide)
-    doubtful = ~(norms.isfinite() & (norms > _LEGIBLE))[:, 0]
-    if doubtful.any():
+    least, most = map(float, torch.aminmax(norms)) if len(rows) else (1.0, 1.0)
+    if not (least > _LEGIBLE and math.isfinite(most)):  # not a number fails both
+        doubtful = ~(norms.isfinite() & (norms > _LEGIBLE))[:, 0]
         norms[doubtful] = norm(rows[doubtful], dim=1, keepdim=True, dtype=wide)
     return norms

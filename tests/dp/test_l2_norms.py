@@ -3,6 +3,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from fcfn_abm.dp import Clipping
 from fcfn_abm.dp.sensitivity import l2_norms
 
 
@@ -31,3 +32,13 @@ def test_large_entries_do_not_hide_small_ones_wherever_they_stand():
     expected = np.sqrt(1 + 199_999 * float(rows[0, 1]) ** 2)
     assert_allclose(l2_norms(rows), expected, rtol=4e-6)
     assert_allclose(l2_norms(rows.double()), expected, rtol=1e-12)
+
+
+def test_the_factor_of_one_row_is_that_of_many():
+    clipping = Clipping(2.0)
+    norms = [0.0, 1e-30, 1.9, 2.0, 2.1, 1e20, 1e38, 1e300, np.inf, np.nan]
+    many = clipping.factors(torch.tensor(norms, dtype=torch.float64)[:, None])[:, 0]
+    one = [np.float32(clipping.factor(norm)) for norm in norms]
+    np.testing.assert_array_equal(np.array(one), many.numpy())
+    assert np.isnan(one[-3:]).all()
+    assert not np.isnan(one[:6]).any()
