@@ -16,8 +16,9 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, OutputError,
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.calibrate import calibration_text, identification
 from fcfn_abm.report.figures import calibration
-from fcfn_abm.runs.calibrate import calibrate_value, fit_value
+from fcfn_abm.runs.calibrate import calibrate_value
 from fcfn_abm.runs.run import run_scenario
+from fcfn_abm.runs.value_fit import fit_value
 from fcfn_abm.training import FederatedTrainer
 
 QUICKSTART = "scenarios/quickstart.toml"

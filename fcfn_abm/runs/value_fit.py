@@ -1,0 +1,192 @@
+"""The law of what a model is worth that fits measured values best, and how well they tell it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import least_squares
+from scipy.special import fdtri, stdtrit
+
+from fcfn_abm.errors import InvalidGameError, RunFailedError, require_positive
+
+type Floats = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+LEAST = 3
+"""Epsilons that a fit needs: two of them fit any alpha and beta."""
+_SHAPES = (-10.0, 50.0)
+"""Bounds of ln(alpha eps) in mid-range: a straight line, and no slope at all."""
+_N_SHAPES = 61
+_TIGHT = 1e-14  # relative tolerance of the fit
+
+
+@dataclass(frozen=True)
+class ValueFit:
+    """The law ``beta ln(1 + alpha eps)`` that fits measured values best, and how well it does."""
+
+    alpha: float
+    """Estimate, dimensionless."""
+    beta: float
+    """Estimate, in currency."""
+    identified: Literal["both", "product", "level"]
+    """What the values tell: alpha and beta; or, where a straight line through zero fits them as
+    well, alpha * beta alone; or, where they are the same at every epsilon, this level alone."""
+    alpha_interval: tuple[float, float] | None
+    """None where alpha is not identified, or there is one seed."""
+    beta_interval: tuple[float, float] | None
+    """The same for beta."""
+    limit: float | None
+    """alpha * beta, or the level, in currency, where that alone is identified."""
+    limit_interval: tuple[float, float] | None
+    """Its interval; None with one seed."""
+    r_squared: float
+    """Share of the variance of all values that the law explains."""
+    residual_std: float
+    """Standard deviation of the values around it, in currency."""
+
+    def __call__(self, epsilon: npt.ArrayLike) -> Floats:
+        """Return the value at some epsilons, in currency."""
+        return np.asarray(self.beta * np.log1p(self.alpha * np.asarray(epsilon, dtype=float)))
+
+
+def fit_value(
+    epsilon: npt.ArrayLike, value: npt.ArrayLike, confidence: float = CONFIDENCE
+) -> ValueFit:
+    """Fit ``beta ln(1 + alpha eps)`` with positive alpha and beta to measured values.
+
+    Parameters
+    ----------
+    epsilon : array_like of float, shape (m,)
+        Where the value was measured; three different ones or more.
+    value : array_like of float, shape (n_seeds, m)
+        The measured values, in currency; one row a seed.
+    confidence : float, default 0.95
+        Of the intervals, and of the test whether alpha and beta are identified separately.
+
+    Returns
+    -------
+    ValueFit
+        Estimates by least squares over all values, and intervals.
+
+    Raises
+    ------
+    InvalidGameError
+        If an epsilon is not positive and finite, fewer than three differ, or the shapes do not fit.
+    RunFailedError
+        If no positive law fits better than zero: the values are not positive on average.
+
+    Notes
+    -----
+    Intervals are t-intervals of ln(alpha) and ln(beta) over the seeds, each seed's own estimate
+    linearised at the common one. All values of a seed may be correlated, as they share data and
+    draws of noise; where they are not, a covariance of the residuals would be somewhat narrower.
+
+    As alpha tends to zero with alpha * beta fixed the law becomes a line; as it tends to infinity
+    with the level fixed, a constant. Where an F-test cannot tell the fit from one of these, only
+    that one's single parameter is identified.
+
+    Examples
+    --------
+    >>> epsilon = np.array([0.1, 1.0, 10.0])
+    >>> fit = fit_value(epsilon, [2 * np.log1p(3 * epsilon)])
+    >>> round(fit.alpha, 6), round(fit.beta, 6), fit.identified
+    (3.0, 2.0, 'both')
+    """
+    epsilon, value = np.asarray(epsilon, dtype=float), np.asarray(value, dtype=float)
+    require_positive(epsilon=epsilon)
+    if np.unique(epsilon).size < LEAST:
+        raise InvalidGameError(f"A fit needs {LEAST} different epsilons or more.")
+    if value.ndim != 2 or value.shape[1:] != epsilon.shape:
+        raise InvalidGameError(
+            f"value must have one row a seed and one column an epsilon ({epsilon.size}), but has "
+            f"shape {value.shape}."
+        )
+    alpha, beta = _least_squares(epsilon, value)
+    law = beta * np.log1p(alpha * epsilon)
+    unexplained = float(np.sum((value - law) ** 2))
+    identified: Literal["both", "product", "level"] = "both"
+    freedom = value.size - 2
+    allowed = 1 + float(fdtri(1, freedom, confidence)) / freedom
+    limits = {"product": epsilon, "level": np.ones_like(epsilon)}
+    per_seed = {name: value @ shape / (shape @ shape) for name, shape in limits.items()}
+    left = {
+        name: float(np.sum((value - per_seed[name].mean() * shape) ** 2))
+        for name, shape in limits.items()
+    }
+    if min(left.values()) <= allowed * unexplained:
+        identified = "product" if left["product"] < left["level"] else "level"
+    intervals: list[tuple[float, float] | None] = [None, None]
+    limit, limit_interval = None, None
+    if identified == "both":
+        gain = alpha * epsilon
+        slopes = np.column_stack([beta * gain / (1 + gain), law])  # in ln(alpha) and ln(beta)
+        each = (value - law) @ np.linalg.pinv(slopes).T  # how far each seed's estimates are off
+        for i, centre in enumerate((math.log(alpha), math.log(beta))):
+            if found := _interval(centre + each[:, i], confidence, centre):
+                intervals[i] = (math.exp(found[0]), math.exp(found[1]))
+    else:
+        limit = float(per_seed[identified].mean())
+        limit_interval = _interval(per_seed[identified], confidence, limit)
+    return ValueFit(
+        alpha=alpha,
+        beta=beta,
+        identified=identified,
+        alpha_interval=intervals[0],
+        beta_interval=intervals[1],
+        limit=limit,
+        limit_interval=limit_interval,
+        r_squared=1 - unexplained / max(float(np.sum((value - value.mean()) ** 2)), 1e-300),
+        residual_std=math.sqrt(unexplained / freedom),
+    )
+
+
+def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
+    """Return alpha and beta, through the logarithms of alpha and of the value in mid-range.
+
+    These two stay well apart where alpha and beta do not: one is the curve's shape, and the other
+    its size.
+    """
+    middle = math.exp(np.log(epsilon).mean())
+    size = float(np.abs(value).max())
+    scaled, relative = value / size, epsilon / middle
+
+    def curve(shape: Floats | float) -> Floats:
+        gain = np.exp(shape)
+        return np.asarray(np.log1p(gain * relative) / np.log1p(gain))
+
+    def residuals(point: Floats) -> Floats:
+        return np.asarray((scaled - np.exp(point[1]) * curve(point[0])).ravel())
+
+    # for a given shape the best size has a closed form: start from the best of a coarse grid
+    shapes = np.linspace(*_SHAPES, _N_SHAPES)
+    curves = curve(shapes[:, None])
+    lengths = np.linalg.norm(curves, axis=1)
+    projections = curves @ scaled.mean(axis=0) / lengths
+    best = int(np.argmax(projections))
+    if not projections[best] > 0:
+        raise RunFailedError(
+            "the net is no better than chance on average, so there is nothing to fit: train with "
+            "larger epsilons, or for longer."
+        )
+    start = [float(shapes[best]), math.log(projections[best] / lengths[best])]
+    bounds = ([_SHAPES[0], -np.inf], [_SHAPES[1], np.inf])
+    shape, level = least_squares(residuals, start, bounds=bounds, ftol=_TIGHT, xtol=_TIGHT).x
+    return math.exp(shape) / middle, size * math.exp(level) / math.log1p(math.exp(shape))
+
+
+def _interval(each: Floats, confidence: float, centre: float) -> tuple[float, float] | None:
+    """Return the t-interval of a mean over seeds; None with one seed."""
+    if each.size < 2:
+        return None
+    half = half_width(each, confidence)
+    return centre - half, centre + half
+
+
+def half_width(each: Floats, confidence: float = CONFIDENCE) -> float:
+    """Return half of the t-interval of a mean over seeds."""
+    n = each.size
+    return float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(each.std(ddof=1)) / math.sqrt(n)
