@@ -30,8 +30,8 @@ def summary(rows: Sequence[Row]) -> str:
     """Count the verdicts, in a sentence."""
     counts = Counter(_kind(row) for row in rows)
     return (
-        f"{len(rows)} claims: {counts[HOLDS]} hold, {counts[UNDER]} hold under some reading, "
-        f"{counts[NOT]} do not hold."
+        f"{len(rows)} claims: {counts[HOLDS]} hold, {counts[UNDER]} under some reading, and "
+        f"{counts[NOT]} under none."
     )
 
 
