@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
 from fcfn_abm.records.integrity import require_unchanged, seal
@@ -237,10 +237,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     require_free(path, overwrite=overwrite)
     with told_as(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
-        folder.chmod(0o777 & ~_umask())
-        alive = FileLock(folder / _LOCK)
-        alive.acquire()
+        folder, alive = _hidden_folder(path)
     try:
         yield folder
         with told_as(path):
@@ -257,6 +254,17 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     _remove_dead(path)
 
 
+def _hidden_folder(path: Path) -> tuple[Path, BaseFileLock]:
+    """Make a folder beside a path, and take its lock, by which others see that it is in use."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        alive = FileLock(folder / _LOCK)
+        with suppress(FileNotFoundError):  # not locked yet, it was taken for dead, and removed
+            alive.acquire()
+            folder.chmod(0o777 & ~_umask())
+            return folder, alive
+
+
 def _remove_dead(path: Path) -> None:
     """Remove what runs to the same name have left that were killed: nobody holds their locks."""
     hidden = f".{path.name}.partial-"
@@ -265,14 +273,9 @@ def _remove_dead(path: Path) -> None:
     for folder in left:
         if folder.name.startswith(f"{hidden}old-"):  # what was replaced needs no lock
             shutil.rmtree(folder, ignore_errors=True)
-        if not (folder / _LOCK).is_file():
             continue
-        lock = FileLock(folder / _LOCK, timeout=0)
-        try:
-            with lock:
-                shutil.rmtree(folder, ignore_errors=True)
-        except (Timeout, OSError):
-            continue
+        with suppress(Timeout, OSError), FileLock(folder / _LOCK, timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, path: Path) -> None:

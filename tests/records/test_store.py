@@ -1,4 +1,5 @@
 import errno
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,12 +102,30 @@ def test_what_a_killed_run_has_left_goes_and_what_another_still_writes_stays(tmp
     for name in (".run.partial-dead", ".run.partial-live", ".run2.partial-dead"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".lock").touch()
+    (tmp_path / ".run.partial-newborn").mkdir()  # killed before it had its lock
     (tmp_path / ".run.partial-old-dead" / "run").mkdir(parents=True)
     with FileLock(tmp_path / ".run.partial-live" / ".lock"):
         record().write(tmp_path / "run")
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == [".run.partial-live", ".run2.partial-dead", "run"]
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_folder_that_goes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    acquire, went = FileLock.acquire, []
+
+    def late(self, *args, **kwargs):
+        if not went:
+            went.append(self.lock_file)
+            shutil.rmtree(Path(self.lock_file).parent)
+            raise FileNotFoundError(self.lock_file)
+        return acquire(self, *args, **kwargs)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    record().write(tmp_path / "run")
+    assert went
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert read_record(tmp_path / "run").run == {"seed": 3}
 
 
 def test_a_record_stays_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
