@@ -244,6 +244,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             seal(folder)
         require_free(path, overwrite=overwrite)
         with told_as(path):
+            _remove_dead(path, folder)
             _publish(folder, path)
             (path / _LOCK).unlink(missing_ok=True)
     except BaseException:
@@ -251,7 +252,6 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise
     finally:
         alive.release()
-    _remove_dead(path)
 
 
 def _hidden_folder(path: Path) -> tuple[Path, BaseFileLock]:
@@ -265,12 +265,12 @@ def _hidden_folder(path: Path) -> tuple[Path, BaseFileLock]:
             return folder, alive
 
 
-def _remove_dead(path: Path) -> None:
+def _remove_dead(path: Path, own: Path) -> None:
     """Remove what runs to the same name have left that were killed: nobody holds their locks."""
     hidden = f".{path.name}.partial-"
     with os.scandir(path.parent) as entries:
-        left = [path.parent / entry.name for entry in entries if entry.name.startswith(hidden)]
-    for folder in left:
+        left = {path.parent / entry.name for entry in entries if entry.name.startswith(hidden)}
+    for folder in left - {own}:
         if folder.name.startswith(f"{hidden}old-"):  # what was replaced needs no lock
             shutil.rmtree(folder, ignore_errors=True)
             continue
