@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -41,14 +42,23 @@ def progress_bar(total: int, desc: str, unit: str, *, shown: bool, **more: Any) 
 
 
 class _Lines:
-    """Takes what tqdm draws over and over in one place, and writes it line by line."""
+    """Takes what tqdm draws over and over in one place, and writes it line by line.
+
+    A reader that has gone, or a full disk, costs the lines and not the work.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream, self._last = stream, ""
 
     def write(self, text: str) -> None:
-        lines = (line.strip() for line in re.split(r"[\r\n]", _CONTROL.sub("", text)))
-        self._stream.writelines(f"{line}\n" for line in lines if line)
+        for line in re.split(r"[\r\n]", _CONTROL.sub("", text)):
+            told = line.strip()
+            counted = told.partition("[")[0]  # a bar says its end twice, as time goes by
+            if told and counted != self._last:
+                self._last = counted
+                with suppress(OSError, ValueError):
+                    self._stream.write(f"{told}\n")
 
     def flush(self) -> None:
-        self._stream.flush()
+        with suppress(OSError, ValueError):
+            self._stream.flush()

@@ -32,7 +32,19 @@ def test_a_pipe_gets_whole_lines(monkeypatch):
     lines = told(monkeypatch, io.StringIO()).splitlines()
     assert all(re.match(r"(inner|outer): +\d+%\|[ #\d]*\| \d/\d \[.*\]$", line) for line in lines)
     assert any(line.startswith("outer: 100%|") and " 3/3 [" in line for line in lines)
+    assert sum(" 3/3 [" in line for line in lines) == 1
     assert any(line.startswith("inner: 100%|") and " 2/2 [" in line for line in lines)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_a_reader_that_has_gone_costs_the_lines_and_not_the_work(monkeypatch, error):
+    class Gone(io.StringIO):
+        def write(self, *_):
+            raise error
+
+        flush = write
+
+    assert told(monkeypatch, Gone()) == ""
 
 
 def test_a_pipe_gets_nothing_of_short_work(monkeypatch):

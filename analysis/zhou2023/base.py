@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,17 @@ _BLANK: Mapping[str, Any] = {
     "panel": "", "reading": "", "series": "", "x_name": "", "x": np.nan, "unit": "1",
     "replication": 0,
 }  # fmt: skip
+
+
+def code_of(folder: Path, *apart: str) -> str:
+    """Return a hash of all Python files below a folder, but for those in some folders of it."""
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
+    code = (
+        f"{path.as_posix()}\n".encode() + (folder / path).read_bytes()
+        for path in files
+        if path.parts[0] not in apart
+    )
+    return hashlib.sha256(b"".join(code)).hexdigest()
 
 
 @dataclass(frozen=True)

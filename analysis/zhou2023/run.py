@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +32,15 @@ from fcfn_zhou2023 import (
     rivals,
     training,
 )
-from fcfn_zhou2023.base import COLUMNS, Scenarios, Setting, Size, Study, figure_file
+from fcfn_zhou2023.base import (
+    COLUMNS,
+    Scenarios,
+    Setting,
+    Size,
+    Study,
+    code_of,
+    figure_file,
+)
 from fcfn_zhou2023.claims import Row, settled
 
 FIGURES: dict[str, Study] = {
@@ -116,7 +125,7 @@ def replicate(
         (out / "values").mkdir(exist_ok=True)
     with progress_bar(len(chosen), "figures", "figure", shown=progress) as bar:
         for study in chosen:
-            bar.set_description(study.name)
+            bar.set_description(study.name, refresh=sys.stderr.isatty())
             scenarios = study.load(setting)
             mark = _mark_of(setting, scenarios)
             if _kept_mark(out, study) != mark:
@@ -157,11 +166,8 @@ def _common_mark(setting: Setting) -> dict[str, str]:
 @cache
 def _code() -> str:
     """Return a hash of the code that numbers and figures come from."""
-    package = Path(fcfn_abm.__file__).parent
-    files = [*Path(__file__).parent.glob("*.py"), *package.rglob("*.py")]
-    apart = {package / "cli", package / "viz"}
-    code = (path.read_bytes() for path in sorted(files) if not apart & {*path.parents})
-    return hashlib.sha256(b"".join(code)).hexdigest()
+    own, package = Path(__file__).parent, Path(fcfn_abm.__file__).parent
+    return code_of(own) + code_of(package, "cli", "viz")
 
 
 def _files(out: Path, study: Study) -> tuple[Path, list[Path]]:

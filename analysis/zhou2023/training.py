@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from scipy import stats
 
 import fcfn_abm as fa
 from fcfn_abm.progress import progress_bar
+from fcfn_abm.records import told_as
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, theme
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.data import found as data_found
@@ -24,6 +26,7 @@ from fcfn_zhou2023.base import (
     Scenarios,
     Setting,
     Study,
+    code_of,
     number,
     pick,
     rows,
@@ -86,15 +89,24 @@ def _comparing(scenario: Scenario, arms: tuple[str, ...]) -> Scenario:
 
 
 def trained(scenario: Scenario, folder: Path, setting: Setting) -> fa.Record:
-    """Return the record of a training: the one that is there, of this version, or a new one."""
-    if folder.is_dir():
+    """Return the record of a training: the one that is there, of the same code, or a new one."""
+    code, beside = _code(), folder.with_name(f"{folder.name}.code")
+    if folder.is_dir() and beside.is_file() and beside.read_text(encoding="utf-8") == code:
         record = fa.read_record(folder)
-        same = record.run["versions"]["fcfn_abm"] == fa.__version__
-        if same and to_toml(record.scenario) == to_toml(scenario):
+        if to_toml(record.scenario) == to_toml(scenario):
             return record
-    return fa.run_scenario(
+    record = fa.run_scenario(
         scenario, folder, overwrite=True, progress=setting.progress, workers=setting.workers
     )
+    with told_as(beside):
+        beside.write_text(code, encoding="utf-8")
+    return record
+
+
+@cache
+def _code() -> str:
+    """Return a hash of the code that markets and trainings come from."""
+    return code_of(Path(fa.__file__).parent, "cli", "report", "viz")
 
 
 def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:

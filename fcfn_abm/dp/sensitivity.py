@@ -15,6 +15,7 @@ type Relation = Literal["replace-one", "zero-out"]
 _HAIR = 1e-5  # 32-bit rounding must never lift a row above the bound
 _LEAST = 1e-37  # factors below lose their digits in 32 bits
 _STRETCH = 128  # squares added up in 32 bits: the norm is wrong by four millionths at most
+_FEW = 2**16  # numbers that are soon turned into 64 bits
 _LEGIBLE = 1e-12  # of shorter rows, squares of entries that matter may be too small for 32 bits
 
 
@@ -89,7 +90,7 @@ def l2_norms(rows: Tensor) -> Tensor:
     norm, wide = torch.linalg.vector_norm, torch.float64
     norms: Tensor
     # one kernel; and to ask about values would stop a device
-    if rows.device.type != "cpu" or rows.shape[1] <= _STRETCH:
+    if rows.device.type != "cpu" or (rows.shape[1] <= _STRETCH and rows.numel() <= _FEW):
         norms = norm(rows, dim=1, keepdim=True, dtype=wide)
         return norms
     n_stretches = rows.shape[1] // _STRETCH

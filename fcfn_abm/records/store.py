@@ -267,30 +267,32 @@ def _hidden_folder(path: Path) -> tuple[Path, BaseFileLock]:
 
 def _remove_dead(path: Path, own: Path) -> None:
     """Remove what runs to the same name have left that were killed: nobody holds their locks."""
-    hidden = f".{path.name}.partial-"
-    with os.scandir(path.parent) as entries:
-        left = {path.parent / entry.name for entry in entries if entry.name.startswith(hidden)}
-    for folder in left - {own}:
-        if folder.name.startswith(f"{hidden}old-"):  # what was replaced needs no lock
-            shutil.rmtree(folder, ignore_errors=True)
-            continue
-        with suppress(Timeout, OSError), FileLock(folder / _LOCK, timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
+    hidden, left = f".{path.name}.partial-", []
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        left = [entry.name for entry in entries if entry.name.startswith(hidden)]
+    for name in left:
+        folder = path.parent / name
+        if name != own.name:
+            with suppress(Timeout, OSError), FileLock(folder / _LOCK, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _publish(folder: Path, path: Path) -> None:
     if not path.exists():
         folder.rename(path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-old-", dir=path.parent))
-    path.rename(old / path.name)
+    old, held = _hidden_folder(path)
     try:
-        folder.rename(path)
-    except OSError:
-        (old / path.name).rename(path)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        path.rename(old / path.name)
+        try:
+            folder.rename(path)
+        except OSError:
+            (old / path.name).rename(path)
+            raise
+    finally:
+        if path.exists():  # the new record, or the old one again
+            shutil.rmtree(old, ignore_errors=True)
+        held.release()
 
 
 def _umask() -> int:

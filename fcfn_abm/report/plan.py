@@ -54,7 +54,7 @@ def export_plan(
     record : Record, str or Path
         A run that trained, or its folder.
     out : str or Path, optional
-        File to write; an older one is replaced, by the whole new one or not at all.
+        File to write; an older one is replaced.
     format : {"json", "csv"}, default "json"
         One object with ``plan`` (the same for all), ``nodes`` and ``units``; or one row a node with
         everything.
@@ -98,11 +98,9 @@ def export_plan(
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     if out is not None:
         out = Path(out)
-        partial = out.with_name(f".{out.name}.partial")
         with told_as(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(out)
+            out.write_text(text, encoding="utf-8")
     return text
 
 

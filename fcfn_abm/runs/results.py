@@ -203,12 +203,10 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
 
 
-def forget_failures(runs: Sequence[SweepRun], out: Path) -> None:
-    """Remove the results of runs that failed."""
-    for run in runs:
-        path = result_path(out, run.index)
-        if path.exists() and read_result(path)["status"] == "failed":
-            path.unlink()
+def failed_results(out: Path, runs: Sequence[SweepRun]) -> list[Path]:
+    """Return the results of runs that failed."""
+    paths = (result_path(out, run.index) for run in runs)
+    return [path for path in paths if path.exists() and read_result(path)["status"] == "failed"]
 
 
 def remove_leftovers(out: Path) -> None:

@@ -34,8 +34,8 @@ from fcfn_abm.runs.results import (
     RECORDS,
     RESULTS,
     attempt,
+    failed_results,
     failure,
-    forget_failures,
     missing_runs,
     name_of,
     remove_leftovers,
@@ -199,11 +199,12 @@ def run_sweep(
     workers: Workers = Given(executor) if isinstance(executor, Executor) else executor or Serial()
     out = Path(out)
     with _claimed(scenario, runs, out):
-        if retry:
-            forget_failures(runs, out)
-        todo = missing_runs(out, runs)
-        if todo:
+        again = failed_results(out, runs) if retry else []
+        if again or missing_runs(out, runs):
             _require_same_versions(out)
+        for path in again:
+            path.unlink()
+        todo = missing_runs(out, runs)
         if todo or not (out / TABLE).is_file():
             with told_as(out):
                 (out / TABLE).unlink(missing_ok=True)
@@ -386,12 +387,12 @@ def _require_same(scenario: Scenario, out: Path) -> None:
 def _require_same_versions(out: Path) -> None:
     """Raise OutputError if the runs of a folder were begun with other versions than these."""
     there, here = read_sweep(out).run.get("versions", {}), versions()
-    for name, version in here.items():
-        if there.get(name, version) != version:
+    for name in there:
+        if there[name] != here.get(name):
             raise OutputError(
-                f"{out}: was begun with {name} {there[name]}, and this is {version}: runs of both "
-                "would not be comparable; go on with that version, or choose another folder with "
-                "--out."
+                f"{out}: was begun with {name} {there[name]}, and here it is "
+                f"{here.get(name, 'missing')}: runs of both would not be comparable; go on with "
+                "that version, or choose another folder with --out."
             )
 
 

@@ -336,8 +336,19 @@ def test_a_training_that_is_there_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "N_SEEDS", {"fast": 2})
     scenarios = {"digits|printed-round": small}
     first = training.compute(scenarios, setting)
-    monkeypatch.setattr(training.fa, "run_scenario", None)
+    again = []
+    run = training.fa.run_scenario
+
+    def noted(scenario, folder, **kwargs):
+        again.append(folder)
+        return run(scenario, folder, **kwargs)
+
+    monkeypatch.setattr(training.fa, "run_scenario", noted)
     pd.testing.assert_frame_equal(training.compute(scenarios, setting), first)
+    assert not again
+    monkeypatch.setattr(training, "_code", lambda: "changed since")
+    pd.testing.assert_frame_equal(training.compute(scenarios, setting), first)
+    assert len(again) == 2
     last = base.pick(first, quantity="accuracy", x=2.0)
     assert sorted(last["series"].unique()) == ["ic-mle", "no-noise", "stackelberg", "yang"]
     assert last["replication"].nunique() == 2

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import fcfn_zhou2023 as zhou
 from fcfn_abm.cli import app
+from fcfn_zhou2023 import base
 from fcfn_zhou2023 import run as module
 
 QUICK = ["fig4", "fig8"]
@@ -72,6 +73,21 @@ def test_what_is_complete_is_not_made_again_and_what_is_missing_is(left, monkeyp
     monkeypatch.setattr(module, "_code", lambda: "changed since")
     zhou.replicate(["fig6"], "full", out)
     assert made == ["fig6", "fig6", "fig6", "fig6"]
+
+
+def test_the_hash_of_code_knows_names_and_contents_and_what_is_apart(tmp_path):
+    for name, text in {"a.py": "1", "game/b.py": "2", "cli/c.py": "3", "game/d.txt": "4"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = base.code_of(tmp_path, "cli")
+    (tmp_path / "cli" / "c.py").write_text("other")
+    (tmp_path / "game" / "d.txt").write_text("other")
+    assert base.code_of(tmp_path, "cli") == before
+    assert base.code_of(tmp_path) != before
+    (tmp_path / "game" / "b.py").write_text("other")
+    changed = base.code_of(tmp_path, "cli")
+    (tmp_path / "game" / "b.py").rename(tmp_path / "game" / "c.py")
+    assert len({before, changed, base.code_of(tmp_path, "cli")}) == 3
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -103,12 +103,39 @@ def test_what_a_killed_run_has_left_goes_and_what_another_still_writes_stays(tmp
         (tmp_path / name).mkdir()
         (tmp_path / name / ".lock").touch()
     (tmp_path / ".run.partial-newborn").mkdir()  # killed before it had its lock
-    (tmp_path / ".run.partial-old-dead" / "run").mkdir(parents=True)
+    (tmp_path / ".run.partial-replaced" / "run").mkdir(parents=True)
     with FileLock(tmp_path / ".run.partial-live" / ".lock"):
         record().write(tmp_path / "run")
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == [".run.partial-live", ".run2.partial-dead", "run"]
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_relative_path_is_as_good(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".run.partial-dead").mkdir()
+    acquired = []
+    acquire = FileLock.acquire
+
+    def noted(self, *args, **kwargs):
+        acquired.append(Path(self.lock_file).parent.name)
+        return acquire(self, *args, **kwargs)
+
+    monkeypatch.setattr(FileLock, "acquire", noted)
+    for _ in range(2):
+        record().write("run", overwrite=True)
+    assert len(acquired) == len(set(acquired)) == 4  # its own twice, the dead, and the old one
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_place_that_cannot_be_listed_takes_a_record(tmp_path, monkeypatch):
+    def unlisted(_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("fcfn_abm.records.store.os.scandir", unlisted)
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "there").write_text("")
+    assert (tmp_path / "run" / "there").exists()
 
 
 def test_a_folder_that_goes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):

@@ -16,7 +16,12 @@ import pytest
 from filelock import FileLock
 
 import fcfn_abm as fa
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
+from fcfn_abm.errors import (
+    InvalidRecordError,
+    InvalidScenarioError,
+    OutputError,
+    RunFailedError,
+)
 from fcfn_abm.runs import run as run_module
 from fcfn_abm.runs import sweep as sweep_module
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
@@ -270,8 +275,28 @@ def test_missing_runs_of_another_version_are_not_mixed_in(tmp_path, monkeypatch)
     monkeypatch.setattr(sweep_module, "versions", lambda: {**now, "numpy": "9.9"})
     fa.run_sweep(scenario, tmp_path / "out")  # it is complete
     next((tmp_path / "out" / sweep_module.RESULTS).iterdir()).unlink()
-    with pytest.raises(OutputError, match=rf"begun with numpy {now['numpy']}, and this is 9\.9"):
+    with pytest.raises(OutputError, match=rf"with numpy {now['numpy']}, and here it is 9\.9"):
         fa.run_sweep(scenario, tmp_path / "out")
+    monkeypatch.setattr(sweep_module, "versions", lambda: {"fcfn_abm": now["fcfn_abm"]})
+    with pytest.raises(OutputError, match="here it is missing"):
+        fa.run_sweep(scenario, tmp_path / "out")
+
+
+def test_failures_of_another_version_are_kept_and_not_run_again(tmp_path, monkeypatch):
+    scenario = small(tmp_path)
+
+    def broken(*_, **__):
+        raise RunFailedError("no luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_play", broken)
+        assert fa.run_sweep(scenario, tmp_path / "out").counts()["failed"] == 2
+    before = contents(tmp_path / "out")
+    monkeypatch.setattr(sweep_module, "versions", lambda: {"fcfn_abm": "9.9"})
+    fa.run_sweep(scenario, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"here it is 9\.9"):
+        fa.run_sweep(scenario, tmp_path / "out", retry=True)
+    assert contents(tmp_path / "out") == before
 
 
 def test_another_scenario_is_refused_in_the_same_folder(tmp_path):
