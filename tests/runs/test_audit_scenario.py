@@ -82,6 +82,7 @@ def test_half_the_noise_is_caught(monkeypatch):
 @pytest.mark.parametrize("placement", list(PLACEMENTS))
 def test_clipping_that_is_off_is_caught_without_any_assumption(placement, monkeypatch):
     monkeypatch.setattr(Clipping, "factors", lambda _, norms: norms.new_ones(norms.shape).float())
+    monkeypatch.setattr(Clipping, "factor", lambda *_: 1.0)
     found = audit_scenario(scenario(placement), [1.0, 4.0], trials=2000)
     assert not found.holds
     for row in found.rows:
