@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
+
+from fcfn_abm.interrupts import obeyed_interrupts, raise_if_interrupted
 
 _PAUSE = 30.0  # seconds between two lines, and before the first one
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-def progress_bar(total: int, desc: str, unit: str, *, shown: bool, **more: Any) -> tqdm[Any]:
-    """Return a bar that counts work on stderr.
+@contextmanager
+def progress_bar(
+    total: int, desc: str, unit: str, *, shown: bool, **more: Any
+) -> Iterator[tqdm[Any]]:
+    """Open a bar that counts work on stderr, and obey interrupts of that work at its steps.
 
     Parameters
     ----------
@@ -27,8 +33,8 @@ def progress_bar(total: int, desc: str, unit: str, *, shown: bool, **more: Any) 
     **more
         Other settings of tqdm's.
 
-    Returns
-    -------
+    Yields
+    ------
     tqdm.tqdm
         In a terminal it draws itself again and again. Elsewhere it writes a line each half minute,
         none for work that takes less.
@@ -38,7 +44,17 @@ def progress_bar(total: int, desc: str, unit: str, *, shown: bool, **more: Any) 
             "file": _Lines(sys.stderr), "delay": _PAUSE, "mininterval": _PAUSE,
             "maxinterval": 2 * _PAUSE, "ncols": 100, "ascii": True,
         }  # fmt: skip
-    return tqdm(total=total, desc=desc, unit=unit, disable=not shown, **more)
+    with (
+        obeyed_interrupts(),
+        _Bar(total=total, desc=desc, unit=unit, disable=not shown, **more) as bar,
+    ):
+        yield bar
+
+
+class _Bar(tqdm):  # type: ignore[type-arg] # which is none at run time
+    def update(self, n: float | None = 1) -> bool | None:
+        raise_if_interrupted()
+        return super().update(n)
 
 
 class _Lines:

@@ -14,7 +14,8 @@ import fcfn_abm
 PACKAGE = Path(fcfn_abm.__file__).parent
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
-    {"errors", "progress", "rng"},
+    {"errors", "interrupts", "rng"},
+    {"progress"},
     {"registry"},
     {"scenario"},
     {"population"},

@@ -6,6 +6,7 @@ audit found a claim violated), 2 (the user's mistake), 130 (interrupted).
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm import __version__
-from fcfn_abm.cli.base import app, interrupted
+from fcfn_abm.cli.base import INTERRUPTED, app, interrupted
 
 for _name in (
     "run",
@@ -49,6 +50,12 @@ def _root(
 def main() -> None:
     """Run the command line."""
     try:
-        app()
-    except KeyboardInterrupt:  # before a command has begun
-        sys.exit(interrupted())
+        try:
+            app()
+        except KeyboardInterrupt:  # before a command has begun
+            sys.exit(interrupted())
+    except SystemExit as end:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said, and Python clears up
+        if end.code == INTERRUPTED:
+            sys.unraisablehook = lambda _: None  # what was cut off may complain of it
+        raise

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError
+from fcfn_abm.interrupts import obeyed_interrupts
 
 
 class _Group(TyperGroup):
@@ -25,6 +26,10 @@ class _Group(TyperGroup):
                     for name, command in self.commands.items()
                 ]
             )
+
+
+INTERRUPTED = 130
+"""Exit code, as shells have it."""
 
 
 class App(typer.Typer):
@@ -54,7 +59,8 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with obeyed_interrupts():
+                function(*args, **kwargs)
         except FcfnError as error:
             typer.echo(f"fcfn: {error}", err=True)
             raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
@@ -64,13 +70,13 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def interrupted(told: str = "interrupted; nothing was left under the final name.") -> int:
+def interrupted(told: str = "interrupted; nothing unfinished is left under the final name.") -> int:
     """Say what an interrupt left, and return the exit code."""
     typer.echo(f"fcfn: {told}", err=True)
     # an interrupt that passed through an exec of text, as in torch's imports, leaves a mark by
     # which CPython ends with signal 2 whatever the exit code; the next exec wipes it out
     exec("")  # noqa: S102
-    return 130
+    return INTERRUPTED
 
 
 app = App("Agent-based simulation of incentive mechanisms for private federated learning.")

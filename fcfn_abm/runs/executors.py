@@ -25,12 +25,13 @@ from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
 from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedError
+from fcfn_abm.interrupts import deferred_interrupts
 
 MOST_DEATHS = 3  # workers that a task may take with it
 _LARGEST_CHUNK = 32  # tasks that are handed out together
@@ -169,8 +170,10 @@ def _end_with(sentinel: int) -> None:
 def _require_ready(pool: ProcessPoolExecutor, n_workers: int) -> None:
     """Wait until all workers have started, together, and raise RunFailedError if they cannot."""
     try:
-        for _ in pool.map(_ready, range(n_workers)):
-            pass
+        with _deaf_children():
+            ready = [pool.submit(_ready, number) for number in range(n_workers)]
+        for future in ready:
+            future.result()
     except BrokenExecutor:
         raise RunFailedError(
             "the worker processes do not start; a script that runs a sweep needs the line: "
@@ -199,15 +202,21 @@ def _environment(values: dict[str, str]) -> Generator[None]:
 
 @contextmanager
 def _deaf_children() -> Generator[None]:
-    """Start processes that leave an interrupt of the terminal to their parent."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread may say what a signal does
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which children inherit
-    try:
+    """Start processes that leave an interrupt of the terminal to their parent.
+
+    They inherit that it is blocked. To the parent it comes when the block ends, or a process would
+    be left half started.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        return
+    resource_tracker.ensure_running()  # which would unblock it
+    with deferred_interrupts():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)

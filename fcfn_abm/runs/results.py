@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.interrupts import obeyed_interrupts
 from fcfn_abm.records import Record, told_as
 from fcfn_abm.records.integrity import seal
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
@@ -53,10 +54,11 @@ def attempt(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
     from fcfn_abm.runs.run import run_scenario  # loads Mesa
 
     try:
-        record = run_scenario(run.scenario)
-        if record_path:
-            record.write(record_path, overwrite=True)
-        return _results(run, record)
+        with obeyed_interrupts():  # what comes of one is no failure
+            record = run_scenario(run.scenario)
+            if record_path:
+                record.write(record_path, overwrite=True)
+            return _results(run, record)
     except OutputError:  # a full disk is no result
         raise
     except Exception as error:  # a failed run is data, not a stop

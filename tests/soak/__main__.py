@@ -49,6 +49,7 @@ def _campaigns(folder: Path, scale: float, seed: int):
 
     for work in WORKS:
         yield f"kill -9: {work.name}", named(faults.kills, work, 100)
+        yield f"Ctrl-C: {work.name}", named(faults.interrupts, work, 100)
         yield f"full disk: {work.name}", named(faults.full_disks, work, 40)
         yield f"small disk: {work.name}", named(faults.small_disks, work, 20)
         yield f"closed folder: {work.name}", named(faults.closed_folders, work)

@@ -19,6 +19,8 @@ _CONTEXT.set_forkserver_preload(["soak.loaded"])
 _CAPABILITY_VERSION = 0x20080522
 
 TRACEBACK = "Traceback (most recent call last)"
+PATIENCE = 60.0
+"""Seconds in which a signal is to end a command."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,27 @@ class Command:
     """A command that runs, or has run, in a process of its own."""
 
     def __init__(self, args: list[str], log: Path, place: Place = Place()) -> None:
-        self._log = log
-        self._process = _CONTEXT.Process(target=_run, args=(args, str(log), place))
+        self._log, self._begun = log, log.with_suffix(".begun")
+        self._begun.unlink(missing_ok=True)
+        self._process = _CONTEXT.Process(target=_run, args=(args, log, self._begun, place))
         self._process.start()
 
-    def kill_after(self, seconds: float) -> bool:
-        """Kill it with signal 9 unless it ends before; return whether it was killed."""
+    def stop_after(self, seconds: float, how: signal.Signals) -> bool:
+        """Send it a signal unless it ends before; return whether it was sent."""
+        while self._process.is_alive() and not self._begun.exists():
+            time.sleep(0.001)
         self._process.join(seconds)
-        killed = self._process.is_alive()
-        if killed:
-            os.kill(self._process.pid, signal.SIGKILL)
-        return killed
+        if not self._process.is_alive():
+            return False
+        try:
+            os.kill(self._process.pid, how)
+        except ProcessLookupError:  # it has ended just now
+            return False
+        self._process.join(PATIENCE)
+        if self._process.is_alive():
+            self._process.kill()
+            raise AssertionError(f"{how.name} was not obeyed:\n{self.end().text}")
+        return True
 
     def end(self) -> Ended:
         """Wait for its end."""
@@ -78,15 +90,17 @@ def run(args: list[str], log: Path, place: Place = Place()) -> Ended:
     return Command(args, log, place).end()
 
 
-def _run(args: list[str], log: str, place: Place) -> None:
+def _run(args: list[str], log: Path, begun: Path, place: Place) -> None:
     from fcfn_abm.cli import main
 
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    _spoil(place)
     sys.argv = ["fcfn", *args]
     code: int | str | None = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been ignored
+    begun.touch()
+    _spoil(place)
     try:
         main()
     except SystemExit as end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fcfn_abm.cli.base import INTERRUPTED
 from fcfn_abm.errors import FcfnError
 from soak.child import Command, Place, run
 from soak.works import WORKS, Work, digests
@@ -37,27 +39,41 @@ def kills(work: Work, folder: Path, n: int, rng: np.random.Generator) -> Counts:
     After each kill there is nothing under the final name, or all of it; and the command, given
     again and again, ends with the same bytes as if nothing had happened.
     """
+    return _stopped(work, folder, n, rng, signal.SIGKILL)
+
+
+def interrupts(work: Work, folder: Path, n: int, rng: np.random.Generator) -> Counts:
+    """Interrupt a command as Ctrl-C does: the same must hold, and it says so and obeys."""
+    return _stopped(work, folder, n, rng, signal.SIGINT)
+
+
+def _stopped(
+    work: Work, folder: Path, n: int, rng: np.random.Generator, how: signal.Signals
+) -> Counts:
     reference, seconds = whole(work, folder)
     expected, counts = digests(reference), Counter[str]()
-    while counts["kills"] < n:
-        out = folder / f"{work.name}-killed"
+    while counts["stops"] < n:
+        out = folder / f"{work.name}-stopped"
         shutil.rmtree(out, ignore_errors=True)
         args, in_a_row = work.args(folder, out), 0
         while True:
             command = Command(args, folder / "log")
             # a work that goes on gets nearer to its end each time; the last try is let alone
             patience = np.inf if in_a_row > 12 else rng.uniform(0, 1.1 * seconds)
-            if not command.kill_after(min(patience, 600.0)):
+            if not command.stop_after(min(patience, 600.0), how):
                 command.end().require_told(0)
                 break
-            command.end()
+            ended = command.end()
+            if how == signal.SIGINT:
+                ended.require_told(0, INTERRUPTED)
             in_a_row += 1
-            counts["kills"] += 1
+            counts["stops"] += 1
             if out.exists() and not work.resumes:
                 counts["whole in spite of it"] += 1
                 work.read(out)
                 break
-        assert digests(out) == expected, f"{work.name}: other bytes after {in_a_row} kills"
+            assert ended.code != 0, f"nothing there after\n{ended.text}"
+        assert digests(out) == expected, f"{work.name}: other bytes after {in_a_row} stops"
         counts["works ended"] += 1
         hidden = [path.name for path in folder.glob(f".{out.name}.*")]
         assert not hidden, f"left behind: {hidden}"

@@ -21,7 +21,12 @@ def rng():
 
 @pytest.mark.parametrize("work", SOME, ids=lambda work: work.name)
 def test_kills_leave_nothing_half_and_change_no_byte(work, folder):
-    assert faults.kills(work, folder, 2, rng())["kills"] >= 2
+    assert faults.kills(work, folder, 2, rng())["stops"] >= 2
+
+
+@pytest.mark.parametrize("work", SOME, ids=lambda work: work.name)
+def test_interrupts_are_obeyed_and_told_and_change_no_byte(work, folder):
+    assert faults.interrupts(work, folder, 2, rng())["stops"] >= 2
 
 
 @pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)

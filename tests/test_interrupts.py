@@ -1,0 +1,172 @@
+"""Interrupts: obeyed whatever swallows them, deferred where half of something would be left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
+from fcfn_abm.progress import progress_bar
+from fcfn_abm.runs.results import attempt
+from fcfn_abm.scenario import Scenario
+from fcfn_abm.scenario.sweep import SweepRun
+
+
+@pytest.fixture(autouse=True)
+def usual_handler():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def swallow():
+    with suppress(KeyboardInterrupt):
+        interrupt()
+
+
+def obeyed(work):
+    with obeyed_interrupts():
+        work()
+
+
+def test_numpy_swallows_an_interrupt():  # or half of this would not be needed
+    class Typed:
+        asked = 0
+
+        @property
+        def dtype(self):
+            Typed.asked += 1
+            interrupt()
+
+    assert (np.dtype("f8") == Typed()) is False
+    assert Typed.asked == 1
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_next_step_of_a_bar_obeys_what_was_swallowed(shown):
+    def work():
+        with progress_bar(9, "work", "step", shown=shown) as bar:
+            for step in range(9):
+                steps.append(step)
+                if step == 3:
+                    swallow()
+                bar.update()
+
+    steps = []
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == [0, 1, 2, 3]
+
+
+def test_the_end_of_a_block_obeys_what_was_swallowed():
+    with pytest.raises(KeyboardInterrupt):
+        obeyed(swallow)
+    obeyed(raise_if_interrupted)  # it is over then
+
+
+def test_an_interrupt_is_no_other_error():
+    def work():
+        swallow()
+        raise ValueError("Can't close this.")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        obeyed(work)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_another_error_stays_itself():
+    def work():
+        raise ValueError("this")
+
+    with pytest.raises(ValueError, match="this"):
+        obeyed(work)
+
+
+def test_what_a_finalizer_swallows_is_obeyed_and_not_printed(monkeypatch):
+    class Thrown:
+        def __del__(self):
+            interrupt()
+
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    with pytest.raises(KeyboardInterrupt):
+        obeyed(Thrown)
+    assert printed == []
+    Thrown()
+    assert len(printed) == 1
+
+
+def test_the_innermost_block_sees_to_it():
+    with obeyed_interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            obeyed(swallow)
+        raise_if_interrupted()  # whoever caught it there has seen to it
+
+
+def test_a_handler_that_raises_nothing_is_left_alone():
+    seen = []
+    signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+    with progress_bar(1, "work", "step", shown=False) as bar:
+        interrupt()
+        bar.update()
+    assert seen == [1]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_an_ignored_signal_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with progress_bar(1, "work", "step", shown=False) as bar, deferred_interrupts():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        interrupt()
+        bar.update()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("block", [obeyed_interrupts, deferred_interrupts])
+def test_other_threads_leave_signals_alone(block):
+    def work():
+        with block():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    seen = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.default_int_handler]
+
+
+def test_a_deferred_interrupt_comes_when_the_block_has_ended():
+    def work():
+        with deferred_interrupts():
+            interrupt()
+            interrupt()
+            ended.append(True)
+        raise AssertionError("It has not come.")
+
+    ended = []
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert ended == [True]
+
+
+def test_a_run_that_an_interrupt_broke_did_not_fail(monkeypatch):
+    def broken(_):
+        swallow()
+        raise InvalidScenarioError("what came of the interrupt")
+
+    monkeypatch.setattr("fcfn_abm.runs.run.run_scenario", broken)
+    run = SweepRun(0, 0, {}, Scenario())
+    with pytest.raises(KeyboardInterrupt):
+        attempt(run, None)
