@@ -27,6 +27,11 @@ def obeyed_interrupts() -> Iterator[None]:
     another exception that leaves the block, or at the block's end. Blocks may be nested; the
     innermost sees to it. In other threads than the main one, which handles no signals, and where
     SIGINT is ignored, this does nothing.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Or what else the handler of SIGINT raised.
     """
     global _raised
     before = signal.getsignal(signal.SIGINT)
@@ -58,7 +63,13 @@ def obeyed_interrupts() -> Iterator[None]:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Let an interrupt wait until the block has ended, since half of it would be worse."""
+    """Let an interrupt wait until the block has ended, since half of it would be worse.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Or what else the handler of SIGINT raises.
+    """
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
@@ -82,6 +93,12 @@ def _tell_unless_interrupted(tell: Callable[[sys.UnraisableHookArgs], object]) -
 
 
 def raise_if_interrupted() -> None:
-    """Raise the interrupt that came within :func:`obeyed_interrupts`, if it was swallowed."""
+    """Raise the interrupt that came within :func:`obeyed_interrupts`, if it was swallowed.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Or what else the handler of SIGINT raised.
+    """
     if _raised is not None and threading.current_thread() is threading.main_thread():
         raise _raised

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
 from fcfn_abm.progress import progress_bar
+from fcfn_abm.records import new_folder
+from fcfn_abm.records.store import RUN_FILE
 from fcfn_abm.runs.results import attempt
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.sweep import SweepRun
@@ -28,7 +33,7 @@ def usual_handler():
 
 
 def interrupt(*_):
-    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
 
 
 def swallow():
@@ -170,3 +175,57 @@ def test_a_run_that_an_interrupt_broke_did_not_fail(monkeypatch):
     run = SweepRun(0, 0, {}, Scenario())
     with pytest.raises(KeyboardInterrupt):
         attempt(run, None)
+
+
+@pytest.mark.parametrize("becomes_an_error", [False, True])
+@pytest.mark.parametrize(
+    ("function", "command"),
+    [
+        ("fcfn_abm.runs.sweep.run_sweep", ["sweep", "quickstart"]),
+        ("fcfn_zhou2023.replicate", ["replicate", "fig4"]),
+    ],
+)
+def test_a_command_tells_of_an_interrupt_once(function, command, becomes_an_error, monkeypatch):
+    def cut_off(*_, **__):
+        if becomes_an_error:
+            swallow()
+            raise ValueError("what came of it")
+        interrupt()
+
+    monkeypatch.setattr(function, cut_off)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 130
+    assert done.stderr.count("\n") == 1
+    assert "the same command goes on" in done.stderr
+
+
+def test_an_interrupt_while_options_are_read_is_told_too(tmp_path):
+    (tmp_path / "interrupted.py").write_text(
+        "import sys; sys.argv = ['fcfn', 'scenarios', 'list']\n"
+        "from signal import SIGINT, raise_signal\n"
+        "from fcfn_abm import cli\n"
+        "cli.app.info.cls.parse_args = lambda *_: raise_signal(SIGINT)\n"
+        "cli.main()\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "fcfn: interrupted; nothing unfinished is left under the final name.\n"
+
+
+def test_an_interrupt_waits_until_a_folder_is_replaced(tmp_path, monkeypatch):
+    def rename(path, target):
+        interrupt()
+        return renamed(path, target)
+
+    def write(text):
+        with new_folder(tmp_path / "record", overwrite=True) as folder:
+            (folder / RUN_FILE).write_text(text)
+
+    renamed = Path.rename
+    write("old")
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        write("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["record"]
+    assert (tmp_path / "record" / RUN_FILE).read_text() == "new"

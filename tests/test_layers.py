@@ -38,7 +38,7 @@ ONLY = {  # what of ours a package may import, where that is less than all below
     "game": {"errors"},
     "dp": {"errors", "rng", "registry"},
     "training": {"errors", "rng", "registry", "dp"},
-    "records": {"errors", "scenario"},
+    "records": {"errors", "interrupts", "scenario"},
     "report": {"errors", "records"},
 }
 HOMES = {  # where a heavy library may be imported

@@ -55,7 +55,9 @@ def main() -> None:
         except KeyboardInterrupt:  # before a command has begun
             sys.exit(interrupted())
     except SystemExit as end:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said, and Python clears up
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on Python only clears up
         if end.code == INTERRUPTED:
             sys.unraisablehook = lambda _: None  # what was cut off may complain of it
+            if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+                interrupted()  # while typer parsed, which says nothing
         raise

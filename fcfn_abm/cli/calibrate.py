@@ -13,7 +13,6 @@ from fcfn_abm.cli.base import (
     Quiet,
     ScenarioFile,
     app,
-    interrupted,
     numbers,
     print_json,
 )
@@ -64,10 +63,12 @@ def calibrate(
             progress=not quiet,
         )
     except KeyboardInterrupt:
+        if out.exists() and not overwrite:  # all was done
+            raise
         told = (
             "interrupted; the trainings that ended are kept: the same command goes on from there."
         )
-        raise typer.Exit(interrupted(told)) from None
+        raise KeyboardInterrupt(told) from None
     if as_json:
         print_json({**found.run, "path": str(found.path)})
     elif quiet:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, app, interrupted, print_json
+from fcfn_abm.cli.base import AsJson, app, print_json
+from fcfn_abm.interrupts import obeyed_interrupts
 
 
 @app.command("replicate")
@@ -41,16 +42,17 @@ def replicate_command(
     from fcfn_zhou2023.ledger import summary
 
     try:
-        found = replicate(
-            figures or ["all"],
-            "full" if full else "fast",
-            out,
-            workers=workers or os.cpu_count() or 1,
-            progress=True,
-        )
+        with obeyed_interrupts():
+            found = replicate(
+                figures or ["all"],
+                "full" if full else "fast",
+                out,
+                workers=workers or os.cpu_count() or 1,
+                progress=True,
+            )
     except KeyboardInterrupt:
         told = "interrupted; figures that were finished are kept: the same command goes on."
-        raise typer.Exit(interrupted(told)) from None
+        raise KeyboardInterrupt(told) from None
     if as_json:
         claims = [
             {

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, interrupted, print_json
+from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
 from fcfn_abm.cli.terminal import show
+from fcfn_abm.interrupts import obeyed_interrupts
 
 
 @app.command()
@@ -57,12 +58,13 @@ def sweep(
         print_json(plan.facts()) if as_json else typer.echo(plan_text(plan))
         return
     try:
-        found = run_sweep(loaded, out, place, retry=retry, progress=not quiet)
+        with obeyed_interrupts():
+            found = run_sweep(loaded, out, place, retry=retry, progress=not quiet)
     except KeyboardInterrupt:
         told = (
             f"interrupted; the runs that ended are in {out}: the same command goes on from there."
         )
-        raise typer.Exit(interrupted(told)) from None
+        raise KeyboardInterrupt(told) from None
     if as_json:
         print_json(sweep_facts(found))
     elif quiet:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
+from fcfn_abm.interrupts import deferred_interrupts
 from fcfn_abm.records.integrity import require_unchanged, seal
 from fcfn_abm.records.stream import open_parts, read_parts, reason
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
@@ -243,7 +244,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         with told_as(path):
             seal(folder)
         require_free(path, overwrite=overwrite)
-        with told_as(path):
+        with told_as(path), deferred_interrupts():  # or neither record might keep its name
             _remove_dead(path, folder)
             _publish(folder, path)
             (path / _LOCK).unlink(missing_ok=True)

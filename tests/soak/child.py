@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcfn_abm.cli.base import INTERRUPTED
+
 _CONTEXT = mp.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["soak.loaded"])
 _CAPABILITY_VERSION = 0x20080522
@@ -38,6 +40,8 @@ class Ended:
         assert TRACEBACK not in self.text, self.text
         if self.code == 2:
             assert "fcfn: " in self.text, self.text
+        if self.code == INTERRUPTED:
+            assert self.text.count("fcfn: ") == 1, self.text
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Command:
         if not self._process.is_alive():
             return False
         try:
-            os.kill(self._process.pid, how)
+            os.killpg(self._process.pid, how)  # as a terminal does: to its workers too
         except ProcessLookupError:  # it has ended just now
             return False
         self._process.join(PATIENCE)
@@ -98,7 +102,9 @@ def _run(args: list[str], log: Path, begun: Path, place: Place) -> None:
     os.dup2(descriptor, 2)
     sys.argv = ["fcfn", *args]
     code: int | str | None = 0
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been ignored
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been ignored, or blocked
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     begun.touch()
     _spoil(place)
     try:

@@ -68,11 +68,10 @@ def _stopped(
                 ended.require_told(0, INTERRUPTED)
             in_a_row += 1
             counts["stops"] += 1
-            if out.exists() and not work.resumes:
+            if ended.code == 0 or (out.exists() and not work.resumes):
                 counts["whole in spite of it"] += 1
                 work.read(out)
                 break
-            assert ended.code != 0, f"nothing there after\n{ended.text}"
         assert digests(out) == expected, f"{work.name}: other bytes after {in_a_row} stops"
         counts["works ended"] += 1
         hidden = [path.name for path in folder.glob(f".{out.name}.*")]
