@@ -236,7 +236,7 @@ def _over_rounds(frame: Frame, *charts: _Part) -> str:
     for chart, (bottom, top) in zip(charts, places, strict=True):
         lowest = chart is charts[-1]
         seen = [np.array(frame.history[name], dtype=float) for name, *_ in chart.lines]
-        y = _y_scale(np.concatenate(seen), chart.level, bottom, top)
+        y = _y_scale(seen, chart.level, bottom, top)
         axes = Chart(
             _rounds_scale(frame),
             y,
@@ -391,16 +391,18 @@ def _last_round(frame: Frame) -> float:
     return max(10.0, ticks(0, max(frame.round, 1) * 1.2, 6)[-1], float(frame.round))
 
 
-def _y_scale(seen: Floats, level: float, bottom: float, top: float) -> Scale:
-    """Return a scale that shows all; great losses of the first rounds may lie below it."""
-    every = np.append(seen, level)
+def _y_scale(seen: list[Floats], level: float, bottom: float, top: float) -> Scale:
+    """Return a scale for some lines; great losses may lie below it, but not where they stand."""
+    every = np.append(np.concatenate(seen), level)
     every = every[np.isfinite(every)]
     gains = every[every > 0]
     most = float(gains.max()) if gains.size else 1.0
     if gains.size == every.size and most > 1000 * float(gains.min()):
         low = 10.0 ** math.floor(math.log10(float(gains.min())))
         return Scale(low, 10.0 ** math.ceil(math.log10(most)), bottom, top, log=True)
-    low = max(min(float(every.min(initial=0.0)), 0.0), -1.5 * max(most, abs(level)))
+    now = min((float(line[-1]) for line in seen if line.size), default=0.0)
+    floor = -1.5 * max(most, abs(level))
+    low = max(float(every.min(initial=0.0)), floor if now >= floor else 10 * now)
     return Scale(-_rounded_up(-low) if low < 0 else 0.0, _rounded_up(most), bottom, top)
 
 

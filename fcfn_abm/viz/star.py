@@ -21,6 +21,7 @@ type ColourBy = Literal["payment", "utility"]
 _HEIGHT = 428.0
 _X, _Y, _RADIUS = WIDTH / 2, 184.0, 156.0
 _PER_DECADE, _CORE, _RIM = 3, 30.0, 178.0
+_LABEL = 26.0  # room that the label of a ring takes
 _OUT = "#D5D9DE"
 _STOPS = ((0.0, (214, 230, 243)), (0.55, (0, 114, 178)), (1.0, (0, 36, 59)))
 _LOSS = ((0.0, (250, 219, 200)), (1.0, (168, 63, 0)))
@@ -119,12 +120,14 @@ def _rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
         parts.append(_arc(r, 1.0, thick - 1.0, _OUT))
         if share > 0:
             parts.append(_arc(r, share, thick - 1.0, _colour(float(mean[ring]), scale)))
+    largest = math.floor(math.log10(n_shown))
+    every = 1 if _PER_DECADE * thick > _LABEL else 2  # powers of ten that are labelled
     for ring, edge in enumerate(edges.tolist()):
         whole = edge >= 10 and math.log10(edge).is_integer()
         if not (whole or edge == n_shown):
             continue
         told.append(f"of the cheapest {edge:,} nodes {int(sells[:ring].sum()):,} take part")
-        if whole:
+        if whole and (largest - round(math.log10(edge))) % every == 0:
             label = str(edge) if edge < 1000 else power_of_ten(edge)
             marks.append(_halo(_X - _CORE - ring * thick + 2, _Y + 4, label))
     parts += [*marks, _server(frame)]

@@ -50,11 +50,13 @@ def short(value: float, *, log: bool = False) -> str:
 
     Examples
     --------
-    >>> short(2_000_000.0), short(100_000.0, log=True), short(20_000.0)
-    ('2 M', '10⁵', '20,000')
+    >>> short(2_000_000.0), short(-250_000.0), short(100_000.0, log=True), short(20_000.0)
+    ('2 M', '-250 k', '10⁵', '20,000')
     """
     if log and not 1e-3 <= value < 1e5:
         return power_of_ten(value)
+    if 1e5 <= abs(value) < 1e6:
+        return f"{value / 1e3:.3g} k"
     if 1e6 <= abs(value) < 1e9:
         return f"{value / 1e6:.3g} M"
     return number(value)

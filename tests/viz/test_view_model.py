@@ -282,6 +282,32 @@ def test_rings_count_who_takes_part_among_the_cheapest():
         assert f"of the cheapest {within:,} nodes {sold:,} take part" in picture.alt
 
 
+def test_labels_of_rings_keep_clear_of_each_other():
+    for n_nodes, seen in ((5000, ["10", "100", "10³"]), (10**6, ["100", "10⁴", "10⁶"])):
+        frame = played(1, f"population.n_nodes={n_nodes}", "training.enabled=false").frame()
+        root = ElementTree.fromstring(star(frame, "payment").svg)
+        marks = {
+            float(e.get("x")): "".join(e.itertext())
+            for e in root.iter(f"{SVG}text")
+            if re.fullmatch(r"10+|10[⁰-⁹³]", "".join(e.itertext()))
+        }
+        assert [marks[x] for x in sorted(marks, reverse=True)] == seen
+        assert min(-np.diff(sorted(marks, reverse=True))) > 20
+
+
+def test_where_the_market_stands_is_in_sight_however_great_its_losses():
+    frame = played(5).frame()
+    for losses in ([-1e9, -2e6, -1e5, -3e4, -20230.0], [-1e9, -40.0, -3.0, 0.1, 0.2]):
+        history = {**frame.history, "node_utility": losses}
+        own = pictures.utilities(fa_replace(frame, history=history, training=None))[1]
+        (line,) = [
+            path.get("d")
+            for path in ElementTree.fromstring(own.svg).iter(f"{SVG}path")
+            if path.get("stroke") == pictures.STAYS and not path.get("stroke-dasharray")
+        ]
+        assert 0 < line.count(" ") < 5  # the first losses would squeeze all else
+
+
 def test_hostile_words_stay_words():
     hostile = '<script>alert(1)</script>"&'
     assert "<script" not in text(1, 2, hostile)
