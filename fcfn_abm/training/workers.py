@@ -26,7 +26,8 @@ def in_order[Item, Tool, Result](
     Yields
     ------
     object
-        What ``work`` returns. At most twice as many results as tools wait to be taken.
+        What ``work`` returns. At most twice as many results as tools wait to be taken. Who takes
+        no more, or is interrupted, waits for what is being worked on and for nothing else.
 
     Examples
     --------
@@ -49,13 +50,16 @@ def in_order[Item, Tool, Result](
             idle.put(tool)
 
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(len(tools)) as threads:
+    threads = ThreadPoolExecutor(len(tools))
+    try:
         for item in items:
             pending.append(threads.submit(task, item))
             if len(pending) > 2 * len(tools):  # what waits takes memory
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)  # after an interrupt nobody waits for what is left
 
 
 @contextmanager

@@ -50,3 +50,20 @@ def test_what_goes_wrong_in_a_worker_reaches_the_caller():
         assert [next(results) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(ValueError, match="three"):
             next(results)
+
+
+def test_who_takes_no_more_waits_only_for_what_is_being_worked_on():
+    started, go_on = [], threading.Event()
+
+    def work(item, _):
+        started.append(item)
+        if item:
+            go_on.wait(10)
+        return item
+
+    results = in_order(work, range(100), "ab")
+    assert next(results) == 0
+    threading.Timer(0.1, go_on.set).start()
+    results.close()
+    assert go_on.is_set()
+    assert sorted(started) in ([0, 1], [0, 1, 2])  # and not 3 and 4, which were waiting
