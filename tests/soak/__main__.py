@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from soak.works import WORKS
 def main() -> None:
     """Run all campaigns, and end with exit code 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="how long: 1 is about an hour")
+    parser.add_argument("--scale", type=float, default=1.0, help="how long: 1 takes under an hour on two cores")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     broken = 0
@@ -69,7 +70,8 @@ def _guided(name: str, seconds: float) -> dict[str, int]:
     command = [sys.executable, "-m", "soak.guided", name, str(seconds)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    return {ended.stdout.strip().splitlines()[-1]: 1}
+    counts: dict[str, int] = json.loads(ended.stdout.splitlines()[-1])
+    return counts
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -32,7 +33,7 @@ def main(name: str, seconds: float) -> None:
     def one(data: bytes) -> None:
         counts[target(data)] += 1
         if time.perf_counter() - began > seconds:
-            print(f"{name}: {sum(counts.values())} inputs, {dict(counts)}", flush=True)
+            print(json.dumps(counts), flush=True)
             os._exit(0)  # to libFuzzer any other end is a crash
 
     atheris.Setup([sys.argv[0], "-max_len=4096"], one)
