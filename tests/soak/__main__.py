@@ -22,7 +22,7 @@ from soak.works import WORKS
 def main() -> None:
     """Run all campaigns, and end with exit code 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scale", type=float, default=1.0, help="how long: 1 takes under an hour on two cores")
+    parser.add_argument("--scale", type=float, default=1.0, help="how long: 1 is under an hour")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     broken = 0
