@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 import fcfn_abm as fa
 from fcfn_abm.report.figures.files import write_png
-from fcfn_abm.runs.executors import Processes
+from fcfn_abm.runs.executors import Processes, cores
 
 QUICKSTART = "scenarios/quickstart.toml"
 MILLION = "scenarios/stress/million.toml"
@@ -74,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results/gallery"))
     parser.add_argument("--out", type=Path, default=Path("docs/images/gallery"))
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=cores())
     args = parser.parse_args()
     run_what_is_missing(args.results, args.workers)
     for path in write_png(figures(args.results), args.out):

@@ -9,7 +9,6 @@ that is there is not done again. Prints a table, and draws one panel a scenario.
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,6 +20,7 @@ from scipy import stats
 from fcfn_abm import load_scenario, read_record, run_scenario
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, arm_label, theme
 from fcfn_abm.rng import replication_seed
+from fcfn_abm.runs.executors import cores
 
 
 def records(path: Path, n_seeds: int, out: Path):
@@ -30,7 +30,7 @@ def records(path: Path, n_seeds: int, out: Path):
         folder = out / f"{path.stem}-{index}"
         if not folder.exists():
             seeded = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
-            run_scenario(seeded, folder, progress=True, workers=os.cpu_count() or 1)
+            run_scenario(seeded, folder, progress=True, workers=cores())
         yield read_record(folder)
 
 

@@ -92,6 +92,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Replace a value: game.alpha=20. May be repeated."),
 ]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Print only where the results lie, and no progress."),

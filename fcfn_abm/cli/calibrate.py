@@ -12,6 +12,7 @@ from fcfn_abm.cli.base import (
     Overrides,
     Quiet,
     ScenarioFile,
+    Workers,
     app,
     numbers,
     print_json,
@@ -41,6 +42,7 @@ def calibrate(
         ),
     ] = None,
     overrides: Overrides = None,
+    workers: Workers = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -49,6 +51,7 @@ def calibrate(
     from fcfn_abm.build import load_scenario
     from fcfn_abm.report.calibrate import calibration_text
     from fcfn_abm.runs.calibrate import CALIBRATED, calibrate_value
+    from fcfn_abm.runs.executors import cores
 
     out = Path("results") / f"{scenario.stem}-calibration" if out is None else out
     grid = None if epsilons is None else numbers(epsilons, "--epsilons")
@@ -61,6 +64,7 @@ def calibrate(
             value=value,
             overwrite=overwrite,
             progress=not quiet,
+            workers=workers or cores(),
         )
     except KeyboardInterrupt:
         if out.exists() and not overwrite:  # all was done

@@ -27,8 +27,8 @@ def list_data() -> None:
 def prepare_data(
     names: Annotated[list[str], typer.Argument(help="Data sets, as listed.", show_default=False)],
 ) -> None:
-    """Download data sets that are missing, and check them."""
+    """Download data sets that are missing, and check all images and checksums."""
     from fcfn_abm.runs.data import prepare
 
     for name in names:
-        typer.echo(prepare(name))
+        typer.echo(prepare(name, progress=True))

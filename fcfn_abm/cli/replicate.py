@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, app, print_json
+from fcfn_abm.cli.base import AsJson, Workers, app, print_json
 from fcfn_abm.interrupts import obeyed_interrupts
 
 
@@ -29,15 +28,14 @@ def replicate_command(
             show_default="results/zhou2023-fast, or -full",
         ),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that train.", min=1, show_default="one a core")
-    ] = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Make figures of Zhou et al. 2023 again, and write a ledger of what holds.
 
     Figures that are complete in the folder are not made again.
     """
+    from fcfn_abm.runs.executors import cores
     from fcfn_zhou2023 import replicate
     from fcfn_zhou2023.ledger import summary
 
@@ -47,7 +45,7 @@ def replicate_command(
                 figures or ["all"],
                 "full" if full else "fast",
                 out,
-                workers=workers or os.cpu_count() or 1,
+                workers=workers or cores(),
                 progress=True,
             )
     except KeyboardInterrupt:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
+from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, Workers, app, print_json
 from fcfn_abm.cli.terminal import show
 from fcfn_abm.errors import InvalidScenarioError
 
@@ -21,9 +20,7 @@ def run(
         typer.Option(help="Folder that becomes the record.", show_default="results/NAME"),
     ] = None,
     overrides: Overrides = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
-    ] = None,
+    workers: Workers = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -31,6 +28,7 @@ def run(
     """Run one scenario: play the market, train with what it bought, write the record."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.report.summary import summary
+    from fcfn_abm.runs.executors import cores
     from fcfn_abm.runs.run import run_scenario
 
     out = Path("results") / scenario.stem if out is None else out
@@ -40,7 +38,7 @@ def run(
             f"{scenario}: has a [sweep] and stands for many runs: 'fcfn sweep' carries them out."
         )
     record = run_scenario(
-        loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or os.cpu_count() or 1
+        loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or cores()
     )
     if as_json:
         print_json({**record.run, "path": str(record.path)})

@@ -132,7 +132,7 @@ def _leaver(node: Any, threshold: float) -> list[str]:
 def privacy_table(record: Record) -> Table | None:
     """Return what epsilon the nodes that train spend, in a round and in all; None if none does."""
     settings, training = record.scenario.privacy, record.scenario.training
-    nodes = record.nodes[record.nodes["active"]]
+    nodes = record.nodes[record.nodes["epsilon_total"] > 0]  # some may have left since
     rounds = training.rounds if training else 0
     if nodes.empty:
         return None
@@ -187,7 +187,9 @@ def arms_table(record: Record) -> Table:
         "utility of server",
         "accuracy",
     ]
-    return Table(head, rows, f"Training on {record.run['training']['data']}")
+    why = record.run["training"].get("broke_down")
+    note = f"The training is not whole: {why}" if why else ""
+    return Table(head, rows, f"Training on {record.run['training']['data']}", note)
 
 
 def free_riders_table(record: Record) -> Table | None:

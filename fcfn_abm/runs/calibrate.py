@@ -85,6 +85,7 @@ def calibrate_value(
     value: float = 1.0,
     overwrite: bool = False,
     progress: bool = False,
+    workers: int = 1,
 ) -> ValueCalibration:
     """Train at several epsilons, and fit the server's alpha and beta to what comes out.
 
@@ -108,6 +109,8 @@ def calibrate_value(
         Whether a record that stands there is replaced.
     progress : bool, default False
         Whether to show a bar on stderr; a line each half minute where it is not a terminal.
+    workers : int, default 1
+        Threads that train; the result is the same for any number.
 
     Returns
     -------
@@ -118,7 +121,7 @@ def calibrate_value(
     ------
     InvalidScenarioError
         If the scenario does not train or stands for a sweep, its parts do not go together, or the
-        epsilons, ``seeds`` or ``value`` are not right.
+        epsilons, ``seeds``, ``value`` or ``workers`` are not right.
     OutputError
         If ``out`` is taken or cannot be written.
     RunFailedError
@@ -133,7 +136,7 @@ def calibrate_value(
     With ``out``, trainings that have ended are kept in a hidden folder beside it until all is
     written: after an interruption the same call goes on with what is missing, to the same files.
     """
-    scenario = _checked(scenario, seeds, value)
+    scenario = _checked(scenario, seeds, value, workers)
     rho = build.population(scenario)
     before = build.reference(scenario, rho)
     grid = _grid(before.epsilon[before.epsilon > 0]) if epsilons is None else _listed(epsilons)
@@ -142,7 +145,7 @@ def calibrate_value(
         out = Path(out)
         require_free(out, overwrite=overwrite)
         kept = _kept_folder(scenario, out)
-    rows = _train_all(scenario, grid, seeds, kept, progress=progress)
+    rows = _train_all(scenario, grid, seeds, kept, workers, progress=progress)
     chance = 1 / rows[0]["n_classes"]
     for row in rows:
         row["value"] = value * (row["accuracy"] - chance)
@@ -181,7 +184,7 @@ def calibrate_value(
     return ValueCalibration(calibrated, fit, run, frame, out)
 
 
-def _checked(scenario: Scenario, seeds: int, value: float) -> Scenario:
+def _checked(scenario: Scenario, seeds: int, value: float, workers: int) -> Scenario:
     if scenario.sweep:
         raise InvalidScenarioError(
             "A scenario with a [sweep] stands for many runs, and calibration needs one."
@@ -191,8 +194,9 @@ def _checked(scenario: Scenario, seeds: int, value: float) -> Scenario:
             "The scenario trains no net, and calibration measures one: it needs a [training] table "
             "with enabled = true."
         )
-    if seeds < 1:
-        raise InvalidScenarioError(f"seeds must be 1 or more, but is {seeds}.")
+    for name, count in (("seeds", seeds), ("workers", workers)):
+        if count < 1:
+            raise InvalidScenarioError(f"{name} must be 1 or more, but is {count}.")
     require_positive(error=InvalidScenarioError, value=value)
     build.check_scenario(scenario)
     return build.resolved(scenario)
@@ -224,7 +228,13 @@ def _listed(epsilons: Iterable[float]) -> list[float]:
 
 
 def _train_all(
-    scenario: Scenario, grid: Sequence[float], seeds: int, kept: Path | None, *, progress: bool
+    scenario: Scenario,
+    grid: Sequence[float],
+    seeds: int,
+    kept: Path | None,
+    workers: int,
+    *,
+    progress: bool,
 ) -> list[dict[str, Any]]:
     rounds = scenario.training.rounds + 1 if scenario.training else 0  # round 0 is before training
     rows = []
@@ -245,17 +255,24 @@ def _train_all(
                 if found:
                     bar.update(rounds)
                 else:
-                    trainer = trainer or prepare(seeded)
-                    bar.set_postfix(seed=replication, epsilon=f"{epsilon:.3g}", refresh=False)
-                    found = _train(trainer, epsilon, bar)
+                    trainer = trainer or prepare(seeded, workers)
+                    found = _train(trainer, epsilon, replication, bar)
                     _keep(found, path)
                 key = {"replication": replication, "seed": seeded.seed, "epsilon": epsilon}
                 rows.append({**key, **found})
     return rows
 
 
-def _train(trainer: FederatedTrainer, epsilon: float, bar: tqdm[Any]) -> dict[str, Any]:
-    def after(result: TrainingRound) -> None:  # noqa: ARG001
+def _train(
+    trainer: FederatedTrainer, epsilon: float, replication: int, bar: tqdm[Any]
+) -> dict[str, Any]:
+    def after(result: TrainingRound) -> None:
+        bar.set_postfix(
+            seed=replication,
+            epsilon=f"{epsilon:.3g}",
+            accuracy=f"{result.accuracy:.1%}",
+            refresh=False,
+        )
         bar.update()
 
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from fcfn_abm import __version__
 from fcfn_abm.errors import OutputError
 from fcfn_abm.records import told_as
+from fcfn_abm.runs.facts import versions
 from fcfn_abm.scenario import Scenario, to_toml
+
+_STATE = ".state"  # arrays as NumPy stores them, behind their digest
+_DIGEST = hashlib.sha256().digest_size
 
 type Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -29,50 +33,55 @@ class Checkpoint:
     Parameters
     ----------
     folder : Path
-        Takes the files; made here.
+        Takes the files.
     scenario : Scenario
-        Whose run this is. States of another scenario, or of another version of this program, are
-        thrown away.
+        Whose run this is. States of another scenario, or of other versions of this program and the
+        libraries that it computes with, are thrown away.
     """
 
     def __init__(self, folder: Path, scenario: Scenario) -> None:
         self.folder = folder
         mark = folder / "scenario.toml"
-        text = to_toml(scenario, f"fcfn_abm {__version__}: an unfinished run of this scenario.")
+        by = ", ".join(f"{name} {version}" for name, version in versions().items())
+        text = to_toml(scenario, f"An unfinished run of this scenario by {by}.")
         if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
-            for old in folder.glob("*.npz"):
+            for old in folder.glob(f"*{_STATE}"):
                 old.unlink()
             mark.write_text(text, encoding="utf-8")
 
     def told(self) -> tuple[str, ...]:
         """Return a sentence that says that the run can go on, if it can."""
-        if not any(self.folder.glob("*.npz")):
+        if not any(self.folder.glob(f"*{_STATE}")):
             return ()
         return ("interrupted; the same command goes on from where the training stood.",)
 
     def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the arrays that were saved under a name last, or None."""
+        """Return the arrays that were saved under a name last, or None; damaged ones are none."""
         try:
-            with (
-                (self.folder / f"{name}.npz").open("rb") as file,
-                np.load(file, allow_pickle=False) as stored,
-            ):
-                return {key: stored[key] for key in stored.files}
-        except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
+            kept = (self.folder / f"{name}{_STATE}").read_bytes()
+        except FileNotFoundError:
             return None
+        digest, arrays = kept[:_DIGEST], kept[_DIGEST:]
+        if hashlib.sha256(arrays).digest() != digest:
+            return None
+        with np.load(io.BytesIO(arrays), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
 
     def save(self, name: str, state: Arrays) -> None:
         """Keep arrays under a name, in place of those that are there."""
+        arrays = io.BytesIO()
+        np.savez(arrays, **state)  # type: ignore[arg-type]
         with told_as(self.folder):
             with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
                 try:
-                    np.savez(file, **state)  # type: ignore[arg-type]
+                    file.write(hashlib.sha256(arrays.getbuffer()).digest())
+                    file.write(arrays.getbuffer())
                     file.flush()
                     os.fsync(file.fileno())
                 except BaseException:
                     Path(file.name).unlink()
                     raise
-            Path(file.name).replace(self.folder / f"{name}.npz")
+            Path(file.name).replace(self.folder / f"{name}{_STATE}")
 
 
 @contextmanager
@@ -99,5 +108,5 @@ def checkpoint_of(out: Path, scenario: Scenario) -> Iterator[Checkpoint]:
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         lock.release()
-        if not any(folder.glob("*.npz")):  # there is nothing to go on from
+        if not any(folder.glob(f"*{_STATE}")):  # there is nothing to go on from
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fcfn_abm.errors import InvalidDataError, MissingExtraError, RunFailedError, UnknownNameError
+from fcfn_abm.progress import progress_bar
+from fcfn_abm.records.integrity import SUMS
 from fcfn_abm.training import DATASETS
 from fcfn_abm.training.sources import (
     FOLDER_VARIABLE,
+    Part,
     Source,
     cifar10_source,
     data_folder,
     emnist_source,
-    stored,
+    parquet_source,
 )
 
 KNOWN: dict[str, Callable[..., Source]] = {
@@ -27,6 +31,8 @@ KNOWN: dict[str, Callable[..., Source]] = {
     },
 }
 """Data sets by the names of their folders, and what opens torchvision's copies."""
+
+_AT_ONCE = 1000  # images that are decoded between two steps of the bar
 
 
 def found(name: str) -> Source | None:
@@ -39,12 +45,8 @@ def found(name: str) -> Source | None:
     UnknownNameError
         If there is no data set of that name.
     """
-    if name not in KNOWN:
-        raise UnknownNameError("data set", name, KNOWN)
-    if (data_folder() / name / "train.parquet").is_file():
-        return stored(name, KNOWN[name])
     try:
-        return KNOWN[name](data_folder())
+        return _in_parquet(name) or KNOWN[name](data_folder())
     except FileNotFoundError:
         return None
 
@@ -62,7 +64,10 @@ def listing() -> list[list[str]]:
     for name in KNOWN:
         try:
             source = found(name)
-        except (InvalidDataError, MissingExtraError) as error:
+        except InvalidDataError as error:
+            rows.append([name, "-", "-", "-", f"damaged: {error}"])
+            continue
+        except MissingExtraError as error:
             rows.append([name, "-", "-", "-", str(error)])
             continue
         if source is None:
@@ -72,13 +77,18 @@ def listing() -> list[list[str]]:
     return rows
 
 
-def prepare(name: str) -> str:
-    """Get a data set, unless it is there, and check it.
+def prepare(name: str, *, progress: bool = False) -> str:
+    """Get a data set, unless it is there, and check all of it.
+
+    Every image is decoded, and files that a list of checksums (``SHA256SUMS``) in the data set's
+    folder, or the one above, names are compared with it.
 
     Parameters
     ----------
     name : str
         One of :data:`KNOWN`.
+    progress : bool, default False
+        Whether a bar on stderr counts the images.
 
     Returns
     -------
@@ -89,12 +99,14 @@ def prepare(name: str) -> str:
     ------
     UnknownNameError
         If there is no data set of that name.
+    InvalidDataError
+        If it is damaged.
     RunFailedError
         If it cannot be downloaded.
     """
-    source = found(name) or _downloaded(name)
-    last = source.train.labels[-1:] * 0 + source.train.labels.size - 1
-    source.train.pixels(last)  # an image that can be decoded, at the far end
+    source = _in_parquet(name) or _downloaded(name)
+    _require_sums(Path(source.where))
+    _require_images(source, progress=progress)
     n_train, n_test, n_classes = _sizes(source)
     return (
         f"{name} is ready in {source.where}: {n_train} training and {n_test} test images, "
@@ -102,7 +114,78 @@ def prepare(name: str) -> str:
     )
 
 
+def _require_sums(folder: Path) -> None:
+    """Raise unless the files of a data set are as lists of checksums say, where there are any."""
+    folder = folder.absolute()
+    for sums in [folder.parent / SUMS, *sorted(folder.rglob(SUMS))]:
+        if not sums.is_file():
+            continue
+        for file, expected in _listed(sums):
+            if not file.is_relative_to(folder):  # of another data set
+                continue
+            try:
+                with file.open("rb") as opened:
+                    same = hashlib.file_digest(opened, "sha256").hexdigest() == expected
+            except OSError as error:
+                raise InvalidDataError(
+                    f"{file}: is listed in {sums}, but cannot be read: {error.strerror}."
+                ) from None
+            if not same:
+                raise InvalidDataError(
+                    f"{file}: is damaged, or was edited: {sums} lists another checksum. Replace "
+                    "it, or the list if it is that which is old."
+                )
+
+
+def _listed(sums: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the files that ``sha256sum`` listed, and their checksums."""
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InvalidDataError(f"{sums}: the checksums cannot be read: {error}.") from None
+    for number, line in enumerate(lines, start=1):
+        digest, _, file = line.partition(" ")
+        if line.startswith("#") or not line.strip():
+            continue
+        if len(digest) != 64 or len(file) < 2:
+            raise InvalidDataError(
+                f"{sums}: line {number} must hold a checksum, two spaces and a file's name, as "
+                "sha256sum writes them."
+            )
+        yield sums.parent / file[1:], digest.lower()  # file[0] is " " or "*", for text or binary
+
+
+def _require_images(source: Source, *, progress: bool) -> None:
+    """Raise unless all images can be decoded and are of one size and kind."""
+    parts = [source.train] if source.test is None else [source.train, source.test]
+    total = sum(part.labels.size for part in parts)
+    with progress_bar(total, "checking", "image", shown=progress) as bar:
+        for part in parts:
+            for start in range(0, part.labels.size, _AT_ONCE):
+                rows = np.arange(start, min(start + _AT_ONCE, part.labels.size))
+                part.pixels(np.concatenate([[0], rows]))  # all must be of the first one's size
+                bar.update(rows.size)
+    sizes = [_shape(part) for part in parts]
+    if len(set(sizes)) > 1:
+        raise InvalidDataError(
+            f"{source.where}: training and test images differ in size: {sizes[0]} and {sizes[1]}."
+        )
+
+
+def _shape(part: Part) -> tuple[int, ...]:
+    return part.pixels(np.zeros(1, dtype=np.int64)).shape[1:]
+
+
+def _in_parquet(name: str) -> Source | None:
+    """Open a data set's Parquet files, if there are any."""
+    if name not in KNOWN:
+        raise UnknownNameError("data set", name, KNOWN)
+    folder = data_folder() / name
+    return parquet_source(folder) if (folder / "train.parquet").is_file() else None
+
+
 def _downloaded(name: str) -> Source:
+    """Open torchvision's copy, of which it downloads what is missing."""
     folder = data_folder()
     try:
         return KNOWN[name](folder, download=True)

@@ -291,6 +291,13 @@ class Cluster:
             executor.shutdown(wait=False)
 
 
+def cores() -> int:
+    """Return how many cores this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # taskset, containers and batch systems set it
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def workers_of(
     n_workers: int | None = None, cluster: str | None = None, resources: Iterable[str] = ()
 ) -> Processes | Cluster:
@@ -314,7 +321,7 @@ def workers_of(
     if cluster is None:
         if amounts:
             raise InvalidScenarioError("--resource goes with --cluster only.")
-        return Processes((os.cpu_count() or 1) if n_workers is None else n_workers)
+        return Processes(cores() if n_workers is None else n_workers)
     if n_workers is not None:
         raise InvalidScenarioError("--workers does not go with --cluster, which has its own.")
     return Cluster(cluster, amounts)

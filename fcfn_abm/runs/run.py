@@ -14,6 +14,7 @@ import pandas as pd
 from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER, Floats
+from fcfn_abm.errors import RunFailedError
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import (
     PARTS,
@@ -69,7 +70,7 @@ def run_scenario(
         If ``out`` is taken or cannot be written, and nothing is run then; or if the disk is full
         later on.
     RunFailedError
-        If training breaks down.
+        If training breaks down; a record of what came before is written all the same.
 
     Notes
     -----
@@ -79,7 +80,9 @@ def run_scenario(
     build.check_scenario(scenario)
     scenario = build.resolved(scenario)
     if out is None:
-        return _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)
+        record = _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)
+        _require_whole(record)
+        return record
     # load seaborn, which the many runs of a sweep do without
     from fcfn_abm.report.figures.files import write_png
     from fcfn_abm.report.figures.records import main_figures
@@ -101,7 +104,15 @@ def run_scenario(
         with told_as(out):
             write_record(record, folder)
             write_png(main_figures(record), folder / "figures")
+    _require_whole(record, f" What came before is in {out}.")
     return replace(record, path=out)
+
+
+def _require_whole(record: Record, kept: str = "") -> None:
+    """Raise RunFailedError if training broke down."""
+    why = record.run.get("training", {}).get("broke_down")
+    if why:
+        raise RunFailedError(why + kept)
 
 
 def _carry_out(

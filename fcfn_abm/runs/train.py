@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from fcfn_abm.dp import (
     gaussian_epsilon,
     gaussian_sigma,
 )
+from fcfn_abm.errors import RunFailedError
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records.tables import empty
 from fcfn_abm.runs.checkpoint import Checkpoint
@@ -67,6 +69,7 @@ class Trained:
 class _Arm:
     name: str
     epsilon: Floats
+    """At the market's end."""
     private: bool
     node_utility: Floats
     server_utility: float
@@ -128,9 +131,16 @@ def train_arms(
         Where the training goes on from, and what it leaves for a later one.
     progress : bool, default False
         Whether to show a bar on stderr.
+
+    Notes
+    -----
+    A training that breaks down ends them all; what came before is returned, and the facts say so in
+    ``broke_down``.
     """
     settings = _training(scenario)
     frames, facts = [], []
+    broke_down, reported = "", list[Floats]()
+    dealt = _digest(trainer) if checkpoint else b""
     factors = build.misreport(scenario)
     flagged = trainer.flagged_round
     ledger, spent_rounds = Ledger(len(trainer.shards)), empty("ledger")  # nobody has spent anything
@@ -142,9 +152,11 @@ def train_arms(
     ) as bar:
 
         def train(name: str, reports: Any, *, private: bool, own: bool) -> list[TrainingRound]:
-            nonlocal spent_rounds
+            nonlocal spent_rounds, broke_down
             kept_as = _kept_as(name, trainer)
             kept = checkpoint.load(kept_as) if checkpoint else None
+            if kept is not None and kept["dealt"].tobytes() != dealt:
+                kept = None  # the data have changed
             spendings = [spent_rounds]
             if kept is not None:
                 bar.update(len(kept["results"]))
@@ -158,11 +170,17 @@ def train_arms(
                 due = result.round % settings.checkpoint_every == 0
                 if checkpoint and (due or result.round == settings.rounds):
                     spent = _arrays_of(pd.concat(spendings, ignore_index=True)) if own else {}
-                    checkpoint.save(kept_as, {**trainer.state(), **spent})
+                    mark = {"dealt": np.frombuffer(dealt, dtype=np.uint8)}
+                    checkpoint.save(kept_as, {**trainer.state(), **spent, **mark})
 
-            results = trainer.train(
-                reports, misreport=factors, private=private, on_round=after, resume=kept
-            )
+            try:
+                results = trainer.train(
+                    reports, misreport=factors, private=private, on_round=after, resume=kept
+                )
+            except RunFailedError as error:
+                broke_down, results = str(error), trainer.results
+                if not results:
+                    raise
             if own:
                 spent_rounds = pd.concat(spendings, ignore_index=True)
             return results
@@ -173,15 +191,22 @@ def train_arms(
             def reports(_: int) -> Floats:
                 if market.running:
                     play_round()
-                return market.columns.epsilon.copy()
+                reported.append(market.columns.epsilon.copy())
+                return reported[-1]
 
             played = train(scenario.mechanism.kind, reports, private=True, own=True)
             ledger, flagged = trainer.ledger or ledger, trainer.flagged_round
             play_on()
         for place, arm in enumerate(_arms(scenario, market)):
             own = place == 0
+            used = [arm.epsilon]
             if own and played:
-                results = played
+                results, used = played, reported
+            elif broke_down:
+                break
+            elif arm.name == build.NO_NOISE and played:  # the same nodes in each round
+                used = reported
+                results = train(arm.name, lambda t: reported[t - 1], private=False, own=False)
             elif (arm.epsilon > 0).any():
                 results = train(arm.name, arm.epsilon, private=arm.private, own=own)
             else:
@@ -189,10 +214,10 @@ def train_arms(
             if own:
                 ledger, flagged = trainer.ledger or ledger, trainer.flagged_round
             frames.append(pd.DataFrame([asdict(r) for r in results]).assign(arm=arm.name))
-            facts.append(_facts(arm, results, trainer))
+            facts.append(_facts(arm, used, results, trainer))
             if arm.private and (scenario.population.misreport or scenario.privacy.check):
                 facts[-1]["free_riders"] = _free_riders(scenario, market, arm, trainer)
-    spent = trainer.privacy(market.columns.epsilon)
+    spent = trainer.privacy(_latest(reported, market.columns.epsilon))
     return Trained(
         rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
         ledger=spent_rounds,
@@ -212,8 +237,12 @@ def train_arms(
             "n_parameters": trainer.n_parameters,
             **trainer.engine.facts(),
             "arms": facts,
+            **({"broke_down": broke_down} if broke_down else {}),
             "central_note": _central_note(trainer),
-            "privacy_note": _privacy_note(trainer, _arms(scenario, market)),
+            "privacy_note": _privacy_note(
+                trainer,
+                [*reported, *(arm.epsilon for arm in _arms(scenario, market) if arm.private)],
+            ),
             "noise_note": SECURE_NOTE if scenario.privacy.secure_noise else NOISE_NOTE,
         },
     )
@@ -270,22 +299,51 @@ def _spending(ledger: Ledger, round_index: int, delta: float) -> pd.DataFrame:
     )
 
 
-def _facts(arm: _Arm, results: list[TrainingRound], trainer: FederatedTrainer) -> dict[str, Any]:
-    active = arm.epsilon > 0
-    true = trainer.privacy(arm.epsilon)
-    covered = true.epsilon_per_round if trainer.plan.horizon == "round" else true.epsilon_total
+def _facts(
+    arm: _Arm, used: list[Floats], results: list[TrainingRound], trainer: FederatedTrainer
+) -> dict[str, Any]:
+    """Say how an arm did; means are over all nodes in all rounds with an epsilon of their own."""
+    epsilon = np.array(used)
+    active = epsilon > 0
     return {
         "name": arm.name,
         "private": arm.private,
-        "n_nodes": int(active.sum()),
-        "mean_epsilon": float(arm.epsilon[active].mean()),
-        "mean_true_epsilon": float(covered[active].mean()) if arm.private else None,
+        "n_nodes": int(active.any(axis=0).sum()),
+        "mean_epsilon": float(epsilon[active].mean()),
+        "mean_true_epsilon": _mean_true_epsilon(epsilon, trainer) if arm.private else None,
         "node_utility": float(arm.node_utility.sum()),
         "n_losing": int((arm.node_utility < -1e-12).sum()),
         "server_utility": arm.server_utility,
         "accuracy": results[-1].accuracy,
         "loss": results[-1].loss,
     }
+
+
+def _mean_true_epsilon(epsilon: Floats, trainer: FederatedTrainer) -> float:
+    true = [trainer.privacy(of_round) for of_round in epsilon]
+    per_round = trainer.plan.horizon == "round"
+    covered = np.array([p.epsilon_per_round if per_round else p.epsilon_total for p in true])
+    return float(covered[epsilon > 0].mean())
+
+
+def _latest(reported: list[Floats], epsilon: Floats) -> Floats:
+    """Return what each node trained with last, where rounds differed; else its epsilon."""
+    if not reported:
+        return epsilon
+    latest = reported[0]
+    for of_round in reported[1:]:
+        latest = np.where(of_round > 0, of_round, latest)
+    return latest
+
+
+def _digest(trainer: FederatedTrainer) -> bytes:
+    """Return what tells the data, and how they are dealt, from others."""
+    data, found = trainer.data, hashlib.sha256()
+    for images in (data.train_images, data.test_images):
+        found.update(images.sum(axis=(1, 2, 3), dtype=np.float64).tobytes())
+    for whole in (data.train_labels, data.test_labels, *trainer.shards):
+        found.update(np.asarray(whole, dtype=np.int64).tobytes())
+    return found.digest()
 
 
 def _central_note(trainer: FederatedTrainer) -> str:
@@ -338,10 +396,10 @@ def _or_missing(flagged_round: npt.NDArray[np.int64]) -> Any:
     return rounds
 
 
-def _privacy_note(trainer: FederatedTrainer, arms: list[_Arm]) -> str:
+def _privacy_note(trainer: FederatedTrainer, used: list[Floats]) -> str:
     """Say where the claimed epsilons are not what the noise gives."""
     plan = trainer.plan
-    largest = max((arm.epsilon.max(initial=0.0) for arm in arms if arm.private), default=0.0)
+    largest = max((epsilon.max(initial=0.0) for epsilon in used), default=0.0)
     notes = [plan.placement.caveat(plan.steps)]
     most = int(trainer.n_samples.max())
     if plan.placement.unit == "record" and plan.delta * most >= 1:

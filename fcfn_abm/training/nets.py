@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import numpy as np
 from pydantic import Field
 
+from fcfn_abm.errors import InvalidDataError
 from fcfn_abm.registry import Registry
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ class Net(Protocol):
     """Builds a network for images of a shape."""
 
     def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
-        """Return the layers; their first parameters are set by :func:`initialise`."""
+        """Return the layers; their first parameters are set by :func:`initialise`.
+
+        Raises
+        ------
+        InvalidDataError
+            If the images are too small for the net.
+        """
         ...
 
 
@@ -115,6 +122,11 @@ def _two_convolutions(shape: tuple[int, int, int], width: int) -> list[nn.Module
 
 def _n_features(shape: tuple[int, int, int], width: int) -> int:
     _, height, breadth = shape
+    if min(height, breadth) < 4:  # the two poolings would leave no pixel
+        raise InvalidDataError(
+            "training.net pools images twice by two and needs 4 x 4 pixels or more, but these "
+            f"have {height} x {breadth}."
+        )
     return 2 * width * (height // 4) * (breadth // 4)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,11 @@ FOLDER_VARIABLE = "FCFN_DATA"
 """Environment variable that names the folder with data sets."""
 
 _MOST_CLASSES = 65_536
+
+_UNREADABLE = (  # what torchvision, torch and pickle raise at damaged files
+    OSError, RuntimeError, ValueError, AssertionError, TypeError, LookupError, EOFError,
+    pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,8 @@ def _decoded(file: Path, encoded: Any, rows: Labels) -> Pixels:
             with Image.open(io.BytesIO(data or b"")) as image:
                 grey = image.mode in {"L", "1", "I;16"}
                 pixels = np.asarray(image.convert("L" if grey else "RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            # a SyntaxError is Pillow's for some broken PNG files
             raise InvalidDataError(f"{file}: the image in row {row} cannot be decoded.") from None
         pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
         if images is None:
@@ -218,15 +225,18 @@ def cifar10_source(folder: Path, *, download: bool = False) -> Source:
     Raises
     ------
     FileNotFoundError
-        If it is not there, or not whole.
+        If it is not there.
+    InvalidDataError
+        If it is damaged, or not whole; downloading mends what is not whole.
     """
+    place = _Place("cifar10", folder, "cifar-10-batches-py", "*")
     kind = _torchvision().CIFAR10
-    sets = [_opened(kind, folder, train=train, download=download) for train in (True, False)]
+    sets = [_opened(kind, place, train=train, download=download) for train in (True, False)]
     train, test = (
         Part(np.array(s.targets, dtype=np.int64), partial(_rows_of, s.data.transpose(0, 3, 1, 2)))
         for s in sets
     )
-    return Source(train, test, tuple(sets[0].classes), str(folder))
+    return Source(train, test, tuple(sets[0].classes), str(place.path))
 
 
 def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source:
@@ -236,14 +246,23 @@ def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source
     ------
     FileNotFoundError
         If it is not there.
+    InvalidDataError
+        If it is damaged, or not whole; downloading mends what is not whole.
     """
+    name = "emnist" if split == "byclass" else f"emnist-{split}"
+    place = _Place(name, folder, "EMNIST", f"raw/emnist-{split}-*")
     kind = _torchvision().EMNIST
     sets = [
-        _opened(kind, folder, split=split, train=train, download=download)
-        for train in (True, False)
+        _opened(kind, place, split=split, train=train, download=download) for train in (True, False)
     ]
     names = tuple(sets[0].classes)
     first = 1 if names[0] == "N/A" else 0  # "letters" counts from one
+    for s in sets:  # each file may be whole, and yet not belong to the other
+        labels = s.targets.numpy()
+        if len(labels) != len(s.data):
+            raise place.damaged(f"{len(s.data):,} images and {len(labels):,} labels")
+        if labels.min() < first or labels.max() >= len(names):
+            raise place.damaged(f"there are labels from {labels.min()} to {labels.max()}")
     train, test = (
         # stored transposed: as one reads, rows come first
         Part(
@@ -251,7 +270,30 @@ def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source
         )
         for s in sets
     )
-    return Source(train, test, names[first:], str(folder))
+    return Source(train, test, names[first:], str(place.path))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where torchvision keeps a data set."""
+
+    name: str
+    """What the user calls the data set."""
+    root: Path
+    folder: str
+    """Of torchvision's choice, below ``root``."""
+    files: str
+    """Pattern of the data set's own files in it."""
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.folder
+
+    def damaged(self, reason: str) -> InvalidDataError:
+        return InvalidDataError(
+            f"{self.path}: the files of {self.name!r} are damaged, or not whole: {reason}. Delete "
+            f"that folder and run `fcfn data prepare {self.name}` again."
+        )
 
 
 def _torchvision() -> Any:
@@ -269,13 +311,24 @@ def _rows_of(pixels: Pixels, rows: Labels) -> Pixels:
     return np.ascontiguousarray(pixels[rows])
 
 
-def _opened(kind: Any, folder: Path, *, download: bool, **options: Any) -> Any:
+def _opened(kind: Any, place: _Place, *, download: bool, **options: Any) -> Any:
     try:
-        if download:
-            folder.mkdir(parents=True, exist_ok=True)
-        return kind(folder, download=download, **options)
-    except RuntimeError as error:  # torchvision's way to say that nothing is there
-        raise FileNotFoundError(str(error)) from None
+        return kind(place.root, **options)
+    except _UNREADABLE as error:
+        # torchvision's way to say that a file is missing or, of CIFAR-10, has another sum; all
+        # else is of files that it finds, and so would not download again
+        if not (isinstance(error, RuntimeError) and str(error).startswith("Dataset ")):
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise place.damaged(reason or type(error).__name__) from error
+    if download:
+        place.root.mkdir(parents=True, exist_ok=True)
+        return kind(place.root, download=True, **options)
+    if any(place.path.glob(place.files)):
+        raise InvalidDataError(
+            f"{place.path}: files of {place.name!r} are missing or damaged: get them again with "
+            f"`fcfn data prepare {place.name}`."
+        )
+    raise FileNotFoundError(place.path)
 
 
 def joined(parts: Sequence[Part]) -> Part:

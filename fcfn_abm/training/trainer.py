@@ -255,6 +255,11 @@ class FederatedTrainer:
                     on_round(result)
         return self._results
 
+    @property
+    def results(self) -> list[TrainingRound]:
+        """Rounds of the latest training, so far if it broke down."""
+        return list(self._results)
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return all that a training needs to go on after its latest round, as plain arrays."""
         ledger = self.ledger.state() if self.ledger else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from queue import SimpleQueue
@@ -16,6 +15,7 @@ from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.state import RoundState
 from fcfn_abm.errors import FcfnError
 from fcfn_abm.records import sampled_rows
+from fcfn_abm.runs.executors import cores
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz.frame import Floats, Frame, Path, Training
@@ -118,7 +118,7 @@ class LiveMarket:
 
         try:
             if self._training is None:
-                trainer = prepare(self.scenario, os.cpu_count() or 1)
+                trainer = prepare(self.scenario, cores())
                 self._training = _SteppedTraining(
                     trainer, self._bought, build.misreport(self.scenario)
                 )

@@ -1,12 +1,14 @@
 """Calibration: known parameters come back, intervals cover, interrupted work goes on."""
 
 import json
+import os
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import curve_fit
+from tqdm import tqdm
 from typer.testing import CliRunner
 
 import fcfn_abm as fa
@@ -16,7 +18,9 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, OutputError,
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.calibrate import calibration_text, identification
 from fcfn_abm.report.figures import calibration
+from fcfn_abm.runs import calibrate
 from fcfn_abm.runs.calibrate import calibrate_value
+from fcfn_abm.runs.executors import Processes, cores, workers_of
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.runs.value_fit import fit_value
 from fcfn_abm.training import FederatedTrainer
@@ -230,6 +234,65 @@ def test_epsilons_span_the_equilibrium_by_themselves(scenario, monkeypatch):
     assert trained[0] < np.median(bought[bought > 0]) < trained[-1]
     assert trained[-1] / trained[0] >= 99
     assert_allclose(np.diff(np.log(trained), 2), 0, atol=0.02)
+
+
+def test_any_number_of_workers_gives_the_same_table(scenario, found, monkeypatch):
+    prepare, asked = calibrate.prepare, []
+
+    def prepared(seeded, workers=1):
+        asked.append(workers)
+        return prepare(seeded, workers)
+
+    monkeypatch.setattr(calibrate, "prepare", prepared)
+    for workers in (1, 2):
+        again = calibrate_value(scenario, [2, 20, 200], 2, value=50.0, workers=workers)
+        assert again.frame.equals(found.frame)
+    assert asked == [1, 1, 2, 2]
+    with pytest.raises(InvalidScenarioError, match="workers must be 1 or more, but is 0"):
+        calibrate_value(scenario, workers=0)
+
+
+def test_the_bar_tells_what_is_trained_and_how_well_it_does(scenario, monkeypatch):
+    told = []
+    monkeypatch.setattr(tqdm, "set_postfix", lambda _, **facts: told.append(facts))
+    frame = calibrate_value(scenario, [2, 20, 200], 1).frame
+    last = {"seed": 0, "epsilon": "200", "accuracy": f"{frame['accuracy'][2]:.1%}"}
+    assert told[-1] == {**last, "refresh": False}
+    assert len(told) == 3 * 5  # a round before training, and four
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        (["calibrate", QUICKSTART], "fcfn_abm.runs.calibrate.calibrate_value"),
+        (["run", QUICKSTART], "fcfn_abm.runs.run.run_scenario"),
+        (["replicate", "fig4"], "fcfn_zhou2023.replicate"),
+    ],
+)
+def test_a_command_trains_on_the_cores_that_it_may_use(command, call, tmp_path, monkeypatch):
+    asked = []
+
+    def stopped(*_, workers, **__):
+        asked.append(workers)
+        raise RunFailedError("far enough.")
+
+    monkeypatch.setattr(call, stopped)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    for own in ([], ["--workers", "2"]):
+        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out"), *own])
+        assert done.exit_code == 1, done.output
+    assert asked == [3, 2]
+
+
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert cores() == 3
+    assert workers_of() == Processes(3)
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
 
 
 def files_of(folder):

@@ -9,7 +9,7 @@ from multiprocessing import get_context
 import pytest
 
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError
-from fcfn_abm.runs.executors import Given, Processes, Serial, work_off, workers_of
+from fcfn_abm.runs.executors import Given, Processes, Serial, cores, work_off, workers_of
 
 
 def do(tasks, folder):
@@ -116,5 +116,5 @@ def test_workers_that_cannot_be_are_refused(asked, words):
 
 
 def test_without_a_number_there_is_a_worker_for_each_core():
-    assert workers_of() == Processes(os.cpu_count())
+    assert workers_of() == Processes(cores())
     assert workers_of(cluster="local:2", resources=["GPU=1"]).resources == {"GPU": 1.0}

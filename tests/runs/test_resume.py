@@ -14,6 +14,7 @@ from fcfn_abm.errors import OutputError
 from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, to_toml
+from fcfn_abm.training import ImageData
 
 ENOUGH_ROUNDS = 40
 
@@ -65,7 +66,7 @@ def test_a_run_that_was_killed_again_and_again_gives_the_same_bytes(tmp_path, sc
     file.write_text(to_toml(made), encoding="utf-8")
     kept = tmp_path / ".out.checkpoint"
     chance, kills = np.random.default_rng(1), 0
-    for arm in ("stackelberg.npz", "random.npz"):
+    for arm in ("stackelberg.state", "random.state"):
         for _ in range(2):
             process = started(file, tmp_path / "out")
             wait_for(lambda arm=arm: (kept / arm).exists(), process)
@@ -86,7 +87,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(to_toml(scenario(rounds=2000)), encoding="utf-8")
     process = started(file, tmp_path / "out")
-    wait_for(lambda: (tmp_path / ".out.checkpoint" / "stackelberg.npz").exists(), process)
+    wait_for(lambda: (tmp_path / ".out.checkpoint" / "stackelberg.state").exists(), process)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -106,12 +107,41 @@ def test_another_scenario_starts_afresh(tmp_path):
 
 def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path):
     kept = Checkpoint(tmp_path, scenario())
-    kept.save("random", {"flat": np.arange(1000.0)})
-    file = tmp_path / "random.npz"
+    kept.save("random", {"flat": np.arange(50.0)})
+    file = tmp_path / "random.state"
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    assert kept.load("random") is None
+    assert kept.load("random")["flat"].tolist() == list(range(50))
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        assert kept.load("random") is None
+    for length in (0, 20, len(whole) // 2):
+        file.write_bytes(whole[:length])
+        assert kept.load("random") is None
     assert kept.load("no-noise") is None
+
+
+def test_other_data_under_the_same_name_start_afresh(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+
+    def written(path):
+        images, labels = rng.random((200, 1, 8, 8)).astype("f4"), rng.integers(0, 3, 200)
+        data = ImageData(images, labels, images[:20], labels[:20], tuple("abc"), "made")
+        monkeypatch.setattr("fcfn_abm.build.dealt_data", lambda _: (data, np.split(order, 8)))
+        return run_scenario(short, path)
+
+    order, short = np.arange(200), scenario(rounds=4)
+    written(tmp_path / "first")
+    kept = tmp_path / "kept"
+    monkeypatch.setattr("fcfn_abm.runs.checkpoint.shutil.rmtree", lambda *_, **__: None)
+    written(tmp_path / "out")  # whose checkpoint stays
+    (tmp_path / "out").rename(kept)
+    assert (tmp_path / ".out.checkpoint" / "stackelberg.state").exists()
+    again = written(tmp_path / "out")
+    monkeypatch.undo()
+    assert not again.training.equals(read_record(kept).training)
+    assert again.training["loss"].nunique() > 4
 
 
 def test_two_processes_at_one_run_are_one_too_many(tmp_path):

@@ -1,5 +1,6 @@
 """Stored images: what is read is what was written, and what is wrong is said in a sentence."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -112,6 +113,17 @@ def broken_image(path):
     write(path, of_value(3), [0, 1, 2], encode=lambda _: b"no image")
 
 
+def broken_chunk(path):
+    png = encoded(pictures(1, (28, 28))[0])
+    start = png.index(b"IDAT") - 4  # a length that ends within the pixels: no chunk follows there
+    write(
+        path,
+        of_value(3),
+        [0, 1, 2],
+        encode=lambda _: png[:start] + b"\0\0\0\x40" + png[start + 4 :],
+    )
+
+
 def missing_image(path):
     columns = {"image": [{"bytes": None, "path": "a"}] * 5, "label": pa.array([0] * 5, pa.int64())}
     pq.write_table(pa.table(columns), path)
@@ -157,6 +169,7 @@ def nothing(path):
     [
         (broken_label, "label must hold integers from 0"),
         (broken_image, r"the image in row \d cannot be decoded"),
+        (broken_chunk, r"the image in row \d cannot be decoded"),
         (missing_image, r"the image in row \d cannot be decoded"),
         (mixed_sizes, r"one size and kind, but row \d is . x . in grey and another is"),
         (no_label, "needs a column image .* has image, kind"),
@@ -193,21 +206,89 @@ def idx(array):
     return head + array.astype(np.uint8).tobytes()
 
 
-def test_emnist_as_torchvision_keeps_it_is_turned_upright(tmp_path, monkeypatch):
-    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
-    folder = tmp_path / "EMNIST" / "raw"
+def write_emnist(root, upright):
+    """Write "letters" as torchvision keeps it: six images to train on, and the rest."""
+    folder = root / "EMNIST" / "raw"
     folder.mkdir(parents=True)
-    upright = pictures(8, (28, 28))
     for part, rows in (("train", slice(0, 6)), ("test", slice(6, 8))):
         stored = upright[rows].transpose(0, 2, 1)
         (folder / f"emnist-letters-{part}-images-idx3-ubyte").write_bytes(idx(stored))
         labels = np.arange(1, 9)[rows]  # "letters" counts from one
         (folder / f"emnist-letters-{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    return folder
+
+
+def test_emnist_as_torchvision_keeps_it_is_turned_upright(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    upright = pictures(8, (28, 28))
+    write_emnist(tmp_path, upright)
     data = load("emnist", part="letters")
     assert_array_equal(data.train_images[:, 0], upright[:6].astype(np.float32) / 255)
     assert_array_equal(data.train_labels, np.arange(6))
     assert data.class_names[:2] == ("a", "b")
     assert len(data.class_names) == 26
+    assert "emnist-letters is ready" in fcfn("data", "prepare", "emnist-letters").stdout
+
+
+def fcfn(*arguments):
+    result = CliRunner().invoke(app, arguments)
+    assert "Traceback" not in result.stderr
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],  # cut short
+        lambda data: data[:6],
+        lambda _: b"",
+        lambda data: b"\xff" + data[1:],
+        lambda data: data[:3] + b"\x02" + data[4:],  # another number of axes
+        lambda _: idx(np.arange(1, 4)),  # whole, and of other files
+    ],
+    ids=["cut", "head", "empty", "type", "axes", "other"],
+)
+def test_a_damaged_file_of_torchvisions_is_said_and_the_rest_is_listed(
+    tmp_path, monkeypatch, part, kind, damage
+):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    folder = write_emnist(tmp_path, pictures(8, (28, 28)))
+    file = folder / f"emnist-letters-{part}-{kind}-ubyte"
+    file.write_bytes(damage(file.read_bytes()))
+    sentence = f"{folder.parent}: the files of 'emnist-letters' are damaged, or not whole: "
+    prepared = fcfn("data", "prepare", "emnist-letters")
+    assert prepared.exit_code == 2
+    assert sentence in prepared.stderr
+    assert "Delete that folder and run `fcfn data prepare emnist-letters` again" in prepared.stderr
+    listed = fcfn("data", "list")
+    assert listed.exit_code == 0
+    assert f"damaged: {sentence}" in listed.stdout
+    assert "missing; fcfn data prepare emnist-digits" in listed.stdout
+    with pytest.raises(InvalidDataError, match="are damaged, or not whole"):
+        load("emnist", part="letters")
+
+
+def test_labels_that_stand_for_no_class_are_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    folder = write_emnist(tmp_path, pictures(8, (28, 28)))
+    (folder / "emnist-letters-test-labels-idx1-ubyte").write_bytes(idx(np.array([0, 27])))
+    with pytest.raises(InvalidDataError, match="there are labels from 0 to 27"):
+        load("emnist", part="letters")
+
+
+def test_a_missing_file_of_torchvisions_is_downloaded_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    folder = write_emnist(tmp_path, pictures(8, (28, 28)))
+    file = folder / "emnist-letters-test-labels-idx1-ubyte"
+    whole = file.read_bytes()
+    file.unlink()
+    listed = fcfn("data", "list")
+    assert "files of 'emnist-letters' are missing or damaged: get them again" in listed.stdout
+    monkeypatch.setattr(torchvision.datasets.EMNIST, "download", lambda _: file.write_bytes(whole))
+    assert "emnist-letters is ready" in fcfn("data", "prepare", "emnist-letters").stdout
 
 
 def test_cifar10_as_torchvision_keeps_it(tmp_path, monkeypatch):
@@ -241,6 +322,58 @@ def test_the_command_lists_and_checks_what_is_there(tmp_path, monkeypatch):
     unknown = CliRunner().invoke(app, ["data", "prepare", "cifar"])
     assert unknown.exit_code == 2
     assert "Did you mean 'cifar10'?" in unknown.stderr
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("row", [0, 1234, 2499])
+def test_prepare_decodes_every_image(tmp_path, monkeypatch, part, row):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    files = {p: [encoded(image) for image in pictures(2500, (2, 2))] for p in ("train", "test")}
+    files[part][row] = files[part][row][:40]
+    for name, images in files.items():
+        path = tmp_path / "emnist" / f"{name}.parquet"
+        write(path, images, np.arange(2500) % 62, encode=lambda image: image)
+    prepared = fcfn("data", "prepare", "emnist")
+    assert prepared.exit_code == 2
+    assert f"{part}.parquet: the image in row {row} cannot be decoded" in prepared.stderr
+    assert "ready" not in prepared.stdout
+
+
+@pytest.mark.parametrize("where", ["train", "test"])
+def test_prepare_finds_images_of_another_size(tmp_path, monkeypatch, where):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    images = [*pictures(2000, (2, 2)), *pictures(1, (3, 2))]  # not in one batch with another size
+    train, test = (images, images[:1]) if where == "train" else (images[:-1], images[-1:])
+    write(tmp_path / "emnist" / "train.parquet", train, [0] * len(train))
+    write(tmp_path / "emnist" / "test.parquet", test, [0] * len(test))
+    prepared = fcfn("data", "prepare", "emnist")
+    assert prepared.exit_code == 2
+    said = "row 2000 is 2 x 3 in grey" if where == "train" else "images differ in size"
+    assert said in prepared.stderr
+
+
+@pytest.mark.parametrize("above", [True, False])
+@pytest.mark.parametrize("binary", [True, False])
+def test_prepare_compares_files_with_their_checksums(tmp_path, monkeypatch, above, binary):
+    monkeypatch.setenv("FCFN_DATA", str(tmp_path))
+    file = tmp_path / "emnist" / "train.parquet"
+    write(file, of_value(20), np.arange(20))
+    sums = (tmp_path if above else file.parent) / "SHA256SUMS"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    lines = f"{digest} {' *'[binary]}{file.relative_to(sums.parent)}\n"
+    other = f"{'0' * 64}  mnist/test.parquet\n" if above else ""  # of no concern
+    sums.write_text(other + lines)
+    assert "emnist is ready" in fcfn("data", "prepare", "emnist").stdout
+
+    write(file, of_value(20), np.arange(20)[::-1])  # whole, and not what was listed
+    changed = fcfn("data", "prepare", "emnist")
+    assert changed.exit_code == 2
+    assert f"{file}: is damaged, or was edited: {sums} lists another checksum" in changed.stderr
+
+    sums.write_text(lines.replace("train", "test"))
+    assert "test.parquet: is listed in" in fcfn("data", "prepare", "emnist").stderr
+    sums.write_text("no sums")
+    assert "SHA256SUMS: line 1 must hold a checksum" in fcfn("data", "prepare", "emnist").stderr
 
 
 @pytest.mark.parametrize("name", ["cifar10", "emnist-balanced"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fcfn_abm.errors import InvalidDataError
 from fcfn_abm.training import NETS
 
 
@@ -27,3 +28,12 @@ def test_pooling_before_the_rectifier_is_pooling_after_it():
     images = torch.randn(3, 1, 28, 28)
     swapped = [net[i] for i in (0, 2, 1, 3, 5, 4, 6, 7)]
     assert torch.equal(net(images), torch.nn.Sequential(*swapped)(images))
+
+
+@pytest.mark.parametrize("kind", list(NETS))
+def test_images_that_pooling_leaves_nothing_of_are_refused(kind):
+    net = NETS.create(kind)
+    for height, breadth in ((3, 8), (8, 3), (1, 1)):
+        with pytest.raises(InvalidDataError, match=f"4 x 4 .* have {height} x {breadth}"):
+            net.build((1, height, breadth), 10)
+    assert net.build((1, 4, 4), 10)(torch.zeros(2, 1, 4, 4)).shape == (2, 10)
