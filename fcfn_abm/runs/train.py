@@ -217,7 +217,7 @@ def train_arms(
             facts.append(_facts(arm, used, results, trainer))
             if arm.private and (scenario.population.misreport or scenario.privacy.check):
                 facts[-1]["free_riders"] = _free_riders(scenario, market, arm, trainer)
-    spent = trainer.privacy(_latest(reported, market.columns.epsilon))
+    spent = trainer.privacy(_latest([*reported, market.columns.epsilon]))
     return Trained(
         rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
         ledger=spent_rounds,
@@ -326,10 +326,8 @@ def _mean_true_epsilon(epsilon: Floats, trainer: FederatedTrainer) -> float:
     return float(covered[epsilon > 0].mean())
 
 
-def _latest(reported: list[Floats], epsilon: Floats) -> Floats:
-    """Return what each node trained with last, where rounds differed; else its epsilon."""
-    if not reported:
-        return epsilon
+def _latest(reported: list[Floats]) -> Floats:
+    """Return what each node reported last that was more than nothing."""
     latest = reported[0]
     for of_round in reported[1:]:
         latest = np.where(of_round > 0, of_round, latest)
