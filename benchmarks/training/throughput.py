@@ -1,10 +1,12 @@
 """How fast and how small federated training is, as ratios of one run.
 
-    python benchmarks/training/throughput.py [--quick] [--pfl PYTHON] [--flower PYTHON]
+    python benchmarks/training/throughput.py [--quick] [--install FOLDER]
+                                             [--pfl PYTHON] [--flower PYTHON]
                                              [--tables pytorch workers memory frameworks]
 
-PYTHON is one in whose environment pfl-research or Flower is installed (README.md beside this file);
-without it that table is left out.
+FOLDER gets environments for pfl-research and Flower, each its own, unless they are there already.
+PYTHON is one in whose environment one of them is installed otherwise. What is in neither, or cannot
+be installed, is left out.
 
 Prints GitHub markdown. Everybody is a process of its own, held to the same core, with one thread of
 torch, and they take turns: A does a round, B does a round, A does a round ... So a ratio of two
@@ -22,6 +24,7 @@ import tempfile
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -41,6 +44,7 @@ OURS = "ours"
 # By default the C library may give memory back after each step and fetch it anew for the next,
 # depending on what lies where: nine times the page faults have been seen. Here everybody keeps it.
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(10**9), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
+FRAMEWORKS = {"pfl": ["pfl[pytorch]"], "flower": ["flwr[simulation]"]}
 TABLES = ("pytorch", "workers", "memory", "frameworks")
 
 
@@ -376,10 +380,30 @@ def memory(n_nodes: int) -> None:
     table(["", f"peak resident memory (a model vector: {VECTOR / 1e6:.2f} MB)"], rows)
 
 
+def installed(name: str, folder: Path) -> str | None:
+    """Return a Python that has a framework, beside the torch that we use; None if it cannot be."""
+    place, made = folder / name, folder / name / "made"
+    python = place / "bin" / "python"
+    if not made.exists():
+        torch = f"torch=={version('torch').partition('+')[0]}"
+        for command in (
+            [sys.executable, "-m", "venv", str(place)],
+            [str(python), "-m", "pip", "install", "--quiet", *FRAMEWORKS[name], torch, "numpy"],
+        ):
+            if subprocess.run(command).returncode:
+                print(f"{name} cannot be installed in {place}, and is left out.\n")
+                return None
+        made.touch()
+    return str(python)
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer nodes and turns")
+    parser.add_argument(
+        "--install", metavar="FOLDER", type=Path, help="install pfl and Flower here"
+    )
     parser.add_argument("--pfl", metavar="PYTHON", help="a Python that has pfl")
     parser.add_argument("--flower", metavar="PYTHON", help="a Python that has flwr")
     parser.add_argument("--turns", type=int, help="rounds that count, of each; default 8")
@@ -404,7 +428,12 @@ def main() -> None:
     if "memory" in options.tables:
         memory(200 if quick else 1000)
     if "frameworks" in options.tables:
-        against_frameworks({"pfl": options.pfl, "flower": options.flower}, works[1:])
+        pythons = {"pfl": options.pfl, "flower": options.flower}
+        if options.install:
+            pythons = {
+                name: given or installed(name, options.install) for name, given in pythons.items()
+            }
+        against_frameworks(pythons, works[1:])
 
 
 if __name__ == "__main__":
