@@ -329,3 +329,35 @@ def test_sampled_steps_and_several_releases_go_all_the_way(tmp_path):
     assert list(nodes["epsilon_central"]) == pytest.approx(list(nodes["epsilon_total"]), rel=1e-9)
     last = record.ledger[record.ledger["round"] == 2]
     assert list(last["epsilon_total"]) == pytest.approx(list(nodes["epsilon"]), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "a" * 300],
+        ["run", "quickstart", "--out", "a" * 300],
+        ["sweep", "quickstart", "--out", "a" * 300],
+        ["run", "quickstart", "--set", f"seed={'9' * 5000}"],
+        ["run", "digits.toml"],
+        ["run", "null.toml"],
+    ],
+)
+def test_names_and_numbers_that_are_too_long_are_told(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits.toml").write_text(f"seed = {'9' * 5000}")
+    (tmp_path / "null.toml").write_text('extends = "a\\u0000b"')
+    done = fcfn(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("fcfn: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_with_somebody_elses_run_json_is_not_replaced(tmp_path):
+    theirs = tmp_path / "theirs"
+    (theirs / "sub").mkdir(parents=True)
+    (theirs / "run.json").write_text('{"my": 1}')
+    (theirs / "sub" / "thesis.txt").write_text("years of work")
+    done = fcfn("run", "quickstart", "--out", str(theirs), "--overwrite")
+    assert done.returncode == 2
+    assert "is not a record" in done.stderr
+    assert (theirs / "sub" / "thesis.txt").read_text() == "years of work"

@@ -18,7 +18,7 @@ from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import new_folder
-from fcfn_abm.records.store import RUN_FILE
+from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.runs.results import attempt
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.sweep import SweepRun
@@ -220,7 +220,8 @@ def test_an_interrupt_waits_until_a_folder_is_replaced(tmp_path, monkeypatch):
 
     def write(text):
         with new_folder(tmp_path / "record", overwrite=True) as folder:
-            (folder / RUN_FILE).write_text(text)
+            for name in (RUN_FILE, SCENARIO_FILE):
+                (folder / name).write_text(text)
 
     renamed = Path.rename
     write("old")

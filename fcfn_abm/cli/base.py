@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, shown
 from fcfn_abm.interrupts import obeyed_interrupts
 
 
@@ -64,6 +64,11 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
         except FcfnError as error:
             typer.echo(f"fcfn: {error}", err=True)
             raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
+        except OSError as error:  # a folder that nobody may look into, a name that is too long
+            if error.filename is None:
+                raise
+            typer.echo(f"fcfn: {shown(str(error.filename))}: {error.strerror}.", err=True)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(interrupted(*interrupt.args)) from None
 

@@ -204,7 +204,7 @@ def require_free(path: Path, *, overwrite: bool = False) -> None:
     """
     if path.is_dir() and not any(path.iterdir()):
         return
-    if (path / RUN_FILE).is_file():
+    if all((path / name).is_file() for name in (RUN_FILE, SCENARIO_FILE)):
         if not overwrite:
             raise OutputError(
                 f"{path}: there is a record already; choose another folder with --out, "

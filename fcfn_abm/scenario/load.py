@@ -36,7 +36,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InvalidScenarioError(f"{path}: cannot be read: {why}.") from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a number of thousands of digits too
         raise InvalidScenarioError(f"{path}: not valid TOML: {error}.") from None
     except RecursionError:
         raise InvalidScenarioError(f"{path}: is nested too deeply to be read.") from None
@@ -67,7 +67,7 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
     tree, chain = read_toml(path), [path]
     while "extends" in tree:
         extends = tree.pop("extends")
-        if not isinstance(extends, str):
+        if not isinstance(extends, str) or "\0" in extends:
             raise InvalidScenarioError(
                 f"{chain[-1]}, extends: must be the name of a scenario file, but is {extends!r}."
             )
@@ -146,7 +146,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise InvalidScenarioError(f"--set {text}: must look like game.alpha=20.")
     try:
         return path, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # no TOML, or a number of thousands of digits
         return path, value.strip()
     except RecursionError:
         raise InvalidScenarioError(f"--set {shown(text)}: is nested too deeply.") from None
