@@ -182,8 +182,11 @@ def _kept_mark(out: Path, study: Study) -> dict[str, str]:
     numbers, pictures = _files(out, study)
     if not all(path.is_file() for path in (numbers, *pictures)):
         return {}
-    metadata = pq.read_schema(numbers).metadata or {}
-    return dict(json.loads(metadata.get(_MARK, b"{}")))
+    try:
+        metadata = pq.read_table(numbers, page_checksum_verification=True).schema.metadata or {}
+        return dict(json.loads(metadata.get(_MARK, b"{}")))
+    except (pa.ArrowException, OSError, ValueError):
+        return {}
 
 
 def _make(study: Study, scenarios: Scenarios, setting: Setting, mark: dict[str, str]) -> None:
@@ -199,7 +202,8 @@ def _make(study: Study, scenarios: Scenarios, setting: Setting, mark: dict[str, 
         stored = pa.Table.from_pandas(values, preserve_index=False)
         metadata = {**(stored.schema.metadata or {}), _MARK: json.dumps(mark).encode()}
         partial = numbers.with_suffix(".partial")
-        pq.write_table(stored.replace_schema_metadata(metadata), partial)
+        stored = stored.replace_schema_metadata(metadata)
+        pq.write_table(stored, partial, write_page_checksum=True)  # by which damage shows
         partial.replace(numbers)
 
 

@@ -75,6 +75,19 @@ def test_what_is_complete_is_not_made_again_and_what_is_missing_is(left, monkeyp
     assert made == ["fig6", "fig6", "fig6", "fig6"]
 
 
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.98])
+def test_damaged_numbers_are_made_again(left, place):
+    out, _ = left
+    numbers = next((out / "values").glob("*4*.parquet"))
+    whole, before = numbers.read_bytes(), pd.read_parquet(numbers)
+    start = int(place * len(whole))
+    numbers.write_bytes(whole[:start] + bytes(80) + whole[start + 80 :])
+    done = CliRunner().invoke(app, ["replicate", "fig4", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    pd.testing.assert_frame_equal(pd.read_parquet(numbers), before)
+
+
 def test_the_hash_of_code_knows_names_and_contents_and_what_is_apart(tmp_path):
     for name, text in {"a.py": "1", "game/b.py": "2", "cli/c.py": "3", "game/d.txt": "4"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
