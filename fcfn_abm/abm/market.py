@@ -122,10 +122,11 @@ class PrivacyMarket(mesa.Model):
         self.nodes = NodeSet(self)
         self._all_agents = MarketAgents(NodeSet(self, self.nodes.rows), self.random)
         self._play = order.ORDERS[settings.rounds.order]
+        # with few moving, quiet rounds may be those in which nobody moved that would
+        patience = settings.rounds.patience / settings.rounds.participation
         self._judge = Judge(
             settings.rounds.tolerance,
-            # with few moving, quiet rounds may be those in which nobody moved that would
-            math.ceil(settings.rounds.patience / settings.rounds.participation),
+            math.ceil(min(patience, settings.rounds.maximum)),
             settings.rounds.maximum,
             noisy=settings.information.noise > 0,
         )

@@ -303,3 +303,8 @@ def test_a_cap_of_zero_says_so():
     made = played(SPREAD, budget=0.0, server=FIXED)
     assert made.verdict.kind == "no-trade"
     assert made.verdict.reason == "the payment cap of the scenario is zero."
+
+
+def test_hardly_anybody_ever_moving_is_a_market_too():
+    few = market([1.0, 2.0, 3.0], rounds={"participation": 1e-308, "maximum": 5})
+    assert few.run_until().rounds <= 5

@@ -1,6 +1,6 @@
 """One fuzz target under Atheris, which looks for inputs that reach new code.
 
-``python -m soak.guided TARGET [SECONDS]``; needs the extra "soak" and ends with what it counted.
+``python -m soak.guided TARGET [SECONDS]``; needs atheris, and ends with what it counted, as JSON.
 """
 
 from __future__ import annotations
