@@ -18,7 +18,14 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameE
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.mechanisms import MECHANISMS, Outcome, price
-from fcfn_abm.population import RHO_LAWS, Divergence, draw_rho, misreport_factors, require_room
+from fcfn_abm.population import (
+    RHO_LAWS,
+    Divergence,
+    draw_rho,
+    misreport_factors,
+    require_room,
+    require_sized,
+)
 from fcfn_abm.registry import OptionError, Registry
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import (
@@ -117,7 +124,9 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
                 )
         elif place == ("population", "rho"):
             try:
-                draw_rho(entry, scenario.population.n_nodes, stream(scenario.seed, "population"))
+                chance = stream(scenario.seed, "population")
+                rho = draw_rho(entry, scenario.population.n_nodes, chance)
+                require_sized(rho=rho / misreport(scenario))
             except InvalidGameError as error:
                 raise InvalidScenarioError(f"{where}, {table.rstrip()}: {error}") from None
     if scenario.server.kind == "fixed" and scenario.game.budget is None:

@@ -15,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 _MOST = 2000  # letters of a message
+_STEERING = re.compile(  # control characters, marks of direction, ends of lines of Unicode's own
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+)
 _SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlist=10, maxtuple=10, maxdict=10)
 
 
@@ -85,6 +88,30 @@ def shown(value: object) -> str:
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
     return _SHORT.repr(value)
+
+
+def visible(text: str) -> str:
+    r"""Return a text with every character written out that would steer a terminal.
+
+    Spaces, tabs and newlines stay. The result is allowed in JSON and in XML.
+
+    Examples
+    --------
+    >>> print(visible("\x1b[31mred"))
+    \u001b[31mred
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text of the user's as a part of one line.
+
+    Examples
+    --------
+    >>> one_line(" A title \n of two lines")
+    'A title of two lines'
+    """
+    return " ".join(text.split())
 
 
 def _cut(message: str) -> str:

@@ -39,6 +39,7 @@ def progress_bar(
         In a terminal it draws itself again and again. Elsewhere it writes a line each half minute,
         none for work that takes less.
     """
+    shown = shown and sys.stderr is not None  # closed by whoever started us
     if shown and not sys.stderr.isatty():
         more |= {
             "file": _Lines(sys.stderr), "delay": _PAUSE, "mininterval": _PAUSE,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.abm.columns import NEVER, NodeColumns
+from fcfn_abm.abm.columns import NEVER, Floats, NodeColumns
 from fcfn_abm.learning import LearningRule
 from fcfn_abm.population import RhoLaw, drifted, newcomer_costs, turnover
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn
+from fcfn_abm.scenario.schema import LARGEST, SMALLEST
 
 type Places = npt.NDArray[np.intp]
 
@@ -44,6 +45,7 @@ class Turnover:
         self._deviation = np.zeros(len(columns))
         self.first_rho = columns.rho.copy()
         """Unit privacy cost of each node when it arrived."""
+        self._down, self._up = _room(columns.rho)
         self.arrival_round = np.zeros(len(columns), dtype=np.int64)
         """Round in which each node arrived; zero for those that were there from the start."""
         self.present: Places = np.arange(len(columns))
@@ -80,7 +82,8 @@ class Turnover:
             return False
         if settings.drift > 0:
             chance = stream(self._seed, "churn", round_index, 2)
-            self._deviation = drifted(self._deviation, settings.drift, settings.reversion, chance)
+            moved = drifted(self._deviation, settings.drift, settings.reversion, chance)
+            self._deviation = np.clip(moved, self._down, self._up)
             columns.rho = self.first_rho * np.exp(self._deviation)
         if settings.departures > 0:
             chance = stream(self._seed, "churn", round_index)
@@ -106,6 +109,7 @@ class Turnover:
         rho = newcomer_costs(self._law, len(columns), places.size, chance)
         columns.rho[places] = self.first_rho[places] = rho
         self._deviation[places] = 0.0
+        self._down[places], self._up[places] = _room(rho)
         self.arrival_round[places] = round_index
         stayed = self.present[columns.present[self.present]]
         columns.present[places] = True
@@ -114,3 +118,8 @@ class Turnover:
         for name, start in self._rule.memory.items():
             kept = columns.memory[name]
             kept[places] = start if told is None else kept[told]
+
+
+def _room(rho: Floats) -> tuple[Floats, Floats]:
+    """Return how far ln(rho) may drift down and up: a long walk would leave all bounds."""
+    return np.log(SMALLEST / rho), np.log(LARGEST / rho)

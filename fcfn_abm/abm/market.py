@@ -30,7 +30,7 @@ from fcfn_abm.game import (
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
-from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors
+from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors, require_sized
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import Scenario
 
@@ -101,6 +101,7 @@ class PrivacyMarket(mesa.Model):
                 f"rho has {rho.size} entries, but population.n_nodes = "
                 f"{settings.population.n_nodes}."
             )
+        require_sized(rho=rho)
         game = settings.game
         self._primitives = primitives = PricingGame(
             rho, game.alpha, game.beta, settings.cap, game.average_over

@@ -11,7 +11,7 @@ from fcfn_abm.learning import ServerObservation, ServerRule
 if TYPE_CHECKING:
     from fcfn_abm.abm.market import PrivacyMarket
 
-_NOTHING = 1e-9  # a cap below this share of beta is given up
+_NOTHING = 1e-9  # a cap that falls below this share of beta is given up
 
 
 class ParameterServer(mesa.Agent):
@@ -41,7 +41,8 @@ class ParameterServer(mesa.Agent):
             self.memory,
         )
         budget = self.rule.next_budget(seen)
-        self.budget = budget if budget > _NOTHING * game.beta else 0.0
+        given_up = budget < self.budget and budget <= _NOTHING * game.beta
+        self.budget = 0.0 if given_up else budget
 
     def pay(self) -> None:
         """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3)."""

@@ -1,7 +1,7 @@
 """The command line: each command parses, calls one public function, and prints.
 
 Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed, or an
-audit found a claim violated), 2 (the user's mistake), 130 (interrupted).
+audit found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (nobody reads on).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 
 from fcfn_abm import __version__
 from fcfn_abm.cli.base import INTERRUPTED, app, interrupted
+from fcfn_abm.cli.terminal import BROKEN_PIPE, close_streams, open_streams, unwritable
 
 for _name in (
     "run",
@@ -49,11 +50,18 @@ def _root(
 
 def main() -> None:
     """Run the command line."""
+    open_streams()
     try:
         try:
             app()
         except KeyboardInterrupt:  # before a command has begun
             sys.exit(interrupted())
+        except OSError as error:
+            sys.exit(unwritable(error))
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # typer has seen to it, with 1
+                sys.exit(BROKEN_PIPE)
+            raise
     except SystemExit as end:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on Python only clears up
         if end.code == INTERRUPTED:
@@ -61,3 +69,5 @@ def main() -> None:
             if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
                 interrupted()  # while typer parsed, which says nothing
         raise
+    finally:
+        close_streams()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, shown
+from fcfn_abm.cli.terminal import say, tell
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, OutputError, RunFailedError, shown
 from fcfn_abm.interrupts import obeyed_interrupts
 
 
@@ -60,14 +62,15 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             with obeyed_interrupts():
+                _require_utf8(kwargs)
                 function(*args, **kwargs)
         except FcfnError as error:
-            typer.echo(f"fcfn: {error}", err=True)
+            tell(error)
             raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
         except OSError as error:  # a folder that nobody may look into, a name that is too long
             if error.filename is None:
                 raise
-            typer.echo(f"fcfn: {shown(str(error.filename))}: {error.strerror}.", err=True)
+            tell(f"{shown(str(error.filename))}: {error.strerror}.")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(interrupted(*interrupt.args)) from None
@@ -75,9 +78,31 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+def _require_utf8(arguments: dict[str, Any]) -> None:
+    """Raise OutputError before work whose results Parquet could not write or read there."""
+    if not arguments.keys() & {"out", "source"}:  # no command that writes or reads results
+        return
+    places = [p for name, p in arguments.items() if isinstance(p, Path) and name != "scenario"]
+    default = Path(getattr(arguments.get("scenario"), "stem", ""))  # in a folder below this one
+    for path in places or [default]:
+        try:
+            os.path.abspath(path).encode()
+        except UnicodeEncodeError:
+            place = path if path.name else path.absolute()
+            raise OutputError(
+                f"{place}: the name is not UTF-8, which results need; choose another."
+            ) from None
+
+
+def named_after(scenario: Path) -> str:
+    """Return the name of what a scenario file leads to: its own, or "scenario" if it has none."""
+    stem = scenario.stem
+    return stem if stem.strip(".") and stem != ".toml" else "scenario"
+
+
 def interrupted(told: str = "interrupted; nothing unfinished is left under the final name.") -> int:
     """Say what an interrupt left, and return the exit code."""
-    typer.echo(f"fcfn: {told}", err=True)
+    tell(told)
     # an interrupt that passed through an exec of text, as in torch's imports, leaves a mark by
     # which CPython ends with signal 2 whatever the exit code; the next exec wipes it out
     exec("")  # noqa: S102
@@ -119,4 +144,4 @@ def numbers(text: str, option: str) -> list[float]:
 
 def print_json(value: Any) -> None:
     """Print a value for scripts."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    say(json.dumps(value, indent=2, ensure_ascii=False))

@@ -17,7 +17,7 @@ from fcfn_abm.cli.base import (
     numbers,
     print_json,
 )
-from fcfn_abm.cli.terminal import show
+from fcfn_abm.cli.terminal import say, show
 
 
 @app.command()
@@ -76,10 +76,10 @@ def calibrate(
     if as_json:
         print_json({**found.run, "path": str(found.path)})
     elif quiet:
-        typer.echo(found.path)
+        say(found.path)
     else:
         show(calibration_text(found.run))
-        typer.echo(
+        say(
             f"\nThe calibrated scenario: {out / CALIBRATED} (the figure in {out / 'figures'}).\n"
             f"'fcfn report {out}' makes a page of it."
         )

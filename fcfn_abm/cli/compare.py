@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
-from fcfn_abm.cli.terminal import show
+from fcfn_abm.cli.terminal import say, show
 
 
 @app.command()
@@ -48,10 +48,10 @@ def compare(
     if as_json:
         print_json({**found.run, "path": str(found.path)})
     elif quiet:
-        typer.echo(found.path)
+        say(found.path)
     else:
         show(comparison_text(found.frame, found.run))
-        typer.echo(
+        say(
             f"\nThe table lies in {found.path} (the figure in {out / 'figures'}).\n"
             f"'fcfn report {found.path}' makes a page of it."
         )

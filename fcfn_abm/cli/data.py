@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import App, app
+from fcfn_abm.cli.terminal import say
 
 data = App("Say which data sets are on this machine, and get those that are not.")
 app.add_typer(data, name="data")
@@ -19,8 +20,8 @@ def list_data() -> None:
     from fcfn_abm.runs.data import listing
     from fcfn_abm.training.sources import data_folder
 
-    typer.echo(f"Data sets in {data_folder()} (FCFN_DATA names another folder)")
-    typer.echo(table(["", "train", "test", "classes", ""], listing()))
+    say(f"Data sets in {data_folder()} (FCFN_DATA names another folder)")
+    say(table(["", "train", "test", "classes", ""], listing()))
 
 
 @data.command("prepare")
@@ -31,4 +32,4 @@ def prepare_data(
     from fcfn_abm.runs.data import prepare
 
     for name in names:
-        typer.echo(prepare(name, progress=True))
+        say(prepare(name, progress=True))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import app
+from fcfn_abm.cli.terminal import say
 
 
 @app.command("export-plan")
@@ -22,4 +23,7 @@ def export(
     from fcfn_abm.report.plan import export_plan
 
     text = export_plan(record, out, form)
-    typer.echo(text if out is None else out, nl=out is not None)
+    if out is None:
+        typer.echo(text, nl=False)  # for programs: as it is
+    else:
+        say(out)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import AsJson, Workers, app, print_json
+from fcfn_abm.cli.terminal import say
 from fcfn_abm.interrupts import obeyed_interrupts
 
 
@@ -64,5 +65,5 @@ def replicate_command(
         return
     width = max((len(row.claim.name) for row in found.rows), default=0)
     for row in found.rows:
-        typer.echo(f"{row.claim.name:{width}}  {row.verdict}")
-    typer.echo(f"\n{summary(found.rows)} Numbers and reasons: {found.out / 'ledger.html'}.")
+        say(f"{row.claim.name:{width}}  {row.verdict}")
+    say(f"\n{summary(found.rows)} Numbers and reasons: {found.out / 'ledger.html'}.")

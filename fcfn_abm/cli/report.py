@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import app
+from fcfn_abm.cli.terminal import say
 
 
 @app.command()
@@ -30,4 +31,4 @@ def report(
     """Write a report of results: what was run, how it ended, what it means; and print its path."""
     from fcfn_abm.runs.report import write_report
 
-    typer.echo(write_report(results, out, form, overwrite=overwrite))
+    say(write_report(results, out, form, overwrite=overwrite))

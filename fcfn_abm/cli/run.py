@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, Workers, app, print_json
-from fcfn_abm.cli.terminal import show
-from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.cli.base import (
+    AsJson,
+    Overrides,
+    Quiet,
+    ScenarioFile,
+    Workers,
+    app,
+    named_after,
+    print_json,
+)
+from fcfn_abm.cli.terminal import say, show
+from fcfn_abm.errors import InvalidScenarioError, one_line
 
 
 @app.command()
@@ -31,7 +40,7 @@ def run(
     from fcfn_abm.runs.executors import cores
     from fcfn_abm.runs.run import run_scenario
 
-    out = Path("results") / scenario.stem if out is None else out
+    out = Path("results") / named_after(scenario) if out is None else out
     loaded = load_scenario(scenario, overrides or ())
     if loaded.sweep:
         raise InvalidScenarioError(
@@ -43,10 +52,10 @@ def run(
     if as_json:
         print_json({**record.run, "path": str(record.path)})
     elif quiet:
-        typer.echo(record.path)
+        say(record.path)
     else:
         show(summary(record))
-        typer.echo(
+        say(
             f"\nThe record lies in {record.path} (figures in {out / 'figures'}).\n"
             f"'fcfn report {record.path}' makes a page of it."
         )
@@ -67,5 +76,5 @@ def equilibrium(
     if as_json:
         print_json(facts)
     else:
-        title = f"{loaded.title or scenario.stem}: {loaded.population.n_nodes} nodes"
+        title = f"{one_line(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
         show(f"{title}\n{equilibrium_table(facts).text()}")

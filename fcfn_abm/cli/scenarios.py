@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import App, app, print_json
-from fcfn_abm.errors import FcfnError, InvalidScenarioError
+from fcfn_abm.cli.terminal import say, tell
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, one_line
 
 scenarios = App("Check scenario files, and say what may stand in them.")
 app.add_typer(scenarios, name="scenarios")
@@ -26,10 +27,10 @@ def check(
         try:
             load_scenario(path)
         except FcfnError as error:
-            typer.echo(f"fcfn: {error}", err=True)
+            tell(error)
             wrong += 1
         else:
-            typer.echo(f"{path}: ok")
+            say(f"{path}: ok")
     if wrong:
         raise typer.Exit(2)
 
@@ -56,7 +57,7 @@ def list_scenarios(
         raise InvalidScenarioError(f"{folder}: there are no scenario files (*.toml) here.")
     width = max(len(name) for name, _ in found)
     for name, title in found:
-        typer.echo(f"{name:{width}}  {title}".rstrip())
+        say(f"{name:{width}}  {one_line(title)}".rstrip())
 
 
 @scenarios.command("copy")
@@ -70,4 +71,4 @@ def copy_scenario(
     """Copy a shipped scenario, to be changed."""
     from fcfn_abm.scenario import copy_shipped
 
-    typer.echo(copy_shipped(name, to))
+    say(copy_shipped(name, to))

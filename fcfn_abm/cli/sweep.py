@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
-from fcfn_abm.cli.terminal import show
+from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.interrupts import obeyed_interrupts
 
 
@@ -55,7 +55,7 @@ def sweep(
     loaded = load_scenario(scenario, overrides or ())
     if dry_run:
         plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))
-        print_json(plan.facts()) if as_json else typer.echo(plan_text(plan))
+        print_json(plan.facts()) if as_json else say(plan_text(plan))
         return
     try:
         with obeyed_interrupts():
@@ -68,6 +68,6 @@ def sweep(
     if as_json:
         print_json(sweep_facts(found))
     elif quiet:
-        typer.echo(found.path)
+        say(found.path)
     else:
         show(sweep_text(found))

@@ -1,13 +1,24 @@
-"""How text looks on a terminal; elsewhere, and where NO_COLOR is set, it is plain."""
+"""How text gets out, and how it looks on a terminal.
+
+Elsewhere, and where NO_COLOR is set, it is plain.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import sys
+from contextlib import suppress
 
 import typer
 
+from fcfn_abm.errors import visible
+
+BROKEN_PIPE = 141
+"""Exit code, as shells have it, where nobody reads on."""
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 _COLOURS = {
     "converged": "green",
     "holds": "green",
@@ -25,6 +36,47 @@ _VERDICT = re.compile(
 )
 
 
+def open_streams() -> None:
+    """Make stdout and stderr take any text, also where they are closed or know few letters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def close_streams() -> None:
+    """Flush stdout and stderr, and drop what they cannot take: Python's end would tell of it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def unwritable(error: OSError) -> int:
+    """Say that the output cannot be written, and return the exit code; raise any other error."""
+    if error.errno == errno.EPIPE:
+        return BROKEN_PIPE
+    if error.filename is not None or error.errno not in _UNWRITABLE:
+        raise error
+    tell(f"the output cannot be written: {error.strerror}.")
+    return 2
+
+
+def say(text: object) -> None:
+    """Print a result that may hold names or titles of others."""
+    typer.echo(visible(str(text)))
+
+
+def tell(message: object) -> None:
+    """Print a message on stderr, in one line; where nobody takes it, work goes on."""
+    line = str(message).replace("\n", "\\n")
+    with suppress(OSError):
+        typer.echo(f"fcfn: {visible(line)}", err=True)
+
+
 def show(text: str) -> None:
     """Print results: on a terminal with bold headings and coloured verdicts.
 
@@ -33,6 +85,7 @@ def show(text: str) -> None:
     text : str
         Its first line is a heading, as is a line above a table that is no sentence.
     """
+    text = visible(text)
     typer.echo(styled(text) if colours() else text)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import Overrides, app
+from fcfn_abm.cli.terminal import say, tell
 
 
 @app.command()
@@ -31,13 +32,12 @@ def view(
 
     what = opened(source, tuple(overrides or ()))
     if host not in LOOPBACK:
-        typer.echo(
-            f"fcfn: {host} is not loopback: whoever reaches this machine can use the window; "
-            "there is no password.",
-            err=True,
+        tell(
+            f"{host} is not loopback: whoever reaches this machine can use the window; "
+            "there is no password."
         )
 
     def ready(address: str) -> None:
-        typer.echo(f"{address}  (Ctrl-C closes the window)")
+        say(f"{address}  (Ctrl-C closes the window)")
 
     serve(what, host=host, port=port, browser=browser, on_ready=ready)

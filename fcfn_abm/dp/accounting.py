@@ -9,6 +9,7 @@ to ``q sqrt(n) / z`` with much noise, and smooth between.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +30,12 @@ type Floats = npt.NDArray[np.float64]
 SAMPLED_TOLERANCE = 1e-3
 """Sampled releases are charged this much more ``mu``, as a share of it, than the table says."""
 
+LEAST_RATE = 1e-6
+"""Smallest sampling rate: below it losses drown in rounding, and nodes' records are hardly drawn.
+"""
+
+_MOST_RATE = 1 - 1e-9  # above it sampling saves less than dp-accounting can tell
+_LEAST_RATIO = 24  # octaves from a rate to the multipliers whose losses drown in rounding
 _LEAST_OCTAVE = -6  # below a multiplier of 2**-6 the closed form without sampling is the bound
 _DEGREES = (2, 4, 8, 16, 32)  # of the polynomial in one octave of multipliers; points are nested
 
@@ -90,10 +97,11 @@ def multiplier_for_releases(
     epsilon = np.asarray(epsilon, dtype=float)
     multiplier = np.full(epsilon.shape, np.inf)
     some = epsilon > 0
-    multiplier[some] = np.sqrt(n_releases) * gaussian_sigma(
-        epsilon[some], delta, calibration=calibration
-    )
-    if sampling_rate < 1:
+    with np.errstate(over="ignore"):  # noise beyond the range of floats is infinite
+        multiplier[some] = np.sqrt(n_releases) * gaussian_sigma(
+            epsilon[some], delta, calibration=calibration
+        )
+    if sampling_rate < _MOST_RATE:
         sampled = _Sampled(sampling_rate, delta, neighbours)
         multiplier[some] = _inverse(sampled, multiplier[some], n_releases)
     return multiplier
@@ -157,7 +165,7 @@ def spent_epsilon(
     multiplier, n_releases = multiplier[some], n_releases[some]
     require_positive(error=InvalidPrivacyError, noise_multiplier=multiplier)
     mu = np.sqrt(n_releases) / multiplier
-    if sampling_rate < 1:
+    if sampling_rate < _MOST_RATE:
         sampled = _Sampled(sampling_rate, delta, neighbours)
         for n in np.unique(n_releases).tolist():
             mu[n_releases == n] = _mu(sampled, multiplier[n_releases == n], n)
@@ -169,9 +177,10 @@ def _require(n_releases: npt.ArrayLike, sampling_rate: float) -> None:
     counts = np.asarray(n_releases)
     if (counts < 1).any():
         raise InvalidPrivacyError(f"n_releases must be at least 1, but is {counts.min()}.")
-    if not 0 < sampling_rate <= 1:
+    if not LEAST_RATE <= sampling_rate <= 1:
         raise InvalidPrivacyError(
-            f"sampling_rate must lie above 0 and not above 1, but is {sampling_rate:g}."
+            f"sampling_rate must be {LEAST_RATE:g} or more and not above 1, but is "
+            f"{sampling_rate:g}."
         )
 
 
@@ -182,12 +191,18 @@ class _Sampled(NamedTuple):
     delta: float
     neighbours: Relation
 
+    @property
+    def most_octave(self) -> int:
+        """The last one with a table: above it the closed form without sampling is the bound."""
+        return math.floor(math.log2(self.rate)) + _LEAST_RATIO
+
 
 def _mu(sampled: _Sampled, multiplier: Floats, n_releases: int) -> Floats:
     """Return the mu of the one release that n sampled ones are worth, on the safe side."""
     mu: Floats = np.sqrt(n_releases) / multiplier  # without sampling: an upper bound
     octave = np.floor(np.log2(multiplier)).astype(int)
-    for index in np.unique(octave[octave >= _LEAST_OCTAVE]).tolist():
+    known = (octave >= _LEAST_OCTAVE) & (octave <= sampled.most_octave)
+    for index in np.unique(octave[known]).tolist():
         inside = octave == index
         found = np.exp(_log_mu(sampled, index, n_releases, np.log2(multiplier[inside]) - index))
         mu[inside] = np.minimum(mu[inside], found)
@@ -198,9 +213,11 @@ def _inverse(sampled: _Sampled, unsampled: Floats, n_releases: int) -> Floats:
     """Return the multipliers that are worth what ``unsampled`` ones are without sampling."""
     if unsampled.size == 0:
         return unsampled
-    target = np.log(np.sqrt(n_releases) / unsampled)
+    with np.errstate(divide="ignore"):  # infinite noise
+        target = np.log(np.sqrt(n_releases) / unsampled)
     # ends of octaves, from one with noise enough for the least target downwards
-    octaves = [int(np.ceil(np.log2(unsampled.max())))]
+    first = np.ceil(np.log2(unsampled.max()))
+    octaves = [int(np.clip(first, _LEAST_OCTAVE, sampled.most_octave))]
     ends = [_log_mu_at_end(sampled, octaves[0], n_releases)]
     while ends[-1] < target.max() and octaves[-1] > _LEAST_OCTAVE:
         octaves.append(octaves[-1] - 1)
@@ -217,7 +234,7 @@ def _inverse(sampled: _Sampled, unsampled: Floats, n_releases: int) -> Floats:
         found = elementwise.find_root(excess, (0.0, 1.0), args=(target[inside],))
         # just outside the octave by rounding: its upper end has noise enough
         multiplier[inside] = 2.0 ** (octaves[index] + np.where(found.success, found.x, 1.0))
-    return np.minimum(multiplier, unsampled)
+    return np.where(target < ends[0], unsampled, np.minimum(multiplier, unsampled))
 
 
 def _log_mu_at_end(sampled: _Sampled, octave: int, n_releases: int) -> float:
@@ -271,14 +288,15 @@ def _table(sampled: _Sampled, octave: int, n_releases: int) -> Chebyshev:
 @lru_cache(maxsize=65536)  # octaves share their ends
 def _log_mu_of(sampled: _Sampled, multiplier: float, n_releases: int) -> float:
     """Return ln(mu) as PLD finds it: an upper bound, since losses are rounded up."""
-    loss = _loss(sampled.rate, sampled.neighbours, multiplier)
-    if n_releases > 1:
-        loss = loss.self_compose(n_releases)
-    epsilon, delta = loss.get_epsilon_for_delta(sampled.delta), sampled.delta
-    if epsilon <= 0:  # delta alone covers it; what is left of it is a measure too
-        epsilon, delta = 0.0, loss.get_delta_for_epsilon(0.0)
+    with np.errstate(all="ignore"):  # what overflows there is larger than what it is compared with
+        loss = _loss(sampled.rate, sampled.neighbours, multiplier)
+        if n_releases > 1:
+            loss = loss.self_compose(n_releases)
+        epsilon, delta = loss.get_epsilon_for_delta(sampled.delta), sampled.delta
+        if epsilon <= 0:  # delta alone covers it; what is left of it is a measure too
+            epsilon, delta = 0.0, loss.get_delta_for_epsilon(0.0)
     highest = np.log(np.sqrt(n_releases) / multiplier)
-    if not np.isfinite(epsilon):
+    if not (np.isfinite(epsilon) and 0 < delta < 1):
         return float(highest)
     return float(min(highest, -np.log(gaussian_sigma(epsilon, delta))))
 

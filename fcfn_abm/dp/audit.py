@@ -34,6 +34,7 @@ type Clip = Callable[[Tensor], Tensor]
 type Attack = Callable[[bool], float]
 
 FEWEST_TRIALS = 100
+MOST_TRIALS = 10_000_000
 _PRESENT, _NEIGHBOUR = -1, -2  # labels that no real record has
 
 
@@ -123,6 +124,8 @@ def audit(
     require_between(0, 1, error=InvalidPrivacyError, delta=delta, confidence=confidence)
     if trials < FEWEST_TRIALS:
         raise InvalidPrivacyError(f"trials must be at least {FEWEST_TRIALS}, but is {trials}.")
+    if trials > MOST_TRIALS:
+        raise InvalidPrivacyError(f"trials must be at most {MOST_TRIALS:,}, but is {trials:,}.")
     scores = np.empty((trials // 2, 2))
     for pair in scores:
         for side, present in enumerate((True, False)):

@@ -107,10 +107,12 @@ def reply_all(rho: Floats, others: Floats, budget: float, epsilon_floor: float) 
     """
     if budget <= 0:
         return np.zeros_like(rho)
-    pull = others / budget * rho
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # where the pull is infinite, staying out is best all the same
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        pull = others / budget * rho
         reply = others * (1.0 - pull) / (np.sqrt(pull) + pull)
-    return np.where(pull > 0, np.where(pull < 1, reply, 0.0), _alone(rho, budget, epsilon_floor))
+        alone = _alone(rho, budget, epsilon_floor)
+    return np.where(pull > 0, np.where(pull < 1, reply, 0.0), alone)
 
 
 def _alone(rho: Floats, budget: Floats | float, epsilon_floor: float) -> Floats:

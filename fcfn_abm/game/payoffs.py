@@ -43,7 +43,9 @@ def payments(epsilon: npt.ArrayLike, budget: float) -> Floats:
     """
     epsilon = _reports(epsilon)
     require_positive(zero=True, budget=budget)
-    total = epsilon.sum()
+    with np.errstate(over="ignore"):
+        total = epsilon.sum()
+    _require_number(total, "the sum of epsilon")
     if total == 0:
         return np.zeros_like(epsilon)
     return np.asarray(budget * (epsilon / total))
@@ -75,7 +77,11 @@ def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
     Zhou et al. 2023, eq. 6, second term.
     """
     epsilon = _reports(epsilon)
-    return _costs(rho, epsilon) * epsilon
+    rho = _costs(rho, epsilon)
+    with np.errstate(over="ignore"):
+        cost = rho * epsilon
+    _require_number(cost, "rho * epsilon")
+    return cost
 
 
 def node_utility(
@@ -153,8 +159,12 @@ def server_utility(mean_epsilon: float, alpha: float, beta: float, paid: float) 
     require_positive(zero=True, mean_epsilon=mean_epsilon, paid=paid)
     product = float(alpha) * float(mean_epsilon)
     if math.isinf(product):  # though its logarithm is a number of ordinary size
-        return float(beta * (math.log(alpha) + math.log(mean_epsilon)) - paid)
-    return float(beta * math.log1p(product) - paid)
+        logarithm = math.log(alpha) + math.log(mean_epsilon)
+    else:
+        logarithm = math.log1p(product)
+    utility = float(beta) * logarithm - float(paid)
+    _require_number(utility, "the server's utility")
+    return utility
 
 
 def exploitability(
@@ -201,21 +211,29 @@ def exploitability(
         return 0.0
     if budget == 0:
         return float("inf") if epsilon.any() else 0.0
-    total = epsilon.sum()
-    others = np.maximum(total - epsilon, 0.0)
-    reply = reply_all(rho, others, budget, epsilon_floor)
-    standing = others + epsilon
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # refused below
+        total = epsilon.sum()
+        others = np.maximum(total - epsilon, 0.0)
+        reply = reply_all(rho, others, budget, epsilon_floor)
+        standing = others + epsilon
         # in this order no factor is much larger than the gain: squares of large moves are infinite
         moving = rho * (reply - epsilon) * ((reply - epsilon) / standing)
         leaving = epsilon / standing * (rho * standing - budget)
         gain = np.where(reply > 0, moving, leaving)
-    # alone, any positive report wins the whole budget: only what it costs can be bettered
-    prize = np.where(epsilon > 0, 0.0, budget)
-    leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)
-    gain_alone = np.where(reply > 0, prize - rho * (reply - epsilon), leaving)
-    gain = np.where(others / budget * rho > 0, gain, gain_alone)
-    return max(0.0, float(gain.max())) / budget
+        # alone, any positive report wins the whole budget: only what it costs can be bettered
+        prize = np.where(epsilon > 0, 0.0, budget)
+        leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)
+        gain_alone = np.where(reply > 0, prize - rho * (reply - epsilon), leaving)
+        gain = np.where(others / budget * rho > 0, gain, gain_alone)
+    share = float(gain.max()) / float(budget)
+    _require_number(share, "what a node could gain, as a share of the budget,")
+    return max(0.0, share)
+
+
+def _require_number(value: Floats | float, what: str) -> None:
+    """Raise where numbers in range have led out of it."""
+    if not np.isfinite(value).all():
+        raise InvalidGameError(f"{what} is past the largest number that 64 bits hold.")
 
 
 def _reports(epsilon: npt.ArrayLike) -> Floats:

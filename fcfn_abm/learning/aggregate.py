@@ -42,7 +42,7 @@ class Aggregate(LearningRule):
     }
     newcomers_ask: ClassVar[bool] = True  # with guesses of their own, nodes never agree again
 
-    largest_step: Annotated[float, Field(gt=1)] = 10.0
+    largest_step: Annotated[float, Field(gt=1, le=1e6)] = 10.0
     """The guess grows by no more than this factor in a round."""
 
     def watches_total(self) -> bool:

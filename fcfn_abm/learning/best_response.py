@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+from fcfn_abm.scenario.schema import Gain
 
 RECOVERY = 1.5  # how fast caution fades; from 2 on, simultaneous play of very unlike nodes cycles
 STEEP = 0.25  # rho s / B, below which the slope is above zero
@@ -26,7 +26,7 @@ class BestResponse(LearningRule):
 
     memory: ClassVar[Mapping[str, float]] = {"caution": 1.0}
 
-    gain: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = 0.5
+    gain: Gain | Literal["auto"] = 0.5
     """Fraction of the way; ``"auto"`` is 2 / n_active, at most 1/2, for moves all at once."""
     cautious: bool | None = None
     """Shorten the steps of a node whose own reaction to the others is steep, which is one that

@@ -24,7 +24,7 @@ class FictitiousPlay(LearningRule):
 
     memory: ClassVar[Mapping[str, float]] = {"mean_others": 0.0, "n_seen": 0.0}
 
-    first_weight: Annotated[float, Field(ge=1)] = 1.0
+    first_weight: Annotated[float, Field(ge=1, le=1e6)] = 1.0
     """How many rounds the first reports count for."""
 
     def watches_total(self) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+from fcfn_abm.scenario.schema import Gain
 
 
 @LEARNING_RULES.register("gradient")
@@ -19,7 +19,7 @@ class Gradient(LearningRule):
     any scale of costs and caps.
     """
 
-    gain: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = 0.5
+    gain: Gain | Literal["auto"] = 0.5
     """Step size; ``"auto"`` is 2 / n_active, at most 1/2, for moves all at once."""
 
     def next_epsilon[Value: (float, Floats)](

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+from fcfn_abm.scenario.schema import Gain
 
 
 @LEARNING_RULES.register("replicator")
@@ -25,7 +23,7 @@ class Replicator(LearningRule):
     Hehenkamp, Leininger and Possajennikov 2004, "Evolutionary equilibrium in Tullock contests".
     """
 
-    gain: Annotated[float, Field(gt=0, le=1)] = 0.5
+    gain: Gain = 0.5
     """Largest relative growth in a round."""
 
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fcfn_abm.learning.base import SERVER_RULES, ServerObservation, ServerRule
 
@@ -37,6 +37,15 @@ class ClimbUtility(ServerRule):
     flat at its top: what is measured in a market that still moves misleads to the end."""
     longest_trial: Annotated[int, Field(ge=2)] = 100
     """Rounds after which a trial is over in any case."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.first_step < self.finest_step:
+            raise ValueError(
+                f"finest_step must not exceed first_step, but {self.finest_step:g} > "
+                f"{self.first_step:g}"
+            )
+        return self
 
     def content(self, memory: Mapping[str, Any]) -> bool:
         """Return whether the steps are as fine as they get."""

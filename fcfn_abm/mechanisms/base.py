@@ -18,7 +18,9 @@ from fcfn_abm.game import (
     server_utility,
     stackelberg_equilibrium,
 )
+from fcfn_abm.population import require_sized
 from fcfn_abm.registry import Registry
+from fcfn_abm.scenario.schema import LARGEST
 
 type Floats = npt.NDArray[np.float64]
 
@@ -249,8 +251,10 @@ def price(
     rho = np.asarray(rho, dtype=float)
     if rho.ndim != 1:
         raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
-    require_positive(rho=rho, alpha=alpha, beta=beta)
+    require_sized(rho=rho, alpha=alpha, beta=beta)
     if budget is not None:
         require_positive(zero=True, budget=budget)
+        if budget > LARGEST:
+            raise InvalidGameError(f"budget must not exceed {LARGEST:g}, but is {budget:g}.")
     game = PricingGame(rho, alpha, beta, budget, average_over)
     return MECHANISMS.create(mechanism, options).outcome(game, np.random.default_rng(rng))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fcfn_abm.game import payments
 from fcfn_abm.mechanisms.base import (
@@ -17,15 +17,16 @@ from fcfn_abm.mechanisms.base import (
     PricingGame,
     settle,
 )
+from fcfn_abm.scenario.schema import Positive
 
 
 @MECHANISMS.register("random")
 class RandomEpsilon(Mechanism):
     """Each node draws epsilon uniformly, and the cap is shared in proportion to epsilon."""
 
-    low: Annotated[float, Field(gt=0)] = 1.0
+    low: Positive = 1.0
     """Smallest epsilon drawn."""
-    high: Annotated[float, Field(gt=0)] = 100.0
+    high: Positive = 100.0
     """Largest epsilon drawn."""
 
     @model_validator(mode="after")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 
 from fcfn_abm.game import payments
 from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.scenario.schema import Positive
 
 
 @MECHANISMS.register("static")
 class StaticEpsilon(Mechanism):
     """Every node trains with the same epsilon, and the cap is shared equally."""
 
-    epsilon: Annotated[float, Field(gt=0)] = 10.0
+    epsilon: Positive = 10.0
     """The privacy budget of every node, dimensionless."""
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002

@@ -11,11 +11,10 @@ from pydantic import Field, model_validator
 
 from fcfn_abm.errors import InvalidGameError, require_positive
 from fcfn_abm.registry import Registry
+from fcfn_abm.scenario.schema import LARGEST, SMALLEST, NotNegative, Positive
 
 type Floats = npt.NDArray[np.float64]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -58,8 +57,8 @@ def draw_rho(
     Raises
     ------
     InvalidGameError
-        If a law gives something else than ``n_nodes`` positive numbers, or follows the data and
-        there is no ``divergence``.
+        If a law gives something else than ``n_nodes`` positive numbers, or one that is too large
+        or too small (:func:`require_sized`), or follows the data and there is no ``divergence``.
     """
     if isinstance(law, Divergence) and divergence is not None:
         rho = law.costs(divergence())
@@ -70,8 +69,41 @@ def draw_rho(
         raise InvalidGameError(
             f"the law of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
         )
-    require_positive(rho=rho)
+    require_sized(rho=rho)
     return rho
+
+
+def require_sized(**values: npt.ArrayLike) -> None:
+    """Raise unless every value is one that a scenario may hold too.
+
+    Raises
+    ------
+    InvalidGameError
+        If a cost, or an amount of money, is not positive, or is outside ``SMALLEST`` to
+        ``LARGEST``.
+
+    Examples
+    --------
+    >>> require_sized(rho=[0.5, 1e200])
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: rho must lie from 1e-18 to 1e+18, but rho[1] = 1e+200 (1 of 2
+    values).
+    """
+    require_positive(error=InvalidGameError, zero=False, **values)
+    for name, value in values.items():
+        array = np.asarray(value, dtype=float)
+        bad = (array < SMALLEST) | (array > LARGEST)
+        if not bad.any():
+            continue
+        allowed = f"{name} must lie from {SMALLEST:g} to {LARGEST:g}"
+        if array.ndim == 0:
+            raise InvalidGameError(f"{allowed}, but is {array.item():g}.")
+        first = int(np.argmax(bad))
+        raise InvalidGameError(
+            f"{allowed}, but {name}[{first}] = {array[first]:g} "
+            f"({bad.sum()} of {array.size} values)."
+        )
 
 
 @RHO_LAWS.register("constant")

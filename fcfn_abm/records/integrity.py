@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from fcfn_abm.errors import InvalidRecordError
+from fcfn_abm.errors import FcfnError, InvalidRecordError, shown
 
 SUMS = "SHA256SUMS"
 """File that lists the data of a folder; ``sha256sum --check SHA256SUMS`` reads it too."""
@@ -66,6 +69,44 @@ def require_unchanged(folder: Path, names: Iterable[str]) -> None:
         expected = [file for file in known if file == name or file.startswith(below)]
         for file in dict.fromkeys([*expected, *there, *([name] if not expected else [])]):
             _require_same(folder, file, known.get(file))
+
+
+@contextmanager
+def told_if_edited(folder: Path | None) -> Iterator[None]:
+    """Turn what edited facts and tables lead to into one sentence.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where they were read from. With checksums they are as this program wrote them, and so they
+        are without a folder: an error is a bug then, and stays what it is.
+
+    Raises
+    ------
+    InvalidRecordError
+        Names what is missing, or what is wrong with it.
+    """
+    try:
+        yield
+    except FcfnError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if folder is None or (folder / SUMS).is_file():
+            raise
+        if isinstance(error, KeyError):
+            what = f"{folder / 'run.json'}: {shown(error.args[0])} is missing or not known"
+        else:
+            why = " ".join(str(error).split())
+            what = f"{folder}: run.json or a table holds what no run writes: {why.rstrip('.')}"
+        raise InvalidRecordError(f"{what}.") from error
+
+
+def reason(error: Exception) -> str:
+    """Say why something could not be read or written; Arrow's own texts wrap the system's."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EEXIST, errno.ENOTDIR):
+        return "a file stands where a folder is to be"
+    return os.strerror(number) if number else str(error)
 
 
 def _require_same(folder: Path, file: str, expected: str | None) -> None:

@@ -61,7 +61,8 @@ class Recorder:
             self._nodes = sampled_rows(rho, settings.sample_size, expected)
         # a slice copies a whole column ten times as fast as row numbers do
         self._rows = slice(None) if self._nodes.size == rho.size else self._nodes
-        last = int(settings.traces[5:]) if settings.traces.startswith("last:") else None
+        # 18 digits fit a deque, and of more rounds than they count nobody plays
+        last = int(settings.traces[5:23]) if settings.traces.startswith("last:") else None
         self._rounds: list[dict[str, Any]] = []
         self._traces: deque[_Trace] = deque(maxlen=0 if settings.traces == "none" else last)
         self._stream = stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -17,16 +18,17 @@ import pandas as pd
 import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
+from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError
 from fcfn_abm.interrupts import deferred_interrupts
-from fcfn_abm.records.integrity import require_unchanged, seal
-from fcfn_abm.records.stream import open_parts, read_parts, reason
+from fcfn_abm.records.integrity import reason, require_unchanged, seal
+from fcfn_abm.records.stream import open_parts, read_parts
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
 
 RUN_FILE = "run.json"
 RUN_KIND = "run"  # what a record is whose facts do not say
 SCENARIO_FILE = "scenario.toml"
+_HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _LOCK = ".lock"  # held for as long as its folder grows
 LATER_TABLES = {"ledger"}  # records of an earlier version lack them
 PARTS = "traces"
@@ -78,7 +80,8 @@ class Record:
             except (OSError, ValueError, pa.ArrowException) as error:
                 if isinstance(error, InvalidRecordError):
                     raise
-                raise InvalidRecordError(f"{self._parts}: cannot be read: {error}") from error
+                why = reason(error)
+                raise InvalidRecordError(f"{self._parts}: cannot be read: {why}") from error
         frame = self.kept_traces
         return frame if nodes is None else frame[frame["node"].isin(list(nodes))]
 
@@ -160,15 +163,10 @@ def read_record(path: str | Path) -> Record:
         If the folder is missing, holds no record, or one that cannot be read.
     """
     path = Path(path)
-    if not (path / RUN_FILE).is_file():
-        what = "holds no record (no run.json)" if path.is_dir() else "there is no such folder"
-        raise InvalidRecordError(f"{path}: {what}.")
     tables = (f"{name}.parquet" for name in TABLES)
     require_unchanged(path, [RUN_FILE, SCENARIO_FILE, *tables])
+    run = read_facts(path, "record")
     try:
-        run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-        if not isinstance(run, dict):
-            raise ValueError(f"{RUN_FILE} holds no table.")
         if run.get("kind", RUN_KIND) != RUN_KIND:
             raise ValueError(f"it holds a {run['kind']}, not a run.")
         streamed = (path / PARTS).is_dir()
@@ -183,16 +181,40 @@ def read_record(path: str | Path) -> Record:
         if streamed:
             frames["kept_traces"] = None
             _require_rows(path / PARTS, len(frames["rounds"]) * scenario.population.n_nodes)
-    except InvalidScenarioError:
+    except FcfnError:
         raise
-    except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
-        raise InvalidRecordError(f"{path}: the record cannot be read: {error}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InvalidRecordError(f"{path}: the record cannot be read: {reason(error)}") from error
     return Record(scenario, run, **frames, path=path)
 
 
+def read_facts(path: Path, what: str = "results") -> dict[str, Any]:
+    """Read the facts of a folder, which errors call a folder of ``what``."""
+    file = path / RUN_FILE
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_file():
+            told = f"is a file; give the folder instead, {path.parent}"
+        elif path.is_dir():
+            told = f"holds no {what} (no {RUN_FILE})"
+        else:
+            told = "there is no such folder"
+        raise InvalidRecordError(f"{path}: {told}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidRecordError(f"{file}: cannot be read: {reason(error)}") from error
+    if not isinstance(run, dict):
+        raise InvalidRecordError(f"{file}: cannot be read: it holds no table.")
+    return run
+
+
 def _require_rows(parts: Path, n_rows: int) -> None:
-    """Raise ValueError if parts are missing; reads the files' ends only."""
-    found = open_parts(parts).count_rows()
+    """Raise ValueError if parts or columns are missing; reads the files' ends only."""
+    dataset = open_parts(parts)
+    for part in dataset.get_fragments():
+        for name in set(dataset.schema.names).difference(part.physical_schema.names):
+            raise ValueError(f"{PARTS}/{Path(part.path).name} has no column {name!r}.")
+    found = dataset.count_rows()
     if found != n_rows:
         raise ValueError(f"{PARTS}/ holds {found} of {n_rows} rows.")
 
@@ -282,6 +304,9 @@ def _publish(folder: Path, path: Path) -> None:
     if not path.exists():
         folder.rename(path)
         return
+    if not path.is_symlink() and _exchange(folder, path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     old, held = _hidden_folder(path)
     try:
         path.rename(old / path.name)
@@ -294,6 +319,16 @@ def _publish(folder: Path, path: Path) -> None:
         if path.exists():  # the new record, or the old one again
             shutil.rmtree(old, ignore_errors=True)
         held.release()
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that neither name is ever empty; False where one cannot."""
+    try:
+        swap = ctypes.CDLL(None).renameat2  # Linux
+    except (AttributeError, OSError, TypeError):
+        return False
+    done: int = swap(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _SWAP)
+    return done == 0
 
 
 def _umask() -> int:

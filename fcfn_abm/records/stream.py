@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import OutputError
+from fcfn_abm.records.integrity import reason
 from fcfn_abm.records.tables import schema_of
 
 PART_ROWS = 2**19
@@ -195,11 +194,3 @@ def read_parts(
 def open_parts(folder: Path) -> Any:
     """Return the parts of a folder as a ``pyarrow.dataset.Dataset``, nothing read yet."""
     return ds.dataset(sorted(map(str, folder.glob("part-*.parquet"))), schema=_SCHEMA)
-
-
-def reason(error: Exception) -> str:
-    """Say why something could not be written; Arrow's own texts wrap the system's."""
-    number = getattr(error, "errno", None)
-    if number in (errno.EEXIST, errno.ENOTDIR):
-        return "a file stands where a folder is to be"
-    return os.strerror(number) if number else str(error)

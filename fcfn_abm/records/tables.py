@@ -11,6 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fcfn_abm.errors import InvalidRecordError
+from fcfn_abm.records.integrity import reason
+
 NO_UNIT = "1"
 MONEY = "currency"
 COST = "currency per unit of epsilon"
@@ -184,6 +187,20 @@ OTHER_TABLES: dict[str, list[Column]] = {
             gini="Gini index of all nodes' utilities; nan if one is negative",
         ),
     ],
+    "calibration": [
+        *_counts(
+            replication="number of the repetition, from 0",
+            seed="seed of its data split, first net and noise",
+        ),
+        *_floats(
+            NO_UNIT,
+            epsilon="what every node trained with",
+            accuracy="share of test images labelled rightly in the end",
+            loss="mean cross entropy on the test images in the end",
+            signal_to_noise="norm of the last round's clean aggregate over norm of its noise",
+        ),
+        *_floats(MONEY, value="accuracy beyond chance, times what accuracy is worth"),
+    ],
     "sweep": [
         *_counts(
             run="number of the run, from 0",
@@ -243,6 +260,25 @@ OTHER_TABLES: dict[str, list[Column]] = {
 """What stands in a folder of its own."""
 
 
+_OPTIONAL: dict[str, Iterable[str]] = {
+    "rounds": (
+        *("n_present", "n_arrived", "n_departed"),
+        *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
+    ),
+    "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
+    "ledger": ("epsilon_central",),
+    "sweep": TRACKING,
+}
+"""Columns that some records lack: those above, and those that earlier versions did not write."""
+
+_IS_KIND = {
+    "float64": pa.types.is_floating,
+    "int64": pa.types.is_integer,
+    "bool": pa.types.is_boolean,
+    "string": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+}
+
+
 def columns_of(name: str) -> list[Column]:
     """Return the columns of a table."""
     return (TABLES | OTHER_TABLES)[name]
@@ -278,8 +314,34 @@ def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a frame back; integers that may be missing come as pandas' nullable ones."""
-    return frame_of(pq.read_table(path))
+    """Read a frame back; integers that may be missing come as pandas' nullable ones.
+
+    Raises
+    ------
+    InvalidRecordError
+        If it cannot be read; or lacks columns, or has others in their place, of the table that is
+        called like the file.
+    """
+    if not path.is_file():  # Arrow reads an empty folder as an empty table
+        what = "it is no file" if path.exists() else "there is no such file"
+        raise InvalidRecordError(f"{path}: cannot be read: {what}.")
+    try:
+        table = pq.read_table(path)
+        _require_columns(table.schema, path.stem)
+        return frame_of(table)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InvalidRecordError(f"{path}: cannot be read: {reason(error)}") from error
+
+
+def _require_columns(schema: pa.Schema, name: str) -> None:
+    for column in (TABLES | OTHER_TABLES).get(name, ()):
+        if column.name in _OPTIONAL.get(name, ()) and column.name not in schema.names:
+            continue
+        if schema.names.count(column.name) != 1:
+            raise ValueError(f"it has no column {column.name!r}, or several.")
+        kind = schema.field(column.name).type
+        if not _IS_KIND[column.kind](kind):
+            raise ValueError(f"its column {column.name!r} holds {kind}, not {column.kind}.")
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:

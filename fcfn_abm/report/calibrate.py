@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
+from fcfn_abm.errors import one_line
 from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.summary import WIDTH
 
@@ -25,7 +26,7 @@ def calibration_text(run: Mapping[str, Any]) -> str:
     """
     fit = run["fit"]
     parts = [
-        f"{run['title'] or 'Calibration'} (seed {run['seed']})",
+        f"{one_line(run['title']) or 'Calibration'} (seed {run['seed']})",
         fill(setting(run), WIDTH),
         points_table(run).text(),
         f"beta ln(1 + alpha eps):  alpha = {fit['alpha']:.4g}{between(fit['alpha_interval'])},  "

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtrit
 
+from fcfn_abm.errors import one_line
 from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.summary import WIDTH
 
@@ -210,7 +211,7 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
     cap = f"{budgets.mean():.6g}" + (" on average" if budgets.min() < budgets.max() else "")
     return "\n".join(
         [
-            f"{run['title'] or 'Mechanisms side by side'} (seed {run['seed']})",
+            f"{one_line(run['title']) or 'Mechanisms side by side'} (seed {run['seed']})",
             "",
             drawn,
             f"The same payment cap for every mechanism: {run['cap']}, {cap}.",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
 from fcfn_abm.records import Record, read_record, told_as
+from fcfn_abm.records.integrity import told_if_edited
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "node": ("1", "row of the node in the record, from 0"),
@@ -37,9 +38,15 @@ COMMON: dict[str, tuple[str, str]] = {
     "batch_size": ("1", "samples of a local step; none: all of the node's"),
     "learning_rate": ("1", "of the local steps"),
     "momentum": ("1", "of the local steps"),
-    "note": ("", "where the noise does not give the epsilon that is claimed; none: it does"),
+    "note": (
+        "",
+        "where the noise does not give the epsilon that is claimed; none: it does; "
+        "or why nobody trains",
+    ),
 }
 """What is the same for all nodes."""
+
+_NO_TRADE = "Nobody trains, because in the end there is no trade."
 
 
 def export_plan(
@@ -84,24 +91,29 @@ def export_plan(
     if format not in ("csv", "json"):
         raise UnknownNameError("format of plans", format, ["csv", "json"])
     record = record if isinstance(record, Record) else read_record(record)
-    nodes, common = _nodes(record), _common(record)
-    if format == "csv":
-        text = nodes.assign(**common).to_csv(index=False, lineterminator="\n")
-    else:
-        whole = {
-            "title": record.scenario.title,
-            "seed": record.scenario.seed,
-            "plan": common,
-            "nodes": nodes.to_dict("records"),
-            "units": {name: unit for name, (unit, _) in (COMMON | COLUMNS).items() if unit},
-        }
-        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    with told_if_edited(record.path):
+        text = _text(record, format)
     if out is not None:
         out = Path(out)
         with told_as(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(text, encoding="utf-8")
     return text
+
+
+def _text(record: Record, form: str) -> str:
+    nodes = _nodes(record)
+    common = _common(record, any_train=len(nodes) > 0)
+    if form == "csv":
+        return nodes.assign(**common).to_csv(index=False, lineterminator="\n")
+    whole = {
+        "title": record.scenario.title,
+        "seed": record.scenario.seed,
+        "plan": common,
+        "nodes": nodes.to_dict("records"),
+        "units": {name: unit for name, (unit, _) in (COMMON | COLUMNS).items() if unit},
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
 def _nodes(record: Record) -> pd.DataFrame:
@@ -115,13 +127,14 @@ def _nodes(record: Record) -> pd.DataFrame:
     return pd.DataFrame({name: nodes[names.get(name, name)] for name in COLUMNS})
 
 
-def _common(record: Record) -> dict[str, Any]:
+def _common(record: Record, *, any_train: bool) -> dict[str, Any]:
     privacy, training = record.scenario.privacy, record.scenario.training
+    note = record.run["training"].get("privacy_note") if any_train else _NO_TRADE
     found = {
         **privacy.model_dump(),
         **(training.model_dump() if training else {}),
         "placement": privacy.placement.kind,
         "sampling_rate": privacy.placement.options.get("sampling_rate", 1.0),
-        "note": record.run["training"].get("privacy_note") or None,
+        "note": note or None,
     }
     return {name: found[name] for name in COMMON}

@@ -11,6 +11,7 @@ from importlib.resources import files
 from jinja2 import Environment, Template
 from markupsafe import Markup
 
+from fcfn_abm.errors import visible
 from fcfn_abm.report.blocks import (
     Block,
     Code,
@@ -46,7 +47,7 @@ def render_html(page: Page) -> str:
         return Markup(drawn)  # noqa: S704 - matplotlib escapes the texts in it
 
     style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8").strip())  # noqa: S704
-    return _template().render(page=page, style=style, svg=svg)
+    return visible(_template().render(page=page, style=style, svg=svg))
 
 
 @cache
@@ -98,7 +99,7 @@ def render_markdown(page: Page, picture_at: Callable[[str], str]) -> str:
     for section in page.sections:
         parts.append(f"## {_marked(section.title)}")
         parts += [_markdown(block, picture_at) for block in section.blocks]
-    return "\n\n".join(parts) + "\n"
+    return visible("\n\n".join(parts) + "\n")
 
 
 def _markdown(block: Block, picture_at: Callable[[str], str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from fcfn_abm.errors import one_line
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.theme import arm_label
@@ -35,7 +36,7 @@ def summary(record: Record) -> str:
 
 def _heading(record: Record) -> str:
     verdict, market = record.run["verdict"], record.run["market"]
-    title = record.scenario.title or "Privacy market"
+    title = one_line(record.scenario.title) or "Privacy market"
     n_nodes = len(record.nodes)
     ended = f"{n_nodes} nodes: {verdict['kind']} after {verdict['rounds']} rounds; "
     measured = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fcfn_abm.errors import visible
+
 # Okabe and Ito's palette; line styles tell arms apart in grey
 ARM_COLOURS = {
     "stackelberg": "#0072B2",
@@ -73,5 +75,5 @@ def arm_label(arm: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text of the user's so that matplotlib reads no formulas in it."""
-    return text.replace("$", r"\$")
+    """Return a text of the user's so that matplotlib reads no formulas in it, and can draw it."""
+    return visible(text).replace("$", r"\$")

@@ -33,6 +33,7 @@ from fcfn_abm.training.workers import one_thread
 EPSILONS = (1.0, 4.0, 10.0)
 CONFIDENCE = 0.999
 
+_SMALLEST, _LARGEST = 1e-12, 1e12  # claims beyond them drown in rounding
 _PULL = 1e3  # norm of the canary's gradient, in clipping norms
 
 
@@ -112,6 +113,11 @@ def audit_scenario(
     RunFailedError
         If the step returns something that is not finite.
     """
+    for epsilon in epsilons:
+        if not _SMALLEST <= epsilon <= _LARGEST:
+            raise InvalidPrivacyError(
+                f"epsilon must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {epsilon:g}."
+            )
     trainer = prepare(_one_round(scenario))
     plan = trainer.plan
     if trials is None:

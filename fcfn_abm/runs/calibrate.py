@@ -23,15 +23,16 @@ from fcfn_abm.errors import (
     InvalidScenarioError,
     OutputError,
     RunFailedError,
-    require_positive,
 )
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import new_folder, told_as, write_facts
 from fcfn_abm.records.store import require_free
-from fcfn_abm.records.tables import MONEY, NO_UNIT, Column, frame_of, table_of
+from fcfn_abm.records.tables import columns_of, frame_of, table_of
 from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
+from fcfn_abm.runs.compare import MOST_RUNS
+from fcfn_abm.runs.executors import require_workers
 from fcfn_abm.runs.facts import reference_facts, versions
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.runs.value_fit import CONFIDENCE, LEAST, ValueFit, fit_value, half_width
@@ -43,21 +44,8 @@ type Floats = npt.NDArray[np.float64]
 KIND = "calibration"
 CALIBRATED = "calibrated.toml"
 N_EPSILONS = 8
+_SMALLEST, _LARGEST = 1e-12, 1e12  # with them alpha and beta are such as a scenario may have
 _DECADES = 2.0  # that the default epsilons span at least
-_COLUMNS = [
-    Column("replication", "int64", NO_UNIT, "number of the repetition, from 0"),
-    Column("seed", "int64", NO_UNIT, "seed of its data split, first net and noise"),
-    Column("epsilon", "float64", NO_UNIT, "what every node trained with"),
-    Column("accuracy", "float64", NO_UNIT, "share of test images labelled rightly in the end"),
-    Column("loss", "float64", NO_UNIT, "mean cross entropy on the test images in the end"),
-    Column(
-        "signal_to_noise",
-        "float64",
-        NO_UNIT,
-        "norm of the last round's clean aggregate over norm of its noise",
-    ),
-    Column("value", "float64", MONEY, "accuracy beyond chance, times what accuracy is worth"),
-]
 
 
 @dataclass(frozen=True)
@@ -149,7 +137,7 @@ def calibrate_value(
     chance = 1 / rows[0]["n_classes"]
     for row in rows:
         row["value"] = value * (row["accuracy"] - chance)
-    table = table_of(rows, _COLUMNS)
+    table = table_of(rows, columns_of(KIND))
     frame = frame_of(table)
     values = frame["value"].to_numpy().reshape(seeds, len(grid))
     fit = fit_value(grid, values)
@@ -194,12 +182,21 @@ def _checked(scenario: Scenario, seeds: int, value: float, workers: int) -> Scen
             "The scenario trains no net, and calibration measures one: it needs a [training] table "
             "with enabled = true."
         )
-    for name, count in (("seeds", seeds), ("workers", workers)):
-        if count < 1:
-            raise InvalidScenarioError(f"{name} must be 1 or more, but is {count}.")
-    require_positive(error=InvalidScenarioError, value=value)
+    if seeds < 1:
+        raise InvalidScenarioError(f"seeds must be 1 or more, but is {seeds}.")
+    if seeds > MOST_RUNS:
+        raise InvalidScenarioError(f"seeds must be {MOST_RUNS:,} at most, but is {seeds:,}.")
+    require_workers(workers)
+    _require_sized("value", value)
     build.check_scenario(scenario)
     return build.resolved(scenario)
+
+
+def _require_sized(name: str, number: float) -> None:
+    if not _SMALLEST <= number <= _LARGEST:
+        raise InvalidScenarioError(
+            f"{name} must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {number:g}."
+        )
 
 
 def _grid(active: Floats) -> list[float]:
@@ -218,7 +215,8 @@ def _grid(active: Floats) -> list[float]:
 
 def _listed(epsilons: Iterable[float]) -> list[float]:
     grid = sorted({float(epsilon) for epsilon in epsilons})
-    require_positive(error=InvalidScenarioError, epsilons=grid)
+    for epsilon in grid:
+        _require_sized("epsilons", epsilon)
     if len(grid) < LEAST:
         raise InvalidScenarioError(
             f"epsilons must hold {LEAST} different numbers or more, but holds {len(grid)}: two of "

@@ -22,7 +22,10 @@ from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.facts import versions
-from fcfn_abm.scenario import Scenario
+from fcfn_abm.scenario import Scenario, SweepSettings
+
+MOST_RUNS = SweepSettings().maximum
+"""Most populations that are drawn: as many as a sweep has runs unless it raises its maximum."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,10 @@ def compare_mechanisms(
     names = _names(scenario, mechanisms)
     if replications < 1:
         raise InvalidScenarioError(f"replications must be 1 or more, but is {replications}.")
+    if replications > MOST_RUNS:
+        raise InvalidScenarioError(
+            f"replications must be {MOST_RUNS:,} at most, but is {replications:,}."
+        )
     build.check_scenario(scenario)
     scenario = build.resolved(scenario)
     with ExitStack() as stack:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from fcfn_abm.errors import InvalidDataError, MissingExtraError, RunFailedError, UnknownNameError
+from fcfn_abm.errors import (
+    InvalidDataError,
+    MissingExtraError,
+    OutputError,
+    RunFailedError,
+    UnknownNameError,
+)
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records.integrity import SUMS
 from fcfn_abm.training import DATASETS
@@ -101,10 +108,15 @@ def prepare(name: str, *, progress: bool = False) -> str:
         If there is no data set of that name.
     InvalidDataError
         If it is damaged.
+    OutputError
+        If the folder with data sets cannot take it.
     RunFailedError
         If it cannot be downloaded.
     """
-    source = _in_parquet(name) or _downloaded(name)
+    source = _in_parquet(name)
+    if not source:
+        _require_folder(data_folder())
+        source = _downloaded(name)
     _require_sums(Path(source.where))
     _require_images(source, progress=progress)
     n_train, n_test, n_classes = _sizes(source)
@@ -182,6 +194,17 @@ def _in_parquet(name: str) -> Source | None:
         raise UnknownNameError("data set", name, KNOWN)
     folder = data_folder() / name
     return parquet_source(folder) if (folder / "train.parquet").is_file() else None
+
+
+def _require_folder(folder: Path) -> None:
+    """Raise OutputError if a folder is none, or cannot be made or written to."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    why = "is not a folder" if not there.is_dir() else "may not be written to"
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise OutputError(
+            f"{folder}: cannot take data sets, since {there} {why}; let {FOLDER_VARIABLE} name "
+            "another folder."
+        )
 
 
 def _downloaded(name: str) -> Source:

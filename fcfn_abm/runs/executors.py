@@ -6,8 +6,10 @@ any time: :func:`work_off` then goes on with a new executor, and finds out which
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -30,12 +32,15 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedError
+from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedError, shown
 from fcfn_abm.interrupts import deferred_interrupts
 
 MOST_DEATHS = 3  # workers that a task may take with it
+MOST_WORKERS = 4096
 _LARGEST_CHUNK = 32  # tasks that are handed out together
 _FEW, _MANY = 2, 32  # chunks that are out where the number of workers is not known
+_MOST_PORT = 65_535
+_SCHEMES = ("tcp", "tls", "ws", "wss")  # Dask's; a client that knows none closes for a minute
 _ANSWER_SECONDS = 30  # within which a scheduler has to answer
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -112,8 +117,7 @@ class Processes:
     """How many there are."""
 
     def __post_init__(self) -> None:
-        if self.n_workers < 1:
-            raise InvalidScenarioError(f"workers must be 1 or more, but is {self.n_workers}.")
+        require_workers(self.n_workers)
 
     @contextmanager
     def open(self) -> Iterator[Open]:
@@ -174,11 +178,19 @@ def _require_ready(pool: ProcessPoolExecutor, n_workers: int) -> None:
             ready = [pool.submit(_ready, number) for number in range(n_workers)]
         for future in ready:
             future.result()
+    except OSError as error:
+        raise _too_many(error) from None
     except BrokenExecutor:
         raise RunFailedError(
             "the worker processes do not start; a script that runs a sweep needs the line: "
             "if __name__ == '__main__'."
         ) from None
+
+
+def _too_many(error: OSError) -> RunFailedError:
+    return RunFailedError(
+        f"a worker process cannot be started: {error.strerror}; take fewer (--workers)."
+    )
 
 
 def _ready(_: int) -> None:
@@ -229,10 +241,17 @@ class Cluster:
     """What each task takes of what workers were started with, such as ``{"GPU": 1}``."""
 
     def __post_init__(self) -> None:
-        _, _, number = self.address.rpartition(":")
-        if not (number.isdecimal() and int(number) > 0):
+        place, _, number = self.address.rpartition(":")
+        scheme, slashes, host = place.rpartition("://")
+        sensible = place == "local" or not slashes or (scheme in _SCHEMES and host)
+        if not (sensible and re.fullmatch("[0-9]*[1-9][0-9]*", number)):
             raise InvalidScenarioError(
-                f"--cluster {self.address}: must look like local:4, or tcp://10.0.0.1:8786."
+                f"--cluster {shown(self.address)}: must look like local:4, or tcp://10.0.0.1:8786."
+            )
+        what, most = ("workers", MOST_WORKERS) if place == "local" else ("port", _MOST_PORT)
+        if len(number) > 9 or int(number) > most:  # Python reads no thousands of digits
+            raise InvalidScenarioError(
+                f"--cluster {shown(self.address)}: {what} must be {most:,} at most."
             )
 
     @contextmanager
@@ -264,6 +283,11 @@ class Cluster:
             with cluster, dask.Client(cluster) as client:
                 yield from self._executor(client)
             return
+        if kind == "tls" and not dask.Security().get_connection_args("client")["ssl_context"]:
+            raise InvalidScenarioError(
+                f"--cluster {self.address}: Dask's configuration names no certificates "
+                "(distributed.comm.tls)."
+            )
         try:
             client = dask.Client(self.address, timeout=_ANSWER_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -289,6 +313,16 @@ class Cluster:
             yield Open(executor, n_chunks)
         finally:
             executor.shutdown(wait=False)
+
+
+def require_workers(n_workers: int) -> None:
+    """Raise InvalidScenarioError unless there can be so many workers."""
+    if n_workers < 1:
+        raise InvalidScenarioError(f"workers must be 1 or more, but is {n_workers}.")
+    if n_workers > MOST_WORKERS:
+        raise InvalidScenarioError(
+            f"workers must be {MOST_WORKERS:,} at most, but is {n_workers:,}."
+        )
 
 
 def cores() -> int:
@@ -330,9 +364,14 @@ def workers_of(
 def _resource(text: str) -> tuple[str, float]:
     name, _, amount = text.partition("=")
     try:
-        return name.strip(), float(amount)
+        found = name.strip(), float(amount)
     except ValueError:
-        raise InvalidScenarioError(f"--resource {text}: must look like GPU=1.") from None
+        found = "", 0.0
+    if not (found[0] and 0 < found[1] < math.inf):
+        raise InvalidScenarioError(
+            f"--resource {shown(text)}: must be a name and a positive number, such as GPU=1."
+        )
+    return found
 
 
 def work_off[T, R](
@@ -419,6 +458,8 @@ def _drain[T, R](
             except BrokenExecutor:
                 queue.extendleft(reversed(chunk))
                 return [_Lost(tasks, 1) for tasks in out.values()]
+            except OSError as error:  # processes start when there is work for them
+                raise _too_many(error) from None
         for future in wait(out, return_when=FIRST_COMPLETED).done:
             try:
                 results = future.result()

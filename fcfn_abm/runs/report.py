@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from fcfn_abm.errors import InvalidRecordError, OutputError, UnknownNameError
 from fcfn_abm.records import read_record, told_as
-from fcfn_abm.records.integrity import require_unchanged
-from fcfn_abm.records.store import RUN_FILE, RUN_KIND, SCENARIO_FILE
+from fcfn_abm.records.integrity import require_unchanged, told_if_edited
+from fcfn_abm.records.store import RUN_FILE, RUN_KIND, SCENARIO_FILE, read_facts
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
@@ -78,7 +75,7 @@ def write_report(
                 "--overwrite."
             )
     page = read_page(path)
-    with told_as(file):
+    with told_as(file), told_if_edited(path):  # figures are drawn here
         file.parent.mkdir(parents=True, exist_ok=True)
         if form == "html":
             text = render_html(page)
@@ -104,7 +101,13 @@ def read_page(path: Path) -> Page:
     path : Path
         Of a run, a comparison, a calibration or a sweep.
     """
-    run = _facts(path)
+    require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
+    run = read_facts(path)
+    with told_if_edited(path):
+        return _page(path, run)
+
+
+def _page(path: Path, run: dict[str, Any]) -> Page:
     kind = run.get("kind", RUN_KIND)
     if kind == RUN_KIND:
         from fcfn_abm.report.run_page import run_page
@@ -130,25 +133,10 @@ def read_page(path: Path) -> Page:
     raise InvalidRecordError(f"{path}: holds a {kind}, of which there is no report.")
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-        if not isinstance(run, dict):
-            raise ValueError("it is no table.")
-    except (FileNotFoundError, NotADirectoryError):
-        what = "holds no results (no run.json)" if path.exists() else "there is no such folder"
-        raise InvalidRecordError(f"{path}: {what}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRecordError(f"{path / RUN_FILE}: cannot be read: {error}") from error
-    return run
-
-
 def _table(path: Path, name: str) -> Any:
-    require_unchanged(path, [RUN_FILE, SCENARIO_FILE, f"{name}.parquet"])
-    try:
-        return read_table(path / f"{name}.parquet")
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidRecordError(f"{path / name}.parquet: cannot be read: {error}") from error
+    file = f"{name}.parquet"
+    require_unchanged(path, [file])
+    return read_table(path / file)
 
 
 def _scenario(path: Path) -> Any:

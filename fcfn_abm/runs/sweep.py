@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -26,9 +25,9 @@ from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputErro
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import Record, new_folder, read_record, told_as, write_facts
 from fcfn_abm.records.integrity import require_unchanged
-from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
+from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.tables import frame_of, read_table
-from fcfn_abm.runs.executors import MOST_DEATHS, Given, Serial, Workers, work_off
+from fcfn_abm.runs.executors import MOST_DEATHS, Given, Processes, Serial, Workers, work_off
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.runs.results import (
     RECORDS,
@@ -82,10 +81,7 @@ class Sweep:
         """
         if (self.path / TABLE).is_file():
             require_unchanged(self.path, [TABLE])
-            try:
-                return read_table(self.path / TABLE)
-            except (OSError, pa.ArrowException) as error:
-                raise InvalidRecordError(f"{self.path / TABLE}: cannot be read: {error}") from error
+            return read_table(self.path / TABLE)
         return frame_of(table_of_results(build.runs_of(self.scenario), self.path))
 
     def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
@@ -234,17 +230,8 @@ def read_sweep(path: str | Path) -> Sweep:
         If the folder is missing, or does not hold a sweep.
     """
     path = Path(path)
-    if path.is_dir():
-        require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
-    try:
-        run = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        what = "holds no sweep (no run.json)" if path.is_dir() else "there is no such folder"
-        raise InvalidRecordError(f"{path}: {what}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRecordError(f"{path}: the sweep cannot be read: {error}") from error
-    if not isinstance(run, dict):
-        raise InvalidRecordError(f"{path / RUN_FILE}: holds no table.")
+    require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
+    run = read_facts(path, KIND)
     if run.get("kind") != KIND:
         raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
     file = path / SCENARIO_FILE
@@ -432,6 +419,8 @@ def _carry_out(
     *,
     progress: bool,
 ) -> None:
+    if isinstance(workers, Processes):
+        workers = Processes(min(workers.n_workers, max(len(todo), 1)))
     keeps = _settings(scenario).keep == "record"
     failed = 0
     with progress_bar(

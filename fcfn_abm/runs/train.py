@@ -24,6 +24,7 @@ from fcfn_abm.errors import RunFailedError
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records.tables import empty
 from fcfn_abm.runs.checkpoint import Checkpoint
+from fcfn_abm.runs.executors import require_workers
 from fcfn_abm.runs.free_riders import group_facts, utility_a_round
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import (
@@ -77,6 +78,7 @@ class _Arm:
 
 def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
     """Load the data, deal it out, and build the net, so that what is missing shows early."""
+    require_workers(workers)
     settings, privacy = _training(scenario), scenario.privacy
     data, shards = build.dealt_data(scenario)
     plan = TrainingPlan(
@@ -102,6 +104,7 @@ def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
         noise_of=privacy.noise_of,
         precision=settings.precision,
     )
+    workers = min(workers, len(shards))  # each has a net of its own
     return FederatedTrainer(data, shards, plan, workers, settings.engine, settings.device)
 
 

@@ -12,6 +12,7 @@ from scipy.optimize import least_squares
 from scipy.special import fdtri, stdtrit
 
 from fcfn_abm.errors import InvalidGameError, RunFailedError, require_positive
+from fcfn_abm.scenario.schema import LARGEST, SMALLEST
 
 type Floats = npt.NDArray[np.float64]
 
@@ -161,8 +162,12 @@ def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
     def residuals(point: Floats) -> Floats:
         return np.asarray((scaled - np.exp(point[1]) * curve(point[0])).ravel())
 
+    # no further than the alphas that a scenario may have
+    low = max(_SHAPES[0], math.log(SMALLEST) + math.log(middle))
+    high = min(_SHAPES[1], math.log(LARGEST) + math.log(middle) - _TIGHT)
     # for a given shape the best size has a closed form: start from the best of a coarse grid
     shapes = np.linspace(*_SHAPES, _N_SHAPES)
+    shapes = shapes[(low <= shapes) & (shapes <= high)]
     curves = curve(shapes[:, None])
     lengths = np.linalg.norm(curves, axis=1)
     projections = curves @ scaled.mean(axis=0) / lengths
@@ -173,7 +178,7 @@ def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
             "larger epsilons, or for longer."
         )
     start = [float(shapes[best]), math.log(projections[best] / lengths[best])]
-    bounds = ([_SHAPES[0], -np.inf], [_SHAPES[1], np.inf])
+    bounds = ([low, -np.inf], [high, np.inf])
     shape, level = least_squares(residuals, start, bounds=bounds, ftol=_TIGHT, xtol=_TIGHT).x
     return math.exp(shape) / middle, size * math.exp(level) / math.log1p(math.exp(shape))
 

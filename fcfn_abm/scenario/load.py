@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +26,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         If the file is missing, cannot be read, or is not TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin with a mark
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         hint = did_you_mean(path.name, near) or did_you_mean(str(path), shipped_files())
@@ -187,11 +187,19 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
     InvalidScenarioError
         With one sentence on the first thing that is wrong.
     """
+    for place, text in _texts(tree):
+        if not _is_text(text):
+            raise InvalidScenarioError(
+                f"{where}, {spot(place[:-1])}{place[-1]}: must be UTF-8 text, but holds "
+                f"{shown(text)}."
+            )
     try:
         return Scenario.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         place = [shown(str(part))[1:-1] for part in first["loc"]]
+        if not place:  # it is about all of it
+            raise InvalidScenarioError(f"{where}: {problem(first)}") from None
         if first["type"] == "extra_forbidden":
             raise InvalidScenarioError(
                 f"{where}, {spot(place[:-1])}{place[-1]}: {_no_such_key(place)}"
@@ -199,6 +207,28 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
         raise InvalidScenarioError(
             f"{where}, {spot(place[:-1])}{place[-1]}: {problem(first)}"
         ) from None
+
+
+def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:
+    """Yield every name and every text in a tree, with its place."""
+    if isinstance(value, str):
+        yield list(place), value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield [*place, str(key)], str(key)
+            yield from _texts(inner, (*place, str(key)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, place)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written: Python keeps odd bytes of a command line as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def spot(place: list[str]) -> str:

@@ -2,17 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SMALLEST, LARGEST = 1e-18, 1e18
+"""Range of costs, money and epsilon: then epsilon itself, money over cost, fits into the 32 bits of
+traces, and no product or ratio in the formulas leaves 64."""
+_TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets have 32 bits
+_RAREST = 1e-100
+
+
+def _lies(told: str, low: float, high: float = math.inf) -> AfterValidator:
+    """Return a check of what is not zero, where a plain bound would be told with all its zeros."""
+
+    def check(value: float) -> float:
+        if value and not low <= value <= high:
+            raise ValueError(f"must {told}")
+        return value
+
+    return AfterValidator(check)
+
+
+_SIZED = f"lie from {SMALLEST:g} to {LARGEST:g}"
+Positive = Annotated[
+    float,
+    Field(gt=0, allow_inf_nan=False, json_schema_extra={"minimum": SMALLEST, "maximum": LARGEST}),
+    _lies(_SIZED, SMALLEST, LARGEST),
+]
+NotNegative = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, json_schema_extra={"maximum": LARGEST}),
+    _lies(f"be zero, or {_SIZED}", SMALLEST, LARGEST),
+]
+Finite = Annotated[
+    float,
+    Field(allow_inf_nan=False, json_schema_extra={"minimum": -LARGEST, "maximum": LARGEST}),
+    _lies(f"lie from {-LARGEST:g} to {LARGEST:g}", -LARGEST, LARGEST),
+]
+Gain = Annotated[
+    float,
+    Field(gt=0, le=1, json_schema_extra={"minimum": SMALLEST}),
+    _lies(f"not be smaller than {SMALLEST:g}", SMALLEST),
+]
+Single = Annotated[
+    float,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        json_schema_extra={"minimum": _TRAINS_FROM, "maximum": _TRAINS_TO},
+    ),
+    _lies(f"lie from {_TRAINS_FROM:g} to {_TRAINS_TO:g}", _TRAINS_FROM, _TRAINS_TO),
+]
+Rare = Annotated[
+    float,
+    Field(gt=0, lt=1, json_schema_extra={"minimum": _RAREST}),
+    _lies(f"not be smaller than {_RAREST:g}", _RAREST),
+]
 Share = Annotated[float, Field(gt=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -75,7 +126,7 @@ class Misreport(Section):
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of nodes that do so; their number is rounded to the nearest whole one."""
-    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 1.5
+    factor: Annotated[float, Field(gt=1, le=1e6)] = 1.5
     """Reported over spent epsilon. They pay ``rho / factor`` for a unit of what they report."""
 
 
@@ -144,7 +195,7 @@ class Rounds(Section):
     """First reports: around "everybody is like me", the smallest admissible, or the equilibrium."""
     maximum: Count = 1000
     """Rounds after which the market stops, whatever it does."""
-    tolerance: Positive = 1e-9
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-9
     """Converged when exploitability and relative change stay below this."""
     patience: Count = 3
     """For how many rounds in a row."""
@@ -176,14 +227,14 @@ class Exit(Section):
 class Check(Section):
     """The server's test of each upload for more noise than was reported."""
 
-    false_alarm: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    false_alarm: Rare = 1e-6
     """Chance of each honest node to be flagged in the whole training, at most."""
 
 
 class Privacy(Section):
     """What epsilon covers, and how it becomes noise."""
 
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    delta: Rare = 1e-5
     """The probability with which the guarantee of epsilon may fail."""
     calibration: Literal["analytic", "classical"] = "analytic"
     """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
@@ -195,7 +246,7 @@ class Privacy(Section):
     """Epsilon is spent in each round, or is the total over the whole training."""
     placement: Choice = _choice("dp-sgd")
     """Where noise is added."""
-    clipping_norm: Positive = 1.0
+    clipping_norm: Single = 1.0
     """Largest L2 norm of what is clipped."""
     noise_of: Literal["nodes", "sum"] = "nodes"
     """Whether noise is drawn for each node, or once a round for the sum of what they send, which
@@ -236,7 +287,7 @@ class Training(Section):
     """Probability with which a node that is asked fails before it sends anything."""
     straggling: Chance = 0.0
     """Probability with which what a node sends comes too late: its privacy is spent in vain."""
-    learning_rate: Positive = 0.5
+    learning_rate: Single = 0.5
     """Learning rate of the local steps."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the local steps within a round."""

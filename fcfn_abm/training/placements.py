@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from fcfn_abm.dp import Clipping, Relation, Sensitivity, Unit
+from fcfn_abm.dp.accounting import LEAST_RATE
 from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.registry import Registry
@@ -262,7 +263,7 @@ class DpSgd(Placement):
     """
 
     unit: ClassVar[Unit] = "record"
-    sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    sampling_rate: Annotated[float, Field(ge=LEAST_RATE, le=1)] = 1.0
     """Probability with which each of the node's records takes part in a local step."""
 
     def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:

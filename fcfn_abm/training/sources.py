@@ -62,7 +62,7 @@ class Source:
 def data_folder() -> Path:
     """Return the folder with data sets: FCFN_DATA, or one in the user's cache."""
     if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))  # Path's own fails where there is no such user
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "fcfn_abm" / "data"
 

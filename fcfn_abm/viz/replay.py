@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fcfn_abm.records import Record, sampled_rows
+from fcfn_abm.records.integrity import told_if_edited
 from fcfn_abm.viz.frame import Floats, Frame, Path, Rows, Training
 
 _MOST_VALUES = 4_000_000  # traces up to so many rows are loaded whole
@@ -28,7 +29,19 @@ class Replay:
 
     def __init__(self, record: Record) -> None:
         self.record = record
+        with told_if_edited(record.path):
+            self._read(record)
+
+    def _read(self, record: Record) -> None:
+        self._form, self._verdict = (
+            _form(record.run["equilibrium"]),
+            _verdict(record.run["verdict"]),
+        )
         self.rounds = record.rounds.reset_index(drop=True)
+        # where nodes come and go some places are empty, and a node's number is not its row
+        self._nodes = record.nodes.set_index("node", drop=False)
+        if not self._nodes.index.is_unique:
+            raise ValueError("a node has two rows in nodes.parquet")
         self.traces = _traces(record)
         self._shown = {int(str(k)): group for k, group in self.traces.groupby("round")}
         settings = record.scenario.training
@@ -56,8 +69,7 @@ class Replay:
     @property
     def verdict(self) -> Mapping[str, Any] | None:
         """What the run came to, from its last round on."""
-        verdict: Mapping[str, Any] | None = self.record.run["verdict"]
-        return verdict if self.round == len(self.rounds) else None
+        return self._verdict if self.round == len(self.rounds) else None
 
     @property
     def round(self) -> int:
@@ -74,11 +86,16 @@ class Replay:
 
     def frame(self) -> Frame:
         """Return what the record shows of this moment."""
-        nodes = self.record.nodes
+        with told_if_edited(self.record.path):
+            return self._frame()
+
+    def _frame(self) -> Frame:
+        nodes = self._nodes
         last = self.round == len(self.rounds)
         shown = nodes if last else self._shown.get(self.round, self.traces.iloc[:0])
+        shown = shown[shown["node"].isin(nodes.index)]  # of those that went away no cost is known
         rows = shown["node"].to_numpy(dtype=np.intp)
-        about = nodes.iloc[rows]
+        about = nodes.loc[rows]
         rho = about["rho"].to_numpy()
         note = ""
         if rows.size < len(nodes):
@@ -88,7 +105,6 @@ class Replay:
                 if rows.size
                 else "No traces of this round were kept; the last round shows all nodes."
             )
-        form = self.record.run["equilibrium"]
         return Frame(
             scenario=self.record.scenario,
             n_nodes=len(nodes),
@@ -100,8 +116,8 @@ class Replay:
             utility=_floats(shown, "utility"),
             exited=about["exit_round"].to_numpy(dtype=float, na_value=np.nan) <= self.round,
             history={name: self._so_far(name) for name in self.rounds.columns},
-            form=form,
-            priced=None if form["threshold"] else _floats(about, "equilibrium_epsilon"),
+            form=self._form,
+            priced=None if self._form["threshold"] else _floats(about, "equilibrium_epsilon"),
             by_cost=np.argsort(rho, kind="stable"),
             training=self._training(),
             note=note,
@@ -120,7 +136,7 @@ class Replay:
             str(arm): (part["round"].tolist(), part["accuracy"].tolist())
             for arm, part in so_far.groupby("arm", sort=False)
         }
-        return Training(self.record.run["training"]["data"], curves, int(table["round"].max()))
+        return Training(str(self.record.run["training"]["data"]), curves, int(table["round"].max()))
 
     def path(self, node: int) -> Path:
         """Return what a node reported so far, if it was traced."""
@@ -129,12 +145,30 @@ class Replay:
 
     def left(self, node: int) -> int | None:
         """Return the round at whose end a node left for the last time, if that is past."""
-        round_index = self.record.nodes["exit_round"].iloc[node]
+        round_index = self._nodes["exit_round"].loc[node]
         gone = not pd.isna(round_index) and int(round_index) <= self.round
         return int(round_index) if gone else None
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _form(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what pictures show of the closed form: numbers, whatever stands in the file."""
+    names = ("threshold", "total_epsilon", "payment", "node_utility", "server_utility")
+    return {
+        "mechanism": facts["mechanism"],
+        "average_over": facts["average_over"],
+        "n_active": int(facts["n_active"]),
+        **{name: float(facts[name]) for name in names},
+    }
+
+
+def _verdict(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if facts is None:
+        return None
+    told = {name: str(facts[name]) for name in ("kind", "reason")}
+    return {**told, "rounds": int(facts["rounds"])}
 
 
 def _floats(frame: pd.DataFrame, name: str) -> Floats:

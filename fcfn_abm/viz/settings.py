@@ -25,6 +25,7 @@ SECTIONS = (
 )
 """Tables of a scenario that shape the market; the seed stands beside them."""
 
+_BEYOND = 1e6  # bounds so far away are there for arithmetic, and end no slider
 _DECADES = 2  # a slider without an upper limit reaches so far around the default
 _MOST_NODES = 1_000_000  # a slider's end; the field beside it takes more
 _FAR = 10  # a slider reaches so many times its default where the limit lies much farther
@@ -204,6 +205,8 @@ def _range(path: str, form: Mapping[str, Any], default: Any, value: Any) -> dict
     whole = form["type"] == "integer"
     least = form.get("minimum", form.get("exclusiveMinimum"))
     most = form.get("maximum", form.get("exclusiveMaximum"))
+    if most is not None and most >= _BEYOND:
+        most = None
     now = [float(v) for v in (default, value) if isinstance(v, (int, float)) and v > 0]
     if least is None or (most is None and not default):
         return {"slider": False, "whole": whole}

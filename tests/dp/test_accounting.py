@@ -117,6 +117,24 @@ def test_an_epsilon_beyond_the_tables_falls_back_on_what_is_always_enough():
     assert spent_epsilon([1e-4], 2, 1e-5, 0.3) == spent_epsilon([1e-4], 2, 1e-5)
 
 
+@pytest.mark.parametrize("neighbours", RELATIONS)
+@pytest.mark.parametrize("rate", [1e-6, 1e-3, 0.5, 1 - 2**-53])
+@pytest.mark.filterwarnings("error")
+def test_noise_beyond_the_tables_is_never_too_little(rate, neighbours):
+    epsilon = np.array([1e-300, 1e-18, 1e-9, 1e-6, 1e-3, 1.0])
+    for n_releases in (1, 40):
+        z = multiplier_for_releases(epsilon, 1e-5, n_releases, "analytic", rate, neighbours)
+        alone = multiplier_for_releases(epsilon, 1e-5, n_releases)
+        assert (z <= alone).all()
+        assert (np.diff(z) <= 0).all()
+        most = multiplier_for_releases([1e12], 1e-5, n_releases, "analytic", rate, neighbours)
+        assert most == multiplier_for_releases([1e12], 1e-5, n_releases)
+        z = np.array([1e-3, 1e9, 1e15, 1e300])
+        spent = spent_epsilon(z, n_releases, 1e-5, rate, neighbours)
+        assert (spent <= spent_epsilon(z, n_releases, 1e-5) + 1e-12).all()
+        assert (spent >= 0).all()
+
+
 def test_no_pair_of_records_is_told_apart_better_than_by_the_worst_pair():
     """Replaced records in two dimensions, one sampled release, integrated on a grid."""
     rate, multiplier, delta = 0.3, 0.6, 1e-4
@@ -152,8 +170,9 @@ def test_accounting_for_samples_without_its_library_says_what_to_install(monkeyp
     [
         (0, 1.0, "n_releases must be at least 1"),
         ([3, -1], 1.0, "n_releases must be at least 1, but is -1"),
-        (1, 0.0, "sampling_rate must lie above 0 and not above 1, but is 0"),
-        (1, 1.5, "sampling_rate must lie above 0"),
+        (1, 0.0, "sampling_rate must be 1e-06 or more and not above 1, but is 0"),
+        (1, 1e-308, "sampling_rate must be 1e-06 or more"),
+        (1, 1.5, "sampling_rate must be 1e-06 or more"),
     ],
 )
 def test_counts_and_rates_outside_their_range_are_refused(n_releases, rate, words):

@@ -90,6 +90,7 @@ def test_an_audit_runs_both_sides_alike_and_judges_the_claim():
         ({"delta": 1.0}, "delta must lie between 0 and 1"),
         ({"confidence": 1.0}, "confidence must lie between 0 and 1"),
         ({"trials": 10}, "trials must be at least 100, but is 10"),
+        ({"trials": 10**17}, "trials must be at most 10,000,000, but is 100,000"),
     ],
 )
 def test_numbers_outside_their_range_are_refused(numbers, words):

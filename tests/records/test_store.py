@@ -1,6 +1,9 @@
 import errno
 import shutil
-from dataclasses import dataclass
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,50 @@ def test_a_record_is_never_replaced_silently(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.fixture
+def without_swap(monkeypatch):
+    """A system that cannot swap two folders."""
+    monkeypatch.setattr("fcfn_abm.records.store._exchange", lambda *_: False)
+
+
+@pytest.mark.usefixtures("without_swap")
+def test_a_record_is_replaced_where_folders_cannot_be_swapped(tmp_path):
+    record().write(tmp_path / "run")
+    replace(record(), run={"seed": 4}).write(tmp_path / "run", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert read_record(tmp_path / "run").run == {"seed": 4}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone swaps folders in one step")
+def test_while_a_record_is_replaced_its_name_is_never_empty(tmp_path):
+    record().write(tmp_path / "run")
+    over, missed = threading.Event(), []
+
+    def look():
+        while not over.is_set():
+            try:
+                (tmp_path / "run" / "run.json").stat()
+            except FileNotFoundError:
+                missed.append(time.time())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(20):
+        record().write(tmp_path / "run", overwrite=True)
+    over.set()
+    looking.join()
+    assert not missed
+
+
+def test_a_link_to_a_record_is_replaced_and_the_record_stays(tmp_path):
+    record().write(tmp_path / "old")
+    (tmp_path / "run").symlink_to("old")
+    record().write(tmp_path / "run", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["old", "run"]
+    assert not (tmp_path / "run").is_symlink()
+    assert read_record(tmp_path / "old").run == {"seed": 3}
+
+
 def test_what_is_not_a_record_is_never_replaced(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
@@ -111,6 +158,7 @@ def test_what_a_killed_run_has_left_goes_and_what_another_still_writes_stays(tmp
     assert not (tmp_path / "run" / ".lock").exists()
 
 
+@pytest.mark.usefixtures("without_swap")
 def test_a_relative_path_is_as_good(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".run.partial-dead").mkdir()
@@ -155,6 +203,7 @@ def test_a_folder_that_goes_before_it_is_locked_is_made_again(tmp_path, monkeypa
     assert read_record(tmp_path / "run").run == {"seed": 3}
 
 
+@pytest.mark.usefixtures("without_swap")
 def test_a_record_stays_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
     record().write(tmp_path / "run")
     rename = Path.rename
@@ -221,6 +270,8 @@ def test_traces_keep_what_was_asked_for():
     assert traced("none")[0].empty
     assert len(traced("all")[0]) == 50
     assert set(traced("last:2")[0]["round"]) == {4, 5}
+    for more in ("9223372036854775808", "9" * 5000):
+        assert set(traced(f"last:{more}")[0]["round"]) == {1, 2, 3, 4, 5}
     assert len(traced("sample")[0]) == 50  # a small population is its own sample
 
 

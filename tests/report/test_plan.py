@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 import fcfn_abm as fa
 from fcfn_abm.cli.base import app
 from fcfn_abm.errors import InvalidRecordError, OutputError, UnknownNameError
+from fcfn_abm.records.integrity import SUMS
 from fcfn_abm.report.plan import COLUMNS, COMMON
 
 pytest.importorskip("torch")
@@ -81,6 +82,29 @@ def test_a_run_that_trained_nothing_has_no_plan():
     economics = fa.run_scenario(fa.load_scenario("dynamics/cold-start"))
     with pytest.raises(InvalidRecordError, match="trained no net"):
         fa.export_plan(economics)
+
+
+def test_without_trade_the_plan_says_that_nobody_trains():
+    idle = fa.run_scenario(fa.load_scenario("quickstart", [*SHORT, "game.alpha=1e-6"]))
+    whole = json.loads(fa.export_plan(idle))
+    assert whole["nodes"] == []
+    assert "Nobody trains, because" in whole["plan"]["note"]
+    assert fa.export_plan(idle, format="csv") == ",".join([*COLUMNS, *COMMON]) + "\n"
+
+
+@pytest.mark.parametrize("training", [None, {}, 3])
+def test_facts_that_were_edited_get_a_sentence(record, tmp_path, training):
+    path = record.write(tmp_path / "run").path
+    (path / SUMS).unlink()
+    facts = json.loads((path / "run.json").read_text()) | {"training": training}
+    if training is None:
+        del facts["training"]
+    (path / "run.json").write_text(json.dumps(facts))
+    if training == {}:  # notes are not always there
+        assert json.loads(fa.export_plan(path))["plan"]["note"] is None
+        return
+    with pytest.raises(InvalidRecordError, match=r"run\.json"):
+        fa.export_plan(path)
 
 
 def test_there_is_no_other_format(record):

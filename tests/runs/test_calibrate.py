@@ -102,6 +102,17 @@ def test_in_saturation_only_the_level_is_told():
     assert "only its level" in identification(fit_facts(flat[0])).replace("\n", " ")
 
 
+@pytest.mark.parametrize("middle", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("worth", [1e-12, 1e12])
+@pytest.mark.filterwarnings("error")
+def test_at_the_ends_of_what_is_allowed_the_fit_is_one_that_a_scenario_may_have(middle, worth):
+    epsilon = middle * np.array([0.5, 0.8, 1.0, 1.2, 2.0])
+    for shape in (np.ones(5), epsilon / middle, np.log1p(epsilon / middle)):
+        fit = fit_value(epsilon, worth * np.stack([0.7 * shape, 0.71 * shape]))
+        fa.scenario.schema.Game(alpha=fit.alpha, beta=fit.beta)
+        assert np.isfinite([*fit(epsilon), fit.residual_std]).all()
+
+
 def test_one_seed_gives_no_intervals():
     fit = fit_value(GRID, measured(np.random.default_rng(1), 0.5, 0.2, 1, 0.01))
     assert fit.identified == "both"
@@ -359,9 +370,15 @@ def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
     [
         (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers with commas"),
         (["--epsilons", "1,2"], "epsilons must hold 3 different numbers or more, but holds 2"),
-        (["--epsilons", "1,-2,3"], "epsilons must be positive"),
+        (["--epsilons", "1,-2,3"], "epsilons must lie from 1e-12 to 1e+12, but is -2"),
         (["--seeds", "0"], "seeds must be 1 or more, but is 0."),
-        (["--value", "0"], "value must be positive"),
+        (["--epsilons", "1e308,1e-308,1"], "epsilons must lie from 1e-12 to 1e+12, but is 1e-308"),
+        (["--epsilons", "nan,1,2"], "epsilons must lie from 1e-12 to 1e+12, but is nan"),
+        (["--seeds", f"{10**17}"], "seeds must be 10,000 at most, but is 100,000,000"),
+        (["--workers", f"{10**17}"], "workers must be 4,096 at most, but is 100,000,000"),
+        (["--value", "0"], "value must lie from 1e-12 to 1e+12, but is 0"),
+        (["--value", "1e308"], "value must lie from 1e-12 to 1e+12, but is 1e+308"),
+        (["--value", "1e-308"], "value must lie from 1e-12 to 1e+12, but is 1e-308"),
         (["--set", "training.enabled=false"], "needs a [training] table"),
         (["--set", "game.alpha=1e-9"], "names no epsilons to train with"),
         (["--set", "sweep.axes={'game.alpha'=[1.0]}"], "[sweep]"),

@@ -133,6 +133,14 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
         pass
 
 
+def test_without_certificates_there_is_a_sentence():
+    with (
+        pytest.raises(fa.FcfnError, match=r"names no certificates \(distributed.comm.tls\)"),
+        Cluster("tls://127.0.0.1:9").open(),
+    ):
+        pass
+
+
 def test_without_dask_there_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (

@@ -246,6 +246,10 @@ def test_mistakes_are_named_before_any_work(tmp_path):
         fa.compare_mechanisms(scenario(), ["statc"], out=tmp_path / "one")
     with pytest.raises(InvalidScenarioError, match="replications must be 1 or more, but is 0"):
         fa.compare_mechanisms(scenario(), replications=0, out=tmp_path / "one")
+    with pytest.raises(
+        InvalidScenarioError, match="replications must be 10,000 at most, but is 10"
+    ):
+        fa.compare_mechanisms(scenario(), replications=10**17, out=tmp_path / "one")
     with pytest.raises(InvalidScenarioError, match="mechanisms must hold one name or more"):
         fa.compare_mechanisms(scenario(), [])
     assert list(tmp_path.iterdir()) == []

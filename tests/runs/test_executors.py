@@ -107,12 +107,34 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
         ((None, "10.0.0.1", ()), "must look like local:4, or tcp://10.0.0.1:8786"),
         ((2, "local:2", ()), "--workers does not go with --cluster"),
         ((None, None, ["GPU=1"]), "--resource goes with --cluster only"),
-        ((None, "local:2", ["GPU"]), "must look like GPU=1"),
+        ((4097, None, ()), "workers must be 4,096 at most, but is 4,097"),
+        ((None, "local:0", ()), "must look like local:4"),
+        ((None, "local:4097", ()), "workers must be 4,096 at most"),
+        ((None, f"local:{'9' * 5000}", ()), "workers must be 4,096 at most"),
+        ((None, "tcp://10.0.0.1:65536", ()), "port must be 65,535 at most"),
+        ((None, "ssl://10.0.0.1:8786", ()), "must look like local:4, or tcp"),
+        *(
+            ((None, "local:2", [text]), "must be a name and a positive number, such as GPU=1")
+            for text in ("GPU", "GPU=-1", "GPU=0", "GPU=nan", "GPU=inf", "=1", "")
+        ),
     ],
 )
 def test_workers_that_cannot_be_are_refused(asked, words):
     with pytest.raises(InvalidScenarioError, match=words):
         workers_of(*asked)
+
+
+def test_processes_that_cannot_be_started_are_told(monkeypatch):
+    def full(*_):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", full)
+    told = "a worker process cannot be started: Resource temporarily unavailable; take fewer"
+    with pytest.raises(RunFailedError, match=told), Processes(4).open():
+        pass
+    monkeypatch.setattr("fcfn_abm.runs.executors._require_ready", lambda *_: None)
+    with pytest.raises(RunFailedError, match=told):
+        work_off([1], list, Processes(4), missing=list, on_results=list, on_killer=list)
 
 
 def test_without_a_number_there_is_a_worker_for_each_core():

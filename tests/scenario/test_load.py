@@ -177,3 +177,29 @@ def test_noise_of_the_sum_is_refused_where_it_would_not_do(tmp_path, also, reaso
         "[training]\nlocal_epochs = 2\n"
     )
     assert load_scenario(write(tmp_path, fine)).privacy.noise_of == "sum"
+
+
+def test_the_mark_of_windows_editors_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "marked.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + 'title = "Mit Zeichen \u00e4"\n'.encode())
+    assert load_scenario(path).title == "Mit Zeichen \u00e4"
+
+
+@pytest.mark.parametrize(
+    ("tree", "place"),
+    [
+        ({"title": "a\udcff"}, "title"),
+        ({"\udcff": 1}, "\udcff"),
+        ({"training": {"compare": ["no-noise", "\udcff"]}}, "[training] compare"),
+        ({"mechanism": {"kind": "static", "\udcff": {}}}, "[mechanism] \udcff"),
+    ],
+)
+def test_what_is_no_text_is_refused(tree, place):
+    with pytest.raises(InvalidScenarioError) as caught:
+        tree_to_scenario(tree, "test")
+    assert str(caught.value).startswith(f"test, {place}: must be UTF-8 text, but holds '")
+
+
+def test_a_tree_that_is_no_table_is_told_without_a_place():
+    with pytest.raises(InvalidScenarioError, match=r"^test: "):
+        tree_to_scenario([], "test")

@@ -18,6 +18,8 @@ from tqdm import tqdm
 from soak import faults, fuzz
 from soak.works import WORKS
 
+_INPUTS = {"scenario values": 4_000, "records": 1_500}  # each of these takes a while
+
 
 def main() -> None:
     """Run all campaigns, and end with exit code 1 if a promise was broken."""
@@ -59,7 +61,7 @@ def _campaigns(folder: Path, scale: float, seed: int):
         if work.verb != "sweep":
             yield f"jumping clock: {work.name}", named(faults.jumping_clocks, work, 5)
     for name in fuzz.TARGETS:
-        n = many(10_000 if name != "scenario values" else 4_000)
+        n = many(_INPUTS.get(name, 10_000))
         yield f"fuzz: {name}", lambda name=name, n=n: fuzz.campaign(name, n, seed)
     if importlib.util.find_spec("atheris"):
         for name in ("scenario files", "overrides", "images", "records"):

@@ -15,9 +15,13 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +29,18 @@ import pyarrow.parquet as pq
 import tomli_w
 
 import fcfn_abm as fa
-from fcfn_abm.errors import FcfnError
+from fcfn_abm import build
+from fcfn_abm.errors import FcfnError, RunFailedError
+from soak.works import SWEEP, TRAINING
 
 type Counts = Counter[str]
 type Target = Callable[[bytes], str]
 
 _SMALL = 64
 """Most nodes of a scenario that is played, and not only read."""
+_FEW, _BATCH, _FIRST = 4, 32, 2  # nodes that train; samples of a step; runs of a sweep
+_TRAINS = find_spec("torch") is not None
+_DRAWN = "fcfn_abm.report.figures.files.svg_of"
 _HOSTILE: tuple[Any, ...] = (
     0, -1, 1, 2, 3, 7, 2**31, 2**63 - 1, -(2**63), 10**30, 0.0, -0.0, 1e-308, 5e-324, 1e308,
     float("nan"), float("inf"), float("-inf"), 0.5, 1.0, 1e-9, 1e9, True, False, "", " ", "\x00",
@@ -90,19 +99,69 @@ def images(data: bytes) -> str:
 
 
 def records(data: bytes) -> str:
-    """Damage a file of a record that has no checksums, and read all of it."""
+    """Damage a file of a folder of results that has no checksums, and do all that one can with it.
+
+    Folders are of a run, one that trained, a comparison, a calibration, and a sweep with its table
+    and without.
+    """
     chance = random.Random(data)
-    folder = _record()
+    folder = chance.choice(_folders())
     files = sorted(
         path for path in folder.rglob("*") if path.suffix in {".parquet", ".json", ".toml"}
     )
-    path = chance.choice(files)
+    path = chance.choice((*files, *[folder / "run.json"] * len(files)))  # one half the facts
     good = path.read_bytes()
-    path.write_bytes(_damaged(good, data, chance))
+    if path.suffix == ".json" and chance.random() < 0.8:
+        path.write_text(_other_facts(good, chance), encoding="utf-8")
+    elif path.suffix == ".parquet" and chance.random() < 0.5:
+        pq.write_table(_other_table(pq.read_table(path), chance), path)
+    else:
+        path.write_bytes(_damaged(good, data, chance))
+    draws = chance.random() < 0.01  # which takes seconds
     try:
-        return _refused_or(lambda: fa.read_record(folder).traces)
+        told = [_refused_or(lambda: fa.read_record(folder).traces)] if _is_run(folder) else []
+        # numbers that no run gives may overflow, and NumPy says so
+        uses = _uses(folder, draws=draws)
+        told += [_refused_or(lambda use=use: use(folder), "ignore") for use in uses]
     finally:
         path.write_bytes(good)
+    return "refused" if "refused" in told else "taken"
+
+
+def _uses(folder: Path, *, draws: bool) -> list[Callable[[Path], Any]]:
+    """Return what the program does with a folder of results."""
+
+    def report(folder: Path) -> None:
+        with nullcontext() if draws else patch(_DRAWN, lambda _: "<svg/>"):
+            for form in ("html", "md"):
+                fa.write_report(folder, _scratch() / "report", form, overwrite=True)
+
+    uses: list[Callable[[Path], Any]] = [report]
+    if _is_run(folder):
+        uses.append(_replayed)
+    if "trained" in folder.name:
+        uses += [fa.export_plan, lambda folder: fa.export_plan(folder, format="csv")]
+    return uses
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "nodes.parquet").is_file()
+
+
+def _replayed(folder: Path) -> None:
+    """Look at a record as the window does, at its beginning, in between, and at its end."""
+    from fcfn_abm.viz.replay import Replay
+    from fcfn_abm.viz.session import drawn, opened, tiles
+    from fcfn_abm.viz.story import story
+
+    replay = Replay(opened(folder).record)
+    for moment in (1, replay.moments // 2, replay.moments):
+        replay.seek(moment)
+        frame = replay.frame()
+        tiles(frame)
+        drawn(frame, "payment", 0)
+        story(frame, replay, 0)
+        assert replay.verdict is None or replay.verdict["kind"]
 
 
 TARGETS: dict[str, Target] = {
@@ -129,13 +188,14 @@ def campaign(name: str, n: int, seed: int) -> Counts:
     return counts
 
 
-def _refused_or(action: Callable[[], Any]) -> str:
+def _refused_or(action: Callable[[], Any], warned: Any = "error") -> str:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter(warned)
         try:
             action()
         except FcfnError as error:
             told = str(error)
+            assert not isinstance(error, RunFailedError), f"exit code 1: {told}"
             assert told.strip(), "an empty sentence"
             assert len(told) < 3000, "a sentence that nobody reads"
             return "refused"
@@ -144,11 +204,40 @@ def _refused_or(action: Callable[[], Any]) -> str:
 
 def _played(path: Path) -> None:
     scenario = fa.load_scenario(path)
-    if scenario.population.n_nodes > _SMALL or scenario.trains or scenario.sweep:
-        return
+    runs = [scenario]
+    if scenario.sweep:
+        runs = [run.scenario for run in build.runs_of(build.resolved(scenario))[:_FIRST]]
+    for run in runs:
+        if run.population.n_nodes <= _SMALL and (not run.trains or _trains_little(run)):
+            _play_short(run)
+
+
+def _trains_little(scenario: fa.Scenario) -> bool:
+    """Whether a training is one that these campaigns have the time for."""
+    training = scenario.training
+    return (
+        _TRAINS
+        and training is not None
+        and scenario.population.n_nodes <= _FEW
+        and training.data.kind == "digits"
+        and training.net.options.get("width", 8) <= 8
+        and training.local_epochs <= 2
+        and (training.batch_size or _BATCH) >= _BATCH
+        and training.engine in ("auto", "serial")
+    )
+
+
+def _play_short(scenario: fa.Scenario) -> None:
     tree = scenario.model_dump()
     tree["rounds"]["maximum"] = min(scenario.rounds.maximum, 8)
-    record = fa.run_scenario(type(scenario).model_validate(tree))
+    if scenario.trains:
+        tree["training"]["rounds"] = 1
+    try:
+        record = fa.run_scenario(type(scenario).model_validate(tree))
+    except RunFailedError:
+        if scenario.trains:  # too large a step leads anywhere, and is told so
+            return
+        raise
     paid = record.rounds[record.rounds["budget"] > 0]  # shares of nothing are infinite
     for frame in (paid.drop(columns="change"), record.nodes):
         numbers = frame.select_dtypes("number").to_numpy(dtype=float, na_value=0.0)
@@ -178,6 +267,53 @@ def _spoil_tree(tree: dict[str, Any], chance: random.Random) -> None:
         tree[last] = tree[last] * chance.choice((0, -1, 1e-30, 1e30, 1e300, 0.5, 2, 10))
     else:
         tree[last] = chance.choice(_HOSTILE)
+
+
+def _other_facts(good: bytes, chance: random.Random) -> str:
+    """Take facts out, or replace them, at any depth."""
+    facts = json.loads(good)
+    for _ in range(chance.randint(1, 3)):
+        holders = _holders(facts)
+        if not holders:
+            break
+        holder = chance.choice(holders)
+        key = chance.choice([*holder] if isinstance(holder, dict) else range(len(holder)))
+        if chance.random() < 0.4:
+            del holder[key]
+        else:
+            holder[key] = deepcopy(chance.choice(_HOSTILE))
+    return json.dumps(facts if chance.random() < 0.95 else chance.choice(_HOSTILE))
+
+
+def _holders(tree: Any) -> list[Any]:
+    """Return all tables and lists that hold something."""
+    below = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    own = [tree] if below else []
+    return [*own, *(holder for value in below for holder in _holders(value))]
+
+
+def _other_table(table: pa.Table, chance: random.Random) -> pa.Table:
+    """Take a column out, or replace its values, or all rows but the first few."""
+    name = chance.choice(table.column_names)
+    kind = chance.randrange(4)
+    if kind == 0:
+        return table.drop_columns([name])
+    if kind == 1:
+        return table.slice(0, chance.randrange(3))
+    place = table.column_names.index(name)
+    if kind == 2:
+        values = pa.array([chance.choice(("x", "1", None)) for _ in range(len(table))], pa.string())
+    else:
+        hostile: list[Any] = [0, 1, -1, None, 2**31, 2**63 - 1]
+        of = table.schema.field(place).type
+        if pa.types.is_floating(of):
+            hostile = [None, 0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e308, 5e-324]
+        elif not pa.types.is_integer(of):
+            hostile = [None]
+        value = chance.choice(hostile)
+        some = [value if chance.random() < 0.5 else v for v in table[name].to_pylist()]
+        values = pa.array(some, of)
+    return table.set_column(place, name, values)
 
 
 def _mutated(data: bytes, chance: random.Random) -> bytes:
@@ -227,7 +363,8 @@ def _real_scenarios() -> tuple[str, ...]:
     dumps = []
     for file in files:
         tree = fa.load_scenario(file).model_dump(mode="json", exclude_none=True)
-        tree["population"]["n_nodes"] = min(tree["population"]["n_nodes"], _SMALL)
+        most = _FEW if "training" in tree else _SMALL
+        tree["population"]["n_nodes"] = min(tree["population"]["n_nodes"], most)
         dumps.append(json.dumps(tree))
     return tuple(dumps)
 
@@ -239,8 +376,12 @@ def _scratch() -> Path:
 
 @cache
 def _plain() -> Path:
-    path = _scratch() / "plain.toml"
-    path.write_text("[population]\nn_nodes = 5\n", encoding="utf-8")
+    return _text("plain.toml", "[population]\nn_nodes = 5\n")
+
+
+def _text(name: str, text: str) -> Path:
+    path = _scratch() / name
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -263,11 +404,22 @@ def _good_images(kind: int) -> bytes:
 
 
 @cache
-def _record() -> Path:
-    scenario = fa.load_scenario(
-        "scenarios/dynamics/cold-start.toml", ["record.traces='all'", "rounds.maximum=4"]
+def _folders() -> tuple[Path, ...]:
+    """Return a folder of results of each kind, without checksums."""
+    cold, below = "scenarios/dynamics/cold-start.toml", _scratch() / f"results-{os.getpid()}"
+    few = ["population.n_nodes=4", "training.rounds=1"]
+    swept = fa.load_scenario(_text("swept.toml", SWEEP))
+    fa.run_scenario(
+        fa.load_scenario(cold, ["record.traces='all'", "rounds.maximum=4"]), below / "run"
     )
-    folder = _scratch() / f"record-{os.getpid()}"
-    fa.run_scenario(scenario, folder)
-    (folder / "SHA256SUMS").unlink()
-    return folder
+    fa.compare_mechanisms(fa.load_scenario(cold), replications=2, out=below / "comparison")
+    fa.run_sweep(swept, below / "sweep")
+    fa.run_sweep(swept, below / "begun")
+    (below / "begun" / "sweep.parquet").unlink()
+    if _TRAINS:
+        fa.run_scenario(fa.load_scenario("quickstart", few), below / "trained")
+        learns = _text("learns.toml", TRAINING)
+        fa.calibrate_value(fa.load_scenario(learns), [1.0, 30.0, 1e3], 1, below / "calibration")
+    for sums in below.rglob("SHA256SUMS"):
+        sums.unlink()
+    return tuple(sorted(below.iterdir()))

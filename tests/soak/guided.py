@@ -14,8 +14,9 @@ from collections import Counter
 import atheris
 
 SEARCHED = [
-    "fcfn_abm.build", "fcfn_abm.records", "fcfn_abm.registry", "fcfn_abm.scenario",
-    "fcfn_abm.training.sources", "tomllib",
+    "fcfn_abm.build", "fcfn_abm.records", "fcfn_abm.registry", "fcfn_abm.report",
+    "fcfn_abm.runs.report", "fcfn_abm.scenario", "fcfn_abm.training.sources", "fcfn_abm.viz",
+    "tomllib",
 ]  # fmt: skip
 
 with atheris.instrument_imports(include=SEARCHED):

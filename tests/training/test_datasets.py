@@ -376,6 +376,18 @@ def test_prepare_compares_files_with_their_checksums(tmp_path, monkeypatch, abov
     assert "SHA256SUMS: line 1 must hold a checksum" in fcfn("data", "prepare", "emnist").stderr
 
 
+@pytest.mark.parametrize("variable", ["FCFN_DATA", "XDG_CACHE_HOME", "HOME"])
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path, monkeypatch, variable):
+    for name in ("FCFN_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file"))
+    failed = CliRunner().invoke(app, ["data", "prepare", "cifar10"])
+    assert failed.exit_code == 2
+    assert f"since {tmp_path / 'file'} is not a folder; let FCFN_DATA name" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["cifar10", "emnist-balanced"])
 def test_without_a_network_one_sentence_says_how_to_get_it(tmp_path, monkeypatch, name):
     def offline(*_, **__):

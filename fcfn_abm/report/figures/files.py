@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from fcfn_abm.errors import visible
 from fcfn_abm.report.theme import SALT
 
 _LEFT_OUT = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
@@ -40,7 +41,7 @@ def svg_of(figure: Figure, *, text: bool = False) -> str:
     out = io.StringIO()
     with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none" if text else "path"}):
         figure.savefig(out, format="svg", metadata={"Creator": "fcfn_abm", "Date": None})
-    return out.getvalue()
+    return visible(out.getvalue())  # control characters are not allowed in XML
 
 
 def inline_svg(figure: Figure, prefix: str) -> str:
