@@ -1,5 +1,6 @@
 # make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
-# minutes.  make soak: an hour of faults and bad input.  make docs: the documentation site.
+# minutes.  make test-flower: what needs Flower.  make soak: an hour of faults and bad input.
+# make docs: the documentation site.
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
@@ -7,7 +8,7 @@ PYTHON ?= $(shell $(FIND))
 BIN = $(VENV)/bin
 SHARED = -n 2 --dist loadfile  # two processes share the test files
 
-.PHONY: demo test test-fast test-privacy soak docs lint format clean
+.PHONY: demo test test-fast test-privacy test-flower soak docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -32,6 +33,10 @@ test-privacy: $(VENV)/.dev
 		tests/training/test_check_in_training.py tests/training/test_secure_training.py \
 		tests/runs/test_audit_scenario.py tests/runs/test_free_riders.py docs/privacy.md
 
+test-flower: $(VENV)-flower/.made
+	FCFN_FLOWER_PYTHON=$(VENV)-flower/bin/python $(BIN)/python -m pytest \
+		tests/examples/test_flower_plan.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,5 +60,13 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# flwr pins many versions: an environment of its own, which has torch from ours
+$(VENV)-flower/.made: $(VENV)/.dev
+	$(BIN)/python -m venv $(VENV)-flower
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(VENV)-flower/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
+	$(VENV)-flower/bin/python -m pip install --quiet 'flwr[simulation]>=1.22'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-flower build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
