@@ -32,8 +32,18 @@ _RULES = {BestResponse: 0, Gradient: 1, Replicator: 2, Fixed: 3}
 _TINY = 5e-324  # never divides by zero, and changes no other number
 _BEST_RESPONSE, _GRADIENT, _REPLICATOR, _FIXED = _RULES.values()
 
-# without the GIL: traces are written meanwhile
-_compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+def _compiled(function: Any) -> Any:
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+    }  # traces are written meanwhile
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder where it could be kept: compiled in each process anew
+        return numba.njit(**options)(function)
+
+
 _reply, _caution = _compiled(reply_one), _compiled(caution_of)
 _climb, _kept, _grown = _compiled(climb_one), _compiled(kept_one), _compiled(grown_one)
 

@@ -56,6 +56,10 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
         nodes = {arm["name"]: arm["n_nodes"] for arm in arms}
         curves.legend(handles, [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels])
         curves.yaxis.set_major_formatter(PercentFormatter(1.0))
+        curves.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if not training["round"].any():  # a training that broke down at once: no lines
+            for line in curves.lines:
+                line.set_marker("o")
         curves.set(
             title=plain(f"Federated training on {data_label}"),
             xlabel="communication round",
