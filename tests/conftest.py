@@ -12,21 +12,28 @@ from viz.chromium import MISSING
 settings.register_profile("project", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("project")
 
-SLOW = (  # files of which most tests train, start processes, or build something
+SLOW = (  # files of which most tests train, start processes or build something; and single tests
     "docs/audit.md",
     "docs/calibrate.md",
     "docs/gallery.md",
     "docs/sweeps.md",
     "tests/abm/test_churn.py",
+    "tests/abm/test_sweep.py",
     "tests/analysis/",
+    "tests/cli/test_streams.py",
+    "tests/cli/test_terminal.py::test_quiet",
     "tests/docs/test_code_blocks.py",
     "tests/docs/test_site.py",
+    "tests/dp/test_accounting.py::test_more",
+    "tests/dp/test_accounting.py::test_noise_beyond",
+    "tests/dp/test_accounting.py::test_thousands",
     "tests/golden/",
     "tests/packaging/",
     "tests/records/test_stream.py",
     "tests/report/test_pages.py",
     "tests/runs/",
     "tests/soak/",
+    "tests/training/test_injected_noise.py::test_noise_that_is_wrong",
     "tests/training/test_secure_training.py",
     "tests/training/test_stacked.py",
     "tests/training/test_trainer.py",

@@ -2,10 +2,12 @@
 
 Blocks with ``>>>`` run as doctests. The others are run here, in a folder of their own, but for
 those that need machines which no test has: these are compiled, and what they import of ours exists.
+Of shell blocks all lines run that call ``fcfn``, with less to train; NOT_RUN says why not others.
 """
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import fcfn_abm as fa
 from fcfn_abm.cli import app
 
 PAGES = [
@@ -24,6 +27,7 @@ PAGES = [
     Path("scenarios/README.md"),
     *sorted(Path("docs").glob("*.md")),
     *sorted(Path("examples").rglob("README.md")),
+    *sorted(Path("benchmarks").rglob("README.md")),
 ]
 NEEDS = {"dask_jobqueue": "SLURM", "dask_kubernetes": "Kubernetes"}  # cannot run here
 SMALLER = {  # the same, in less time
@@ -53,6 +57,43 @@ for code in json.load(sys.stdin):
     exec(compile(code, "block", "exec"), globals())
 """
 SHELL = {"bash", "sh", "console"}
+FCFN = """
+import sys
+from fcfn_abm.cli import main
+if __name__ == "__main__":  # which workers are not
+    sys.argv += {less!r}.get(" ".join(sys.argv[1:2]), [])
+    main()
+"""
+LESS = {  # what `fcfn` is given on top, to take less time
+    "run": ["--set", "training.rounds=1"],
+    "compare": ["--replications", "2"],
+    "calibrate": [
+        *("--set", "training.rounds=2"),
+        *("--epsilons", "1,9,99"),
+        *("--seeds", "2"),
+    ],
+    "audit": ["--trials", "100"],
+    "sweep": ["--set", "sweep.replications=2"],
+}
+FIRST = {  # what a page's commands take for granted
+    "docs/report.md": "fcfn run quickstart --quiet; fcfn sweep heterogeneity/spread --quiet",
+}
+FINDS = (  # a violation, and says so by its exit code
+    "fcfn audit scenarios/quickstart.toml --epsilon 98 --set \"privacy.calibration='classical'\""
+)
+NOT_RUN = {  # which lines, and why
+    r"\b(FILE|RECORD|FOLDER|NAME)\b": "a synopsis: the reader's own names belong there",
+    r"^make ": "the Makefile installs from the network",
+    r"\bpip install |-m venv ": "installs from the network",
+    r"^fcfn data prepare ": "downloads",
+    r"python -m pytest": "tests, not from within a test",
+    r"^fcfn view ": "goes on until Ctrl-C; tests/viz opens the window",
+    r"^fcfn replicate all": "a quarter of an hour; tests/analysis makes the figures",
+    r"^python analysis/studies/": "minutes each; tests/analysis carries smaller ones out",
+    r"^python benchmarks/": "measures for minutes, on a machine that does nothing else",
+    r"^dask worker ": "needs a cluster; tests/runs/test_cluster.py starts one",
+    r"^flower-env/bin/python ": "needs Flower; tests/examples runs it where it is installed",
+}
 LANGUAGES = {"python", "pycon", "toml", "r", "text", ""} | SHELL
 
 
@@ -109,8 +150,10 @@ def test_the_plain_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
 
 
 @pytest.mark.parametrize("code", of("toml"))
-def test_a_block_of_toml_is_toml(code):
-    assert tomllib.loads(code)
+def test_a_block_of_toml_is_a_scenario_or_goes_into_one(code, tmp_path):
+    base = "" if "extends" in tomllib.loads(code) else 'extends = "quickstart"\n'
+    (tmp_path / "mine.toml").write_text(base + code)
+    assert fa.load_scenario(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize("code", of(*SHELL))
@@ -139,3 +182,55 @@ def _check_command(words):
     for word in words:
         if word.startswith("-") and not re.fullmatch(r"-?[\d.]+", word):
             assert word.split("=")[0] in known | {"--help", "-h"}, word
+
+
+def _lines(code):
+    """Return the commands of a shell block, without their comments."""
+    bare = [re.sub(r"(^|\s)#.*", "", line) for line in code.replace("\\\n", " ").splitlines()]
+    return [line.strip().removeprefix(".venv/bin/") for line in bare if line.strip()]
+
+
+def _why_not(line):
+    return [pattern for pattern in NOT_RUN if re.search(pattern, line)]
+
+
+COMMANDS = {str(page): [] for page in PAGES}
+for block in of(*SHELL):
+    COMMANDS[block.id.rpartition(":")[0]] += _lines(block.values[0])
+RUNS = {
+    page: run for page, lines in COMMANDS.items() if (run := [x for x in lines if not _why_not(x)])
+}
+
+
+def test_every_reason_not_to_run_a_line_is_needed():
+    lines = [line for lines in COMMANDS.values() for line in lines]
+    assert {pattern for line in lines for pattern in _why_not(line)} == set(NOT_RUN)
+    assert set(FIRST) <= set(RUNS)
+    assert any(FINDS in lines for lines in RUNS.values())
+
+
+@pytest.mark.parametrize("page", RUNS)
+def test_the_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
+    assert all("fcfn" in line for line in RUNS[page])
+    programs, work = tmp_path / "bin", tmp_path / "work"
+    programs.mkdir()
+    work.mkdir()
+    for name, text in (("fcfn", FCFN.format(less=LESS)), ("open", "")):
+        (programs / name).write_text(f"#!{sys.executable}\n{text}")
+        (programs / name).chmod(0o755)
+    violated = f"if {FINDS}; then exit 9; else [ $? = 1 ]; fi"
+    lines = [violated if line == FINDS else line for line in RUNS[page]]
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join([FIRST.get(page, ""), *lines])],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=work,
+        env={
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(Path.cwd()),
+            "FCFN_DATA": str(tmp_path),
+            "OMP_NUM_THREADS": "1",
+        },
+    )
+    assert done.returncode == 0, done.stderr

@@ -130,6 +130,7 @@ def test_a_scenario_that_extends_a_shipped_one_needs_no_checkout(fcfn, tmp_path)
         (["data", "list"], ["sklearn", "torchvision"], "train"),
         (["run", "quickstart", "--set", "privacy.secure_noise=true"], ["opendp"], "secure"),
         (["sweep", "heterogeneity/spread", "--cluster", "local:2"], ["distributed"], "cluster"),
+        (["view", "quickstart", "--no-browser", "--port", "0"], ["solara"], "viz"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else value,
 )
@@ -147,6 +148,7 @@ def test_the_version_stands_in_one_place(wheel, fcfn):
     assert wheel.name.split("-")[1] == fa.__version__
     assert fcfn("--version").stdout == f"fcfn {fa.__version__}\n"
     assert citation()["version"] == fa.__version__
+    assert f"\n## {fa.__version__}" in Path("CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def citation():
