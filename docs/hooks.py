@@ -106,6 +106,8 @@ def _takes(key: Mapping[str, Any]) -> str:
         "maximum": "at most {}",
         "exclusiveMaximum": "below {}",
     }
+    if "minimum" in key:
+        del bounds["exclusiveMinimum"]  # zero, which is farther away
     limits = [text.format(key[name]) for name, text in bounds.items() if name in key]
     kind = {"array": "list", "object": "table"}.get(key.get("type", ""), key.get("type", "any"))
     return ", ".join([kind, *limits])
