@@ -69,4 +69,4 @@ $(VENV)-flower/.made: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-flower build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-flower $(VENV)-3.13 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,9 +35,9 @@ _BEST_RESPONSE, _GRADIENT, _REPLICATOR, _FIXED = _RULES.values()
 
 def _compiled(function: Any) -> Any:
     options: dict[str, Any] = {
-        "nogil": True,
+        "nogil": True,  # traces are written meanwhile
         "error_model": "numpy",
-    }  # traces are written meanwhile
+    }
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder where it could be kept: compiled in each process anew

@@ -15,7 +15,13 @@ import typer
 
 from fcfn_abm import __version__
 from fcfn_abm.cli.base import INTERRUPTED, app, interrupted
-from fcfn_abm.cli.terminal import BROKEN_PIPE, close_streams, open_streams, unwritable
+from fcfn_abm.cli.terminal import (
+    BROKEN_PIPE,
+    UnwritableError,
+    close_streams,
+    open_streams,
+    unwritable,
+)
 
 for _name in (
     "run",
@@ -56,10 +62,12 @@ def main() -> None:
             app()
         except KeyboardInterrupt:  # before a command has begun
             sys.exit(interrupted())
-        except OSError as error:
+        except UnwritableError as error:
+            sys.exit(unwritable(error.why))
+        except OSError as error:  # of typer's own texts
             sys.exit(unwritable(error))
         except SystemExit as end:
-            if isinstance(end.__context__, BrokenPipeError):  # typer has seen to it, with 1
+            if isinstance(end.__context__, BrokenPipeError):  # the same, and typer ends with 1
                 sys.exit(BROKEN_PIPE)
             raise
     except SystemExit as end:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from fcfn_abm.cli.terminal import say, tell
-from fcfn_abm.errors import FcfnError, InvalidScenarioError, OutputError, RunFailedError, shown
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, shown
 from fcfn_abm.interrupts import obeyed_interrupts
 
 
@@ -62,36 +61,20 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             with obeyed_interrupts():
-                _require_utf8(kwargs)
                 function(*args, **kwargs)
         except FcfnError as error:
             tell(error)
             raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
         except OSError as error:  # a folder that nobody may look into, a name that is too long
-            if error.filename is None:
-                raise
+            if error.filename is None:  # of a pipe, a socket, a process
+                tell(f"the system says: {error.strerror or error}.")
+                raise typer.Exit(1) from None
             tell(f"{shown(str(error.filename))}: {error.strerror}.")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(interrupted(*interrupt.args)) from None
 
     return guarded
-
-
-def _require_utf8(arguments: dict[str, Any]) -> None:
-    """Raise OutputError before work whose results Parquet could not write or read there."""
-    if not arguments.keys() & {"out", "source"}:  # no command that writes or reads results
-        return
-    places = [p for name, p in arguments.items() if isinstance(p, Path) and name != "scenario"]
-    default = Path(getattr(arguments.get("scenario"), "stem", ""))  # in a folder below this one
-    for path in places or [default]:
-        try:
-            os.path.abspath(path).encode()
-        except UnicodeEncodeError:
-            place = path if path.name else path.absolute()
-            raise OutputError(
-                f"{place}: the name is not UTF-8, which results need; choose another."
-            ) from None
 
 
 def named_after(scenario: Path) -> str:

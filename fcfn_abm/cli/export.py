@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import app
-from fcfn_abm.cli.terminal import say
+from fcfn_abm.cli.terminal import say, write
 
 
 @app.command("export-plan")
@@ -24,6 +24,6 @@ def export(
 
     text = export_plan(record, out, form)
     if out is None:
-        typer.echo(text, nl=False)  # for programs: as it is
+        write(text, newline=False)  # for programs: as it is
     else:
         say(out)

@@ -5,6 +5,7 @@ Elsewhere, and where NO_COLOR is set, it is plain.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -18,7 +19,7 @@ from fcfn_abm.errors import visible
 
 BROKEN_PIPE = 141
 """Exit code, as shells have it, where nobody reads on."""
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+_ESCAPED = "fcfn-escaped"  # how text is encoded for a stream that knows few letters
 _COLOURS = {
     "converged": "green",
     "holds": "green",
@@ -36,14 +37,32 @@ _VERDICT = re.compile(
 )
 
 
+class UnwritableError(Exception):
+    """What is printed does not get out."""
+
+    def __init__(self, why: OSError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
 def open_streams() -> None:
     """Make stdout and stderr take any text, also where they are closed or know few letters."""
+    codecs.register_error(_ESCAPED, _escaped)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=_ESCAPED)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Write letters that a stream does not know as JSON has them, in units of 16 bits."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    pairs = zip(units[::2], units[1::2], strict=True)
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in pairs), error.end
 
 
 def close_streams() -> None:
@@ -59,7 +78,7 @@ def unwritable(error: OSError) -> int:
     """Say that the output cannot be written, and return the exit code; raise any other error."""
     if error.errno == errno.EPIPE:
         return BROKEN_PIPE
-    if error.filename is not None or error.errno not in _UNWRITABLE:
+    if error.filename is not None:
         raise error
     tell(f"the output cannot be written: {error.strerror}.")
     return 2
@@ -67,7 +86,15 @@ def unwritable(error: OSError) -> int:
 
 def say(text: object) -> None:
     """Print a result that may hold names or titles of others."""
-    typer.echo(visible(str(text)))
+    write(visible(str(text)))
+
+
+def write(text: str, *, newline: bool = True) -> None:
+    """Print a text as it is."""
+    try:
+        typer.echo(text, nl=newline)
+    except OSError as error:
+        raise UnwritableError(error) from error
 
 
 def tell(message: object) -> None:
@@ -86,7 +113,7 @@ def show(text: str) -> None:
         Its first line is a heading, as is a line above a table that is no sentence.
     """
     text = visible(text)
-    typer.echo(styled(text) if colours() else text)
+    write(styled(text) if colours() else text)
 
 
 def colours() -> bool:

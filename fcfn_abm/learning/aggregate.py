@@ -12,6 +12,7 @@ from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, News, O
 
 _TELLING = 1e-6  # relative step: over a shorter one rounding errors drown the slope
 _CLEAR = 10.0  # by so many standard errors two ratios must differ, to tell a slope
+_MOST = 1e100  # nobody takes part any more: the guess may stay where it is
 _LEAST = 1e-300  # all take part as if for nothing: the guess is far too small
 
 
@@ -102,5 +103,5 @@ class Aggregate(LearningRule):
 
         ``phi = n - tau S_hat`` gives ``tau``, and the next guess is ``S_hat (n - 1) / (n - phi)``.
         """
-        wanted = guess * ((n_active - 1) / np.maximum(n_active - ratio, _LEAST))
-        return np.clip(wanted, guess / 2, self.largest_step * guess)
+        factor = (n_active - 1) / np.maximum(n_active - ratio, _LEAST)
+        return np.minimum(guess * np.clip(factor, 0.5, self.largest_step), _MOST)

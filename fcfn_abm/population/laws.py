@@ -101,7 +101,7 @@ def require_sized(**values: npt.ArrayLike) -> None:
             raise InvalidGameError(f"{allowed}, but is {array.item():g}.")
         first = int(np.argmax(bad))
         raise InvalidGameError(
-            f"{allowed}, but {name}[{first}] = {array[first]:g} "
+            f"{allowed}, but {name}[{first}] = {array.flat[first]:g} "
             f"({bad.sum()} of {array.size} values)."
         )
 

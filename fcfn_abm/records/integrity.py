@@ -93,12 +93,21 @@ def told_if_edited(folder: Path | None) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if folder is None or (folder / SUMS).is_file():
             raise
-        if isinstance(error, KeyError):
+        if isinstance(error, KeyError) and error.args:
             what = f"{folder / 'run.json'}: {shown(error.args[0])} is missing or not known"
         else:
             why = " ".join(str(error).split())
             what = f"{folder}: run.json or a table holds what no run writes: {why.rstrip('.')}"
         raise InvalidRecordError(f"{what}.") from error
+
+
+def require_utf8(path: Path, error: type[FcfnError] = InvalidRecordError) -> None:
+    """Raise ``error`` if Parquet could not write or read there: it takes no other names."""
+    absolute = Path(os.path.abspath(path))
+    try:
+        os.fspath(absolute).encode()
+    except UnicodeEncodeError:
+        raise error(f"{absolute}: the name is not UTF-8, which results need.") from None
 
 
 def reason(error: Exception) -> str:

@@ -20,7 +20,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError
 from fcfn_abm.interrupts import deferred_interrupts
-from fcfn_abm.records.integrity import reason, require_unchanged, seal
+from fcfn_abm.records.integrity import reason, require_unchanged, require_utf8, seal
 from fcfn_abm.records.stream import open_parts, read_parts
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
@@ -224,6 +224,8 @@ def require_free(path: Path, *, overwrite: bool = False) -> None:
 
     A record is replaced only when asked; anything else that stands there never is.
     """
+    with told_as(path):
+        require_utf8(path, OutputError)
     if path.is_dir() and not any(path.iterdir()):
         return
     if all((path / name).is_file() for name in (RUN_FILE, SCENARIO_FILE)):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError
-from fcfn_abm.records.integrity import reason
+from fcfn_abm.records.integrity import reason, require_utf8
 
 NO_UNIT = "1"
 MONEY = "currency"
@@ -322,6 +322,7 @@ def read_table(path: Path) -> pd.DataFrame:
         If it cannot be read; or lacks columns, or has others in their place, of the table that is
         called like the file.
     """
+    require_utf8(path)
     if not path.is_file():  # Arrow reads an empty folder as an empty table
         what = "it is no file" if path.exists() else "there is no such file"
         raise InvalidRecordError(f"{path}: cannot be read: {what}.")

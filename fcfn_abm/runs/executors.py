@@ -283,7 +283,8 @@ class Cluster:
             with cluster, dask.Client(cluster) as client:
                 yield from self._executor(client)
             return
-        if kind == "tls" and not dask.Security().get_connection_args("client")["ssl_context"]:
+        security = dask.Security().get_connection_args("client")
+        if kind in ("tls", "wss") and not security["ssl_context"]:
             raise InvalidScenarioError(
                 f"--cluster {self.address}: Dask's configuration names no certificates "
                 "(distributed.comm.tls)."
@@ -458,8 +459,10 @@ def _drain[T, R](
             except BrokenExecutor:
                 queue.extendleft(reversed(chunk))
                 return [_Lost(tasks, 1) for tasks in out.values()]
-            except OSError as error:  # processes start when there is work for them
-                raise _too_many(error) from None
+            except OSError as error:
+                if isinstance(place.executor, ProcessPoolExecutor):  # starts them when it has work
+                    raise _too_many(error) from None
+                raise RunFailedError(f"the workers take no more work: {error}.") from error
         for future in wait(out, return_when=FIRST_COMPLETED).done:
             try:
                 results = future.result()

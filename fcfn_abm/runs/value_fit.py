@@ -168,6 +168,10 @@ def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
     # for a given shape the best size has a closed form: start from the best of a coarse grid
     shapes = np.linspace(*_SHAPES, _N_SHAPES)
     shapes = shapes[(low <= shapes) & (shapes <= high)]
+    if not shapes.size:
+        raise InvalidGameError(
+            f"epsilon around {middle:g} fits no alpha from {SMALLEST:g} to {LARGEST:g}."
+        )
     curves = curve(shapes[:, None])
     lengths = np.linalg.norm(curves, axis=1)
     projections = curves @ scaled.mean(axis=0) / lengths

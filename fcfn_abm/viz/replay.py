@@ -39,9 +39,7 @@ class Replay:
         )
         self.rounds = record.rounds.reset_index(drop=True)
         # where nodes come and go some places are empty, and a node's number is not its row
-        self._nodes = record.nodes.set_index("node", drop=False)
-        if not self._nodes.index.is_unique:
-            raise ValueError("a node has two rows in nodes.parquet")
+        self._places = _index_of(record.nodes["node"])
         self.traces = _traces(record)
         self._shown = {int(str(k)): group for k, group in self.traces.groupby("round")}
         settings = record.scenario.training
@@ -90,12 +88,13 @@ class Replay:
             return self._frame()
 
     def _frame(self) -> Frame:
-        nodes = self._nodes
-        last = self.round == len(self.rounds)
-        shown = nodes if last else self._shown.get(self.round, self.traces.iloc[:0])
-        shown = shown[shown["node"].isin(nodes.index)]  # of those that went away no cost is known
+        nodes = shown = about = self.record.nodes
+        if self.round < len(self.rounds):
+            shown = self._shown.get(self.round, self.traces.iloc[:0])
+            places = self._places.get_indexer(pd.Index(shown["node"]))
+            known = places >= 0  # of those that went away no cost is known
+            shown, about = shown[known], nodes.iloc[places[known]]
         rows = shown["node"].to_numpy(dtype=np.intp)
-        about = nodes.loc[rows]
         rho = about["rho"].to_numpy()
         note = ""
         if rows.size < len(nodes):
@@ -145,7 +144,10 @@ class Replay:
 
     def left(self, node: int) -> int | None:
         """Return the round at whose end a node left for the last time, if that is past."""
-        round_index = self._nodes["exit_round"].loc[node]
+        place = self._places.get_indexer(pd.Index([node]))[0]
+        if place < 0:
+            return None
+        round_index = self.record.nodes["exit_round"].iloc[place]
         gone = not pd.isna(round_index) and int(round_index) <= self.round
         return int(round_index) if gone else None
 
@@ -169,6 +171,16 @@ def _verdict(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     told = {name: str(facts[name]) for name in ("kind", "reason")}
     return {**told, "rounds": int(facts["rounds"])}
+
+
+def _index_of(node: pd.Series) -> pd.Index:
+    """Return what finds the rows of nodes."""
+    found: pd.Index = pd.RangeIndex(len(node))
+    if not found.equals(pd.Index(node)):
+        found = pd.Index(node)
+    if not found.is_unique:
+        raise ValueError("a node has two rows in nodes.parquet")
+    return found
 
 
 def _floats(frame: pd.DataFrame, name: str) -> Floats:

@@ -207,6 +207,8 @@ def _range(path: str, form: Mapping[str, Any], default: Any, value: Any) -> dict
     most = form.get("maximum", form.get("exclusiveMaximum"))
     if most is not None and most >= _BEYOND:
         most = None
+    if least is not None and least <= 1 / _BEYOND:
+        least = 0
     now = [float(v) for v in (default, value) if isinstance(v, (int, float)) and v > 0]
     if least is None or (most is None and not default):
         return {"slider": False, "whole": whole}

@@ -25,9 +25,13 @@ def story(frame: Frame, source: Source, node: int) -> list[str]:
     """
     place = frame.place_of(node)
     if place is None:
-        if 0 <= node < frame.n_nodes:
-            return [f"No traces of node {node:,} were kept: the last round alone shows it."]
-        return [f"There is no node {node:,}: they are numbered from 0 to {frame.n_nodes - 1:,}."]
+        last = frame.scenario.population.n_nodes - 1
+        if 0 <= node <= last:
+            return [
+                f"Nothing was kept of node {node:,} in this round. The last round shows all nodes "
+                "that are there."
+            ]
+        return [f"There is no node {node:,}: they are numbered from 0 to {last:,}."]
     rho, epsilon = float(frame.rho[place]), float(frame.epsilon[place])
     return [
         _cost(frame, rho),

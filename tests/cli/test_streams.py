@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import fcfn_abm as fa
 from fcfn_abm.cli import app
 from fcfn_abm.cli.base import named_after
+from fcfn_abm.cli.terminal import _ESCAPED, open_streams
 from fcfn_abm.report.blocks import Page, Words
 from fcfn_abm.report.figures.files import svg_of
 from fcfn_abm.report.render import render_html, render_markdown
@@ -66,7 +67,8 @@ def test_a_folder_that_is_no_utf8_hinders_only_what_lies_in_it(tmp_path):
         pytest.skip("this file system wants UTF-8")
     record = tmp_path / "record"
     assert shell(f"fcfn run {MARKET} -q --out {record}", folder).returncode == 0
-    for command in (f"run {MARKET}", "report ."):
+    shutil.copytree(record, folder / "copy")
+    for command in (f"run {MARKET}", "report copy"):
         done = shell(f"fcfn {command}", folder)
         assert done.returncode == 2
         assert "not UTF-8" in done.stderr
@@ -74,7 +76,7 @@ def test_a_folder_that_is_no_utf8_hinders_only_what_lies_in_it(tmp_path):
     shutil.copy(Path("scenarios/quickstart.toml"), folder / f"{ODD}.toml")
     done = shell("fcfn scenarios check *.toml", folder)
     assert done.stdout == "\\udcff.toml: ok\n"
-    assert list(folder.iterdir()) == [folder / f"{ODD}.toml"]
+    assert {path.name for path in folder.iterdir()} == {"copy", f"{ODD}.toml"}
 
 
 @pytest.mark.parametrize(
@@ -181,3 +183,11 @@ def test_a_scenario_without_a_name_has_a_folder_of_its_own(tmp_path):
     (tmp_path / "..toml").write_text(f'extends = "{MARKET}"', encoding="utf-8")
     done = shell("fcfn run ..toml -q", tmp_path)
     assert done.stdout == "results/scenario\n", done.stderr
+
+
+def test_json_stays_json_where_a_stream_knows_few_letters():
+    open_streams()  # registers how others are written
+    text = json.dumps("é\U0001f600试", ensure_ascii=False)
+    for encoding in ("ascii", "latin-1", "cp1253"):
+        written = text.encode(encoding, errors=_ESCAPED)
+        assert json.loads(written.decode(encoding)) == "é\U0001f600试"
