@@ -193,7 +193,7 @@ def test_a_mistake_gets_exit_code_2_a_sentence_and_no_traceback(args, words, tmp
     ("command", "endless"),
     [
         ("run", ["--set", "training.rounds=100000"]),
-        ("compare", ["--replications", "1000000"]),
+        ("compare", ["--replications", "10000", "--set", "population.n_nodes=20000"]),
     ],
 )
 def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, tmp_path):

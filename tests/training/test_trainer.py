@@ -395,7 +395,7 @@ def test_a_sampled_step_sums_over_the_sample_and_divides_by_its_expected_size():
 
 
 def test_an_empty_sample_sends_noise_alone():
-    made = trainer(sampling_rate=1e-9, learning_rate=0.5)
+    made = trainer(sampling_rate=1e-6, learning_rate=0.5)
     noise = torch.randn(1, made.n_parameters)
     alone = sent(made, 0, noise, stream(1, "training", 1))
     assert not alone.clean.any()
