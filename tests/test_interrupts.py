@@ -224,10 +224,10 @@ def test_an_interrupt_waits_until_a_folder_is_replaced(tmp_path, monkeypatch):
                 (folder / name).write_text(text)
 
     renamed = Path.rename
-    write("old")
+    write('{"seed": 1}')
     monkeypatch.setattr(Path, "rename", rename)
     monkeypatch.setattr("fcfn_abm.records.store._exchange", lambda *_: False)  # as elsewhere
     with pytest.raises(KeyboardInterrupt):
-        write("new")
+        write('{"seed": 2}')
     assert [path.name for path in tmp_path.iterdir()] == ["record"]
-    assert (tmp_path / "record" / RUN_FILE).read_text() == "new"
+    assert (tmp_path / "record" / RUN_FILE).read_text() == '{"seed": 2}'

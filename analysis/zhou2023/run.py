@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 import fcfn_abm
 from fcfn_abm import __version__
-from fcfn_abm.errors import MissingExtraError, UnknownNameError
+from fcfn_abm.errors import MissingExtraError, OutputError, UnknownNameError
 from fcfn_abm.progress import progress_bar
 from fcfn_abm.records import told_as
+from fcfn_abm.records.store import RUN_FILE
 from fcfn_abm.scenario import to_toml
 from fcfn_zhou2023 import (
     dynamics,
@@ -110,7 +111,7 @@ def replicate(
     InvalidDataError
         In full, if a data set is missing.
     OutputError
-        If the folder cannot be written.
+        If the folder holds other results, or cannot be written.
     """
     chosen = figures(names)
     if any(study.heavy for study in chosen) and find_spec("torch") is None:
@@ -120,6 +121,8 @@ def replicate(
         )
     out = Path(f"results/zhou2023-{size}" if out is None else out)
     setting = Setting(size=size, out=out, workers=workers, progress=progress)
+    if (out / RUN_FILE).exists():
+        raise OutputError(f"{out}: holds other results; choose another folder with --out.")
     with told_as(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         (out / "values").mkdir(exist_ok=True)

@@ -33,6 +33,7 @@ from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, Pricing
 from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors, require_sized
 from fcfn_abm.rng import stream, stream_of_name
 from fcfn_abm.scenario import Scenario
+from fcfn_abm.scenario.load import require_scenario
 
 
 class PrivacyMarket(mesa.Model):
@@ -86,7 +87,9 @@ class PrivacyMarket(mesa.Model):
         rng: np.random.Generator | int | None = None,
         collect_nodes: bool = True,
     ) -> None:
-        self._settings = settings = scenario or Scenario()
+        settings = Scenario() if scenario is None else scenario
+        require_scenario(settings, "PrivacyMarket")
+        self._settings = settings
         self.seed = settings.seed if rng is None else _seed(rng)
         super().__init__(rng=stream(self.seed, "game"))
         law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)

@@ -6,6 +6,7 @@ audit found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (n
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -57,6 +58,7 @@ def _root(
 def main() -> None:
     """Run the command line."""
     open_streams()
+    os.environ["MPLBACKEND"] = "agg"  # figures go into files, whatever the user's shell says
     try:
         try:
             app()

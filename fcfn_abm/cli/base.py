@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -71,6 +72,9 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
                 raise typer.Exit(1) from None
             tell(f"{shown(str(error.filename))}: {error.strerror}.")
             raise typer.Exit(2) from None
+        except MemoryError:
+            tell("there is not enough memory for this.")
+            raise typer.Exit(1) from None
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(interrupted(*interrupt.args)) from None
 
@@ -115,14 +119,19 @@ Quiet = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
+_PLAIN = re.compile(  # Python's own takes 1_0 for 10, and the digits of all scripts
+    r"[+-]?(nan|inf|([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?)"  # a bound refuses nan, inf
+)
+
+
 def numbers(text: str, option: str) -> list[float]:
     """Return the numbers of an option."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
+    parts = [part.strip(" ") for part in text.split(",")]
+    if not all(map(_PLAIN.fullmatch, parts)):
         raise InvalidScenarioError(
             f"{option} {text}: must be numbers with commas between, such as 0.1,1,10."
-        ) from None
+        )
+    return [float(part) for part in parts]
 
 
 def print_json(value: Any) -> None:

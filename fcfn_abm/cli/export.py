@@ -18,11 +18,12 @@ def export(
         str, typer.Option("--format", help="csv, one row a node; or json, one object.")
     ] = "json",
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file named with --out.")] = False,
 ) -> None:
     """Write each node's privacy plan: epsilon, noise, clipping norm, rounds, payment."""
     from fcfn_abm.report.plan import export_plan
 
-    text = export_plan(record, out, form)
+    text = export_plan(record, out, form, overwrite=overwrite)
     if out is None:
         write(text, newline=False)  # for programs: as it is
     else:

@@ -13,6 +13,7 @@ BYTES_A_NODE = 250
 """What a market needs for each node at least, its closed form and record included."""
 
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"),)  # what a container may take, where there is one
+_OWN = Path("/proc/self/statm")  # pages of this process, those of its address space first
 
 
 def require_room(n_nodes: int, memory: int | None = None) -> None:
@@ -23,7 +24,8 @@ def require_room(n_nodes: int, memory: int | None = None) -> None:
     n_nodes : int
         How many.
     memory : int, optional
-        Bytes that there are; without it those of this machine, or of this container.
+        Bytes that there are; without it those of this machine or container, or
+        what the limit of this process leaves.
 
     Raises
     ------
@@ -41,9 +43,14 @@ def require_room(n_nodes: int, memory: int | None = None) -> None:
     memory = _memory() if memory is None else memory
     if n_nodes * BYTES_A_NODE > memory:
         raise InvalidGameError(
-            f"{n_nodes:,} nodes need about {n_nodes * BYTES_A_NODE // 2**30:,} GiB of memory, and "
-            f"there are {memory // 2**30:,}: at most about {memory // BYTES_A_NODE:,} fit."
+            f"{n_nodes:,} nodes need about {_gib(n_nodes * BYTES_A_NODE)} GiB of memory, and "
+            f"there are {_gib(memory)}: at most about {memory // BYTES_A_NODE:,} fit."
         )
+
+
+def _gib(size: int) -> str:
+    gib = size / 2**30
+    return f"{gib:.2g}" if gib < 10 else f"{size // 2**30:,}"
 
 
 def _memory() -> int:
@@ -53,4 +60,19 @@ def _memory() -> int:
     for limit in _LIMITS:
         with suppress(OSError, ValueError):  # no such limit here, or "max"
             found.append(int(limit.read_text(encoding="utf-8")))
+    with suppress(ImportError):  # Windows has no such limits
+        found.append(_left_by_limit())
     return min(found)
+
+
+def _left_by_limit() -> int:
+    """Return how much more address space this process may take, as ulimit -v has it."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    taken = 0
+    with suppress(OSError, ValueError):  # Linux alone tells
+        taken = int(_OWN.read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
+    return max(limit - taken, 0)

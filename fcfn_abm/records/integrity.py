@@ -14,7 +14,8 @@ from fcfn_abm.errors import FcfnError, InvalidRecordError, shown
 SUMS = "SHA256SUMS"
 """File that lists the data of a folder; ``sha256sum --check SHA256SUMS`` reads it too."""
 
-_DERIVED = {"figures", "report.html", "report.md"}  # drawn from the data, and drawn again
+DERIVED = {SUMS, "figures", "report.html", "report.md"}
+"""What is made from the data, and made again."""
 
 
 def seal(folder: Path, files: Mapping[str, Path] | None = None) -> None:
@@ -34,7 +35,7 @@ def seal(folder: Path, files: Mapping[str, Path] | None = None) -> None:
         files = {
             name: path
             for name, path in names.items()
-            if name.split("/")[0] not in _DERIVED and path.name[0] != "." and path.name != SUMS
+            if name.split("/")[0] not in DERIVED and path.name[0] != "." and path.name != SUMS
         }
     lines = [f"{_sum_of(path)}  {name}\n" for name, path in files.items()]
     own = folder / f".{SUMS}.partial"
@@ -99,6 +100,13 @@ def told_if_edited(folder: Path | None) -> Iterator[None]:
             why = " ".join(str(error).split())
             what = f"{folder}: run.json or a table holds what no run writes: {why.rstrip('.')}"
         raise InvalidRecordError(f"{what}.") from error
+
+
+def listed_in(folder: Path) -> set[str] | None:
+    """Return what lies in a sealed folder by right: files, and folders; None without a list."""
+    if not (folder / SUMS).is_file():
+        return None
+    return {name.split("/")[0] for name in _known(folder / SUMS)}
 
 
 def require_utf8(path: Path, error: type[FcfnError] = InvalidRecordError) -> None:

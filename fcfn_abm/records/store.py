@@ -18,9 +18,16 @@ import pandas as pd
 import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
-from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError
+from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError, shown
 from fcfn_abm.interrupts import deferred_interrupts
-from fcfn_abm.records.integrity import reason, require_unchanged, require_utf8, seal
+from fcfn_abm.records.integrity import (
+    DERIVED,
+    listed_in,
+    reason,
+    require_unchanged,
+    require_utf8,
+    seal,
+)
 from fcfn_abm.records.stream import open_parts, read_parts
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
@@ -28,6 +35,7 @@ from fcfn_abm.scenario import Scenario, read_toml, to_toml, tree_to_scenario
 RUN_FILE = "run.json"
 RUN_KIND = "run"  # what a record is whose facts do not say
 SCENARIO_FILE = "scenario.toml"
+_NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # systems put them everywhere
 _HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _LOCK = ".lock"  # held for as long as its folder grows
 LATER_TABLES = {"ledger"}  # records of an earlier version lack them
@@ -195,7 +203,7 @@ def read_facts(path: Path, what: str = "results") -> dict[str, Any]:
         run = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         if path.is_file():
-            told = f"is a file; give the folder instead, {path.parent}"
+            told = "is a file; give the folder that it lies in"
         elif path.is_dir():
             told = f"holds no {what} (no {RUN_FILE})"
         else:
@@ -219,35 +227,86 @@ def _require_rows(parts: Path, n_rows: int) -> None:
         raise ValueError(f"{PARTS}/ holds {found} of {n_rows} rows.")
 
 
-def require_free(path: Path, *, overwrite: bool = False) -> None:
-    """Raise OutputError unless a record can go to ``path``.
+def require_free(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -> None:
+    """Raise OutputError unless results of a kind can go to ``path``.
 
-    A record is replaced only when asked; anything else that stands there never is.
+    They replace those of the same kind, when asked; anything else that stands there they never do.
     """
     with told_as(path):
         require_utf8(path, OutputError)
-    if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and not any(path.iterdir()):
+            return
+    elsewhere = "choose another folder with --out"
+    if not all((path / name).is_file() for name in (RUN_FILE, SCENARIO_FILE)):
+        if path.exists() or path.is_symlink():
+            raise OutputError(f"{path}: exists and is not a record; {elsewhere}.")
         return
-    if all((path / name).is_file() for name in (RUN_FILE, SCENARIO_FILE)):
-        if not overwrite:
-            raise OutputError(
-                f"{path}: there is a record already; choose another folder with --out, "
-                "or replace it with --overwrite."
-            )
-    elif path.exists() or path.is_symlink():
-        raise OutputError(f"{path}: exists and is not a record; choose another folder with --out.")
+    if not overwrite:
+        raise OutputError(
+            f"{path}: there is a record already; {elsewhere}, or replace it with --overwrite."
+        )
+    held = read_facts(path).get("kind", RUN_KIND)
+    if held != kind:
+        raise OutputError(f"{path}: holds a {held}, and not a {kind}; {elsewhere}.")
+    if added := next((e.name for e in path.iterdir() if not is_own(path, e.name)), None):
+        raise OutputError(
+            f"{path}: {shown(added)} in it was put there by somebody else; move that, or "
+            f"{elsewhere}."
+        )
+    with told_as(path):
+        here = Path.cwd()
+    if here.is_relative_to(path.resolve()):
+        raise OutputError(f"{path}: is the current folder, or holds it; {elsewhere}.")
+
+
+def is_own(folder: Path, name: str) -> bool:
+    """Whether what is called so in a folder of results belongs to them."""
+    listed = listed_in(folder)
+    if listed is None:  # records of an earlier version have no list
+        listed = {RUN_FILE, SCENARIO_FILE, PARTS, *(f"{table}.parquet" for table in TABLES)}
+    derived = name in DERIVED or (name.startswith(".") and (".partial" in name or name == _LOCK))
+    return name in listed or derived or name in _NOBODYS
+
+
+def free_file(file: Path, *, overwrite: bool = False) -> Path:
+    """Return the file that one of this name leads to, if it can be written.
+
+    Raises
+    ------
+    OutputError
+        If there is one already, and it is not to be replaced; if it belongs to results; or if
+        something else than a file has that name.
+    """
+    file = Path(os.path.realpath(file))  # through links
+    if file.is_dir():
+        raise OutputError(f"{file}: is a folder; name a file with --out.")
+    if not os.path.lexists(file):
+        return file
+    if not file.is_file():
+        raise OutputError(f"{file}: is no ordinary file; choose another one with --out.")
+    folder = file.parent
+    if (folder / RUN_FILE).is_file() and file.name not in DERIVED and is_own(folder, file.name):
+        raise OutputError(f"{file}: belongs to the results there; choose another file with --out.")
+    if not overwrite:
+        raise OutputError(
+            f"{file}: exists already; choose another file with --out, or replace it with "
+            "--overwrite."
+        )
+    return file
 
 
 @contextmanager
-def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -> Iterator[Path]:
     """Give a hidden folder beside ``path`` that takes its name once the block has ended well.
 
     Parameters
     ----------
     path : Path
-        The final name.
+        The final name; a link is followed.
     overwrite : bool, default False
-        Whether a record under that name is replaced.
+        Whether results under that name are replaced.
+    kind : str, default "run"
+        What the results are, which replace their like only.
 
     Yields
     ------
@@ -259,7 +318,8 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     OutputError
         If there is something under that name, or the place cannot be written.
     """
-    require_free(path, overwrite=overwrite)
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    require_free(path, overwrite=overwrite, kind=kind)
     with told_as(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder, alive = _hidden_folder(path)
@@ -267,7 +327,7 @@ def new_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield folder
         with told_as(path):
             seal(folder)
-        require_free(path, overwrite=overwrite)
+        require_free(path, overwrite=overwrite, kind=kind)
         with told_as(path), deferred_interrupts():  # or neither record might keep its name
             _remove_dead(path, folder)
             _publish(folder, path)
@@ -306,7 +366,7 @@ def _publish(folder: Path, path: Path) -> None:
     if not path.exists():
         folder.rename(path)
         return
-    if not path.is_symlink() and _exchange(folder, path):
+    if _exchange(folder, path):
         shutil.rmtree(folder, ignore_errors=True)
         return
     old, held = _hidden_folder(path)

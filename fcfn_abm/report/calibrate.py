@@ -12,6 +12,7 @@ from fcfn_abm.report.summary import WIDTH
 
 POOR = 0.9
 """R^2 below which the law is said to describe the trainings poorly."""
+_NO_FIT = -100.0  # R^2 below which nobody wants its digits: all values may be alike
 LOOSE = 100.0
 """High over low of alpha's interval beyond which it is said to be loose."""
 
@@ -68,11 +69,23 @@ def points_table(run: Mapping[str, Any]) -> Table:
     return Table(["epsilon", "accuracy", "value", "", "fitted", "residual"], rows)
 
 
+def r_squared(fit: Mapping[str, Any]) -> str:
+    """Write R squared, with the sign before it.
+
+    Examples
+    --------
+    >>> r_squared({"r_squared": 0.98765}), r_squared({"r_squared": -2.4e294})
+    ('= 0.988', 'below -100')
+    """
+    of: float = fit["r_squared"]
+    return f"= {of:.3f}" if of > _NO_FIT else f"below {_NO_FIT:g}"
+
+
 def goodness(run: Mapping[str, Any]) -> str:
     """Say how well the law describes the trainings, in a line or two."""
     fit = run["fit"]
     text = (
-        f"R^2 = {fit['r_squared']:.3f}; values lie {fit['residual_std']:.3g} around it (standard "
+        f"R^2 {r_squared(fit)}; values lie {fit['residual_std']:.3g} around it (standard "
         "deviation, in currency)."
     )
     if fit["r_squared"] < POOR:

@@ -16,6 +16,7 @@ from fcfn_abm.report.calibrate import (
     identification,
     market_table,
     points_table,
+    r_squared,
     setting,
 )
 from fcfn_abm.report.figures.value import calibration
@@ -58,7 +59,7 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
         "calibration",
         calibration(frame, run),
         f"Value of the net at {len(run['points'])} epsilons with the law that fits it, R squared "
-        f"{fit['r_squared']:.3f}; and what the law leaves over. The numbers stand in the table.",
+        f"{r_squared(fit)}; and what the law leaves over. The numbers stand in the table.",
         "Grey: single nets. Blue: means of the seeds. Right: measured values less the law.",
     )
     epsilons = ",".join(f"{point['epsilon']:g}" for point in run["points"])
@@ -75,7 +76,7 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
                 [
                     Fact("alpha", number(fit["alpha"], 4), between(fit["alpha_interval"]).strip()),
                     Fact("beta", number(fit["beta"], 4), between(fit["beta_interval"]).strip()),
-                    Fact("R squared", f"{fit['r_squared']:.3f}"),
+                    Fact("R squared", r_squared(fit).removeprefix("= ")),
                     Fact("Trainings", number(len(frame)), f"{run['rounds']} rounds each"),
                 ]
             ),

@@ -11,6 +11,7 @@ import pandas as pd
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
 from fcfn_abm.records import Record, read_record, told_as
 from fcfn_abm.records.integrity import told_if_edited
+from fcfn_abm.records.store import free_file
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "node": ("1", "row of the node in the record, from 0"),
@@ -53,6 +54,8 @@ def export_plan(
     record: Record | str | Path,
     out: str | Path | None = None,
     format: str = "json",  # noqa: A002 - the command line's word
+    *,
+    overwrite: bool = False,
 ) -> str:
     """Write down what each node that trains has agreed to: epsilon, noise, rounds, payment.
 
@@ -61,10 +64,12 @@ def export_plan(
     record : Record, str or Path
         A run that trained, or its folder.
     out : str or Path, optional
-        File to write; an older one is replaced.
+        File to write.
     format : {"json", "csv"}, default "json"
         One object with ``plan`` (the same for all), ``nodes`` and ``units``; or one row a node with
         everything.
+    overwrite : bool, default False
+        Whether a file ``out`` is replaced.
 
     Returns
     -------
@@ -76,7 +81,7 @@ def export_plan(
     InvalidRecordError
         If the run trained no net, so that there is no noise to tell.
     OutputError
-        If ``out`` cannot be written.
+        If ``out`` is there already, or cannot be written.
     UnknownNameError
         If there is no such format.
 
@@ -90,14 +95,16 @@ def export_plan(
     """
     if format not in ("csv", "json"):
         raise UnknownNameError("format of plans", format, ["csv", "json"])
+    out = None if out is None else free_file(Path(out), overwrite=overwrite)
     record = record if isinstance(record, Record) else read_record(record)
     with told_if_edited(record.path):
         text = _text(record, format)
     if out is not None:
-        out = Path(out)
         with told_as(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(text, encoding="utf-8")
+            partial = out.with_name(f".{out.name}.partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(out)
     return text
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from fcfn_abm.errors import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette; line styles tell arms apart in grey
 ARM_COLOURS = {
@@ -41,12 +45,22 @@ STAYS, LEAVES, BOUND = "#0072B2", "#8C8C8C", "#D55E00"
 
 
 @contextmanager
+def plain_settings() -> Iterator[None]:
+    """Set aside what a matplotlibrc of the user's says, but for the backend and the like."""
+    from matplotlib import style
+
+    with style.context("default"):
+        yield
+
+
+@contextmanager
 def theme() -> Iterator[None]:
-    """Draw in the project's style, and leave matplotlib's settings as they were."""
+    """Draw in the project's style alone, and leave matplotlib's settings as they were."""
     import matplotlib as mpl
     import seaborn as sns
 
     with (
+        plain_settings(),
         sns.axes_style(
             "ticks", {"axes.grid": True, "grid.color": "0.92", "axes.edgecolor": "0.35"}
         ),
@@ -67,6 +81,17 @@ def theme() -> Iterator[None]:
         ),
     ):
         yield
+
+
+def finished(figure: Figure) -> Figure:
+    """Make the ticks that matplotlib would make on drawing, by whatever settings hold then."""
+    with plain_settings():
+        for axes in figure.axes:
+            for part in (axes, *axes.child_axes):
+                for axis in (part.xaxis, part.yaxis):
+                    axis.get_major_ticks(1)  # the others are made after the first
+                    axis.get_minor_ticks(1)
+    return figure
 
 
 def arm_label(arm: str) -> str:

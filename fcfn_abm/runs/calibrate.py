@@ -37,6 +37,7 @@ from fcfn_abm.runs.facts import reference_facts, versions
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.runs.value_fit import CONFIDENCE, LEAST, ValueFit, fit_value, half_width
 from fcfn_abm.scenario import Scenario, to_toml
+from fcfn_abm.scenario.load import require_scenario
 from fcfn_abm.training import FederatedTrainer, TrainingRound
 
 type Floats = npt.NDArray[np.float64]
@@ -124,6 +125,7 @@ def calibrate_value(
     With ``out``, trainings that have ended are kept in a hidden folder beside it until all is
     written: after an interruption the same call goes on with what is missing, to the same files.
     """
+    require_scenario(scenario, "calibrate_value")
     scenario = _checked(scenario, seeds, value, workers)
     rho = build.population(scenario)
     before = build.reference(scenario, rho)
@@ -131,7 +133,7 @@ def calibrate_value(
     kept = None
     if out is not None:
         out = Path(out)
-        require_free(out, overwrite=overwrite)
+        require_free(out, overwrite=overwrite, kind=KIND)
         kept = _kept_folder(scenario, out)
     rows = _train_all(scenario, grid, seeds, kept, workers, progress=progress)
     chance = 1 / rows[0]["n_classes"]
@@ -165,7 +167,7 @@ def calibrate_value(
         "versions": versions(),
     }
     if out is not None:
-        with new_folder(out, overwrite=overwrite) as folder, told_as(out):
+        with new_folder(out, overwrite=overwrite, kind=KIND) as folder, told_as(out):
             _write(scenario, calibrated, run, table, folder)
     if kept:
         shutil.rmtree(kept, ignore_errors=True)

@@ -23,6 +23,7 @@ from fcfn_abm.report.compare import averages_tree, status_counts
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.scenario import Scenario, SweepSettings
+from fcfn_abm.scenario.load import require_scenario
 
 MOST_RUNS = SweepSettings().maximum
 """Most populations that are drawn: as many as a sweep has runs unless it raises its maximum."""
@@ -97,6 +98,7 @@ def compare_mechanisms(
     >>> found.frame.groupby("mechanism")["n_losing"].max()["stackelberg"]
     np.int64(0)
     """
+    require_scenario(scenario, "compare_mechanisms")
     names = _names(scenario, mechanisms)
     if replications < 1:
         raise InvalidScenarioError(f"replications must be 1 or more, but is {replications}.")
@@ -109,7 +111,7 @@ def compare_mechanisms(
     with ExitStack() as stack:
         if out is not None:
             out = Path(out)
-            folder = stack.enter_context(new_folder(out, overwrite=overwrite))
+            folder = stack.enter_context(new_folder(out, overwrite=overwrite, kind="comparison"))
         started = time.perf_counter()
         frame = _price_all(scenario, names, replications, progress=progress)
         run = _facts(scenario, names, frame, time.perf_counter() - started)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fcfn_abm.errors import InvalidRecordError, OutputError, UnknownNameError
+from fcfn_abm.errors import InvalidRecordError, UnknownNameError
 from fcfn_abm.records import read_record, told_as
 from fcfn_abm.records.integrity import require_unchanged, told_if_edited
-from fcfn_abm.records.store import RUN_FILE, RUN_KIND, SCENARIO_FILE, read_facts
+from fcfn_abm.records.store import RUN_FILE, RUN_KIND, SCENARIO_FILE, free_file, read_facts
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
@@ -65,15 +65,8 @@ def write_report(
     if out is None:
         file, figures = path / f"report.{form}", path / "figures"
     else:
-        file = Path(out)
+        file = free_file(Path(out), overwrite=overwrite)
         figures = file.with_name(f"{file.stem}-figures")
-        if file.is_dir():
-            raise OutputError(f"{file}: is a folder; name a file with --out.")
-        if file.exists() and not overwrite:
-            raise OutputError(
-                f"{file}: exists already; choose another file with --out, or replace it with "
-                "--overwrite."
-            )
     page = read_page(path)
     with told_as(file), told_if_edited(path):  # figures are drawn here
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import reference_facts, tracking_facts, versions
 from fcfn_abm.runs.train import Trained, prepare, train_arms
 from fcfn_abm.scenario import Scenario
+from fcfn_abm.scenario.load import require_scenario
 
 
 def run_scenario(
@@ -77,6 +78,7 @@ def run_scenario(
     A run with an ``out`` keeps where it stands beside that folder, every few rounds of training.
     If it is killed or interrupted, the same call goes on from there, to the same record.
     """
+    require_scenario(scenario, "run_scenario")
     build.check_scenario(scenario)
     scenario = build.resolved(scenario)
     if out is None:

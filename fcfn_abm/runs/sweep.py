@@ -46,6 +46,7 @@ from fcfn_abm.runs.results import (
 )
 from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text
 from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
+from fcfn_abm.scenario.load import require_scenario
 
 KIND = "sweep"
 TABLE = "sweep.parquet"
@@ -320,6 +321,7 @@ def sweep_text(sweep: Sweep) -> str:
 
 
 def _checked(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
+    require_scenario(scenario, "run_sweep")
     if scenario.sweep is None:
         raise InvalidScenarioError(
             "The scenario has no [sweep]: it stands for one run, which 'fcfn run' carries out."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, time
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -11,10 +12,55 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from fcfn_abm.errors import InvalidScenarioError, did_you_mean, shown
+from fcfn_abm.errors import InvalidScenarioError, did_you_mean, one_line, shown
 from fcfn_abm.registry import problem
 from fcfn_abm.scenario.schema import Choice, Scenario, Training, named
 from fcfn_abm.scenario.shipped import located, shipped_files
+
+_DEEPEST = 50  # tables and lists in one another, far below what Python can follow
+
+
+class _Overridden(dict[str, Any]):
+    """A tree that knows its overrides, so that what is wrong in one is not blamed on the file."""
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        super().__init__(tree)
+        self.below = tree
+        self.overrides: list[tuple[list[str], str]] = []
+
+    def blamed(self, place: Sequence[Any]) -> str | None:
+        """Return the override that put there what stands at a place; None if the file did."""
+        for path, text in reversed(self.overrides):
+            if path == list(place[: len(path)]):
+                return text
+            if list(place) == path[: len(place)] and not _holds(self.below, place):
+                return text  # it made the whole table
+        return None
+
+
+def _holds(tree: Any, place: Sequence[Any]) -> bool:
+    for part in place:
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def require_scenario(value: object, what: str) -> None:
+    """Raise InvalidScenarioError unless a function was given a scenario.
+
+    Examples
+    --------
+    >>> require_scenario("x", "run_scenario")
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidScenarioError: run_scenario takes a Scenario, such as fa.load_scenario
+    gives, not 'x'.
+    """
+    if not isinstance(value, Scenario):
+        raise InvalidScenarioError(
+            f"{what} takes a Scenario, such as fa.load_scenario gives, not {shown(value)}."
+        )
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -34,12 +80,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InvalidScenarioError(f"{path}: cannot be read: {why}.") from None
+    except ValueError:  # it holds a zero byte, or half of a surrogate pair
+        raise InvalidScenarioError(
+            f"{shown(str(path))}: is no name that a file can have."
+        ) from None
     try:
-        return tomllib.loads(text)
+        tree = tomllib.loads(text)
     except ValueError as error:  # a number of thousands of digits too
         raise InvalidScenarioError(f"{path}: not valid TOML: {error}.") from None
     except RecursionError:
         raise InvalidScenarioError(f"{path}: is nested too deeply to be read.") from None
+    if _is_deep(tree):
+        raise InvalidScenarioError(f"{path}: is nested too deeply to be read.")
+    return tree
 
 
 def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
@@ -144,20 +197,36 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     path = [part.strip() for part in key.split(".")]
     if not equals or not all(path):
         raise InvalidScenarioError(f"--set {text}: must look like game.alpha=20.")
+    if len(path) > _DEEPEST:
+        raise InvalidScenarioError(f"--set {shown(text)}: is nested too deeply.")
     try:
-        return path, tomllib.loads(f"value = {value}")["value"]
+        tree = tomllib.loads(f"value = {value}")
     except ValueError:  # no TOML, or a number of thousands of digits
         return path, value.strip()
     except RecursionError:
         raise InvalidScenarioError(f"--set {shown(text)}: is nested too deeply.") from None
+    if len(tree) > 1:  # lines that follow the value
+        raise InvalidScenarioError(
+            f"--set {shown(text)}: holds more than one value; give each a --set of its own."
+        )
+    return path, tree["value"]
 
 
 def overridden(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return the tree with ``game.alpha=20`` and the like carried out."""
-    result = dict(tree)
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise InvalidScenarioError(
+            f"overrides must be a list such as ['game.alpha=20'], not {shown(overrides)}."
+        )
+    result = _Overridden(tree)
     for text in overrides:
+        if not isinstance(text, str):
+            raise InvalidScenarioError(
+                f"an override must be a text such as 'game.alpha=20', not {shown(text)}."
+            )
         path, value = parse_override(text)
-        place = result
+        result.overrides.append((path, f"--set {one_line(text)}"))
+        place: dict[str, Any] = result
         for part in path[:-1]:
             inner = place.get(part, {})
             if isinstance(inner, str):
@@ -187,8 +256,11 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
     InvalidScenarioError
         With one sentence on the first thing that is wrong.
     """
+    if _is_deep(tree):
+        raise InvalidScenarioError(f"{where}: is nested too deeply to be read.")
     for place, text in _texts(tree):
         if not _is_text(text):
+            where = _origin(tree, place, where)
             raise InvalidScenarioError(
                 f"{where}, {spot(place[:-1])}{place[-1]}: must be UTF-8 text, but holds "
                 f"{shown(text)}."
@@ -199,14 +271,47 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
         first = error.errors()[0]
         place = [shown(str(part))[1:-1] for part in first["loc"]]
         if not place:  # it is about all of it
-            raise InvalidScenarioError(f"{where}: {problem(first)}") from None
+            raise InvalidScenarioError(f"{where}: {_problem(first)}") from None
+        where = _origin(tree, first["loc"], where)
         if first["type"] == "extra_forbidden":
             raise InvalidScenarioError(
                 f"{where}, {spot(place[:-1])}{place[-1]}: {_no_such_key(place)}"
             ) from None
         raise InvalidScenarioError(
-            f"{where}, {spot(place[:-1])}{place[-1]}: {problem(first)}"
+            f"{where}, {spot(place[:-1])}{place[-1]}: {_problem(first)}"
         ) from None
+
+
+def _origin(tree: Mapping[str, Any], place: Sequence[Any], where: str) -> str:
+    """Return where what stands at a place of a tree comes from: an override, or the file."""
+    return (tree.blamed(place) if isinstance(tree, _Overridden) else None) or where
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """Say one pydantic error in a sentence, with the value also where TOML alone has such."""
+    message, given = problem(error), error["input"]
+    if isinstance(given, (date, time)):
+        return f"{message.rstrip('.')}, but it is {given.isoformat()}."
+    # what is missing from a table, or about its keys together, is not about its whole
+    if isinstance(given, Mapping) and error["type"] not in ("missing", "value_error"):
+        return f"{message.rstrip('.')}, but it is the table {shown(dict(given))}."
+    return message
+
+
+def _is_deep(tree: Any) -> bool:
+    """Whether tables and lists stand in one another too deeply for what walks through them."""
+    level = [tree]
+    for _ in range(_DEEPEST):
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+        level = [value for value in inner if isinstance(value, (Mapping, list))]
+        if not level:
+            return False
+    return True
 
 
 def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:

@@ -13,6 +13,8 @@ SMALLEST, LARGEST = 1e-18, 1e18
 traces, and no product or ratio in the formulas leaves 64."""
 _TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets have 32 bits
 _RAREST = 1e-100
+MOST_RUNS = 1_000_000
+"""Of one sweep: all of them are checked, and held in memory, before the first begins."""
 
 
 def _lies(told: str, low: float, high: float = math.inf) -> AfterValidator:
@@ -376,8 +378,8 @@ class SweepSettings(Section):
     replications: Count = 1
     """Runs of each point, with seeds of their own, the same at all points; the first one has the
     scenario's seed."""
-    maximum: Count = 10_000
-    """Most runs that the sweep may have; more are refused."""
+    maximum: Annotated[int, Field(ge=1, le=MOST_RUNS)] = 10_000
+    """Most runs that the sweep may have; more are refused. It can be raised to a million."""
     keep: Literal["result", "record"] = "result"
     """What is kept of each run: its row in the table, or its whole record too."""
     axes: dict[str, Axis] = Field(default_factory=dict)

@@ -14,9 +14,11 @@ import numpy.typing as npt
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.rng import replication_seed, stream
 from fcfn_abm.scenario.load import merged, section_at, tree_to_scenario
-from fcfn_abm.scenario.schema import Axis, Choice, Scenario, SweepSettings
+from fcfn_abm.scenario.schema import MOST_RUNS, Axis, Choice, Scenario, SweepSettings
 
 type Floats = npt.NDArray[np.float64]
+_COUNTED = 10**30
+
 type Check = Callable[[Scenario, str], Scenario]
 """Checks a scenario from the given place, and returns it with every default written out."""
 
@@ -67,9 +69,12 @@ def sweep_runs(scenario: Scenario, check: Check, where: str = "scenario") -> lis
         _require_key(path, list(sweep.axes), place)
     n_runs = n_points(sweep, where) * sweep.replications
     if n_runs > sweep.maximum:
+        # a number of thousands of digits cannot be written
+        told = f"{n_runs:,}" if n_runs < _COUNTED else f"more than {_COUNTED:,}"
+        remedy = "" if n_runs > MOST_RUNS else ", or raise maximum"
         raise InvalidScenarioError(
-            f"{where}, [sweep] maximum: the sweep has {n_runs:,} runs, and may have "
-            f"{sweep.maximum:,}; take fewer, or raise maximum."
+            f"{where}, [sweep] maximum: the sweep has {told} runs, and may have "
+            f"{sweep.maximum:,}; take fewer{remedy}."
         )
     base = scenario.model_copy(update={"sweep": None})
     seeds = [replication_seed(scenario.seed, index) for index in range(sweep.replications)]

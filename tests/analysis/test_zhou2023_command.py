@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import fcfn_zhou2023 as zhou
 from fcfn_abm.cli import app
+from fcfn_abm.errors import OutputError
 from fcfn_zhou2023 import base
 from fcfn_zhou2023 import run as module
 
@@ -144,3 +145,10 @@ def test_nets_without_torch_are_refused_before_any_work(tmp_path, monkeypatch):
     assert result.exit_code == 2
     assert "pip install 'fcfn-abm[train]'" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_other_results_are_not_mixed_with_figures(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds other results"):
+        zhou.replicate(["fig4"], out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -1,4 +1,5 @@
 import errno
+import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from filelock import FileLock
 from fcfn_abm.errors import InvalidRecordError, OutputError
 from fcfn_abm.records import Record, Recorder, new_folder, read_record, sampled_rows
 from fcfn_abm.records.integrity import SUMS
+from fcfn_abm.records.store import free_file
 from fcfn_abm.records.tables import TABLES
 from fcfn_abm.scenario import RecordSettings, Scenario
 
@@ -99,13 +101,74 @@ def test_a_record_is_replaced_in_one_step(tmp_path, monkeypatch):
     assert read_record(tmp_path / "run").run == {"seed": 4}
 
 
-def test_a_link_to_a_record_is_replaced_and_the_record_stays(tmp_path):
-    record().write(tmp_path / "old")
-    (tmp_path / "run").symlink_to("old")
+def test_a_link_to_a_record_is_followed(tmp_path):
+    record().write(tmp_path / "far")
+    (tmp_path / "run").symlink_to("far")
+    replace(record(), run={"seed": 4}).write(tmp_path / "run", overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["far", "run"]
+    assert (tmp_path / "run").is_symlink()
+    assert read_record(tmp_path / "far").run == {"seed": 4}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("name", ["thesis.tex", "my.toml", "inner", ".git"])
+def test_a_record_in_which_something_else_lies_is_not_replaced(tmp_path, name, listed):
+    record().write(tmp_path / "run")
+    if not listed:
+        (tmp_path / "run" / SUMS).unlink()
     record().write(tmp_path / "run", overwrite=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["old", "run"]
-    assert not (tmp_path / "run").is_symlink()
-    assert read_record(tmp_path / "old").run == {"seed": 3}
+    if not listed:
+        (tmp_path / "run" / SUMS).unlink()
+    for own in ("report.html", ".DS_Store", ".report.html.partial"):
+        (tmp_path / "run" / own).write_text("ours")
+    (tmp_path / "run" / "figures").mkdir(exist_ok=True)
+    (tmp_path / "run" / name).mkdir()
+    with pytest.raises(OutputError, match=f"'{name}' in it was put there by somebody else"):
+        record().write(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / name).exists()
+    (tmp_path / "run" / name).rmdir()
+    record().write(tmp_path / "run", overwrite=True)
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_results_of_another_kind_are_not_replaced(tmp_path):
+    replace(record(), run={"kind": "sweep"}).write(tmp_path / "sweep")
+    with pytest.raises(OutputError, match="sweep: holds a sweep, and not a run"):
+        record().write(tmp_path / "sweep", overwrite=True)
+    with new_folder(tmp_path / "sweep", overwrite=True, kind="sweep"):
+        pass
+
+
+def test_the_current_folder_is_not_taken_away(tmp_path, monkeypatch):
+    record().write(tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    for path in (".", "../run", tmp_path / "run"):
+        with pytest.raises(OutputError, match="is the current folder, or holds it"):
+            record().write(path, overwrite=True)
+
+
+def test_a_file_is_replaced_only_when_asked_and_never_one_of_results(tmp_path):
+    free = tmp_path / "plan.json"
+    assert free_file(free) == free
+    free.write_text("mine")
+    with pytest.raises(OutputError, match=r"exists already; .*--overwrite"):
+        free_file(free)
+    assert free_file(free, overwrite=True) == free
+    (tmp_path / "link").symlink_to(free)
+    assert free_file(tmp_path / "link", overwrite=True) == free
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("loop", "pipe"):
+        with pytest.raises(OutputError, match="is no ordinary file"):
+            free_file(tmp_path / name, overwrite=True)
+    for folder in (tmp_path, Path("."), Path("/"), Path("")):
+        with pytest.raises(OutputError, match="is a folder"):
+            free_file(folder, overwrite=True)
+    record().write(tmp_path / "run")
+    for name in ("run.json", "nodes.parquet"):
+        with pytest.raises(OutputError, match="belongs to the results there"):
+            free_file(tmp_path / "run" / name, overwrite=True)
+    assert free_file(tmp_path / "run" / "mine.html")
 
 
 def test_what_is_not_a_record_is_never_replaced(tmp_path):

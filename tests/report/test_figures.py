@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,15 +10,20 @@ from matplotlib.collections import PathCollection, QuadMesh
 from scipy import stats
 
 import fcfn_abm as fa
+from fcfn_abm.errors import InvalidRecordError
 from fcfn_abm.report.figures import (
+    accuracy,
+    calibration,
+    comparison,
     convergence,
     ledger,
     participation,
     rho_against_epsilon,
     sweep_outcome,
+    sweep_overview,
     utilities,
 )
-from fcfn_abm.report.figures.files import write_png
+from fcfn_abm.report.figures.files import svg_of, write_png
 from fcfn_abm.report.figures.market import CROWD
 from fcfn_abm.report.figures.records import main_figures
 from fcfn_abm.report.theme import ARM_COLOURS
@@ -190,3 +196,99 @@ def test_every_figure_stands_in_the_gallery():
     for name in fa.plot.__all__:
         assert f"fa.plot.{name}(" in text
         assert (Path("docs/images/gallery") / f"{name}.png").is_file()
+
+
+OWN_SETTINGS = {
+    "text.usetex": True,
+    "savefig.dpi": 10,
+    "figure.dpi": 30,
+    "font.size": 40,
+    "xtick.color": "red",
+    "axes.facecolor": "black",
+    "svg.fonttype": "none",
+}
+
+
+def test_settings_of_the_user_change_no_figure_and_stay_as_they_were(tmp_path):
+    def written(to):
+        figure = ledger(spent(), 1e-5)
+        (path,) = write_png({"ledger": figure}, tmp_path / to)
+        return path.read_bytes(), svg_of(figure), svg_of(figure, text=True)
+
+    usual = written("usual")
+    with mpl.rc_context(OWN_SETTINGS):
+        before = dict(mpl.rcParams.copy())  # of a copy: to ask for the backend is to choose it
+        assert written("own") == usual
+        assert dict(mpl.rcParams.copy()) == before
+
+
+def test_a_figure_shown_under_settings_of_the_user_keeps_its_ticks():
+    with mpl.rc_context(OWN_SETTINGS):
+        figure = ledger(spent(), 1e-5)
+        figure.draw_without_rendering()  # without LaTeX an error, were there a text for it
+        for axes in figure.axes:
+            labels = [*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts]
+            assert not any(label.get_usetex() for label in labels)
+            assert {label.get_fontsize() for label in labels} == {labels[0].get_fontsize()}
+            assert labels[0].get_fontsize() < 15
+
+
+def calibrated(value, r_squared):
+    """Return what a calibration at three epsilons would have found."""
+    frame = pd.DataFrame({"epsilon": [2.0, 3.0, 10.0], "value": value})
+    fit = {"alpha": 1e18, "beta": 0.0013, "identified": "level", "r_squared": r_squared}
+    return frame, {
+        "fit": fit,
+        "points": frame.assign(residual=[0.001, 0.0, -0.001]).to_dict("records"),
+        "equilibrium": {"calibrated": {"status": "none"}},
+        "value_of_accuracy": 1.0,
+        "chance": 0.1,
+    }
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_calibration_to_values_that_are_all_alike_is_legible():
+    figure = calibration(*calibrated([0.056, 0.056, 0.056], -2.4e294))
+    figure.draw_without_rendering()
+    values, rest = figure.axes
+    labels = [text.get_text() for text in values.get_legend().get_texts()]
+    assert labels[0].endswith("R² below -100")
+    assert values.get_position().x1 < rest.get_position().x0
+    (right,) = values.child_axes
+    low, high = sorted(right.get_ylim())
+    assert sum(low <= at <= high for at in right.get_yticks()) > 1
+
+
+def test_a_calibration_keeps_its_digits_and_its_shares():
+    figure = calibration(*calibrated([0.1, 0.4, 0.8], 0.98765))
+    figure.draw_without_rendering()
+    values, _ = figure.axes
+    assert values.get_legend().get_texts()[0].get_text().endswith("R² = 0.988")
+    assert list(values.child_axes[0].get_yticks()) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda frame: accuracy(frame, [], ""),
+        lambda frame: calibration(frame, {}),
+        comparison,
+        lambda frame: convergence(frame, frame, 1.0),
+        lambda frame: ledger(frame, 1e-5),
+        lambda frame: participation(frame, frame),
+        lambda frame: rho_against_epsilon(frame, 1.0),
+        lambda frame: sweep_outcome(frame, "axis", "welfare"),
+        lambda frame: sweep_overview(frame, ["axis"], ["welfare"]),
+        utilities,
+    ],
+)
+@pytest.mark.parametrize("frame", [pd.DataFrame(), pd.DataFrame({"other": [1.0]})])
+def test_a_frame_without_the_columns_of_a_figure_is_told_so(draw, frame):
+    with pytest.raises(InvalidRecordError, match=r"The figure needs the columns .* none called '"):
+        draw(frame)
+
+
+def test_a_frame_without_rows_is_told_so():
+    rounds = record(20).rounds
+    with pytest.raises(InvalidRecordError, match=r"needs the columns round, .* has no rows"):
+        utilities(rounds.head(0))

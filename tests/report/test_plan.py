@@ -116,12 +116,14 @@ def test_a_file_is_written_and_a_place_that_cannot_be_is_told(record, tmp_path):
     text = fa.export_plan(record, tmp_path / "plan.json")
     assert (tmp_path / "plan.json").read_text() == text
     assert fa.export_plan(record, tmp_path / "new" / "plan.json") == text
+    with pytest.raises(OutputError, match=r"exists already; .*--overwrite"):
+        fa.export_plan(record, tmp_path / "plan.json")
+    assert fa.export_plan(record, tmp_path / "plan.json", overwrite=True) == text
     with pytest.raises(OutputError, match="cannot be written: a file stands where a folder"):
         fa.export_plan(record, tmp_path / "plan.json" / "plan.json")
-    with pytest.raises(OutputError, match="Is a directory"):
-        fa.export_plan(record, tmp_path)
-    with pytest.raises(OutputError, match="cannot be written"):
-        fa.export_plan(record, "")
+    for folder in (tmp_path, ""):
+        with pytest.raises(OutputError, match="is a folder"):
+            fa.export_plan(record, folder)
 
 
 def test_the_command_prints_the_same_or_writes_it(record, tmp_path):

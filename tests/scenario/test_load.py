@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+import fcfn_abm as fa
+from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.build import REGISTRIES, load_scenario, resolved, scenario_schema
+from fcfn_abm.cli.base import numbers
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.scenario import Scenario, to_toml, tree_to_scenario
 
@@ -203,3 +206,109 @@ def test_what_is_no_text_is_refused(tree, place):
 def test_a_tree_that_is_no_table_is_told_without_a_place():
     with pytest.raises(InvalidScenarioError, match=r"^test: "):
         tree_to_scenario([], "test")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [".".join("a" * 5000) + "=1", f"[{'.'.join('a' * 3000)}]", "title = " + "[" * 60 + "]" * 60],
+)
+def test_what_is_nested_past_all_reading_is_refused(tmp_path, text):
+    assert sentence(tmp_path, text).endswith("test.toml: is nested too deeply to be read.")
+    extends = tmp_path / "extends.toml"
+    extends.write_text('extends = "test.toml"\n')
+    with pytest.raises(InvalidScenarioError, match="is nested too deeply to be read"):
+        load_scenario(extends)
+
+
+@pytest.mark.parametrize(
+    "override", [".".join("a" * 3000) + "=1", "a=" + "{a=" * 60 + "1" + "}" * 60]
+)
+def test_overrides_are_not_nested_either(tmp_path, override):
+    assert "nested too deeply" in sentence(tmp_path, "", [override])
+
+
+def test_a_tree_that_holds_itself_is_refused():
+    tree = {}
+    tree["title"] = [tree]
+    with pytest.raises(InvalidScenarioError, match=r"^test: is nested too deeply"):
+        tree_to_scenario(tree, "test")
+
+
+@pytest.mark.parametrize("rest", ["foo=7", "[game]\nalpha=3", "game.alpha=3"])
+def test_an_override_holds_one_value(tmp_path, rest):
+    assert "holds more than one value" in sentence(tmp_path, "", [f"seed=5\n{rest}"])
+    assert load_scenario(write(tmp_path, ""), ["seed=5\n"]).seed == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "place"),
+    [
+        ("a=1", "a: there"),
+        ("b.c.d=1", "b: there"),
+        ("seed=x", "seed: input"),
+        ("game={alpha=-1.0}", "[game] alpha: input"),
+        ("title='\udcff'", "title: must be UTF-8"),
+    ],
+)
+def test_what_is_wrong_in_an_override_is_not_blamed_on_the_file(tmp_path, override, place):
+    overrides = ["game.beta=2.0", override, "game.budget=2.0"]
+    assert sentence(tmp_path, "", overrides).startswith(f"--set {override}, {place}")
+
+
+@pytest.mark.parametrize("text", ["b.e=1", "seed='x'", "[game]\nalpha=-1.0"])
+def test_what_is_wrong_in_the_file_is_not_blamed_on_an_override(tmp_path, text):
+    message = sentence(tmp_path, text, ["game.beta=2.0", "title=t"])
+    assert message.startswith(f"{tmp_path}/test.toml, ")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("2020-01-01", "2020-01-01"),
+        ("10:20:30", "10:20:30"),
+        ("2020-01-01 10:20:30Z", "2020-01-01T10:20:30+00:00"),
+        ("{a = 1}", "the table {'a': 1}"),
+    ],
+)
+def test_a_value_that_toml_alone_has_is_told_too(tmp_path, value, told):
+    message = sentence(tmp_path, f"seed = {value}")
+    assert message.endswith(f"seed: input should be a valid integer, but it is {told}.")
+
+
+def test_a_mistake_about_a_whole_table_does_not_tell_all_of_it(tmp_path):
+    message = sentence(tmp_path, "[sweep]\nmode = 'random'")
+    assert message.endswith("needs n_samples, and one axis or more.")
+
+
+@pytest.mark.parametrize("overrides", [[1], [None], "seed=5", None, 3])
+def test_overrides_must_be_texts_in_a_list(overrides):
+    with pytest.raises(InvalidScenarioError, match=r"must be a (text|list) such as .*, not "):
+        load_scenario("quickstart", overrides)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_what_no_file_can_be_called_is_refused(name):
+    with pytest.raises(InvalidScenarioError, match="is no name that a file can have"):
+        load_scenario(name)
+
+
+@pytest.mark.parametrize("value", ["quickstart", Path("quickstart.toml"), {}, 0])
+@pytest.mark.parametrize("use", [fa.compare_mechanisms, fa.calibrate_value, PrivacyMarket])
+def test_what_takes_a_scenario_says_so(use, value):
+    words = rf"^{use.__name__} takes a Scenario, such as fa.load_scenario gives, not "
+    with pytest.raises(InvalidScenarioError, match=words):
+        use(value)
+
+
+def test_a_market_alone_does_without_a_scenario():
+    assert len(PrivacyMarket().nodes) == Scenario().population.n_nodes
+    for use in (fa.compare_mechanisms, fa.calibrate_value):
+        with pytest.raises(InvalidScenarioError, match="takes a Scenario"):
+            use(None)
+
+
+@pytest.mark.parametrize("text", ["1_0,2,3", "\u0661,2,3", "infinity,1", "1 0", "1,,2", "0x1", ""])
+def test_numbers_of_an_option_are_plain(text):
+    with pytest.raises(InvalidScenarioError, match="must be numbers with commas between"):
+        numbers(text, "--epsilons")
+    assert numbers("1, .5,2.,+1e-3,-2E2", "--epsilons") == [1, 0.5, 2, 1e-3, -200]

@@ -240,6 +240,22 @@ def test_a_huge_grid_is_refused_before_it_is_made(tmp_path):
     assert "1,000,000,000,000,000,000 runs" in sentence(tmp_path, f"[sweep.axes]\n{axes}")
 
 
+def test_no_maximum_lets_a_sweep_run_for_ever(tmp_path):
+    axes = '[sweep.axes]\n"game.alpha" = {low = 1.0, high = 2.0, n = 1000000}\n'
+    grid = f"{axes}{axes.splitlines()[1].replace('alpha', 'beta')}"
+    message = sentence(tmp_path, f"[sweep]\nmaximum = 1000000\nreplications = {10**18}\n{grid}")
+    assert message.endswith("runs, and may have 1,000,000; take fewer.")
+    message = sentence(tmp_path, f"[sweep]\nmaximum = 1000001\n{grid}")
+    assert "[sweep] maximum: input should be less than or equal to 1000000" in message
+    assert Scenario.model_validate({"sweep": {"maximum": 1_000_000}})
+
+
+def test_a_number_of_runs_too_long_to_be_written_is_refused_all_the_same(tmp_path):
+    most = 10**4000
+    text = f'[sweep]\nreplications = {most}\naxes."game.alpha" = {{low = 1, high = 2, n = {most}}}'
+    assert f"more than {10**30:,} runs" in sentence(tmp_path, text)
+
+
 def files(folder, **texts):
     for name, text in texts.items():
         path = folder / f"{name}.toml"

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from fcfn_abm.errors import visible
-from fcfn_abm.report.theme import SALT
+from fcfn_abm.report.theme import SALT, plain_settings
 
 _LEFT_OUT = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
 _NAMES = re.compile(r'(\bid="|url\(#|href="#)')
@@ -23,8 +23,9 @@ def write_png(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write figures as PNG files, and return their paths; equal figures give equal files."""
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{name}.png" for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path, metadata={"Software": "fcfn_abm"})
+    with plain_settings():
+        for path, figure in zip(paths, figures.values(), strict=True):
+            figure.savefig(path, metadata={"Software": "fcfn_abm"})
     return paths
 
 
@@ -39,7 +40,10 @@ def svg_of(figure: Figure, *, text: bool = False) -> str:
         Whether words stay words, in the reader's font, and do not become outlines.
     """
     out = io.StringIO()
-    with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none" if text else "path"}):
+    with (
+        plain_settings(),
+        rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none" if text else "path"}),
+    ):
         figure.savefig(out, format="svg", metadata={"Creator": "fcfn_abm", "Date": None})
     return visible(out.getvalue())  # control characters are not allowed in XML
 

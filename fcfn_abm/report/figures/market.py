@@ -14,7 +14,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, theme
+from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, finished, theme
 
 CROWD = 2000
 """Up to so many nodes are drawn one by one."""
@@ -47,6 +48,9 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
         Three panels: the traced nodes' epsilon, S, and the distances on a log scale. Of a long
         market that jumps about to the end, only the last rounds are drawn.
     """
+    require_columns(rounds, "round", "total_epsilon", "distance", "exploitability", "change")
+    if len(traces):  # none may have been kept
+        require_columns(traces, "round", "node", "epsilon")
     n_rounds = len(rounds)
     if n_rounds > 2 * _LATE and rounds["change"].tail(_LATE).median() > _WILD:
         rounds = rounds.tail(_LATE)
@@ -87,7 +91,7 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if len(rounds) < n_rounds:
                 axes.set_xlabel(f"round (the last {_LATE} of {n_rounds:,})")
-    return figure
+    return finished(figure)
 
 
 def _reports(axes: Axes, traces: pd.DataFrame) -> None:
@@ -141,6 +145,8 @@ def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
         Two panels: nodes that take part and nodes that have left, with those that take part where
         the mechanism leads to; and how many left in each round for good.
     """
+    require_columns(rounds, "round", "n_active", "n_exited")
+    require_columns(nodes, "equilibrium_epsilon", "exit_round", rows=False)
     expected = int((nodes["equilibrium_epsilon"] > 0).sum())
     with theme():
         figure = Figure(figsize=(11, 3.6))
@@ -171,7 +177,7 @@ def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
         _exits(exits, nodes["exit_round"].dropna().to_numpy(dtype=int), int(rounds["round"].max()))
         for axes in (counts, exits):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return finished(figure)
 
 
 def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
@@ -208,6 +214,7 @@ def utilities(rounds: pd.DataFrame) -> Figure:
         Two panels, in currency: the server's utility and what it pays; and the utility of all
         nodes together.
     """
+    require_columns(rounds, "round", "server_utility", "payment", "node_utility")
     with theme():
         figure = Figure(figsize=(11, 3.6))
         server, nodes = figure.subplots(1, 2)
@@ -222,7 +229,7 @@ def utilities(rounds: pd.DataFrame) -> Figure:
             axes.axhline(0, color="0.35", linewidth=0.8)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return finished(figure)
 
 
 def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
@@ -242,6 +249,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
         The nodes, what the mechanism leads to as a line, and the threshold. More than
         :data:`CROWD` nodes are counted in cells, and a second panel counts those of every cost.
     """
+    require_columns(nodes, "rho", "epsilon", "active", "equilibrium_epsilon", rows=False)
     crowd = len(nodes) > CROWD
     n_active = int(nodes["active"].sum())
     groups = {
@@ -294,7 +302,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
                 )
         for each in (axes, *others):
             each.legend(loc="upper right", title=None)
-    return figure
+    return finished(figure)
 
 
 def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]) -> None:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fcfn_abm.report.compare import Average, Averages, averages
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, theme
+from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, finished, theme
 
 _PANELS = {  # quantity: title, and what the axis measures
     "mean_node_utility": ("Node utility", "currency, mean of all nodes"),
@@ -40,6 +41,8 @@ def comparison(frame: pd.DataFrame) -> Figure:
     Figure
         A panel for each quantity, with one line for each mechanism, in the order of the frame.
     """
+    same = ("replication", "average_over", "n_nodes", "budget")
+    require_columns(frame, "mechanism", "status", *same, *_PANELS)
     names = list(dict.fromkeys(frame["mechanism"]))
     found = averages(frame)
     over = "active" if frame["average_over"].iloc[0] == "active" else "all"
@@ -56,7 +59,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.5)
         _caption(grid[-1], frame)
-    return figure
+    return finished(figure)
 
 
 def _panel(

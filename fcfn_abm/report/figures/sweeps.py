@@ -15,7 +15,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from fcfn_abm.records.tables import NO_UNIT, columns_of
 from fcfn_abm.report.compare import average
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, ARM_MARKERS, STAYS, plain, theme
+from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.theme import (
+    ARM_COLOURS,
+    ARM_DASHES,
+    ARM_MARKERS,
+    STAYS,
+    finished,
+    plain,
+    theme,
+)
 
 MANY = 12
 """An axis with more numbers than these is cut into bins."""
@@ -51,6 +60,7 @@ def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None =
     Figure
         Means over all runs with a value of the axis, and their 95 % t-intervals.
     """
+    require_columns(frame, "status", axis, outcome, *([by] if by else []), rows=False)
     with theme():
         figure = Figure(figsize=(6.5, 4.2))
         axes = figure.subplots()
@@ -58,7 +68,7 @@ def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None =
         axes.set(xlabel=plain(axis), ylabel=label_of(outcome))
         if by:
             axes.legend(title=plain(by), loc="best")
-    return figure
+    return finished(figure)
 
 
 def sweep_overview(
@@ -84,6 +94,7 @@ def sweep_overview(
         Means over all runs with a value of the axis, and their 95 % t-intervals. Where another
         axis has few values, these get a line each.
     """
+    require_columns(frame, "status", *axes, *outcomes, *(all_axes or ()), rows=False)
     done = frame[frame["status"] == "done"]
     with theme():
         figure = Figure(
@@ -99,7 +110,7 @@ def sweep_overview(
             grid[-1, column].set_xlabel(plain(axis))
             if by:
                 grid[0, column].legend(title=plain(by), alignment="left", **_ABOVE)
-    return figure
+    return finished(figure)
 
 
 def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:

@@ -11,7 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, STAYS, arm_label, plain, theme
+from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.theme import (
+    ARM_COLOURS,
+    ARM_DASHES,
+    BOUND,
+    STAYS,
+    arm_label,
+    finished,
+    plain,
+    theme,
+)
 
 _DECADES = 30.0  # from this ratio on an axis is logarithmic
 
@@ -34,6 +44,7 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
         Two panels: accuracy round by round, one line an arm; and the utility of all nodes
         together, one bar an arm whose epsilon is paid for.
     """
+    require_columns(training, "round", "arm", "accuracy")
     names = [arm["name"] for arm in arms]
     colours = {name: ARM_COLOURS.get(name, "0.5") for name in names}
     with theme():
@@ -67,7 +78,7 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
             ylim=(0, 1),
         )
         _earnings(bars, [arm for arm in arms if arm["private"]], colours)
-    return figure
+    return finished(figure)
 
 
 def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
@@ -100,6 +111,7 @@ def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
         the total as the server sees it, which under secure aggregation is less. Lines are the
         median node, bands go from the node that spends least to the one that spends most.
     """
+    require_columns(ledger, "round", "epsilon_round", "epsilon_total")
     views: dict[str, tuple[tuple[str, str, str, Any], ...]] = {
         "Each upload by itself": (
             ("epsilon_total", "all rounds so far", BOUND, (None, None)),
@@ -134,4 +146,4 @@ def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
                 axes.tick_params(which="minor", length=0)
         else:
             panels[0].set(ylim=(0, None))
-    return figure
+    return finished(figure)

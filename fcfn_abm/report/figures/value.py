@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, theme
+from fcfn_abm.report.calibrate import r_squared
+from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, finished, theme
 
 
 def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
@@ -29,6 +31,7 @@ def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
     Figure
         Two panels over epsilon: values with the fit, and residuals.
     """
+    require_columns(frame, "epsilon", "value")
     with theme():
         figure = Figure(figsize=(13, 4.5))
         values, rest = figure.subplots(1, 2, sharex=True, width_ratios=(1.4, 1))
@@ -38,7 +41,7 @@ def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
         for axes in (values, rest):
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.set_xlabel("epsilon of every node")
-    return figure
+    return finished(figure)
 
 
 def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
@@ -48,7 +51,7 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
         dense,
         fit["beta"] * np.log1p(fit["alpha"] * dense),
         color=BOUND,
-        label=f"{fit['beta']:.3g} ln(1 + {fit['alpha']:.3g} eps), R² = {fit['r_squared']:.3f}",
+        label=f"{fit['beta']:.3g} ln(1 + {fit['alpha']:.3g} eps), R² {r_squared(fit)}",
     )
     _dots(axes, frame["epsilon"], frame["value"], points["epsilon"], points["value"])
     after = run["equilibrium"]["calibrated"]
@@ -74,7 +77,10 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
     right = axes.secondary_yaxis(
         "right", functions=(lambda v: v / worth + chance, lambda a: (a - chance) * worth)
     )
-    right.set_yticks(np.linspace(0, 1, 6))
+    ticks, (low, high) = np.linspace(0, 1, 6), axes.get_ylim()
+    at = (ticks - chance) * worth
+    if np.count_nonzero((low <= at) & (at <= high)) > 1:  # else matplotlib's own, closer together
+        right.set_yticks(ticks)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
     right.set_ylabel("test accuracy")
 
