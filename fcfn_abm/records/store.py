@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -330,7 +331,9 @@ def new_folder(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -> 
         require_free(path, overwrite=overwrite, kind=kind)
         with told_as(path), deferred_interrupts():  # or neither record might keep its name
             _remove_dead(path, folder)
-            _publish(folder, path)
+            if not _took_free_name(folder, path):
+                require_free(path, overwrite=overwrite, kind=kind)  # another run was quicker
+                _swap(folder, path)
             (path / _LOCK).unlink(missing_ok=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -362,10 +365,19 @@ def _remove_dead(path: Path, own: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _publish(folder: Path, path: Path) -> None:
-    if not path.exists():
+def _took_free_name(folder: Path, path: Path) -> bool:
+    """Give a folder its name, unless something has it."""
+    try:
         folder.rename(path)
-        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _swap(folder: Path, path: Path) -> None:
+    """Let a folder take the place of another, which goes."""
     if _exchange(folder, path):
         shutil.rmtree(folder, ignore_errors=True)
         return

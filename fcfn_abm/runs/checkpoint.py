@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from fcfn_abm.errors import OutputError
 from fcfn_abm.records import told_as
+from fcfn_abm.records.store import RUN_FILE
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.scenario import Scenario, to_toml
 
@@ -101,6 +102,7 @@ def checkpoint_of(out: Path, scenario: Scenario) -> Iterator[Checkpoint]:
             lock.acquire()
         except Timeout:
             raise OutputError(f"{out}: another process is at this run.") from None
+    before = _record_at(out)
     try:
         with told_as(out):
             checkpoint = Checkpoint(folder, scenario)
@@ -108,5 +110,15 @@ def checkpoint_of(out: Path, scenario: Scenario) -> Iterator[Checkpoint]:
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         lock.release()
-        if not any(folder.glob(f"*{_STATE}")):  # there is nothing to go on from
+        # there is nothing to go on from, or for: an interrupt may come once all is written
+        if not any(folder.glob(f"*{_STATE}")) or _record_at(out) != before:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _record_at(out: Path) -> tuple[int, int] | None:
+    """Return what tells the record under a name from others."""
+    try:
+        found = (out / RUN_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

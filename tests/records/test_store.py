@@ -75,6 +75,18 @@ def test_a_record_is_never_replaced_silently(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def test_of_two_runs_to_one_name_the_second_is_told(tmp_path, monkeypatch):
+    def meanwhile(*_):  # after the slower one has looked for the last time
+        monkeypatch.undo()
+        replace(record(), run={"seed": 4}).write(tmp_path / "run")
+
+    monkeypatch.setattr("fcfn_abm.records.store._remove_dead", meanwhile)
+    with pytest.raises(OutputError, match="there is a record already"):
+        record().write(tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert read_record(tmp_path / "run").run == {"seed": 4}
+
+
 @pytest.fixture
 def without_swap(monkeypatch):
     """A system that cannot swap two folders."""
@@ -92,8 +104,10 @@ def test_a_record_is_replaced_where_folders_cannot_be_swapped(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone swaps folders in one step")
 def test_a_record_is_replaced_in_one_step(tmp_path, monkeypatch):
     def rename(self, target):
-        raise AssertionError(f"{self} was moved to {target}")
+        assert self != tmp_path / "run", f"the old record was moved to {target}"
+        return renamed(self, target)
 
+    renamed = Path.rename
     record().write(tmp_path / "run")
     monkeypatch.setattr(Path, "rename", rename)
     replace(record(), run={"seed": 4}).write(tmp_path / "run", overwrite=True)

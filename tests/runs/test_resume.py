@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from fcfn_abm import read_record, run_scenario
 from fcfn_abm.errors import OutputError
-from fcfn_abm.runs.checkpoint import Checkpoint
+from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_abm.training import ImageData
@@ -209,3 +209,20 @@ def test_the_market_of_a_short_training_is_played_to_its_end():
     alone = run_scenario(scenario(rounds=2, compare=[]))
     assert len(record.rounds) > 2
     assert record.rounds.equals(alone.rounds)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_an_interrupt_once_all_is_written_leaves_nothing_to_go_on_from(tmp_path, written):
+    out = tmp_path / "out"
+
+    def run():
+        with checkpoint_of(out, Scenario()) as checkpoint:
+            checkpoint.save("stackelberg", {"round": np.arange(3)})
+            if written:
+                out.mkdir()
+                (out / "run.json").write_text("{}")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert (tmp_path / ".out.checkpoint").exists() is not written
