@@ -15,8 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fcfn_abm as fa
+from fcfn_abm.process.executors import Processes, cores
 from fcfn_abm.report.figures.files import write_png
-from fcfn_abm.runs.executors import Processes, cores
 
 QUICKSTART = "scenarios/quickstart.toml"
 MILLION = "scenarios/stress/million.toml"

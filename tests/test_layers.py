@@ -14,8 +14,8 @@ import fcfn_abm
 PACKAGE = Path(fcfn_abm.__file__).parent
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
-    {"errors", "interrupts", "rng"},
-    {"progress"},
+    {"errors", "rng"},
+    {"process"},
     {"registry"},
     {"scenario"},
     {"population"},
@@ -38,7 +38,7 @@ ONLY = {  # what of ours a package may import, where that is less than all below
     "game": {"errors"},
     "dp": {"errors", "rng", "registry"},
     "training": {"errors", "rng", "registry", "dp"},
-    "records": {"errors", "interrupts", "scenario"},
+    "records": {"errors", "process", "scenario"},
     "report": {"errors", "records"},
 }
 HOMES = {  # where a heavy library may be imported

@@ -18,9 +18,9 @@ import seaborn as sns
 from scipy import stats
 
 from fcfn_abm import load_scenario, read_record, run_scenario
+from fcfn_abm.process.executors import cores
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, arm_label, theme
 from fcfn_abm.rng import replication_seed
-from fcfn_abm.runs.executors import cores
 
 
 def records(path: Path, n_seeds: int, out: Path):

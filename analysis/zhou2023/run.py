@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import fcfn_abm
 from fcfn_abm import __version__
 from fcfn_abm.errors import MissingExtraError, OutputError, UnknownNameError
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import told_as
 from fcfn_abm.records.store import RUN_FILE
 from fcfn_abm.scenario import to_toml

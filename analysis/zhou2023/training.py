@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 import fcfn_abm as fa
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import told_as
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, theme
 from fcfn_abm.rng import replication_seed

@@ -28,10 +28,10 @@ def in_turn(market: PrivacyMarket) -> None:
     if market.scenario.rounds.turns == "random":
         rows = stream(market.seed, "game", market.round_index).permutation(rows)
     if rows.size >= MANY:
-        from fcfn_abm.abm import sweep  # loads numba, which takes a while
+        from fcfn_abm.abm import compiled  # loads numba, which takes a while
 
-        if sweep.plays(market.rule):
-            sweep.moves_in_turn(market, rows)
+        if compiled.plays(market.rule):
+            compiled.moves_in_turn(market, rows)
             return
         if _order_is_idle(market):
             _answer(market, _who_answers(market, np.sort(rows)))
@@ -44,7 +44,7 @@ def simultaneous(market: PrivacyMarket) -> None:
     """All nodes answer the last round's reports at once."""
     plain = market.pool > 0 and market.bulletin.factor is None
     if plain and len(market.nodes) >= MANY and isinstance(market.rule, BestResponse):
-        from fcfn_abm.abm.sweep import best_responses_at_once
+        from fcfn_abm.abm.compiled import best_responses_at_once
 
         best_responses_at_once(market, market.movers)
     else:

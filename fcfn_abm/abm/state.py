@@ -121,7 +121,7 @@ def _measures(market: PrivacyMarket, epsilon_before: Floats) -> tuple[float, flo
     epsilon, before = market.columns.epsilon[rows], epsilon_before[rows]
     rho = market.primitives.rho
     if isinstance(market.offer, Contest) and epsilon.size >= order.MANY and pool > 0:
-        from fcfn_abm.abm.sweep import measures  # loads numba
+        from fcfn_abm.abm.compiled import measures  # loads numba
 
         seen = measures(epsilon, before, market.contest.epsilon, rho, pool, floor)
         return (

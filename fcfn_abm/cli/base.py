@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from fcfn_abm.cli.terminal import say, tell
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, shown
-from fcfn_abm.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obeyed_interrupts
 
 
 class _Group(TyperGroup):

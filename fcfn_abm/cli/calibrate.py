@@ -49,9 +49,9 @@ def calibrate(
 ) -> None:
     """Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."""
     from fcfn_abm.build import load_scenario
+    from fcfn_abm.process.executors import cores
     from fcfn_abm.report.calibrate import calibration_text
     from fcfn_abm.runs.calibrate import CALIBRATED, calibrate_value
-    from fcfn_abm.runs.executors import cores
 
     out = Path("results") / f"{scenario.stem}-calibration" if out is None else out
     grid = None if epsilons is None else numbers(epsilons, "--epsilons")

@@ -10,7 +10,7 @@ import typer
 
 from fcfn_abm.cli.base import AsJson, Workers, app, print_json
 from fcfn_abm.cli.terminal import say
-from fcfn_abm.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obeyed_interrupts
 
 
 @app.command("replicate")
@@ -36,7 +36,7 @@ def replicate_command(
 
     Figures that are complete in the folder are not made again.
     """
-    from fcfn_abm.runs.executors import cores
+    from fcfn_abm.process.executors import cores
     from fcfn_zhou2023 import replicate
     from fcfn_zhou2023.ledger import summary
 

@@ -36,8 +36,8 @@ def run(
 ) -> None:
     """Run one scenario: play the market, train with what it bought, write the record."""
     from fcfn_abm.build import load_scenario
+    from fcfn_abm.process.executors import cores
     from fcfn_abm.report.summary import summary
-    from fcfn_abm.runs.executors import cores
     from fcfn_abm.runs.run import run_scenario
 
     out = Path("results") / named_after(scenario) if out is None else out

@@ -9,7 +9,7 @@ import typer
 
 from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
 from fcfn_abm.cli.terminal import say, show
-from fcfn_abm.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obeyed_interrupts
 
 
 @app.command()
@@ -47,7 +47,7 @@ def sweep(
 ) -> None:
     """Carry out the many runs of a scenario's [sweep], into one table."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.runs.executors import workers_of
+    from fcfn_abm.process.executors import workers_of
     from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text
 
     out = Path("results") / f"{scenario.stem}-sweep" if out is None else out

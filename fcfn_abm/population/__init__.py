@@ -4,7 +4,7 @@ Importing it registers the laws.
 """
 
 from fcfn_abm.population.churn import drifted, newcomer_costs, turnover
-from fcfn_abm.population.laws import RHO_LAWS, Divergence, RhoLaw, draw_rho, require_sized
+from fcfn_abm.population.distributions import RHO_LAWS, Divergence, RhoLaw, draw_rho, require_sized
 from fcfn_abm.population.misreport import misreport_factors
 from fcfn_abm.population.room import require_room
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.population.laws import Floats, RhoLaw, draw_rho
+from fcfn_abm.population.distributions import Floats, RhoLaw, draw_rho
 
 type Places = npt.NDArray[np.intp]
 

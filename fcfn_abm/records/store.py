@@ -20,7 +20,7 @@ import pyarrow as pa
 from filelock import BaseFileLock, FileLock, Timeout
 
 from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError, shown
-from fcfn_abm.interrupts import deferred_interrupts
+from fcfn_abm.process.interrupts import deferred_interrupts
 from fcfn_abm.records.integrity import (
     DERIVED,
     listed_in,

@@ -22,7 +22,7 @@ from fcfn_abm.dp.audit import (
     remembered,
 )
 from fcfn_abm.errors import InvalidPrivacyError
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.rng import stream_of_name
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, Training

@@ -25,14 +25,14 @@ from fcfn_abm.errors import (
     RunFailedError,
 )
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.executors import require_workers
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder, told_as, write_facts
 from fcfn_abm.records.store import require_free
 from fcfn_abm.records.tables import columns_of, frame_of, table_of
 from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.compare import MOST_RUNS
-from fcfn_abm.runs.executors import require_workers
 from fcfn_abm.runs.facts import reference_facts, versions
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.runs.value_fit import CONFIDENCE, LEAST, ValueFit, fit_value, half_width

@@ -16,7 +16,7 @@ from fcfn_abm.dp import gaussian_sigma
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder, told_as, write_facts
 from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts

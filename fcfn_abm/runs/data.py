@@ -17,7 +17,7 @@ from fcfn_abm.errors import (
     RunFailedError,
     UnknownNameError,
 )
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records.integrity import SUMS
 from fcfn_abm.training import DATASETS
 from fcfn_abm.training.sources import (

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
-from fcfn_abm.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obeyed_interrupts
 from fcfn_abm.records import Record, told_as
 from fcfn_abm.records.integrity import seal
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE

@@ -15,7 +15,7 @@ from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.errors import RunFailedError
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import (
     PARTS,
     Record,

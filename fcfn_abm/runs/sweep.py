@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.executors import MOST_DEATHS, Given, Processes, Serial, Workers, work_off
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import Record, new_folder, read_record, told_as, write_facts
 from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.tables import frame_of, read_table
-from fcfn_abm.runs.executors import MOST_DEATHS, Given, Processes, Serial, Workers, work_off
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.runs.results import (
     RECORDS,
@@ -166,7 +166,7 @@ def run_sweep(
         Folder of the sweep: a new one, or that of an equal scenario, which is gone on with.
     executor : concurrent.futures.Executor or Workers, optional
         Where runs are carried out: any executor of the standard library's kind, or what
-        :mod:`fcfn_abm.runs.executors` has, which survives killed workers. Without it one run after
+        :mod:`fcfn_abm.process.executors` has, which survives killed workers. Without it one run after
         another, in this process.
     retry : bool, default False
         Whether runs that failed are run again.

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import fcfn_abm as fa
-from fcfn_abm.population.laws import RHO_LAWS
+from fcfn_abm.population.distributions import RHO_LAWS
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "analysis" / "studies"

@@ -91,7 +91,7 @@ NOT_RUN = {  # which lines, and why
     r"^fcfn replicate all": "a quarter of an hour; tests/analysis makes the figures",
     r"^python analysis/studies/": "minutes each; tests/analysis carries smaller ones out",
     r"^python benchmarks/": "measures for minutes, on a machine that does nothing else",
-    r"^dask worker ": "needs a cluster; tests/runs/test_cluster.py starts one",
+    r"^dask worker ": "needs a cluster; tests/process/test_cluster.py starts one",
     r"^flower-env/bin/python ": "needs Flower; tests/examples runs it where it is installed",
 }
 LANGUAGES = {"python", "pycon", "toml", "r", "text", ""} | SHELL

@@ -15,12 +15,12 @@ import fcfn_abm as fa
 from fcfn_abm import build
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, OutputError, RunFailedError
+from fcfn_abm.process.executors import Processes, cores, workers_of
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.calibrate import calibration_text, identification
 from fcfn_abm.report.figures import calibration
 from fcfn_abm.runs import calibrate
 from fcfn_abm.runs.calibrate import calibrate_value
-from fcfn_abm.runs.executors import Processes, cores, workers_of
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.runs.value_fit import fit_value
 from fcfn_abm.training import FederatedTrainer

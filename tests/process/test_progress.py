@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fcfn_abm import progress
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.progress import progress_bar
 
 
 class Terminal(io.StringIO):

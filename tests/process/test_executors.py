@@ -9,7 +9,7 @@ from multiprocessing import get_context
 import pytest
 
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError
-from fcfn_abm.runs.executors import Given, Processes, Serial, cores, work_off, workers_of
+from fcfn_abm.process.executors import Given, Processes, Serial, cores, work_off, workers_of
 
 
 def do(tasks, folder):
@@ -132,7 +132,7 @@ def test_processes_that_cannot_be_started_are_told(monkeypatch):
     told = "a worker process cannot be started: Resource temporarily unavailable; take fewer"
     with pytest.raises(RunFailedError, match=told), Processes(4).open():
         pass
-    monkeypatch.setattr("fcfn_abm.runs.executors._require_ready", lambda *_: None)
+    monkeypatch.setattr("fcfn_abm.process.executors._require_ready", lambda *_: None)
     with pytest.raises(RunFailedError, match=told):
         work_off([1], list, Processes(4), missing=list, on_results=list, on_killer=list)
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from fcfn_abm.interrupts import obeyed_interrupts, raise_if_interrupted
+from fcfn_abm.process.interrupts import obeyed_interrupts, raise_if_interrupted
 
 _PAUSE = 30.0  # seconds between two lines, and before the first one
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

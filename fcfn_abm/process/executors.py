@@ -33,7 +33,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedError, shown
-from fcfn_abm.interrupts import deferred_interrupts
+from fcfn_abm.process.interrupts import deferred_interrupts
 
 MOST_DEATHS = 3  # workers that a task may take with it
 MOST_WORKERS = 4096

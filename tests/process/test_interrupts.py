@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidScenarioError
-from fcfn_abm.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
-from fcfn_abm.progress import progress_bar
+from fcfn_abm.process.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
+from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.runs.results import attempt
