@@ -166,8 +166,8 @@ def run_sweep(
         Folder of the sweep: a new one, or that of an equal scenario, which is gone on with.
     executor : concurrent.futures.Executor or Workers, optional
         Where runs are carried out: any executor of the standard library's kind, or what
-        :mod:`fcfn_abm.process.executors` has, which survives killed workers. Without it one run after
-        another, in this process.
+        :mod:`fcfn_abm.process.executors` has, which survives killed workers. Without it one run
+        after another, in this process.
     retry : bool, default False
         Whether runs that failed are run again.
     progress : bool, default False

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fcfn_abm import progress
+from fcfn_abm.process import progress
 from fcfn_abm.process.progress import progress_bar
 
 
