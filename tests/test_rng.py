@@ -1,16 +1,53 @@
-from itertools import combinations
+import inspect
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fcfn_abm.rng import STREAMS, replication_seed, stream
+from fcfn_abm.rng import PURPOSES, replication_seed, stream
+
+PLACES = {  # never change: every run would have other numbers
+    ("costs",): (0,),
+    ("misreports",): (0, 1),
+    ("market",): (1,),
+    ("first-reports",): (1, 0),
+    ("order-of-moves", 3): (1, 3),
+    ("observation-errors", 3): (1, 3, 1),
+    ("movers", 3): (1, 3, 2),
+    ("images",): (2, 0),
+    ("partition",): (2, 1),
+    ("first-parameters",): (3, 0),
+    ("batches", 3, 7): (3, 1, 3, 7),
+    ("attendance", 3): (3, 2, 3),
+    ("noise", 3, 12): (4, 3, 12),
+    ("canary",): (4, 1036808545),
+    ("mechanism", "random"): (5, 373021397),
+    ("replication", 3): (6, 3),
+    ("design",): (7,),
+    ("bootstrap",): (7, 1),
+    ("turnover", 3): (8, 3),
+    ("newcomers", 3): (8, 3, 1),
+    ("cost-drift", 3): (8, 3, 2),
+}
 
 
-def test_places_are_seeds_and_never_change():
-    first = ("population", "game", "data", "training", "noise", "mechanism", "replication")
-    assert STREAMS[: len(first)] == first
-    assert len(set(STREAMS)) == len(STREAMS)
+@pytest.mark.parametrize(("use", "place"), PLACES.items(), ids=str)
+def test_places_in_the_tree_of_seeds_never_change(use, place):
+    expected = np.random.default_rng(np.random.SeedSequence(7, spawn_key=place))
+    assert_array_equal(stream(7, *use).random(5), expected.random(5))
+
+
+def test_every_purpose_has_its_place_above():
+    assert {use[0] for use in PLACES} == set(PURPOSES)
+
+
+def test_no_two_uses_of_chance_share_a_place():
+    places = []
+    for place in PURPOSES.values():
+        n_indices = len(inspect.signature(place).parameters)
+        places += [place(*index) for index in product(range(1, 5), repeat=n_indices)]
+    assert len(set(places)) == len(places)
 
 
 def test_a_stream_is_a_grandchild_of_the_seed():
@@ -20,28 +57,33 @@ def test_a_stream_is_a_grandchild_of_the_seed():
     assert_array_equal(stream(7, "noise", 3, 12).random(5), expected)
 
 
-@pytest.mark.parametrize("name", STREAMS)
-def test_the_same_use_of_chance_gives_the_same_numbers(name):
-    assert_array_equal(stream(1, name, 2).random(9), stream(1, name, 2).random(9))
+@pytest.mark.parametrize("use", PLACES, ids=str)
+def test_the_same_use_of_chance_gives_the_same_numbers(use):
+    assert_array_equal(stream(1, *use).random(9), stream(1, *use).random(9))
 
 
 def test_all_other_uses_of_chance_are_independent_of_it():
-    draws = [stream(0, name).random(1000) for name in STREAMS]
-    draws += [stream(0, "noise", *index).random(1000) for index in [(0,), (1,), (0, 0), (1, 0)]]
-    draws += [stream(1, "noise").random(1000)]
+    draws = [stream(0, *use).random(1000) for use in PLACES]
+    draws += [stream(0, "noise", *index).random(1000) for index in [(0, 0), (1, 0), (0, 1)]]
+    draws += [stream(1, "noise", 0, 0).random(1000)]
     for one, other in combinations(draws, 2):
         assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(1000)
 
 
 def test_drawing_from_one_stream_changes_no_other():
-    population, noise = stream(3, "population"), stream(3, "noise", 0)
-    population.random(100)
-    assert_array_equal(noise.random(4), stream(3, "noise", 0).random(4))
+    costs, noise = stream(3, "costs"), stream(3, "noise", 0, 0)
+    costs.random(100)
+    assert_array_equal(noise.random(4), stream(3, "noise", 0, 0).random(4))
 
 
-def test_an_unknown_stream_is_refused():
-    with pytest.raises(ValueError, match="not in tuple"):
+def test_an_unknown_purpose_is_refused():
+    with pytest.raises(ValueError, match="no purpose 'weather'; known: costs, misreports"):
         stream(1, "weather")
+
+
+def test_a_purpose_that_asks_for_a_round_is_given_one():
+    with pytest.raises(TypeError, match="round_index"):
+        stream(1, "movers")
 
 
 def test_replications_have_seeds_of_their_own_and_the_first_is_the_scenario_s():

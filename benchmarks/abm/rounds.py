@@ -89,7 +89,7 @@ def sweeps(sizes):
                 made.step()
             whole = best(made.step, 3)
             movers = np.arange(n_nodes)
-            shuffled = stream(1, "game", 99).permutation(movers)
+            shuffled = stream(1, "order-of-moves", 99).permutation(movers)
             if order == "in_turn":
                 ways = [lambda m=made, r=r: moves_in_turn(m, r) for r in (shuffled, movers)]
             else:
@@ -183,7 +183,7 @@ def against_mesa(n_nodes):
     for _ in range(2):
         made.step()
         plain.step()
-    movers = stream(1, "game", 99).permutation(n_nodes)
+    movers = stream(1, "order-of-moves", 99).permutation(n_nodes)
     ours = best(lambda: moves_in_turn(made, movers))
     whole = best(made.step, 3)
     theirs = best(plain.step, 2)

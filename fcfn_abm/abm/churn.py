@@ -81,12 +81,12 @@ class Turnover:
         if not self.moving(round_index):
             return False
         if settings.drift > 0:
-            chance = stream(self._seed, "churn", round_index, 2)
+            chance = stream(self._seed, "cost-drift", round_index)
             moved = drifted(self._deviation, settings.drift, settings.reversion, chance)
             self._deviation = np.clip(moved, self._down, self._up)
             columns.rho = self.first_rho * np.exp(self._deviation)
         if settings.departures > 0:
-            chance = stream(self._seed, "churn", round_index)
+            chance = stream(self._seed, "turnover", round_index)
             self.arrived, self.departed = turnover(
                 columns.present, settings.arrivals, settings.departures, chance
             )
@@ -105,7 +105,7 @@ class Turnover:
 
     def _arrive(self, places: Places, round_index: int) -> None:
         columns = self._columns
-        chance = stream(self._seed, "churn", round_index, 1)
+        chance = stream(self._seed, "newcomers", round_index)
         rho = newcomer_costs(self._law, len(columns), places.size, chance)
         columns.rho[places] = self.first_rho[places] = rho
         self._deviation[places] = 0.0

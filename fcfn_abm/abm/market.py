@@ -31,7 +31,7 @@ from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
 from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors, require_sized
-from fcfn_abm.rng import stream, stream_of_name
+from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 
@@ -91,12 +91,12 @@ class PrivacyMarket(mesa.Model):
         require_scenario(settings, "PrivacyMarket")
         self._settings = settings
         self.seed = settings.seed if rng is None else _seed(rng)
-        super().__init__(rng=stream(self.seed, "game"))
+        super().__init__(rng=stream(self.seed, "market"))
         law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
         if rho is None:
-            rho = draw_rho(law, settings.population.n_nodes, stream(self.seed, "population"))
+            rho = draw_rho(law, settings.population.n_nodes, stream(self.seed, "costs"))
             if lies := settings.population.misreport:  # a unit of report costs them less
-                chance = stream(self.seed, "population", 1)
+                chance = stream(self.seed, "misreports")
                 rho = rho / misreport_factors(rho.size, lies.share, lies.factor, chance)
         rho = np.array(rho, dtype=float)
         if rho.shape != (settings.population.n_nodes,):
@@ -111,7 +111,7 @@ class PrivacyMarket(mesa.Model):
         )
         kind = settings.mechanism.kind
         self._mechanism = MECHANISMS.create(kind, settings.mechanism.options)
-        self.offer = self._mechanism.offer(primitives, stream_of_name(self.seed, "mechanism", kind))
+        self.offer = self._mechanism.offer(primitives, stream(self.seed, "mechanism", kind))
         self.rule: LearningRule = (
             TakeOrLeave(self.offer)
             if isinstance(self.offer, Contracts)
@@ -226,7 +226,7 @@ class PrivacyMarket(mesa.Model):
 
     def publish(self) -> None:
         """Show the reports that stand, as far as nodes may see them."""
-        chance = stream(self.seed, "game", self.round_index, 1)
+        chance = stream(self.seed, "observation-errors", self.round_index)
         self.bulletin = Bulletin.of(self.columns.epsilon, self.scenario.information, chance)
 
     def learn(self, rows: Rows | None = None) -> None:
@@ -342,7 +342,7 @@ class PrivacyMarket(mesa.Model):
     @cached_property
     def outcome(self) -> Outcome:
         """What the mechanism leads to at the scenario's cap, without play, for the same nodes."""
-        chance = stream_of_name(self.seed, "mechanism", self.scenario.mechanism.kind)
+        chance = stream(self.seed, "mechanism", self.scenario.mechanism.kind)
         return self._mechanism.outcome(self._primitives, chance)
 
     @cached_property
@@ -361,7 +361,7 @@ class PrivacyMarket(mesa.Model):
         if start == "warm":
             return self.pool * self.contest.epsilon
         alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
-        chance = stream(self.seed, "game", 0)
+        chance = stream(self.seed, "first-reports")
         return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
 
 

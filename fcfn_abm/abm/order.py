@@ -26,7 +26,7 @@ def in_turn(market: PrivacyMarket) -> None:
     """Each node sees the running total of all moves before its own."""
     rows = np.arange(len(market.nodes))[market.movers]
     if market.scenario.rounds.turns == "random":
-        rows = stream(market.seed, "game", market.round_index).permutation(rows)
+        rows = stream(market.seed, "order-of-moves", market.round_index).permutation(rows)
     if rows.size >= MANY:
         from fcfn_abm.abm import compiled  # loads numba, which takes a while
 
@@ -108,7 +108,7 @@ def movers(market: PrivacyMarket) -> Rows:
     if share == 1:
         return market.present
     rows = np.arange(len(market.columns))[market.present]
-    chance = stream(market.seed, "game", market.round_index, 2)
+    chance = stream(market.seed, "movers", market.round_index)
     n_movers = min(max(1, round(share * rows.size)), rows.size)
     return rows[np.sort(chance.choice(rows.size, n_movers, replace=False, shuffle=False))]
 

@@ -23,7 +23,7 @@ from fcfn_abm.dp.audit import (
 )
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.rng import stream_of_name
+from fcfn_abm.rng import stream
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer
@@ -183,9 +183,7 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
     n_steps = steps.n_steps(len(labels))
     every_step = rate == 1 and plan.placement.draws(steps, len(labels)) == n_steps
     canary = Canary(
-        direction=random_direction(
-            trainer.n_parameters, stream_of_name(plan.seed, "noise", "canary")
-        ),
+        direction=random_direction(trainer.n_parameters, stream(plan.seed, "canary")),
         pull=_PULL * steps.clipping.norm,
         relation=plan.neighbours,
         weight=1 / (steps.batch_of(len(labels)) if rate == 1 else rate * len(labels)),

@@ -104,7 +104,7 @@ def sensitivity(
         return pd.DataFrame(columns=columns, index=index, dtype=float).reset_index()
     points = frame[names].astype(float).groupby(frame["run"] // sweep.replications).mean()
     blocks = points.to_numpy().T.reshape(len(names), len(axes) + 2, -1).swapaxes(0, 1)
-    found = sobol_indices(blocks[0], blocks[1], blocks[2:], stream(scenario.seed, "sweep", 1))
+    found = sobol_indices(blocks[0], blocks[1], blocks[2:], stream(scenario.seed, "bootstrap"))
     table = found.swapaxes(0, 1).reshape(len(columns), -1).T
     return pd.DataFrame(table, columns=columns, index=index).reset_index()
 

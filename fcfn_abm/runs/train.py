@@ -82,9 +82,9 @@ def prepare(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
     settings, privacy = _training(scenario), scenario.privacy
     data, shards = build.dealt_data(scenario)
     plan = TrainingPlan(
-        net=build.created(scenario, ("training", "net")),
-        placement=build.created(scenario, ("privacy", "placement")),
-        aggregation=build.created(scenario, ("training", "aggregation")),
+        net=build.create(scenario, ("training", "net")),
+        placement=build.create(scenario, ("privacy", "placement")),
+        aggregation=build.create(scenario, ("training", "aggregation")),
         rounds=settings.rounds,
         steps=LocalSteps(
             settings.local_epochs,

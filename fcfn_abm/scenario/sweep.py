@@ -166,7 +166,7 @@ def _spaced(scenario: Scenario, path: str, axis: Axis, place: str) -> list[Any]:
 
 
 def _sampled(scenario: Scenario, sweep: SweepSettings) -> Iterator[dict[str, Any]]:
-    unit = _unit_points(sweep, stream(scenario.seed, "sweep"))
+    unit = _unit_points(sweep, stream(scenario.seed, "design"))
     columns = [
         _stretched(unit[:, i], axis, whole=_whole(scenario, path))
         for i, (path, axis) in enumerate(sweep.axes.items())

@@ -101,7 +101,7 @@ class FederatedTrainer:
         self._ends = np.cumsum([len(rows) for rows in shards]).tolist()
         with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
             net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
-        initialise(net, stream(plan.seed, "training", 0))
+        initialise(net, stream(plan.seed, "first-parameters"))
         name, place = chosen(engine, device, plan)
         nets = [deepcopy(net) for _ in range(workers if name == "serial" else 1)]
         self.gradients = [NetGradients(net, plan.precision) for net in nets]
@@ -332,7 +332,7 @@ class FederatedTrainer:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Draw whose updates arrive in a round, and whose arrive too late to be of use."""
         chances = self.plan.chances
-        draws = stream(self.plan.seed, "training", 2, round_index).random((3, able.size))
+        draws = stream(self.plan.seed, "attendance", round_index).random((3, able.size))
         sends = able & (draws[0] < chances.participation) & (draws[1] >= chances.dropping)
         late = sends & (draws[2] < chances.straggling)
         return np.flatnonzero(sends & ~late), np.flatnonzero(late)
@@ -458,7 +458,7 @@ class FederatedTrainer:
         """Return what draws samples: who knew the seed of secure noise would know who took part."""
         if self.plan.secure_noise:
             return np.random.default_rng()
-        return stream(self.plan.seed, "training", 1, round_index, node)
+        return stream(self.plan.seed, "batches", round_index, node)
 
     def _evaluate(
         self, flat: Tensor, round_index: int, ratio: float, n_nodes: int

@@ -13,7 +13,7 @@ OPTIONS = {"listed": {"values": [0.5] * 40}}
 
 def draw(kind, n_nodes=40, seed=3, **options):
     law = RHO_LAWS.create(kind, options)
-    return draw_rho(law, n_nodes, stream(seed, "population"), lambda: np.linspace(0, 1, n_nodes))
+    return draw_rho(law, n_nodes, stream(seed, "costs"), lambda: np.linspace(0, 1, n_nodes))
 
 
 @pytest.mark.parametrize("kind", list(RHO_LAWS))
@@ -67,13 +67,13 @@ def test_bounds_in_the_wrong_order_are_refused():
 def test_costs_rise_with_the_divergence_of_the_data_and_only_with_it():
     far = np.array([0.0, 0.25, 1.0])
     law = RHO_LAWS.create("divergence", {"rho0": 2.0, "coupling": 3.0})
-    rho = draw_rho(law, 3, stream(3, "population"), lambda: far)
+    rho = draw_rho(law, 3, stream(3, "costs"), lambda: far)
     assert_allclose(rho, [2.0, 3.5, 8.0])
     alike = RHO_LAWS.create("divergence", {"rho0": 2.0, "coupling": 0.0})
-    assert_allclose(draw_rho(alike, 3, stream(3, "population"), lambda: far), 2.0, rtol=0)
+    assert_allclose(draw_rho(alike, 3, stream(3, "costs"), lambda: far), 2.0, rtol=0)
     with pytest.raises(OptionError, match="coupling"):
         RHO_LAWS.create("divergence", {"coupling": -1.0})
     with pytest.raises(InvalidGameError, match="follows the data that nodes hold"):
-        draw_rho(law, 3, stream(3, "population"))
+        draw_rho(law, 3, stream(3, "costs"))
     with pytest.raises(InvalidGameError, match=r"gives 3 costs, but population.n_nodes = 4"):
-        draw_rho(law, 4, stream(3, "population"), lambda: far)
+        draw_rho(law, 4, stream(3, "costs"), lambda: far)

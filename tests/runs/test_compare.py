@@ -20,7 +20,7 @@ from fcfn_abm.mechanisms import MECHANISMS
 from fcfn_abm.records.tables import OTHER_TABLES
 from fcfn_abm.report.compare import averages, comparison_text
 from fcfn_abm.report.figures import comparison
-from fcfn_abm.rng import stream_of_name
+from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario
 
 LOGNORMAL = {"kind": "lognormal", "median": 0.01, "sigma": 0.3}
@@ -80,7 +80,7 @@ def test_the_first_population_is_the_scenario_s_own(found):
             alpha=10.0,
             beta=10.0,
             budget=best.budget,
-            rng=stream_of_name(own.seed, "mechanism", name),
+            rng=stream(own.seed, "mechanism", name),
         )
         first = row(found, name)
         assert first["seed"] == own.seed

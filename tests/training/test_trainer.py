@@ -23,7 +23,7 @@ from fcfn_abm.training import (
 from fcfn_abm.training.gradients import Handed, NetGradients, flattened
 from fcfn_abm.training.placements import LocalSteps
 
-DATA = DATASETS.create("digits").load(stream(1, "data"))
+DATA = DATASETS.create("digits").load(stream(1, "images"))
 
 
 def trainer(
@@ -44,7 +44,9 @@ def trainer(
     workers=1,
     seed=1,
 ):
-    shards = PARTITIONS.create(partition).split(DATA.train_labels, n_nodes, stream(seed, "data", 1))
+    shards = PARTITIONS.create(partition).split(
+        DATA.train_labels, n_nodes, stream(seed, "partition")
+    )
     plan = TrainingPlan(
         net=NETS.create("digits-cnn"),
         placement=PLACEMENTS.create(
@@ -381,8 +383,8 @@ def test_the_ledger_holds_round_by_round_what_the_noise_was_worth(placement, n_s
 def test_a_sampled_step_sums_over_the_sample_and_divides_by_its_expected_size():
     made = trainer(4, n_steps=2, sampling_rate=0.3, learning_rate=0.7, clipping_norm=0.2)
     steps, noise = made.plan.steps, torch.randn(2, made.n_parameters)
-    ours = sent(made, 1, noise, stream(5, "training", 1))
-    (images, labels), rng = made.samples(1), stream(5, "training", 1)
+    ours = sent(made, 1, noise, stream(5, "batches", 1, 1))
+    (images, labels), rng = made.samples(1), stream(5, "batches", 1, 1)
     flat = made._start.clone()
     for step in range(2):
         drawn = torch.from_numpy(rng.random(len(labels)) < 0.3)
@@ -397,7 +399,7 @@ def test_a_sampled_step_sums_over_the_sample_and_divides_by_its_expected_size():
 def test_an_empty_sample_sends_noise_alone():
     made = trainer(sampling_rate=1e-6, learning_rate=0.5)
     noise = torch.randn(1, made.n_parameters)
-    alone = sent(made, 0, noise, stream(1, "training", 1))
+    alone = sent(made, 0, noise, stream(1, "batches", 1, 0))
     assert not alone.clean.any()
     assert_allclose(alone.noise, -0.5 * noise[0])
 
@@ -411,7 +413,7 @@ def test_one_record_moves_a_sampled_step_by_the_sensitivity_at_most(neighbours, 
     real = made.gradients[0]
     made.gradients[0] = plain = Handed(lambda *at: real.per_sample(*at).rows())
     for trial in range(20):
-        before = sent(made, 0, None, stream(trial, "training", 1)).clean
+        before = sent(made, 0, None, stream(trial, "batches", 1, 0)).clean
         images, labels = made.samples(0)  # views
         kept = images.clone(), labels.clone()
         row = int(rng.integers(len(labels)))
@@ -420,14 +422,14 @@ def test_one_record_moves_a_sampled_step_by_the_sensitivity_at_most(neighbours, 
                 rng.uniform(-50, 50, images[row].shape).astype(np.float32)
             )
             labels[row] = (labels[row] + 5) % 10
-            after = sent(made, 0, None, stream(trial, "training", 1)).clean
+            after = sent(made, 0, None, stream(trial, "batches", 1, 0)).clean
         else:  # a record that contributes nothing
             made.gradients[0] = Handed(
                 lambda flat, x, y, gone=images[row]: (
                     plain.function(flat, x, y) * (x != gone).any((1, 2, 3))[:, None]
                 )
             )
-            after = sent(made, 0, None, stream(trial, "training", 1)).clean
+            after = sent(made, 0, None, stream(trial, "batches", 1, 0)).clean
             made.gradients[0] = plain
         images[:], labels[:] = kept
         moved += int(not torch.equal(after, before))
@@ -517,9 +519,9 @@ def test_batches_of_dp_sgd_replayed_by_hand():
     images, labels = made.samples(1)
     assert len(labels) > 300  # three batches an epoch, the last one small
     noise = torch.randn(6, made.n_parameters)
-    ours = sent(made, 1, noise, stream(5, "training", 1))
+    ours = sent(made, 1, noise, stream(5, "batches", 1, 1))
     flat, step = made._start.clone(), 0
-    rng = stream(5, "training", 1)
+    rng = stream(5, "batches", 1, 1)
     for _ in range(2):
         order = rng.permutation(len(labels))
         for start in (0, 150, 300):
