@@ -78,7 +78,7 @@ def test_costs_do_not_need_the_net_to_be_trained_nor_torch():
 
 
 def test_other_laws_do_not_load_the_data(monkeypatch):
-    monkeypatch.setattr(build, "dealt_data", lambda _: pytest.fail("the data was loaded"))
+    monkeypatch.setattr(build.parts, "dealt_data", lambda _: pytest.fail("the data was loaded"))
     build.population(build.load_scenario(FILE, ["population.rho.kind=lognormal"]))
     with pytest.raises(pytest.fail.Exception):
         build.population(build.load_scenario(FILE))
