@@ -1,0 +1,87 @@
+"""Scenario files, read and checked, with every default written out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from fcfn_abm.build.check import check_scenario
+from fcfn_abm.build.registries import create
+from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.scenario import (
+    Scenario,
+    SweepRun,
+    choices,
+    overridden,
+    read_scenario,
+    shipped_files,
+    sweep_runs,
+    tree_to_scenario,
+)
+
+
+def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
+    """Read and check a scenario file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A TOML file, which may extend another one, or the name of a shipped one: ``"quickstart"``.
+    overrides : iterable of str
+        Replacements such as ``"game.alpha=20"``, carried out in order.
+
+    Returns
+    -------
+    Scenario
+        Frozen and complete: every default is filled in. If it has a sweep, each run of it has been
+        checked too.
+
+    Raises
+    ------
+    InvalidScenarioError
+        With one sentence that says what is wrong, where, and what is allowed.
+    """
+    tree, where = read_scenario(Path(path))
+    scenario = tree_to_scenario(overridden(tree, overrides), where)
+    check_scenario(scenario, where)
+    scenario = resolved(scenario)
+    if scenario.sweep:
+        runs_of(scenario, where)
+    return scenario
+
+
+def resolved(scenario: Scenario) -> Scenario:
+    """Return the scenario with the default options of every registered name written out."""
+    tree = scenario.model_dump(exclude_none=True)
+    for place, choice in choices(scenario):
+        inner = tree
+        for part in place[:-1]:
+            inner = inner[part]
+        inner[place[-1]] = {"kind": choice.kind, **asdict(create(scenario, place, choice))}
+    return Scenario.model_validate(tree)
+
+
+def runs_of(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
+    """Return the runs of a scenario's sweep, each checked and complete."""
+
+    def checked(run: Scenario, where: str) -> Scenario:
+        check_scenario(run, where)
+        return resolved(run)
+
+    return sweep_runs(scenario, checked, where)
+
+
+def listed_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the shipped scenarios, or every TOML file below a folder, with their titles.
+
+    What cannot be read has the reason in place of its title.
+    """
+    files = {str(path): path for path in sorted(folder.rglob("*.toml"))} if folder else None
+    for name, path in (shipped_files() if files is None else files).items():
+        try:
+            tree, _ = read_scenario(path)
+        except InvalidScenarioError as error:
+            yield name, f"({str(error).removeprefix(f'{path}: ')})"
+        else:
+            yield name, str(tree.get("title", ""))

@@ -1,0 +1,34 @@
+"""Where in a scenario which registered name stands, and how to make what it names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
+from fcfn_abm.mechanisms import MECHANISMS
+from fcfn_abm.population import RHO_LAWS
+from fcfn_abm.registry import Registry
+from fcfn_abm.scenario import Choice, Scenario, choices
+from fcfn_abm.training import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
+
+REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
+    ("population", "rho"): RHO_LAWS,
+    ("mechanism",): MECHANISMS,
+    ("server",): SERVER_RULES,
+    ("learning",): LEARNING_RULES,
+    ("privacy", "placement"): PLACEMENTS,
+    ("training", "data"): DATASETS,
+    ("training", "net"): NETS,
+    ("training", "partition"): PARTITIONS,
+    ("training", "aggregation"): AGGREGATIONS,
+}
+"""Where in a scenario which registered name stands."""
+
+
+def create(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = None) -> Any:
+    """Build what a scenario names at ``place``, such as ``("training", "net")``."""
+    if choice is None:
+        choice = dict(choices(scenario))[place]
+    return REGISTRIES[place].create(choice.kind, choice.options)
+
+
