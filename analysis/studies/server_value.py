@@ -37,7 +37,7 @@ def kappas(scenario, over):
     found = []
     for run in build.runs_of(scenario):
         if run.scenario.game.average_over == over and run.point == first[over]:
-            rho = build.population(run.scenario)
+            rho = build.draw_population(run.scenario).rho
             contest = fa.nash_equilibrium(rho, 1.0)
             n_g = contest.n_active if over == "active" else len(rho)
             found.append((contest.n_active - 1) / (n_g * contest.tau))

@@ -53,7 +53,7 @@ def compute_axis(x_name: str) -> Callable[[Scenarios, Setting], pd.DataFrame]:
         parts = []
         for reading, scenario in scenarios.items():
             for x, run in axis_runs(scenario):
-                rho, alpha, beta = build.population(run), run.game.alpha, run.game.beta
+                rho, alpha, beta = build.draw_population(run).rho, run.game.alpha, run.game.beta
                 if reading == "sum":
                     alpha *= rho.size  # of alpha S = (alpha N) eps_g
                 if reading == "costs-shared":
@@ -198,7 +198,7 @@ def compute_budget(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # n
     for reading, scenario in scenarios.items():
         game = scenario.game
         for budget, run in axis_runs(scenario):
-            rho = build.population(run)
+            rho = build.draw_population(run).rho
             answer = fa.nash_equilibrium(rho, budget)
             value = fa.server_utility(answer.total_epsilon / rho.size, game.alpha, game.beta, 0.0)
             step = 1e-4 * budget
@@ -211,7 +211,7 @@ def compute_budget(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # n
                 rows("node_utility", answer.utility.mean(), **at),
                 rows("slope", slope, **{**at, "unit": "1"}),
             ]
-        best = build.closed_form(scenario).budget
+        best = build.solve_equilibrium(scenario).budget
         parts.append(rows("best_budget", best, reading=reading, unit=MONEY))
     return table(parts)
 
@@ -281,8 +281,8 @@ def compute_earnings(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  #
     parts = []
     for reading, scenario in scenarios.items():
         for n, run in axis_runs(scenario):
-            rho, game = build.population(run), run.game
-            form = build.closed_form(run, rho)
+            rho, game = build.draw_population(run).rho, run.game
+            form = build.solve_equilibrium(run, rho)
             paid = fa.payments(form.epsilon, form.budget)
             at = {"reading": reading, "x": n, "x_name": "n_nodes"}
             parts += [

@@ -69,8 +69,8 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     """Return both curves, the closed form, and what brute force finds in its place."""
     parts = []
     for reading, scenario in scenarios.items():
-        rho = build.population(scenario)
-        form = build.closed_form(scenario, rho)
+        rho = build.draw_population(scenario).rho
+        form = build.solve_equilibrium(scenario, rho)
         others, best, at = form.epsilon[1:], form.epsilon[0], {"reading": reading}
 
         def own(

@@ -58,7 +58,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     parts = []
     for reading, scenario in scenarios.items():
         for run in build.runs_of(scenario):
-            rho = build.population(run.scenario)
+            rho = build.draw_population(run.scenario).rho
             at = {
                 "reading": reading, "panel": "sizes", "x": rho.size, "x_name": "n_nodes",
                 "replication": run.replication, "unit": "nodes",
@@ -71,7 +71,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
                 rows("n_once_violating", violators(rho, once).sum(), **at),
                 rows("n_outliers", outliers(rho).sum(), **at),
             ]
-        parts += _one_population(reading, build.population(scenario))
+        parts += _one_population(reading, build.draw_population(scenario).rho)
     return table(parts)
 
 

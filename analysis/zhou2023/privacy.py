@@ -59,13 +59,13 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     """Return epsilon and noise of every mechanism, and true privacy of the printed noise."""
     parts = []
     markets = dict(scenarios)
-    claimed = {FIG4: float(build.closed_form(markets.pop(FIG4)).epsilon[0])}
+    claimed = {FIG4: float(build.solve_equilibrium(markets.pop(FIG4)).epsilon[0])}
     for reading, scenario in markets.items():
         game, privacy, training = scenario.game, scenario.privacy, scenario.training
         assert training is not None  # noqa: S101 - the scenario has the table
         releases = 1 if privacy.horizon == "round" else training.rounds
         for run in build.runs_of(scenario):
-            rho = build.population(run.scenario)
+            rho = build.draw_population(run.scenario).rho
             for mechanism in NAMES:
                 found = fa.price(mechanism, rho, alpha=game.alpha, beta=game.beta,
                                  budget=game.budget)  # fmt: skip
@@ -117,7 +117,7 @@ def _totals(scenario: Scenario) -> list[pd.DataFrame]:
     rho = next(
         rho
         for run in build.runs_of(scenario)
-        if (rho := build.population(run.scenario)).size == 100
+        if (rho := build.draw_population(run.scenario).rho).size == 100
     )
     assert scenario.training is not None  # noqa: S101 - the scenario has the table
     rounds = np.unique(np.geomspace(1, scenario.training.rounds, 40).astype(int))

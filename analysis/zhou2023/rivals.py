@@ -84,7 +84,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     parts = []
     for reading, scenario in scenarios.items():
         for run in build.runs_of(scenario):
-            rho = build.population(run.scenario)
+            rho = build.draw_population(run.scenario).rho
             for mechanism in NAMES:
                 found = priced(mechanism, rho, run.scenario, reading)
                 epsilon, utility = found.mean_epsilon, found.server_utility
@@ -113,7 +113,7 @@ def compute_with_rules(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:
 
 def _honesty(scenario: Scenario) -> list[pd.DataFrame]:
     """Return what the cheap gain by taking the contract of the dear."""
-    rho, cap = build.population(scenario), scenario.game.budget or 0.0
+    rho, cap = build.draw_population(scenario).rho, scenario.game.budget or 0.0
     cost, count = np.unique(rho, return_counts=True)
 
     def epsilons(share: float) -> Floats:  # paid their cost, the cheap get this share of the cap
@@ -139,7 +139,7 @@ def _honesty(scenario: Scenario) -> list[pd.DataFrame]:
 
 def _solutions(scenario: Scenario) -> list[pd.DataFrame]:
     """Return whether the equations of Yang et al. have a solution."""
-    rho, game = build.population(scenario), scenario.game
+    rho, game = build.draw_population(scenario).rho, scenario.game
     parts = []
     for reading, variant in (("as-printed", "printed"), ("three-party", "three-party")):
         found = fa.price("yang", rho, alpha=game.alpha, beta=game.beta, budget=game.budget,

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats, NodeColumns
 from fcfn_abm.learning import LearningRule
-from fcfn_abm.population import RhoLaw, drifted, newcomer_costs, turnover
+from fcfn_abm.population import RhoDistribution, draw_newcomer_costs, draw_turnover, drift_costs
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn
 from fcfn_abm.scenario.schema import LARGEST, SMALLEST
@@ -24,7 +24,7 @@ class Turnover:
         How many come and go, and how far costs drift.
     columns : NodeColumns
         The places, all taken; changed in place.
-    law : RhoLaw
+    law : RhoDistribution
         The law of the newcomers' costs.
     rule : LearningRule
         Says what a newcomer knows.
@@ -36,7 +36,7 @@ class Turnover:
         self,
         settings: Churn,
         columns: NodeColumns,
-        law: RhoLaw,
+        law: RhoDistribution,
         rule: LearningRule,
         seed: int,
     ) -> None:
@@ -82,12 +82,12 @@ class Turnover:
             return False
         if settings.drift > 0:
             chance = stream(self._seed, "cost-drift", round_index)
-            moved = drifted(self._deviation, settings.drift, settings.reversion, chance)
+            moved = drift_costs(self._deviation, settings.drift, settings.reversion, chance)
             self._deviation = np.clip(moved, self._down, self._up)
             columns.rho = self.first_rho * np.exp(self._deviation)
         if settings.departures > 0:
             chance = stream(self._seed, "turnover", round_index)
-            self.arrived, self.departed = turnover(
+            self.arrived, self.departed = draw_turnover(
                 columns.present, settings.arrivals, settings.departures, chance
             )
             self._depart(self.departed)
@@ -106,7 +106,7 @@ class Turnover:
     def _arrive(self, places: Places, round_index: int) -> None:
         columns = self._columns
         chance = stream(self._seed, "newcomers", round_index)
-        rho = newcomer_costs(self._law, len(columns), places.size, chance)
+        rho = draw_newcomer_costs(self._law, len(columns), places.size, chance)
         columns.rho[places] = self.first_rho[places] = rho
         self._deviation[places] = 0.0
         self._down[places], self._up[places] = _room(rho)

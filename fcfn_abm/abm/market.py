@@ -30,7 +30,7 @@ from fcfn_abm.game import (
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
-from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors, require_sized
+from fcfn_abm.population import RHO_DISTRIBUTIONS, draw_misreport_factors, draw_rho, require_sized
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
@@ -92,12 +92,14 @@ class PrivacyMarket(mesa.Model):
         self._settings = settings
         self.seed = settings.seed if rng is None else _seed(rng)
         super().__init__(rng=stream(self.seed, "market"))
-        law = RHO_LAWS.create(settings.population.rho.kind, settings.population.rho.options)
+        law = RHO_DISTRIBUTIONS.create(
+            settings.population.rho.kind, settings.population.rho.options
+        )
         if rho is None:
             rho = draw_rho(law, settings.population.n_nodes, stream(self.seed, "costs"))
             if lies := settings.population.misreport:  # a unit of report costs them less
                 chance = stream(self.seed, "misreports")
-                rho = rho / misreport_factors(rho.size, lies.share, lies.factor, chance)
+                rho = rho / draw_misreport_factors(rho.size, lies.share, lies.factor, chance)
         rho = np.array(rho, dtype=float)
         if rho.shape != (settings.population.n_nodes,):
             raise InvalidGameError(
@@ -174,6 +176,11 @@ class PrivacyMarket(mesa.Model):
     def budget(self) -> float:
         """The announced payment cap B, in currency."""
         return self.server.budget
+
+    @property
+    def epsilon(self) -> Floats:
+        """The reports that stand, shape (n_nodes,)."""
+        return self.columns.epsilon
 
     @property
     def pool(self) -> float:

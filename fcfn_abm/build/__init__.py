@@ -6,16 +6,18 @@ a closed form costs neither.
 
 from fcfn_abm.build.check import NO_NOISE, check_scenario
 from fcfn_abm.build.load import listed_scenarios, load_scenario, resolved, runs_of
+from fcfn_abm.build.market import create_market
 from fcfn_abm.build.parts import (
     Floats,
-    closed_form,
-    dealt_data,
-    honest,
-    market,
-    misreport,
-    population,
-    reference,
-    rival,
+    create_trainer,
+    deal_images,
+    draw_population,
+    load_images,
+    needs_images,
+    prepare_trainer,
+    price_mechanism,
+    price_scenario,
+    solve_equilibrium,
 )
 from fcfn_abm.build.registries import REGISTRIES, create
 from fcfn_abm.build.schema import scenario_schema
@@ -25,18 +27,20 @@ __all__ = [
     "REGISTRIES",
     "Floats",
     "check_scenario",
-    "closed_form",
     "create",
-    "dealt_data",
-    "honest",
+    "create_market",
+    "create_trainer",
+    "deal_images",
+    "draw_population",
     "listed_scenarios",
+    "load_images",
     "load_scenario",
-    "market",
-    "misreport",
-    "population",
-    "reference",
+    "needs_images",
+    "prepare_trainer",
+    "price_mechanism",
+    "price_scenario",
     "resolved",
-    "rival",
     "runs_of",
     "scenario_schema",
+    "solve_equilibrium",
 ]

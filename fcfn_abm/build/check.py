@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fcfn_abm.build.parts import misreport
+from fcfn_abm.build.parts import draw_population
 from fcfn_abm.build.registries import REGISTRIES
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
-from fcfn_abm.population import Divergence, draw_rho, require_room, require_sized
+from fcfn_abm.population import Divergence, require_room, require_sized
 from fcfn_abm.registry import OptionError
-from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, choices, spot
 from fcfn_abm.training import PLACEMENTS
 
@@ -38,9 +37,7 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
                 )
         elif place == ("population", "rho"):
             try:
-                chance = stream(scenario.seed, "costs")
-                rho = draw_rho(entry, scenario.population.n_nodes, chance)
-                require_sized(rho=rho / misreport(scenario))
+                require_sized(rho=draw_population(scenario).rho)
             except InvalidGameError as error:
                 raise InvalidScenarioError(f"{where}, {table.rstrip()}: {error}") from None
     if scenario.server.kind == "fixed" and scenario.game.budget is None:
@@ -129,5 +126,3 @@ def _check_noise_of_sum(scenario: Scenario, where: str) -> None:
                 f"{where}, [privacy] noise_of: noise cannot be drawn for the sum alone, since "
                 f"{reason}."
             )
-
-

@@ -1,93 +1,162 @@
-"""What a scenario stands for: population, data, market, and what each mechanism leads to."""
+"""What a scenario stands for: population, data, trainer, and what each mechanism leads to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.build.registries import create
+from fcfn_abm.dp import Clipping
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import Outcome, price
-from fcfn_abm.population import draw_rho, misreport_factors
+from fcfn_abm.population import Divergence, Holdings, Population, draw_misreport_factors, draw_rho
+from fcfn_abm.process.executors import require_workers
 from fcfn_abm.rng import stream
-from fcfn_abm.scenario import Scenario
-from fcfn_abm.training import label_divergence
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm import PrivacyMarket
-    from fcfn_abm.training import ImageData
-    from fcfn_abm.training.partition import Rows
+from fcfn_abm.scenario import Scenario, Training
+from fcfn_abm.training import (
+    Chances,
+    FederatedTrainer,
+    ImageData,
+    TrainingPlan,
+    label_divergence,
+)
 
 type Floats = npt.NDArray[np.float64]
 
 
-def population(scenario: Scenario) -> Floats:
-    """Draw what a unit of reported epsilon costs each node of a scenario, shape (n_nodes,).
+def needs_images(scenario: Scenario) -> bool:
+    """Return whether a run of a scenario looks at images: to train, or since costs follow them."""
+    return scenario.trains or scenario.population.rho.kind == "divergence"
 
-    That is a node's unit privacy cost, or as many times less as it misreports.
+
+def load_images(scenario: Scenario) -> ImageData:
+    """Load the images of a scenario with a training table."""
+    data: ImageData = create(scenario, ("training", "data")).load(stream(scenario.seed, "images"))
+    return data
+
+
+def draw_population(scenario: Scenario, images: ImageData | None = None) -> Population:
+    """Draw the nodes of a scenario: their costs, who misreports, and who holds which data.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Complete and checked.
+    images : ImageData, optional
+        From :func:`load_images`; dealt to the nodes. Without it they hold no data, and images are
+        loaded where costs follow them.
+
+    Raises
+    ------
+    InvalidGameError
+        If a cost is not a positive number of sensible size.
     """
-    law = create(scenario, ("population", "rho"))
-    chance = stream(scenario.seed, "costs")
-    rho = draw_rho(law, scenario.population.n_nodes, chance, lambda: _divergence(scenario))
-    return rho / misreport(scenario)
+    distribution = create(scenario, ("population", "rho"))
+    if images is None and isinstance(distribution, Divergence):
+        images = load_images(scenario)
+    held = Holdings() if images is None else _deal(scenario, images)
+    chance, n_nodes = stream(scenario.seed, "costs"), scenario.population.n_nodes
+    rho = draw_rho(distribution, n_nodes, chance, held.label_divergence)
+    return Population.of(rho, _draw_misreports(scenario), held)
 
 
-def dealt_data(scenario: Scenario) -> tuple[ImageData, list[Rows]]:
-    """Load the images of a scenario with training, and deal them: return each node's rows too."""
-    data = create(scenario, ("training", "data")).load(stream(scenario.seed, "images"))
-    shards = create(scenario, ("training", "partition")).split(
-        data.train_labels,
-        scenario.population.n_nodes,
-        stream(scenario.seed, "partition"),
-        data.train_writers,
-    )
-    return data, shards
+def deal_images(scenario: Scenario, population: Population, images: ImageData) -> Population:
+    """Return a population that holds images which were loaded after it was drawn."""
+    return replace(population, held=_deal(scenario, images))
 
 
-def _divergence(scenario: Scenario) -> Floats:
-    data, shards = dealt_data(scenario)
-    return label_divergence(data.train_labels, shards)
+def _deal(scenario: Scenario, images: ImageData) -> Holdings:
+    """Deal the training images to the nodes of a scenario."""
+    partition = create(scenario, ("training", "partition"))
+    chance = stream(scenario.seed, "partition")
+    n_nodes, labels = scenario.population.n_nodes, images.train_labels
+    shards = partition.split(labels, n_nodes, chance, images.train_writers)
+    return Holdings(tuple(shards), label_divergence(labels, shards))
 
 
-def misreport(scenario: Scenario) -> Floats:
-    """Draw reported over spent epsilon of a scenario's nodes, shape (n_nodes,); one if honest."""
-    n_nodes, settings = scenario.population.n_nodes, scenario.population.misreport
+def _draw_misreports(scenario: Scenario) -> Floats | None:
+    """Draw reported over spent epsilon of a scenario's nodes; None where nobody misreports."""
+    settings = scenario.population.misreport
     if settings is None:
-        return np.ones(n_nodes)
+        return None
     chance = stream(scenario.seed, "misreports")
-    return misreport_factors(n_nodes, settings.share, settings.factor, chance)
+    n_nodes = scenario.population.n_nodes
+    return draw_misreport_factors(n_nodes, settings.share, settings.factor, chance)
 
 
-def honest(scenario: Scenario) -> Scenario:
-    """Return the scenario in which every node spends what it reports."""
-    people = scenario.population.model_copy(update={"misreport": None})
-    return scenario.model_copy(update={"population": people})
+def create_trainer(
+    scenario: Scenario, population: Population, images: ImageData, workers: int = 1
+) -> FederatedTrainer:
+    """Build the trainer of a scenario's net, on the data that its nodes hold.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        With a training table.
+    population : Population
+        With shards of the images.
+    images : ImageData
+        What they are shards of.
+    workers : int, default 1
+        Threads that train; results are the same for any number.
+    """
+    from fcfn_abm.training.placements import LocalSteps
+
+    require_workers(workers)
+    settings, privacy = scenario.training or Training(), scenario.privacy
+    plan = TrainingPlan(
+        net=create(scenario, ("training", "net")),
+        placement=create(scenario, ("privacy", "placement")),
+        aggregation=create(scenario, ("training", "aggregation")),
+        rounds=settings.rounds,
+        steps=LocalSteps(
+            settings.local_epochs,
+            settings.learning_rate,
+            settings.momentum,
+            Clipping(privacy.clipping_norm),
+            settings.batch_size,
+        ),
+        delta=privacy.delta,
+        calibration=privacy.calibration,
+        horizon=privacy.horizon,
+        neighbours=privacy.neighbours,
+        seed=scenario.seed,
+        secure_noise=privacy.secure_noise,
+        false_alarm=privacy.check.false_alarm if privacy.check else None,
+        chances=Chances(settings.participation, settings.dropping, settings.straggling),
+        noise_of=privacy.noise_of,
+        precision=settings.precision,
+    )
+    shards = population.held.shards
+    workers = min(workers, len(shards))  # each has a net of its own
+    return FederatedTrainer(images, shards, plan, workers, settings.engine, settings.device)
 
 
-def closed_form(scenario: Scenario, rho: Floats | None = None) -> StackelbergEquilibrium:
-    """Solve a scenario's game without playing it."""
+def prepare_trainer(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
+    """Load the images of a scenario, deal them to its nodes, and build the trainer of its net."""
+    images = load_images(scenario)
+    return create_trainer(scenario, draw_population(scenario, images), images, workers)
+
+
+def solve_equilibrium(scenario: Scenario, rho: Floats | None = None) -> StackelbergEquilibrium:
+    """Solve a scenario's game without playing it, for nodes with these costs, or its own."""
     game = scenario.game
-    rho = population(scenario) if rho is None else rho
+    rho = draw_population(scenario).rho if rho is None else rho
     return stackelberg_equilibrium(rho, game.alpha, game.beta, game.average_over)
 
 
-def market(scenario: Scenario) -> PrivacyMarket:
-    """Build the market of a scenario, for a recorder that keeps the traces."""
-    from fcfn_abm.abm import PrivacyMarket
-
-    return PrivacyMarket(scenario, rho=population(scenario), collect_nodes=False)
-
-
-def reference(scenario: Scenario, rho: Floats | None = None) -> Outcome:
-    """Price a scenario's nodes with its own mechanism: where play should come to rest."""
-    rho = population(scenario) if rho is None else rho
-    return rival(scenario, scenario.mechanism.kind, rho, scenario.cap)
+def price_scenario(scenario: Scenario, rho: Floats | None = None) -> Outcome:
+    """Price these nodes, or a scenario's own, with its mechanism: where play comes to rest."""
+    rho = draw_population(scenario).rho if rho is None else rho
+    return price_mechanism(scenario, scenario.mechanism.kind, rho, scenario.cap)
 
 
-def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None) -> Outcome:
-    """Price the same nodes with any mechanism under a given cap (None: B*, or its own choice).
+def price_mechanism(
+    scenario: Scenario, mechanism: str, rho: Floats, budget: float | None
+) -> Outcome:
+    """Price nodes with any mechanism under a given cap (None: B*, or its own choice).
 
     Where it is the scenario's own mechanism it has the scenario's options, else its defaults.
     """
@@ -102,5 +171,3 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None)
         rng=stream(scenario.seed, "mechanism", mechanism),
         **(own.options if own.kind == mechanism else {}),
     )
-
-

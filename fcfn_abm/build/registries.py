@@ -6,13 +6,13 @@ from typing import Any
 
 from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.mechanisms import MECHANISMS
-from fcfn_abm.population import RHO_LAWS
+from fcfn_abm.population import RHO_DISTRIBUTIONS
 from fcfn_abm.registry import Registry
 from fcfn_abm.scenario import Choice, Scenario, choices
 from fcfn_abm.training import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
 
 REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
-    ("population", "rho"): RHO_LAWS,
+    ("population", "rho"): RHO_DISTRIBUTIONS,
     ("mechanism",): MECHANISMS,
     ("server",): SERVER_RULES,
     ("learning",): LEARNING_RULES,
@@ -30,5 +30,3 @@ def create(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = N
     if choice is None:
         choice = dict(choices(scenario))[place]
     return REGISTRIES[place].create(choice.kind, choice.options)
-
-

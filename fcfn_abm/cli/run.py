@@ -66,13 +66,13 @@ def equilibrium(
     scenario: ScenarioFile, overrides: Overrides = None, as_json: AsJson = False
 ) -> None:
     """Print the closed form of a scenario's game, without playing it."""
-    from fcfn_abm.build import load_scenario, population, reference
+    from fcfn_abm.build import draw_population, load_scenario, price_scenario
     from fcfn_abm.report.summary import equilibrium_table
     from fcfn_abm.runs.facts import reference_facts
 
     loaded = load_scenario(scenario, overrides or ())
-    rho = population(loaded)
-    facts = reference_facts(reference(loaded, rho), rho)
+    rho = draw_population(loaded).rho
+    facts = reference_facts(price_scenario(loaded, rho), rho)
     if as_json:
         print_json(facts)
     else:

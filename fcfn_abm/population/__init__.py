@@ -1,22 +1,31 @@
-"""Who plays: laws of the unit privacy cost, who lies, who comes and goes.
+"""Who plays: distributions of the unit privacy cost, who misreports, who comes and goes.
 
-Importing it registers the laws.
+Importing it registers the distributions.
 """
 
-from fcfn_abm.population.churn import drifted, newcomer_costs, turnover
-from fcfn_abm.population.distributions import RHO_LAWS, Divergence, RhoLaw, draw_rho, require_sized
-from fcfn_abm.population.misreport import misreport_factors
+from fcfn_abm.population.churn import draw_newcomer_costs, draw_turnover, drift_costs
+from fcfn_abm.population.distributions import (
+    RHO_DISTRIBUTIONS,
+    Divergence,
+    RhoDistribution,
+    draw_rho,
+    require_sized,
+)
+from fcfn_abm.population.misreport import draw_misreport_factors
+from fcfn_abm.population.population import Holdings, Population
 from fcfn_abm.population.room import require_room
 
 __all__ = [
-    "RHO_LAWS",
+    "RHO_DISTRIBUTIONS",
     "Divergence",
-    "RhoLaw",
+    "Holdings",
+    "Population",
+    "RhoDistribution",
+    "draw_misreport_factors",
+    "draw_newcomer_costs",
     "draw_rho",
-    "drifted",
-    "misreport_factors",
-    "newcomer_costs",
+    "draw_turnover",
+    "drift_costs",
     "require_room",
     "require_sized",
-    "turnover",
 ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.population.distributions import Floats, RhoLaw, draw_rho
+from fcfn_abm.population.distributions import Floats, RhoDistribution, draw_rho
 
 type Places = npt.NDArray[np.intp]
 
 
-def turnover(
+def draw_turnover(
     present: npt.NDArray[np.bool_], arrivals: float, departures: float, rng: np.random.Generator
 ) -> tuple[Places, Places]:
     """Draw who arrives in a round, and who goes away.
@@ -40,26 +40,30 @@ def turnover(
     Examples
     --------
     >>> rng = np.random.default_rng(1)
-    >>> turnover(np.array([True, False, True]), arrivals=1.0, departures=0.0, rng=rng)
+    >>> draw_turnover(np.array([True, False, True]), arrivals=1.0, departures=0.0, rng=rng)
     (array([1]), array([], dtype=int64))
     """
     changing = rng.random(present.size) < np.where(present, departures, arrivals)
     return np.flatnonzero(changing & ~present), np.flatnonzero(changing & present)
 
 
-def newcomer_costs(law: RhoLaw, n_places: int, n_new: int, rng: np.random.Generator) -> Floats:
+def draw_newcomer_costs(
+    distribution: RhoDistribution, n_places: int, n_new: int, rng: np.random.Generator
+) -> Floats:
     """Draw the unit privacy costs of newcomers, in currency per unit of epsilon, shape (n_new,).
 
-    They are some of a fresh population of ``n_places`` nodes: laws that deal exact shares, or list
-    their costs, do so for a population, and not for one node.
+    They are some of a fresh population of ``n_places`` nodes: distributions with exact shares, or
+    with listed costs, describe a population, and not one node.
     """
     if n_new == 0:
         return np.empty(0)
-    fresh = draw_rho(law, n_places, rng)
+    fresh = draw_rho(distribution, n_places, rng)
     return rng.choice(fresh, n_new, replace=False, shuffle=False)
 
 
-def drifted(deviation: Floats, drift: float, reversion: float, rng: np.random.Generator) -> Floats:
+def drift_costs(
+    deviation: Floats, drift: float, reversion: float, rng: np.random.Generator
+) -> Floats:
     """Let the logarithms of costs drift for one round.
 
     Parameters
@@ -82,11 +86,11 @@ def drifted(deviation: Floats, drift: float, reversion: float, rng: np.random.Ge
     -----
     An autoregression around each node's own first cost, which stays its median. The variance of
     the deviation tends to ``drift**2 / (1 - (1 - reversion)**2)``, and grows for ever where
-    ``reversion`` is zero. It comes on top of that of the law of rho.
+    ``reversion`` is zero. It comes on top of that of the distribution of rho.
 
     Examples
     --------
-    >>> drifted(np.array([0.4]), drift=0.0, reversion=0.25, rng=np.random.default_rng(1))
+    >>> drift_costs(np.array([0.4]), drift=0.0, reversion=0.25, rng=np.random.default_rng(1))
     array([0.3])
     """
     return (1.0 - reversion) * deviation + drift * rng.standard_normal(deviation.size)

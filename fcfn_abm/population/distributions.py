@@ -1,8 +1,7 @@
-"""Laws of the unit privacy cost rho, in currency per unit of epsilon."""
+"""Distributions of the unit privacy cost rho, in currency per unit of epsilon."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Protocol, Self
 
 import numpy as np
@@ -18,7 +17,7 @@ type Floats = npt.NDArray[np.float64]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class RhoLaw(Protocol):
+class RhoDistribution(Protocol):
     """Draws the unit privacy costs of a population."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
@@ -26,28 +25,28 @@ class RhoLaw(Protocol):
         ...
 
 
-RHO_LAWS: Registry[RhoLaw] = Registry("law of rho")
+RHO_DISTRIBUTIONS: Registry[RhoDistribution] = Registry("distribution of rho")
 
 
 def draw_rho(
-    law: RhoLaw,
+    distribution: RhoDistribution,
     n_nodes: int,
     rng: np.random.Generator,
-    divergence: Callable[[], Floats] | None = None,
+    divergence: Floats | None = None,
 ) -> Floats:
     """Draw a population's unit privacy costs, and check them.
 
     Parameters
     ----------
-    law : RhoLaw
-        An entry of :data:`RHO_LAWS`.
+    distribution : RhoDistribution
+        An entry of :data:`RHO_DISTRIBUTIONS`.
     n_nodes : int
         How many nodes there are.
     rng : numpy.random.Generator
         Source of chance.
-    divergence : callable, optional
-        Returns how far each node's label shares are from the global ones, shape (n_nodes,), from 0
-        to 1. Called for a law that follows the data, and for no other.
+    divergence : ndarray of float, shape (n_nodes,), optional
+        How far each node's label shares are from the global ones, from 0 to 1. Costs that follow
+        the data need it; others ignore it.
 
     Returns
     -------
@@ -57,17 +56,18 @@ def draw_rho(
     Raises
     ------
     InvalidGameError
-        If a law gives something else than ``n_nodes`` positive numbers, or one that is too large
-        or too small (:func:`require_sized`), or follows the data and there is no ``divergence``.
+        If the distribution gives something else than ``n_nodes`` positive numbers, or one that is
+        too large or too small (:func:`require_sized`), or follows the data and there is no
+        ``divergence``.
     """
-    if isinstance(law, Divergence) and divergence is not None:
-        rho = law.costs(divergence())
+    if isinstance(distribution, Divergence) and divergence is not None:
+        rho = distribution.costs(divergence)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # refused below
-            rho = np.asarray(law.draw(n_nodes, rng), dtype=float)
+            rho = np.asarray(distribution.draw(n_nodes, rng), dtype=float)
     if rho.shape != (n_nodes,):
         raise InvalidGameError(
-            f"the law of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
+            f"the distribution of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
         )
     require_sized(rho=rho)
     return rho
@@ -106,8 +106,8 @@ def require_sized(**values: npt.ArrayLike) -> None:
         )
 
 
-@RHO_LAWS.register("constant")
-class Constant(RhoLaw):
+@RHO_DISTRIBUTIONS.register("constant")
+class Constant(RhoDistribution):
     """All nodes alike."""
 
     value: Positive = 0.001
@@ -118,8 +118,8 @@ class Constant(RhoLaw):
         return np.full(n_nodes, self.value)
 
 
-@RHO_LAWS.register("uniform")
-class Uniform(RhoLaw):
+@RHO_DISTRIBUTIONS.register("uniform")
+class Uniform(RhoDistribution):
     """Evenly spread between two costs."""
 
     low: Positive = 0.0005
@@ -138,8 +138,8 @@ class Uniform(RhoLaw):
         return rng.uniform(self.low, self.high, n_nodes)
 
 
-@RHO_LAWS.register("lognormal")
-class LogNormal(RhoLaw):
+@RHO_DISTRIBUTIONS.register("lognormal")
+class LogNormal(RhoDistribution):
     """Skewed, as people's valuations of privacy are."""
 
     median: Positive = 0.001
@@ -148,13 +148,13 @@ class LogNormal(RhoLaw):
     """Standard deviation of ln(rho)."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
-        """Draw from a log-normal law."""
+        """Draw from a log-normal distribution."""
         return _lognormal(self.median, self.sigma, n_nodes, rng)
 
 
-@RHO_LAWS.register("pareto")
-class Pareto(RhoLaw):
-    """A heavy tail of very dear nodes."""
+@RHO_DISTRIBUTIONS.register("pareto")
+class Pareto(RhoDistribution):
+    """A heavy tail of nodes with very high costs."""
 
     minimum: Positive = 0.001
     """Smallest cost."""
@@ -162,18 +162,18 @@ class Pareto(RhoLaw):
     """Tail exponent; the smaller, the heavier the tail."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
-        """Draw from a Pareto law."""
+        """Draw from a Pareto distribution."""
         return self.minimum * (1.0 + rng.pareto(self.exponent, n_nodes))
 
 
-@RHO_LAWS.register("two-group")
-class TwoGroup(RhoLaw):
-    """Two kinds of nodes, in exact shares."""
+@RHO_DISTRIBUTIONS.register("two-group")
+class TwoGroup(RhoDistribution):
+    """Two groups of nodes, in exact shares."""
 
     low: Positive = 0.001
-    """The cost of the cheap kind."""
+    """The cost of the low-cost group."""
     high: Positive = 0.002
-    """The cost of the dear kind."""
+    """The cost of the high-cost group."""
     share_high: Share = 0.5
     """Share of dear nodes; their number is rounded to the nearest whole one."""
 
@@ -183,8 +183,8 @@ class TwoGroup(RhoLaw):
         return rng.permutation(np.repeat([self.high, self.low], [n_high, n_nodes - n_high]))
 
 
-@RHO_LAWS.register("outliers")
-class Outliers(RhoLaw):
+@RHO_DISTRIBUTIONS.register("outliers")
+class Outliers(RhoDistribution):
     """A log-normal population in which a few nodes are far dearer than the rest."""
 
     median: Positive = 0.001
@@ -197,15 +197,15 @@ class Outliers(RhoLaw):
     """How many times dearer an outlier is than it would be otherwise."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
-        """Draw from a log-normal law, and multiply the outliers."""
+        """Draw from a log-normal distribution, and multiply the outliers."""
         rho = _lognormal(self.median, self.sigma, n_nodes, rng)
         outliers = rng.permutation(n_nodes)[: round(self.share * n_nodes)]
         rho[outliers] *= self.factor
         return rho
 
 
-@RHO_LAWS.register("listed")
-class Listed(RhoLaw):
+@RHO_DISTRIBUTIONS.register("listed")
+class Listed(RhoDistribution):
     """The costs as they stand in the file."""
 
     values: Annotated[tuple[Positive, ...], Field(strict=False)]
@@ -216,8 +216,8 @@ class Listed(RhoLaw):
         return np.array(self.values)
 
 
-@RHO_LAWS.register("divergence")
-class Divergence(RhoLaw):
+@RHO_DISTRIBUTIONS.register("divergence")
+class Divergence(RhoDistribution):
     """The less a node's labels are mixed like everybody's, the dearer its privacy.
 
     rho_i = rho0 (1 + coupling d_i), with d_i the total variation between the node's label shares
@@ -234,10 +234,10 @@ class Divergence(RhoLaw):
         return np.asarray(self.rho0 * (1.0 + self.coupling * divergence))
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """Refuse: chance alone does not tell."""
+        """Refuse: costs follow from the data (:meth:`costs`)."""
         raise InvalidGameError(
-            "the law of rho 'divergence' follows the data that nodes hold, which is not at hand "
-            "here: use run_scenario, or pass rho."
+            "the distribution of rho 'divergence' follows the data that nodes hold, and there is "
+            "no data here."
         )
 
 

@@ -1,4 +1,4 @@
-"""Free riders: nodes that report one epsilon and spend less, with more noise than they tell."""
+"""Free riders: nodes that report one epsilon and spend less, by adding more noise."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fcfn_abm.errors import InvalidGameError, require_positive
 type Floats = npt.NDArray[np.float64]
 
 
-def misreport_factors(
+def draw_misreport_factors(
     n_nodes: int, share: float, factor: float, rng: np.random.Generator
 ) -> Floats:
-    """Choose the nodes that misreport.
+    """Draw the nodes that misreport.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def misreport_factors(
     Returns
     -------
     ndarray of float, shape (n_nodes,)
-        Reported over spent epsilon of each node: ``factor``, or one for an honest node.
+        Reported over spent epsilon of each node: ``factor``, or one for a node that does not.
 
     Raises
     ------
@@ -38,12 +38,12 @@ def misreport_factors(
 
     Notes
     -----
-    A unit of reported epsilon costs such a node ``rho / factor``, and it plays the market as an
-    honest node of that cost would.
+    A unit of reported epsilon costs such a node ``rho / factor``, and it plays the market as a
+    node of that true cost would.
 
     Examples
     --------
-    >>> misreport_factors(5, 0.4, 1.5, np.random.default_rng(1))
+    >>> draw_misreport_factors(5, 0.4, 1.5, np.random.default_rng(1))
     array([1.5, 1. , 1. , 1. , 1.5])
     """
     if not 0 <= share <= 1:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fcfn_abm.build import prepare_trainer
 from fcfn_abm.dp import Relation, Unit
 from fcfn_abm.dp.audit import (
     Attack,
@@ -24,7 +25,6 @@ from fcfn_abm.dp.audit import (
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.rng import stream
-from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer
 from fcfn_abm.training.gradients import Handed
@@ -118,7 +118,7 @@ def audit_scenario(
             raise InvalidPrivacyError(
                 f"epsilon must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {epsilon:g}."
             )
-    trainer = prepare(_one_round(scenario))
+    trainer = prepare_trainer(_one_round(scenario))
     plan = trainer.plan
     if trials is None:
         trials = 10_000 if plan.steps.epochs == 1 else 2_000
@@ -177,7 +177,7 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
     rounds : iterator of int
         Numbers of rounds whose noise is fresh.
     """
-    plan, steps, start = trainer.plan, trainer.plan.steps, trainer._start
+    plan, steps, start = trainer.plan, trainer.plan.steps, trainer.first_parameters
     images, labels = trainer.samples(node)
     rate = plan.placement.sampling_rate
     n_steps = steps.n_steps(len(labels))

@@ -34,7 +34,7 @@ from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.compare import MOST_RUNS
 from fcfn_abm.runs.facts import reference_facts, versions
-from fcfn_abm.runs.train import prepare
+from fcfn_abm.runs.rounds import KnownReports, Rounds
 from fcfn_abm.runs.value_fit import CONFIDENCE, LEAST, ValueFit, fit_value, half_width
 from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_abm.scenario.load import require_scenario
@@ -127,8 +127,8 @@ def calibrate_value(
     """
     require_scenario(scenario, "calibrate_value")
     scenario = _checked(scenario, seeds, value, workers)
-    rho = build.population(scenario)
-    before = build.reference(scenario, rho)
+    rho = build.draw_population(scenario).rho
+    before = build.price_scenario(scenario, rho)
     grid = _grid(before.epsilon[before.epsilon > 0]) if epsilons is None else _listed(epsilons)
     kept = None
     if out is not None:
@@ -161,7 +161,7 @@ def calibrate_value(
         "points": _points(grid, values, fit, frame),
         "equilibrium": {
             "before": reference_facts(before, rho),
-            "calibrated": reference_facts(build.reference(calibrated, rho), rho),
+            "calibrated": reference_facts(build.price_scenario(calibrated, rho), rho),
         },
         "worth_of_trade": _worth_of_trade(calibrated, rho, value),
         "versions": versions(),
@@ -255,7 +255,7 @@ def _train_all(
                 if found:
                     bar.update(rounds)
                 else:
-                    trainer = trainer or prepare(seeded, workers)
+                    trainer = trainer or build.prepare_trainer(seeded, workers)
                     found = _train(trainer, epsilon, replication, bar)
                     _keep(found, path)
                 key = {"replication": replication, "seed": seeded.seed, "epsilon": epsilon}
@@ -266,17 +266,23 @@ def _train_all(
 def _train(
     trainer: FederatedTrainer, epsilon: float, replication: int, bar: tqdm[Any]
 ) -> dict[str, Any]:
-    def after(result: TrainingRound) -> None:
+    reports = KnownReports([np.full(len(trainer.shards), epsilon)])
+    rounds = Rounds(reports, begin=trainer.begin, n_rounds=trainer.plan.rounds)
+
+    def show(last: TrainingRound) -> TrainingRound:
         bar.set_postfix(
             seed=replication,
             epsilon=f"{epsilon:.3g}",
-            accuracy=f"{result.accuracy:.1%}",
+            accuracy=f"{last.accuracy:.1%}",
             refresh=False,
         )
         bar.update()
+        return last
 
     try:
-        last = trainer.train(np.full(len(trainer.shards), epsilon), on_round=after)[-1]
+        last = show(rounds.begin_training().results[0])
+        while not rounds.over:
+            last = show(rounds.step() or last)  # reports stand, so each round trains
     except RunFailedError as error:
         raise RunFailedError(f"with epsilon = {epsilon:g}, {error}") from None
     return {

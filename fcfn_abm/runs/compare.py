@@ -144,13 +144,13 @@ def _price_all(
     ) as bar:
         for index in range(replications):
             drawn = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
-            rho = build.population(drawn)
+            rho = build.draw_population(drawn).rho
             budget = scenario.game.budget
             if budget is None:
-                budget = build.closed_form(drawn, rho).budget
+                budget = build.solve_equilibrium(drawn, rho).budget
             for name in names:
                 bar.set_postfix(replication=index, mechanism=name, refresh=False)
-                outcome = build.rival(drawn, name, rho, budget)
+                outcome = build.price_mechanism(drawn, name, rho, budget)
                 rows.append(
                     {
                         "replication": index,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fcfn_abm import build
 from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.errors import RunFailedError
+from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import (
     PARTS,
@@ -29,7 +31,8 @@ from fcfn_abm.records import (
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import reference_facts, tracking_facts, versions
-from fcfn_abm.runs.train import Trained, prepare, train_arms
+from fcfn_abm.runs.rounds import Rounds
+from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 
@@ -127,33 +130,24 @@ def _carry_out(
 ) -> Record:
     started = time.perf_counter()
     # what is missing shows before the work
-    trainer = prepare(scenario, workers) if scenario.trains else None
-    market = build.market(scenario)
-    in_turn = scenario.training is not None and scenario.training.schedule == "every-round"
+    images = build.load_images(scenario) if build.needs_images(scenario) else None
+    population = build.draw_population(scenario, images)
+    trainings = None
+    if scenario.trains and images is not None:
+        trainer = build.create_trainer(scenario, population, images, workers)
+        trainings = RunTrainings(scenario, population, trainer, checkpoint)
+    market = build.create_market(scenario, population)
     trained = None
     with stream as writer:
         expected = market.outcome.epsilon > 0
         recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
-
-        def play_round() -> None:
-            market.step()
-            recorder(market)
-
-        if trainer and in_turn:
-            trained = train_arms(
-                scenario,
-                market,
-                trainer,
-                play_round=play_round,
-                play_on=lambda: _play(market, recorder, progress=False),
-                checkpoint=checkpoint,
-                progress=progress,
-            )
-        else:
-            _play(market, recorder, progress=progress)
+        rounds = _rounds(scenario, market, recorder, trainings)
+        _play(rounds, market, progress=progress)
+        if trainings and market.running:
+            trained = trainings.carry_out(market, rounds, progress=progress)
     played = time.perf_counter()
-    if trainer and not in_turn:
-        trained = train_arms(scenario, market, trainer, checkpoint=checkpoint, progress=progress)
+    if trainings and trained is None:
+        trained = trainings.carry_out(market, rounds, progress=progress)
     ended = time.perf_counter()
 
     run = {
@@ -171,35 +165,51 @@ def _carry_out(
         scenario=scenario,
         run=run,
         rounds=recorder.rounds,
-        nodes=_nodes(market, trained),
+        nodes=_nodes(market, population, trained),
         kept_traces=recorder.traces,
         training=trained.rounds if trained else empty("training"),
         ledger=trained.ledger if trained else empty("ledger"),
     )
 
 
-def _play(market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
+def _rounds(
+    scenario: Scenario, market: PrivacyMarket, recorder: Recorder, trainings: RunTrainings | None
+) -> Rounds:
+    """Return the rounds of a run: of its market, and of the training that it pays for."""
+    record = partial(recorder, market)
+    if trainings is None or scenario.training is None:
+        return Rounds(market, record)
+    return Rounds(
+        market,
+        record,
+        begin=trainings.begin,
+        n_rounds=scenario.training.rounds,
+        every_round=scenario.training.schedule == "every-round",
+    )
+
+
+def _play(rounds: Rounds, market: PrivacyMarket, *, progress: bool) -> None:
+    """Take the rounds of a run until the net trains."""
+    if rounds.trains_next:
+        return
     with progress_bar(
         total=market.scenario.rounds.maximum,
         desc="market",
         unit="round",
         shown=progress,
     ) as bar:
-
-        def after(market: Any) -> None:
-            recorder(market)
+        while not (rounds.over or rounds.trains_next):
+            rounds.step()
             bar.set_postfix(
                 n_active=market.n_active,
                 exploitability=f"{market.state.exploitability:.1e}",
                 refresh=False,
             )
             bar.update()
-
-        market.run_until(on_round=after)
         bar.total = market.round_index
 
 
-def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
+def _nodes(market: PrivacyMarket, population: Population, trained: Trained | None) -> pd.DataFrame:
     columns = market.columns
     exit_round = pd.array(columns.exit_round, dtype="Int64")
     exit_round[columns.exit_round == NEVER] = pd.NA
@@ -207,7 +217,7 @@ def _nodes(market: PrivacyMarket, trained: Trained | None) -> pd.DataFrame:
         {
             "node": range(len(columns)),
             "rho": columns.rho,
-            **_misreport(market.scenario),
+            **_misreport(market.scenario, population),
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,
@@ -251,11 +261,11 @@ def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
     return {"tracking": tracking_facts(rounds, churn.until)}
 
 
-def _misreport(scenario: Scenario) -> dict[str, Any]:
+def _misreport(scenario: Scenario, population: Population) -> dict[str, Any]:
     """Return the columns that say who misreports, where the scenario lets nodes do so."""
     if scenario.population.misreport is None:
         return {}
     return {
-        "true_rho": build.population(build.honest(scenario)),
-        "misreport_factor": build.misreport(scenario),
+        "true_rho": population.true_rho,
+        "misreport_factor": population.misreport_factor,
     }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
-from queue import SimpleQueue
-from threading import Semaphore, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +15,13 @@ from fcfn_abm.errors import FcfnError
 from fcfn_abm.process.executors import cores
 from fcfn_abm.records import sampled_rows
 from fcfn_abm.runs.facts import reference_facts
+from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.scenario import Scenario
-from fcfn_abm.viz.frame import Floats, Frame, Path, Training
+from fcfn_abm.viz.frame import Floats, Frame, Path
+from fcfn_abm.viz.frame import Training as Curves
 
 if TYPE_CHECKING:
-    from fcfn_abm.training import FederatedTrainer, TrainingRound
+    from fcfn_abm.training import ImageData, Training, TrainingRound
 
 _KEPT_WHOLE = 2000  # up to so many nodes the path of each is kept
 _KEPT = 256  # of larger markets, that of so many
@@ -41,7 +41,11 @@ class LiveMarket:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.market = build.market(scenario)
+        self._images: ImageData | None = None
+        if scenario.population.rho.kind == "divergence":
+            self._images = build.load_images(scenario)  # costs follow them
+        self._population = build.draw_population(scenario, self._images)
+        self.market = build.create_market(scenario, self._population)
         rho = self.market.columns.rho
         self._look_at_costs()
         self._kept = (
@@ -51,7 +55,14 @@ class LiveMarket:
         )
         self._reports: list[Floats] = [self._report()]
         self._watched: dict[int, tuple[list[int], list[float]]] = {}
-        self._training: _SteppedTraining | None = None
+        self._rounds = Rounds(
+            self.market,
+            self._record,
+            begin=self._begin_training if scenario.trains else None,
+            n_rounds=scenario.training.rounds if scenario.training else 0,
+            every_round=not self._trains_after,
+        )
+        self._data_label = ""
         self.training_problem = ""
 
     @property
@@ -68,7 +79,7 @@ class LiveMarket:
     @property
     def over(self) -> bool:
         """Whether the market has its verdict, and the training its last round."""
-        return not self.market.running and not self._to_train
+        return self._rounds.over
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
@@ -81,57 +92,39 @@ class LiveMarket:
         return training is not None and training.schedule == "at-equilibrium"
 
     @property
-    def _to_train(self) -> bool:
-        if not self.scenario.trains or self.training_problem:
-            return False
-        if self._training is not None:
-            return not self._training.over
-        return not self._trains_after or bool((self.market.columns.epsilon > 0).any())
-
-    @property
     def _results(self) -> list[TrainingRound]:
-        return self._training.results if self._training else []
+        return self._rounds.training.results if self._rounds.training else []
 
     def step(self) -> None:
-        """Play a round, or train one; with the schedule "every-round" both."""
-        if self._to_train and not (self._trains_after and self.market.running):
-            self._train()
-        elif self.market.running:
-            self._play()
+        """Take the next round: of the market, of the training, or of both in turn."""
+        try:
+            self._rounds.step()
+        except FcfnError as error:
+            self.training_problem = str(error)
+            self._rounds.stop_training()
 
     def _look_at_costs(self) -> None:
         """Work out what follows from who is there, and from what privacy costs them."""
         self.form = reference_facts(self.market.outcome, self.market.primitives.rho)
         self._by_cost = np.argsort(self.market.columns.rho, kind="stable")
 
-    def _play(self) -> None:
-        self.market.step()
+    def _record(self) -> None:
+        """Keep what a round of the market has shown."""
         if self.scenario.population.churn is not None:
             self._look_at_costs()
         self._reports.append(self._report())
         for node, (rounds, epsilon) in self._watched.items():
             rounds.append(self.market.round_index)
-            epsilon.append(self.market.columns.epsilon.item(node))
+            epsilon.append(self.market.epsilon.item(node))
 
-    def _train(self) -> None:
-        from fcfn_abm.runs.train import prepare
-
-        try:
-            if self._training is None:
-                trainer = prepare(self.scenario, cores())
-                self._training = _SteppedTraining(
-                    trainer, self._bought, build.misreport(self.scenario)
-                )
-                self._training.step()  # how the net does before it is trained
-            self._training.step()
-        except FcfnError as error:
-            self.training_problem = str(error)
-
-    def _bought(self, _: int) -> Floats:
-        """Return what the nodes train with in a round, playing a round first where that is due."""
-        if not self._trains_after and self.market.running:
-            self._play()
-        return self.market.columns.epsilon.copy()
+    def _begin_training(self) -> Training:
+        images, population = self._images, self._population
+        if images is None:
+            images = build.load_images(self.scenario)
+            population = build.deal_images(self.scenario, population, images)
+        trainer = build.create_trainer(self.scenario, population, images, cores())
+        self._data_label = images.label
+        return trainer.begin(misreport=population.misreport_factor)
 
     def _report(self) -> Floats:
         return np.asarray(self.market.columns.epsilon[self._kept])
@@ -157,14 +150,14 @@ class LiveMarket:
             note=self.training_problem,
         )
 
-    def _trained(self) -> Training | None:
+    def _trained(self) -> Curves | None:
         settings = self.scenario.training
         if settings is None or not settings.enabled:
             return None
         results = self._results
         curve = ([r.round for r in results], [r.accuracy for r in results])
-        data = self._training.trainer.data.label if self._training else settings.data.kind
-        return Training(data, {self.scenario.mechanism.kind: curve}, settings.rounds)
+        data = self._data_label or settings.data.kind
+        return Curves(data, {self.scenario.mechanism.kind: curve}, settings.rounds)
 
     def path(self, node: int) -> Path:
         """Return what a node reported; in large markets, since it was first asked for."""
@@ -181,60 +174,4 @@ class LiveMarket:
         return None if round_index == NEVER else round_index
 
     def close(self) -> None:
-        """End the training's thread."""
-        if self._training:
-            self._training.close()
-
-
-class _Closed(BaseException):
-    """Ends a training that nobody watches any more."""
-
-
-class _SteppedTraining:
-    """Runs a trainer in a thread of its own, which waits for a nod before each round."""
-
-    def __init__(
-        self, trainer: FederatedTrainer, reports: Callable[[int], Floats], misreport: Floats
-    ) -> None:
-        self.trainer = trainer
-        self.results: list[TrainingRound] = []
-        self.over = False
-        self._nod, self._news = Semaphore(0), SimpleQueue[Any]()
-        self._closed = False
-
-        def work() -> None:
-            outcome: Any = None
-            try:
-                self._wait()
-                trainer.train(reports, misreport=misreport, on_round=self._told)
-            except _Closed:
-                return
-            except Exception as error:  # told to whoever steps
-                outcome = error
-            self._news.put(outcome)
-
-        Thread(target=work, name="training", daemon=True).start()
-
-    def step(self) -> None:
-        """Train a round, and return when it is done."""
-        self._nod.release()
-        news = self._news.get()
-        if isinstance(news, Exception):
-            self.over = True
-            raise news
-        self.results.append(news)
-        self.over = news.round == self.trainer.plan.rounds
-
-    def close(self) -> None:
-        """Let the thread end."""
-        self._closed = True
-        self._nod.release()
-
-    def _told(self, result: TrainingRound) -> None:
-        self._news.put(result)
-        self._wait()
-
-    def _wait(self) -> None:
-        self._nod.acquire()
-        if self._closed:
-            raise _Closed
+        """Nothing waits for this market."""

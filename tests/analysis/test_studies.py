@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import fcfn_abm as fa
-from fcfn_abm.population.distributions import RHO_LAWS
+from fcfn_abm.population.distributions import RHO_DISTRIBUTIONS
 
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "analysis" / "studies"
@@ -172,7 +172,7 @@ def axis(name, path):
 def test_the_laws_of_the_study_of_dispersion_have_equal_means_and_variations(law):
     options = {key: value for key, value in law.items() if key != "kind"}
     n_nodes = 400_000
-    rho = RHO_LAWS[law["kind"]](**options).draw(n_nodes, np.random.default_rng(1))
+    rho = RHO_DISTRIBUTIONS[law["kind"]](**options).draw(n_nodes, np.random.default_rng(1))
     if law["kind"] == "pareto" and law["exponent"] < 4:  # no fourth moment: no sample tells
         pareto = stats.pareto(law["exponent"], scale=law["minimum"])
         mean, deviation = pareto.mean(), pareto.std()

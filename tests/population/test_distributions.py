@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from fcfn_abm.errors import InvalidGameError
-from fcfn_abm.population import RHO_LAWS, draw_rho
+from fcfn_abm.population import RHO_DISTRIBUTIONS, draw_rho
 from fcfn_abm.registry import OptionError
 from fcfn_abm.rng import stream
 
@@ -12,11 +12,11 @@ OPTIONS = {"listed": {"values": [0.5] * 40}}
 
 
 def draw(kind, n_nodes=40, seed=3, **options):
-    law = RHO_LAWS.create(kind, options)
-    return draw_rho(law, n_nodes, stream(seed, "costs"), lambda: np.linspace(0, 1, n_nodes))
+    law = RHO_DISTRIBUTIONS.create(kind, options)
+    return draw_rho(law, n_nodes, stream(seed, "costs"), np.linspace(0, 1, n_nodes))
 
 
-@pytest.mark.parametrize("kind", list(RHO_LAWS))
+@pytest.mark.parametrize("kind", list(RHO_DISTRIBUTIONS))
 def test_every_law_gives_positive_costs_and_the_same_again(kind):
     options = OPTIONS.get(kind, {})
     rho = draw(kind, **options)
@@ -56,24 +56,24 @@ def test_a_list_must_have_as_many_costs_as_there_are_nodes():
 @pytest.mark.parametrize("bad", [-1.0, 0.0, float("nan"), float("inf")])
 def test_costs_must_be_positive_numbers(bad):
     with pytest.raises(OptionError, match=r"values\.1"):
-        RHO_LAWS.create("listed", {"values": [1.0, bad]})
+        RHO_DISTRIBUTIONS.create("listed", {"values": [1.0, bad]})
 
 
 def test_bounds_in_the_wrong_order_are_refused():
     with pytest.raises(OptionError, match="low must not exceed high"):
-        RHO_LAWS.create("uniform", {"low": 2.0, "high": 1.0})
+        RHO_DISTRIBUTIONS.create("uniform", {"low": 2.0, "high": 1.0})
 
 
 def test_costs_rise_with_the_divergence_of_the_data_and_only_with_it():
     far = np.array([0.0, 0.25, 1.0])
-    law = RHO_LAWS.create("divergence", {"rho0": 2.0, "coupling": 3.0})
-    rho = draw_rho(law, 3, stream(3, "costs"), lambda: far)
+    law = RHO_DISTRIBUTIONS.create("divergence", {"rho0": 2.0, "coupling": 3.0})
+    rho = draw_rho(law, 3, stream(3, "costs"), far)
     assert_allclose(rho, [2.0, 3.5, 8.0])
-    alike = RHO_LAWS.create("divergence", {"rho0": 2.0, "coupling": 0.0})
-    assert_allclose(draw_rho(alike, 3, stream(3, "costs"), lambda: far), 2.0, rtol=0)
+    alike = RHO_DISTRIBUTIONS.create("divergence", {"rho0": 2.0, "coupling": 0.0})
+    assert_allclose(draw_rho(alike, 3, stream(3, "costs"), far), 2.0, rtol=0)
     with pytest.raises(OptionError, match="coupling"):
-        RHO_LAWS.create("divergence", {"coupling": -1.0})
+        RHO_DISTRIBUTIONS.create("divergence", {"coupling": -1.0})
     with pytest.raises(InvalidGameError, match="follows the data that nodes hold"):
         draw_rho(law, 3, stream(3, "costs"))
     with pytest.raises(InvalidGameError, match=r"gives 3 costs, but population.n_nodes = 4"):
-        draw_rho(law, 4, stream(3, "costs"), lambda: far)
+        draw_rho(law, 4, stream(3, "costs"), far)

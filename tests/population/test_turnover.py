@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from fcfn_abm.population import RHO_LAWS, drifted, newcomer_costs, turnover
+from fcfn_abm.population import RHO_DISTRIBUTIONS, draw_newcomer_costs, draw_turnover, drift_costs
 
 
 def chain(n_places, arrivals, departures, n_rounds, seed=1):
@@ -12,7 +12,7 @@ def chain(n_places, arrivals, departures, n_rounds, seed=1):
     present = np.ones(n_places, dtype=bool)
     counts = []
     for _ in range(n_rounds):
-        arriving, departing = turnover(present, arrivals, departures, rng)
+        arriving, departing = draw_turnover(present, arrivals, departures, rng)
         assert not present[arriving].any()
         assert present[departing].all()
         present[arriving], present[departing] = True, False
@@ -46,7 +46,7 @@ def test_nobody_comes_or_goes_where_nobody_may_and_everybody_where_all_must():
     rng = np.random.default_rng(0)
     present = np.array([True, False, True, False])
     for arrivals, departures in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)):
-        arriving, departing = turnover(present, arrivals, departures, rng)
+        arriving, departing = draw_turnover(present, arrivals, departures, rng)
         assert_array_equal(arriving, [1, 3] if arrivals else [])
         assert_array_equal(departing, [0, 2] if departures else [])
 
@@ -55,7 +55,7 @@ def test_the_drift_of_a_cost_comes_to_the_variance_that_is_told():
     rng, drift, reversion = np.random.default_rng(2), 0.05, 0.1
     deviation = np.zeros(40_000)
     for _ in range(100):
-        before, deviation = deviation, drifted(deviation, drift, reversion, rng)
+        before, deviation = deviation, drift_costs(deviation, drift, reversion, rng)
     variance = drift**2 / (1 - (1 - reversion) ** 2)
     assert_allclose(deviation.var(), variance, rtol=0.03)
     assert_allclose(np.corrcoef(before, deviation)[0, 1], 1 - reversion, atol=0.01)
@@ -66,26 +66,26 @@ def test_the_drift_of_a_cost_comes_to_the_variance_that_is_told():
 def test_without_reversion_a_cost_wanders_off():
     rng, deviation = np.random.default_rng(3), np.zeros(40_000)
     for _ in range(64):
-        deviation = drifted(deviation, 0.05, 0.0, rng)
+        deviation = drift_costs(deviation, 0.05, 0.0, rng)
     assert_allclose(deviation.var(), 64 * 0.05**2, rtol=0.03)
 
 
 def test_newcomers_follow_the_law_of_those_who_were_there_first():
     rng = np.random.default_rng(4)
-    law = RHO_LAWS.create("lognormal", {"median": 2.0, "sigma": 0.5})
-    costs = np.concatenate([newcomer_costs(law, 50, 3, rng) for _ in range(1000)])
+    law = RHO_DISTRIBUTIONS.create("lognormal", {"median": 2.0, "sigma": 0.5})
+    costs = np.concatenate([draw_newcomer_costs(law, 50, 3, rng) for _ in range(1000)])
     assert stats.kstest(np.log(costs / 2.0) / 0.5, "norm").pvalue > 0.001
 
 
 def test_single_newcomers_follow_laws_that_deal_exact_shares():
     rng = np.random.default_rng(5)
-    law = RHO_LAWS.create("two-group", {"low": 1.0, "high": 2.0, "share_high": 0.3})
-    dear = [newcomer_costs(law, 10, 1, rng).item() == 2.0 for _ in range(2000)]
+    law = RHO_DISTRIBUTIONS.create("two-group", {"low": 1.0, "high": 2.0, "share_high": 0.3})
+    dear = [draw_newcomer_costs(law, 10, 1, rng).item() == 2.0 for _ in range(2000)]
     assert_allclose(np.mean(dear), 0.3, atol=4 * np.sqrt(0.21 / 2000))
-    listed = RHO_LAWS.create("listed", {"values": [1.0, 2.0, 4.0]})
-    drawn = [newcomer_costs(listed, 3, 2, rng) for _ in range(300)]
+    listed = RHO_DISTRIBUTIONS.create("listed", {"values": [1.0, 2.0, 4.0]})
+    drawn = [draw_newcomer_costs(listed, 3, 2, rng) for _ in range(300)]
     assert all(len(set(pair)) == 2 for pair in drawn)  # of one population: none stands twice
     assert_allclose(
         np.bincount(np.concatenate(drawn).astype(int))[[1, 2, 4]] / 300, 2 / 3, atol=0.1
     )
-    assert newcomer_costs(law, 10, 0, rng).size == 0
+    assert draw_newcomer_costs(law, 10, 0, rng).size == 0

@@ -10,7 +10,7 @@ import fcfn_abm as fa
 from fcfn_abm.cli import app
 from fcfn_abm.errors import RunFailedError
 from fcfn_abm.report.summary import arms_table
-from fcfn_abm.training import FederatedTrainer
+from fcfn_abm.training import FederatedTrainer, Training
 from fcfn_abm.training.sums import broken_down
 
 QUICKSTART = "quickstart"
@@ -19,19 +19,19 @@ SHORT = ["training.rounds=4"]
 
 def breaking(monkeypatch, arm, round_index):
     """Let the training of an arm, counted from zero, break down in a round."""
-    sums, train, arms = FederatedTrainer._sums, FederatedTrainer.train, []
+    step, begin, begun = Training.step, FederatedTrainer.begin, []
 
-    def counted(self, *args, **kwargs):
-        arms.append(1)
-        return train(self, *args, **kwargs)
+    def begin_and_keep(self, *args, **kwargs):
+        begun.append(begin(self, *args, **kwargs))
+        return begun[-1]
 
-    def broken(self, *args):
-        if len(arms) == arm + 1 and args[-1] == round_index:
+    def break_or_step(self, epsilon):
+        if self is begun[-1] and len(begun) == arm + 1 and self.round_index + 1 == round_index:
             raise broken_down(7, round_index)
-        return sums(self, *args)
+        return step(self, epsilon)
 
-    monkeypatch.setattr(FederatedTrainer, "train", counted)
-    monkeypatch.setattr(FederatedTrainer, "_sums", broken)
+    monkeypatch.setattr(FederatedTrainer, "begin", begin_and_keep)
+    monkeypatch.setattr(Training, "step", break_or_step)
 
 
 @pytest.mark.parametrize("schedule", ["at-equilibrium", "every-round"])

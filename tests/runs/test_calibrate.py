@@ -19,11 +19,10 @@ from fcfn_abm.process.executors import Processes, cores, workers_of
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.calibrate import calibration_text, identification
 from fcfn_abm.report.figures import calibration
-from fcfn_abm.runs import calibrate
 from fcfn_abm.runs.calibrate import calibrate_value
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.runs.value_fit import fit_value
-from fcfn_abm.training import FederatedTrainer
+from fcfn_abm.training import Training
 
 QUICKSTART = "scenarios/quickstart.toml"
 TINY = ["population.n_nodes=12", "training.rounds=4", "training.compare=[]"]
@@ -205,7 +204,7 @@ def test_trade_begins_where_it_is_said_to(found):
     for times, status in ((0.99, "no-trade"), (1.01, "solved")):
         beta = found.fit.beta * times * begins / 50.0
         game = found.scenario.game.model_copy(update={"beta": beta})
-        outcome = build.reference(found.scenario.model_copy(update={"game": game}))
+        outcome = build.price_scenario(found.scenario.model_copy(update={"game": game}))
         assert outcome.status == status
 
 
@@ -228,18 +227,18 @@ def test_text_and_figure_say_what_was_found(found):
 
 def test_epsilons_span_the_equilibrium_by_themselves(scenario, monkeypatch):
     trained = []
-    train = FederatedTrainer.train
+    step = Training.step
 
-    def short(self, epsilon, **kwargs):
+    def step_and_keep(self, epsilon):
         trained.append(epsilon[0])
-        return train(self, np.full(len(epsilon), 1e4), **kwargs)
+        return step(self, np.full(len(epsilon), 1e4))
 
-    monkeypatch.setattr(FederatedTrainer, "train", short)
+    monkeypatch.setattr(Training, "step", step_and_keep)
     one = scenario.model_copy(
         update={"training": scenario.training.model_copy(update={"rounds": 1})}
     )
     calibrate_value(one, seeds=1)
-    bought = build.reference(scenario).epsilon
+    bought = build.price_scenario(scenario).epsilon
     assert len(trained) == 8
     assert trained == sorted(trained)
     assert trained[0] < np.median(bought[bought > 0]) < trained[-1]
@@ -248,13 +247,13 @@ def test_epsilons_span_the_equilibrium_by_themselves(scenario, monkeypatch):
 
 
 def test_any_number_of_workers_gives_the_same_table(scenario, found, monkeypatch):
-    prepare, asked = calibrate.prepare, []
+    prepare_trainer, asked = build.prepare_trainer, []
 
-    def prepared(seeded, workers=1):
+    def prepare_and_count(seeded, workers=1):
         asked.append(workers)
-        return prepare(seeded, workers)
+        return prepare_trainer(seeded, workers)
 
-    monkeypatch.setattr(calibrate, "prepare", prepared)
+    monkeypatch.setattr(build, "prepare_trainer", prepare_and_count)
     for workers in (1, 2):
         again = calibrate_value(scenario, [2, 20, 200], 2, value=50.0, workers=workers)
         assert again.frame.equals(found.frame)
@@ -314,16 +313,23 @@ def files_of(folder):
     }
 
 
+def interrupt_training(monkeypatch, calls, place, error):
+    """Keep the epsilon of each training, counted from one, and let one of them fail."""
+    step = Training.step
+
+    def step_or_fail(self, epsilon):
+        if self.round_index == 0:
+            calls.append(epsilon[0])
+            if len(calls) == place:
+                raise error
+        return step(self, epsilon)
+
+    monkeypatch.setattr(Training, "step", step_or_fail)
+
+
 def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch):
-    train, calls = FederatedTrainer.train, []
-
-    def interrupted(self, epsilon, **kwargs):
-        calls.append(epsilon[0])
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return train(self, epsilon, **kwargs)
-
-    monkeypatch.setattr(FederatedTrainer, "train", interrupted)
+    calls = []
+    interrupt_training(monkeypatch, calls, 5, KeyboardInterrupt())
     out = tmp_path / "results" / "again"
     arguments = ["calibrate", QUICKSTART, "--epsilons", "200,2,20", "--seeds", "2"]
     arguments += ["--value", "50", "--out", str(out)]
@@ -341,15 +347,9 @@ def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch
 
 
 def test_results_of_another_scenario_are_not_taken_up(scenario, tmp_path, monkeypatch):
-    train, calls = FederatedTrainer.train, []
-
-    def third_fails(self, epsilon, **kwargs):
-        calls.append(epsilon[0])
-        if len(calls) == 3:
-            raise RunFailedError("training broke down in round 1: the loss is not finite.")
-        return train(self, epsilon, **kwargs)
-
-    monkeypatch.setattr(FederatedTrainer, "train", third_fails)
+    calls = []
+    why = RunFailedError("training broke down in round 1: the loss is not finite.")
+    interrupt_training(monkeypatch, calls, 3, why)
     with pytest.raises(RunFailedError, match="with epsilon = 200, training broke down"):
         calibrate_value(scenario, [2, 20, 200], 1, tmp_path / "out")
     other = scenario.model_copy(update={"seed": 8})

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import fcfn_abm as fa
-from fcfn_abm.build import population
+from fcfn_abm.build import draw_population
 from fcfn_abm.errors import (
     InvalidRecordError,
     InvalidScenarioError,
@@ -71,7 +71,7 @@ def test_equal_nodes_earn_what_follows_by_hand(n_nodes):
 
 def test_the_first_population_is_the_scenario_s_own(found):
     own = scenario()
-    rho = population(own)
+    rho = draw_population(own).rho
     best = fa.stackelberg_equilibrium(rho, 10.0, 10.0)
     for name in MECHANISMS:
         outcome = fa.price(
@@ -154,7 +154,7 @@ def test_a_given_cap_binds_everybody_and_the_scenario_s_own_options_hold():
     assert set(found.frame["average_over"]) == {"population"}
     assert row(found, "static")["mean_epsilon"] == 3.0
     assert row(found, "random")["mean_epsilon"] > 10  # U[1, 100], its default
-    ours = fa.nash_equilibrium(population(given), 0.5)
+    ours = fa.nash_equilibrium(draw_population(given).rho, 0.5)
     assert row(found, "stackelberg")["mean_epsilon"] == pytest.approx(ours.total_epsilon / 30)
     text = comparison_text(found.frame, found.run)
     assert "game.budget, 0.5" in text

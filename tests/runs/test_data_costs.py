@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import spearmanr
 
 import fcfn_abm as fa
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
+from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.runs.run import run_scenario
 
 FILE = "scenarios/heterogeneity/data_costs.toml"
@@ -34,7 +35,8 @@ def test_costs_follow_the_very_data_that_nodes_train_on(record):
 
 
 def test_the_divergence_is_that_of_the_labels_dealt(record):
-    data, shards = build.dealt_data(record.scenario)
+    data = build.load_images(record.scenario)
+    shards = build.draw_population(record.scenario, data).held.shards
     assert sorted(np.concatenate(shards)) == list(range(data.train_labels.size))
     labels = range(len(data.class_names))
     overall = [np.mean(data.train_labels == c) for c in labels]
@@ -66,7 +68,8 @@ def test_without_coupling_all_cost_the_same(equal):
 
 def test_costs_do_not_need_the_net_to_be_trained_nor_torch():
     untrained = build.load_scenario(FILE, ["training.enabled=false"])
-    assert_allclose(build.population(untrained), build.population(build.load_scenario(FILE)))
+    trained = build.load_scenario(FILE)
+    assert_allclose(build.draw_population(untrained).rho, build.draw_population(trained).rho)
     code = (
         "import sys; from fcfn_abm.cli import main\n"
         f"sys.argv = ['fcfn', 'equilibrium', {FILE!r}]\n"
@@ -77,22 +80,24 @@ def test_costs_do_not_need_the_net_to_be_trained_nor_torch():
     assert done.stdout.split("\n")[-2] == "False True"
 
 
-def test_other_laws_do_not_load_the_data(monkeypatch):
-    monkeypatch.setattr(build.parts, "dealt_data", lambda _: pytest.fail("the data was loaded"))
-    build.population(build.load_scenario(FILE, ["population.rho.kind=lognormal"]))
+def test_other_distributions_do_not_load_the_data(monkeypatch):
+    monkeypatch.setattr(build.parts, "load_images", lambda _: pytest.fail("the data was loaded"))
+    build.draw_population(build.load_scenario(FILE, ["population.rho.kind=lognormal"]))
     with pytest.raises(pytest.fail.Exception):
-        build.population(build.load_scenario(FILE))
+        build.draw_population(build.load_scenario(FILE))
 
 
 def test_another_seed_deals_other_data():
-    one, other = (build.population(build.load_scenario(FILE, [f"seed={s}"])) for s in (3, 4))
+    scenarios = [build.load_scenario(FILE, [f"seed={seed}"]) for seed in (3, 4)]
+    one, other = (build.draw_population(scenario).rho for scenario in scenarios)
     assert (one != other).any()
 
 
-def test_liars_pay_less_for_a_unit_of_report():
-    honest = build.population(build.load_scenario(FILE))
-    lying = build.load_scenario(FILE, ["population.misreport.share=0.5"])
-    assert sorted(set((honest / build.population(lying)).round(9))) == [1.0, 1.5]
+def test_nodes_that_misreport_pay_less_for_a_unit_of_report():
+    scenario = build.load_scenario(FILE, ["population.misreport.share=0.5"])
+    population = build.draw_population(scenario)
+    assert sorted(set((population.true_rho / population.rho).round(9))) == [1.0, 1.5]
+    assert_array_equal(population.true_rho, build.draw_population(build.load_scenario(FILE)).rho)
 
 
 def test_the_law_needs_a_training_table(tmp_path):
@@ -102,9 +107,31 @@ def test_the_law_needs_a_training_table(tmp_path):
         build.load_scenario(path)
 
 
-def test_a_market_alone_says_what_it_lacks():
+def test_a_market_alone_draws_the_same_nodes():
     scenario = build.load_scenario(FILE)
-    with pytest.raises(InvalidGameError, match="use run_scenario, or pass rho"):
-        fa.PrivacyMarket(scenario)
-    market = fa.PrivacyMarket(scenario, rho=build.population(scenario))
-    assert_allclose(market.columns.rho, build.market(scenario).columns.rho, rtol=0)
+    expected = build.draw_population(scenario).rho
+    assert_array_equal(fa.PrivacyMarket(scenario).columns.rho, expected)
+
+
+@pytest.mark.parametrize("file", [FILE, "privacy/free_riders"])
+@pytest.mark.parametrize("schedule", ["at-equilibrium", "every-round"])
+def test_a_run_draws_its_population_once(file, schedule, monkeypatch):
+    calls = Counter()
+
+    def count(module, name):
+        function = getattr(module, name)
+
+        def counted(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+
+    overrides = ["training.rounds=1", "training.compare=[]", f"training.schedule={schedule}"]
+    scenario = build.load_scenario(file, overrides)
+    count(build, "load_images")
+    for name in ("draw_rho", "draw_misreport_factors", "_deal"):
+        count(build.parts, name)
+    run_scenario(scenario)
+    misreports = {"draw_misreport_factors": 1} if scenario.population.misreport else {}
+    assert calls == {"load_images": 1, "draw_rho": 1, "_deal": 1, **misreports}

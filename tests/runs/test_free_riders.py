@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import fcfn_abm as fa
 from fcfn_abm import build
 from fcfn_abm.records import read_record
 from fcfn_abm.report.summary import summary
@@ -24,7 +25,7 @@ def facts(record):
 
 
 def test_honest_nodes_share_alike():
-    market = build.market(build.honest(build.load_scenario(FILE)))
+    market = fa.PrivacyMarket(build.load_scenario(FILE, ["population.misreport.share=0.0"]))
     assert market.run_until().kind == "converged"
     assert_allclose(market.columns.utility, BUDGET / N_NODES**2, rtol=1e-6)
 

@@ -10,9 +10,10 @@ import pytest
 from filelock import FileLock
 
 from fcfn_abm import read_record, run_scenario
+from fcfn_abm.build import prepare_trainer
 from fcfn_abm.errors import OutputError
+from fcfn_abm.population import Holdings
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
-from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_abm.training import ImageData
 
@@ -128,7 +129,9 @@ def test_other_data_under_the_same_name_start_afresh(tmp_path, monkeypatch):
     def written(path):
         images, labels = rng.random((200, 1, 8, 8)).astype("f4"), rng.integers(0, 3, 200)
         data = ImageData(images, labels, images[:20], labels[:20], tuple("abc"), "made")
-        monkeypatch.setattr("fcfn_abm.build.dealt_data", lambda _: (data, np.split(order, 8)))
+        monkeypatch.setattr("fcfn_abm.build.load_images", lambda _: data)
+        shards = tuple(np.split(order, 8))
+        monkeypatch.setattr("fcfn_abm.build.parts._deal", lambda *_: Holdings(shards, np.zeros(8)))
         return run_scenario(short, path)
 
     order, short = np.arange(200), scenario(rounds=4)
@@ -154,29 +157,31 @@ def test_two_processes_at_one_run_are_one_too_many(tmp_path):
 
 def test_a_training_that_is_cut_in_the_middle_is_the_same():
     epsilon, states = np.linspace(0.5, 9.0, 8), {}
-    whole = prepare(scenario())
-
-    def keep(result):
-        states[result.round] = whole.state()
-
-    results = whole.train(epsilon, on_round=keep)
+    whole = prepare_trainer(scenario()).begin()
+    states[0] = whole.state()
+    while not whole.over:
+        states[whole.step(epsilon).round] = whole.state()
     spent, flagged = whole.ledger.epsilon(1e-5), whole.flagged_round
     for cut in (0, 17, ENOUGH_ROUNDS):
-        part = prepare(scenario())
-        assert part.train(epsilon, resume=states[cut]) == results
+        part = prepare_trainer(scenario()).begin(resume=states[cut])
+        while not part.over:
+            part.step(epsilon)
+        assert part.results == whole.results
         np.testing.assert_array_equal(part.ledger.epsilon(1e-5), spent)
         np.testing.assert_array_equal(part.flagged_round, flagged)
 
 
 def test_nodes_are_there_as_often_as_was_said():
     rounds = 150
-    made = prepare(scenario(rounds=rounds, compare=[]))
-    results = made.train(np.full(8, 3.0), private=False)
-    arrived = np.array([result.n_nodes for result in results[1:]])
+    trainer = prepare_trainer(scenario(rounds=rounds, compare=[]))
+    without_noise, private = trainer.begin(private=False), trainer.begin()
+    for _ in range(rounds):
+        without_noise.step(np.full(8, 3.0))
+        private.step(np.full(8, 3.0))
+    arrived = np.array([result.n_nodes for result in without_noise.results[1:]])
     share = 0.7 * 0.9 * 0.8
     assert abs(arrived.mean() / 8 - share) < 4.9 * np.sqrt(share * (1 - share) / (8 * rounds))
-    made.train(np.full(8, 3.0), on_round=lambda _: None)
-    spent = made.ledger.n_releases  # who comes too late has released, who drops out has not
+    spent = private.ledger.n_releases  # who comes too late has released, who drops out has not
     expected = 0.7 * 0.9
     assert abs(spent.mean() / rounds - expected) < 4.9 * np.sqrt(
         expected * (1 - expected) / (8 * rounds)

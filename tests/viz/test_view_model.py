@@ -6,6 +6,7 @@ import math
 import re
 import socket
 import sys
+import threading
 import time
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -173,9 +174,10 @@ def test_training_in_the_window_is_the_training_of_a_run(schedule):
         ],
     )
     record = fa.run_scenario(short)
-    live = LiveMarket(short)
+    live, threads = LiveMarket(short), set(threading.enumerate())
     while not live.over:
         live.step()
+        assert set(threading.enumerate()) <= threads  # none waits for the window
     rounds, accuracy = live.frame().training.curves["stackelberg"]
     assert_array_equal(rounds, record.training["round"])
     assert_array_equal(accuracy, record.training["accuracy"])
@@ -190,7 +192,7 @@ def test_a_training_that_cannot_begin_is_told_and_the_market_goes_on(monkeypatch
     def missing(*_):
         raise MissingExtraError("Training needs torch: pip install 'fcfn-abm[train]'.")
 
-    monkeypatch.setattr("fcfn_abm.runs.train.prepare", missing)
+    monkeypatch.setattr("fcfn_abm.build.create_trainer", missing)
     for _ in range(4):
         live.step()
     assert "fcfn-abm[train]" in live.frame().note

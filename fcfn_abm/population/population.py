@@ -1,0 +1,77 @@
+"""The population of a run: drawn once, and carried by everything that needs to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+type Floats = npt.NDArray[np.float64]
+type Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Holdings:
+    """The data that nodes hold; empty where none is dealt."""
+
+    shards: tuple[Rows, ...] = ()
+    """Each node's rows of the training images."""
+    label_divergence: Floats | None = None
+    """How far each node's label shares are from those of all, from 0 to 1, shape (n_nodes,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The edge nodes of a run, one entry a node, shape (n_nodes,).
+
+    Build one with :meth:`of`, or draw that of a scenario with
+    :func:`fcfn_abm.build.draw_population`.
+    """
+
+    rho: Floats
+    """What a unit of *reported* epsilon costs the node, in currency: its true cost over its
+    misreport factor. The game is played with these."""
+    true_rho: Floats
+    """What a unit of epsilon that is truly spent costs it, in currency."""
+    misreport_factor: Floats
+    """Reported over spent epsilon; one for a node that reports what it spends."""
+    held: Holdings = Holdings()
+    """The data that nodes hold."""
+
+    @classmethod
+    def of(
+        cls,
+        true_rho: Floats,
+        misreport_factor: Floats | None = None,
+        held: Holdings = Holdings(),  # frozen
+    ) -> Population:
+        """Return the population of nodes with these true costs.
+
+        Parameters
+        ----------
+        true_rho : ndarray of float, shape (n_nodes,)
+            Unit privacy costs, in currency per unit of epsilon.
+        misreport_factor : ndarray of float, shape (n_nodes,), optional
+            Reported over spent epsilon; without it nobody misreports.
+        held : Holdings, optional
+            The data that nodes hold.
+
+        Examples
+        --------
+        >>> Population.of(np.array([2.0, 3.0]), np.array([1.0, 1.5])).rho
+        array([2., 2.])
+        """
+        if misreport_factor is None:
+            misreport_factor = np.ones(true_rho.size)
+        return cls(true_rho / misreport_factor, true_rho, misreport_factor, held)
+
+    @property
+    def n_nodes(self) -> int:
+        """How many nodes there are."""
+        return self.rho.size
+
+    @property
+    def misreports(self) -> npt.NDArray[np.bool_]:
+        """Which nodes report more than they spend."""
+        return np.asarray(self.misreport_factor != 1)

@@ -1,0 +1,83 @@
+"""Sentences about what the privacy of a training covers, and what it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.dp import gaussian_delta, gaussian_epsilon, gaussian_sigma
+from fcfn_abm.training import FederatedTrainer
+
+type Floats = npt.NDArray[np.float64]
+
+NOISE_NOTE = (
+    "The noise is floating-point Gaussian from a seeded generator: research output, not a release "
+    "mechanism."
+)
+SECURE_NOTE = (
+    "The noise is discrete Gaussian from the operating system's generator, on a grid: this run "
+    "cannot be repeated."
+)
+"""What the records' privacy does not cover; docs/privacy.md says why."""
+
+_CLASSICAL_RANGE = 1.0  # the proof of the classical formula holds below this epsilon
+_NO_GUARANTEE = 0.5  # a claim that fails with this probability protects nobody
+
+
+def write_central_note(trainer: FederatedTrainer) -> str:
+    """Say what the server's view of the total takes for granted."""
+    plan = trainer.plan
+    if plan.false_alarm is not None:
+        return "The server checks every upload, so it sees more than their sum."
+    if plan.steps.grid is not None:
+        return (
+            "Nothing is claimed for secure aggregation of secure noise: "
+            "a weighted sum of values on a grid may give away each of them."
+        )
+    if all(plan.placement.draws(plan.steps, len(rows)) == 1 for rows in trainer.shards):
+        return (
+            "The server sees the sum alone, under secure aggregation, "
+            "and the other nodes must add the noise that they reported."
+        )
+    return (
+        "Of nodes that add noise several times a round nothing is claimed for secure aggregation: "
+        "the server may see as much as anybody."
+    )
+
+
+def write_privacy_note(trainer: FederatedTrainer, largest_epsilon: float) -> str:
+    """Say where the claimed epsilons are not what the noise gives, a line each.
+
+    Parameters
+    ----------
+    trainer : FederatedTrainer
+        Who trained.
+    largest_epsilon : float
+        The largest epsilon that any node trained with.
+    """
+    plan = trainer.plan
+    notes = [plan.placement.caveat(plan.steps)]
+    most = int(trainer.n_samples.max())
+    if plan.placement.unit == "record" and plan.delta * most >= 1:
+        notes.append(
+            f"delta = {plan.delta:g} is at least one over the {most} records of a node: publishing "
+            "one of them whole would be as good."
+        )
+    if plan.calibration == "classical" and largest_epsilon >= _CLASSICAL_RANGE:
+        notes.append(_write_classical_note(largest_epsilon, plan.delta))
+    return "\n".join(note for note in notes if note)
+
+
+def _write_classical_note(epsilon: float, delta: float) -> str:
+    """Say what the noise of the classical formula is worth where it claims ``epsilon``.
+
+    Sampled releases have its epsilon at this delta too; at others they may differ a little.
+    """
+    sigma = gaussian_sigma(epsilon, delta, calibration="classical")
+    true_epsilon, true_delta = gaussian_epsilon(sigma, delta), gaussian_delta(epsilon, sigma)
+    return (
+        "The classical calibration is proven below epsilon = 1 only, and here it is used up to "
+        f"{epsilon:.3g}:\nthere its noise truly has epsilon = {true_epsilon:.3g} at delta = "
+        f"{delta:.3g}, and delta = {true_delta:.3g} at epsilon = {epsilon:.3g}"
+        + (", which is no guarantee at all." if true_delta > _NO_GUARANTEE else ".")
+    )
