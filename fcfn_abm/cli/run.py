@@ -44,7 +44,8 @@ def run(
     loaded = load_scenario(scenario, overrides or ())
     if loaded.sweep:
         raise InvalidScenarioError(
-            f"{scenario}: has a [sweep] and stands for many runs: 'fcfn sweep' carries them out."
+            "has a [sweep] and stands for many runs: 'fcfn sweep' carries them out.",
+            file=str(scenario),
         )
     record = run_scenario(
         loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or cores()
