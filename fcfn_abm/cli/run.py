@@ -68,6 +68,7 @@ def equilibrium(
 ) -> None:
     """Print the closed form of a scenario's game, without playing it."""
     from fcfn_abm.build import load_scenario, population, reference
+    from fcfn_abm.report.marks import heading, join
     from fcfn_abm.report.summary import equilibrium_table
     from fcfn_abm.runs.facts import reference_facts
 
@@ -78,4 +79,4 @@ def equilibrium(
         print_json(facts)
     else:
         title = f"{one_line(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
-        show(f"{title}\n{equilibrium_table(facts).text()}")
+        show(join("\n", [heading(title), equilibrium_table(facts).marked()]))
