@@ -10,12 +10,13 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-_MOST = 2000  # letters of a message
-_STEERING = re.compile(  # control characters, marks of direction, ends of lines of Unicode's own
+_MAX_LENGTH = 2000  # characters of a message
+_CONTROL = re.compile(  # control characters, direction marks, Unicode's own line ends
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 )
 _SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlist=10, maxtuple=10, maxdict=10)
@@ -24,11 +25,22 @@ _SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlist=10, maxtuple=10, maxdic
 class FcfnError(Exception):
     """Root of all errors that this package raises on purpose.
 
-    Endless messages, as damaged files lead to, lose their middle.
+    Endless messages, as damaged files lead to, lose their middle. Errors can be pickled and
+    copied, whatever their constructors take: they travel between worker processes.
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(_cut(a) if isinstance(a, str) else a for a in args))
+        super().__init__(*(_shorten(a) if isinstance(a, str) else a for a in args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[FcfnError], args: tuple[object, ...]) -> FcfnError:
+    """Make an error from its message alone; pickle adds the attributes."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class InvalidGameError(FcfnError, ValueError):
@@ -40,7 +52,47 @@ class InvalidPrivacyError(FcfnError, ValueError):
 
 
 class InvalidScenarioError(FcfnError, ValueError):
-    """A scenario file that cannot be read or holds something that is not allowed."""
+    """A scenario that cannot be read or holds something that is not allowed.
+
+    Parameters
+    ----------
+    reason : str
+        A sentence, or what follows the place in one.
+    file : str, optional
+        Where the scenario comes from: a path, ``--set game.alpha=x``, ``settings``.
+    table : str, optional
+        The TOML table, as it is written there: ``population.rho``.
+    key : str, optional
+        The key in that table, or at the top of the file.
+    conflict : str, optional
+        What else in the scenario the place does not go together with.
+
+    Examples
+    --------
+    >>> print(InvalidScenarioError("must be positive.", file="a.toml", table="game", key="alpha"))
+    a.toml, [game] alpha: must be positive.
+    >>> print(InvalidScenarioError("there is no such file.", file="a.toml"))
+    a.toml: there is no such file.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        file: str | None = None,
+        table: str | None = None,
+        key: str | None = None,
+        conflict: str | None = None,
+    ) -> None:
+        spot = [
+            part for part in (f"[{table}]" if table is not None else None, key) if part is not None
+        ]
+        place = ", ".join([*([] if file is None else [file]), *([" ".join(spot)] if spot else [])])
+        if conflict is not None:
+            place += f" does not go together with {conflict}"
+        super().__init__(f"{place}: {reason}" if place else reason)
+        self.reason = _shorten(reason)
+        self.file, self.table, self.key, self.conflict = file, table, key, conflict
 
 
 class InvalidRecordError(FcfnError, ValueError):
@@ -63,15 +115,15 @@ class UnknownNameError(FcfnError, LookupError):
     """A name that no registry knows."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(known, key=_by_number)
+        known = sorted(known, key=_natural_order)
         hint = did_you_mean(name, known)
         super().__init__(
             f"There is no {what} called {shown(name)}.{hint} Known: {', '.join(known)}."
         )
 
 
-def _by_number(name: str) -> list[str | int]:
-    """Return what sorts fig9 before fig10."""
+def _natural_order(name: str) -> list[str | int]:
+    """Return a sort key that puts fig9 before fig10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -80,7 +132,7 @@ class RunFailedError(FcfnError, RuntimeError):
 
 
 def shown(value: object) -> str:
-    """Return a value as it stands in an error message: long ones lose their middle.
+    """Return the repr of a value for an error message; long ones lose their middle.
 
     Examples
     --------
@@ -91,7 +143,7 @@ def shown(value: object) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return a text with every character written out that would steer a terminal.
+    r"""Write out every character of a text that a terminal would obey.
 
     Spaces, tabs and newlines stay. The result is allowed in JSON and in XML.
 
@@ -100,11 +152,11 @@ def visible(text: str) -> str:
     >>> print(visible("\x1b[31mred"))
     \u001b[31mred
     """
-    return _STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return _CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def one_line(text: str) -> str:
-    r"""Return a text of the user's as a part of one line.
+    r"""Join the lines of a user's text, so that it fits into one line.
 
     Examples
     --------
@@ -114,9 +166,9 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _cut(message: str) -> str:
-    half = _MOST // 2
-    return message if len(message) <= _MOST else f"{message[:half]} ... {message[-half:]}"
+def _shorten(message: str) -> str:
+    half = _MAX_LENGTH // 2
+    return message if len(message) <= _MAX_LENGTH else f"{message[:half]} ... {message[-half:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -21,10 +21,10 @@ _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 class OptionError(FcfnError, ValueError):
     """An option that a registered entry does not take, or a value that it does not allow."""
 
-    def __init__(self, option: str, message: str) -> None:
-        super().__init__(f"{option}: {message}")
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(f"{option}: {reason}")
         self.option = option
-        self.message = message
+        self.reason = reason
 
 
 class Registry[T]:

@@ -51,6 +51,7 @@ HOMES = {  # where a heavy library may be imported
     "matplotlib": {"report"},
     "seaborn": {"report"},
     "typer": {"cli"},
+    "rich": {"cli", "report"},
 }
 
 

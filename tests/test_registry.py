@@ -113,7 +113,7 @@ def test_an_unknown_name_is_refused_with_a_suggestion(tunes, use):
 def test_a_wrong_option_is_named_and_what_is_allowed_is_said(tunes, name, options, option, message):
     with pytest.raises(OptionError) as caught:
         tunes.create(name, options)
-    assert (caught.value.option, caught.value.message) == (option, message)
+    assert (caught.value.option, caught.value.reason) == (option, message)
     assert str(caught.value) == f"{option}: {message}"
     assert isinstance(caught.value, FcfnError)
     assert isinstance(caught.value, ValueError)

@@ -4,7 +4,7 @@ The only package that knows all stages. Torch and Mesa are imported where they a
 a closed form costs neither.
 """
 
-from fcfn_abm.build.check import NO_NOISE, check_scenario
+from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
 from fcfn_abm.build.load import listed_scenarios, load_scenario, resolved, runs_of
 from fcfn_abm.build.market import create_market
 from fcfn_abm.build.parts import (
@@ -27,6 +27,7 @@ __all__ = [
     "REGISTRIES",
     "Floats",
     "check_scenario",
+    "check_settings",
     "create",
     "create_market",
     "create_trainer",

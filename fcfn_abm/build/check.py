@@ -1,128 +1,211 @@
-"""Whether the parts of a scenario go together."""
+"""Whether the parts of a scenario go together: a table of rules.
+
+A rule is a function that yields what is wrong with a scenario, as far as it can tell. To add one,
+write it and name it in ``RULES``.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from fcfn_abm.build.parts import draw_population
 from fcfn_abm.build.registries import REGISTRIES
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
-from fcfn_abm.population import Divergence, require_room, require_sized
+from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
-from fcfn_abm.scenario import Scenario, choices, spot
+from fcfn_abm.scenario import Choice, Scenario, choices, table_name
 from fcfn_abm.training import PLACEMENTS
 
 NO_NOISE = "no-noise"
 
 
+class Problem(NamedTuple):
+    """What is wrong in a scenario, as :class:`~fcfn_abm.errors.InvalidScenarioError` has it."""
+
+    reason: str
+    table: str | None
+    key: str | None = None
+    conflict: str | None = None
+
+
+type Problems = Iterator[Problem]
+
+
 def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
-    """Raise InvalidScenarioError where parts of a scenario do not go together."""
+    """Raise InvalidScenarioError where parts of a scenario do not go together.
+
+    The population is drawn, to see whether its costs can be: a run, which draws it anyway, asks
+    :func:`check_settings`.
+    """
+    check_settings(scenario, where)
+    if scenario.population.rho.kind != "divergence":  # those that follow data always lie in range
+        draw_population(scenario, where=where)
+
+
+def check_settings(scenario: Scenario, where: str = "scenario") -> None:
+    """Raise InvalidScenarioError where settings do not go together, without any draw."""
+    for rule in RULES:
+        for problem in rule(scenario):
+            raise InvalidScenarioError(**problem._asdict(), file=where)
+
+
+def check_node_count(scenario: Scenario) -> Problems:
+    """Require no more nodes than fit into memory."""
     try:
         require_room(scenario.population.n_nodes)
     except InvalidGameError as error:
-        raise InvalidScenarioError(f"{where}, [population] n_nodes: {error}") from None
-    for place, choice in choices(scenario):
-        table = spot(list(place))
-        try:
-            entry = REGISTRIES[place].create(choice.kind, choice.options)
-        except UnknownNameError as error:
-            raise InvalidScenarioError(f"{where}, {table}kind: {error}") from None
-        except OptionError as error:
-            raise InvalidScenarioError(f"{where}, {table}{error}") from None
-        if isinstance(entry, Divergence):
-            if scenario.training is None:
-                raise InvalidScenarioError(
-                    f"{where}, {table}kind: 'divergence' follows the data that nodes hold, so "
-                    "there must be a [training] table (with enabled = false to train no net)."
-                )
-        elif place == ("population", "rho"):
-            try:
-                require_sized(rho=draw_population(scenario).rho)
-            except InvalidGameError as error:
-                raise InvalidScenarioError(f"{where}, {table.rstrip()}: {error}") from None
-    if scenario.server.kind == "fixed" and scenario.game.budget is None:
-        raise InvalidScenarioError(
-            f"{where}, [game] budget: is required, since the server rule is 'fixed'."
+        yield Problem(str(error), "population", "n_nodes")
+
+
+def check_distribution(scenario: Scenario) -> Problems:
+    """Require a registered distribution of costs, with options that it takes."""
+    yield from _check_choice(("population", "rho"), scenario.population.rho)
+
+
+def check_divergence(scenario: Scenario) -> Problems:
+    """Require data where costs follow them."""
+    if scenario.population.rho.kind == "divergence" and scenario.training is None:
+        yield Problem(
+            "'divergence' follows the data that nodes hold, so there must be a [training] table "
+            "(with enabled = false to train no net).",
+            "population.rho",
+            "kind",
         )
+
+
+def check_registered_names(scenario: Scenario) -> Problems:
+    """Require registered names, with options that they take."""
+    for place, choice in choices(scenario):
+        yield from _check_choice(place, choice)
+
+
+def _check_choice(place: tuple[str, ...], choice: Choice) -> Problems:
+    try:
+        REGISTRIES[place].create(choice.kind, choice.options)
+    except UnknownNameError as error:
+        yield Problem(str(error), table_name(place), "kind")
+    except OptionError as error:
+        yield Problem(error.reason, table_name(place), error.option)
+
+
+def check_fixed_budget(scenario: Scenario) -> Problems:
+    """Require a budget for a server that always pays the same."""
+    if scenario.server.kind == "fixed" and scenario.game.budget is None:
+        yield Problem("is required, since the server rule is 'fixed'.", "game", "budget")
+
+
+def check_first_budget(scenario: Scenario) -> Problems:
+    """Require a positive first budget of a server that adapts it."""
     chooses = scenario.mechanism.kind == "stackelberg" and scenario.server.kind != "fixed"
     if chooses and scenario.game.budget == 0:
-        raise InvalidScenarioError(
-            f"{where}, [game] budget: must be positive, since the server rule "
-            f"{scenario.server.kind!r} starts from it; leave it out to start from half of beta."
+        yield Problem(
+            f"must be positive, since the server rule {scenario.server.kind!r} starts from it; "
+            "leave it out to start from half of beta.",
+            "game",
+            "budget",
         )
-    if scenario.population.churn is not None:
-        _check_churn(scenario, where)
+
+
+def check_churn(scenario: Scenario) -> Problems:
+    """Refuse tables about fixed nodes where nodes come and go."""
+    people, mechanism = scenario.population, scenario.mechanism.kind
+    if people.churn is None:
+        return
+    conflicts = {
+        "[population.rho] kind = 'divergence'": (
+            people.rho.kind == "divergence",
+            "newcomers bring no data of their own.",
+        ),
+        "[population.misreport]": (
+            people.misreport is not None,
+            "nobody says whether newcomers lie.",
+        ),
+        f"[mechanism] kind = {mechanism!r}": (
+            mechanism != "stackelberg",
+            "it makes its offer once, to those who are there at first; only 'stackelberg' does "
+            "not.",
+        ),
+        "[training]": (
+            scenario.trains,
+            "a newcomer would get the data and the privacy ledger of the node before it; with "
+            "enabled = false no net is trained.",
+        ),
+    }
+    for conflict, (holds, reason) in conflicts.items():
+        if holds:
+            yield Problem(reason, "population.churn", conflict=conflict)
+
+
+def check_learning_rule(scenario: Scenario) -> Problems:
+    """Require public reports for a learning rule that reads each of them."""
     needed = LEARNING_RULES[scenario.learning.kind].needs
     if needed == "full" and scenario.information.reports != "full":
-        raise InvalidScenarioError(
-            f"{where}, [learning] kind: the rule {scenario.learning.kind!r} needs to see every "
-            "report, but information.reports = 'aggregate' shows their sum alone."
+        yield Problem(
+            f"the rule {scenario.learning.kind!r} needs to see every report, but "
+            "information.reports = 'aggregate' shows their sum alone.",
+            "learning",
+            "kind",
         )
-    if scenario.training is not None:
-        twice = [a for a in scenario.training.compare if scenario.training.compare.count(a) > 1]
-        if twice:
-            raise InvalidScenarioError(f"{where}, [training] compare: {twice[0]!r} stands twice.")
-        for arm in scenario.training.compare:
-            if arm != NO_NOISE and (arm == "stackelberg" or arm not in MECHANISMS):
-                known = ", ".join([NO_NOISE, *(m for m in MECHANISMS if m != "stackelberg")])
-                raise InvalidScenarioError(
-                    f"{where}, [training] compare: {arm!r} is not known. Known: {known}."
-                )
-        _check_noise_of_sum(scenario, where)
-        unit = PLACEMENTS[scenario.privacy.placement.kind].unit
-        if unit != scenario.privacy.unit:
-            raise InvalidScenarioError(
-                f"{where}, [privacy] unit: the placement {scenario.privacy.placement.kind!r} "
-                f"protects a {unit}, so unit must be {unit!r}, but it is "
-                f"{scenario.privacy.unit!r}."
-            )
 
 
-def _check_churn(scenario: Scenario, where: str) -> None:
-    """Raise InvalidScenarioError where a table cannot stand beside nodes that come and go."""
-    people = scenario.population
-    for table, reason, holds in (
-        (
-            "[population.rho] kind = 'divergence'",
-            "newcomers bring no data of their own",
-            people.rho.kind == "divergence",
-        ),
-        (
-            "[population.misreport]",
-            "nobody says whether newcomers lie",
-            people.misreport is not None,
-        ),
-        (
-            f"[mechanism] kind = {scenario.mechanism.kind!r}",
-            "it makes its offer once, to those who are there at first; only 'stackelberg' does not",
-            scenario.mechanism.kind != "stackelberg",
-        ),
-        (
-            "[training]",
-            "a newcomer would get the data and the privacy ledger of the node before it; with "
-            "enabled = false no net is trained",
-            scenario.trains,
-        ),
-    ):
-        if holds:
-            raise InvalidScenarioError(
-                f"{where}, [population.churn] does not go together with {table}: {reason}."
-            )
+def check_comparisons(scenario: Scenario) -> Problems:
+    """Require known names in the list of what is trained beside the market, each once."""
+    compare = scenario.training.compare if scenario.training else ()
+    for name in compare:
+        if compare.count(name) > 1:
+            yield Problem(f"{name!r} stands twice.", "training", "compare")
+    known = [NO_NOISE, *(name for name in MECHANISMS if name != "stackelberg")]
+    for name in compare:
+        if name not in known:
+            reason = f"{name!r} is not known. Known: {', '.join(known)}."
+            yield Problem(reason, "training", "compare")
 
 
-def _check_noise_of_sum(scenario: Scenario, where: str) -> None:
-    """Raise InvalidScenarioError where noise that is drawn for the sum alone would not do."""
+def check_noise_of_sum(scenario: Scenario) -> Problems:
+    """Refuse noise for the sum alone where a setting needs the noise of each node."""
     privacy, training = scenario.privacy, scenario.training
     if privacy.noise_of != "sum" or training is None:
         return
     steps = training.local_epochs > 1 or training.batch_size is not None
-    for reason, holds in (
-        ("privacy.secure_noise = true draws it for each node", privacy.secure_noise),
-        ("[privacy.check] looks at what each node sends", privacy.check is not None),
-        ("'dp-sgd' adds it in each local step", privacy.placement.kind == "dp-sgd" and steps),
+    for holds, reason in (
+        (privacy.secure_noise, "privacy.secure_noise = true draws it for each node"),
+        (privacy.check is not None, "[privacy.check] looks at what each node sends"),
+        (privacy.placement.kind == "dp-sgd" and steps, "'dp-sgd' adds it in each local step"),
     ):
         if holds:
-            raise InvalidScenarioError(
-                f"{where}, [privacy] noise_of: noise cannot be drawn for the sum alone, since "
-                f"{reason}."
+            yield Problem(
+                f"noise cannot be drawn for the sum alone, since {reason}.", "privacy", "noise_of"
             )
+
+
+def check_protected_unit(scenario: Scenario) -> Problems:
+    """Require the unit of privacy that the placement of noise protects."""
+    privacy = scenario.privacy
+    unit = PLACEMENTS[privacy.placement.kind].unit
+    if scenario.training is not None and unit != privacy.unit:
+        yield Problem(
+            f"the placement {privacy.placement.kind!r} protects a {unit}, so unit must be "
+            f"{unit!r}, but it is {privacy.unit!r}.",
+            "privacy",
+            "unit",
+        )
+
+
+RULES: tuple[Callable[[Scenario], Problems], ...] = (
+    check_node_count,
+    check_distribution,
+    check_divergence,
+    check_registered_names,
+    check_fixed_budget,
+    check_first_budget,
+    check_churn,
+    check_learning_rule,
+    check_comparisons,
+    check_noise_of_sum,
+    check_protected_unit,
+)
+"""In the order in which they are asked: the first problem is the one that is reported, and a rule
+may rely on all before it."""

@@ -65,11 +65,11 @@ def resolved(scenario: Scenario) -> Scenario:
 def runs_of(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
     """Return the runs of a scenario's sweep, each checked and complete."""
 
-    def checked(run: Scenario, where: str) -> Scenario:
+    def check_and_resolve(run: Scenario, where: str) -> Scenario:
         check_scenario(run, where)
         return resolved(run)
 
-    return sweep_runs(scenario, checked, where)
+    return sweep_runs(scenario, check_and_resolve, where)
 
 
 def listed_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
@@ -82,6 +82,6 @@ def listed_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
         try:
             tree, _ = read_scenario(path)
         except InvalidScenarioError as error:
-            yield name, f"({str(error).removeprefix(f'{path}: ')})"
+            yield name, f"({error.reason if error.key is None else error})"
         else:
             yield name, str(tree.get("title", ""))

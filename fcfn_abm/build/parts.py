@@ -9,9 +9,17 @@ import numpy.typing as npt
 
 from fcfn_abm.build.registries import create
 from fcfn_abm.dp import Clipping
+from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import Outcome, price
-from fcfn_abm.population import Divergence, Holdings, Population, draw_misreport_factors, draw_rho
+from fcfn_abm.population import (
+    Divergence,
+    Holdings,
+    Population,
+    draw_misreport_factors,
+    draw_rho,
+    require_sized,
+)
 from fcfn_abm.process.executors import require_workers
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
@@ -37,7 +45,9 @@ def load_images(scenario: Scenario) -> ImageData:
     return data
 
 
-def draw_population(scenario: Scenario, images: ImageData | None = None) -> Population:
+def draw_population(
+    scenario: Scenario, images: ImageData | None = None, *, where: str = "scenario"
+) -> Population:
     """Draw the nodes of a scenario: their costs, who misreports, and who holds which data.
 
     Parameters
@@ -47,19 +57,26 @@ def draw_population(scenario: Scenario, images: ImageData | None = None) -> Popu
     images : ImageData, optional
         From :func:`load_images`; dealt to the nodes. Without it they hold no data, and images are
         loaded where costs follow them.
+    where : str, default "scenario"
+        Where the scenario comes from, for the error message.
 
     Raises
     ------
-    InvalidGameError
-        If a cost is not a positive number of sensible size.
+    InvalidScenarioError
+        If a cost is not a positive number within the range of the formulas.
     """
     distribution = create(scenario, ("population", "rho"))
     if images is None and isinstance(distribution, Divergence):
         images = load_images(scenario)
     held = Holdings() if images is None else _deal(scenario, images)
     chance, n_nodes = stream(scenario.seed, "costs"), scenario.population.n_nodes
-    rho = draw_rho(distribution, n_nodes, chance, held.label_divergence)
-    return Population.of(rho, _draw_misreports(scenario), held)
+    try:
+        true_rho = draw_rho(distribution, n_nodes, chance, held.label_divergence)
+        population = Population.of(true_rho, _draw_misreports(scenario), held)
+        require_sized(rho=population.rho)
+    except InvalidGameError as error:
+        raise InvalidScenarioError(str(error), file=where, table="population.rho") from None
+    return population
 
 
 def deal_images(scenario: Scenario, population: Population, images: ImageData) -> Population:

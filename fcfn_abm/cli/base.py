@@ -129,7 +129,7 @@ def numbers(text: str, option: str) -> list[float]:
     parts = [part.strip(" ") for part in text.split(",")]
     if not all(map(_PLAIN.fullmatch, parts)):
         raise InvalidScenarioError(
-            f"{option} {text}: must be numbers with commas between, such as 0.1,1,10."
+            "must be numbers with commas between, such as 0.1,1,10.", file=f"{option} {text}"
         )
     return [float(part) for part in parts]
 

@@ -44,7 +44,8 @@ def run(
     loaded = load_scenario(scenario, overrides or ())
     if loaded.sweep:
         raise InvalidScenarioError(
-            f"{scenario}: has a [sweep] and stands for many runs: 'fcfn sweep' carries them out."
+            "has a [sweep] and stands for many runs: 'fcfn sweep' carries them out.",
+            file=str(scenario),
         )
     record = run_scenario(
         loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or cores()
@@ -67,6 +68,7 @@ def equilibrium(
 ) -> None:
     """Print the closed form of a scenario's game, without playing it."""
     from fcfn_abm.build import draw_population, load_scenario, price_scenario
+    from fcfn_abm.report.marks import heading, join
     from fcfn_abm.report.summary import equilibrium_table
     from fcfn_abm.runs.facts import reference_facts
 
@@ -77,4 +79,4 @@ def equilibrium(
         print_json(facts)
     else:
         title = f"{one_line(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
-        show(f"{title}\n{equilibrium_table(facts).text()}")
+        show(join("\n", [heading(title), equilibrium_table(facts).marked()]))

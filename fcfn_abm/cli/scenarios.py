@@ -54,7 +54,7 @@ def list_scenarios(
 
     found = list(listed_scenarios(folder))
     if not found:
-        raise InvalidScenarioError(f"{folder}: there are no scenario files (*.toml) here.")
+        raise InvalidScenarioError("there are no scenario files (*.toml) here.", file=str(folder))
     width = max(len(name) for name, _ in found)
     for name, title in found:
         say(f"{name:{width}}  {one_line(title)}".rstrip())

@@ -9,32 +9,20 @@ import codecs
 import errno
 import io
 import os
-import re
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import typer
 
 from fcfn_abm.errors import visible
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
 BROKEN_PIPE = 141
 """Exit code, as shells have it, where nobody reads on."""
 _ESCAPED = "fcfn-escaped"  # how text is encoded for a stream that knows few letters
-_COLOURS = {
-    "converged": "green",
-    "holds": "green",
-    "no-trade": "yellow",
-    "max-rounds": "yellow",
-    "cycling": "red",
-    "diverged": "red",
-    "violated": "red",
-    "failed": "red",
-}
-_VERDICT = re.compile(
-    r"(?:(?<=nodes: )|(?<= ))(converged|no-trade|max-rounds|cycling|diverged)(?= after)"
-    r"|\b(holds|violated)$|(?<=\d )(failed)\b",
-    re.MULTILINE,
-)
 
 
 class UnwritableError(Exception):
@@ -104,16 +92,9 @@ def tell(message: object) -> None:
         typer.echo(f"fcfn: {visible(line)}", err=True)
 
 
-def show(text: str) -> None:
-    """Print results: on a terminal with bold headings and coloured verdicts.
-
-    Parameters
-    ----------
-    text : str
-        Its first line is a heading, as is a line above a table that is no sentence.
-    """
-    text = visible(text)
-    write(styled(text) if colours() else text)
+def show(text: Text) -> None:
+    """Print results: on a terminal with their marks, elsewhere without."""
+    write(render(text) if colours() else text.plain)
 
 
 def colours() -> bool:
@@ -122,20 +103,18 @@ def colours() -> bool:
     return sys.stdout.isatty() and not refused
 
 
-def styled(text: str) -> str:
-    """Return a text with the codes that make headings bold and verdicts coloured."""
-    lines = text.split("\n")
-    for i, line in enumerate(lines):
-        below = lines[i + 1 : i + 3]
-        heads_table = (
-            not lines[i - 1] and len(below) == 2 and all(b.startswith("  ") for b in below)
-        )
-        sentence = line.startswith(" ") or line.endswith((".", ";", ":"))
-        if line and not sentence and (i == 0 or heads_table):
-            lines[i] = typer.style(line, bold=True)
-    return _VERDICT.sub(_coloured, "\n".join(lines))
+def render(text: Text) -> str:
+    """Return a text with the codes of its marks, and each line as long as it is."""
+    from rich.console import Console  # takes a while to load, and pipes have no use for it
 
-
-def _coloured(found: re.Match[str]) -> str:
-    word = found.group()
-    return typer.style(word, fg=_COLOURS[word], bold=True)
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        force_jupyter=False,
+        legacy_windows=False,
+        color_system="standard",
+        no_color=False,
+    )
+    with console.capture() as capture:
+        console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False, end="")
+    return capture.get()

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from fcfn_abm.report.marks import heading, join
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.text import Text
 
 type Tone = Literal["good", "fair", "bad"]
 
@@ -33,6 +36,13 @@ class Table:
 
     def text(self) -> str:
         """Return it as aligned lines."""
+        return "\n".join(part for part in (self.title, self._body()) if part)
+
+    def marked(self) -> Text:
+        """Return it as aligned lines, with its title marked as a heading."""
+        return join("\n", [*([heading(self.title)] if self.title else []), self._body()])
+
+    def _body(self) -> str:
         lines = [list(self.head), *map(list, self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
         body = (
@@ -42,7 +52,7 @@ class Table:
             )
             for line in lines
         )
-        parts = [self.title, *(f"  {line}".rstrip() for line in body), self.note]
+        parts = [*(f"  {line}".rstrip() for line in body), self.note]
         return "\n".join(part for part in parts if part)
 
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
+from rich.text import Text
+
 from fcfn_abm.errors import one_line
 from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
 POOR = 0.9
@@ -17,7 +20,7 @@ LOOSE = 100.0
 """High over low of alpha's interval beyond which it is said to be loose."""
 
 
-def calibration_text(run: Mapping[str, Any]) -> str:
+def calibration_text(run: Mapping[str, Any]) -> Text:
     """Say what was measured, what fits it, what that leaves open, and what the market then does.
 
     Parameters
@@ -26,16 +29,16 @@ def calibration_text(run: Mapping[str, Any]) -> str:
         ``run.json`` of a calibration.
     """
     fit = run["fit"]
-    parts = [
-        f"{one_line(run['title']) or 'Calibration'} (seed {run['seed']})",
+    parts: list[str | Text] = [
+        heading(f"{one_line(run['title']) or 'Calibration'} (seed {run['seed']})"),
         fill(setting(run), WIDTH),
-        points_table(run).text(),
+        points_table(run).marked(),
         f"beta ln(1 + alpha eps):  alpha = {fit['alpha']:.4g}{between(fit['alpha_interval'])},  "
         f"beta = {fit['beta']:.4g}{between(fit['beta_interval'])}\n{goodness(run)}",
         identification(run),
-        market_table(run).text(),
+        market_table(run).marked(),
     ]
-    return "\n\n".join(parts)
+    return join("\n\n", parts)
 
 
 def setting(run: Mapping[str, Any]) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from rich.text import Text
 from scipy.special import stdtrit
 
 from fcfn_abm.errors import one_line
 from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
 CONFIDENCE = 0.95
@@ -158,7 +160,7 @@ def status_counts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
     return counts
 
 
-def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
+def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     """Say how the mechanisms did: what was the same for all, means and intervals, who failed.
 
     Parameters
@@ -169,12 +171,12 @@ def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
         Its ``run.json``.
     """
     said = [*failures(frame), *notes(frame, run)]
-    parts = [
+    parts: list[str | Text] = [
         _heading(frame, run),
-        *(each.text() for each in comparison_tables(frame)),
+        *(each.marked() for each in comparison_tables(frame)),
         "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in said),
     ]
-    return "\n\n".join(parts)
+    return join("\n\n", parts)
 
 
 def comparison_tables(frame: pd.DataFrame) -> list[Table]:
@@ -197,7 +199,7 @@ def comparison_tables(frame: pd.DataFrame) -> list[Table]:
     ]
 
 
-def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
+def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     n = run["replications"]
     budgets = frame.drop_duplicates("replication")["budget"]
     over = "the nodes that take part" if run["average_over"] == "active" else "all nodes"
@@ -209,14 +211,15 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> str:
             "mean ± half of the 95 % t-interval."
         )
     cap = f"{budgets.mean():.6g}" + (" on average" if budgets.min() < budgets.max() else "")
-    return "\n".join(
+    return join(
+        "\n",
         [
-            f"{one_line(run['title']) or 'Mechanisms side by side'} (seed {run['seed']})",
+            heading(f"{one_line(run['title']) or 'Mechanisms side by side'} (seed {run['seed']})"),
             "",
             drawn,
             f"The same payment cap for every mechanism: {run['cap']}, {cap}.",
             f"Mean epsilon is over {over}.",
-        ]
+        ],
     )
 
 

@@ -7,10 +7,12 @@ from textwrap import fill
 from typing import Any
 
 import pandas as pd
+from rich.text import Text
 
 from fcfn_abm.errors import one_line
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.marks import heading, join, mark_verdict
 from fcfn_abm.report.theme import arm_label
 
 WIDTH = 96
@@ -18,38 +20,38 @@ WIDTH = 96
 _SHOWN = 12  # nodes that are listed by name
 
 
-def summary(record: Record) -> str:
+def summary(record: Record) -> Text:
     """Say what happened in a run: verdict, closed form, who left, privacy, accuracy."""
-    parts = [
+    parts: list[str | Text] = [
         _heading(record),
-        equilibrium_table(record.run["equilibrium"], record.run["market"]).text(),
+        equilibrium_table(record.run["equilibrium"], record.run["market"]).marked(),
         _who_left(record),
     ]
     if "training" in record.run:
         spent = privacy_table(record)
-        parts.append(spent.text() if spent else "Nobody trains: there is no trade.")
-        parts.append(arms_table(record).text())
+        parts.append(spent.marked() if spent else "Nobody trains: there is no trade.")
+        parts.append(arms_table(record).marked())
         if riders := free_riders_table(record):
-            parts.append(riders.text())
-    return "\n\n".join(parts)
+            parts.append(riders.marked())
+    return join("\n\n", parts)
 
 
-def _heading(record: Record) -> str:
+def _heading(record: Record) -> Text:
     verdict, market = record.run["verdict"], record.run["market"]
     title = one_line(record.scenario.title) or "Privacy market"
-    n_nodes = len(record.nodes)
-    ended = f"{n_nodes} nodes: {verdict['kind']} after {verdict['rounds']} rounds; "
+    kind, subject = verdict["kind"], f"{len(record.nodes)} nodes: "
+    ended = f"{subject}{kind} after {verdict['rounds']} rounds; "
     measured = (
         f"Largest gain from moving alone: {market['exploitability']:.1e} of B. "
         f"Distance to the closed form: {market['distance']:.1e} of the largest epsilon."
     )
-    lines = [
-        f"{title} (seed {record.scenario.seed})",
+    lines: list[str | Text] = [
+        heading(f"{title} (seed {record.scenario.seed})"),
         "",
-        fill(ended + verdict["reason"], WIDTH),
+        mark_verdict(fill(ended + verdict["reason"], WIDTH), kind, len(subject)),
         fill(measured, WIDTH),
     ]
-    return "\n".join(lines)
+    return join("\n", lines)
 
 
 def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None = None) -> Table:

@@ -24,6 +24,7 @@ from fcfn_abm.dp.audit import (
 )
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.process.progress import progress_bar
+from fcfn_abm.report.marks import Text, join, mark_verdict
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer
@@ -236,7 +237,7 @@ def _one_round(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"training": training, "privacy": privacy})
 
 
-def audit_text(found: PlacementAudit) -> str:
+def audit_text(found: PlacementAudit) -> Text:
     """Return the audits as an aligned table.
 
     Parameters
@@ -248,28 +249,26 @@ def audit_text(found: PlacementAudit) -> str:
     protects = "one record" if found.unit == "record" else "all data of a node"
     n_trials, confidence = found.rows[0].n_trials, found.rows[0].confidence
     heads = ("claimed epsilon", "any mechanism", "mu-GDP", "Gaussian", "verdict")
-    table = [heads] + [
-        (
-            f"{row.epsilon:g}",
-            f"{row.lower.any_mechanism:.2f}",
-            f"{row.lower.gdp:.2f}",
-            f"{row.lower.gaussian:.2f}",
-            row.verdict,
-        )
-        for row in found.rows
-    ]
-    lines = [
+    lines: list[str | Text] = [
         f"Placement {found.placement}: {steps}, a node of {found.n_samples} samples; {protects} "
         f"({found.neighbours}), delta = {found.rows[0].delta:g}.",
         f"Lower bounds of a round's epsilon, {n_trials:,} trials, confidence {confidence:g}:",
         "",
-        *("  ".join(f"{cell:>15}" for cell in line).rstrip() for line in table),
+        "  ".join(f"{cell:>15}" for cell in heads),
+        *(_audit_line(row) for row in found.rows),
         "",
         _reach(found),
     ]
     if found.caveat:
         lines.append(found.caveat)
-    return "\n".join(lines)
+    return join("\n", lines)
+
+
+def _audit_line(row: Audit) -> Text:
+    bounds = (row.lower.any_mechanism, row.lower.gdp, row.lower.gaussian)
+    cells = [f"{row.epsilon:g}", *(f"{bound:.2f}" for bound in bounds), row.verdict]
+    line = "  ".join(f"{cell:>15}" for cell in cells)
+    return mark_verdict(line, row.verdict, len(line) - len(row.verdict))
 
 
 def _reach(found: PlacementAudit) -> str:

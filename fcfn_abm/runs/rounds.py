@@ -50,7 +50,7 @@ class KnownReports:
     @property
     def running(self) -> bool:
         """Whether reports may still change."""
-        return 1 < len(self._reports) and self._n_made < len(self._reports)
+        return len(self._reports) > 1 and self._n_made < len(self._reports)
 
     @property
     def epsilon(self) -> Floats:

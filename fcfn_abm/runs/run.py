@@ -82,7 +82,7 @@ def run_scenario(
     If it is killed or interrupted, the same call goes on from there, to the same record.
     """
     require_scenario(scenario, "run_scenario")
-    build.check_scenario(scenario)
+    build.check_settings(scenario)
     scenario = build.resolved(scenario)
     if out is None:
         record = _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)

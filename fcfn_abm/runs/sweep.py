@@ -28,6 +28,7 @@ from fcfn_abm.records import Record, new_folder, read_record, told_as, write_fac
 from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.tables import frame_of, read_table
+from fcfn_abm.report.marks import Text, join, verdict
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.runs.results import (
     RECORDS,
@@ -303,21 +304,25 @@ def sweep_facts(sweep: Sweep) -> dict[str, Any]:
     return facts
 
 
-def sweep_text(sweep: Sweep) -> str:
+def sweep_text(sweep: Sweep) -> Text:
     """Say in a few lines how a sweep ended."""
     frame = sweep.frame()
-    counts = ", ".join(f"{n:,} {status}" for status, n in sweep.counts().items() if n)
+    counts = join(
+        ", ",
+        (join(" ", [f"{n:,}", verdict(status)]) for status, n in sweep.counts().items() if n),
+    )
     failed = frame[frame["status"] == "failed"]
     told = [f"run {row.run}: {row.error}" for row in failed.head(_TOLD).itertuples()]
     if len(failed) > _TOLD:
         told.append(f"({len(failed) - _TOLD} more in the table)")
-    lines = [f"{len(frame):,} runs: {counts}.", *told, f"The table lies in {sweep.path / TABLE}."]
+    lines: list[str | Text] = [join("", [f"{len(frame):,} runs: ", counts, "."]), *told]
+    lines += [f"The table lies in {sweep.path / TABLE}."]
     if _settings(sweep.scenario).mode == "sobol":
         try:
             lines += ["", sensitivity_text(sweep.sensitivity())]
         except InvalidRecordError as error:
             lines.append(str(error))
-    return "\n".join(lines)
+    return join("\n", lines)
 
 
 def _checked(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:

@@ -5,7 +5,7 @@ from fcfn_abm.scenario.load import (
     overridden,
     read_scenario,
     read_toml,
-    spot,
+    table_name,
     to_toml,
     tree_to_scenario,
 )
@@ -48,8 +48,8 @@ __all__ = [
     "read_scenario",
     "read_toml",
     "shipped_files",
-    "spot",
     "sweep_runs",
+    "table_name",
     "to_toml",
     "tree_to_scenario",
 ]

@@ -76,22 +76,22 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         hint = did_you_mean(path.name, near) or did_you_mean(str(path), shipped_files())
-        raise InvalidScenarioError(f"{path}: there is no such file.{hint}") from None
+        raise InvalidScenarioError(f"there is no such file.{hint}", file=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise InvalidScenarioError(f"{path}: cannot be read: {why}.") from None
+        raise InvalidScenarioError(f"cannot be read: {why}.", file=str(path)) from None
     except ValueError:  # it holds a zero byte, or half of a surrogate pair
         raise InvalidScenarioError(
-            f"{shown(str(path))}: is no name that a file can have."
+            "is no name that a file can have.", file=shown(str(path))
         ) from None
     try:
         tree = tomllib.loads(text)
     except ValueError as error:  # a number of thousands of digits too
-        raise InvalidScenarioError(f"{path}: not valid TOML: {error}.") from None
+        raise InvalidScenarioError(f"not valid TOML: {error}.", file=str(path)) from None
     except RecursionError:
-        raise InvalidScenarioError(f"{path}: is nested too deeply to be read.") from None
+        raise InvalidScenarioError("is nested too deeply to be read.", file=str(path)) from None
     if _is_deep(tree):
-        raise InvalidScenarioError(f"{path}: is nested too deeply to be read.")
+        raise InvalidScenarioError("is nested too deeply to be read.", file=str(path))
     return tree
 
 
@@ -122,16 +122,20 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
         extends = tree.pop("extends")
         if not isinstance(extends, str) or "\0" in extends:
             raise InvalidScenarioError(
-                f"{chain[-1]}, extends: must be the name of a scenario file, but is {extends!r}."
+                f"must be the name of a scenario file, but is {extends!r}.",
+                file=str(chain[-1]),
+                key="extends",
             )
         base = located(Path(extends), chain[-1].parent)
         if base.resolve() in [file.resolve() for file in chain]:
-            way = " -> ".join(map(str, [*chain, base]))
-            raise InvalidScenarioError(f"{path}, extends: goes in a circle: {way}.")
+            circle = " -> ".join(map(str, [*chain, base]))
+            raise InvalidScenarioError(
+                f"goes in a circle: {circle}.", file=str(path), key="extends"
+            )
         try:
             below = read_toml(base)
         except InvalidScenarioError as error:
-            raise InvalidScenarioError(f"{chain[-1]}, extends: {error}") from None
+            raise InvalidScenarioError(str(error), file=str(chain[-1]), key="extends") from None
         chain.append(base)
         tree = merged(below, tree)
     where = " extends ".join(map(str, chain))
@@ -196,18 +200,18 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     key, equals, value = text.partition("=")
     path = [part.strip() for part in key.split(".")]
     if not equals or not all(path):
-        raise InvalidScenarioError(f"--set {text}: must look like game.alpha=20.")
+        raise InvalidScenarioError("must look like game.alpha=20.", file=f"--set {text}")
     if len(path) > _DEEPEST:
-        raise InvalidScenarioError(f"--set {shown(text)}: is nested too deeply.")
+        raise InvalidScenarioError("is nested too deeply.", file=f"--set {shown(text)}")
     try:
         tree = tomllib.loads(f"value = {value}")
     except ValueError:  # no TOML, or a number of thousands of digits
         return path, value.strip()
     except RecursionError:
-        raise InvalidScenarioError(f"--set {shown(text)}: is nested too deeply.") from None
+        raise InvalidScenarioError("is nested too deeply.", file=f"--set {shown(text)}") from None
     if len(tree) > 1:  # lines that follow the value
         raise InvalidScenarioError(
-            f"--set {shown(text)}: holds more than one value; give each a --set of its own."
+            "holds more than one value; give each a --set of its own.", file=f"--set {shown(text)}"
         )
     return path, tree["value"]
 
@@ -232,7 +236,7 @@ def overridden(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
             if isinstance(inner, str):
                 inner = named(inner)
             if not isinstance(inner, Mapping):
-                raise InvalidScenarioError(f"--set {text}: {part} is a value, not a table.")
+                raise InvalidScenarioError(f"{part} is a value, not a table.", file=f"--set {text}")
             place[part] = dict(inner)
             place = place[part]
         if path[-1] == "kind" and _kind(place, tuple(path[:-1])) != value:
@@ -257,13 +261,14 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
         With one sentence on the first thing that is wrong.
     """
     if _is_deep(tree):
-        raise InvalidScenarioError(f"{where}: is nested too deeply to be read.")
+        raise InvalidScenarioError("is nested too deeply to be read.", file=where)
     for place, text in _texts(tree):
         if not _is_text(text):
-            where = _origin(tree, place, where)
             raise InvalidScenarioError(
-                f"{where}, {spot(place[:-1])}{place[-1]}: must be UTF-8 text, but holds "
-                f"{shown(text)}."
+                f"must be UTF-8 text, but holds {shown(text)}.",
+                file=_origin(tree, place, where),
+                table=table_name(place[:-1]),
+                key=place[-1],
             )
     try:
         return Scenario.model_validate(tree)
@@ -271,14 +276,13 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
         first = error.errors()[0]
         place = [shown(str(part))[1:-1] for part in first["loc"]]
         if not place:  # it is about all of it
-            raise InvalidScenarioError(f"{where}: {_problem(first)}") from None
-        where = _origin(tree, first["loc"], where)
-        if first["type"] == "extra_forbidden":
-            raise InvalidScenarioError(
-                f"{where}, {spot(place[:-1])}{place[-1]}: {_no_such_key(place)}"
-            ) from None
+            raise InvalidScenarioError(_reason(first), file=where) from None
+        is_unknown = first["type"] == "extra_forbidden"
         raise InvalidScenarioError(
-            f"{where}, {spot(place[:-1])}{place[-1]}: {_problem(first)}"
+            _no_such_key(place) if is_unknown else _reason(first),
+            file=_origin(tree, first["loc"], where),
+            table=table_name(place[:-1]),
+            key=place[-1],
         ) from None
 
 
@@ -287,7 +291,7 @@ def _origin(tree: Mapping[str, Any], place: Sequence[Any], where: str) -> str:
     return (tree.blamed(place) if isinstance(tree, _Overridden) else None) or where
 
 
-def _problem(error: Mapping[str, Any]) -> str:
+def _reason(error: Mapping[str, Any]) -> str:
     """Say one pydantic error in a sentence, with the value also where TOML alone has such."""
     message, given = problem(error), error["input"]
     if isinstance(given, (date, time)):
@@ -336,10 +340,15 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def spot(place: list[str]) -> str:
-    """Return the TOML table that a path leads to, as it is written in the file."""
-    parts = [f'"{part}"' if "." in part else part for part in place]
-    return f"[{'.'.join(parts)}] " if place else ""
+def table_name(place: Sequence[str]) -> str | None:
+    """Return the name of the TOML table at a path, as it is written there; None at the top.
+
+    Examples
+    --------
+    >>> table_name(["sweep", "axes", "game.alpha"])
+    'sweep.axes."game.alpha"'
+    """
+    return ".".join(f'"{part}"' if "." in part else part for part in place) or None
 
 
 def _no_such_key(place: list[str]) -> str:

@@ -79,8 +79,9 @@ def copy_shipped(name: str, to: Path | None = None) -> Path:
     files, name = shipped_files(), _name(Path(name))
     if name not in files:
         raise InvalidScenarioError(
-            f"{name}: there is no shipped scenario of that name.{did_you_mean(name, files)} "
-            "'fcfn scenarios list' names them."
+            f"there is no shipped scenario of that name.{did_you_mean(name, files)} "
+            "'fcfn scenarios list' names them.",
+            file=name,
         )
     source, to = files[name], to or Path()
     to = to / source.name if to.is_dir() else to

@@ -18,6 +18,7 @@ from fcfn_abm.scenario.schema import MOST_RUNS, Axis, Choice, Scenario, SweepSet
 
 type Floats = npt.NDArray[np.float64]
 _COUNTED = 10**30
+_AXES = "sweep.axes"
 
 type Check = Callable[[Scenario, str], Scenario]
 """Checks a scenario from the given place, and returns it with every default written out."""
@@ -64,26 +65,29 @@ def sweep_runs(scenario: Scenario, check: Check, where: str = "scenario") -> lis
     InvalidScenarioError
         With one sentence that names the axis, or if there are more runs than allowed.
     """
-    sweep, place = _settings(scenario), f"{where}, [sweep.axes]"
+    sweep = _settings(scenario)
     for path in sweep.axes:
-        _require_key(path, list(sweep.axes), place)
+        if problem := _axis_problem(path, list(sweep.axes)):
+            raise InvalidScenarioError(problem, file=where, table=_AXES, key=path)
     n_runs = n_points(sweep, where) * sweep.replications
     if n_runs > sweep.maximum:
         # a number of thousands of digits cannot be written
-        told = f"{n_runs:,}" if n_runs < _COUNTED else f"more than {_COUNTED:,}"
+        count = f"{n_runs:,}" if n_runs < _COUNTED else f"more than {_COUNTED:,}"
         remedy = "" if n_runs > MOST_RUNS else ", or raise maximum"
         raise InvalidScenarioError(
-            f"{where}, [sweep] maximum: the sweep has {told} runs, and may have "
-            f"{sweep.maximum:,}; take fewer{remedy}."
+            f"the sweep has {count} runs, and may have {sweep.maximum:,}; take fewer{remedy}.",
+            file=where,
+            table="sweep",
+            key="maximum",
         )
     base = scenario.model_copy(update={"sweep": None})
     seeds = [replication_seed(scenario.seed, index) for index in range(sweep.replications)]
     runs: list[SweepRun] = []
-    for values in _points(scenario, place):
-        point = _scenario_at(base, values, check, place)
+    for values in _points(scenario, where):
+        point = _scenario_at(base, values, check, where)
         for replication, seed in enumerate(seeds):
-            drawn = point.model_copy(update={"seed": seed})
-            runs.append(SweepRun(len(runs), replication, values, drawn))
+            run = point.model_copy(update={"seed": seed})
+            runs.append(SweepRun(len(runs), replication, values, run))
     return runs
 
 
@@ -96,9 +100,11 @@ def n_points(sweep: SweepSettings, where: str = "scenario") -> int:
     if sweep.mode == "grid":
         return math.prod(lengths.values())
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{path} has {length}" for path, length in lengths.items())
+        counts = ", ".join(f"{path} has {length}" for path, length in lengths.items())
         raise InvalidScenarioError(
-            f"{where}, [sweep.axes]: in the mode 'zip' all axes need as many values, but {told}."
+            f"in the mode 'zip' all axes need as many values, but {counts}.",
+            file=where,
+            table=_AXES,
         )
     return next(iter(lengths.values()), 1)
 
@@ -109,37 +115,34 @@ def _settings(scenario: Scenario) -> SweepSettings:
     return scenario.sweep
 
 
-def _require_key(path: str, paths: list[str], place: str) -> None:
-    """Raise InvalidScenarioError unless an axis leads to a value or a choice of its own."""
-    told = f"{place} {path}"
+def _axis_problem(path: str, paths: list[str]) -> str | None:
+    """Say why an axis does not lead to a value or a choice of its own; None if it does."""
     parts = path.split(".")
     if not all(parts):
-        raise InvalidScenarioError(f"{told}: must be a path such as game.alpha.")
+        return "must be a path such as game.alpha."
     if parts[0] == "sweep":
-        raise InvalidScenarioError(f"{told}: an axis cannot lead into [sweep] itself.")
+        return "an axis cannot lead into [sweep] itself."
     if path == "seed":
-        raise InvalidScenarioError(f"{told}: cannot be an axis; replications have their own seeds.")
+        return "cannot be an axis; replications have their own seeds."
     for other in paths:
         if other.startswith(f"{path}."):
-            raise InvalidScenarioError(f"{told}: overlaps with the axis {other}.")
+            return f"overlaps with the axis {other}."
     section: Any = Scenario
     for part in parts:
         section = section_at(section, part)
         if section is None or section is Choice:
-            return
+            return None
     keys = list(section.model_fields)
-    raise InvalidScenarioError(
-        f"{told}: is a table; an axis leads to a key in it, such as {path}.{keys[0]}."
-    )
+    return f"is a table; an axis leads to a key in it, such as {path}.{keys[0]}."
 
 
-def _points(scenario: Scenario, place: str) -> Iterator[dict[str, Any]]:
+def _points(scenario: Scenario, where: str) -> Iterator[dict[str, Any]]:
     sweep = _settings(scenario)
     if sweep.samples:
         yield from _sampled(scenario, sweep)
         return
     lists = [
-        list(axis.values) if axis.values is not None else _spaced(scenario, path, axis, place)
+        list(axis.values) if axis.values is not None else _spaced(scenario, path, axis, where)
         for path, axis in sweep.axes.items()
     ]
     if sweep.mode == "grid" or not lists:
@@ -150,7 +153,7 @@ def _points(scenario: Scenario, place: str) -> Iterator[dict[str, Any]]:
         yield dict(zip(sweep.axes, values, strict=True))
 
 
-def _spaced(scenario: Scenario, path: str, axis: Axis, place: str) -> list[Any]:
+def _spaced(scenario: Scenario, path: str, axis: Axis, where: str) -> list[Any]:
     """Divide a range, both ends included; into whole numbers where the scenario has one."""
     low, high, n = axis.low or 0.0, axis.high or 0.0, axis.n or 1
     values = np.geomspace(low, high, n) if axis.log else np.linspace(low, high, n)
@@ -159,8 +162,11 @@ def _spaced(scenario: Scenario, path: str, axis: Axis, place: str) -> list[Any]:
     whole = [round(value) for value in values]
     if len(set(whole)) < n:
         raise InvalidScenarioError(
-            f"{place} {path}: there are no {n} different whole numbers, spaced like this, from "
-            f"{low:g} to {high:g}."
+            f"there are no {n} different whole numbers, spaced like this, from {low:g} to "
+            f"{high:g}.",
+            file=where,
+            table=_AXES,
+            key=path,
         )
     return whole
 
@@ -217,24 +223,33 @@ def _value_at(scenario: Scenario, path: str) -> Any:
     return value
 
 
-def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, place: str) -> Scenario:
+def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, where: str) -> Scenario:
     """Return the scenario with the values of a point, checked."""
+    place = f"{where}, [{_AXES}]"
     try:
-        return _changed(base, values, check, place)
+        return _replace_values(base, values, check, place)
     except InvalidScenarioError as error:
-        why = str(error).removeprefix(place)
+        problem = error
     for path, value in values.items():  # is one axis to blame alone?
         try:
-            _changed(base, {path: value}, check, place)
+            _replace_values(base, {path: value}, check, place)
         except InvalidScenarioError as error:
-            if str(error).removeprefix(place) == why:
+            if str(error) == str(problem):
                 values = {path: value}
                 break
-    told = ", ".join(f"{path} = {value!r}" for path, value in values.items())
-    raise InvalidScenarioError(f"{place} {told}{why}") from None
+    point = ", ".join(f"{path} = {value!r}" for path, value in values.items())
+    raise InvalidScenarioError(
+        problem.reason,
+        file=f"{place} {point}",
+        table=problem.table,
+        key=problem.key,
+        conflict=problem.conflict,
+    ) from None
 
 
-def _changed(base: Scenario, values: Mapping[str, Any], check: Check, where: str) -> Scenario:
+def _replace_values(
+    base: Scenario, values: Mapping[str, Any], check: Check, where: str
+) -> Scenario:
     changes: dict[str, Any] = {}
     for path, value in values.items():
         *tables, key = path.split(".")

@@ -59,7 +59,7 @@ def opened(path: Path, overrides: tuple[str, ...] = ()) -> Opened:
     """
     if path.is_dir():
         if overrides:
-            raise InvalidScenarioError(f"--set {overrides[0]}: a record cannot be changed.")
+            raise InvalidScenarioError("a record cannot be changed.", file=f"--set {overrides[0]}")
         record = read_record(path)
         if not len(record.rounds):
             raise InvalidRecordError(f"{path}: no round was played, so there is nothing to show.")
@@ -119,7 +119,7 @@ class Session:
         self._drawn: dict[str, Picture] = {}
         self._inbox: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()
         self._closed = False
-        self._groups = [] if what.record else settings.groups(self._tree)
+        self._groups = [] if what.record else settings.describe_settings(self._tree)
 
     def start(self) -> None:
         """Begin to work."""
@@ -184,7 +184,7 @@ class Session:
             self._playing = False
             if not self._what.record:
                 self._tree = settings.tree_of(self._scenario)
-                self._groups = settings.groups(self._tree)
+                self._groups = settings.describe_settings(self._tree)
             self._open()
         elif wish == "seek" and isinstance(self._source, Replay):
             self._playing = False
@@ -240,17 +240,18 @@ class Session:
         if self._what.record:
             return
         self._invalid = path
-        self._tree = settings.changed(self._tree, path, value)
-        self._groups = settings.groups(self._tree)
+        self._tree = settings.replace_value(self._tree, path, value)
+        self._groups = settings.describe_settings(self._tree)
         try:
-            self._scenario = settings.checked(self._tree)
-        except FcfnError as error:
-            told = settings.named(str(error))  # of two that are wrong, it may be the other one
+            self._scenario = settings.parse_tree(self._tree)
+        except InvalidScenarioError as error:
+            named = settings.path_of(error)  # of two that are wrong, it may be the other one
             paths = {control["path"] for group in self._groups for control in group["controls"]}
-            self._invalid = told if told in paths else path
-            raise InvalidScenarioError(f"{error} The market is as it was before.") from None
+            self._invalid = named if named in paths else path
+            self._problem, self._playing = f"{error} The market is as it was before.", False
+            return
         self._tree = settings.tree_of(self._scenario)
-        self._groups = settings.groups(self._tree)
+        self._groups = settings.describe_settings(self._tree)
         self._open()
 
     def show(self) -> None:

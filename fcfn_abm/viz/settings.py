@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from typing import Any
 
 from fcfn_abm.build import check_scenario, resolved, scenario_schema
+from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.scenario import Scenario, tree_to_scenario
 from fcfn_abm.scenario.load import merged
 
@@ -40,12 +40,12 @@ def tree_of(scenario: Scenario) -> Tree:
     return tree
 
 
-def changed(tree: Tree, path: str, value: Any) -> Tree:
+def replace_value(tree: Tree, path: str, value: Any) -> Tree:
     """Return a tree with one value replaced; None takes it out.
 
     Examples
     --------
-    >>> changed({"game": {"alpha": 10.0}}, "game.alpha", 20.0)
+    >>> replace_value({"game": {"alpha": 10.0}}, "game.alpha", 20.0)
     {'game': {'alpha': 20.0}}
     """
     *tables, key = path.split(".")
@@ -61,26 +61,25 @@ def changed(tree: Tree, path: str, value: Any) -> Tree:
     return result
 
 
-def checked(tree: Tree) -> Scenario:
+def parse_tree(tree: Tree) -> Scenario:
     """Return the scenario of a tree; raise InvalidScenarioError with one sentence otherwise."""
     scenario = tree_to_scenario(tree, "settings")
     check_scenario(scenario, "settings")
     return resolved(scenario)
 
 
-def named(told: str) -> str:
-    """Return the path of the setting that a sentence of :func:`checked` is about, if any.
+def path_of(error: InvalidScenarioError) -> str:
+    """Return the path of the setting that an error of :func:`parse_tree` is about.
 
     Examples
     --------
-    >>> named("settings, [population.rho] low: must be positive.")
+    >>> path_of(InvalidScenarioError("must be positive.", table="population.rho", key="low"))
     'population.rho.low'
     """
-    found = re.match(r"settings, \[([\w.]+)\] ([\w.]+):", told)
-    return ".".join(found.groups()) if found else ""
+    return ".".join(part for part in (error.table, error.key) if part is not None)
 
 
-def groups(tree: Tree) -> list[dict[str, Any]]:
+def describe_settings(tree: Tree) -> list[dict[str, Any]]:
     """Return the settings as plain data: one group a table, one control a value.
 
     Parameters

@@ -9,18 +9,23 @@ from typer.testing import CliRunner
 
 import fcfn_abm as fa
 from fcfn_abm.cli import app
-from fcfn_abm.cli.terminal import colours, styled
+from fcfn_abm.cli.terminal import colours, render
+from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.marks import heading, join, mark_verdict, verdict
 
-BOLD, RED, GREEN = "\x1b[1m", "\x1b[31m", "\x1b[32m"
-TEXT = """A market (seed 1)
-
-10 nodes: cycling after 60 rounds; it converged after all, said nobody.
-
-Utilities
-       a node
-  ours      1
-Noise multiplier: noise over sensitivity of one release with all of
-  epsilon."""
+BOLD = "\x1b[1m"
+WIDE = "word " * 60
+TEXT = join(
+    "\n",
+    [
+        heading("A [red]market[/red] :smile: \x1b[31m (seed 1)"),
+        "",
+        mark_verdict("10 nodes: cycling after 60 rounds; it converged after all.", "cycling", 10),
+        f"{WIDE}end",
+        Table(["", "a node"], [["ours", "1"]], "Utilities").marked(),
+        "Noise multiplier: noise over sensitivity.",
+    ],
+)
 
 
 class Screen:
@@ -29,12 +34,14 @@ class Screen:
 
 
 def test_headings_are_bold_and_the_verdict_has_a_colour():
-    shown = styled(TEXT)
-    assert re.sub(r"\x1b\[\d+m", "", shown) == TEXT  # not a letter is another
-    bold = [line for line in shown.split("\n") if line.startswith(BOLD)]
-    assert [re.sub(r"\x1b\[\d+m", "", line) for line in bold] == ["A market (seed 1)", "Utilities"]
-    assert f"nodes: {RED}{BOLD}cycling\x1b[0m after" in shown
-    assert GREEN in styled("5 nodes: converged after 3 rounds; good.")
+    rendered = render(TEXT)
+    assert re.sub(r"\x1b\[[\d;]+m", "", rendered) == TEXT.plain  # no letter is changed, no line cut
+    bold = [line for line in rendered.split("\n") if line.startswith(BOLD)]
+    title = r"A [red]market[/red] :smile: \u001b[31m (seed 1)"
+    assert bold == [f"{BOLD}{title}\x1b[0m", f"{BOLD}Utilities\x1b[0m"]
+    assert "10 nodes: \x1b[1;31mcycling\x1b[0m after 60 rounds; it converged after" in rendered
+    assert render(verdict("converged")) == "\x1b[1;32mconverged\x1b[0m"
+    assert render(verdict("missing")) == "missing"
 
 
 @pytest.mark.parametrize(

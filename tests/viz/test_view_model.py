@@ -54,7 +54,7 @@ def played(rounds, *overrides):
 
 
 def controls(tree):
-    return {c["path"]: c for group in settings.groups(tree) for c in group["controls"]}
+    return {c["path"]: c for group in settings.describe_settings(tree) for c in group["controls"]}
 
 
 # Settings
@@ -93,11 +93,11 @@ def test_every_kind_that_needs_no_more_than_a_name_can_be_chosen():
 def test_whatever_is_typed_either_holds_or_is_refused_in_a_sentence(path, value):
     if path == "population.n_nodes" and isinstance(value, int):
         value = min(value, 100_000)
-    tree = settings.changed(TREE, path, value)
+    tree = settings.replace_value(TREE, path, value)
     assert controls(tree)[path]["path"] == path  # it can be shown, right or wrong
     refused = None
     try:
-        made = settings.checked(tree)
+        made = settings.parse_tree(tree)
     except InvalidScenarioError as error:
         refused = str(error)
     if refused is None:
@@ -110,16 +110,18 @@ def test_whatever_is_typed_either_holds_or_is_refused_in_a_sentence(path, value)
 
 
 def test_another_kind_takes_its_own_options_and_leaves_the_old_ones():
-    tree = settings.changed(settings.tree_of(scenario()), "population.rho.kind", "uniform")
+    tree = settings.replace_value(settings.tree_of(scenario()), "population.rho.kind", "uniform")
     found = controls(tree)
     assert {"population.rho.low", "population.rho.high"} <= set(found)
     assert "population.rho.sigma" not in found
-    assert settings.checked(tree).population.rho.kind == "uniform"
+    assert settings.parse_tree(tree).population.rho.kind == "uniform"
 
 
 def test_an_emptied_field_leaves_the_value_out():
-    tree = settings.changed(settings.tree_of(scenario("game.budget=3.0")), "game.budget", None)
-    assert settings.checked(tree).game.budget is None
+    tree = settings.replace_value(
+        settings.tree_of(scenario("game.budget=3.0")), "game.budget", None
+    )
+    assert settings.parse_tree(tree).game.budget is None
 
 
 # Numbers against the model

@@ -1,0 +1,51 @@
+"""Text for the terminal whose headings and verdicts are marked where they are written.
+
+What users wrote is never read as markup, and its control characters are written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+
+from fcfn_abm.errors import visible
+
+__all__ = ["Text", "heading", "join", "mark_verdict", "plain", "verdict"]
+
+_VERDICTS = {
+    "converged": "bold green",
+    "holds": "bold green",
+    "no-trade": "bold yellow",
+    "max-rounds": "bold yellow",
+    "cycling": "bold red",
+    "diverged": "bold red",
+    "violated": "bold red",
+    "failed": "bold red",
+}
+
+
+def plain(text: str) -> Text:
+    """Return text without a mark."""
+    return Text(visible(text))
+
+
+def heading(text: str) -> Text:
+    """Return a heading."""
+    return Text(visible(text), style="bold")
+
+
+def verdict(word: str) -> Text:
+    """Return the word for how something ended; one that is not known has no mark."""
+    return Text(visible(word), style=_VERDICTS.get(word, ""))
+
+
+def mark_verdict(text: str, word: str, start: int) -> Text:
+    """Return a text with a mark on the verdict that begins at ``start``."""
+    before, after = text[:start], text[start + len(word) :]
+    return join("", [before, verdict(word), after])
+
+
+def join(separator: str, parts: Iterable[str | Text]) -> Text:
+    """Join texts, marked or not."""
+    return Text(separator).join(plain(p) if isinstance(p, str) else p for p in parts)
