@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -6,12 +9,58 @@ from fcfn_abm.errors import (
     FcfnError,
     InvalidGameError,
     InvalidPrivacyError,
+    InvalidScenarioError,
+    MissingExtraError,
+    OutputError,
     UnknownNameError,
     did_you_mean,
     require_between,
     require_positive,
     visible,
 )
+from fcfn_abm.registry import OptionError
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({}, "no."),
+        ({"file": "a.toml"}, "a.toml: no."),
+        ({"file": "a.toml", "key": "seed"}, "a.toml, seed: no."),
+        ({"file": "a.toml", "table": "game"}, "a.toml, [game]: no."),
+        ({"file": "--set x=1", "table": "game", "key": "alpha"}, "--set x=1, [game] alpha: no."),
+        ({"table": "game", "key": "alpha"}, "[game] alpha: no."),
+        (
+            {"file": "a.toml", "table": "churn", "conflict": "[training]"},
+            "a.toml, [churn] does not go together with [training]: no.",
+        ),
+    ],
+)
+def test_the_message_of_an_invalid_scenario_is_composed_of_its_data(place, message):
+    error = InvalidScenarioError("no.", **place)
+    assert str(error) == message
+    assert error.reason == "no."
+    for name in ("file", "table", "key", "conflict"):
+        assert getattr(error, name) == place.get(name)
+
+
+@pytest.mark.parametrize("move", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy])
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidScenarioError("no.", file="a.toml", table="game", key="alpha"),
+        InvalidScenarioError("long " * 1000, file="a.toml"),
+        UnknownNameError("rule", "x", ["y"]),
+        OptionError("gain", "is required."),
+        OutputError("a: exists."),
+        MissingExtraError("needs torch."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_travels_between_processes_whole(error, move):
+    moved = move(error)
+    assert type(moved) is type(error)
+    assert (str(moved), moved.args, vars(moved)) == (str(error), error.args, vars(error))
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_a_given_cap_binds_everybody_and_the_scenario_s_own_options_hold():
     assert row(found, "random")["mean_epsilon"] > 10  # U[1, 100], its default
     ours = fa.nash_equilibrium(draw_population(given).rho, 0.5)
     assert row(found, "stackelberg")["mean_epsilon"] == pytest.approx(ours.total_epsilon / 30)
-    text = comparison_text(found.frame, found.run)
+    text = comparison_text(found.frame, found.run).plain
     assert "game.budget, 0.5" in text
     assert "over all nodes" in text
 
@@ -174,7 +174,7 @@ def test_without_trade_there_are_zeros_and_the_table_says_so():
     assert static["n_losing"] == 30  # who must sell whatever it costs
     assert static["welfare"] < 0 == static["optimum"]
     assert np.isinf(static["price_of_anarchy"])
-    text = comparison_text(poor.frame, poor.run)
+    text = comparison_text(poor.frame, poor.run).plain
     assert "stackelberg: no trade in 3 of 3." in text
     assert "ic-mle: no trade in 3 of 3. A menu of contracts has no money to share out." in text
     assert isinstance(comparison(poor.frame), Figure)
@@ -199,7 +199,7 @@ def test_an_infinite_price_of_anarchy_leaves_the_median():
     average = averages(frame)["random", "price_of_anarchy"]
     assert (average.mean, average.median, average.n, average.n_infinite) == (np.inf, 4.0, 5, 2)
     assert np.isnan(average.half_width)
-    text = comparison_text(frame, found.run)
+    text = comparison_text(frame, found.run).plain
     assert "infinite in 2/5" in text
     assert "the median is 4" in " ".join(text.split())
     assert isinstance(comparison(frame), Figure)
@@ -258,12 +258,12 @@ def test_mistakes_are_named_before_any_work(tmp_path):
 def test_text_and_figure_need_no_interval_and_know_every_mechanism(found):
     alone = fa.compare_mechanisms(scenario(), ["static", "random", "static"], replications=1)
     assert list(alone.frame["mechanism"]) == ["static", "random"]
-    text = comparison_text(alone.frame, alone.run)
+    text = comparison_text(alone.frame, alone.run).plain
     assert "One population of 30 nodes" in text
     assert "±" not in text
     figure = comparison(found.frame)
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == found.run["mechanisms"]
-    text = comparison_text(found.frame, found.run)
+    text = comparison_text(found.frame, found.run).plain
     for name in MECHANISMS:
         assert text.count(f"\n  {name} ") == 2
     assert "6 populations of 30 nodes" in text

@@ -170,7 +170,7 @@ def test_a_sweep_tells_its_sensitivity(sweep):
     pd.testing.assert_frame_equal(table, again)
     by_default = sweep.sensitivity()
     assert set(by_default["outcome"]) == {"total_epsilon", "budget", "welfare", "server_utility"}
-    text = sweep_text(sweep)  # all five nodes take part everywhere, and nobody trains
+    text = sweep_text(sweep).plain  # all five nodes take part everywhere, and nobody trains
     assert text.count("game.budget") == 4
     row = by_default.iloc[0]
     assert f"{row.first_order:.2f} [{row.first_order_low:.2f}, {row.first_order_high:.2f}]" in text

@@ -98,6 +98,31 @@ def test_a_mistake_gets_one_sentence_with_file_place_and_remedy(tmp_path, text, 
         assert word in message
 
 
+@pytest.mark.parametrize(
+    ("text", "overrides", "table", "key"),
+    [
+        ("sede = 5", [], None, "sede"),
+        ("[game]\nalpha = -1.0", [], "game", "alpha"),
+        ("", ["game.alpha=-1.0"], "game", "alpha"),
+        ("[population.rho]\nkind = 'uniform'\nlow = -1.0", [], "population.rho", "low"),
+        ("[learning]\nkind = 'x'", [], "learning", "kind"),
+        ("[server]\nkind = 'fixed'", [], "game", "budget"),
+        ("[sweep.axes]\n'game.alpha' = [1.0, -1.0]", [], "game", "alpha"),
+        ("[sweep.axes]\nseed = [1, 2]", [], "sweep.axes", "seed"),
+        ("[game\nalpha = 1", [], None, None),
+    ],
+)
+def test_an_error_carries_the_place_that_its_message_names(tmp_path, text, overrides, table, key):
+    path = write(tmp_path, text)
+    with pytest.raises(InvalidScenarioError) as caught:
+        load_scenario(path, overrides)
+    error = caught.value
+    assert (error.table, error.key) == (table, key)
+    assert error.file.startswith("--set game.alpha=-1.0" if overrides else str(path))
+    assert str(error).startswith(error.file)
+    assert str(error).endswith(error.reason)
+
+
 def test_a_missing_file_is_named_and_a_near_one_suggested(tmp_path):
     write(tmp_path, "")
     with pytest.raises(InvalidScenarioError, match=r"tset.toml: there is no such file. Did you"):
