@@ -177,7 +177,7 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
     rounds : iterator of int
         Numbers of rounds whose noise is fresh.
     """
-    plan, steps, start = trainer.plan, trainer.plan.steps, trainer._start
+    plan, steps, start = trainer.plan, trainer.plan.steps, trainer.first_parameters
     images, labels = trainer.samples(node)
     rate = plan.placement.sampling_rate
     n_steps = steps.n_steps(len(labels))

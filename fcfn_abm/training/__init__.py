@@ -10,6 +10,7 @@ from fcfn_abm.training.partition import PARTITIONS, label_divergence
 from fcfn_abm.training.placements import PLACEMENTS
 from fcfn_abm.training.plan import Chances, NodePrivacy, TrainingPlan, TrainingRound
 from fcfn_abm.training.trainer import FederatedTrainer
+from fcfn_abm.training.training import Training
 
 __all__ = [
     "AGGREGATIONS",
@@ -21,6 +22,7 @@ __all__ = [
     "FederatedTrainer",
     "ImageData",
     "NodePrivacy",
+    "Training",
     "TrainingPlan",
     "TrainingRound",
     "label_divergence",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.training.convolve import CONVOLVE, StackedGradients, bytes_of_sample
+from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import TESTED, Engine
 from fcfn_abm.training.graphs import Graphs
 from fcfn_abm.training.placements import Batch, LocalSteps, Sent
@@ -72,8 +73,8 @@ class Stacked(Engine):
         The training images and who holds them.
     test_images, test_labels : Tensor
         What the net is tested on.
-    noise, sampling : callable
-        The draws of a node: of ``(std, round, node)``, and of ``(round, node)``.
+    draws : Draws
+        Noise and batches of the nodes.
     device : {"cpu", "cuda"}
         Where data and parameters are.
     threads : int
@@ -87,15 +88,14 @@ class Stacked(Engine):
         deal: Deal,
         test_images: Tensor,
         test_labels: Tensor,
-        noise: Callable[[float, int, int], Tensor],
-        sampling: Callable[[int, int], np.random.Generator],
+        draws: Draws,
         device: str,
         threads: int = 1,
     ) -> None:
         import torch
 
         self.device, self._plan, self._deal = device, plan, deal
-        self._noise, self._sampling, self._threads = noise, sampling, threads
+        self._draws, self._threads = draws, threads
         # after the last sample one that counts for nothing, which fills batches up
         nothing = torch.zeros_like(deal.images[:1]), torch.full_like(deal.labels[:1], -100)
         self._images = torch.cat([deal.images, nothing[0]]).to(device)
@@ -239,7 +239,7 @@ class Stacked(Engine):
         import torch
 
         def drawn(node: int, _: int) -> Tensor:
-            return self._noise(float(std[node]), round_index, node)
+            return self._draws.noise(float(std[node]), round_index, node)
 
         rows = list(in_order(drawn, group.nodes.tolist(), range(self._threads)))
         rows += [torch.zeros_like(rows[0])] * (group.n_rows - len(rows))
@@ -253,7 +253,7 @@ class Stacked(Engine):
         each = []  # of each node, the samples of its steps
         for node, size in zip(group.nodes.tolist(), deal.sizes[group.nodes].tolist(), strict=True):
             whole = np.arange(size)
-            rng = self._sampling(round_index, node)
+            rng = self._draws.batches(round_index, node)
             each.append([whole[rows] for rows in plan.placement.batches(plan.steps, size, rng)])
         by_step = list(zip(*each, strict=True))
         widths = group.widths or [_filled(max(map(len, taken))) for taken in by_step]

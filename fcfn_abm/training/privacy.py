@@ -1,0 +1,137 @@
+"""What the nodes of a training add as noise, and what that means for their privacy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.dp import Ledger, central_multipliers, multiplier_for_releases, spent_epsilon
+from fcfn_abm.dp.check import longest_upload
+from fcfn_abm.errors import InvalidPrivacyError
+from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
+
+type Floats = npt.NDArray[np.float64]
+type Ints = npt.NDArray[np.int64]
+
+_MAX_NOISE = 1e30  # standard deviation that 32-bit numbers still hold with room to add
+
+
+class PrivacyAccounts:
+    """Turns the epsilons of nodes into noise, thresholds of the check, and entries of a ledger.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        What is trained.
+    n_samples : ndarray of int, shape (n_nodes,)
+        Samples of each node.
+    n_parameters : int
+        Parameters of the net.
+    """
+
+    def __init__(self, plan: TrainingPlan, n_samples: Ints, n_parameters: int) -> None:
+        self._plan, self._n_samples, self._n_parameters = plan, n_samples, n_parameters
+        steps, placement = plan.steps, plan.placement
+        rounding = (steps.grid or 0.0) * math.sqrt(n_parameters)
+        self.sensitivity = release_sensitivity(plan, n_samples) + rounding
+        """L2 sensitivity of one release of each node, rounding included, shape (n_nodes,)."""
+        self._n_draws = per_size(n_samples, lambda n: placement.draws(steps, n))
+        self._noise_gain = per_size(n_samples, lambda n: placement.spread(steps, n))
+        self._max_update_norm = per_size(n_samples, lambda n: placement.reach(steps, n))
+
+    def node_privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
+        """Work out noise and privacy of each node; as :meth:`FederatedTrainer.privacy`."""
+        plan, epsilon = self._plan, np.asarray(epsilon, dtype=float)
+        per_round = plan.placement.releases(plan.steps.epochs)
+        total = per_round * plan.rounds
+        covered = per_round if plan.horizon == "round" else total
+        sampling = (plan.placement.sampling_rate, plan.neighbours)
+        multiplier = multiplier_for_releases(
+            epsilon, plan.delta, covered, plan.calibration, *sampling
+        )
+        noise = np.where(np.isfinite(multiplier), multiplier, 0.0) * self.sensitivity
+        if noise.max(initial=0.0) > _MAX_NOISE:
+            node = int(np.argmax(noise))
+            raise InvalidPrivacyError(
+                f"epsilon = {epsilon[node]:.3g} of node {node} takes noise of {noise[node]:.3g} "
+                "on each parameter, which is more than 32-bit numbers hold."
+            )
+        return NodePrivacy(
+            sensitivity=self.sensitivity,
+            noise_multiplier=multiplier,
+            noise_std=multiplier * self.sensitivity,
+            epsilon_per_round=spent_epsilon(multiplier, per_round, plan.delta, *sampling),
+            epsilon_total=spent_epsilon(multiplier, total, plan.delta, *sampling),
+            delta=plan.delta,
+        )
+
+    def max_upload_norm(self, noise_std: Floats) -> Floats:
+        """Return the L2 norm above which the check flags an upload; infinite without a check."""
+        plan = self._plan
+        if plan.false_alarm is None:
+            return np.full(noise_std.shape, np.inf)
+        return longest_upload(
+            self._n_parameters,
+            noise_std * self._noise_gain,
+            self._max_update_norm,
+            plan.false_alarm / plan.rounds,
+            self._n_draws,
+        )
+
+    def std_of_sum(self, nodes: Ints, weights: Floats, noise_std: Floats) -> float:
+        """Return the standard deviation of the noise in the weighted sum of some nodes' uploads."""
+        return float(np.sqrt(((weights * self._noise_gain[nodes] * noise_std[nodes]) ** 2).sum()))
+
+    def new_ledger(self) -> Ledger:
+        """Return a ledger in which nothing is spent."""
+        plan = self._plan
+        return Ledger(self._n_samples.size, plan.placement.sampling_rate, plan.neighbours)
+
+    def spend(
+        self, ledger: Ledger, nodes: Ints, weights: Floats, late: Ints, privacy: NodePrivacy
+    ) -> None:
+        """Enter the releases of a round into a ledger.
+
+        Parameters
+        ----------
+        ledger : Ledger
+            Takes the entries.
+        nodes, late : ndarray of int
+            Rows of the nodes whose updates are used, and of those whose updates come too late: they
+            are in no sum, and have released as much as if they had been in time.
+        weights : ndarray of float
+            Weight of each of ``nodes`` in the sum.
+        privacy : NodePrivacy
+            What the reports of the round say.
+        """
+        plan = self._plan
+        n_releases = plan.placement.releases(plan.steps.epochs)
+        both = np.concatenate([nodes, late])
+        # where a node's later steps have seen its own noise, nothing beyond the local view is
+        # proven; a server that checks each upload sees more than their sum; and a sum of values on
+        # grids may reveal each of them
+        central = privacy.noise_multiplier[both]
+        once = self._n_draws[nodes] == 1
+        if once.any() and plan.false_alarm is None and plan.steps.grid is None:
+            hidden = nodes[once]
+            central[: nodes.size][once] = central_multipliers(
+                weights[once], privacy.noise_std[hidden], privacy.sensitivity[hidden]
+            )
+        order = np.argsort(both)
+        ledger.spend(both[order], privacy.noise_multiplier[both[order]], n_releases, central[order])
+
+
+def release_sensitivity(plan: TrainingPlan, n_samples: Ints) -> Floats:
+    """Return the L2 sensitivity of one release of each node, before any rounding."""
+    return per_size(
+        n_samples, lambda n: plan.placement.sensitivity(plan.steps, plan.neighbours, n).l2
+    )
+
+
+def per_size(n_samples: Ints, function: Callable[[int], float]) -> Floats:
+    """Return ``function(n_samples)`` for each node, computed once for each distinct size."""
+    sizes, index = np.unique(n_samples, return_inverse=True)
+    return np.array([function(int(size)) for size in sizes])[index]
