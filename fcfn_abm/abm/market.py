@@ -12,31 +12,42 @@ import mesa
 import numpy as np
 
 from fcfn_abm.abm import order
-from fcfn_abm.abm.agentset import MarketAgents, NodeSet, Views
+from fcfn_abm.abm.agentset import MarketAgents, NodeSet
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.abm.contracts import TakeOrLeave
-from fcfn_abm.abm.node import EdgeNode
+from fcfn_abm.abm.news import learn_from
+from fcfn_abm.abm.node import EdgeNode, NodeViews
+from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.server import ParameterServer
-from fcfn_abm.abm.state import ChurnState, RoundState, ratio, state_of
+from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Verdict
 from fcfn_abm.errors import InvalidGameError
-from fcfn_abm.game import (
-    Equilibrium,
-    StackelbergEquilibrium,
-    nash_equilibrium,
-)
-from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
+from fcfn_abm.game import Equilibrium, StackelbergEquilibrium, nash_equilibrium
+from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
-from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
-from fcfn_abm.population import RHO_LAWS, draw_rho, misreport_factors, require_sized
+from fcfn_abm.mechanisms import (
+    MECHANISMS,
+    Contracts,
+    Mechanism,
+    Offer,
+    Outcome,
+    PricingGame,
+)
+from fcfn_abm.population import (
+    RHO_LAWS,
+    RhoLaw,
+    draw_rho,
+    misreport_factors,
+    require_sized,
+)
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 
 
-class PrivacyMarket(mesa.Model):
+class PrivacyMarket(RowModel):
     """Edge nodes that sell privacy to a parameter server, round by round.
 
     Parameters
@@ -106,25 +117,52 @@ class PrivacyMarket(mesa.Model):
             )
         require_sized(rho=rho)
         game = settings.game
-        self._primitives = primitives = PricingGame(
-            rho, game.alpha, game.beta, settings.cap, game.average_over
-        )
+        primitives = PricingGame(rho, game.alpha, game.beta, settings.cap, game.average_over)
         kind = settings.mechanism.kind
-        self._mechanism = MECHANISMS.create(kind, settings.mechanism.options)
-        self.offer = self._mechanism.offer(primitives, stream(self.seed, "mechanism", kind))
-        self.rule: LearningRule = (
-            TakeOrLeave(self.offer)
-            if isinstance(self.offer, Contracts)
+        mechanism = MECHANISMS.create(kind, settings.mechanism.options)
+        offer = mechanism.offer(primitives, stream(self.seed, "mechanism", kind))
+        rule: LearningRule = (
+            TakeOrLeave(offer)
+            if isinstance(offer, Contracts)
             else LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
         )
-        self.columns = NodeColumns.of(rho, self.rule.memory)
-        churn = settings.population.churn
-        self.churn = (
-            None if churn is None else Turnover(churn, self.columns, law, self.rule, self.seed)
-        )
-        self.node_view = Views(self)
-        self.nodes = NodeSet(self)
-        self._all_agents = MarketAgents(NodeSet(self, self.nodes.rows), self.random)
+        server_rule = SERVER_RULES.create(settings.server.kind, settings.server.options)
+        self._assemble(primitives, law, mechanism, offer, rule, server_rule, collect_nodes)
+
+    def _assemble(
+        self,
+        primitives: PricingGame,
+        law: RhoLaw,
+        mechanism: Mechanism,
+        offer: Offer,
+        rule: LearningRule,
+        server_rule: ServerRule,
+        collect_nodes: bool,
+    ) -> None:
+        """Put finished parts together, and let nodes report for the first time.
+
+        Parameters
+        ----------
+        primitives : PricingGame
+            What a unit of report costs each node, and the server's side.
+        law : RhoLaw
+            The distribution of newcomers' costs, where nodes come and go.
+        mechanism : Mechanism
+            How the server prices.
+        offer : Offer
+            What it posts.
+        rule : LearningRule
+            How nodes answer.
+        server_rule : ServerRule
+            How the server chooses its cap.
+        collect_nodes : bool
+            Whether the data collector keeps every node with ``record.traces = "all"``.
+        """
+        settings, game, churn = self._settings, self._settings.game, self._settings.population.churn
+        self._primitives, self._mechanism = primitives, mechanism
+        self.offer, self.rule = offer, rule
+        self.columns = NodeColumns.of(primitives.rho, rule.memory)
+        self.churn = None if churn is None else Turnover(churn, self.columns, law, rule, self.seed)
         self._play = order.ORDERS[settings.rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = settings.rounds.patience / settings.rounds.participation
@@ -134,15 +172,12 @@ class PrivacyMarket(mesa.Model):
             settings.rounds.maximum,
             noisy=settings.information.noise > 0,
         )
+        self._add_nodes()
         opening = game.beta / 2 if game.budget is None else game.budget
         self.server = ParameterServer(
-            self,
-            SERVER_RULES.create(settings.server.kind, settings.server.options),
-            opening if self.offer.learns_cap else primitives.cap,
+            self, server_rule, offer, game, opening if offer.learns_cap else primitives.cap
         )
-        self._agents_by_type[EdgeNode] = self.nodes
-        self.first_node_id = self.agent_id_counter
-        self.agent_id_counter += len(self.columns)
+        self._register_nodes()
         self.round_index = 0
         self.verdict: Verdict | None = None
         self.columns.epsilon = self._first_reports()
@@ -161,6 +196,19 @@ class PrivacyMarket(mesa.Model):
             ),
         )
 
+    def _add_nodes(self) -> None:
+        """Make the sets of nodes, which are rows until somebody looks at them."""
+        view = NodeViews(self)
+        self.nodes = NodeSet(self.columns, view, self.random)
+        every = NodeSet(self.columns, view, self.random, self.nodes.rows)
+        self._all_agents = MarketAgents(every, self.random)
+
+    def _register_nodes(self) -> None:
+        """Give the nodes the numbers after the server's."""
+        self._agents_by_type[EdgeNode] = self.nodes
+        self.first_node_id = self.agent_id_counter
+        self.agent_id_counter += len(self.columns)
+
     @property
     def scenario(self) -> Scenario:
         """The experiment that this market carries out."""
@@ -178,8 +226,7 @@ class PrivacyMarket(mesa.Model):
     @property
     def pool(self) -> float:
         """What the nodes share in proportion to epsilon, in currency: the cap, or an agency's."""
-        fixed = self.offer.pool if isinstance(self.offer, Contest) else None
-        return self.budget if fixed is None else fixed
+        return self.server.pool
 
     @property
     def present(self) -> Rows:
@@ -191,37 +238,59 @@ class PrivacyMarket(mesa.Model):
         """How many nodes reported more than zero in the last round that was played."""
         return self._n_active
 
+    @property
+    def round(self) -> Round:
+        """What the present round is played with."""
+        settings = self.scenario
+        return Round(
+            index=self.round_index,
+            columns=self.columns,
+            bulletin=self.bulletin,
+            rule=self.rule,
+            pool=self.pool,
+            n_active=self.n_active,
+            present=self.present,
+            movers=self.movers,
+            exit=settings.exit,
+            epsilon_floor=settings.game.epsilon_floor,
+            turns=settings.rounds.turns,
+            seed=self.seed,
+            rng=self.rng,
+        )
+
     def step(self) -> None:
         """Play one round of the market, in the order of the paper's fig. 3."""
         self.round_index += 1
         before = (self.columns.epsilon.copy(), self.budget)
-        self.server.announce_budget()
-        self.renew()
-        self.withdraw()
+        self.announce_budget()
+        self.update_population()
+        self.clear_exited_reports()
         self.publish()
-        self.greet()
-        self.movers = order.movers(self)
-        self._play(self)
-        self.server.pay()
+        self.inform_newcomers()
+        self.draw_movers()
+        self._play(self.round)
+        self.server.pay(self.columns)
         self.learn()
-        self.leave()
+        self.let_nodes_leave()
         self.measure(*before)
         self.datacollector.collect(self)
 
-    def renew(self) -> None:
+    def announce_budget(self) -> None:
+        """Let the server announce its cap; in the first round the opening cap stands."""
+        if self.round_index > 1:
+            self.server.announce_budget(
+                self.columns.epsilon[self.present], self.state.server_utility
+            )
+
+    def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
-        if self.churn and self.churn.renew(self.round_index):
+        if self.churn and self.churn.update(self.round_index):
             self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
             for known in ("equilibrium", "outcome", "contest"):
                 self.__dict__.pop(known, None)
 
-    def greet(self) -> None:
-        """Let newcomers take in what stands, as all did before the first round."""
-        if self.churn and self.churn.arrived.size:
-            self.learn(self.churn.arrived)
-
-    def withdraw(self) -> None:
-        """Take out the reports of the nodes that left."""
+    def clear_exited_reports(self) -> None:
+        """Set the reports of the nodes that left to zero."""
         self.columns.epsilon = np.where(self.columns.exited, 0.0, self.columns.epsilon)
 
     def publish(self) -> None:
@@ -229,53 +298,44 @@ class PrivacyMarket(mesa.Model):
         chance = stream(self.seed, "observation-errors", self.round_index)
         self.bulletin = Bulletin.of(self.columns.epsilon, self.scenario.information, chance)
 
-    def learn(self, rows: Rows | None = None) -> None:
-        """Let nodes take in what the round has shown: those that are there, or some newcomers."""
-        epsilon, shown, kept = self.columns.epsilon, self.bulletin, self.columns.memory
-        reports = shown.reports(epsilon)
-        if reports is not None:
-            shown.total = float(reports.sum())  # fresh: running totals gather rounding errors
-        elif shown.factor is None:
-            shown.total = float(epsilon.sum())
-        moved = np.zeros(epsilon.size, dtype=bool)
-        moved[self.movers] = True
-        of = self.present if rows is None else rows
-        own = epsilon[of]
-        memory = {name: values[of] for name, values in kept.items()}  # views, where all learn
-        self.rule.learn(
-            News(
-                self.pool,
-                own,
-                shown.others(own, of),
-                None if reports is None else reports[of],
-                moved[of],
-                self.scenario.information.noise,
-                memory,
-                int(np.count_nonzero(epsilon)),
-                self.churn is not None and self.churn.changing,
-            )
-        )
-        if not isinstance(of, slice):
-            for name, values in memory.items():
-                kept[name][of] = values
+    def inform_newcomers(self) -> None:
+        """Let newcomers learn from what stands, as all nodes did before the first round."""
+        if self.churn and self.churn.arrived.size:
+            self.learn(self.churn.arrived)
 
-    def leave(self) -> None:
-        """Let those nodes go that had a reason to leave for long enough."""
+    def draw_movers(self) -> None:
+        """Draw who moves in this round."""
+        share = self.scenario.rounds.participation
+        self.movers = order.draw_movers(
+            self.present, len(self.columns), share, self.seed, self.round_index
+        )
+
+    def learn(self, rows: Rows | None = None) -> None:
+        """Let nodes learn from the round: those that are there, or some newcomers."""
+        learn_from(
+            self.round,
+            self.present if rows is None else rows,
+            noise=self.scenario.information.noise,
+            changing=self.churn is not None and self.churn.changing,
+        )
+
+    def let_nodes_leave(self) -> None:
+        """Let those nodes leave that had a reason to for long enough."""
         columns = self.columns
         leaving = ~columns.exited & (columns.idle_rounds >= self.scenario.exit.patience)
         columns.exit_round[leaving] = self.round_index
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
-        self.total_epsilon = float(self.columns.epsilon.sum())
-        self._n_active = int(np.count_nonzero(self.columns.epsilon))
-        self.state = state_of(self, epsilon_before)
+        contest = None if isinstance(self.offer, Contracts) else self.contest
+        self.state = measure_round(self.round, epsilon_before, self.server, contest, self.churn)
+        self.total_epsilon, self._n_active = self.state.total_epsilon, self.state.n_active
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,
             change=self.state.change,
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
-            content=not self.offer.learns_cap or self.server.rule.content(self.server.memory),
+            content=self.server.is_content,
             at_rest_without_trade=self._no_trade(),
             moving=bool(self.churn and self.churn.moving(self.round_index)),
         )
@@ -296,13 +356,6 @@ class PrivacyMarket(mesa.Model):
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
             return f"the mechanism offers nothing: {self.outcome.reason}"
         return ""
-
-    @property
-    def target(self) -> Floats:
-        """The profile that those who are there should come to at the present cap."""
-        if isinstance(self.offer, Contracts):
-            return self.offer.epsilon
-        return self.pool * self.contest.epsilon
 
     def run_until(
         self,
