@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fcfn_abm.abm.market import PrivacyMarket
     from fcfn_abm.build import load_scenario
+    from fcfn_abm.build.market import PrivacyMarket
     from fcfn_abm.dp import gaussian_delta, gaussian_epsilon, gaussian_sigma
     from fcfn_abm.errors import FcfnError
     from fcfn_abm.game import (
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "abm.market": ["PrivacyMarket"],
     "build": ["load_scenario"],
+    "build.market": ["PrivacyMarket"],
     "dp": ["gaussian_delta", "gaussian_epsilon", "gaussian_sigma"],
     "errors": ["FcfnError"],
     "game": [

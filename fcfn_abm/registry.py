@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -101,6 +103,12 @@ class Registry[T]:
     def json_schema(self, name: str) -> dict[str, Any]:
         """Return the JSON schema of an entry's options."""
         return TypeAdapter(self[name]).json_schema()
+
+
+def import_modules(package: str) -> None:
+    """Import the modules of a package in alphabetical order, so that they register their entries."""
+    for name in sorted(module.name for module in iter_modules(import_module(package).__path__)):
+        import_module(f"{package}.{name}")
 
 
 def problem(error: Mapping[str, Any]) -> str:

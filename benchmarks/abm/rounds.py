@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from plain_mesa import PlainMarket
 
-from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.compiled import best_responses_at_once, moves_in_turn
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import nash_equilibrium
 from fcfn_abm.records import Recorder, TraceWriter
 from fcfn_abm.rng import stream

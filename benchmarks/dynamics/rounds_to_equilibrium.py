@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 import fcfn_abm as fa
-from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.scenario import tree_to_scenario
 
 NEAR = 1e-6  # as a share of the largest equilibrium epsilon

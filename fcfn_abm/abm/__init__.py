@@ -1,9 +1,9 @@
 """The Mesa shell: server and node agents, the order of their moves, the market."""
 
 from fcfn_abm.abm.columns import NodeColumns
-from fcfn_abm.abm.market import PrivacyMarket
+from fcfn_abm.abm.market import Market, MarketRules
 from fcfn_abm.abm.node import EdgeNode
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.verdict import Verdict
 
-__all__ = ["EdgeNode", "NodeColumns", "ParameterServer", "PrivacyMarket", "Verdict"]
+__all__ = ["EdgeNode", "Market", "MarketRules", "NodeColumns", "ParameterServer", "Verdict"]

@@ -7,19 +7,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from random import Random
-from typing import TYPE_CHECKING, Any, Self, overload
-from weakref import WeakValueDictionary
+from typing import Any, Self, overload
 
 import mesa
 import numpy as np
 import numpy.typing as npt
 from mesa.agentset import AbstractAgentSet
 
+from fcfn_abm.abm.columns import NodeColumns
 from fcfn_abm.abm.node import EdgeNode
 from fcfn_abm.errors import InvalidGameError
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm.market import PrivacyMarket
 
 type RowNumbers = npt.NDArray[np.intp]
 
@@ -72,27 +69,36 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
 
     Parameters
     ----------
-    market : PrivacyMarket
-        Whose nodes they are.
+    columns : NodeColumns
+        The state of all nodes of the market.
+    view : callable
+        Returns the agent of a row.
+    random : random.Random
+        For shuffling.
     rows : ndarray of int, optional
-        Which of them; without it all, in order.
+        Which of the nodes; without it all, in order.
     """
 
-    def __init__(self, market: PrivacyMarket, rows: RowNumbers | None = None) -> None:
-        self.market = market
-        self.rows = np.arange(len(market.columns), dtype=np.intp) if rows is None else rows
-        self.random: Random = market.random
+    def __init__(
+        self,
+        columns: NodeColumns,
+        view: Callable[[int], EdgeNode],
+        random: Random,
+        rows: RowNumbers | None = None,
+    ) -> None:
+        self.columns, self.view, self.random = columns, view, random
+        self.rows = np.arange(len(columns), dtype=np.intp) if rows is None else rows
 
     def __len__(self) -> int:
         return self.rows.size
 
     def __iter__(self) -> Iterator[EdgeNode]:
-        view = self.market.node_view
-        return (view(row) for row in self.rows.tolist())
+        return (self.view(row) for row in self.rows.tolist())
 
     def __contains__(self, agent: object) -> bool:
-        mine = isinstance(agent, EdgeNode) and agent.model is self.market
-        return mine and bool((self.rows == agent.row).any())  # type: ignore[attr-defined]
+        if not isinstance(agent, EdgeNode) or agent.model.columns is not self.columns:
+            return False
+        return bool((self.rows == agent.row).any())
 
     @overload
     def __getitem__(self, item: int) -> EdgeNode: ...
@@ -101,12 +107,12 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
     def __getitem__(self, item: int | slice) -> EdgeNode | list[EdgeNode]:
         """Return one node, or a list of nodes."""
         if isinstance(item, slice):
-            return [self.market.node_view(row) for row in self.rows[item].tolist()]
-        return self.market.node_view(self.rows.item(item))
+            return [self.view(row) for row in self.rows[item].tolist()]
+        return self.view(self.rows.item(item))
 
     def copy(self) -> NodeSet:
         """Return the same nodes as another set."""
-        return NodeSet(self.market, self.rows.copy())
+        return self._of(self.rows.copy())
 
     def get(
         self,
@@ -116,7 +122,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
     ) -> list[Any]:
         """Return an attribute of every node (or several): fast where it is a column."""
         if isinstance(attr_names, str) and attr_names in EdgeNode.COLUMNS:
-            values = getattr(self.market.columns, attr_names)[self.rows]
+            values = getattr(self.columns, attr_names)[self.rows]
             return list(values.tolist())
         return super().get(attr_names, handle_missing, default_value)
 
@@ -132,7 +138,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         if agent_type is not None and not issubclass(EdgeNode, agent_type):
             rows = rows[:0]
         if filter_func is not None:
-            kept = [bool(filter_func(self.market.node_view(row))) for row in rows.tolist()]
+            kept = [bool(filter_func(self.view(row))) for row in rows.tolist()]
             rows = rows[np.array(kept, dtype=bool)]
         if isinstance(at_most, float) and at_most <= 1.0:
             at_most = int(len(self) * at_most)
@@ -148,7 +154,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
     ) -> NodeSet:
         """Return the nodes in the order of a key; an attribute that is a column sorts fast."""
         if isinstance(key, str) and key in EdgeNode.COLUMNS:
-            values = getattr(self.market.columns, key)[self.rows]
+            values = getattr(self.columns, key)[self.rows]
             order = np.argsort(values if ascending else -values, kind="stable")
         else:
             of = operator.attrgetter(key) if isinstance(key, str) else key
@@ -161,14 +167,14 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         groups = super().groupby(by, result_type="list")
         if result_type == "agentset":
             groups.groups = {
-                name: NodeSet(self.market, np.array([node.row for node in nodes], dtype=np.intp))
+                name: self._of(np.array([node.row for node in nodes], dtype=np.intp))
                 for name, nodes in groups.groups.items()
             }
         return groups
 
     def shuffle_do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> NodeSet:
         """Call a method of every node in random order; the set keeps its own."""
-        NodeSet(self.market, self._shuffled()).map(method, *args, **kwargs)
+        self._of(self._shuffled()).map(method, *args, **kwargs)
         return self
 
     def add(self, agent: EdgeNode) -> None:
@@ -190,9 +196,12 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         self.rows = np.array([agent.row for agent in agents], dtype=np.intp)
         return self
 
+    def _of(self, rows: RowNumbers) -> NodeSet:
+        return NodeSet(self.columns, self.view, self.random, rows)
+
     def _with(self, rows: RowNumbers, *, inplace: bool) -> NodeSet:
         if not inplace:
-            return NodeSet(self.market, rows)
+            return self._of(rows)
         self.rows = rows
         return self
 
@@ -244,15 +253,15 @@ class AgentList(_Agents):
         """Return the agents for which ``filter_func`` holds; see Mesa's ``AgentSet.select``."""
         if isinstance(at_most, float) and at_most <= 1.0:
             at_most = int(len(self) * at_most)
-        chosen: list[mesa.Agent] = []
+        selected: list[mesa.Agent] = []
         for agent in self:
-            if len(chosen) >= at_most:
+            if len(selected) >= at_most:
                 break
             if (agent_type is None or isinstance(agent, agent_type)) and (
                 filter_func is None or filter_func(agent)
             ):
-                chosen.append(agent)
-        return self._update(chosen) if inplace else AgentList(chosen, self.random)
+                selected.append(agent)
+        return self._update(selected) if inplace else AgentList(selected, self.random)
 
     def shuffle(self, inplace: bool = False) -> AgentList:
         """Return the agents in random order."""
@@ -320,18 +329,3 @@ class MarketAgents(AgentList):
         raise InvalidGameError(
             "The agents of a market stay in their order: use a copy, market.agents.copy()."
         )
-
-
-class Views:
-    """The nodes that somebody looks at; a node is the same object for as long as it is held."""
-
-    def __init__(self, market: PrivacyMarket) -> None:
-        self._market = market
-        self._held: WeakValueDictionary[int, EdgeNode] = WeakValueDictionary()
-
-    def __call__(self, row: int) -> EdgeNode:
-        """Return the node of a row."""
-        node = self._held.get(row)
-        if node is None:
-            self._held[row] = node = EdgeNode.of_row(self._market, row)
-        return node

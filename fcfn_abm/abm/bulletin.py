@@ -57,6 +57,15 @@ class Bulletin:
             return None
         return epsilon if self.factor is None else epsilon * self.factor
 
+    def recount(self, epsilon: Floats) -> Floats | None:
+        """Sum the reports again, since running totals gather rounding errors; return `reports`."""
+        reports = self.reports(epsilon)
+        if reports is not None:
+            self.total = float(reports.sum())
+        elif self.factor is None:
+            self.total = float(epsilon.sum())
+        return reports
+
     def move(self, row: int, old: float, new: float) -> None:
         """Take in a node's new report; a fresh sum here would make a round O(n^2)."""
         if self.full and self.factor is not None:

@@ -70,8 +70,8 @@ class Turnover:
         coming = self._settings.arrivals > 0 and self.moving(round_index + 1)
         return self.present.size < 2 and not coming
 
-    def renew(self, round_index: int) -> bool:
-        """Let costs drift, and nodes come and go; return whether anything is another than it was.
+    def update(self, round_index: int) -> bool:
+        """Let costs drift, and nodes come and go; return whether anything changed.
 
         A newcomer has a fresh cost, reports nothing yet, and knows nothing, unless its rule is to
         ask.
@@ -114,10 +114,10 @@ class Turnover:
         stayed = self.present[columns.present[self.present]]
         columns.present[places] = True
         asks = self._rule.newcomers_ask and stayed.size > 0
-        told = stayed[chance.integers(stayed.size, size=places.size)] if asks else None
+        asked = stayed[chance.integers(stayed.size, size=places.size)] if asks else None
         for name, start in self._rule.memory.items():
             kept = columns.memory[name]
-            kept[places] = start if told is None else kept[told]
+            kept[places] = start if asked is None else kept[asked]
 
 
 def _room(rho: Floats) -> tuple[Floats, Floats]:

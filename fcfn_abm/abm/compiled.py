@@ -1,39 +1,36 @@
 """Moves and measurements as compiled loops over the columns, with the digits of single agents.
 
-The loops of `fcfn_abm.abm.node.respond` and `fcfn_abm.abm.order.simultaneous`, and what
-`fcfn_abm.game.exploitability` measures, stand here once more, for numba; tests hold them to equal
-bits. With ``NUMBA_DISABLE_JIT=1`` the same
-code runs in plain Python.
+The loops of `fcfn_abm.abm.order`, and what `fcfn_abm.game.exploitability` measures, stand here once
+more, for numba. A learning rule takes part by its `ScalarMoves`; for each pair of functions the
+loops are compiled once, and kept on disk. Tests hold them to the bits of single agents. With
+``NUMBA_DISABLE_JIT=1`` the same code runs in plain Python.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.extending import register_jitable
 
+from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NEVER, Floats
+from fcfn_abm.abm.exits import count_idle_one, reenter_one
+from fcfn_abm.abm.round import Round
 from fcfn_abm.game.best_response import reply_one
-from fcfn_abm.learning.best_response import RECOVERY, STEEP, BestResponse, caution_of
-from fcfn_abm.learning.fixed import Fixed
-from fcfn_abm.learning.gradient import Gradient, climb_one
-from fcfn_abm.learning.replicator import Replicator, grown_one, kept_one
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm.market import PrivacyMarket
-    from fcfn_abm.learning.base import LearningRule, Rows
+from fcfn_abm.learning import ScalarMoves
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
-_RULES = {BestResponse: 0, Gradient: 1, Replicator: 2, Fixed: 3}
-_TINY = 5e-324  # never divides by zero, and changes no other number
-_BEST_RESPONSE, _GRADIENT, _REPLICATOR, _FIXED = _RULES.values()
+_NOTHING = np.ones(0)
 
 
-def _compiled(function: Any) -> Any:
+def _compile(function: Any) -> Any:
     options: dict[str, Any] = {
         "nogil": True,  # traces are written meanwhile
         "error_model": "numpy",
@@ -44,92 +41,179 @@ def _compiled(function: Any) -> Any:
         return numba.njit(**options)(function)
 
 
-_reply, _caution = _compiled(reply_one), _compiled(caution_of)
-_climb, _kept, _grown = _compiled(climb_one), _compiled(kept_one), _compiled(grown_one)
+# plain functions, and not dispatchers: numba's cache on disk knows them again in the next process
+_inline = cache(register_jitable)
+for _scalar in (reply_one, reenter_one, count_idle_one):
+    _inline(_scalar)
 
 
-def plays(rule: LearningRule) -> bool:
-    """Return whether there is a compiled loop for a rule in turn."""
-    return type(rule) in _RULES
-
-
-def moves_in_turn(market: PrivacyMarket, rows: npt.NDArray[np.intp]) -> None:
+def move_in_turn(played: Round, moves: ScalarMoves, rows: npt.NDArray[np.intp]) -> None:
     """Let nodes move one after another, each seeing the moves before its own.
 
     Parameters
     ----------
-    market : PrivacyMarket
-        With a rule for which there is a loop (`plays`).
+    played : Round
+        Whose columns and bulletin change.
+    moves : ScalarMoves
+        Its rule.
     rows : ndarray of int
         Who moves, in this order.
     """
-    rule, columns, shown = market.rule, market.columns, market.bulletin
-    gain, cautious = 1.0, False
-    if isinstance(rule, BestResponse | Gradient):
-        gain = rule.gain_for(market.n_active)
-    elif isinstance(rule, Replicator):
-        gain = rule.gain
-    if isinstance(rule, BestResponse):
-        cautious = rule.is_cautious
-    shown.total = _in_turn(
+    columns, shown = played.columns, played.bulletin
+    loop = _loop(_in_turn_of, moves)
+    shown.total = loop(
         rows,
         columns.rho,
         columns.epsilon,
         columns.idle_rounds,
         columns.exit_round,
-        columns.memory.get("caution", _NOTHING),
+        columns.memory[moves.memory] if moves.memory else _NOTHING,
         _NOTHING if shown.factor is None else shown.factor,
-        _view(market),
-        _RULES[type(rule)],
+        _view(shown),
         shown.total,
-        market.pool,
-        market.scenario.game.epsilon_floor,
-        gain,
-        cautious,
-        market.scenario.exit.reentry,
-        market.scenario.exit.criterion == "loss",
+        *_settings(played, moves),
     )
 
 
-def best_responses_at_once(market: PrivacyMarket, rows: Rows) -> None:
-    """Let nodes answer the last round's reports with their damped best response.
+def move_at_once(played: Round, moves: ScalarMoves) -> None:
+    """Let nodes answer the last round's reports, which they see without errors.
 
     Parameters
     ----------
-    market : PrivacyMarket
-        With the rule `BestResponse`, a pool, and reports that are seen without errors.
-    rows : slice or ndarray of int
-        Who moves.
+    played : Round
+        Whose movers move.
+    moves : ScalarMoves
+        Its rule.
     """
-    rule, columns = market.rule, market.columns
-    if not isinstance(rule, BestResponse):
-        raise TypeError(f"this loop plays BestResponse, not {type(rule).__name__}")
-    held = (columns.epsilon, columns.idle_rounds, columns.exit_round, columns.memory["caution"])
+    columns, rows = played.columns, played.movers
+    held = [columns.epsilon, columns.idle_rounds, columns.exit_round]
+    if moves.memory:
+        held.append(columns.memory[moves.memory])
     moving = [column[rows] for column in held]  # views, where all move
-    _at_once(
-        columns.rho[rows],
-        *moving,
-        market.bulletin.total,
-        market.pool,
-        market.scenario.game.epsilon_floor,
-        rule.gain_for(market.n_active),
-        rule.is_cautious,
-        market.scenario.exit.reentry,
-        market.scenario.exit.criterion == "loss",
-    )
+    loop = _loop(_at_once_of, moves)
+    remembered = moving[3] if moves.memory else _NOTHING
+    total = played.bulletin.total
+    loop(columns.rho[rows], *moving[:3], remembered, total, *_settings(played, moves))
     if not isinstance(rows, slice):
         for column, moved in zip(held, moving, strict=True):
             column[rows] = moved
 
 
-_NOTHING = np.ones(0)
+def _settings(played: Round, moves: ScalarMoves) -> tuple[Any, ...]:
+    leaves_on_loss = played.exit.criterion == "loss"
+    own = (moves.parameters, played.exit.reentry, leaves_on_loss)
+    return (played.pool, played.epsilon_floor, *own)
 
 
-def _view(market: PrivacyMarket) -> int:
-    shown = market.bulletin
+def _view(shown: Bulletin) -> int:
     if shown.factor is None:
         return _EXACT
     return _NOISY_REPORTS if shown.full else _NOISY_TOTAL
+
+
+def _loop(factory: Callable[..., Any], moves: ScalarMoves) -> Any:
+    return factory(moves.plan, moves.step, moves.memory is not None)
+
+
+def _stamp(*functions: Any) -> int:
+    """Return a number that changes with the files of functions: numba's cache looks at this one."""
+    files = sorted({Path(function.__code__.co_filename) for function in functions})
+    stats = [file.stat() for file in files if file.exists()]
+    return hash(tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
+
+
+@cache
+def _in_turn_of(plan: Any, step: Any, remembers: bool) -> Any:
+    """Return the loop of moves in turn for a rule."""
+    _inline(plan)
+    _inline(step)
+    stamp = _stamp(plan, step, reply_one, reenter_one, count_idle_one)
+
+    def in_turn(  # type: ignore[no-untyped-def]
+        rows,
+        rho,
+        epsilon,
+        idle_rounds,
+        exit_round,
+        memory,
+        factor,
+        view,
+        total,
+        pool,
+        epsilon_floor,
+        parameters,
+        reentry,
+        leaves_on_loss,
+    ):
+        _ = stamp  # part of the key under which the loop is kept
+        for row in rows:
+            own, cost = epsilon[row], rho[row]
+            left = exit_round[row] if own == 0 else NEVER  # who is out reports nothing
+            if view == _EXACT:
+                others = max(total - own, 0.0)
+            elif view == _NOISY_REPORTS:
+                others = max(total - factor[row] * own, 0.0)
+            else:
+                others = max(factor[row] * total - own, 0.0)
+            planned = plan(cost, others, own, pool, epsilon_floor)
+            if left != NEVER:
+                if reenter_one(planned, left, reentry) != NEVER:
+                    continue
+                exit_round[row] = NEVER
+            idle_rounds[row] = count_idle_one(
+                planned, cost, others, own, pool, idle_rounds[row], leaves_on_loss
+            )
+            kept = memory[row] if remembers else 0.0
+            new, kept = step(cost, others, own, planned, pool, epsilon_floor, parameters, kept)
+            if remembers:
+                memory[row] = kept
+            epsilon[row] = new
+            if view == _NOISY_REPORTS:
+                total = max(total - factor[row] * own, 0.0) + factor[row] * new
+            else:
+                total = max(total - own, 0.0) + new
+        return total
+
+    return _compile(in_turn)
+
+
+@cache
+def _at_once_of(plan: Any, step: Any, remembers: bool) -> Any:
+    """Return the loop of moves at once for a rule: processors take several nodes together."""
+    _inline(plan)
+    _inline(step)
+    stamp = _stamp(plan, step, reply_one, reenter_one, count_idle_one)
+
+    def at_once(  # type: ignore[no-untyped-def]
+        rho,
+        epsilon,
+        idle_rounds,
+        exit_round,
+        memory,
+        total,
+        pool,
+        epsilon_floor,
+        parameters,
+        reentry,
+        leaves_on_loss,
+    ):
+        _ = stamp  # part of the key under which the loop is kept
+        for row in range(rho.size):
+            own, cost = epsilon[row], rho[row]
+            others = max(total - own, 0.0)
+            planned = plan(cost, others, own, pool, epsilon_floor)
+            kept = memory[row] if remembers else 0.0
+            new, kept = step(cost, others, own, planned, pool, epsilon_floor, parameters, kept)
+            if remembers:
+                memory[row] = kept
+            left = reenter_one(planned, exit_round[row], reentry)
+            exit_round[row] = left
+            idle_rounds[row] = count_idle_one(
+                planned, cost, others, own, pool, idle_rounds[row], leaves_on_loss
+            )
+            epsilon[row] = new if left == NEVER else 0.0
+
+    return _compile(at_once)
 
 
 @dataclass(frozen=True)
@@ -175,111 +259,13 @@ def measures(
     return Measures(*_measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor))
 
 
-@_compiled
-def _in_turn(  # type: ignore[no-untyped-def]
-    rows,
-    rho,
-    epsilon,
-    idle_rounds,
-    exit_round,
-    caution,
-    factor,
-    view,
-    rule,
-    total,
-    pool,
-    epsilon_floor,
-    gain,
-    cautious,
-    reentry,
-    leaves_on_loss,
-):
-    for row in rows:
-        own, cost = epsilon[row], rho[row]
-        out = own == 0 and exit_round[row] != NEVER  # who is out reports nothing: one look less
-        if out and not reentry:
-            continue
-        if view == _EXACT:
-            others = max(total - own, 0.0)
-        elif view == _NOISY_REPORTS:
-            others = max(total - factor[row] * own, 0.0)
-        else:
-            others = max(factor[row] * total - own, 0.0)
-        if rule == _REPLICATOR:
-            best = _kept(cost, others, own, pool, epsilon_floor)
-        else:
-            best = _reply(cost, others, pool, epsilon_floor)
-        if out:
-            if best <= 0:
-                continue
-            exit_round[row] = NEVER
-        reason = best <= 0
-        if leaves_on_loss:
-            reason = own > 0 and pool < cost * (others + own)
-        idle_rounds[row] = idle_rounds[row] + 1 if reason else 0
-        if rule == _BEST_RESPONSE:
-            care = _caution(cost, others, pool, caution[row])
-            caution[row] = care
-            step = gain * (best - own)
-            chosen = own + (step * care if cautious else step)
-        elif rule == _GRADIENT:
-            chosen = _climb(cost, others, own, best, pool, epsilon_floor, gain)
-        elif rule == _REPLICATOR:
-            chosen = _grown(cost, others, own, pool, epsilon_floor, gain)
-        else:
-            chosen = own
-        epsilon[row] = chosen
-        if view == _NOISY_REPORTS:
-            total = max(total - factor[row] * own, 0.0) + factor[row] * chosen
-        else:
-            total = max(total - own, 0.0) + chosen
-    return total
-
-
-@_compiled
-def _at_once(  # type: ignore[no-untyped-def]
-    rho,
-    epsilon,
-    idle_rounds,
-    exit_round,
-    caution,
-    total,
-    pool,
-    epsilon_floor,
-    gain,
-    cautious,
-    reentry,
-    leaves_on_loss,
-):
-    for row in range(rho.size):
-        # `reply_one` and `caution_of` without a branch: processors then take several nodes at once
-        own, cost = epsilon[row], rho[row]
-        others = max(total - own, 0.0)
-        pull = others / pool * cost
-        root = math.sqrt(pull)
-        inner = others * (1.0 - pull) / max(root + pull, _TINY)
-        alone = epsilon_floor if pool > cost * epsilon_floor else 0.0
-        best = (inner if pull < 1.0 else 0.0) if pull > 0.0 else alone
-        care = 2.0 * root if (pull > 0.0) & (pull < STEEP) else 1.0
-        care = min(care, caution[row] * RECOVERY)
-        caution[row] = care
-        pays = best > 0.0
-        left = NEVER if pays & reentry else exit_round[row]
-        exit_round[row] = left
-        reason = (own > 0.0) & (pool < cost * (others + own)) if leaves_on_loss else not pays
-        idle_rounds[row] = idle_rounds[row] + 1 if reason else 0
-        step = gain * (best - own)
-        chosen = own + (step * care if cautious else step)
-        epsilon[row] = chosen if left == NEVER else 0.0
-
-
-@_compiled
+@_compile
 def _measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
     gain, change, largest, distance, largest_target = 0.0, 0.0, 0.0, 0.0, 0.0
     for row in range(epsilon.size):
         own, cost = epsilon[row], rho[row]
         others = max(total - own, 0.0)
-        reply = _reply(cost, others, pool, epsilon_floor)
+        reply = reply_one(cost, others, pool, epsilon_floor)
         if others / pool * cost > 0:
             standing = others + own
             if reply > 0:

@@ -29,8 +29,8 @@ class TakeOrLeave(LearningRule):
         else:
             fee = self._of(self.contracts.fee, seen)
         pays = fee >= seen.rho * epsilon * (1.0 - _ROUNDING)
-        chosen = np.where(pays, epsilon, 0.0)
-        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+        planned = np.where(pays, epsilon, 0.0)
+        return float(planned) if isinstance(seen.epsilon, float) else planned
 
     def next_epsilon[Value: (float, Floats)](
         self,

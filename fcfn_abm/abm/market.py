@@ -4,147 +4,144 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import mesa
 import numpy as np
 
 from fcfn_abm.abm import order
-from fcfn_abm.abm.agentset import MarketAgents, NodeSet, Views
+from fcfn_abm.abm.agentset import MarketAgents, NodeSet
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.abm.contracts import TakeOrLeave
-from fcfn_abm.abm.node import EdgeNode
+from fcfn_abm.abm.news import learn_from
+from fcfn_abm.abm.node import EdgeNode, NodeViews
+from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.server import ParameterServer
-from fcfn_abm.abm.state import ChurnState, RoundState, ratio, state_of
+from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Verdict
-from fcfn_abm.errors import InvalidGameError
-from fcfn_abm.game import (
-    Equilibrium,
-    StackelbergEquilibrium,
-    nash_equilibrium,
-)
-from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES, LearningRule, News
+from fcfn_abm.game import Equilibrium, StackelbergEquilibrium, nash_equilibrium
+from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
-from fcfn_abm.mechanisms import MECHANISMS, Contest, Contracts, Outcome, PricingGame
-from fcfn_abm.population import RHO_DISTRIBUTIONS, draw_misreport_factors, draw_rho, require_sized
+from fcfn_abm.mechanisms import Contracts, Mechanism, Outcome, PricingGame
+from fcfn_abm.population import Population, RhoDistribution
 from fcfn_abm.rng import stream
-from fcfn_abm.scenario import Scenario
-from fcfn_abm.scenario.load import require_scenario
+from fcfn_abm.scenario import Churn, Exit, Game, Information, Rounds, Scenario
 
 
-class PrivacyMarket(mesa.Model):
+@dataclass(frozen=True)
+class MarketRules:
+    """The tables of a scenario that shape a market, and nothing of its training or record."""
+
+    game: Game
+    rounds: Rounds
+    information: Information
+    exit: Exit
+    churn: Churn | None
+    """None where the same nodes stay."""
+    cap: float | None
+    """The payment cap that stands in every round; None where the server chooses it."""
+    mechanism: str
+    """Registered name of the mechanism, which names the stream of its chance."""
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> Self:
+        """Take those of a scenario."""
+        return cls(
+            game=scenario.game,
+            rounds=scenario.rounds,
+            information=scenario.information,
+            exit=scenario.exit,
+            churn=scenario.population.churn,
+            cap=scenario.cap,
+            mechanism=scenario.mechanism.kind,
+        )
+
+
+class Market(RowModel):
     """Edge nodes that sell privacy to a parameter server, round by round.
+
+    A market is made of finished parts; :class:`fcfn_abm.PrivacyMarket` makes one of a scenario. It
+    knows no data, no net and no privacy: whoever trains reads :attr:`epsilon` after a step.
 
     Parameters
     ----------
-    scenario : Scenario, optional
-        The experiment; without one, the defaults.
-    rho : array_like of float, shape (n_nodes,), optional
-        Costs of a unit of reported epsilon, in place of those that the scenario would draw.
-    rng : numpy.random.Generator or int, optional
-        Root of all chance in this market, in place of the scenario's seed.
-    collect_nodes : bool, default True
-        Whether the data collector keeps every node in every round where ``record.traces = "all"``;
-        a run turns it off, since its recorder does.
+    population : Population
+        Who plays, and what a unit of reported epsilon costs each of them.
+    mechanism : Mechanism
+        How the server prices.
+    learning : LearningRule
+        How nodes choose their epsilon, where the mechanism holds a contest.
+    server : ServerRule
+        How the server chooses its cap, where the mechanism leaves it open.
+    rules : MarketRules
+        How rounds are played, what nodes see, and when they leave.
+    distribution : RhoDistribution, optional
+        Of the costs of newcomers; needed where nodes come and go.
+    seed : int, default 0
+        Root of all chance in this market.
+    collect_nodes : bool, default False
+        Whether the data collector keeps every node in every round.
 
     Attributes
     ----------
     columns : NodeColumns
         The state of all nodes, one array a quantity.
     churn : Turnover or None
-        Who came and went, with ``[population.churn]``.
+        Who came and went, where nodes do.
     nodes : NodeSet
         The node agents, by row: views that are made when they are looked at.
     server : ParameterServer
         The leader.
     datacollector : mesa.DataCollector
         One row a round, the fields of :class:`RoundState` (with churn, :class:`ChurnState`); with
-        ``record.traces = "all"`` also every node in every round (``collect_nodes``).
+        ``collect_nodes`` also every node in every round.
     verdict : Verdict or None
         How the market ended; None while it is running.
-
-    Raises
-    ------
-    InvalidGameError
-        If ``rho`` does not fit the scenario.
-
-    Examples
-    --------
-    >>> market = PrivacyMarket(Scenario(seed=1))
-    >>> market.run_until().kind
-    'converged'
     """
 
     def __init__(
         self,
-        scenario: Scenario | None = None,
+        population: Population,
+        mechanism: Mechanism,
+        learning: LearningRule,
+        server: ServerRule,
+        rules: MarketRules,
         *,
-        rho: Any = None,
-        rng: np.random.Generator | int | None = None,
-        collect_nodes: bool = True,
+        distribution: RhoDistribution | None = None,
+        seed: int = 0,
+        collect_nodes: bool = False,
     ) -> None:
-        settings = Scenario() if scenario is None else scenario
-        require_scenario(settings, "PrivacyMarket")
-        self._settings = settings
-        self.seed = settings.seed if rng is None else _seed(rng)
-        super().__init__(rng=stream(self.seed, "market"))
-        law = RHO_DISTRIBUTIONS.create(
-            settings.population.rho.kind, settings.population.rho.options
+        super().__init__(rng=stream(seed, "market"))
+        self.seed, self.population, self._rules = seed, population, rules
+        game, rounds = rules.game, rules.rounds
+        self._primitives = PricingGame(
+            population.rho.copy(), game.alpha, game.beta, rules.cap, game.average_over
         )
-        if rho is None:
-            rho = draw_rho(law, settings.population.n_nodes, stream(self.seed, "costs"))
-            if lies := settings.population.misreport:  # a unit of report costs them less
-                chance = stream(self.seed, "misreports")
-                rho = rho / draw_misreport_factors(rho.size, lies.share, lies.factor, chance)
-        rho = np.array(rho, dtype=float)
-        if rho.shape != (settings.population.n_nodes,):
-            raise InvalidGameError(
-                f"rho has {rho.size} entries, but population.n_nodes = "
-                f"{settings.population.n_nodes}."
-            )
-        require_sized(rho=rho)
-        game = settings.game
-        self._primitives = primitives = PricingGame(
-            rho, game.alpha, game.beta, settings.cap, game.average_over
-        )
-        kind = settings.mechanism.kind
-        self._mechanism = MECHANISMS.create(kind, settings.mechanism.options)
-        self.offer = self._mechanism.offer(primitives, stream(self.seed, "mechanism", kind))
-        self.rule: LearningRule = (
-            TakeOrLeave(self.offer)
-            if isinstance(self.offer, Contracts)
-            else LEARNING_RULES.create(settings.learning.kind, settings.learning.options)
-        )
-        self.columns = NodeColumns.of(rho, self.rule.memory)
-        churn = settings.population.churn
-        self.churn = (
-            None if churn is None else Turnover(churn, self.columns, law, self.rule, self.seed)
-        )
-        self.node_view = Views(self)
-        self.nodes = NodeSet(self)
-        self._all_agents = MarketAgents(NodeSet(self, self.nodes.rows), self.random)
-        self._play = order.ORDERS[settings.rounds.order]
+        self._mechanism = mechanism
+        self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
+        self.rule = TakeOrLeave(self.offer) if isinstance(self.offer, Contracts) else learning
+        self.columns = NodeColumns.of(self._primitives.rho, self.rule.memory)
+        self.churn = None
+        if rules.churn is not None and distribution is not None:
+            self.churn = Turnover(rules.churn, self.columns, distribution, self.rule, seed)
+        self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
-        patience = settings.rounds.patience / settings.rounds.participation
+        patience = rounds.patience / rounds.participation
         self._judge = Judge(
-            settings.rounds.tolerance,
-            math.ceil(min(patience, settings.rounds.maximum)),
-            settings.rounds.maximum,
-            noisy=settings.information.noise > 0,
+            rounds.tolerance,
+            math.ceil(min(patience, rounds.maximum)),
+            rounds.maximum,
+            noisy=rules.information.noise > 0,
         )
+        self._add_nodes()
         opening = game.beta / 2 if game.budget is None else game.budget
-        self.server = ParameterServer(
-            self,
-            SERVER_RULES.create(settings.server.kind, settings.server.options),
-            opening if self.offer.learns_cap else primitives.cap,
-        )
-        self._agents_by_type[EdgeNode] = self.nodes
-        self.first_node_id = self.agent_id_counter
-        self.agent_id_counter += len(self.columns)
+        opening = opening if self.offer.learns_cap else self._primitives.cap
+        self.server = ParameterServer(self, server, self.offer, game, opening)
+        self._register_nodes()
         self.round_index = 0
         self.verdict: Verdict | None = None
         self.columns.epsilon = self._first_reports()
@@ -152,25 +149,28 @@ class PrivacyMarket(mesa.Model):
         self.movers: Rows = slice(0)
         self.publish()
         self.learn()
+        state = RoundState if self.churn is None else ChurnState
         self.datacollector = mesa.DataCollector(
-            model_reporters={
-                f.name: _reporter(f.name) for f in fields(ChurnState if churn else RoundState)
-            },
+            model_reporters={field.name: _reporter(field.name) for field in fields(state)},
             agenttype_reporters=(
                 {EdgeNode: {name: name for name in ("epsilon", "payment", "utility")}}
-                if collect_nodes and settings.record.traces == "all"
+                if collect_nodes
                 else {}
             ),
         )
 
-    @property
-    def scenario(self) -> Scenario:
-        """The experiment that this market carries out."""
-        return self._settings
+    def _add_nodes(self) -> None:
+        """Make the sets of nodes, which are rows until somebody looks at them."""
+        view = NodeViews(self)
+        self.nodes = NodeSet(self.columns, view, self.random)
+        every = NodeSet(self.columns, view, self.random, self.nodes.rows)
+        self._all_agents = MarketAgents(every, self.random)
 
-    @scenario.setter
-    def scenario(self, scenario: object) -> None:
-        """Ignore the placeholder that Mesa puts here: ours is frozen and stays."""
+    def _register_nodes(self) -> None:
+        """Give the nodes the numbers after the server's."""
+        self._agents_by_type[EdgeNode] = self.nodes
+        self.first_node_id = self.agent_id_counter
+        self.agent_id_counter += len(self.columns)
 
     @property
     def budget(self) -> float:
@@ -185,8 +185,7 @@ class PrivacyMarket(mesa.Model):
     @property
     def pool(self) -> float:
         """What the nodes share in proportion to epsilon, in currency: the cap, or an agency's."""
-        fixed = self.offer.pool if isinstance(self.offer, Contest) else None
-        return self.budget if fixed is None else fixed
+        return self.server.pool
 
     @property
     def present(self) -> Rows:
@@ -198,91 +197,104 @@ class PrivacyMarket(mesa.Model):
         """How many nodes reported more than zero in the last round that was played."""
         return self._n_active
 
+    @property
+    def round(self) -> Round:
+        """What the present round is played with."""
+        rules = self._rules
+        return Round(
+            index=self.round_index,
+            columns=self.columns,
+            bulletin=self.bulletin,
+            rule=self.rule,
+            pool=self.pool,
+            n_active=self.n_active,
+            present=self.present,
+            movers=self.movers,
+            exit=rules.exit,
+            epsilon_floor=rules.game.epsilon_floor,
+            turns=rules.rounds.turns,
+            seed=self.seed,
+            rng=self.rng,
+        )
+
     def step(self) -> None:
         """Play one round of the market, in the order of the paper's fig. 3."""
         self.round_index += 1
         before = (self.columns.epsilon.copy(), self.budget)
-        self.server.announce_budget()
-        self.renew()
-        self.withdraw()
+        self.announce_budget()
+        self.update_population()
+        self.clear_exited_reports()
         self.publish()
-        self.greet()
-        self.movers = order.movers(self)
-        self._play(self)
-        self.server.pay()
+        self.inform_newcomers()
+        self.draw_movers()
+        self._play(self.round)
+        self.server.pay(self.columns)
         self.learn()
-        self.leave()
+        self.let_nodes_leave()
         self.measure(*before)
         self.datacollector.collect(self)
 
-    def renew(self) -> None:
+    def announce_budget(self) -> None:
+        """Let the server announce its cap; in the first round the opening cap stands."""
+        if self.round_index > 1:
+            self.server.announce_budget(
+                self.columns.epsilon[self.present], self.state.server_utility
+            )
+
+    def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
-        if self.churn and self.churn.renew(self.round_index):
+        if self.churn and self.churn.update(self.round_index):
             self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
             for known in ("equilibrium", "outcome", "contest"):
                 self.__dict__.pop(known, None)
 
-    def greet(self) -> None:
-        """Let newcomers take in what stands, as all did before the first round."""
-        if self.churn and self.churn.arrived.size:
-            self.learn(self.churn.arrived)
-
-    def withdraw(self) -> None:
-        """Take out the reports of the nodes that left."""
+    def clear_exited_reports(self) -> None:
+        """Set the reports of the nodes that left to zero."""
         self.columns.epsilon = np.where(self.columns.exited, 0.0, self.columns.epsilon)
 
     def publish(self) -> None:
         """Show the reports that stand, as far as nodes may see them."""
         chance = stream(self.seed, "observation-errors", self.round_index)
-        self.bulletin = Bulletin.of(self.columns.epsilon, self.scenario.information, chance)
+        self.bulletin = Bulletin.of(self.columns.epsilon, self._rules.information, chance)
+
+    def inform_newcomers(self) -> None:
+        """Let newcomers learn from what stands, as all nodes did before the first round."""
+        if self.churn and self.churn.arrived.size:
+            self.learn(self.churn.arrived)
+
+    def draw_movers(self) -> None:
+        """Draw who moves in this round."""
+        share = self._rules.rounds.participation
+        self.movers = order.draw_movers(
+            self.present, len(self.columns), share, self.seed, self.round_index
+        )
 
     def learn(self, rows: Rows | None = None) -> None:
-        """Let nodes take in what the round has shown: those that are there, or some newcomers."""
-        epsilon, shown, kept = self.columns.epsilon, self.bulletin, self.columns.memory
-        reports = shown.reports(epsilon)
-        if reports is not None:
-            shown.total = float(reports.sum())  # fresh: running totals gather rounding errors
-        elif shown.factor is None:
-            shown.total = float(epsilon.sum())
-        moved = np.zeros(epsilon.size, dtype=bool)
-        moved[self.movers] = True
-        of = self.present if rows is None else rows
-        own = epsilon[of]
-        memory = {name: values[of] for name, values in kept.items()}  # views, where all learn
-        self.rule.learn(
-            News(
-                self.pool,
-                own,
-                shown.others(own, of),
-                None if reports is None else reports[of],
-                moved[of],
-                self.scenario.information.noise,
-                memory,
-                int(np.count_nonzero(epsilon)),
-                self.churn is not None and self.churn.changing,
-            )
+        """Let nodes learn from the round: those that are there, or some newcomers."""
+        learn_from(
+            self.round,
+            self.present if rows is None else rows,
+            noise=self._rules.information.noise,
+            changing=self.churn is not None and self.churn.changing,
         )
-        if not isinstance(of, slice):
-            for name, values in memory.items():
-                kept[name][of] = values
 
-    def leave(self) -> None:
-        """Let those nodes go that had a reason to leave for long enough."""
+    def let_nodes_leave(self) -> None:
+        """Let those nodes leave that had a reason to for long enough."""
         columns = self.columns
-        leaving = ~columns.exited & (columns.idle_rounds >= self.scenario.exit.patience)
+        leaving = ~columns.exited & (columns.idle_rounds >= self._rules.exit.patience)
         columns.exit_round[leaving] = self.round_index
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
-        self.total_epsilon = float(self.columns.epsilon.sum())
-        self._n_active = int(np.count_nonzero(self.columns.epsilon))
-        self.state = state_of(self, epsilon_before)
+        contest = None if isinstance(self.offer, Contracts) else self.contest
+        self.state = measure_round(self.round, epsilon_before, self.server, contest, self.churn)
+        self.total_epsilon, self._n_active = self.state.total_epsilon, self.state.n_active
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,
             change=self.state.change,
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
-            content=not self.offer.learns_cap or self.server.rule.content(self.server.memory),
+            content=self.server.is_content,
             at_rest_without_trade=self._no_trade(),
             moving=bool(self.churn and self.churn.moving(self.round_index)),
         )
@@ -294,7 +306,7 @@ class PrivacyMarket(mesa.Model):
             return "fewer than two nodes are left, and none will come."
         if self.total_epsilon > 0:
             return ""
-        if self.scenario.cap == 0:
+        if self._rules.cap == 0:
             return "the payment cap of the scenario is zero."
         if self.budget == 0 and self.churn and self.equilibrium.budget > 0:
             return "the server has given up: from a cap of zero it learns nothing."
@@ -304,17 +316,10 @@ class PrivacyMarket(mesa.Model):
             return f"the mechanism offers nothing: {self.outcome.reason}"
         return ""
 
-    @property
-    def target(self) -> Floats:
-        """The profile that those who are there should come to at the present cap."""
-        if isinstance(self.offer, Contracts):
-            return self.offer.epsilon
-        return self.pool * self.contest.epsilon
-
     def run_until(
         self,
         end_time: float | None = None,
-        on_round: Callable[[PrivacyMarket], None] | None = None,
+        on_round: Callable[[Self], None] | None = None,
     ) -> Verdict | None:
         """Play until there is a verdict, or until a round.
 
@@ -349,7 +354,7 @@ class PrivacyMarket(mesa.Model):
     @cached_property
     def outcome(self) -> Outcome:
         """What the mechanism leads to at the scenario's cap, without play, for the same nodes."""
-        chance = stream(self.seed, "mechanism", self.scenario.mechanism.kind)
+        chance = stream(self.seed, "mechanism", self._rules.mechanism)
         return self._mechanism.outcome(self._primitives, chance)
 
     @cached_property
@@ -359,12 +364,12 @@ class PrivacyMarket(mesa.Model):
 
     def _first_reports(self) -> Floats:
         """Return what nodes report before they have seen anything."""
-        n_nodes, start = len(self.columns), self.scenario.rounds.start
+        n_nodes, start = len(self.columns), self._rules.rounds.start
         self._n_active = n_nodes
         if isinstance(self.offer, Contracts):
             return np.zeros(n_nodes)
         if start == "cold":
-            return np.full(n_nodes, self.scenario.game.epsilon_floor)
+            return np.full(n_nodes, self._rules.game.epsilon_floor)
         if start == "warm":
             return self.pool * self.contest.epsilon
         alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
@@ -372,9 +377,5 @@ class PrivacyMarket(mesa.Model):
         return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
 
 
-def _reporter(name: str) -> Callable[[PrivacyMarket], Any]:
+def _reporter(name: str) -> Callable[[Market], Any]:
     return lambda market: getattr(market.state, name)
-
-
-def _seed(rng: np.random.Generator | int) -> int:
-    return rng if isinstance(rng, int) else int(rng.integers(2**63))

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import mesa
 
+from fcfn_abm.abm import order
 from fcfn_abm.abm.columns import NEVER
+from fcfn_abm.abm.round import RowModel
 from fcfn_abm.errors import InvalidGameError
-from fcfn_abm.learning import Observation
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm.market import PrivacyMarket
 
 
 class EdgeNode(mesa.Agent):
     """One edge node: a view of a row of the market's columns, which is a place.
 
-    Where nodes come and go, it shows whoever is there.
+    Where nodes come and go, it shows the node that holds the place.
     """
 
-    model: PrivacyMarket
+    model: RowModel
     COLUMNS: ClassVar = frozenset(
         {"rho", "epsilon", "payment", "utility", "idle_rounds", "exit_round", "present"}
     )
     """What is a column, and so can be read for all nodes at once."""
 
     @classmethod
-    def of_row(cls, market: PrivacyMarket, row: int) -> EdgeNode:
+    def of_row(cls, market: RowModel, row: int) -> EdgeNode:
         """Return the node of a row; nothing is registered, since the market knows its rows."""
         node = cls.__new__(cls)
         node.model, node.row, node.pos = market, row, None
@@ -82,33 +81,22 @@ class EdgeNode(mesa.Agent):
 
     def respond(self) -> None:
         """See the running total, and choose the epsilon of this round."""
-        respond(self.model, self.row)
+        order.respond(self.model.round, self.row)
 
 
-def respond(market: PrivacyMarket, row: int) -> None:
-    """Let the node of a row see the running total, and choose the epsilon of this round."""
-    columns, settings = market.columns, market.scenario.exit
-    if not columns.present.item(row):
-        return
-    epsilon = columns.epsilon.item(row)
-    seen = Observation(
-        columns.rho.item(row),
-        epsilon,
-        market.bulletin.others(epsilon, row),
-        market.pool,
-        market.n_active,
-        market.scenario.game.epsilon_floor,
-        row,
-        columns.memory,
-    )
-    pays = market.rule.planned(seen) > 0
-    if columns.exit_round.item(row) != NEVER:
-        if not (pays and settings.reentry):
-            return
-        columns.exit_round[row] = NEVER
-    reason = not pays
-    if settings.criterion == "loss":
-        reason = epsilon > 0 and seen.budget < seen.rho * (seen.others + epsilon)
-    columns.idle_rounds[row] = columns.idle_rounds.item(row) + 1 if reason else 0
-    columns.epsilon[row] = chosen = market.rule.next_epsilon(seen, market.rng)
-    market.bulletin.move(row, epsilon, chosen)
+class NodeViews:
+    """The nodes of a market that somebody looks at, by row.
+
+    A node is the same object for as long as it is held.
+    """
+
+    def __init__(self, model: RowModel) -> None:
+        self._model = model
+        self._held: WeakValueDictionary[int, EdgeNode] = WeakValueDictionary()
+
+    def __call__(self, row: int) -> EdgeNode:
+        """Return the node of a row."""
+        node = self._held.get(row)
+        if node is None:
+            self._held[row] = node = EdgeNode.of_row(self._model, row)
+        return node

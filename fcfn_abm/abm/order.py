@@ -3,117 +3,136 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats
-from fcfn_abm.abm.node import respond
+from fcfn_abm.abm.exits import count_idle_one, reenter_one, update_exits
+from fcfn_abm.abm.round import Round
 from fcfn_abm.learning import Observation
-from fcfn_abm.learning.best_response import BestResponse
+from fcfn_abm.learning.base import Rows, scalar_moves, watches_total
 from fcfn_abm.rng import stream
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm.market import PrivacyMarket
-    from fcfn_abm.learning.base import Rows
 
 MANY = 500
 """From so many moves a round on, loading compiled code pays."""
 
 
-def in_turn(market: PrivacyMarket) -> None:
+def move_in_turn(played: Round) -> None:
     """Each node sees the running total of all moves before its own."""
-    rows = np.arange(len(market.nodes))[market.movers]
-    if market.scenario.rounds.turns == "random":
-        rows = stream(market.seed, "order-of-moves", market.round_index).permutation(rows)
+    rows = np.arange(len(played.columns))[played.movers]
+    if played.turns == "random":
+        rows = stream(played.seed, "order-of-moves", played.index).permutation(rows)
     if rows.size >= MANY:
-        from fcfn_abm.abm import compiled  # loads numba, which takes a while
+        if moves := scalar_moves(played.rule, played.n_active):
+            from fcfn_abm.abm import compiled  # loads numba, which takes a while
 
-        if compiled.plays(market.rule):
-            compiled.moves_in_turn(market, rows)
+            compiled.move_in_turn(played, moves, rows)
             return
-        if _order_is_idle(market):
-            _answer(market, _who_answers(market, np.sort(rows)))
+        if _order_is_idle(played):
+            _move_together(played, _select_answering(played, np.sort(rows)))
             return
     for row in rows.tolist():
-        respond(market, row)
+        respond(played, row)
 
 
-def simultaneous(market: PrivacyMarket) -> None:
+def move_at_once(played: Round) -> None:
     """All nodes answer the last round's reports at once."""
-    plain = market.pool > 0 and market.bulletin.factor is None
-    if plain and len(market.nodes) >= MANY and isinstance(market.rule, BestResponse):
-        from fcfn_abm.abm.compiled import best_responses_at_once
+    if len(played.columns) >= MANY and played.pool > 0 and played.bulletin.factor is None:
+        if moves := scalar_moves(played.rule, played.n_active):
+            from fcfn_abm.abm import compiled
 
-        best_responses_at_once(market, market.movers)
-    else:
-        _answer(market, market.movers)
+            compiled.move_at_once(played, moves)
+            return
+    _move_together(played, played.movers)
 
 
-def _order_is_idle(market: PrivacyMarket) -> bool:
-    """Whether the moves of a round do not depend on each other."""
-    shown = market.bulletin
-    recounted = shown.full or shown.factor is None
-    return (
-        not market.rule.watches_total()
-        and market.scenario.exit.criterion == "best-response"
-        and recounted
+def respond(played: Round, row: int) -> None:
+    """Let the node of a row see the running total, and choose the epsilon of this round."""
+    columns, settings = played.columns, played.exit
+    if not columns.present.item(row):
+        return
+    rho, own = columns.rho.item(row), columns.epsilon.item(row)
+    others = played.bulletin.others(own, row)
+    seen = Observation(
+        rho,
+        own,
+        others,
+        played.pool,
+        played.n_active,
+        played.epsilon_floor,
+        row,
+        columns.memory,
     )
+    planned = played.rule.planned(seen)
+    exit_round = reenter_one(planned, columns.exit_round.item(row), settings.reentry)
+    if exit_round != NEVER:
+        return
+    columns.exit_round[row] = exit_round
+    columns.idle_rounds[row] = count_idle_one(
+        planned,
+        rho,
+        others,
+        own,
+        played.pool,
+        columns.idle_rounds.item(row),
+        settings.criterion == "loss",
+    )
+    columns.epsilon[row] = epsilon = played.rule.next_epsilon(seen, played.rng)
+    played.bulletin.move(row, own, epsilon)
 
 
-def _who_answers(market: PrivacyMarket, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _order_is_idle(played: Round) -> bool:
+    """Whether the moves of a round do not depend on each other."""
+    shown = played.bulletin
+    recounted = shown.full or shown.factor is None
+    return not watches_total(played.rule) and played.exit.criterion == "best-response" and recounted
+
+
+def _select_answering(played: Round, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     """Return those rows that are in the market, or come back now."""
-    out = market.columns.exited[rows]
-    if not market.scenario.exit.reentry:
+    out = played.columns.exited[rows]
+    if not played.exit.reentry:
         return rows[~out]
-    return rows[~out | (market.rule.planned(_seen(market, rows)) > 0)]
+    return rows[~out | (played.rule.planned(_observe(played, rows)) > 0)]
 
 
-def _answer(market: PrivacyMarket, rows: Rows) -> None:
+def _move_together(played: Round, rows: Rows) -> None:
     """Let nodes answer what stands, and none see another's move."""
-    columns, settings = market.columns, market.scenario.exit
-    seen = _seen(market, rows)
-    epsilon = seen.epsilon
-    pays = market.rule.planned(seen) > 0
-    if settings.reentry:
-        columns.exit_round[rows] = np.where(pays, NEVER, columns.exit_round[rows])
-    reason = ~pays
-    if settings.criterion == "loss":
-        reason = (epsilon > 0) & (seen.budget < seen.rho * (seen.others + epsilon))
-    columns.idle_rounds[rows] = np.where(reason, columns.idle_rounds[rows] + 1, 0)
-    chosen = market.rule.next_epsilon(seen, market.rng)
-    columns.epsilon[rows] = np.where(columns.exited[rows], 0.0, chosen)
+    columns = played.columns
+    seen = _observe(played, rows)
+    taking_part = update_exits(columns, played.rule.planned(seen), seen, played.exit)
+    epsilon = played.rule.next_epsilon(seen, played.rng)
+    columns.epsilon[rows] = np.where(taking_part, epsilon, 0.0)
 
 
-def _seen(market: PrivacyMarket, rows: Rows) -> Observation[Floats]:
+def _observe(played: Round, rows: Rows) -> Observation[Floats]:
     """Return what nodes see of the reports that stand."""
-    columns = market.columns
+    columns = played.columns
     epsilon = columns.epsilon[rows]
     return Observation(
         columns.rho[rows],
         epsilon,
-        market.bulletin.others(epsilon, rows),
-        market.pool,
-        market.n_active,
-        market.scenario.game.epsilon_floor,
+        played.bulletin.others(epsilon, rows),
+        played.pool,
+        played.n_active,
+        played.epsilon_floor,
         rows,
         columns.memory,
     )
 
 
-def movers(market: PrivacyMarket) -> Rows:
-    """Draw who of those present moves in this round; at least one does."""
-    share = market.scenario.rounds.participation
+def draw_movers(present: Rows, n_rows: int, share: float, seed: int, round_index: int) -> Rows:
+    """Draw who of those present moves in a round; at least one does."""
     if share == 1:
-        return market.present
-    rows = np.arange(len(market.columns))[market.present]
-    chance = stream(market.seed, "movers", market.round_index)
+        return present
+    rows = np.arange(n_rows)[present]
+    chance = stream(seed, "movers", round_index)
     n_movers = min(max(1, round(share * rows.size)), rows.size)
     return rows[np.sort(chance.choice(rows.size, n_movers, replace=False, shuffle=False))]
 
 
-ORDERS: dict[str, Callable[[PrivacyMarket], None]] = {
-    "in_turn": in_turn,
-    "simultaneous": simultaneous,
+ORDERS: dict[str, Callable[[Round], None]] = {
+    "in_turn": move_in_turn,
+    "simultaneous": move_at_once,
 }

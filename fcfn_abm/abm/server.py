@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import mesa
 
+from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.learning import ServerObservation, ServerRule
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm.market import PrivacyMarket
+from fcfn_abm.mechanisms import Contest, Offer
+from fcfn_abm.scenario import Game
 
 _NOTHING = 1e-9  # a cap that falls below this share of beta is given up
 
@@ -17,36 +15,50 @@ _NOTHING = 1e-9  # a cap that falls below this share of beta is given up
 class ParameterServer(mesa.Agent):
     """The leader of the game; it never sees a rho."""
 
-    model: PrivacyMarket
-
-    def __init__(self, model: PrivacyMarket, rule: ServerRule, budget: float) -> None:
+    def __init__(
+        self, model: mesa.Model, rule: ServerRule, offer: Offer, game: Game, budget: float
+    ) -> None:
         super().__init__(model)
         self.rule = rule
+        self.offer = offer
+        self.game = game
         self.budget = budget
         self.memory = dict(rule.memory)
         self.paid = 0.0
 
-    def announce_budget(self) -> None:
-        """Choose the payment cap of this round from what the last one showed."""
-        market, game = self.model, self.model.scenario.game
-        if market.round_index == 1 or not market.offer.learns_cap:
-            return  # nothing has been seen yet, or the offer stands: so does the opening cap
+    @property
+    def pool(self) -> float:
+        """What the nodes share in proportion to epsilon, in currency: the cap, or an agency's."""
+        fixed = self.offer.pool if isinstance(self.offer, Contest) else None
+        return self.budget if fixed is None else fixed
+
+    @property
+    def is_content(self) -> bool:
+        """Whether the server would leave its cap as it is."""
+        return not self.offer.learns_cap or self.rule.content(self.memory)
+
+    def announce_budget(self, epsilon: Floats, utility: float) -> None:
+        """Choose the next payment cap from what the last round showed.
+
+        Parameters
+        ----------
+        epsilon : ndarray of float
+            Reports of the nodes that are there.
+        utility : float
+            What the round left the server, in currency.
+        """
+        if not self.offer.learns_cap:
+            return  # the offer stands, and so does the opening cap
+        game = self.game
         seen = ServerObservation(
-            self.budget,
-            market.columns.epsilon[market.present],
-            game.alpha,
-            game.beta,
-            game.average_over,
-            market.state.server_utility,
-            self.memory,
+            self.budget, epsilon, game.alpha, game.beta, game.average_over, utility, self.memory
         )
         budget = self.rule.next_budget(seen)
         given_up = budget < self.budget and budget <= _NOTHING * game.beta
         self.budget = 0.0 if given_up else budget
 
-    def pay(self) -> None:
+    def pay(self, columns: NodeColumns) -> None:
         """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3)."""
-        market, columns = self.model, self.model.columns
-        columns.payment = market.offer.payment(columns.epsilon, market.pool)
+        columns.payment = self.offer.payment(columns.epsilon, self.pool)
         columns.utility = columns.payment - columns.rho * columns.epsilon
-        self.paid = market.offer.server_payment(columns.epsilon, columns.payment)
+        self.paid = self.offer.server_payment(columns.epsilon, columns.payment)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fcfn_abm.abm import order
+from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.contracts import TakeOrLeave
-from fcfn_abm.game import averaged_nodes, best_budget, exploitability, server_utility
-from fcfn_abm.mechanisms import Contest
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm.market import PrivacyMarket
+from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.server import ParameterServer
+from fcfn_abm.game import (
+    Equilibrium,
+    averaged_nodes,
+    best_budget,
+    exploitability,
+    server_utility,
+)
 
 
 @dataclass(frozen=True)
@@ -68,77 +72,100 @@ class ChurnState(RoundState):
     """S of their closed form at this round's B."""
 
 
-def state_of(market: PrivacyMarket, epsilon_before: Floats) -> RoundState:
+def measure_round(
+    played: Round,
+    before: Floats,
+    server: ParameterServer,
+    contest: Equilibrium | None,
+    churn: Turnover | None,
+) -> RoundState:
     """Measure a round that has been played and paid.
 
     Parameters
     ----------
-    market : PrivacyMarket
-        At the end of the round.
-    epsilon_before : ndarray of float, shape (n,)
+    played : Round
+        At its end.
+    before : ndarray of float, shape (n,)
         Reports of the last round.
+    server : ParameterServer
+        With what it has announced and paid.
+    contest : Equilibrium or None
+        The closed form at B = 1 of the nodes that are there; None where they answer contracts.
+    churn : Turnover or None
+        Who came and went, where the population changes.
     """
-    columns, game, n_nodes = market.columns, market.scenario.game, market.primitives.rho.size
-    n_averaged = averaged_nodes(game.average_over, market.n_active, n_nodes)
-    mean_epsilon = market.total_epsilon / n_averaged if n_averaged else 0.0
-    paid = market.server.paid
-    server = server_utility(mean_epsilon, game.alpha, game.beta, paid)
+    columns, game = played.columns, server.game
+    n_nodes = columns.rho[played.present].size
+    n_active = int(np.count_nonzero(columns.epsilon))
+    total_epsilon = float(columns.epsilon.sum())
+    n_averaged = averaged_nodes(game.average_over, n_active, n_nodes)
+    mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
+    left_to_server = server_utility(mean_epsilon, game.alpha, game.beta, server.paid)
     nodes = float(columns.utility.sum())
-    exploitable, change, distance = _measures(market, epsilon_before)
+    exploitable, change, distance = _measure_moves(played, before, contest)
     state = RoundState(
-        round=market.round_index,
-        budget=market.budget,
-        total_epsilon=market.total_epsilon,
+        round=played.index,
+        budget=server.budget,
+        total_epsilon=total_epsilon,
         mean_epsilon=mean_epsilon,
-        n_active=market.n_active,
+        n_active=n_active,
         n_exited=int(np.count_nonzero(columns.exited)),
-        payment=paid,
+        payment=server.paid,
         node_utility=nodes,
-        server_utility=server,
-        welfare=server + nodes + (paid - float(columns.payment.sum())),
+        server_utility=left_to_server,
+        welfare=left_to_server + nodes + (server.paid - float(columns.payment.sum())),
         exploitability=exploitable,
         change=change,
         distance=distance,
     )
-    if market.churn is None:
+    if churn is None or contest is None:
         return state
-    form = market.contest
-    n_averaged = averaged_nodes(game.average_over, form.n_active, n_nodes)
+    n_averaged = averaged_nodes(game.average_over, contest.n_active, n_nodes)
     return ChurnState(
         **vars(state),
         n_present=n_nodes,
-        n_arrived=market.churn.arrived.size,
-        n_departed=market.churn.departed.size,
-        equilibrium_budget=best_budget(form.tau, form.n_active, n_averaged, game.alpha, game.beta),
-        equilibrium_n_active=form.n_active,
-        equilibrium_total_epsilon=market.pool * form.total_epsilon,
+        n_arrived=churn.arrived.size,
+        n_departed=churn.departed.size,
+        equilibrium_budget=best_budget(
+            contest.tau, contest.n_active, n_averaged, game.alpha, game.beta
+        ),
+        equilibrium_n_active=contest.n_active,
+        equilibrium_total_epsilon=played.pool * contest.total_epsilon,
     )
 
 
-def _measures(market: PrivacyMarket, epsilon_before: Floats) -> tuple[float, float, float]:
+def _measure_moves(
+    played: Round, before: Floats, contest: Equilibrium | None
+) -> tuple[float, float, float]:
     """Return exploitability, change and distance, over the nodes that are there."""
-    rows, pool, floor = market.present, market.pool, market.scenario.game.epsilon_floor
-    epsilon, before = market.columns.epsilon[rows], epsilon_before[rows]
-    rho = market.primitives.rho
-    if isinstance(market.offer, Contest) and epsilon.size >= order.MANY and pool > 0:
+    rows, pool, floor = played.present, played.pool, played.epsilon_floor
+    epsilon, before, rho = played.columns.epsilon[rows], before[rows], played.columns.rho[rows]
+    if contest is None:
+        gain, target = _measure_contracts(played, rho, epsilon)
+    elif epsilon.size >= order.MANY and pool > 0:
         from fcfn_abm.abm.compiled import measures  # loads numba
 
-        seen = measures(epsilon, before, market.contest.epsilon, rho, pool, floor)
+        seen = measures(epsilon, before, contest.epsilon, rho, pool, floor)
         return (
             seen.exploitability,
             ratio(seen.change, seen.largest_before),
             ratio(seen.distance, seen.largest_target),
         )
-    if isinstance(market.rule, TakeOrLeave):
-        gain = market.rule.regret(rho, epsilon, market.budget)
     else:
-        gain = exploitability(epsilon, rho, pool, floor)
-    target = market.target
+        gain, target = exploitability(epsilon, rho, pool, floor), pool * contest.epsilon
     return (
         gain,
         ratio(_largest(epsilon - before), _largest(before)),
         ratio(_largest(epsilon - target), _largest(target)),
     )
+
+
+def _measure_contracts(played: Round, rho: Floats, epsilon: Floats) -> tuple[float, Floats]:
+    """Return the largest gain from taking or leaving a contract, and what was offered."""
+    rule = played.rule
+    if not isinstance(rule, TakeOrLeave):
+        raise TypeError(f"contracts are taken or left, and not played by {type(rule).__name__}")
+    return rule.regret(rho, epsilon, played.pool), rule.contracts.epsilon
 
 
 def ratio(size: float, scale: float) -> float:

@@ -6,9 +6,9 @@ a closed form costs neither.
 
 from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
 from fcfn_abm.build.load import listed_scenarios, load_scenario, resolved, runs_of
-from fcfn_abm.build.market import create_market
 from fcfn_abm.build.parts import (
     Floats,
+    create_market,
     create_trainer,
     deal_images,
     draw_population,

@@ -1,18 +1,110 @@
-"""The market of a scenario."""
+"""The market of a scenario: a Mesa model, made of the parts that the scenario names."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-from fcfn_abm.population import Population
+import numpy as np
+
+from fcfn_abm.abm import Market, MarketRules
+from fcfn_abm.build.parts import draw_population
+from fcfn_abm.build.registries import create
+from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.population import Population, require_sized
 from fcfn_abm.scenario import Scenario
-
-if TYPE_CHECKING:
-    from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.scenario.load import require_scenario
 
 
-def create_market(scenario: Scenario, population: Population) -> PrivacyMarket:
-    """Build the market of a scenario, for a recorder that keeps the traces."""
-    from fcfn_abm.abm import PrivacyMarket
+class PrivacyMarket(Market):
+    """The market of a scenario: edge nodes that sell privacy to a parameter server.
 
-    return PrivacyMarket(scenario, rho=population.rho, collect_nodes=False)
+    See :class:`fcfn_abm.abm.Market` for what it shows, and what it does in a step.
+
+    Parameters
+    ----------
+    scenario : Scenario, optional
+        The experiment; without one, the defaults.
+    rho : array_like of float, shape (n_nodes,), optional
+        Costs of a unit of reported epsilon, in place of those that the scenario would draw.
+    rng : numpy.random.Generator or int, optional
+        Root of all chance in this market, in place of the scenario's seed.
+    collect_nodes : bool, default True
+        Whether the data collector keeps every node in every round where ``record.traces = "all"``;
+        a run turns it off, since its recorder does.
+    population : Population, optional
+        Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
+
+    Attributes
+    ----------
+    scenario : Scenario
+        The experiment that this market carries out.
+
+    Raises
+    ------
+    InvalidGameError
+        If ``rho`` does not fit the scenario, or is given beside a population.
+    InvalidScenarioError
+        If the scenario's costs are out of range.
+
+    Examples
+    --------
+    >>> market = PrivacyMarket(Scenario(seed=1))
+    >>> market.run_until().kind
+    'converged'
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario | None = None,
+        *,
+        rho: Any = None,
+        rng: np.random.Generator | int | None = None,
+        collect_nodes: bool = True,
+        population: Population | None = None,
+    ) -> None:
+        scenario = Scenario() if scenario is None else scenario
+        require_scenario(scenario, "PrivacyMarket")
+        self._scenario = scenario
+        seed = scenario.seed if rng is None else _seed(rng)
+        if population is None:
+            seeded = scenario.model_copy(update={"seed": seed})
+            population = draw_population(seeded) if rho is None else Population.of(_checked(rho))
+        elif rho is not None:
+            raise InvalidGameError("A market takes either rho or a population, and not both.")
+        n_nodes = scenario.population.n_nodes
+        if population.n_nodes != n_nodes:
+            raise InvalidGameError(
+                f"rho has {population.n_nodes} entries, but population.n_nodes = {n_nodes}."
+            )
+        super().__init__(
+            population,
+            create(scenario, ("mechanism",)),
+            create(scenario, ("learning",)),
+            create(scenario, ("server",)),
+            MarketRules.of(scenario),
+            distribution=create(scenario, ("population", "rho")),
+            seed=seed,
+            collect_nodes=collect_nodes and scenario.record.traces == "all",
+        )
+
+    @property
+    def scenario(self) -> Scenario:
+        """The experiment that this market carries out."""
+        return self._scenario
+
+    @scenario.setter
+    def scenario(self, scenario: object) -> None:
+        """Ignore the placeholder that Mesa puts here: ours is frozen and stays."""
+
+
+def _checked(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return costs that a user gave as an array, if they can be costs."""
+    costs = np.array(rho, dtype=float)
+    if costs.ndim != 1:
+        raise InvalidGameError(f"rho must be a list of numbers, but has shape {costs.shape}.")
+    require_sized(rho=costs)
+    return costs
+
+
+def _seed(rng: np.random.Generator | int) -> int:
+    return rng if isinstance(rng, int) else int(rng.integers(2**63))

@@ -1,17 +1,5 @@
-"""How agents adapt: one file, one rule. Importing the package registers them all."""
+"""How agents adapt: one file, one rule. Importing the package registers every file in it."""
 
-from fcfn_abm.learning import (
-    aggregate,
-    best_response,
-    estimate,
-    fictitious_play,
-    fixed,
-    gradient,
-    replicator,
-    server_anticipate,
-    server_fixed,
-    server_gradient,
-)
 from fcfn_abm.learning.base import (
     LEARNING_RULES,
     SERVER_RULES,
@@ -19,9 +7,11 @@ from fcfn_abm.learning.base import (
     News,
     Observation,
     Reports,
+    ScalarMoves,
     ServerObservation,
     ServerRule,
 )
+from fcfn_abm.registry import import_modules
 
 __all__ = [
     "LEARNING_RULES",
@@ -30,16 +20,9 @@ __all__ = [
     "News",
     "Observation",
     "Reports",
+    "ScalarMoves",
     "ServerObservation",
     "ServerRule",
-    "aggregate",
-    "best_response",
-    "estimate",
-    "fictitious_play",
-    "fixed",
-    "gradient",
-    "replicator",
-    "server_anticipate",
-    "server_fixed",
-    "server_gradient",
 ]
+
+import_modules(__name__)

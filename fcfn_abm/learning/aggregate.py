@@ -54,8 +54,8 @@ class Aggregate(LearningRule):
         """Return the part of the guessed total."""
         guess = seen.remembered("guess")
         share = np.maximum(1.0 - seen.rho * guess, 0.0)
-        chosen = seen.budget * guess * share
-        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+        epsilon = seen.budget * guess * share
+        return float(epsilon) if isinstance(seen.epsilon, float) else epsilon
 
     def learn(self, news: News) -> None:
         """Correct the guess."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -82,6 +82,36 @@ class News:
     """Whether nodes come and go, or their costs change: old rounds tell of another market then."""
 
 
+def plan_reply(
+    rho: float,
+    others: float,
+    own: float,  # noqa: ARG001
+    budget: float,
+    epsilon_floor: float,
+) -> float:
+    """Return the best response of one node: what most rules plan."""
+    return reply_one(rho, others, budget, epsilon_floor)
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarMoves:
+    """A learning rule as two functions of numbers, which play compiles for many nodes.
+
+    Numba compiles them: they may use `math`, `min`, `max`, constants of their module and
+    :func:`fcfn_abm.game.best_response.reply_one`.
+    """
+
+    step: Callable[..., tuple[float, float]]
+    """``step(rho, others, own, planned, budget, epsilon_floor, parameters, remembered)`` returns
+    the next epsilon of a node, and what it remembers: the same digits as `next_epsilon`."""
+    plan: Callable[..., float] = plan_reply
+    """``plan(rho, others, own, budget, epsilon_floor)``: the same digits as `planned`."""
+    parameters: tuple[float | bool, ...] = ()
+    """What ``step`` is given besides, the same for all nodes in a round."""
+    memory: str | None = None
+    """Which entry of :attr:`LearningRule.memory` a step reads and writes: at most one."""
+
+
 class LearningRule(Protocol):
     """Turns what a node sees into its next epsilon, of the same shape and never negative."""
 
@@ -91,6 +121,8 @@ class LearningRule(Protocol):
     """Whether it must see each report, or the total alone."""
     newcomers_ask: ClassVar[bool] = False
     """Whether a newcomer starts from what another node keeps, and not from nothing."""
+    rests_at_equilibrium: ClassVar[bool] = True
+    """Whether nodes that are at the Nash equilibrium stay there."""
 
     def next_epsilon[Value: (float, Floats)](
         self, seen: Observation[Value], rng: np.random.Generator
@@ -104,12 +136,34 @@ class LearningRule(Protocol):
         return seen.best_response
 
     def watches_total(self) -> bool:
-        """Return whether what it plans and chooses depends on the others' total as it moves."""
+        """Return whether what it plans and chooses depends on the others' total as it moves.
+
+        An answer holds for the class that gives it, and not for its subclasses.
+        """
         return True
+
+    def scalar_moves(self, n_active: int) -> ScalarMoves | None:
+        """Return the rule for compiled play when so many nodes take part, if there is a form of it.
+
+        An answer holds for the class that gives it, and not for its subclasses: these may move in
+        another way.
+        """
+        del n_active
+        return None
 
     def learn(self, news: News) -> None:
         """Take in what a round has shown (and, before the first one, the first reports)."""
         del news  # most rules see enough when they move
+
+
+def scalar_moves(rule: LearningRule, n_active: int) -> ScalarMoves | None:
+    """Return a rule for compiled play, or None where its own class does not say how."""
+    return rule.scalar_moves(n_active) if "scalar_moves" in vars(type(rule)) else None
+
+
+def watches_total(rule: LearningRule) -> bool:
+    """Return whether a rule depends on the total as it moves: so it may, unless its class says no."""
+    return rule.watches_total() or "watches_total" not in vars(type(rule))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+from fcfn_abm.learning.base import (
+    LEARNING_RULES,
+    Floats,
+    LearningRule,
+    Observation,
+    ScalarMoves,
+)
 from fcfn_abm.scenario.schema import Gain
 
 RECOVERY = 1.5  # how fast caution fades; from 2 on, simultaneous play of very unlike nodes cycles
@@ -47,29 +53,64 @@ class BestResponse(LearningRule):
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Value:
         """Choose the epsilon of this round (22)."""
-        kept, best, before = seen.memory["caution"], seen.best_response, seen.remembered("caution")
-        watch = caution_of if isinstance(best, float) else _cautions
-        caution = watch(seen.rho, seen.others, seen.budget, before)
-        kept[seen.row] = caution
-        step = self.gain_for(seen.n_active) * (best - seen.epsilon)
-        return seen.epsilon + (step * caution if self.is_cautious else step)
+        step = step_one if isinstance(seen.epsilon, float) else _step_all
+        epsilon, seen.memory["caution"][seen.row] = step(  # type: ignore[operator]
+            seen.rho,
+            seen.others,
+            seen.epsilon,
+            seen.best_response,
+            seen.budget,
+            seen.epsilon_floor,
+            (self.gain_for(seen.n_active), self.is_cautious),
+            seen.remembered("caution"),
+        )
+        return epsilon  # type: ignore[no-any-return]
+
+    def scalar_moves(self, n_active: int) -> ScalarMoves:
+        """Return the rule for compiled play."""
+        parameters = (self.gain_for(n_active), self.is_cautious)
+        return ScalarMoves(step_one, parameters=parameters, memory="caution")
 
 
-def caution_of(rho: float, others: float, budget: float, before: float) -> float:
-    """Return the factor that shortens a node's step.
+def step_one(
+    rho: float,
+    others: float,
+    own: float,
+    planned: float,
+    budget: float,
+    epsilon_floor: float,  # noqa: ARG001
+    parameters: tuple[float, bool],
+    caution: float,
+) -> tuple[float, float]:
+    """Return the next report of one node, and its caution, the factor that shortens its steps.
 
     The slope of the own best response in the others' total is ``sqrt(B / (rho s)) / 2 - 1``. A lone
-    cheap node reacts to a dear one with a slope that grows with the ratio of their costs; steps in
-    proportion to 1 / (1 + slope) take the ratio out of the dynamics. A node stays cautious for
-    some rounds after the slope was steep, since a dear rival comes and goes in between.
+    low-cost node reacts to a high-cost one with a slope that grows with the ratio of their costs;
+    steps in proportion to 1 / (1 + slope) take the ratio out of the dynamics. A node stays cautious
+    for some rounds after the slope was steep, since a high-cost node enters and leaves in between.
     """
+    gain, cautious = parameters
     pull = others / budget * rho if budget > 0 else 1.0
     now = 2.0 * math.sqrt(pull) if 0.0 < pull < STEEP else 1.0
-    return min(now, before * RECOVERY)
+    caution = min(now, caution * RECOVERY)
+    step = gain * (planned - own)
+    return own + (step * caution if cautious else step), caution
 
 
-def _cautions(rho: Floats, others: Floats, budget: float, before: Floats) -> Floats:
-    """Return the factors of many nodes: the same digits as `caution_of`."""
+def _step_all(
+    rho: Floats,
+    others: Floats,
+    own: Floats,
+    planned: Floats,
+    budget: float,
+    epsilon_floor: float,  # noqa: ARG001
+    parameters: tuple[float, bool],
+    caution: Floats,
+) -> tuple[Floats, Floats]:
+    """Return the next reports of many nodes: the same digits as `step_one`."""
+    gain, cautious = parameters
     pull = others / budget * rho if budget > 0 else np.ones_like(rho)
     now = np.where((pull > 0.0) & (pull < STEEP), 2.0 * np.sqrt(pull), 1.0)
-    return np.minimum(now, before * RECOVERY)
+    caution = np.minimum(now, caution * RECOVERY)
+    step = gain * (planned - own)
+    return own + (step * caution if cautious else step), caution

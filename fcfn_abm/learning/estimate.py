@@ -55,11 +55,11 @@ class Estimate(LearningRule):
             return
         rho, heard, expected = (news.memory[name] for name in self.memory)
         others = news.budget * expected
-        told = news.moved & (news.reports > 0) & (others > 0)
-        total = others[told] + news.reports[told]
-        revealed = news.budget * (others[told] / total) / total
-        heard[told] = np.minimum(heard[told] + 1, self.window)
-        rho[told] += (revealed - rho[told]) / heard[told]
+        revealing = news.moved & (news.reports > 0) & (others > 0)
+        total = others[revealing] + news.reports[revealing]
+        revealed = news.budget * (others[revealing] / total) / total
+        heard[revealing] = np.minimum(heard[revealing] + 1, self.window)
+        rho[revealing] += (revealed - rho[revealing]) / heard[revealing]
         silent = news.moved & (news.reports == 0) & (others > 0) & (rho > 0)
         rho[silent] = np.maximum(rho[silent], news.budget / others[silent])
 

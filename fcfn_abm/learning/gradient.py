@@ -6,7 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+from fcfn_abm.learning.base import (
+    LEARNING_RULES,
+    Floats,
+    LearningRule,
+    Observation,
+    ScalarMoves,
+)
 from fcfn_abm.scenario.schema import Gain
 
 
@@ -30,15 +36,9 @@ class Gradient(LearningRule):
         """Choose the epsilon of this round."""
         gain = self.gain_for(seen.n_active)
         if isinstance(seen.epsilon, float):
-            return climb_one(
-                seen.rho,
-                seen.others,
-                seen.epsilon,
-                seen.best_response,
-                seen.budget,
-                seen.epsilon_floor,
-                gain,
-            )
+            best, floor = seen.best_response, seen.epsilon_floor
+            own = (seen.rho, seen.others, seen.epsilon, best, seen.budget, floor)
+            return climb_one(*own, (gain,), 0.0)[0]
         standing = seen.others + seen.epsilon
         total = np.maximum(standing, seen.epsilon_floor)
         slope = (seen.budget / seen.rho) * (seen.others / total) / total - 1.0
@@ -50,6 +50,10 @@ class Gradient(LearningRule):
         """Return the step size when so many nodes take part."""
         return min(0.5, 2.0 / max(n_active, 1)) if self.gain == "auto" else self.gain
 
+    def scalar_moves(self, n_active: int) -> ScalarMoves:
+        """Return the rule for compiled play."""
+        return ScalarMoves(climb_one, parameters=(self.gain_for(n_active),))
+
 
 def climb_one(
     rho: float,
@@ -58,15 +62,17 @@ def climb_one(
     best: float,
     budget: float,
     epsilon_floor: float,
-    gain: float,
-) -> float:
+    parameters: tuple[float],
+    remembered: float,
+) -> tuple[float, float]:
     """Return the next report of one node: the same digits as those of many.
 
-    ``best`` is its best response, for a node that has no rival: there is no slope then.
+    ``best`` is its best response, which a node takes that is alone: there is no slope then.
     """
+    (gain,) = parameters
     standing = others + own
     if others <= 0 or standing <= 0:
-        return best
+        return best, remembered
     total = max(standing, epsilon_floor)
     slope = (budget / rho) * (others / total) / total - 1.0
-    return max(own + min(max(0.5 * gain * slope, -0.5), 1.0) * total, 0.0)
+    return max(own + min(max(0.5 * gain * slope, -0.5), 1.0) * total, 0.0), remembered

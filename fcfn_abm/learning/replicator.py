@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
-from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, Observation
+from fcfn_abm.learning.base import (
+    LEARNING_RULES,
+    Floats,
+    LearningRule,
+    Observation,
+    ScalarMoves,
+)
 from fcfn_abm.scenario.schema import Gain
 
 
@@ -23,13 +31,15 @@ class Replicator(LearningRule):
     Hehenkamp, Leininger and Possajennikov 2004, "Evolutionary equilibrium in Tullock contests".
     """
 
+    rests_at_equilibrium: ClassVar[bool] = False
+
     gain: Gain = 0.5
     """Largest relative growth in a round."""
 
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the present report where it earns something: only that keeps it alive."""
         if isinstance(seen.epsilon, float):
-            return kept_one(seen.rho, seen.others, seen.epsilon, seen.budget, seen.epsilon_floor)
+            return keep_one(seen.rho, seen.others, seen.epsilon, seen.budget, seen.epsilon_floor)
         pays = seen.budget > seen.rho * (seen.epsilon + seen.others)
         return np.where(pays, np.maximum(seen.epsilon, seen.epsilon_floor), 0.0)
 
@@ -40,25 +50,36 @@ class Replicator(LearningRule):
     ) -> Value:
         """Choose the epsilon of this round."""
         if isinstance(seen.epsilon, float):
-            return grown_one(
-                seen.rho, seen.others, seen.epsilon, seen.budget, seen.epsilon_floor, self.gain
-            )
+            own = (seen.rho, seen.others, seen.epsilon, 0.0, seen.budget, seen.epsilon_floor)
+            return grow_one(*own, (self.gain,), 0.0)[0]
         own = np.maximum(seen.epsilon, seen.epsilon_floor)
         wage = seen.budget / (own + seen.others)
         grown = own * (1.0 + self.gain * (wage - seen.rho) / np.maximum(wage, seen.rho))
         return np.where(grown > seen.epsilon_floor, grown, 0.0)
 
+    def scalar_moves(self, n_active: int) -> ScalarMoves:  # noqa: ARG002
+        """Return the rule for compiled play."""
+        return ScalarMoves(grow_one, keep_one, (self.gain,))
 
-def kept_one(rho: float, others: float, own: float, budget: float, epsilon_floor: float) -> float:
+
+def keep_one(rho: float, others: float, own: float, budget: float, epsilon_floor: float) -> float:
     """Return what one node would report: the same digits as those of many."""
     return max(own, epsilon_floor) if budget > rho * (own + others) else 0.0
 
 
-def grown_one(
-    rho: float, others: float, own: float, budget: float, epsilon_floor: float, gain: float
-) -> float:
+def grow_one(
+    rho: float,
+    others: float,
+    own: float,
+    planned: float,  # noqa: ARG001
+    budget: float,
+    epsilon_floor: float,
+    parameters: tuple[float],
+    remembered: float,
+) -> tuple[float, float]:
     """Return the next report of one node: the same digits as those of many."""
+    (gain,) = parameters
     own = max(own, epsilon_floor)
     wage = budget / (own + others)
     grown = own * (1.0 + gain * (wage - rho) / max(wage, rho))
-    return grown if grown > epsilon_floor else 0.0
+    return (grown if grown > epsilon_floor else 0.0), remembered

@@ -1,6 +1,5 @@
-"""How the server prices privacy: one file, one paper. Importing the package registers them all."""
+"""How the server prices privacy: one file, one paper. Importing the package registers every file."""
 
-from fcfn_abm.mechanisms import ic_mle, random, stackelberg, static, yang
 from fcfn_abm.mechanisms.base import (
     MECHANISMS,
     Contest,
@@ -11,6 +10,7 @@ from fcfn_abm.mechanisms.base import (
     PricingGame,
     price,
 )
+from fcfn_abm.registry import import_modules
 
 __all__ = [
     "MECHANISMS",
@@ -20,10 +20,7 @@ __all__ = [
     "Offer",
     "Outcome",
     "PricingGame",
-    "ic_mle",
     "price",
-    "random",
-    "stackelberg",
-    "static",
-    "yang",
 ]
+
+import_modules(__name__)

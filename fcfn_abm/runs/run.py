@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from fcfn_abm import build
-from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.columns import NEVER, Floats
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import RunFailedError
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar

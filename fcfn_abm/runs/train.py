@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fcfn_abm import build
-from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records.tables import empty

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fcfn_abm.abm import EdgeNode, ParameterServer, PrivacyMarket
+from fcfn_abm.abm import EdgeNode, ParameterServer
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.scenario import Scenario
 

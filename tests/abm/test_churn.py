@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fcfn_abm as fa
-from fcfn_abm.abm import PrivacyMarket, order
+from fcfn_abm.abm import order
 from fcfn_abm.abm.verdict import Judge
 from fcfn_abm.build import check_scenario
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.learning import LEARNING_RULES, News
 from fcfn_abm.runs.facts import tracking_facts

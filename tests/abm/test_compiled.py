@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from strategies import costs
 
-from fcfn_abm.abm import PrivacyMarket, order
+from fcfn_abm.abm import order
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.scenario import Scenario
 
@@ -89,7 +90,7 @@ def test_every_rule_is_played_so():
 def test_without_compilation_the_numbers_are_the_same():
     code = (
         "import numpy as np\n"
-        "from fcfn_abm.abm import PrivacyMarket\n"
+        "from fcfn_abm.build.market import PrivacyMarket\n"
         "from fcfn_abm.scenario import Scenario\n"
         "tree = {'seed': 3, 'population': {'n_nodes': 600}}\n"
         "market = PrivacyMarket(Scenario.model_validate(tree))\n"
@@ -113,7 +114,7 @@ def test_without_compilation_the_numbers_are_the_same():
 def test_small_markets_do_not_wait_for_numba():
     code = (
         "import sys\n"
-        "from fcfn_abm.abm import PrivacyMarket\n"
+        "from fcfn_abm.build.market import PrivacyMarket\n"
         "PrivacyMarket().run_until()\n"
         "sys.exit('numba' in sys.modules)"
     )

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from strategies import costs
 
-from fcfn_abm.abm import EdgeNode, ParameterServer, PrivacyMarket
+from fcfn_abm.abm import EdgeNode, ParameterServer
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import nash_equilibrium, stackelberg_equilibrium
 from fcfn_abm.game.best_response import reply_all, reply_one

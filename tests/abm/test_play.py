@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from strategies import costs
 
-from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.verdict import Judge
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import nash_equilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import price
 from fcfn_abm.scenario import Information, Scenario

@@ -10,10 +10,10 @@ import pytest
 import fcfn_abm as fa
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
-from fcfn_abm.population import RHO_LAWS
+from fcfn_abm.population import RHO_DISTRIBUTIONS
 from fcfn_abm.training import NETS
 
-REGISTRIES = (RHO_LAWS, LEARNING_RULES, MECHANISMS, NETS)
+REGISTRIES = (RHO_DISTRIBUTIONS, LEARNING_RULES, MECHANISMS, NETS)
 PAGE = Path("CONTRIBUTING.md").read_text(encoding="utf-8")
 BASE = "seed = 1\n[population]\nn_nodes = 12\n[game]\nbudget = 5.0\n[server]\nkind = 'fixed'\n"
 

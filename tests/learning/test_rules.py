@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from strategies import costs
 
-from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import best_response, nash_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, News, Observation
 from fcfn_abm.scenario import Scenario

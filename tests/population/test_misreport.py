@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fcfn_abm import build
-from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import nash_equilibrium
 from fcfn_abm.population import draw_misreport_factors

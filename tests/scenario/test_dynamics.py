@@ -9,7 +9,7 @@ import pytest
 from pytest import approx  # noqa: PT013 - reads as a sentence below
 
 import fcfn_abm as fa
-from fcfn_abm.abm import PrivacyMarket
+from fcfn_abm.build.market import PrivacyMarket
 
 FOLDER = Path("scenarios/dynamics")
 

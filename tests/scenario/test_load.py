@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 import fcfn_abm as fa
-from fcfn_abm.abm import PrivacyMarket
 from fcfn_abm.build import REGISTRIES, load_scenario, resolved, scenario_schema
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.cli.base import numbers
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.scenario import Scenario, to_toml, tree_to_scenario
