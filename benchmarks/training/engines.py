@@ -19,7 +19,7 @@ import torch
 from ours import planned
 from work import Work
 
-from fcfn_abm.training import FederatedTrainer, TrainingRound
+from fcfn_abm.training import FederatedTrainer
 
 WORKS = [
     Work(nodes=40, samples=100, batch=100, variant="update"),
@@ -44,15 +44,14 @@ class Rounds:
 
     def run(self, rounds: int) -> None:
         """Train from the start; the first round, which warms up, does not count."""
+        training = self.trainer.begin(private=self._private)
         ends = [self._now()]
-
-        def after(result: TrainingRound) -> None:
+        while not training.over:
+            training.step(self._epsilon)
             ends.append(self._now())
-            if result.round == 1:
-                flat = torch.from_numpy(self.trainer.state()["flat"])
-                self.led = flat - self.trainer._start
-
-        self.trainer.train(self._epsilon, private=self._private, on_round=after)
+            if training.round_index == 1:
+                flat = torch.from_numpy(training.state()["flat"])
+                self.led = flat - self.trainer.first_parameters
         self.seconds += [after - before for before, after in list(pairwise(ends))[-rounds:]]
 
 

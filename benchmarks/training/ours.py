@@ -77,8 +77,11 @@ def main() -> None:
     if "idle" in words:
         epsilon[1:] = 0.0
     private = "noise" in words or "noise-of-sum" in words
-    # called before the first round, and after each
-    made.train(epsilon, private=private, on_round=lambda _: turns())
+    training = made.begin(private=private)
+    turns()  # before the first round, and after each
+    while not training.over:
+        training.step(epsilon)
+        turns()
 
 
 if __name__ == "__main__":

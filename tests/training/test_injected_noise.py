@@ -10,13 +10,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy import stats
+from whole_training import train
 
 import fcfn_abm.dp.noise
 from fcfn_abm.errors import RunFailedError
 from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario
-from fcfn_abm.training import FederatedTrainer
 from fcfn_abm.training.gradients import Matrix, NetGradients
+from fcfn_abm.training.privacy import PrivacyAccounts
 
 FALSE_ALARM = 1e-6
 EPSILON = np.array([0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 40.0, 98.0])
@@ -49,12 +50,12 @@ def injected(monkeypatch, made, epsilon=EPSILON):
     Also the noise that it was handed. Shapes (rounds, nodes, n_parameters), (rounds, nodes,
     releases, n_parameters); and each node's number of samples.
     """
-    train = type(made.plan.placement).train
+    train_node = type(made.plan.placement).train
     excess, handed, sizes = [], [], []
 
     def spy(self, flat, images, labels, steps, per_sample, noise, *rest):
-        sent = train(self, flat, images, labels, steps, per_sample, noise, *rest)
-        clean = train(self, flat, images, labels, steps, per_sample, None, *rest).clean
+        sent = train_node(self, flat, images, labels, steps, per_sample, noise, *rest)
+        clean = train_node(self, flat, images, labels, steps, per_sample, None, *rest).clean
         excess.append(sent.upload.double() - clean.double())
         handed.append(noise)
         sizes.append(len(labels))
@@ -63,7 +64,7 @@ def injected(monkeypatch, made, epsilon=EPSILON):
     monkeypatch.setattr(type(made.plan.placement), "train", spy)
     everyone = np.zeros(len(made.shards))
     everyone[: epsilon.size] = epsilon
-    made.train(everyone)
+    train(made, everyone)
     shape = (made.plan.rounds, epsilon.size)
     return (
         torch.stack(excess).numpy().reshape(*shape, -1),
@@ -134,11 +135,11 @@ def test_every_local_step_has_noise_of_its_own(monkeypatch):
     rounds, n_steps, momentum = 15, 3, 0.6
     made = prepare(scenario(rounds=rounds, n_steps=n_steps, momentum=momentum, horizon="training"))
     kept = []
-    train = type(made.plan.placement).train
+    train_node = type(made.plan.placement).train
     monkeypatch.setattr(
         type(made.plan.placement),
         "train",
-        lambda *args: kept.append(train(*args)) or kept[-1],
+        lambda *args: kept.append(train_node(*args)) or kept[-1],
     )
     _, handed, sizes = injected(monkeypatch, made)
     std = MULTIPLIER * np.sqrt(rounds * n_steps) * 2 * CLIPPING_NORM / sizes
@@ -212,11 +213,11 @@ def test_noise_that_is_wrong_does_not_pass(fault, monkeypatch):
 
 def test_the_epsilon_of_another_node_does_not_pass(monkeypatch):
     made = prepare(scenario(rounds=8))
-    privacy = FederatedTrainer.privacy
+    privacy = PrivacyAccounts.node_privacy
     swapped = np.arange(len(made.shards))
     swapped[[3, 4]] = [4, 3]
     monkeypatch.setattr(
-        FederatedTrainer, "privacy", lambda self, epsilon: privacy(self, epsilon[swapped])
+        PrivacyAccounts, "node_privacy", lambda self, epsilon: privacy(self, epsilon[swapped])
     )
     excess, _, sizes = injected(monkeypatch, made)
     draws = relative(excess, sizes)
@@ -259,13 +260,13 @@ def test_no_finite_gradient_moves_an_update_beyond_the_bound(placement, size, mo
     direction = torch.randn(N_PARAMETERS, generator=torch.Generator().manual_seed(1))
     handing_out(made, size * direction)
     kept = []
-    train = type(made.plan.placement).train
+    train_node = type(made.plan.placement).train
     monkeypatch.setattr(
         type(made.plan.placement),
         "train",
-        lambda *args: kept.append(train(*args)) or kept[-1],
+        lambda *args: kept.append(train_node(*args)) or kept[-1],
     )
-    made.train(np.ones(len(made.shards)))
+    train(made, np.ones(len(made.shards)))
     bound = CLIPPING_NORM * (1.0 if placement == "update" else LEARNING_RATE)
     assert len(kept) == len(made.shards)
     for sent in kept:
@@ -285,4 +286,4 @@ def test_gradients_that_are_not_finite_are_refused_by_round_and_node(placement, 
     epsilon = np.zeros(len(made.shards))
     epsilon[5] = 1.0
     with pytest.raises(RunFailedError, match="in round 1: the update of node 5 is not finite"):
-        made.train(epsilon)
+        train(made, epsilon)

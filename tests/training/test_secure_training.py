@@ -8,13 +8,16 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
+from whole_training import train
 
 from fcfn_abm.dp import Clipping
 from fcfn_abm.report.summary import summary
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.runs.train import SECURE_NOTE, prepare
 from fcfn_abm.scenario import Scenario
+from fcfn_abm.training import FederatedTrainer
 from fcfn_abm.training.placements import LocalSteps
+from fcfn_abm.training.privacy import release_sensitivity
 
 EPSILON = np.array([0.5, 2.0, 20.0] + [0.0] * 57)
 
@@ -33,14 +36,14 @@ def scenario(placement="dp-sgd", **training):
 
 def all_sent(monkeypatch, made):
     """Everything that nodes send, shape (rounds, nodes, n_parameters)."""
-    train, sent = type(made.plan.placement).train, []
+    train_node, sent = type(made.plan.placement).train, []
 
     def spy(*args):
-        sent.append(train(*args))
+        sent.append(train_node(*args))
         return sent[-1]
 
     monkeypatch.setattr(type(made.plan.placement), "train", spy)
-    made.train(EPSILON)
+    train(made, EPSILON)
     shape = (made.plan.rounds, 3, -1)
     return tuple(
         torch.stack([getattr(s, part) for s in sent]).double().numpy().reshape(shape)
@@ -75,14 +78,14 @@ def test_with_several_local_epochs_the_noise_is_what_the_placement_says(placemen
 
 
 def test_equal_seeds_give_different_noise():
-    one, other = (prepare(scenario()).train(EPSILON) for _ in range(2))
+    one, other = (train(prepare(scenario()), EPSILON).results for _ in range(2))
     assert one[0] == other[0]
     assert all(a.loss != b.loss for a, b in zip(one[1:], other[1:], strict=True))
 
 
 def test_rounding_is_part_of_the_sensitivity():
     secure = prepare(scenario())
-    bare = secure._sensitivity()
+    bare = release_sensitivity(secure.plan, secure.n_samples)
     rounding = secure.plan.steps.grid * np.sqrt(secure.n_parameters)
     assert_allclose(secure.privacy(EPSILON).sensitivity, bare + rounding, rtol=1e-15)
     assert (rounding / bare).max() < 1e-6
@@ -121,16 +124,16 @@ def test_the_record_says_that_it_cannot_be_repeated():
     assert "cannot be repeated" not in summary(run_scenario(plain))
 
 
-def test_secure_samples_do_not_follow_the_seed(monkeypatch):
+def test_secure_samples_do_not_follow_the_seed():
     made = prepare(scenario(rounds=1))
-    taken = [made._sampling(1, 0).random(50) for _ in range(2)]
+    taken = [made.draws.batches(1, 0).random(50) for _ in range(2)]
     assert (taken[0] != taken[1]).all()
-    plain = replace(made.plan, secure_noise=False)
-    monkeypatch.setattr(made, "plan", plain)
-    assert_array_equal(made._sampling(1, 0).random(50), made._sampling(1, 0).random(50))
+    plan = replace(made.plan, secure_noise=False)
+    plain = FederatedTrainer(made.data, made.shards, plan).draws
+    assert_array_equal(plain.batches(1, 0).random(50), plain.batches(1, 0).random(50))
 
 
 def test_nothing_is_claimed_of_a_sum_of_values_on_grids():
     made = prepare(scenario(rounds=1))
-    made.train(EPSILON)
-    assert_array_equal(made.ledger.epsilon(1e-5), made.ledger.central_epsilon(1e-5))
+    ledger = train(made, EPSILON).ledger
+    assert_array_equal(ledger.epsilon(1e-5), ledger.central_epsilon(1e-5))

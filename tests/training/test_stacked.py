@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from whole_training import train
 
 from fcfn_abm.build import load_scenario
 from fcfn_abm.dp import Clipping
@@ -74,15 +75,15 @@ def trainer(
     return FederatedTrainer(data, shards, plan, workers, engine, device)
 
 
-def moved(made):
-    return made._flat.cpu() - made._start
+def moved(training):
+    return training._flat.cpu() - training._setup.first_parameters
 
 
 def assert_same(one, other, bound=1e-5):
     difference = float((moved(one) - moved(other)).norm() / moved(one).norm())
     assert difference < bound
     assert_array_equal(one.flagged_round, other.flagged_round)
-    for a, b in zip(one._results, other._results, strict=True):
+    for a, b in zip(one.results, other.results, strict=True):
         assert_allclose(
             (a.loss, a.signal_to_noise), (b.loss, b.signal_to_noise), rtol=2e-5, atol=1e-6
         )
@@ -106,10 +107,9 @@ def test_engines_agree(placement, batch_size, momentum, noise_of, device):
         "noise_of": noise_of,
     }
     made = trainer("serial", **options), trainer("stacked", device=device, **options)
-    for one in made:
-        one.train(EPSILON)
-    assert_same(*made)
-    assert made[0]._results[1].n_nodes == 7
+    trained = [train(one, EPSILON) for one in made]
+    assert_same(*trained)
+    assert trained[0].results[1].n_nodes == 7
     if device == "cuda":
         facts = made[1].engine.facts()
         assert isinstance(facts["cuda_graphs"], int), facts["cuda_graphs"]
@@ -121,9 +121,7 @@ def test_engines_agree(placement, batch_size, momentum, noise_of, device):
 def test_engines_agree_on_sampled_records(sampling_rate, device):
     options = {"sampling_rate": sampling_rate, "momentum": 0.9, "epochs": 3}
     made = trainer("serial", **options), trainer("stacked", device=device, **options)
-    for one in made:
-        one.train(EPSILON)
-    assert_same(*made)
+    assert_same(*(train(one, EPSILON) for one in made))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -134,10 +132,9 @@ def test_engines_flag_the_same_nodes_and_leave_their_uploads_out(placement, devi
         trainer(engine, device=where, placement=placement, false_alarm=1e-6, rounds=3)
         for engine, where in (("serial", "cpu"), ("stacked", device))
     ]
-    for one in made:
-        one.train(np.full(len(SIZES), 5.0), misreport=factors)
-    assert_same(*made)
-    assert set(np.flatnonzero(made[1].flagged_round)) == {1, 4, 7}
+    trained = [train(one, np.full(len(SIZES), 5.0), misreport=factors) for one in made]
+    assert_same(*trained)
+    assert set(np.flatnonzero(trained[1].flagged_round)) == {1, 4, 7}
 
 
 def test_engines_agree_on_a_whole_training_without_noise():
@@ -145,9 +142,9 @@ def test_engines_agree_on_a_whole_training_without_noise():
         trainer(engine, placement="update", rounds=25, learning_rate=0.3, clipping_norm=1.0)
         for engine in ("serial", "stacked")
     ]
-    results = [one.train(EPSILON, private=False) for one in made]
-    assert results[1][-1].accuracy > 0.6  # it learns
-    assert_same(*made, bound=1e-4)
+    trained = [train(one, EPSILON, private=False) for one in made]
+    assert trained[1].results[-1].accuracy > 0.6  # it learns
+    assert_same(*trained, bound=1e-4)
 
 
 def test_it_does_not_matter_how_many_nodes_fit_into_memory_nor_how_many_threads_draw(monkeypatch):
@@ -158,8 +155,7 @@ def test_it_does_not_matter_how_many_nodes_fit_into_memory_nor_how_many_threads_
     assert {one.at_once for one in narrow.engine._classes} == {1}
     monkeypatch.undo()
     threads = trainer(batch_size=32, workers=3)
-    for one in (wide, narrow, threads):
-        one.train(EPSILON)
+    wide, narrow, threads = (train(one, EPSILON) for one in (wide, narrow, threads))
     assert_same(wide, narrow)
     assert torch.equal(wide._flat, threads._flat)
 
@@ -177,26 +173,26 @@ def test_classes_hold_every_node_once_and_fill_up_little():
 
 
 def test_a_stacked_training_goes_on_where_it_was():
-    made, states = trainer(rounds=3), []
-    made.train(EPSILON, on_round=lambda _: states.append(made.state()))
-    whole = made._flat
-    again = trainer(rounds=3)
-    again.train(EPSILON, resume=states[1])
-    assert torch.equal(again._flat, whole)
+    whole = trainer(rounds=3).begin()
+    whole.step(EPSILON)
+    state = whole.state()
+    while not whole.over:
+        whole.step(EPSILON)
+    again = train(trainer(rounds=3), EPSILON, resume=state)
+    assert torch.equal(again._flat, whole._flat)
+    assert again.results == whole.results
 
 
 def test_rows_of_nobody_change_nothing(monkeypatch):
     """On a device groups are filled up to a power of two; here a processor does it."""
-    plain = trainer(batch_size=32, momentum=0.5)
-    plain.train(EPSILON)
+    plain = train(trainer(batch_size=32, momentum=0.5), EPSILON)
     groups = stacked.Stacked._groups
 
     def filled(self, nodes):
         return (replace(group, n_rows=group.nodes.size + 3) for group in groups(self, nodes))
 
     monkeypatch.setattr(stacked.Stacked, "_groups", filled)
-    more = trainer(batch_size=32, momentum=0.5)
-    more.train(EPSILON)
+    more = train(trainer(batch_size=32, momentum=0.5), EPSILON)
     assert_same(plain, more)
 
 
@@ -206,7 +202,7 @@ def test_a_training_that_breaks_down_names_round_and_node():
     images[sum(SIZES[:6]) + 1] = np.nan
     made = trainer(data=replace(DATA, train_images=images))
     with pytest.raises(RunFailedError, match="in round 1: the update of node 3 is not finite"):
-        made.train(np.full(len(SIZES), 5.0))
+        train(made, np.full(len(SIZES), 5.0))
 
 
 def nets():
@@ -295,12 +291,12 @@ def test_what_is_captured_asks_for_no_value(formulation):
 )
 def test_a_round_of_a_group_asks_the_device_for_nothing(options):
     one = trainer("serial", **options)
-    sizes = one.n_samples.astype(int)
-    deal = stacked.Deal(one._images, one._labels, np.array(one._ends) - sizes, sizes)
+    sizes = one.n_samples
+    deal = stacked.Deal(one._images, one._labels, one._ends - sizes, sizes)
     tests = one.engine._test_images, one.engine._test_labels
     net = one.gradients[0].net
-    engine = stacked.Stacked(one.plan, net, deal, *tests, one._noise, one._sampling, "meta")
-    flat = one._start.to("meta")
+    engine = stacked.Stacked(one.plan, net, deal, *tests, one.draws, "meta")
+    flat = one.first_parameters.to("meta")
     for group in engine._groups(np.arange(len(SIZES))):
         for std in (None, np.ones(len(SIZES))):
             sent = engine._sent(flat, group, std, 1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
+from whole_training import train
 
 from fcfn_abm.dp import Clipping, gaussian_epsilon, spent_epsilon
 from fcfn_abm.errors import InvalidDataError, InvalidPrivacyError, RunFailedError
@@ -66,7 +67,7 @@ def trainer(
 
 def sent(made, node, noise=None, rng=None):
     return made.plan.placement.train(
-        made._start,
+        made.first_parameters,
         *made.samples(node),
         made.plan.steps,
         made.gradients[0],
@@ -86,8 +87,8 @@ def test_digits_are_real_and_split_eight_to_two():
 
 def test_it_learns_without_noise_and_noise_costs_accuracy():
     made = trainer(rounds=40, learning_rate=5.0)
-    clean = made.train(np.ones(10), private=False)
-    noisy = made.train(np.full(10, 0.05))
+    clean = train(made, np.ones(10), private=False).results
+    noisy = train(made, np.full(10, 0.05)).results
     assert clean[-1].accuracy > 0.85
     assert noisy[-1].accuracy < clean[-1].accuracy - 0.2
     assert [r.round for r in clean] == list(range(41))
@@ -97,9 +98,9 @@ def test_it_learns_without_noise_and_noise_costs_accuracy():
 
 def test_training_is_the_same_to_the_last_bit_and_leaves_torch_alone():
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    runs = [trainer().train(np.full(10, 5.0)) for _ in range(2)]
+    runs = [train(trainer(), np.full(10, 5.0)).results for _ in range(2)]
     assert runs[0] == runs[1]
-    assert trainer(seed=2).train(np.full(10, 5.0)) != runs[0]
+    assert train(trainer(seed=2), np.full(10, 5.0)).results != runs[0]
     assert_array_equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
 
@@ -107,17 +108,18 @@ def test_training_is_the_same_to_the_last_bit_and_leaves_torch_alone():
 def test_nodes_with_no_epsilon_take_no_part():
     made = trainer()
     epsilon = np.array([5.0] * 4 + [0.0] * 6)
-    assert made.train(epsilon)[-1].n_nodes == 4
+    everyone = train(made, epsilon).results
+    assert everyone[-1].n_nodes == 4
     only = FederatedTrainer(DATA, made.shards[:4], made.plan)
-    assert only.train(epsilon[:4]) == made.train(epsilon)
+    assert train(only, epsilon[:4]).results == everyone
 
 
 def test_per_sample_gradients_agree_with_plain_autograd():
     made = trainer()
     images, labels = (part[:5] for part in made.samples(0))
-    ours = made.gradients[0].per_sample(made._start, images, labels).rows()
+    ours = made.gradients[0].per_sample(made.first_parameters, images, labels).rows()
     for row in range(5):
-        expected = plain_gradient(made, made._start, images[row], labels[row])
+        expected = plain_gradient(made, made.first_parameters, images[row], labels[row])
         assert_allclose(ours[row], expected, atol=1e-6)
 
 
@@ -178,7 +180,7 @@ def test_the_noise_in_the_aggregate_is_the_noise_that_was_agreed(n_steps):
     for round_index in range(1, 60):
         total = 0.0
         for node in range(4):
-            noise = made._noise(float(privacy.noise_std[node]), round_index, node)
+            noise = made.draws.noise(float(privacy.noise_std[node]), round_index, node)
             total = total + 0.25 * sent(made, node, noise).noise
         draws.append(total.numpy())
     draws = np.concatenate(draws)
@@ -193,8 +195,9 @@ def test_signal_to_noise_is_what_the_server_sees():
     epsilon = np.array([1.0, 1.0, 0.0, 5.0])
     std = made.privacy(epsilon).noise_std
     clean = sum(sent(made, node).clean for node in (0, 1, 3)) / 3
-    noise = sum(made._noise(float(std[node]), 1, node)[0] for node in (0, 1, 3)) / 3
-    assert_allclose(made.train(epsilon)[1].signal_to_noise, clean.norm() / noise.norm(), rtol=1e-4)
+    noise = sum(made.draws.noise(float(std[node]), 1, node)[0] for node in (0, 1, 3)) / 3
+    ratio = train(made, epsilon).results[1].signal_to_noise
+    assert_allclose(ratio, clean.norm() / noise.norm(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("placement", ["dp-sgd", "update"])
@@ -228,7 +231,7 @@ def test_a_training_that_breaks_down_names_round_and_node():
     made = trainer()
     made.samples(3)[0][0, 0, 0, 0] = np.nan
     with pytest.raises(RunFailedError, match="in round 1: the update of node 3 is not finite"):
-        made.train(np.full(10, 5.0))
+        train(made, np.full(10, 5.0))
 
 
 def test_a_node_without_samples_is_refused():
@@ -278,20 +281,19 @@ def test_two_rounds_replayed_by_hand_give_the_same_parameters(
     )
     epsilon = np.zeros(60)
     epsilon[[2, 7]] = [3.0, 8.0]
-    drawn, reached = {}, []
-    draw, evaluate = made._noise, made._evaluate
+    drawn = {}
+    draw = made.draws.noise
 
     def spy(std, round_index, node):
         drawn[round_index, node] = (std, draw(std, round_index, node))
         return drawn[round_index, node][1]
 
-    monkeypatch.setattr(made, "_noise", spy)
-    monkeypatch.setattr(
-        made,
-        "_evaluate",
-        lambda flat, *rest: (reached.append(flat.clone()), evaluate(flat, *rest))[1],
-    )
-    made.train(epsilon)
+    monkeypatch.setattr(made.draws, "noise", spy)
+    training = made.begin()
+    reached = [torch.from_numpy(training.state()["flat"])]
+    while not training.over:
+        training.step(epsilon)
+        reached.append(torch.from_numpy(training.state()["flat"]))
 
     std = made.privacy(epsilon).noise_std
     assert sorted(drawn) == [(1, 2), (1, 7), (2, 2), (2, 7)]
@@ -353,12 +355,11 @@ def test_with_one_step_the_papers_placement_is_dp_sgd():
 def test_the_ledger_holds_round_by_round_what_the_noise_was_worth(placement, n_steps):
     made = trainer(4, placement=placement, n_steps=n_steps, rounds=3)
     epsilon = np.array([0.0, 0.5, 3.0, 40.0])
-    totals = []
-
-    def note(result):
-        totals.append((result.round, made.ledger.epsilon(1e-5)))
-
-    made.train(epsilon, on_round=note)
+    training = made.begin()
+    totals = [(training.round_index, training.ledger.epsilon(1e-5))]
+    while not training.over:
+        training.step(epsilon)
+        totals.append((training.round_index, training.ledger.epsilon(1e-5)))
     privacy = made.privacy(epsilon)
     per_round = n_steps if placement == "dp-sgd" else 1
     assert [index for index, _ in totals] == [0, 1, 2, 3]
@@ -368,7 +369,7 @@ def test_the_ledger_holds_round_by_round_what_the_noise_was_worth(placement, n_s
         assert_allclose(total, expected, rtol=1e-12)
     assert_allclose(totals[-1][1], privacy.epsilon_total, rtol=1e-12)
 
-    central = made.ledger.central_epsilon(1e-5)
+    central = training.ledger.central_epsilon(1e-5)
     if per_round > 1:
         assert_array_equal(central, totals[-1][1])
     else:  # the sum over three rounds, with the noise of three nodes in it
@@ -376,8 +377,7 @@ def test_the_ledger_holds_round_by_round_what_the_noise_was_worth(placement, n_s
         noise = np.sqrt((std**2).sum()) / np.sqrt(3)
         assert_allclose(central[1:], gaussian_epsilon(noise, 1e-5, sensitivity), rtol=1e-9)
         assert (central[1:] < totals[-1][1][1:]).all()
-    made.train(epsilon, private=False)
-    assert made.ledger is None
+    assert made.begin(private=False).ledger is None
 
 
 def test_a_sampled_step_sums_over_the_sample_and_divides_by_its_expected_size():
@@ -385,7 +385,7 @@ def test_a_sampled_step_sums_over_the_sample_and_divides_by_its_expected_size():
     steps, noise = made.plan.steps, torch.randn(2, made.n_parameters)
     ours = sent(made, 1, noise, stream(5, "batches", 1, 1))
     (images, labels), rng = made.samples(1), stream(5, "batches", 1, 1)
-    flat = made._start.clone()
+    flat = made.first_parameters.clone()
     for step in range(2):
         drawn = torch.from_numpy(rng.random(len(labels)) < 0.3)
         assert 0 < drawn.sum() < len(labels)
@@ -393,7 +393,7 @@ def test_a_sampled_step_sums_over_the_sample_and_divides_by_its_expected_size():
         clipped = torch.stack([g * min(1.0, 0.2 / float(g.norm())) for g in gradients])
         flat = flat - 0.7 * (clipped.sum(0) / (0.3 * len(labels)) + noise[step])
     assert steps.epochs == 2
-    assert_allclose(made._start + ours.clean + ours.noise, flat, atol=2e-6)
+    assert_allclose(made.first_parameters + ours.clean + ours.noise, flat, atol=2e-6)
 
 
 def test_an_empty_sample_sends_noise_alone():
@@ -448,7 +448,7 @@ def test_samples_are_fresh_in_each_round_and_node_and_leave_the_noise_alone(monk
             yield rows
 
     monkeypatch.setattr(type(made.plan.placement), "batches", spy)
-    made.train(np.full(3, 5.0))
+    train(made, np.full(3, 5.0))
     assert len(seen) == 40 * 3 * 2
     n_samples = len(made.shards[0])
     taken = np.array([np.isin(np.arange(n_samples), rows) for rows in seen])
@@ -459,7 +459,7 @@ def test_samples_are_fresh_in_each_round_and_node_and_leave_the_noise_alone(monk
     close = np.corrcoef(taken)[np.triu_indices(len(taken), 1)]
     assert np.abs(close).max() < 6.5 / np.sqrt(n_samples)
     whole = trainer(3, rounds=40, n_steps=2, horizon="training")
-    assert torch.equal(made._noise(1.0, 3, 2), whole._noise(1.0, 3, 2))
+    assert torch.equal(made.draws.noise(1.0, 3, 2), whole.draws.noise(1.0, 3, 2))
 
 
 def test_sampling_takes_a_smaller_multiplier_and_no_less_noise():
@@ -496,7 +496,7 @@ def test_results_do_not_depend_on_the_number_of_workers(placement):
         trainer(23, placement=placement, n_steps=2, batch_size=16, rounds=3, workers=n)
         for n in (1, 3)
     )
-    assert one.train(epsilon) == three.train(epsilon)
+    assert train(one, epsilon).results == train(three, epsilon).results
 
 
 def test_an_epoch_takes_every_sample_once_in_batches_of_a_fresh_order():
@@ -520,7 +520,7 @@ def test_batches_of_dp_sgd_replayed_by_hand():
     assert len(labels) > 300  # three batches an epoch, the last one small
     noise = torch.randn(6, made.n_parameters)
     ours = sent(made, 1, noise, stream(5, "batches", 1, 1))
-    flat, step = made._start.clone(), 0
+    flat, step = made.first_parameters.clone(), 0
     rng = stream(5, "batches", 1, 1)
     for _ in range(2):
         order = rng.permutation(len(labels))
@@ -530,7 +530,7 @@ def test_batches_of_dp_sgd_replayed_by_hand():
             clipped = torch.stack([g * min(1.0, 0.2 / float(g.norm())) for g in gradients])
             flat = flat - 0.7 * (clipped.sum(0) / 150 + noise[step])  # a small one too
             step += 1
-    assert_allclose(made._start + ours.upload, flat, atol=1e-5)
+    assert_allclose(made.first_parameters + ours.upload, flat, atol=1e-5)
 
 
 def test_a_record_is_part_of_one_release_an_epoch():
@@ -548,7 +548,7 @@ def test_a_record_is_part_of_one_release_an_epoch():
 
 def test_a_mean_gradient_is_the_mean_of_those_of_the_samples():
     made = trainer()
-    at = made._start, *made.samples(0)
+    at = made.first_parameters, *made.samples(0)
     assert_allclose(
         made.gradients[0].mean(*at), made.gradients[0].per_sample(*at).rows().mean(0), atol=1e-6
     )
@@ -592,11 +592,12 @@ def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
     draws = []
     for seed in range(60):
         for noise_of in ("sum", "nodes"):
-            made.plan = replace(made.plan, noise_of=noise_of, seed=seed)
-            made.train(epsilon)
-            noisy = made.state()["flat"]
-            made.train(epsilon, private=False)
-            draws.append((noisy - made.state()["flat"]) / expected)
+            plan = replace(made.plan, noise_of=noise_of, seed=seed)
+            again = FederatedTrainer(DATA, made.shards, plan)
+            noisy, clean = (
+                train(again, epsilon, private=private).state()["flat"] for private in (True, False)
+            )
+            draws.append((noisy - clean) / expected)
     whole, single = np.concatenate(draws[::2]), np.concatenate(draws[1::2])
     for found in (whole, single):
         low, high = stats.chi2.interval(1 - 1e-6, found.size)
@@ -654,8 +655,8 @@ def test_a_batch_that_is_never_built_is_clipped_as_closely():
 @pytest.mark.parametrize("batch_size", [None, 40])
 def test_the_sum_hides_only_nodes_that_add_noise_once_a_round(batch_size):
     made = trainer(4, batch_size=batch_size, rounds=2)
-    made.train(np.array([0.5, 3.0, 20.0, 1.0]))
-    local, central = made.ledger.epsilon(1e-5), made.ledger.central_epsilon(1e-5)
+    ledger = train(made, np.array([0.5, 3.0, 20.0, 1.0])).ledger
+    local, central = ledger.epsilon(1e-5), ledger.central_epsilon(1e-5)
     if batch_size is None:
         assert (central < local).all()
     else:  # later batches have seen the node's own noise
@@ -664,6 +665,59 @@ def test_the_sum_hides_only_nodes_that_add_noise_once_a_round(batch_size):
 
 def test_noise_beyond_32_bits_is_refused_by_epsilon():
     made = trainer(4)
-    made.plan = replace(made.plan, calibration="classical")
+    made = FederatedTrainer(DATA, made.shards, replace(made.plan, calibration="classical"))
     with pytest.raises(InvalidPrivacyError, match="epsilon = 1e-45 of node 2 takes noise"):
-        made.train(np.array([1.0, 1.0, 1e-45, 1.0]))
+        train(made, np.array([1.0, 1.0, 1e-45, 1.0]))
+
+
+def test_a_training_is_stepped_until_it_is_over():
+    training = trainer(rounds=2).begin()
+    assert [r.round for r in training.results] == [training.round_index] == [0]
+    for n_done in (1, 2):
+        assert not training.over
+        assert training.step(np.full(10, 5.0)) is training.results[n_done]
+        assert training.round_index == n_done
+    assert training.over
+    with pytest.raises(RunFailedError, match="is over: all 2 rounds"):
+        training.step(np.full(10, 5.0))
+    assert len(training.results) == 3
+
+
+def test_reports_may_change_in_place_from_round_to_round():
+    epsilon, training = np.full(10, 5.0), trainer(rounds=2).begin()
+    training.step(epsilon)
+    epsilon[:5] = 0.0
+    assert training.step(epsilon).n_nodes == 5
+    assert_array_equal(training.ledger.n_releases, [1 + (node >= 5) for node in range(10)])
+
+
+def test_every_node_has_to_report():
+    training = trainer().begin()
+    for wrong in (5.0, np.full(9, 5.0), np.full((1, 10), 5.0)):
+        with pytest.raises(InvalidPrivacyError, match="a report is needed from each of 10 nodes"):
+            training.step(wrong)
+    assert training.round_index == 0
+
+
+def test_results_of_a_training_that_breaks_down_stay():
+    made = trainer(rounds=3)
+    training = made.begin()
+    training.step(np.full(10, 5.0))
+    made.samples(3)[0][0, 0, 0, 0] = np.nan
+    with pytest.raises(RunFailedError, match="in round 2: the update of node 3 is not finite"):
+        training.step(np.full(10, 5.0))
+    assert [r.round for r in training.results] == [0, 1]
+    assert not training.over
+
+
+def test_trainings_of_one_trainer_do_not_affect_each_other():
+    made, epsilon = trainer(), np.full(10, 5.0)
+    alone = train(trainer(), epsilon)
+    one, other = made.begin(), made.begin(private=False)
+    while not one.over:
+        one.step(epsilon)
+        other.step(epsilon)
+    assert one.results == alone.results
+    assert other.results == train(trainer(), epsilon, private=False).results
+    assert other.ledger is None
+    assert_array_equal(one.ledger.epsilon(1e-5), alone.ledger.epsilon(1e-5))
