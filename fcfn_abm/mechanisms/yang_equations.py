@@ -1,4 +1,4 @@
-"""The system (57)-(59) by which Zhou et al. 2023 describe the pricing of Yang et al.: its solution."""
+"""The pricing of Yang et al. as Zhou et al. 2023 print it: the solution of (57)-(59)."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def solve_yang_equations(
     if epsilon_exponent == "literal" and alpha >= 1.0:
         return _unsolved(
             rho,
-            "(59) read literally, eps = alpha^3 / (a p), has no positive solution together with "
-            f"(57) for alpha >= 1, and alpha = {alpha:g}.",
+            "(57)-(59) have no positive solution where (59) is read literally, eps = alpha^3 / "
+            f"(a p), and alpha >= 1; here alpha = {alpha:g}.",
         )
     buyer = _Buyer.reading(float(alpha), epsilon_exponent)
     cost, row, count = np.unique(rho, return_inverse=True, return_counts=True)
@@ -189,7 +189,8 @@ class _Buyer:
 
     def slope(self, epsilon: Floats) -> Floats:
         falling = self.alpha / (1.0 + epsilon) ** 2
-        return self.power * self.noise / epsilon ** (self.power + 1) - falling
+        rising: Floats = self.power * self.noise / epsilon ** (self.power + 1)
+        return rising - falling
 
     @property
     def highest_price(self) -> float:
@@ -199,10 +200,10 @@ class _Buyer:
         """Invert `price` by bisection of log epsilon."""
         low, high = np.full(price.shape, self.lowest), np.full(price.shape, self.highest)
         for _ in range(_HALVINGS):
-            middle = np.sqrt(low * high)
+            middle: Floats = np.sqrt(low * high)
             below = self.price(middle) < price
             low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return np.sqrt(low * high)
+        return np.asarray(np.sqrt(low * high))
 
 
 @dataclass(frozen=True)
@@ -217,21 +218,20 @@ class _Sellers:
         self, x: Floats, others: Floats, log_ratio: Floats | float
     ) -> tuple[Floats, Floats, Floats]:
         """Return the residual, and its derivatives in x and in the sum of the others' x."""
-        price = 1.0 / x
+        price: Floats = 1.0 / x
         epsilon = self.buyer.epsilon(price)
-        total = others + 1.0 + epsilon  # A
+        total: Floats = others + 1.0 + epsilon  # A
         with np.errstate(divide="ignore"):  # the slope is zero at the highest price
             by_x = -(price**2) / self.buyer.slope(epsilon)  # of epsilon, hence of A
+        one = np.ones_like(x)
+        root, in_x, in_others, in_total = 0.5, one, 0.0 * one, one
+        left = x + total
         if self.price_root == "square":
             left = x * total + others
-            in_x, in_others, in_total, root = total, 1.0, x, 0.5
-        elif self.price_root == "exact":
-            left = x + total
-            in_x, in_others, in_total, root = np.ones_like(x), 0.0, np.ones_like(x), 0.5
-        else:
+            in_x, in_others, in_total = total, one, x
+        elif self.price_root == "none":
             left = x + others / total
-            in_x, in_others, root = np.ones_like(x), 1.0 / total, 0.0
-            in_total = -others / total**2
+            root, in_others, in_total = 0.0, 1.0 / total, -others / total**2
         by_total = in_total / left - root / total
         value = np.log(left) - log_ratio * (root or 1.0) - root * np.log(total)
         return value, in_x / left + by_total * by_x, in_others / left + by_total
@@ -253,13 +253,11 @@ def _solve_equal(system: _Sellers, log_ratio: float, n_sellers: int) -> float | 
     below = np.flatnonzero(excess(grid) < 0)
     if not below.size:
         return None
-    ends = np.log(grid[below[-1] : below[-1] + 2])
-    return math.exp(brentq(lambda y: float(excess(np.exp([y]))[0]), *ends, xtol=1e-15))
+    low, top = np.log(grid[below[-1] : below[-1] + 2]).tolist()
+    return math.exp(brentq(lambda y: float(excess(np.exp([y]))[0]), low, top, xtol=1e-15))
 
 
-def _follow(
-    system: _Sellers, middle: float, log_ratio: Floats, x: Floats
-) -> Floats | float:
+def _follow(system: _Sellers, middle: float, log_ratio: Floats, x: Floats) -> Floats | float:
     """Spread the costs step by step; return x for all of them, or how far the path reaches."""
     reached, step = 0.0, 1.0
     while reached < 1.0:
