@@ -1,6 +1,7 @@
 """The contest that is played once a round, in formulas on arrays; NumPy only."""
 
 from fcfn_abm.game.best_response import EPSILON_FLOOR, best_response
+from fcfn_abm.game.bounds import epsilon_ceiling, privacy_cost_ceiling
 from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
 from fcfn_abm.game.payoffs import (
     exploitability,
@@ -35,6 +36,7 @@ __all__ = [
     "averaged_nodes",
     "best_budget",
     "best_response",
+    "epsilon_ceiling",
     "exploitability",
     "gini",
     "nash_equilibrium",
@@ -42,6 +44,7 @@ __all__ = [
     "payments",
     "price_of_anarchy",
     "privacy_cost",
+    "privacy_cost_ceiling",
     "rent_dissipation",
     "server_utility",
     "social_optimum",

@@ -79,6 +79,8 @@ class Outcome:
     """``"solved"``, ``"no-trade"`` or ``"no-solution"``."""
     reason: str = ""
     """Why there is no trade or no solution, in a sentence."""
+    note: str = ""
+    """What is our reading rather than the paper's statement in a solution, in a sentence."""
 
     @property
     def n_active(self) -> int:
@@ -118,12 +120,14 @@ class Contest:
 
 @dataclass(frozen=True)
 class Contracts:
-    """An offer: each node may take one epsilon (of a menu, the best one for it), or leave it."""
+    """An offer: one epsilon for each node, which in a market may accept it or leave."""
 
     epsilon: Floats
     """The epsilon that each node would train with, shape (n,); zero where no contract suits."""
     fee: Floats | None = None
     """What each contract pays, in currency; None shares the cap in proportion to epsilon."""
+    margin: Floats | None = None
+    """What a middleman keeps for each contract, in currency; None where there is none."""
 
     learns_cap: ClassVar[bool] = False
 
@@ -133,9 +137,12 @@ class Contracts:
             return payments(epsilon, pool)
         return np.where(epsilon > 0, self.fee, 0.0)
 
-    def server_payment(self, epsilon: Floats, payment: Floats) -> float:  # noqa: ARG002
+    def server_payment(self, epsilon: Floats, payment: Floats) -> float:
         """Return what the server pays in all, in currency."""
-        return float(payment.sum())
+        to_nodes = float(payment.sum())
+        if self.margin is None:
+            return to_nodes
+        return to_nodes + float(self.margin[epsilon > 0].sum())
 
 
 type Offer = Contest | Contracts
@@ -145,14 +152,14 @@ class Mechanism(Protocol):
     """Sets epsilon and payment of every node."""
 
     contested: ClassVar[bool] = False
-    """Whether nodes share a pool in proportion to epsilon, so that dear ones stay out (48)."""
+    """Whether nodes share a pool by epsilon, so that high-cost nodes stay out (48)."""
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round of the game."""
+        """Price one round in closed form, without exits other than those of the closed form."""
         ...
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Offer:
-        """Return what the server posts in a market, for nodes to choose from."""
+        """Return what the server posts in a market, where taking part is voluntary."""
         ...
 
 
@@ -168,6 +175,7 @@ def settle(
     server_payment: float | None = None,
     status: str | None = None,
     reason: str = "",
+    note: str = "",
 ) -> Outcome:
     """Work out everybody's utility from what each node reports and is paid (6, 10).
 
@@ -195,6 +203,7 @@ def settle(
         average_over=game.average_over,
         status=status,
         reason=reason,
+        note=note,
     )
 
 
@@ -211,6 +220,9 @@ def price(
 ) -> Outcome:
     """Price one round with any registered mechanism.
 
+    Under ``"random"`` and ``"static"`` taking part is compulsory here, as in the paper: nodes that
+    lose stay. In a market (``PrivacyMarket``, ``fcfn run``) it is voluntary, and they leave.
+
     Parameters
     ----------
     mechanism : str
@@ -221,7 +233,8 @@ def price(
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     budget : float, optional
         Payment cap B of the round, in currency. Without it a mechanism that can chooses its own,
-        and the others get the Stackelberg leader's B*.
+        and the others get the Stackelberg leader's B*. The printed equations of ``"yang"`` know no
+        cap, except with ``payment = "shared-cap"``.
     average_over : {"active", "population"}, default "active"
         Which nodes the mean epsilon is averaged over.
     rng : numpy.random.Generator or int, optional

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ _NEWTON_STEPS = 30  # it takes four to six
 
 @dataclass(frozen=True)
 class Menu:
-    """What the server posts: one contract for each cost among the nodes, cheapest first."""
+    """What the server posts: one contract for each cost among the nodes, lowest first."""
 
     cost: Floats
     """Unit privacy cost that the contract is meant for, ascending, no two equal, shape (k,)."""
@@ -40,9 +41,9 @@ class Menu:
     def choice(self, rho: npt.ArrayLike) -> Ints:
         """Return the row of the contract that is best for a node of cost rho; -1 to refuse all.
 
-        The cheapest contract that is meant for a cost of rho or more: incentive compatibility makes
-        it the best one for costs between two of the menu too. Nodes that are indifferent take
-        what is meant for them.
+        Holds for menus that are incentive compatible: it is the contract meant for the lowest cost
+        of rho or more, also for costs between two of the menu. Nodes that are indifferent take what
+        is meant for them.
         """
         row = np.searchsorted(self.cost, np.asarray(rho, dtype=float))
         return np.where(row < self.cost.size, row, -1)
@@ -50,29 +51,48 @@ class Menu:
 
 @MECHANISMS.register("ic-mle")
 class IncentiveCompatibleContracts(Mechanism):
-    """The contracts that buy the best estimate for the cap; nodes pick their own (53-56)."""
+    """The contracts that buy the best estimate for the cap (53-56).
+
+    Notes
+    -----
+    In the printed (56) a prime is missing. ``constraint = "incentive-compatible"`` is what must be
+    meant, ``p_k - c_k eps_k >= p_j - c_k eps_j`` for all types k and j: nodes pick their own
+    contract from the menu (`contract_menu`). ``constraint = "printed"`` takes it literally, with
+    the prime on the payment alone, ``p_k - c_k eps_k >= p_j - c_k eps_k``: all payments are equal
+    (`equal_payment_menu`). Nodes would then all pick the contract with the smallest epsilon, so
+    each is offered the one contract that is meant for it, as if the server knew its cost.
+
+    References
+    ----------
+    Zhou et al. 2023, eqs. 53-56.
+    """
+
+    constraint: Literal["incentive-compatible", "printed"] = "incentive-compatible"
+    """Incentive compatibility, or (56) as printed, which makes all payments equal."""
 
     def menu(self, game: PricingGame) -> Menu:
         """Return the contracts that the server posts."""
-        return contract_menu(game.rho, game.cap)
+        solve = equal_payment_menu if self.constraint == "printed" else contract_menu
+        return solve(game.rho, game.cap)
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
-        """Price one round of the game: every node takes the contract that is best for it."""
+        """Price one round of the game: every node takes the contract that is meant for its cost."""
         menu = self.menu(game)
         if not menu.epsilon.any():
             nothing = np.zeros_like(game.rho)
             why = "needs two nodes" if game.rho.size < 2 else "has no money to share out"
             return settle("ic-mle", game, nothing, nothing, reason=f"A menu of contracts {why}.")
-        row = menu.choice(game.rho)
+        row = np.searchsorted(menu.cost, game.rho)
         return settle("ic-mle", game, menu.epsilon[row], menu.payment[row])
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return the contract that each node picks from the menu.
+        """Return the contract that is meant for each node.
 
-        The server posts the menu for the costs that it knows to be there, not whose they are.
+        If the menu is incentive compatible, nodes pick it themselves: the server knows which costs
+        there are, not whose they are.
         """
         menu = self.menu(game)
-        row = menu.choice(game.rho)
+        row = np.searchsorted(menu.cost, game.rho)
         return Contracts(menu.epsilon[row], menu.payment[row])
 
 
@@ -105,9 +125,9 @@ def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     Notes
     -----
     With linear costs, the program is solved in three steps. (1) Epsilon must not rise with the
-    cost, and the cheapest payments that keep every node honest are
-    ``payment_k = c_k epsilon_k + sum_{j > k} (c_j - c_{j-1}) epsilon_j``: the dearest get their
-    cost, all others a rent. (2) Summed over the nodes, these payments are
+    cost, and the cheapest payments with which no node gains by taking another's contract are
+    ``payment_k = c_k epsilon_k + sum_{j > k} (c_j - c_{j-1}) epsilon_j``: nodes of the highest cost
+    get their cost, all others a rent. (2) Summed over the nodes, these payments are
     ``sum_k m_k v_k epsilon_k`` with virtual unit costs ``v_k = c_k + (M_k / m_k) (c_k - c_{k-1})``,
     where ``M_k`` nodes are cheaper than ``c_k``. Where v falls with k, epsilon would rise: there
     the costs are pooled (weighted isotonic regression of v). (3) What is left has one multiplier:
@@ -115,8 +135,8 @@ def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     spent. Both are solved in logarithms; the root for lam has the bracket that follows from giving
     everybody the same epsilon, ``budget / (n c_max)``. O(n log n).
 
-    The printed (56) has the same k on both sides, which says nothing; the constraint above is
-    meant.
+    In the printed (56) the prime stands on the payment alone (`equal_payment_menu`); the constraint
+    above must be meant.
 
     References
     ----------
@@ -129,32 +149,18 @@ def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     (array([1., 2.]), array([2, 1]))
     >>> menu.epsilon.round(4), menu.payment.round(4)
     (array([1.7614, 1.1193]), array([2.8807, 2.2386]))
-    >>> (menu.payment - menu.cost * menu.epsilon).round(4)  # the cheap get a rent
+    >>> (menu.payment - menu.cost * menu.epsilon).round(4)  # low-cost nodes get a rent
     array([1.1193, 0.    ])
     """
-    rho = np.asarray(rho, dtype=float)
-    if rho.ndim != 1:
-        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
-    require_positive(rho=rho)
-    require_positive(zero=True, budget=budget)
-    cost, count = np.unique(rho, return_counts=True)
-    if rho.size < 2 or budget == 0:
+    cost, count = _types(rho, budget)
+    if count.sum() < 2 or budget == 0:
         return Menu(cost, np.zeros_like(cost), np.zeros_like(cost), count)
-    dearest = float(cost[-1])
-    if cost[0] / dearest < 1 / _WIDEST:
-        raise InvalidGameError(
-            f"rho must not span more than a factor of {_WIDEST:g}, but it reaches from "
-            f"{cost[0]:g} to {dearest:g}."
-        )
-    level = budget / dearest / rho.size
-    if not 1 / _WIDEST < level < _WIDEST:
-        raise InvalidGameError(
-            f"budget = {budget:g} is out of proportion to {rho.size} costs of up to {dearest:g}."
-        )
+    highest = float(cost[-1])
+    level = budget / highest / int(count.sum())
 
     step = np.diff(cost, prepend=cost[0])
     cheaper = np.cumsum(count) - count
-    virtual = (cost + cheaper / count * step) / dearest
+    virtual = (cost + cheaper / count * step) / highest
     pools = isotonic_regression(virtual, weights=count)
     weight = np.add.reduceat(count.astype(float), pools.blocks[:-1])
     ironed = np.maximum.accumulate(pools.x[pools.blocks[:-1]])
@@ -164,8 +170,77 @@ def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     return Menu(cost, epsilon, _payments(cost, epsilon), count)
 
 
+def equal_payment_menu(rho: npt.ArrayLike, budget: float) -> Menu:
+    """Solve for the most accurate contracts under (56) as printed: all payments are equal.
+
+    Parameters
+    ----------
+    rho : array_like of float, shape (n,)
+        Unit privacy costs, in currency per unit of epsilon; positive.
+    budget : float
+        Payment cap B of the round, in currency; zero or positive. All of it is spent.
+
+    Returns
+    -------
+    Menu
+        One contract for each distinct cost. All zero with fewer than two nodes, or where the
+        budget is zero. Not incentive compatible: of several, every node would pick the last one.
+
+    Raises
+    ------
+    InvalidGameError
+        If a number is outside its range, or costs lie more than 200 orders of magnitude apart.
+
+    Notes
+    -----
+    ``payment_k - c_k epsilon_k >= payment_j - c_k epsilon_k`` for all k and j means
+    ``payment_k >= payment_j`` for all pairs, hence one payment p for all. The objective
+    ``sum_k m_k coth(epsilon_k / 2)**2`` falls in every epsilon_k, which individual rationality
+    limits to ``p / c_k``, and so in p, which the budget limits to ``budget / n``. At the optimum
+    both hold with equality: nobody has a rent.
+
+    References
+    ----------
+    Zhou et al. 2023, eqs. 53-56.
+
+    Examples
+    --------
+    >>> menu = equal_payment_menu([1.0, 1.0, 2.0], budget=6.0)
+    >>> menu.epsilon, menu.payment
+    (array([2., 1.]), array([2., 2.]))
+    """
+    cost, count = _types(rho, budget)
+    if count.sum() < 2 or budget == 0:
+        return Menu(cost, np.zeros_like(cost), np.zeros_like(cost), count)
+    payment = budget / int(count.sum())
+    return Menu(cost, payment / cost, np.full(cost.size, payment), count)
+
+
+def _types(rho: npt.ArrayLike, budget: float) -> tuple[Floats, Ints]:
+    """Check the numbers; return the distinct costs, ascending, and how many nodes have each."""
+    rho = np.asarray(rho, dtype=float)
+    if rho.ndim != 1:
+        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
+    require_positive(rho=rho)
+    require_positive(zero=True, budget=budget)
+    cost, count = np.unique(rho, return_counts=True)
+    if rho.size < 2 or budget == 0:
+        return cost, count
+    highest = float(cost[-1])
+    if cost[0] / highest < 1 / _WIDEST:
+        raise InvalidGameError(
+            f"rho must not span more than a factor of {_WIDEST:g}, but it reaches from "
+            f"{cost[0]:g} to {highest:g}."
+        )
+    if not 1 / _WIDEST < budget / highest / rho.size < _WIDEST:
+        raise InvalidGameError(
+            f"budget = {budget:g} is out of proportion to {rho.size} costs of up to {highest:g}."
+        )
+    return cost, count
+
+
 def _payments(cost: Floats, epsilon: Floats) -> Floats:
-    """Return the least payments that keep all honest: costs, and rents from the dearest down."""
+    """Return the least payments that are incentive compatible: costs, and rents from the top."""
     rent = np.zeros_like(cost)
     rent[:-1] = np.cumsum((np.diff(cost) * epsilon[1:])[::-1])[::-1]
     return cost * epsilon + rent
@@ -174,7 +249,7 @@ def _payments(cost: Floats, epsilon: Floats) -> Floats:
 def _spend(log_cost: Floats, price: Floats, level: float) -> Floats:
     """Return the optimal epsilon of every pool: slopes in proportion to virtual costs.
 
-    ``price`` is what one unit of epsilon for the whole pool costs, in units of the dearest cost;
+    ``price`` is what one unit of epsilon for the whole pool costs, in units of the highest cost;
     their sum is the number of nodes, so that all afford ``level`` alike. The result never rises.
     """
     money = level * float(price.sum())

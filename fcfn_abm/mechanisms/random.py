@@ -1,4 +1,4 @@
-"""Random budgets: every node draws its epsilon, whatever that costs it."""
+"""Random epsilons: every node draws its own instead of optimising, whatever that costs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from fcfn_abm.scenario.schema import Positive
 
 @MECHANISMS.register("random")
 class RandomEpsilon(Mechanism):
-    """Each node draws epsilon uniformly, and the cap is shared in proportion to epsilon."""
+    """Each node draws epsilon uniformly, and the cap is shared in proportion to epsilon.
+
+    Notes
+    -----
+    In Zhou et al. 2023 (section 7.4) the clients make this choice, with epsilon between 1 and 100;
+    the distribution and the payment are not stated, so the uniform distribution and payment by (3)
+    are our reading. In the outcome (``fa.price``, ``fcfn compare``) taking part is compulsory, as
+    in the paper: nodes that lose money stay. In a market (``fcfn run``) it is voluntary: nodes keep
+    the epsilon that they drew, and those that lose leave.
+    """
 
     low: Positive = 1.0
     """Smallest epsilon drawn."""
@@ -36,12 +45,12 @@ class RandomEpsilon(Mechanism):
         return self
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round of the game."""
+        """Price one round in which every node takes part, also at a loss (compulsory)."""
         epsilon = self._draw(game, rng)
         return settle("random", game, epsilon, payments(epsilon, game.cap))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:
-        """Return the epsilon that each node is asked for; the cap is shared by those who accept."""
+        """Return each node's draw; the cap is shared by those that take part (voluntary)."""
         return Contracts(self._draw(game, rng))
 
     def _draw(self, game: PricingGame, rng: np.random.Generator) -> Floats:

@@ -1,4 +1,4 @@
-"""One epsilon for all, fixed in advance."""
+"""Static epsilon: all nodes choose the same one, fixed in advance."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from fcfn_abm.scenario.schema import Positive
 
 @MECHANISMS.register("static")
 class StaticEpsilon(Mechanism):
-    """Every node trains with the same epsilon, and the cap is shared equally."""
+    """Every node trains with the same epsilon, and the cap is shared equally.
+
+    Notes
+    -----
+    In Zhou et al. 2023 (section 7.4) the clients make this choice: 10 for EMNIST, 5 for CIFAR-10.
+    Payment by (3) is our reading; the paper does not state it. In the outcome (``fa.price``,
+    ``fcfn compare``) taking part is compulsory, as in the paper: nodes that lose money stay. In a
+    market (``fcfn run``) it is voluntary: those that lose leave.
+    """
 
     epsilon: Positive = 10.0
     """The privacy budget of every node, dimensionless."""
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
-        """Price one round of the game."""
+        """Price one round in which every node takes part, also at a loss (compulsory)."""
         epsilon = np.full(game.rho.size, self.epsilon)
         return settle("static", game, epsilon, payments(epsilon, game.cap))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return the epsilon that each node is asked for; the cap is shared by those who accept."""
+        """Return the epsilon of all; the cap is shared by those that take part (voluntary)."""
         return Contracts(np.full(game.rho.size, self.epsilon))

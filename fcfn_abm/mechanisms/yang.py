@@ -1,12 +1,13 @@
-"""Yang et al.'s three-party game: an agency buys epsilon from the nodes and sells it on."""
+"""Yang et al.: an agency stands between nodes and server; our game, and the printed equations."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import model_validator
 
 from fcfn_abm.game import averaged_nodes, nash_equilibrium, payments
 from fcfn_abm.mechanisms.base import (
@@ -19,6 +20,18 @@ from fcfn_abm.mechanisms.base import (
     PricingGame,
     settle,
 )
+from fcfn_abm.mechanisms.yang_equations import (
+    EpsilonExponent,
+    PriceRoot,
+    Purchases,
+    solve_yang_equations,
+)
+
+_NO_MONEY = "The server has no money to spend."
+_OPTIONS = {
+    "three-party": ("agency_knows_cap",),
+    "printed": ("price_root", "epsilon_exponent", "payment"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,34 +77,53 @@ class ThreeParty(Mechanism):
     profit ``B (1 - m / p)`` rises with p, so where the cap binds it raises the price to
     ``(beta - B) alpha / n_g``, at which the server's free demand costs just B.
 
-    ``variant = "printed"``. In print (57)-(59) are circular: the agency's share a needs epsilon,
-    and epsilon needs a and p. **This is a reconstruction from that description and not a
-    transcription**: the formulas themselves were not at hand. Each letter is the optimum of its
-    owner while the other parties' letters stand still, only the nodes' contest being foreseen (how
-    the printed a needs epsilon, this does not show):
+    This default is a game of our own on the primitives that all mechanisms share, not a quotation:
+    Zhou et al. 2023 describe three parties and give (57)-(59).
 
-    - (57) epsilon_i is the equilibrium of the contest for ``a p``: total ``S = a p / m``;
-    - (58) the share a that the agency passes on maximises what it keeps, ``(1 - a) p``;
-    - (59) the server's payment p maximises ``beta ln(1 + alpha a p / (n_g m)) - p``:
-      ``p = beta - n_g m / (alpha a)``.
+    ``variant = "printed"`` is (57)-(59), solved for all sellers together by
+    `solve_yang_equations`. **The root of (58) and the exponent of (59) are restored by us** (the
+    options ``price_root`` and ``epsilon_exponent``), and `Outcome.note` says so. The equations are
+    about purchases a_i, unit prices p_i and epsilon_i; what nodes earn and the server pays in
+    currency is not stated in the paper. ``payment`` names our reading of it:
 
-    No positive (epsilon, a, p) solves them, whatever the parameters. The slope of (58) is -p: at
-    every share at which the server pays at all, the agency gains by passing on less, until at
-    ``a = n_g m / (alpha beta)`` payment and epsilon reach zero; below, p is negative. The status is
-    "no-solution", and the reason gives these numbers. With the server's answer (59) foreseen in
-    (58), the same letters give the three-party game: ``a = m / p_unit``. A cap changes nothing.
+    - ``"purchase"``: the server pays p_i (1 + epsilon_i) a_i for node i's data, the cost of a
+      purchase in (57), and the node receives all of it.
+    - ``"compensation"``: the server pays the same; the node receives the compensation
+      p_i epsilon_i a_i, and the agency keeps p_i a_i.
+    - ``"shared-cap"``: the server pays the cap, in proportion to epsilon as in (3); a_i and p_i
+      do not matter.
+
+    The first two know no cap: the server pays what the equations say, also where that exceeds the
+    given budget or the value of the data to it. Where (57)-(59) have no positive solution the
+    status is "no-solution", and the reason says why.
 
     References
     ----------
-    Zhou et al. 2023, eqs. 57-59.
+    Zhou et al. 2023, section 7.4 and eqs. 57-59, after Yang et al. 2023 (Internet Technology
+    Letters, doi:10.1002/itl2.443).
     """
 
     contested: ClassVar[bool] = True
 
     variant: Literal["three-party", "printed"] = "three-party"
-    """The well-posed game, or the circular equations as printed (reconstructed)."""
+    """The three-party game on our primitives, or (57)-(59) with their roots restored by us."""
     agency_knows_cap: bool = False
     """Whether the agency prices against the capped demand (three-party only)."""
+    price_root: PriceRoot = "square"
+    """The reading of (58): with a square root, without, or the exact optimum (printed only)."""
+    epsilon_exponent: EpsilonExponent = "cube-root"
+    """The reading of (59): (alpha / (a p)) ** (1/3), or alpha ** 3 / (a p) (printed only)."""
+    payment: Literal["purchase", "compensation", "shared-cap"] = "purchase"
+    """Our reading of what nodes earn and the server pays (printed only)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        other = "three-party" if self.variant == "printed" else "printed"
+        for option in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            if option.name in _OPTIONS[other] and value != option.default:
+                raise ValueError(f"{option.name} = {value!r} needs variant = {other!r}")
+        return self
 
     def quote(self, game: PricingGame) -> Quote:
         """Return the agency's price and what the server buys at it, in the three-party game."""
@@ -114,19 +146,11 @@ class ThreeParty(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
         """Price one round of the game."""
+        if self.variant == "printed":
+            return self._printed_outcome(game)
         quote = self.quote(game)
-        nothing = np.zeros_like(game.rho)
-        solvable = quote.unit_cost > 0 and game.budget != 0
-        if solvable and self.variant == "printed":
-            return settle(
-                "yang",
-                game,
-                nothing,
-                nothing,
-                status="no-solution",
-                reason=_why_no_solution(game, quote),
-            )
         if quote.quantity == 0:
+            nothing = np.zeros_like(game.rho)
             return settle("yang", game, nothing, nothing, reason=_why_no_trade(game, quote))
         epsilon = nash_equilibrium(game.rho, quote.pool).epsilon
         return settle(
@@ -138,35 +162,66 @@ class ThreeParty(Mechanism):
         )
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Offer:  # noqa: ARG002
-        """Return the contest for the agency's pool; where there is no trade, empty contracts."""
+        """Return the contest for the agency's pool, or what each seller is paid (printed).
+
+        Where there is no trade or no solution, the contracts are empty.
+        """
+        if self.variant == "printed":
+            return self._printed_contracts(self._purchases(game))
         quote = self.quote(game)
-        if self.variant == "printed" or quote.quantity == 0:
+        if quote.quantity == 0:
             return Contracts(np.zeros_like(game.rho), np.zeros_like(game.rho))
         return Contest(pool=quote.pool, price=quote.price)
+
+    def _purchases(self, game: PricingGame) -> Purchases:
+        if game.rho.size == 0 or game.budget == 0:
+            nothing = np.zeros_like(game.rho)
+            why = "There are no sellers." if game.rho.size == 0 else _NO_MONEY
+            return Purchases(nothing, nothing, nothing, why)
+        return solve_yang_equations(game.rho, game.alpha, self.price_root, self.epsilon_exponent)
+
+    def _printed_contracts(self, bought: Purchases) -> Contracts:
+        if self.payment == "shared-cap" and bought.is_solved:
+            return Contracts(bought.epsilon)
+        if self.payment == "compensation":
+            kept = bought.unit_price * bought.amount
+            return Contracts(bought.epsilon, bought.compensation, margin=kept)
+        return Contracts(bought.epsilon, bought.purchase_price)
+
+    def _printed_outcome(self, game: PricingGame) -> Outcome:
+        bought = self._purchases(game)
+        if not bought.is_solved:
+            traded = game.rho.size > 0 and game.budget != 0
+            return settle(
+                "yang",
+                game,
+                bought.epsilon,
+                bought.amount,
+                status="no-solution" if traded else "no-trade",
+                reason=bought.reason,
+            )
+        contracts = self._printed_contracts(bought)
+        payment = contracts.payment(bought.epsilon, game.cap)
+        return settle(
+            "yang",
+            game,
+            bought.epsilon,
+            payment,
+            server_payment=contracts.server_payment(bought.epsilon, payment),
+            note=(
+                "The root of (58) and the exponent of (59) are restored by us (price_root = "
+                f"{self.price_root!r}, epsilon_exponent = {self.epsilon_exponent!r}); the payments "
+                f"are our reading (payment = {self.payment!r}), the paper does not state them."
+            ),
+        )
 
 
 def _why_no_trade(game: PricingGame, quote: Quote) -> str:
     if quote.unit_cost == 0:
         return "A contest needs two nodes."
     if game.budget == 0:
-        return "The server has no money to spend."
+        return _NO_MONEY
     return (
         f"The nodes' unit cost m = {quote.unit_cost:g} is not below alpha beta / n_g = "
         f"{quote.first_unit_value:g}, what the server would pay for the first unit of epsilon."
-    )
-
-
-def _why_no_solution(game: PricingGame, quote: Quote) -> str:
-    least = quote.unit_cost / quote.first_unit_value  # n_g m / (alpha beta)
-    end = "(57)-(59), as reconstructed, have no positive fixed point."
-    if least >= 1.0:
-        return (
-            f"The server's payment p is not positive whatever share a <= 1 the agency passes on, "
-            f"since n_g m / (alpha beta) = {least:g}: {end}"
-        )
-    return (
-        "At every share a that the agency may pass on, from 1 (payment p = "
-        f"{game.beta * (1.0 - least):g}) down to {least:g} (p = 0), it gains p for each unit by "
-        f"which it passes on less; at {least:g} payment and epsilon are zero, below it p is "
-        f"negative: {end}"
     )

@@ -29,6 +29,7 @@ def played(*args, **kwargs):
 
 
 FIXED = {"kind": "fixed"}
+UNSOLVED = {"kind": "yang", "variant": "printed", "epsilon_exponent": "literal"}
 SPREAD = 0.01 * np.exp(0.5 * np.random.default_rng(4).standard_normal(30))
 
 
@@ -220,7 +221,7 @@ def test_nodes_that_lose_under_a_mandate_leave_until_it_pays_for_the_rest():
 
 
 def test_a_mechanism_without_a_solution_is_no_trade():
-    made = played(SPREAD, mechanism={"kind": "yang", "variant": "printed"})
+    made = played(SPREAD, mechanism=UNSOLVED)
     assert made.verdict.kind == "no-trade"
     assert made.outcome.status == "no-solution"
     assert "(57)-(59)" in made.verdict.reason

@@ -9,7 +9,8 @@ from strategies import budgets, costs
 
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.mechanisms import MECHANISMS, PricingGame, ic_mle, price
-from fcfn_abm.mechanisms.ic_mle import contract_menu
+from fcfn_abm.mechanisms.ic_mle import contract_menu, equal_payment_menu
+from fcfn_abm.registry import OptionError
 
 ulps = st.lists(st.integers(0, 9), min_size=2, max_size=20).map(
     lambda steps: 1.0 + np.array(steps) * np.finfo(float).eps
@@ -274,3 +275,69 @@ def test_where_nothing_can_be_traded_all_is_zero(rho, budget, words):
 def test_numbers_outside_their_range_are_refused(call, words):
     with pytest.raises(InvalidGameError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("rho", "budget"), [([1.0, 2.0], 6.0), ([1.0, 1.5, 1.5, 2.0], 12.0), ([0.5, 1.0, 4.0], 9.0)]
+)
+def test_the_printed_constraint_agrees_with_slsqp_on_the_raw_program(rho, budget):
+    menu = equal_payment_menu(rho, budget)
+    cost, count = np.unique(rho, return_counts=True)
+    size = cost.size
+    eye = np.eye(size)
+    # p_k - c_k eps_k >= p_j - c_k eps_k, with the prime on the payment alone
+    printed = [
+        np.concatenate([np.zeros(size), eye[k] - eye[j]])
+        for k in range(size)
+        for j in range(size)
+        if j != k
+    ]
+    constraints = [
+        LinearConstraint(np.concatenate([np.zeros(size), count]), -np.inf, budget),
+        LinearConstraint(np.hstack([-np.diag(cost), eye]), 0, np.inf),
+        LinearConstraint(np.array(printed), 0, np.inf),
+    ]
+    result = minimize(
+        lambda x: count @ h(x[:size]),
+        np.concatenate([np.full(size, 0.3), np.full(size, 0.8 * budget / count.sum())]),
+        bounds=[(1e-3, 1e3)] * size + [(0, budget)] * size,
+        constraints=constraints,
+        method="SLSQP",
+        options={"ftol": 1e-13, "maxiter": 1000},
+    )
+    assert max((c.lb - c.A @ result.x).max() for c in constraints) < 1e-7
+    assert_allclose(objective(menu), result.fun, rtol=1e-7)
+    assert_allclose(menu.epsilon, result.x[:size], rtol=1e-4)
+    assert_allclose(menu.payment, result.x[size:], rtol=1e-6)
+
+
+@given(rho=costs(), budget=budgets)
+def test_the_printed_constraint_pays_all_alike_and_just_the_cost(rho, budget):
+    out = price("ic-mle", rho, alpha=1.0, beta=10.0, budget=budget, constraint="printed")
+    assert_allclose(out.payment, budget / rho.size, rtol=1e-13)
+    assert_allclose(out.epsilon * rho, budget / rho.size, rtol=1e-13)
+    assert_allclose(out.node_utility, 0.0, atol=1e-14 * budget)
+
+
+def test_from_the_printed_menu_all_would_pick_the_smallest_epsilon():
+    menu = equal_payment_menu([1.0, 1.5, 2.0], 6.0)
+    for cost in menu.cost:
+        assert (menu.payment - cost * menu.epsilon).argmax() == 2
+
+
+def test_one_type_is_the_same_under_both_constraints():
+    game = {"rho": np.full(10, 0.001), "alpha": 10.0, "beta": 10.0, "budget": 1.0}
+    printed = price("ic-mle", **game, constraint="printed")
+    assert_allclose(printed.epsilon, price("ic-mle", **game).epsilon, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("rho", "budget"), [([1.0, 2.0], 0.0), ([1.0], 5.0), ([], 5.0)])
+def test_the_printed_constraint_trades_nothing_where_nothing_can_be_traded(rho, budget):
+    out = price("ic-mle", rho, alpha=1.0, beta=1.0, budget=budget, constraint="printed")
+    assert out.status == "no-trade"
+    assert not out.epsilon.any()
+
+
+def test_an_unknown_constraint_is_refused():
+    with pytest.raises(OptionError, match="incentive-compatible"):
+        MECHANISMS.create("ic-mle", {"constraint": "literal"})

@@ -179,73 +179,17 @@ def test_an_agency_that_knows_the_cap_prices_against_it(market, cap):
     assert posted.server_payment <= budget * (1 + 1e-14)
 
 
-@pytest.mark.parametrize("variant", ["three-party", "printed"])
 @pytest.mark.parametrize(
     ("rho", "budget", "words"),
     [([1.0, 1.0], 0.0, "no money"), ([1.0], None, "two nodes"), ([], 3.0, "two nodes")],
 )
-def test_where_nothing_can_be_traded_all_is_zero(variant, rho, budget, words):
-    out = price("yang", rho, alpha=10.0, beta=10.0, budget=budget, variant=variant)
+def test_where_nothing_can_be_traded_all_is_zero(rho, budget, words):
+    out = price("yang", rho, alpha=10.0, beta=10.0, budget=budget)
     assert out.status == "no-trade"
     assert words in out.reason
     assert out.epsilon.shape == (len(rho),)
     assert not out.payment.any()
     assert out.server_payment == out.agency_utility == 0.0
-
-
-def printed_letters(rho, alpha, beta):
-    """Return (59), p as a function of a, and total epsilon (57) as a function of a and p."""
-    market = nash_equilibrium(rho, 1.0)
-    first = market.n_active * market.threshold / alpha
-    return lambda a: beta - first / a, lambda a, p: a * p / market.threshold
-
-
-def test_printed_equations_have_no_solution_for_the_papers_parameters():
-    out = price("yang", **PAPER, variant="printed")
-    assert out.status == "no-solution"
-    assert "no positive fixed point" in out.reason
-    assert not out.epsilon.any()
-    assert out.server_payment == out.server_utility == 0.0
-
-
-@pytest.mark.parametrize("step", [1e-4, 1e-3])
-def test_play_by_the_printed_equations_leaves_the_positive_orthant(step):
-    paid, total = printed_letters(**PAPER)
-    posted = quote(**PAPER)
-    share = posted.unit_cost / posted.price  # from where all three would be well off
-    assert_allclose(paid(share), posted.server_payment, rtol=1e-12)
-    assert_allclose(total(share, paid(share)), posted.quantity, rtol=1e-12)
-    for _ in range(1000):
-        now = paid(share)
-        if now <= 0 or share <= 0:
-            break
-        slope = ((1 - share - 1e-6) * now - (1 - share + 1e-6) * now) / 2e-6  # of (58), by trying
-        share += step * slope
-    assert now <= 0 or share <= 0
-
-
-@given(share=st.floats(1e-6, 1.0), less=st.floats(0.01, 0.99))
-def test_no_share_is_the_agencys_best_while_the_payment_stands_still(share, less):
-    paid, total = printed_letters(**PAPER)
-    now = paid(share)
-    assert now <= 0 or (1 - share * less) * now > (1 - share) * now
-    assert (now > 0) == (total(share, now) > 0)
-
-
-def test_foreseeing_the_server_turns_the_printed_letters_into_the_three_party_game():
-    paid, total = printed_letters(**PAPER)
-    share, kept = best(lambda a: (1 - a) * paid(a), 1e-3, 1.0)
-    posted = quote(**PAPER)
-    assert_allclose(paid(share) / total(share, paid(share)), posted.price, rtol=1e-4)
-    assert_allclose(kept, posted.server_payment - posted.pool, rtol=1e-9)
-
-
-@given(rho=costs(), alpha=alphas, beta=betas)
-def test_printed_equations_have_no_solution_anywhere(rho, alpha, beta):
-    out = price("yang", rho, alpha=alpha, beta=beta, variant="printed")
-    assert out.status == "no-solution"
-    paid, _ = printed_letters(rho, alpha, beta)
-    assert ("whatever share" in out.reason) == (paid(1.0) <= 0)
 
 
 @pytest.mark.parametrize("name", [name for name in MECHANISMS if name != "yang"])

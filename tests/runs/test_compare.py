@@ -23,6 +23,7 @@ from fcfn_abm.report.figures import comparison
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario
 
+UNSOLVED = {"kind": "yang", "variant": "printed", "epsilon_exponent": "literal"}
 LOGNORMAL = {"kind": "lognormal", "median": 0.01, "sigma": 0.3}
 
 
@@ -181,7 +182,7 @@ def test_without_trade_there_are_zeros_and_the_table_says_so():
 
 
 def test_without_a_solution_there_are_no_numbers():
-    printed = scenario(mechanism={"kind": "yang", "variant": "printed"})
+    printed = scenario(mechanism=UNSOLVED)
     found = fa.compare_mechanisms(printed, ["yang", "stackelberg"], replications=2)
     yang = row(found, "yang")
     assert yang["status"] == "no-solution"
