@@ -22,7 +22,7 @@ from fcfn_abm.errors import (
     OutputError,
     RunFailedError,
 )
-from fcfn_abm.runs import executors
+from fcfn_abm.process import executors
 from fcfn_abm.runs import run as run_module
 from fcfn_abm.runs import sweep as sweep_module
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
