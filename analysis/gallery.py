@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fcfn_abm as fa
-from fcfn_abm.process.executors import Processes, cores
+from fcfn_abm.process.workers import Processes, cores
 from fcfn_abm.report.figures.files import write_png
 
 QUICKSTART = "scenarios/quickstart.toml"

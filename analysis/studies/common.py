@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import fcfn_abm as fa
-from fcfn_abm.process.executors import cores
+from fcfn_abm.process.workers import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = ROOT / "scenarios" / "heterogeneity"

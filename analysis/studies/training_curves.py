@@ -18,7 +18,7 @@ import seaborn as sns
 from scipy import stats
 
 from fcfn_abm import load_scenario, read_record, run_scenario
-from fcfn_abm.process.executors import cores
+from fcfn_abm.process.workers import cores
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, arm_label, theme
 from fcfn_abm.rng import replication_seed
 

@@ -49,7 +49,7 @@ def calibrate(
 ) -> None:
     """Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.executors import cores
+    from fcfn_abm.process.workers import cores
     from fcfn_abm.report.calibrate import calibration_text
     from fcfn_abm.runs.calibrate import CALIBRATED, calibrate_value
 

@@ -36,7 +36,7 @@ def replicate_command(
 
     Figures that are complete in the folder are not made again.
     """
-    from fcfn_abm.process.executors import cores
+    from fcfn_abm.process.workers import cores
     from fcfn_zhou2023 import replicate
     from fcfn_zhou2023.ledger import summary
 

@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Run one scenario: play the market, train with what it bought, write the record."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.executors import cores
+    from fcfn_abm.process.workers import cores
     from fcfn_abm.report.summary import summary
     from fcfn_abm.runs.run import run_scenario
 

@@ -47,11 +47,11 @@ def sweep(
 ) -> None:
     """Carry out the many runs of a scenario's [sweep], into one table."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.executors import workers_of
+    from fcfn_abm.process.options import select_workers
     from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text
 
     out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
-    place = workers_of(workers, cluster, resource or ())
+    place = select_workers(workers, cluster, resource or ())
     loaded = load_scenario(scenario, overrides or ())
     if dry_run:
         plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))

@@ -11,8 +11,9 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -47,7 +48,9 @@ def obeyed_interrupts() -> Iterator[None]:
             _raised = interrupt
             raise
 
-    told, sys.unraisablehook = sys.unraisablehook, _tell_unless_interrupted(sys.unraisablehook)
+    hook = sys.unraisablehook
+    # finalizers cannot raise: Python hands their exceptions to this hook, which prints them
+    sys.unraisablehook = _silence_when_interrupted(hook)
     signal.signal(signal.SIGINT, handler)
     try:
         yield
@@ -57,7 +60,7 @@ def obeyed_interrupts() -> Iterator[None]:
             raise
         raise _raised from error
     finally:
-        _raised, sys.unraisablehook = None, told
+        _raised, sys.unraisablehook = None, hook
         signal.signal(signal.SIGINT, before)
 
 
@@ -84,12 +87,59 @@ def deferred_interrupts() -> Iterator[None]:
             before(*came[0])
 
 
-def _tell_unless_interrupted(tell: Callable[[sys.UnraisableHookArgs], object]) -> Any:
-    def told(what: sys.UnraisableHookArgs) -> None:
-        if _raised is None:  # else it is the interrupt, or comes of it
-            tell(what)
+@contextmanager
+def block_sigint_in_children() -> Generator[None]:
+    """Start processes that leave an interrupt of the terminal to their parent.
 
-    return told
+    A terminal sends Ctrl-C to all of its processes, and a child that is still importing would end
+    with a traceback, before it can ignore the signal. So the signal is blocked in this thread while
+    children start, since they inherit that. An interrupt of the parent waits for the block's end;
+    otherwise a process would be left half started.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # multiprocessing starts its resource tracker with the first child, and unblocks SIGINT then
+    resource_tracker.ensure_running()
+    with deferred_interrupts():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_interrupts(*, quiet: bool) -> None:
+    """Ignore SIGINT from now on: the work is over, and Python only shuts down.
+
+    A second Ctrl-C would end the shutdown in a traceback, and change the exit code.
+
+    Parameters
+    ----------
+    quiet : bool
+        Whether finalizers of work that was cut off may fail without a message.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if quiet:
+        sys.unraisablehook = lambda _: None
+
+
+def clear_interrupt_mark() -> None:
+    """Let the process end with an exit code of its own after an interrupt.
+
+    An interrupt that passes through an exec of text, as in imports of torch, sets a mark in CPython
+    (``unhandled_keyboard_interrupt``) by which the process ends with signal 2, whatever the exit
+    code. The next exec of text removes the mark.
+    """
+    exec("")  # noqa: S102
+
+
+def _silence_when_interrupted(hook: Callable[[sys.UnraisableHookArgs], object]) -> Any:
+    def report(args: sys.UnraisableHookArgs) -> None:
+        if _raised is None:  # else it is the interrupt, or a consequence of it
+            hook(args)
+
+    return report
 
 
 def raise_if_interrupted() -> None:

@@ -21,8 +21,8 @@ from fcfn_abm.dp import (
     gaussian_sigma,
 )
 from fcfn_abm.errors import RunFailedError
-from fcfn_abm.process.executors import require_workers
 from fcfn_abm.process.progress import progress_bar
+from fcfn_abm.process.workers import require_workers
 from fcfn_abm.records.tables import empty
 from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.free_riders import group_facts, utility_a_round

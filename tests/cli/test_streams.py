@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import fcfn_abm as fa
 from fcfn_abm.cli import app
 from fcfn_abm.cli.base import named_after
-from fcfn_abm.cli.terminal import _ESCAPED, open_streams
+from fcfn_abm.process.streams import _ESCAPE, open_streams
 from fcfn_abm.report.blocks import Page, Words
 from fcfn_abm.report.figures.files import svg_of
 from fcfn_abm.report.render import render_html, render_markdown
@@ -189,5 +189,5 @@ def test_json_stays_json_where_a_stream_knows_few_letters():
     open_streams()  # registers how others are written
     text = json.dumps("é\U0001f600试", ensure_ascii=False)
     for encoding in ("ascii", "latin-1", "cp1253"):
-        written = text.encode(encoding, errors=_ESCAPED)
+        written = text.encode(encoding, errors=_ESCAPE)
         assert json.loads(written.decode(encoding)) == "é\U0001f600试"

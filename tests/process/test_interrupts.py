@@ -18,8 +18,8 @@ from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.process.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder
-from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
-from fcfn_abm.runs.results import attempt
+from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
+from fcfn_abm.runs.results import carry_out_run
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.sweep import SweepRun
 
@@ -174,7 +174,7 @@ def test_a_run_that_an_interrupt_broke_did_not_fail(monkeypatch):
     monkeypatch.setattr("fcfn_abm.runs.run.run_scenario", broken)
     run = SweepRun(0, 0, {}, Scenario())
     with pytest.raises(KeyboardInterrupt):
-        attempt(run, None)
+        carry_out_run(run, None)
 
 
 @pytest.mark.parametrize("becomes_an_error", [False, True])
@@ -226,7 +226,7 @@ def test_an_interrupt_waits_until_a_folder_is_replaced(tmp_path, monkeypatch):
     renamed = Path.rename
     write('{"seed": 1}')
     monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr("fcfn_abm.records.store._exchange", lambda *_: False)  # as elsewhere
+    monkeypatch.setattr("fcfn_abm.process.folders._exchange", lambda *_: False)  # as elsewhere
     with pytest.raises(KeyboardInterrupt):
         write('{"seed": 2}')
     assert [path.name for path in tmp_path.iterdir()] == ["record"]
