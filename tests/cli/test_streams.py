@@ -21,6 +21,8 @@ from fcfn_abm.report.figures.files import svg_of
 from fcfn_abm.report.render import render_html, render_markdown
 from fcfn_abm.report.theme import plain
 
+pytestmark = pytest.mark.slow
+
 FCFN = f"{sys.executable} -m fcfn_abm"
 MARKET = "dynamics/warm-start"  # trains nothing
 ODD = os.fsdecode(b"\xff")

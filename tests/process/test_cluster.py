@@ -11,6 +11,8 @@ import pytest
 import fcfn_abm as fa
 from fcfn_abm.process.cluster import Cluster
 
+pytestmark = pytest.mark.slow
+
 SHORT = """
 seed = 5
 

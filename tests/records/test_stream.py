@@ -20,6 +20,8 @@ from fcfn_abm.records.stream import read_parts
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.scenario import RecordSettings, Rounds, Scenario
 
+pytestmark = pytest.mark.slow
+
 ALL = Scenario(seed=1, record=RecordSettings(traces="all"))
 
 

@@ -26,6 +26,8 @@ from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.runs.value_fit import fit_value
 from fcfn_abm.training import FederatedTrainer
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = "scenarios/quickstart.toml"
 TINY = ["population.n_nodes=12", "training.rounds=4", "training.compare=[]"]
 GRID = np.logspace(-1, 2, 8)

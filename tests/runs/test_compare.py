@@ -23,6 +23,8 @@ from fcfn_abm.report.figures import comparison
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario
 
+pytestmark = pytest.mark.slow
+
 LOGNORMAL = {"kind": "lognormal", "median": 0.01, "sigma": 0.3}
 
 

@@ -16,6 +16,8 @@ from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_abm.training import ImageData
 
+pytestmark = pytest.mark.slow
+
 ENOUGH_ROUNDS = 40
 
 

@@ -27,6 +27,8 @@ from fcfn_abm.runs import run as run_module
 from fcfn_abm.runs import sweep as sweep_module
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
 
+pytestmark = pytest.mark.slow
+
 SHORT = """
 title = "Short runs"
 seed = 5

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from soak import faults, fuzz
 from soak.works import WORKS
 
+pytestmark = pytest.mark.slow
+
 QUICK = [work for work in WORKS if work.name != "every-round"]
 SOME = [faults.by_name(name) for name in ("economics", "training", "sweep")]
 

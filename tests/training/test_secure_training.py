@@ -16,6 +16,8 @@ from fcfn_abm.runs.train import SECURE_NOTE, prepare
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.training.placements import LocalSteps
 
+pytestmark = pytest.mark.slow
+
 EPSILON = np.array([0.5, 2.0, 20.0] + [0.0] * 57)
 
 

@@ -13,6 +13,8 @@ from fcfn_abm.process.options import select_workers
 from fcfn_abm.process.tasks import carry_out_tasks
 from fcfn_abm.process.workers import ExternalExecutor, Processes, Serial, cores
 
+pytestmark = pytest.mark.slow
+
 
 def do(tasks, folder):
     """Do tasks on a worker: write a file for each; a task above 100 kills its worker instead."""
