@@ -69,12 +69,12 @@ class _Lines:
 
     def write(self, text: str) -> None:
         for line in re.split(r"[\r\n]", _CONTROL.sub("", text)):
-            told = line.strip()
-            counted = told.partition("[")[0]  # a bar says its end twice, as time goes by
-            if told and counted != self._last:
-                self._last = counted
+            text = line.strip()
+            count = text.partition("[")[0]  # a bar draws its end twice, with other times
+            if text and count != self._last:
+                self._last = count
                 with suppress(OSError, ValueError):
-                    self._stream.write(f"{told}\n")
+                    self._stream.write(f"{text}\n")
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):

@@ -105,7 +105,7 @@ def test_a_closed_stdout_or_stderr_costs_the_words_and_not_the_work(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_an_output_that_is_full_is_told_in_a_sentence(unbuffered):
+def test_an_output_that_is_full_is_reported_in_a_sentence(unbuffered):
     for command in ("--version", "scenarios list"):
         done = shell(f"fcfn {command} >/dev/full", PYTHONUNBUFFERED=unbuffered)
         assert done.returncode == 2

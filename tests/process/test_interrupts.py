@@ -199,7 +199,7 @@ def test_a_command_tells_of_an_interrupt_once(function, command, becomes_an_erro
     assert "the same command goes on" in done.stderr
 
 
-def test_an_interrupt_while_options_are_read_is_told_too(tmp_path):
+def test_an_interrupt_while_options_are_read_is_reported_too(tmp_path):
     (tmp_path / "interrupted.py").write_text(
         "import sys; sys.argv = ['fcfn', 'scenarios', 'list']\n"
         "from signal import SIGINT, raise_signal\n"

@@ -128,7 +128,7 @@ def test_workers_that_cannot_be_are_refused(asked, words):
         select_workers(*asked)
 
 
-def test_processes_that_cannot_be_started_are_told(monkeypatch):
+def test_processes_that_cannot_be_started_are_reported(monkeypatch):
     def full(*_):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 

@@ -75,7 +75,7 @@ def test_a_record_is_never_replaced_silently(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-def test_of_two_runs_to_one_name_the_second_is_told(tmp_path, monkeypatch):
+def test_of_two_runs_to_one_name_the_second_is_reported(tmp_path, monkeypatch):
     def meanwhile(*_):  # after the slower one has looked for the last time
         monkeypatch.undo()
         replace(record(), run={"seed": 4}).write(tmp_path / "run")
