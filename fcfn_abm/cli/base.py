@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from fcfn_abm.cli.terminal import say, tell
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, shown
-from fcfn_abm.process.interrupts import clear_interrupt_mark, obeyed_interrupts
+from fcfn_abm.process.interrupts import clear_interrupt_mark, obey_interrupts
 
 
 class _Group(TyperGroup):
@@ -61,7 +61,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            with obeyed_interrupts():
+            with obey_interrupts():
                 function(*args, **kwargs)
         except FcfnError as error:
             tell(error)

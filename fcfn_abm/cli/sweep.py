@@ -9,7 +9,7 @@ import typer
 
 from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
 from fcfn_abm.cli.terminal import say, show
-from fcfn_abm.process.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obey_interrupts
 
 
 @app.command()
@@ -58,7 +58,7 @@ def sweep(
         print_json(plan.facts()) if as_json else say(plan_text(plan))
         return
     try:
-        with obeyed_interrupts():
+        with obey_interrupts():
             found = run_sweep(loaded, out, place, retry=retry, progress=not quiet)
     except KeyboardInterrupt:
         told = (

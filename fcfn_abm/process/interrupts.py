@@ -1,4 +1,4 @@
-"""Interrupts that are obeyed, also where a library swallows them; and not before it is time.
+"""Interrupts: obeyed where a library swallows them, deferred where half a step would do harm.
 
 Python raises KeyboardInterrupt wherever its main thread happens to be. There C code may call
 Python code and drop what that raises, as NumPy does where it compares types; finalizers can only
@@ -17,11 +17,11 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
-_raised: BaseException | None = None  # by the handler, and not through yet
+_raised: BaseException | None = None  # what the handler raised, until a block ends with it
 
 
 @contextmanager
-def obeyed_interrupts() -> Iterator[None]:
+def obey_interrupts() -> Iterator[None]:
     """Let the block end with the interrupt that came while it ran, whatever became of that.
 
     What the handler of SIGINT raised is raised again by :func:`raise_if_interrupted`, in place of
@@ -65,8 +65,8 @@ def obeyed_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[None]:
-    """Let an interrupt wait until the block has ended, since half of it would be worse.
+def defer_interrupts() -> Iterator[None]:
+    """Let an interrupt wait until the block has ended, where half of the block would do harm.
 
     Raises
     ------
@@ -77,14 +77,14 @@ def deferred_interrupts() -> Iterator[None]:
     if not callable(before) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda *what: came.append(what))
+    received: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *args: received.append(args))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if came:
-            before(*came[0])
+        if received:
+            before(*received[0])
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def block_sigint_in_children() -> Generator[None]:
         return
     # multiprocessing starts its resource tracker with the first child, and unblocks SIGINT then
     resource_tracker.ensure_running()
-    with deferred_interrupts():
+    with defer_interrupts():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield
@@ -143,7 +143,7 @@ def _silence_when_interrupted(hook: Callable[[sys.UnraisableHookArgs], object]) 
 
 
 def raise_if_interrupted() -> None:
-    """Raise the interrupt that came within :func:`obeyed_interrupts`, if it was swallowed.
+    """Raise the interrupt that came within :func:`obey_interrupts`, if it was swallowed.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fcfn_abm.errors import InvalidScenarioError, shown
 from fcfn_abm.process.cluster import Cluster
-from fcfn_abm.process.workers import Processes, cores
+from fcfn_abm.process.workers import Processes, count_cores
 
 
 def select_workers(
@@ -33,7 +33,7 @@ def select_workers(
     if cluster is None:
         if amounts:
             raise InvalidScenarioError("--resource goes with --cluster only.")
-        return Processes(cores() if n_workers is None else n_workers)
+        return Processes(count_cores() if n_workers is None else n_workers)
     if n_workers is not None:
         raise InvalidScenarioError("--workers does not go with --cluster, which has its own.")
     return Cluster(cluster, amounts)

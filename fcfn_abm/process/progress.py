@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from fcfn_abm.process.interrupts import obeyed_interrupts, raise_if_interrupted
+from fcfn_abm.process.interrupts import obey_interrupts, raise_if_interrupted
 
 _PAUSE = 30.0  # seconds between two lines, and before the first one
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -46,7 +46,7 @@ def progress_bar(
             "maxinterval": 2 * _PAUSE, "ncols": 100, "ascii": True,
         }  # fmt: skip
     with (
-        obeyed_interrupts(),
+        obey_interrupts(),
         _Bar(total=total, desc=desc, unit=unit, disable=not shown, **more) as bar,
     ):
         yield bar

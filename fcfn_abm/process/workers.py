@@ -220,7 +220,7 @@ def require_workers(n_workers: int) -> None:
         )
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return how many cores this process may use, which may be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):  # taskset, containers and batch systems set it
         return len(os.sched_getaffinity(0))

@@ -20,7 +20,7 @@ from fcfn_abm.process.folders import (
     rename_if_free,
     replace_folder,
 )
-from fcfn_abm.process.interrupts import deferred_interrupts
+from fcfn_abm.process.interrupts import defer_interrupts
 from fcfn_abm.records.integrity import DERIVED, list_data, require_utf8, seal
 from fcfn_abm.records.tables import TABLES
 from fcfn_abm.scenario import Scenario, to_toml
@@ -165,7 +165,7 @@ def new_folder(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -> 
             seal(folder)
         require_free(path, overwrite=overwrite, kind=kind)
         # an interrupt between two renames might leave no folder under the name
-        with raise_as_output_error(path), deferred_interrupts():
+        with raise_as_output_error(path), defer_interrupts():
             remove_abandoned_folders(path, folder)
             if not rename_if_free(folder, path):
                 require_free(path, overwrite=overwrite, kind=kind)  # another run was quicker

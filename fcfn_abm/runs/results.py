@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
-from fcfn_abm.process.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obey_interrupts
 from fcfn_abm.records import Record, raise_as_output_error
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.records.integrity import seal
@@ -57,7 +57,7 @@ def carry_out_run(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
     from fcfn_abm.runs.run import run_scenario  # loads Mesa
 
     try:
-        with obeyed_interrupts():  # a run that an interrupt broke did not fail
+        with obey_interrupts():  # a run that an interrupt broke did not fail
             record = run_scenario(run.scenario)
             if record_path:
                 record.write(record_path, overwrite=True)

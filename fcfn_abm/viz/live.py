@@ -14,7 +14,7 @@ from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.state import RoundState
 from fcfn_abm.errors import FcfnError
-from fcfn_abm.process.workers import cores
+from fcfn_abm.process.workers import count_cores
 from fcfn_abm.records import sampled_rows
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.scenario import Scenario
@@ -118,7 +118,7 @@ class LiveMarket:
 
         try:
             if self._training is None:
-                trainer = prepare(self.scenario, cores())
+                trainer = prepare(self.scenario, count_cores())
                 self._training = _SteppedTraining(
                     trainer, self._bought, build.misreport(self.scenario)
                 )

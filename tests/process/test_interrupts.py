@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidScenarioError
-from fcfn_abm.process.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
+from fcfn_abm.process.interrupts import defer_interrupts, obey_interrupts, raise_if_interrupted
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
@@ -42,7 +42,7 @@ def swallow():
 
 
 def obeyed(work):
-    with obeyed_interrupts():
+    with obey_interrupts():
         work()
 
 
@@ -114,7 +114,7 @@ def test_what_a_finalizer_swallows_is_obeyed_and_not_printed(monkeypatch):
 
 
 def test_the_innermost_block_sees_to_it():
-    with obeyed_interrupts():
+    with obey_interrupts():
         with pytest.raises(KeyboardInterrupt):
             obeyed(swallow)
         raise_if_interrupted()  # whoever caught it there has seen to it
@@ -132,14 +132,14 @@ def test_a_handler_that_raises_nothing_is_left_alone():
 
 def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with progress_bar(1, "work", "step", shown=False) as bar, deferred_interrupts():
+    with progress_bar(1, "work", "step", shown=False) as bar, defer_interrupts():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         interrupt()
         bar.update()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.parametrize("block", [obeyed_interrupts, deferred_interrupts])
+@pytest.mark.parametrize("block", [obey_interrupts, defer_interrupts])
 def test_other_threads_leave_signals_alone(block):
     def work():
         with block():
@@ -154,7 +154,7 @@ def test_other_threads_leave_signals_alone(block):
 
 def test_a_deferred_interrupt_comes_when_the_block_has_ended():
     def work():
-        with deferred_interrupts():
+        with defer_interrupts():
             interrupt()
             interrupt()
             ended.append(True)

@@ -11,7 +11,7 @@ import pytest
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError
 from fcfn_abm.process.options import select_workers
 from fcfn_abm.process.tasks import carry_out_tasks
-from fcfn_abm.process.workers import ExternalExecutor, Processes, Serial, cores
+from fcfn_abm.process.workers import ExternalExecutor, Processes, Serial, count_cores
 
 pytestmark = pytest.mark.slow
 
@@ -142,5 +142,5 @@ def test_processes_that_cannot_be_started_are_reported(monkeypatch):
 
 
 def test_without_a_number_there_is_a_worker_for_each_core():
-    assert select_workers() == Processes(cores())
+    assert select_workers() == Processes(count_cores())
     assert select_workers(cluster="local:2", resources=["GPU=1"]).resources == {"GPU": 1.0}

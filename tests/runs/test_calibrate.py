@@ -16,7 +16,7 @@ from fcfn_abm import build
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, OutputError, RunFailedError
 from fcfn_abm.process.options import select_workers
-from fcfn_abm.process.workers import Processes, cores
+from fcfn_abm.process.workers import Processes, count_cores
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.calibrate import calibration_text, identification
 from fcfn_abm.report.figures import calibration
@@ -300,13 +300,13 @@ def test_a_command_trains_on_the_cores_that_it_may_use(command, call, tmp_path, 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert cores() == 3
+    assert count_cores() == 3
     assert select_workers() == Processes(3)
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert cores() == 7
+    assert count_cores() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cores() == 1
+    assert count_cores() == 1
 
 
 def files_of(folder):
