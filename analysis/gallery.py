@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fcfn_abm as fa
-from fcfn_abm.process.executors import Processes, cores
+from fcfn_abm.process.workers import Processes, count_cores
 from fcfn_abm.report.figures.files import write_png
 
 QUICKSTART = "scenarios/quickstart.toml"
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results/gallery"))
     parser.add_argument("--out", type=Path, default=Path("docs/images/gallery"))
-    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--workers", type=int, default=count_cores())
     args = parser.parse_args()
     run_what_is_missing(args.results, args.workers)
     for path in write_png(figures(args.results), args.out):

@@ -12,6 +12,8 @@ import pytest
 
 import fcfn_abm as fa
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = Path("scenarios/quickstart.toml").resolve()
 SHORT = ["--set", "training.rounds=2", "--set", "training.compare=['no-noise', 'random']"]
 

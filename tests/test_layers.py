@@ -35,6 +35,7 @@ LAYERS = [  # from the bottom up; members of one layer do not import each other
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ONLY = {  # what of ours a package may import, where that is less than all below
+    "process": {"errors"},
     "game": {"errors"},
     "dp": {"errors", "rng", "registry"},
     "training": {"errors", "rng", "registry", "dp"},

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import fcfn_abm as fa
-from fcfn_abm.process.executors import cores
+from fcfn_abm.process.workers import count_cores
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = ROOT / "scenarios" / "heterogeneity"
@@ -134,7 +134,7 @@ def begin(name: str, options: str | None = None) -> Study:
     """
     parser = argparse.ArgumentParser(description=f"The study {name!r}; see docs/studies.md.")
     parser.add_argument("--out", type=Path, default=ROOT / "results", help="folder of all results")
-    parser.add_argument("--workers", type=int, default=cores(), help="processes")
+    parser.add_argument("--workers", type=int, default=count_cores(), help="processes")
     parser.add_argument("--set", action="append", default=[], help="such as sweep.replications=2")
     if IN_NOTEBOOK or options is not None:
         asked = parser.parse_args(shlex.split(options or ""))

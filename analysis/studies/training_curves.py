@@ -18,7 +18,7 @@ import seaborn as sns
 from scipy import stats
 
 from fcfn_abm import load_scenario, read_record, run_scenario
-from fcfn_abm.process.executors import cores
+from fcfn_abm.process.workers import count_cores
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, arm_label, theme
 from fcfn_abm.rng import replication_seed
 
@@ -30,7 +30,7 @@ def records(path: Path, n_seeds: int, out: Path):
         folder = out / f"{path.stem}-{index}"
         if not folder.exists():
             seeded = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
-            run_scenario(seeded, folder, progress=True, workers=cores())
+            run_scenario(seeded, folder, progress=True, workers=count_cores())
         yield read_record(folder)
 
 

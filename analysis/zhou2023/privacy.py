@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -83,8 +84,8 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
                     parts.append(rows("noise_std", z.mean() * moved.l2, panel=data, **at))
     market = next(iter(markets.values()))
     economics = pick(table(parts), reading="printed-round", series="stackelberg")
-    sold = curve(economics, quantity="epsilon")
-    claimed |= {name: float(sold[n]) for name, n in CLAIMED.items()}
+    mean_epsilon = curve(economics, quantity="epsilon")
+    claimed |= {name: float(mean_epsilon[n]) for name, n in CLAIMED.items()}
     return table([*parts, *_printed(market.privacy.delta, claimed), *_totals(market)])
 
 
@@ -96,7 +97,8 @@ def _printed(delta: float, claimed: dict[str, float]) -> list[pd.DataFrame]:
         return float(fa.gaussian_epsilon(noise, delta)) - claimed
 
     parts = []
-    for reading, epsilon in {"": np.geomspace(0.1, 200.0, 67), **claimed}.items():
+    points: dict[str, npt.ArrayLike] = {"": np.geomspace(0.1, 200.0, 67), **claimed}
+    for reading, epsilon in points.items():
         sigma = fa.gaussian_sigma(epsilon, delta, calibration="classical")
         at = {"panel": "claimed" if reading else "printed", "reading": reading, "x": epsilon,
               "x_name": "epsilon"}  # fmt: skip

@@ -19,8 +19,8 @@ import fcfn_abm
 from fcfn_abm import __version__
 from fcfn_abm.errors import MissingExtraError, OutputError, UnknownNameError
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.records import told_as
-from fcfn_abm.records.store import RUN_FILE
+from fcfn_abm.records import raise_as_output_error
+from fcfn_abm.records.folders import RUN_FILE
 from fcfn_abm.scenario import to_toml
 from fcfn_zhou2023 import (
     dynamics,
@@ -123,7 +123,7 @@ def replicate(
     setting = Setting(size=size, out=out, workers=workers, progress=progress)
     if (out / RUN_FILE).exists():
         raise OutputError(f"{out}: holds other results; choose another folder with --out.")
-    with told_as(out):
+    with raise_as_output_error(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         (out / "values").mkdir(exist_ok=True)
     with progress_bar(len(chosen), "figures", "figure", shown=progress) as bar:
@@ -197,7 +197,7 @@ def _make(study: Study, scenarios: Scenarios, setting: Setting, mark: dict[str, 
     numbers, pictures = _files(setting.out, study)
     values = study.compute(scenarios, setting).assign(figure=study.name)[COLUMNS]
     picture = study.draw(values)
-    with told_as(setting.out):
+    with raise_as_output_error(setting.out):
         numbers.unlink(missing_ok=True)
         for path in pictures:
             metadata = {"Software": "fcfn_abm"} if path.suffix == ".png" else {"Date": None}
@@ -220,7 +220,7 @@ def _conclude(setting: Setting) -> Replication:
     rows = settled(findings)
     values = pd.concat(kept.values(), ignore_index=True) if kept else pd.DataFrame(columns=COLUMNS)
     studies = [FIGURES[name] for name in kept]
-    with told_as(out):
+    with raise_as_output_error(out):
         values.to_parquet(out / "values.parquet", index=False)
         (out / "ledger.md").write_text(ledger.markdown(rows, studies, setting.size), "utf-8")
         (out / "ledger.html").write_text(ledger.page(rows, studies, setting), "utf-8")

@@ -16,7 +16,7 @@ from scipy import stats
 
 import fcfn_abm as fa
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.records import told_as
+from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, theme
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.data import found as data_found
@@ -98,7 +98,7 @@ def trained(scenario: Scenario, folder: Path, setting: Setting) -> fa.Record:
     record = fa.run_scenario(
         scenario, folder, overwrite=True, progress=setting.progress, workers=setting.workers
     )
-    with told_as(beside):
+    with raise_as_output_error(beside):
         beside.write_text(code, encoding="utf-8")
     return record
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import fcfn_abm as fa
 from fcfn_abm.build import runs_of
-from fcfn_abm.process.executors import Cluster, Processes, Serial, Workers
+from fcfn_abm.process.cluster import Cluster
+from fcfn_abm.process.workers import Processes, Serial, Workers
 from fcfn_abm.scenario import Scenario
 
 

@@ -21,7 +21,7 @@ from fcfn_abm.population import (
     draw_rho,
     require_sized,
 )
-from fcfn_abm.process.executors import require_workers
+from fcfn_abm.process.workers import require_workers
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import (

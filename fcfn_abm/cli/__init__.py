@@ -6,8 +6,8 @@ audit found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (n
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -16,13 +16,9 @@ import typer
 
 from fcfn_abm import __version__
 from fcfn_abm.cli.base import INTERRUPTED, app, interrupted
-from fcfn_abm.cli.terminal import (
-    BROKEN_PIPE,
-    UnwritableError,
-    close_streams,
-    open_streams,
-    unwritable,
-)
+from fcfn_abm.cli.terminal import tell
+from fcfn_abm.process.interrupts import ignore_interrupts
+from fcfn_abm.process.streams import BROKEN_PIPE, UnwritableError, close_streams, open_streams
 
 for _name in (
     "run",
@@ -65,19 +61,28 @@ def main() -> None:
         except KeyboardInterrupt:  # before a command has begun
             sys.exit(interrupted())
         except UnwritableError as error:
-            sys.exit(unwritable(error.why))
+            sys.exit(_report_unwritable(error.error))
         except OSError as error:  # of typer's own texts
-            sys.exit(unwritable(error))
+            sys.exit(_report_unwritable(error))
         except SystemExit as end:
             if isinstance(end.__context__, BrokenPipeError):  # the same, and typer ends with 1
                 sys.exit(BROKEN_PIPE)
             raise
     except SystemExit as end:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on Python only clears up
-        if end.code == INTERRUPTED:
-            sys.unraisablehook = lambda _: None  # what was cut off may complain of it
-            if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
-                interrupted()  # while typer parsed, which says nothing
+        ignore_interrupts(quiet=end.code == INTERRUPTED)
+        cause = getattr(end.__context__, "__cause__", None)
+        if end.code == INTERRUPTED and isinstance(cause, KeyboardInterrupt):
+            interrupted()  # while typer parsed, which says nothing
         raise
     finally:
         close_streams()
+
+
+def _report_unwritable(error: OSError) -> int:
+    """Say that the output cannot be written, and return the exit code; raise any other error."""
+    if error.errno == errno.EPIPE:
+        return BROKEN_PIPE
+    if error.filename is not None:
+        raise error
+    tell(f"the output cannot be written: {error.strerror}.")
+    return 2

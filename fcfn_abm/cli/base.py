@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from fcfn_abm.cli.terminal import say, tell
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, shown
-from fcfn_abm.process.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import clear_interrupt_mark, obey_interrupts
 
 
 class _Group(TyperGroup):
@@ -61,7 +61,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            with obeyed_interrupts():
+            with obey_interrupts():
                 function(*args, **kwargs)
         except FcfnError as error:
             tell(error)
@@ -90,9 +90,7 @@ def named_after(scenario: Path) -> str:
 def interrupted(told: str = "interrupted; nothing unfinished is left under the final name.") -> int:
     """Say what an interrupt left, and return the exit code."""
     tell(told)
-    # an interrupt that passed through an exec of text, as in torch's imports, leaves a mark by
-    # which CPython ends with signal 2 whatever the exit code; the next exec wipes it out
-    exec("")  # noqa: S102
+    clear_interrupt_mark()
     return INTERRUPTED
 
 

@@ -49,7 +49,7 @@ def calibrate(
 ) -> None:
     """Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.executors import cores
+    from fcfn_abm.process.workers import count_cores
     from fcfn_abm.report.calibrate import calibration_text
     from fcfn_abm.runs.calibrate import CALIBRATED, calibrate_value
 
@@ -64,7 +64,7 @@ def calibrate(
             value=value,
             overwrite=overwrite,
             progress=not quiet,
-            workers=workers or cores(),
+            workers=workers or count_cores(),
         )
     except KeyboardInterrupt:
         if out.exists() and not overwrite:  # all was done

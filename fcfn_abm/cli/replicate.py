@@ -10,7 +10,7 @@ import typer
 
 from fcfn_abm.cli.base import AsJson, Workers, app, print_json
 from fcfn_abm.cli.terminal import say
-from fcfn_abm.process.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obey_interrupts
 
 
 @app.command("replicate")
@@ -36,17 +36,17 @@ def replicate_command(
 
     Figures that are complete in the folder are not made again.
     """
-    from fcfn_abm.process.executors import cores
+    from fcfn_abm.process.workers import count_cores
     from fcfn_zhou2023 import replicate
     from fcfn_zhou2023.ledger import summary
 
     try:
-        with obeyed_interrupts():
+        with obey_interrupts():
             found = replicate(
                 figures or ["all"],
                 "full" if full else "fast",
                 out,
-                workers=workers or cores(),
+                workers=workers or count_cores(),
                 progress=True,
             )
     except KeyboardInterrupt:

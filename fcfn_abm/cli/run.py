@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Run one scenario: play the market, train with what it bought, write the record."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.executors import cores
+    from fcfn_abm.process.workers import count_cores
     from fcfn_abm.report.summary import summary
     from fcfn_abm.runs.run import run_scenario
 
@@ -48,7 +48,7 @@ def run(
             file=str(scenario),
         )
     record = run_scenario(
-        loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or cores()
+        loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or count_cores()
     )
     if as_json:
         print_json({**record.run, "path": str(record.path)})

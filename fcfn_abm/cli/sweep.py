@@ -9,7 +9,7 @@ import typer
 
 from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
 from fcfn_abm.cli.terminal import say, show
-from fcfn_abm.process.interrupts import obeyed_interrupts
+from fcfn_abm.process.interrupts import obey_interrupts
 
 
 @app.command()
@@ -47,18 +47,18 @@ def sweep(
 ) -> None:
     """Carry out the many runs of a scenario's [sweep], into one table."""
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.executors import workers_of
+    from fcfn_abm.process.options import select_workers
     from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text
 
     out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
-    place = workers_of(workers, cluster, resource or ())
+    place = select_workers(workers, cluster, resource or ())
     loaded = load_scenario(scenario, overrides or ())
     if dry_run:
         plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))
         print_json(plan.facts()) if as_json else say(plan_text(plan))
         return
     try:
-        with obeyed_interrupts():
+        with obey_interrupts():
             found = run_sweep(loaded, out, place, retry=retry, progress=not quiet)
     except KeyboardInterrupt:
         told = (

@@ -5,8 +5,6 @@ Elsewhere, and where NO_COLOR is set, it is plain.
 
 from __future__ import annotations
 
-import codecs
-import errno
 import io
 import os
 import sys
@@ -16,60 +14,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from fcfn_abm.errors import visible
+from fcfn_abm.process.streams import UnwritableError
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-BROKEN_PIPE = 141
-"""Exit code, as shells have it, where nobody reads on."""
-_ESCAPED = "fcfn-escaped"  # how text is encoded for a stream that knows few letters
-
-
-class UnwritableError(Exception):
-    """What is printed does not get out."""
-
-    def __init__(self, why: OSError) -> None:
-        super().__init__(str(why))
-        self.why = why
-
-
-def open_streams() -> None:
-    """Make stdout and stderr take any text, also where they are closed or know few letters."""
-    codecs.register_error(_ESCAPED, _escaped)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_ESCAPED)
-
-
-def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """Write letters that a stream does not know as JSON has them, in units of 16 bits."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
-    pairs = zip(units[::2], units[1::2], strict=True)
-    return "".join(f"\\u{high:02x}{low:02x}" for high, low in pairs), error.end
-
-
-def close_streams() -> None:
-    """Flush stdout and stderr, and drop what they cannot take: Python's end would tell of it."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def unwritable(error: OSError) -> int:
-    """Say that the output cannot be written, and return the exit code; raise any other error."""
-    if error.errno == errno.EPIPE:
-        return BROKEN_PIPE
-    if error.filename is not None:
-        raise error
-    tell(f"the output cannot be written: {error.strerror}.")
-    return 2
 
 
 def say(text: object) -> None:

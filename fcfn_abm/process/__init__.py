@@ -1,4 +1,4 @@
-"""What the process does: interrupts, progress, worker processes, streams.
+"""What the process does: interrupts, progress, workers, standard streams, folders that take names.
 
-Every deliberate trick with signals, streams and the system stands here, with its reason.
+Every trick with signals, streams and the system stands here, with its reason.
 """

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from fcfn_abm.process.interrupts import obeyed_interrupts, raise_if_interrupted
+from fcfn_abm.process.interrupts import obey_interrupts, raise_if_interrupted
 
 _PAUSE = 30.0  # seconds between two lines, and before the first one
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -46,7 +46,7 @@ def progress_bar(
             "maxinterval": 2 * _PAUSE, "ncols": 100, "ascii": True,
         }  # fmt: skip
     with (
-        obeyed_interrupts(),
+        obey_interrupts(),
         _Bar(total=total, desc=desc, unit=unit, disable=not shown, **more) as bar,
     ):
         yield bar
@@ -69,12 +69,12 @@ class _Lines:
 
     def write(self, text: str) -> None:
         for line in re.split(r"[\r\n]", _CONTROL.sub("", text)):
-            told = line.strip()
-            counted = told.partition("[")[0]  # a bar says its end twice, as time goes by
-            if told and counted != self._last:
-                self._last = counted
+            text = line.strip()
+            count = text.partition("[")[0]  # a bar draws its end twice, with other times
+            if text and count != self._last:
+                self._last = count
                 with suppress(OSError, ValueError):
-                    self._stream.write(f"{told}\n")
+                    self._stream.write(f"{text}\n")
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):

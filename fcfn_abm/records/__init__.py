@@ -1,16 +1,9 @@
-"""What came out: tables, recorder, stream of traces, store."""
+"""What came out: tables, recorder, stream of traces, folders."""
 
+from fcfn_abm.process.folders import raise_as_output_error
+from fcfn_abm.records.folders import PARTS, new_folder, require_free, write_facts
 from fcfn_abm.records.recorder import Recorder, sampled_rows
-from fcfn_abm.records.store import (
-    PARTS,
-    Record,
-    new_folder,
-    read_record,
-    require_free,
-    told_as,
-    write_facts,
-    write_record,
-)
+from fcfn_abm.records.store import Record, read_record, write_record
 from fcfn_abm.records.stream import TraceWriter
 
 __all__ = [
@@ -19,10 +12,10 @@ __all__ = [
     "Recorder",
     "TraceWriter",
     "new_folder",
+    "raise_as_output_error",
     "read_record",
     "require_free",
     "sampled_rows",
-    "told_as",
     "write_facts",
     "write_record",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +36,7 @@ def seal(folder: Path, files: Mapping[str, Path] | None = None) -> None:
             for name, path in names.items()
             if name.split("/")[0] not in DERIVED and path.name[0] != "." and path.name != SUMS
         }
-    lines = [f"{_sum_of(path)}  {name}\n" for name, path in files.items()]
+    lines = [f"{_digest(path)}  {name}\n" for name, path in files.items()]
     own = folder / f".{SUMS}.partial"
     own.write_text("".join(lines), encoding="utf-8")
     own.replace(folder / SUMS)
@@ -60,7 +59,7 @@ def require_unchanged(folder: Path, names: Iterable[str]) -> None:
     """
     if not (folder / SUMS).is_file():
         return
-    known = _known(folder / SUMS)
+    known = _read_sums(folder / SUMS)
     for name in names:
         below = f"{name}/"
         there = [
@@ -73,14 +72,14 @@ def require_unchanged(folder: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def told_if_edited(folder: Path | None) -> Iterator[None]:
-    """Turn what edited facts and tables lead to into one sentence.
+def raise_as_record_error(folder: Path | None) -> Iterator[None]:
+    """Turn the exceptions that edited facts and tables lead to into an InvalidRecordError.
 
     Parameters
     ----------
     folder : Path, optional
         Where they were read from. With checksums they are as this program wrote them, and so they
-        are without a folder: an error is a bug then, and stays what it is.
+        are without a folder: an exception is a bug then, and passes.
 
     Raises
     ------
@@ -102,11 +101,11 @@ def told_if_edited(folder: Path | None) -> Iterator[None]:
         raise InvalidRecordError(f"{what}.") from error
 
 
-def listed_in(folder: Path) -> set[str] | None:
+def list_data(folder: Path) -> set[str] | None:
     """Return what lies in a sealed folder by right: files, and folders; None without a list."""
     if not (folder / SUMS).is_file():
         return None
-    return {name.split("/")[0] for name in _known(folder / SUMS)}
+    return {name.split("/")[0] for name in _read_sums(folder / SUMS)}
 
 
 def require_utf8(path: Path, error: type[FcfnError] = InvalidRecordError) -> None:
@@ -118,14 +117,6 @@ def require_utf8(path: Path, error: type[FcfnError] = InvalidRecordError) -> Non
         raise error(f"{absolute}: the name is not UTF-8, which results need.") from None
 
 
-def reason(error: Exception) -> str:
-    """Say why something could not be read or written; Arrow's own texts wrap the system's."""
-    number = getattr(error, "errno", None)
-    if number in (errno.EEXIST, errno.ENOTDIR):
-        return "a file stands where a folder is to be"
-    return os.strerror(number) if number else str(error)
-
-
 def _require_same(folder: Path, file: str, expected: str | None) -> None:
     path = folder / file
     if expected is None:
@@ -133,7 +124,7 @@ def _require_same(folder: Path, file: str, expected: str | None) -> None:
             raise InvalidRecordError(f"{path}: was not there when {SUMS} was written.")
         return
     try:
-        found = _sum_of(path)
+        found = _digest(path)
     except OSError as error:
         raise InvalidRecordError(f"{path}: cannot be read: {error.strerror}.") from error
     if found != expected:
@@ -143,7 +134,7 @@ def _require_same(folder: Path, file: str, expected: str | None) -> None:
         )
 
 
-def _known(sums: Path) -> dict[str, str]:
+def _read_sums(sums: Path) -> dict[str, str]:
     try:
         lines = sums.read_text(encoding="utf-8").splitlines()
         return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
@@ -151,6 +142,6 @@ def _known(sums: Path) -> dict[str, str]:
         raise InvalidRecordError(f"{sums}: the checksums cannot be read: {error}") from error
 
 
-def _sum_of(path: Path) -> str:
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import OutputError
-from fcfn_abm.records.integrity import reason
+from fcfn_abm.process.folders import describe_error
 from fcfn_abm.records.tables import schema_of
 
 PART_ROWS = 2**19
@@ -133,7 +133,7 @@ class TraceWriter:
                 raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> OutputError:
-        return OutputError(f"{self._name}: the traces cannot be written: {reason(error)}.")
+        return OutputError(f"{self._name}: the traces cannot be written: {describe_error(error)}.")
 
 
 class _Rows:
@@ -186,8 +186,8 @@ def read_parts(
     DataFrame
         Rows in the order in which they were written.
     """
-    chosen = None if nodes is None else ds.field("node").isin(list(nodes))
-    frame: pd.DataFrame = open_parts(folder).to_table(columns=columns, filter=chosen).to_pandas()
+    wanted = None if nodes is None else ds.field("node").isin(list(nodes))
+    frame: pd.DataFrame = open_parts(folder).to_table(columns=columns, filter=wanted).to_pandas()
     return frame
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError
-from fcfn_abm.records.integrity import reason, require_utf8
+from fcfn_abm.process.folders import describe_error
+from fcfn_abm.records.integrity import require_utf8
 
 NO_UNIT = "1"
 MONEY = "currency"
@@ -331,7 +332,7 @@ def read_table(path: Path) -> pd.DataFrame:
         _require_columns(table.schema, path.stem)
         return frame_of(table)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InvalidRecordError(f"{path}: cannot be read: {reason(error)}") from error
+        raise InvalidRecordError(f"{path}: cannot be read: {describe_error(error)}") from error
 
 
 def _require_columns(schema: pa.Schema, name: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
-from fcfn_abm.records import Record, read_record, told_as
-from fcfn_abm.records.integrity import told_if_edited
-from fcfn_abm.records.store import free_file
+from fcfn_abm.records import Record, raise_as_output_error, read_record
+from fcfn_abm.records.folders import resolve_output_file
+from fcfn_abm.records.integrity import raise_as_record_error
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "node": ("1", "row of the node in the record, from 0"),
@@ -95,12 +95,12 @@ def export_plan(
     """
     if format not in ("csv", "json"):
         raise UnknownNameError("format of plans", format, ["csv", "json"])
-    out = None if out is None else free_file(Path(out), overwrite=overwrite)
+    out = None if out is None else resolve_output_file(Path(out), overwrite=overwrite)
     record = record if isinstance(record, Record) else read_record(record)
-    with told_if_edited(record.path):
+    with raise_as_record_error(record.path):
         text = _text(record, format)
     if out is not None:
-        with told_as(out):
+        with raise_as_output_error(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             partial = out.with_name(f".{out.name}.partial")
             partial.write_text(text, encoding="utf-8")

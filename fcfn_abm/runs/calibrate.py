@@ -25,10 +25,10 @@ from fcfn_abm.errors import (
     RunFailedError,
 )
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
-from fcfn_abm.process.executors import require_workers
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.records import new_folder, told_as, write_facts
-from fcfn_abm.records.store import require_free
+from fcfn_abm.process.workers import require_workers
+from fcfn_abm.records import new_folder, raise_as_output_error, write_facts
+from fcfn_abm.records.folders import require_free
 from fcfn_abm.records.tables import columns_of, frame_of, table_of
 from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
@@ -167,7 +167,7 @@ def calibrate_value(
         "versions": versions(),
     }
     if out is not None:
-        with new_folder(out, overwrite=overwrite, kind=KIND) as folder, told_as(out):
+        with new_folder(out, overwrite=overwrite, kind=KIND) as folder, raise_as_output_error(out):
             _write(scenario, calibrated, run, table, folder)
     if kept:
         shutil.rmtree(kept, ignore_errors=True)
@@ -316,7 +316,7 @@ def _read(path: Path | None) -> dict[str, Any] | None:
 def _keep(found: dict[str, Any], path: Path | None) -> None:
     if path is None:
         return
-    with told_as(path):
+    with raise_as_output_error(path):
         partial = path.with_suffix(f".partial-{os.getpid()}")
         partial.write_text(json.dumps(found), encoding="utf-8")
         partial.replace(path)

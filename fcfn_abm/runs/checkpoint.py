@@ -17,8 +17,8 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from fcfn_abm.errors import OutputError
-from fcfn_abm.records import told_as
-from fcfn_abm.records.store import RUN_FILE
+from fcfn_abm.records import raise_as_output_error
+from fcfn_abm.records.folders import RUN_FILE
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.scenario import Scenario, to_toml
 
@@ -72,7 +72,7 @@ class Checkpoint:
         """Keep arrays under a name, in place of those that are there."""
         arrays = io.BytesIO()
         np.savez(arrays, **state)  # type: ignore[arg-type]
-        with told_as(self.folder):
+        with raise_as_output_error(self.folder):
             with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
                 try:
                     file.write(hashlib.sha256(arrays.getbuffer()).digest())
@@ -95,7 +95,7 @@ def checkpoint_of(out: Path, scenario: Scenario) -> Iterator[Checkpoint]:
         If another process is at the same run, or the place cannot be written.
     """
     folder = out.with_name(f".{out.name}.checkpoint")
-    with told_as(out):
+    with raise_as_output_error(out):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock", timeout=0)
         try:
@@ -104,7 +104,7 @@ def checkpoint_of(out: Path, scenario: Scenario) -> Iterator[Checkpoint]:
             raise OutputError(f"{out}: another process is at this run.") from None
     before = _record_at(out)
     try:
-        with told_as(out):
+        with raise_as_output_error(out):
             checkpoint = Checkpoint(folder, scenario)
         yield checkpoint
         shutil.rmtree(folder, ignore_errors=True)

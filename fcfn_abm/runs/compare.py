@@ -17,7 +17,7 @@ from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.records import new_folder, told_as, write_facts
+from fcfn_abm.records import new_folder, raise_as_output_error, write_facts
 from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts
 from fcfn_abm.rng import replication_seed
@@ -116,7 +116,7 @@ def compare_mechanisms(
         frame = _price_all(scenario, names, replications, progress=progress)
         run = _facts(scenario, names, frame, time.perf_counter() - started)
         if out is not None:
-            with told_as(out):
+            with raise_as_output_error(out):
                 _write(scenario, run, frame, folder)
     return Comparison(scenario, run, frame, out)
 

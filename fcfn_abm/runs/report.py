@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
-from fcfn_abm.records import read_record, told_as
-from fcfn_abm.records.integrity import require_unchanged, told_if_edited
-from fcfn_abm.records.store import RUN_FILE, RUN_KIND, SCENARIO_FILE, free_file, read_facts
+from fcfn_abm.records import raise_as_output_error, read_record
+from fcfn_abm.records.folders import (
+    RUN_FILE,
+    RUN_KIND,
+    SCENARIO_FILE,
+    read_facts,
+    resolve_output_file,
+)
+from fcfn_abm.records.integrity import raise_as_record_error, require_unchanged
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
@@ -65,10 +71,10 @@ def write_report(
     if out is None:
         file, figures = path / f"report.{form}", path / "figures"
     else:
-        file = free_file(Path(out), overwrite=overwrite)
+        file = resolve_output_file(Path(out), overwrite=overwrite)
         figures = file.with_name(f"{file.stem}-figures")
     page = read_page(path)
-    with told_as(file), told_if_edited(path):  # figures are drawn here
+    with raise_as_output_error(file), raise_as_record_error(path):  # figures are drawn here
         file.parent.mkdir(parents=True, exist_ok=True)
         if form == "html":
             text = render_html(page)
@@ -96,7 +102,7 @@ def read_page(path: Path) -> Page:
     """
     require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
     run = read_facts(path)
-    with told_if_edited(path):
+    with raise_as_record_error(path):
         return _page(path, run)
 
 

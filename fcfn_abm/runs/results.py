@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
-from fcfn_abm.process.interrupts import obeyed_interrupts
-from fcfn_abm.records import Record, told_as
+from fcfn_abm.process.interrupts import obey_interrupts
+from fcfn_abm.records import Record, raise_as_output_error
+from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.records.integrity import seal
-from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.records.tables import NO_UNIT, TRACKING, Column, columns_of, table_of
 from fcfn_abm.scenario import SweepRun
 
@@ -29,8 +29,11 @@ _CHECKSUM = "sha256"
 _CHUNK_SECONDS = 1.0  # after which a worker hands back what it has not begun
 
 
-def work(runs: Sequence[SweepRun], *, out: Path, keeps: bool) -> list[dict[str, Any]]:
-    """Carry out runs on a worker, write each result, and stop when the time is up."""
+def carry_out_runs(runs: Sequence[SweepRun], *, out: Path, keeps: bool) -> list[dict[str, Any]]:
+    """Carry out runs on a worker, write each result, and stop when the time is up.
+
+    Returns the results of the first runs; whoever handed them out hands the others out again.
+    """
     started, results = time.perf_counter(), []
     for run in runs:
         path = result_path(out, run.index)
@@ -40,7 +43,7 @@ def work(runs: Sequence[SweepRun], *, out: Path, keeps: bool) -> list[dict[str, 
         shared = path.parent.is_dir()  # without the folder, results are returned and no more
         if keeps and not shared:
             raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
-        result = attempt(run, out / RECORDS / name_of(run.index) if keeps else None)
+        result = carry_out_run(run, out / RECORDS / run_name(run.index) if keeps else None)
         if shared:
             write_result(path, result)
         results.append(result)
@@ -49,12 +52,12 @@ def work(runs: Sequence[SweepRun], *, out: Path, keeps: bool) -> list[dict[str, 
     return results
 
 
-def attempt(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
+def carry_out_run(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
     """Carry out a run, and return its results, or why there are none."""
     from fcfn_abm.runs.run import run_scenario  # loads Mesa
 
     try:
-        with obeyed_interrupts():  # what comes of one is no failure
+        with obey_interrupts():  # a run that an interrupt broke did not fail
             record = run_scenario(run.scenario)
             if record_path:
                 record.write(record_path, overwrite=True)
@@ -63,17 +66,17 @@ def attempt(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
         raise
     except Exception as error:  # a failed run is data, not a stop
         why = " ".join(str(error).split())
-        return failure(run, f"{type(error).__name__}: {why}")
+        return failed_result(run, f"{type(error).__name__}: {why}")
 
 
-def failure(run: SweepRun, error: str) -> dict[str, Any]:
+def failed_result(run: SweepRun, error: str) -> dict[str, Any]:
     """Return the result of a run that failed."""
     return {"run": run.index, "status": "failed", "error": error}
 
 
 def _results(run: SweepRun, record: Record) -> dict[str, Any]:
     verdict, form, market = (record.run[key] for key in ("verdict", "equilibrium", "market"))
-    told = ("n_active", "total_epsilon", "mean_epsilon", "node_utility", "server_utility")
+    shared = ("n_active", "total_epsilon", "mean_epsilon", "node_utility", "server_utility")
     measured = ("budget", "payment", "welfare", "exploitability", "distance")
     n_nodes = len(record.nodes)
     return {
@@ -84,19 +87,19 @@ def _results(run: SweepRun, record: Record) -> dict[str, Any]:
         "rounds": verdict["rounds"],
         "n_nodes": n_nodes,
         "participation": market["n_active"] / n_nodes if n_nodes else 0.0,
-        **{name: market[name] for name in (*told, *measured)},
+        **{name: market[name] for name in (*shared, *measured)},
         "equilibrium_status": form["status"],
-        **{f"equilibrium_{name}": form[name] for name in (*told, "payment")},
+        **{f"equilibrium_{name}": form[name] for name in (*shared, "payment")},
         **{
             name: value
             for name, value in record.run.get("tracking", {}).items()
             if name in TRACKING
         },
-        **_trained(record),
+        **_training_results(record),
     }
 
 
-def _trained(record: Record) -> dict[str, Any]:
+def _training_results(record: Record) -> dict[str, Any]:
     """Return what training with the market's epsilon led to, if anybody trained."""
     arms = record.run.get("training", {}).get("arms", [])
     own = next((arm for arm in arms if arm["name"] == record.scenario.mechanism.kind), None)
@@ -111,13 +114,13 @@ def _trained(record: Record) -> dict[str, Any]:
     }
 
 
-def table_of_results(runs: Sequence[SweepRun], out: Path) -> pa.Table:
+def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
     """Return a sweep's table: one row a run, whether it has been carried out or not."""
     rows = []
     for run in runs:
         path = result_path(out, run.index)
         result = read_result(path) if path.exists() else {"status": "missing"}
-        axes = {name: _cell(run.value_at(name)) for name in run.point}
+        axes = {name: _table_value(run.value_at(name)) for name in run.point}
         key = {"run": run.index, "replication": run.replication, "seed": run.scenario.seed}
         rows.append({**axes, **result, **key})
     tracked = any(name in row for row in rows for name in TRACKING)
@@ -141,22 +144,22 @@ def _axis_columns(rows: list[dict[str, Any]], runs: Sequence[SweepRun]) -> list[
     return columns
 
 
-def _cell(value: Any) -> Any:
+def _table_value(value: Any) -> Any:
     """Return the value of an axis as it stands in the table: lists and tables as text."""
     return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 
-def name_of(index: int) -> str:
+def run_name(index: int) -> str:
     """Return how a run is called in file names."""
     return f"{index:06d}"
 
 
 def result_path(out: Path, index: int) -> Path:
     """Return where the result of a run lies."""
-    return out / RESULTS / f"{name_of(index)}.json"
+    return out / RESULTS / f"{run_name(index)}.json"
 
 
-def missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
+def find_missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
     """Return the runs that have no result yet."""
     done = {entry.name for entry in os.scandir(out / RESULTS)} if (out / RESULTS).is_dir() else ()
     return [run for run in runs if result_path(out, run.index).name not in done]
@@ -166,10 +169,10 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read the result of a run, or raise InvalidRecordError."""
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        given = result.pop(_CHECKSUM, "")
+        checksum = result.pop(_CHECKSUM, "")
     except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise InvalidRecordError(f"{path}: the result cannot be read: {error}") from error
-    if given != _checksum(result):
+    if checksum != _checksum(result):
         raise InvalidRecordError(
             f"{path}: does not hold what was written: it was damaged or edited. Without this file "
             "the same sweep carries the run out again."
@@ -185,28 +188,28 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write the result of a run, whole or not at all."""
     sealed = {**result, _CHECKSUM: _checksum(result)}
     text = json.dumps(sealed, indent=1, ensure_ascii=False) + "\n"
-    with told_as(path):
-        own = _partial(path)
-        own.write_text(text, encoding="utf-8")
-        own.replace(path)
+    with raise_as_output_error(path):
+        partial = _partial_path(path)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a sweep's table, whole or not at all, and the checksums of all that is no run's."""
-    own = _partial(path)
-    pq.write_table(table, own, compression="zstd")
+    partial = _partial_path(path)
+    pq.write_table(table, partial, compression="zstd")
     kept = {name: path.with_name(name) for name in (SCENARIO_FILE, RUN_FILE)}
-    seal(path.parent, {**kept, path.name: own})
-    own.replace(path)
+    seal(path.parent, {**kept, path.name: partial})
+    partial.replace(path)
 
 
-def _partial(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     """Return a name that no other process uses for a file."""
     return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
 
 
-def failed_results(out: Path, runs: Sequence[SweepRun]) -> list[Path]:
-    """Return the results of runs that failed."""
+def find_failed_results(out: Path, runs: Sequence[SweepRun]) -> list[Path]:
+    """Return the files with the results of runs that failed."""
     paths = (result_path(out, run.index) for run in runs)
     return [path for path in paths if path.exists() and read_result(path)["status"] == "failed"]
 

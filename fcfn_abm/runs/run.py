@@ -24,8 +24,8 @@ from fcfn_abm.records import (
     Recorder,
     TraceWriter,
     new_folder,
+    raise_as_output_error,
     require_free,
-    told_as,
     write_record,
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
@@ -106,7 +106,7 @@ def run_scenario(
             told = checkpoint.told() if checkpoint else ()
             raise KeyboardInterrupt(*told) from None
         record = replace(record, path=folder)
-        with told_as(out):
+        with raise_as_output_error(out):
             write_record(record, folder)
             write_png(main_figures(record), folder / "figures")
     _require_whole(record, f" What came before is in {out}.")

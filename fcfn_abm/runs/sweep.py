@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,33 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
-from fcfn_abm.process.executors import MOST_DEATHS, Given, Processes, Serial, Workers, work_off
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.records import Record, new_folder, read_record, told_as, write_facts
+from fcfn_abm.process.tasks import carry_out_tasks
+from fcfn_abm.process.workers import (
+    MAX_DEATHS,
+    ExternalExecutor,
+    Processes,
+    Serial,
+    Workers,
+)
+from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_record, write_facts
+from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.integrity import require_unchanged
-from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.tables import frame_of, read_table
 from fcfn_abm.report.marks import Text, join, verdict
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.runs.results import (
     RECORDS,
     RESULTS,
-    attempt,
-    failed_results,
-    failure,
-    missing_runs,
-    name_of,
+    carry_out_run,
+    carry_out_runs,
+    create_table,
+    failed_result,
+    find_failed_results,
+    find_missing_runs,
     remove_leftovers,
     result_path,
-    table_of_results,
-    work,
+    run_name,
     write_result,
     write_table,
 )
@@ -52,7 +59,8 @@ from fcfn_abm.scenario.load import require_scenario
 KIND = "sweep"
 TABLE = "sweep.parquet"
 LOCK = ".lock"
-_TOLD = 5  # failed runs that are told one by one
+_MAX_LISTED = 5  # failed runs that are listed one by one
+_PRELOAD = "fcfn_abm.runs.run"  # loads all that a run needs, Mesa too
 _LONG_SECONDS = 5.0  # a first run that takes longer is not slow for what it had to load
 
 
@@ -84,7 +92,7 @@ class Sweep:
         if (self.path / TABLE).is_file():
             require_unchanged(self.path, [TABLE])
             return read_table(self.path / TABLE)
-        return frame_of(table_of_results(build.runs_of(self.scenario), self.path))
+        return frame_of(create_table(build.runs_of(self.scenario), self.path))
 
     def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
         """Return how much of each outcome's variance each axis explains: its Sobol indices.
@@ -116,7 +124,7 @@ class Sweep:
 
     def record(self, run: int) -> Record:
         """Read the record of a run, of a sweep with ``keep = "record"``."""
-        return read_record(self.path / RECORDS / name_of(run))
+        return read_record(self.path / RECORDS / run_name(run))
 
     def counts(self) -> dict[str, int]:
         """Return how many runs are done, failed and missing."""
@@ -166,8 +174,8 @@ def run_sweep(
     out : str or Path
         Folder of the sweep: a new one, or that of an equal scenario, which is gone on with.
     executor : concurrent.futures.Executor or Workers, optional
-        Where runs are carried out: any executor of the standard library's kind, or what
-        :mod:`fcfn_abm.process.executors` has, which survives killed workers. Without it one run
+        Where runs are carried out: any executor of the standard library's kind; or ``Processes``
+        or ``Cluster`` of :mod:`fcfn_abm.process`, which survive killed workers. Without it one run
         after another, in this process.
     retry : bool, default False
         Whether runs that failed are run again.
@@ -193,22 +201,22 @@ def run_sweep(
     -----
     The results do not depend on the workers: equal scenarios give equal files, byte for byte.
     """
-    scenario, runs = _checked(scenario)
-    workers: Workers = Given(executor) if isinstance(executor, Executor) else executor or Serial()
+    scenario, runs = _resolve_sweep(scenario)
+    workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
     out = Path(out)
-    with _claimed(scenario, runs, out):
-        again = failed_results(out, runs) if retry else []
-        if again or missing_runs(out, runs):
+    with _claim_folder(scenario, runs, out):
+        again = find_failed_results(out, runs) if retry else []
+        if again or find_missing_runs(out, runs):
             _require_same_versions(out)
         for path in again:
             path.unlink()
-        todo = missing_runs(out, runs)
+        todo = find_missing_runs(out, runs)
         if todo or not (out / TABLE).is_file():
-            with told_as(out):
+            with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
-            _carry_out(todo, len(runs), workers, scenario, out, progress=progress)
-            with told_as(out):
-                write_table(table_of_results(runs, out), out / TABLE)
+            _carry_out(todo, len(runs), workers or Serial(), scenario, out, progress=progress)
+            with raise_as_output_error(out):
+                write_table(create_table(runs, out), out / TABLE)
                 remove_leftovers(out)
     return read_sweep(out)
 
@@ -265,19 +273,19 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
     OutputError
         If ``out`` is taken by something else.
     """
-    scenario, runs = _checked(scenario)
+    scenario, runs = _resolve_sweep(scenario)
     out = Path(out)
     if out.exists():
         _require_same(scenario, out)
-    todo = missing_runs(out, runs)
+    todo = find_missing_runs(out, runs)
     seconds: list[float] = []
     errors: list[str] = []
     for run in dict.fromkeys([0, len(todo) - 1] if todo else []):
         started = time.perf_counter()
-        result = attempt(todo[run], None)
+        result = carry_out_run(todo[run], None)
         if not seconds and time.perf_counter() - started < _LONG_SECONDS:
             started = time.perf_counter()  # once more, now that everything is loaded
-            result = attempt(todo[run], None)
+            result = carry_out_run(todo[run], None)
         seconds.append(time.perf_counter() - started)
         errors += [f"run {result['run']}: {result['error']}"] if result["error"] else []
     mean = sum(seconds) / len(seconds) if seconds else 0.0
@@ -312,10 +320,10 @@ def sweep_text(sweep: Sweep) -> Text:
         (join(" ", [f"{n:,}", verdict(status)]) for status, n in sweep.counts().items() if n),
     )
     failed = frame[frame["status"] == "failed"]
-    told = [f"run {row.run}: {row.error}" for row in failed.head(_TOLD).itertuples()]
-    if len(failed) > _TOLD:
-        told.append(f"({len(failed) - _TOLD} more in the table)")
-    lines: list[str | Text] = [join("", [f"{len(frame):,} runs: ", counts, "."]), *told]
+    errors = [f"run {row.run}: {row.error}" for row in failed.head(_MAX_LISTED).itertuples()]
+    if len(failed) > _MAX_LISTED:
+        errors.append(f"({len(failed) - _MAX_LISTED} more in the table)")
+    lines: list[str | Text] = [join("", [f"{len(frame):,} runs: ", counts, "."]), *errors]
     lines += [f"The table lies in {sweep.path / TABLE}."]
     if _settings(sweep.scenario).mode == "sobol":
         try:
@@ -325,7 +333,7 @@ def sweep_text(sweep: Sweep) -> Text:
     return join("\n", lines)
 
 
-def _checked(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
+def _resolve_sweep(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
     require_scenario(scenario, "run_sweep")
     if scenario.sweep is None:
         raise InvalidScenarioError(
@@ -337,7 +345,7 @@ def _checked(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
 
 
 @contextmanager
-def _claimed(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterator[None]:
+def _claim_folder(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterator[None]:
     """Make the folder, or check that it is the scenario's; keep other processes out of it."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         try:
@@ -349,7 +357,7 @@ def _claimed(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterato
                 raise
     _require_same(scenario, out)
     lock = FileLock(out / LOCK, timeout=0)
-    with told_as(out):
+    with raise_as_output_error(out):
         try:
             lock.acquire()
         except Timeout:
@@ -427,7 +435,8 @@ def _carry_out(
     progress: bool,
 ) -> None:
     if isinstance(workers, Processes):
-        workers = Processes(min(workers.n_workers, max(len(todo), 1)))
+        n_workers = min(workers.n_workers, max(len(todo), 1))
+        workers = replace(workers, n_workers=n_workers, preload=(_PRELOAD,))
     keeps = _settings(scenario).keep == "record"
     failed = 0
     with progress_bar(
@@ -439,7 +448,7 @@ def _carry_out(
         shown=progress,
     ) as bar:
 
-        def arrived(results: list[dict[str, Any]]) -> None:
+        def take_in(results: list[dict[str, Any]]) -> None:
             nonlocal failed
             for result in results:
                 failed += result["status"] == "failed"
@@ -449,16 +458,15 @@ def _carry_out(
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(results))
 
-        def gave_up(run: SweepRun) -> None:
-            error = f"its worker died {MOST_DEATHS} times."
-            arrived([failure(run, error)])
+        def give_up(run: SweepRun) -> None:
+            take_in([failed_result(run, f"its worker died {MAX_DEATHS} times.")])
 
-        work_off(
+        carry_out_tasks(
             todo,
-            partial(work, out=out.resolve(), keeps=keeps),
+            partial(carry_out_runs, out=out.resolve(), keeps=keeps),
             workers,
-            missing=partial(missing_runs, out),
-            on_results=arrived,
-            on_killer=gave_up,
+            missing=partial(find_missing_runs, out),
+            on_results=take_in,
+            on_killer=give_up,
         )
         bar.update(n_runs - bar.n)  # done by workers that died before they could say so

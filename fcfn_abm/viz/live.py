@@ -12,7 +12,7 @@ from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.state import RoundState
 from fcfn_abm.errors import FcfnError
-from fcfn_abm.process.executors import cores
+from fcfn_abm.process.workers import count_cores
 from fcfn_abm.records import sampled_rows
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.runs.rounds import Rounds
@@ -122,7 +122,7 @@ class LiveMarket:
         if images is None:
             images = build.load_images(self.scenario)
             population = build.deal_images(self.scenario, population, images)
-        trainer = build.create_trainer(self.scenario, population, images, cores())
+        trainer = build.create_trainer(self.scenario, population, images, count_cores())
         self._data_label = images.label
         return trainer.begin(misreport=population.misreport_factor)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fcfn_abm.records import Record, sampled_rows
-from fcfn_abm.records.integrity import told_if_edited
+from fcfn_abm.records.integrity import raise_as_record_error
 from fcfn_abm.viz.frame import Floats, Frame, Path, Rows, Training
 
 _MOST_VALUES = 4_000_000  # traces up to so many rows are loaded whole
@@ -29,7 +29,7 @@ class Replay:
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        with told_if_edited(record.path):
+        with raise_as_record_error(record.path):
             self._read(record)
 
     def _read(self, record: Record) -> None:
@@ -84,7 +84,7 @@ class Replay:
 
     def frame(self) -> Frame:
         """Return what the record shows of this moment."""
-        with told_if_edited(self.record.path):
+        with raise_as_record_error(self.record.path):
             return self._frame()
 
     def _frame(self) -> Frame:

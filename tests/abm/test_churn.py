@@ -16,6 +16,8 @@ from fcfn_abm.learning import LEARNING_RULES, News
 from fcfn_abm.runs.facts import tracking_facts
 from fcfn_abm.scenario import Scenario
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 3.0
 
 

@@ -16,6 +16,8 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.scenario import Scenario
 
+pytestmark = pytest.mark.slow
+
 RULES = [
     {"kind": "best-response", "gain": 1.0},
     {"kind": "best-response", "gain": "auto"},

@@ -19,6 +19,8 @@ from scipy import stats
 import fcfn_abm as fa
 from fcfn_abm.population.distributions import RHO_DISTRIBUTIONS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "analysis" / "studies"
 SCENARIOS = ROOT / "scenarios" / "heterogeneity"

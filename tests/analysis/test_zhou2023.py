@@ -12,6 +12,8 @@ from scipy.stats import norm
 import fcfn_zhou2023 as zhou
 from fcfn_zhou2023 import base, claims, nodes, privacy, training
 
+pytestmark = pytest.mark.slow
+
 SETTING = base.Setting()
 LIGHT = [name for name, study in zhou.FIGURES.items() if not study.heavy]
 VERDICTS = {

@@ -16,6 +16,8 @@ from fcfn_abm.errors import OutputError
 from fcfn_zhou2023 import base
 from fcfn_zhou2023 import run as module
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["fig4", "fig8"]
 
 

@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 import fcfn_abm as fa
 from fcfn_abm.cli import app
 from fcfn_abm.cli.base import named_after
-from fcfn_abm.cli.terminal import _ESCAPED, open_streams
+from fcfn_abm.process.streams import _ESCAPE, open_streams
 from fcfn_abm.report.blocks import Page, Words
 from fcfn_abm.report.figures.files import svg_of
 from fcfn_abm.report.render import render_html, render_markdown
 from fcfn_abm.report.theme import plain
+
+pytestmark = pytest.mark.slow
 
 FCFN = f"{sys.executable} -m fcfn_abm"
 MARKET = "dynamics/warm-start"  # trains nothing
@@ -103,7 +105,7 @@ def test_a_closed_stdout_or_stderr_costs_the_words_and_not_the_work(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_an_output_that_is_full_is_told_in_a_sentence(unbuffered):
+def test_an_output_that_is_full_is_reported_in_a_sentence(unbuffered):
     for command in ("--version", "scenarios list"):
         done = shell(f"fcfn {command} >/dev/full", PYTHONUNBUFFERED=unbuffered)
         assert done.returncode == 2
@@ -189,5 +191,5 @@ def test_json_stays_json_where_a_stream_knows_few_letters():
     open_streams()  # registers how others are written
     text = json.dumps("é\U0001f600试", ensure_ascii=False)
     for encoding in ("ascii", "latin-1", "cp1253"):
-        written = text.encode(encoding, errors=_ESCAPED)
+        written = text.encode(encoding, errors=_ESCAPE)
         assert json.loads(written.decode(encoding)) == "é\U0001f600试"

@@ -58,6 +58,7 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch, environment, expe
     assert colours() == expected
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_path_alone(tmp_path):
     out = tmp_path / "run"
     done = subprocess.run(
@@ -74,6 +75,7 @@ def test_quiet_prints_the_path_alone(tmp_path):
     assert fa.read_record(out).run["verdict"]["kind"] == "converged"
 
 
+@pytest.mark.slow
 def test_quiet_goes_for_comparisons_and_sweeps_too(tmp_path):
     compare = ["compare", "scenarios/quickstart.toml", "--replications", "1", "-q", "--out"]
     few = "sweep.axes={'population.rho.sigma' = [0.01]}"

@@ -22,6 +22,8 @@ import typer.main
 import fcfn_abm as fa
 from fcfn_abm.cli import app
 
+pytestmark = pytest.mark.slow
+
 PAGES = [
     Path("README.md"),
     Path("scenarios/README.md"),

@@ -15,6 +15,8 @@ from fcfn_abm.registry import Registry
 
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

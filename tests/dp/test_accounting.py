@@ -69,6 +69,7 @@ def test_sampled_releases_cost_what_dp_accounting_says_and_never_less(
     assert ours <= spent_epsilon([multiplier], n_releases, 1e-5)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", RELATIONS)
 def test_thousands_of_sampled_nodes_are_calibrated_and_none_gets_too_little_noise(neighbours):
     epsilon = np.geomspace(0.1, 60.0, 3000)
@@ -89,6 +90,7 @@ COUNTS = st.sampled_from([1, 4, 5, 9])
 FEW = settings(max_examples=40, deadline=None)
 
 
+@pytest.mark.slow
 @FEW
 @given(z=st.floats(0.3, 8), more=st.floats(1.0, 2.0), rate=RATES, n=COUNTS)
 def test_more_noise_costs_less(z, more, rate, n):
@@ -96,6 +98,7 @@ def test_more_noise_costs_less(z, more, rate, n):
     assert less <= most * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @FEW
 @given(z=st.floats(0.3, 8), rates=st.tuples(RATES, RATES), counts=st.tuples(COUNTS, COUNTS))
 def test_more_rounds_and_larger_samples_cost_more(z, rates, counts):
@@ -117,6 +120,7 @@ def test_an_epsilon_beyond_the_tables_falls_back_on_what_is_always_enough():
     assert spent_epsilon([1e-4], 2, 1e-5, 0.3) == spent_epsilon([1e-4], 2, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", RELATIONS)
 @pytest.mark.parametrize("rate", [1e-6, 1e-3, 0.5, 1 - 2**-53])
 @pytest.mark.filterwarnings("error")

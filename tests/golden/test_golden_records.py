@@ -8,6 +8,8 @@ from golden.refresh import MEASURED, RECORDS, TRAINED, TRAININGS, digest, golden
 
 from fcfn_abm.scenario import shipped_files
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = json.loads(RECORDS.read_text(encoding="utf-8"))
 NETS = json.loads(TRAININGS.read_text(encoding="utf-8"))
 REFRESH = "if that is meant: python tests/golden/refresh.py, and look at what changes"

@@ -15,6 +15,8 @@ import yaml
 
 import fcfn_abm as fa
 
+pytestmark = pytest.mark.slow
+
 SOURCES = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"]
 FOLDERS = ["fcfn_abm", "scenarios", "analysis"]
 RUN = """

@@ -9,7 +9,9 @@ from contextlib import ExitStack
 import pytest
 
 import fcfn_abm as fa
-from fcfn_abm.process.executors import Cluster
+from fcfn_abm.process.cluster import Cluster
+
+pytestmark = pytest.mark.slow
 
 SHORT = """
 seed = 5
@@ -125,7 +127,7 @@ def test_a_cluster_can_be_started_here_with_a_resource_for_each_run(tmp_path):
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr("fcfn_abm.process.executors._ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("fcfn_abm.process.cluster._ANSWER_SECONDS", 0.2)
     with (
         pytest.raises(fa.FcfnError, match=r"--cluster tcp://127.0.0.1:9: no scheduler answers"),
         Cluster("tcp://127.0.0.1:9").open(),

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidScenarioError
-from fcfn_abm.process.interrupts import deferred_interrupts, obeyed_interrupts, raise_if_interrupted
+from fcfn_abm.process.interrupts import defer_interrupts, obey_interrupts, raise_if_interrupted
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder
-from fcfn_abm.records.store import RUN_FILE, SCENARIO_FILE
-from fcfn_abm.runs.results import attempt
+from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
+from fcfn_abm.runs.results import carry_out_run
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.sweep import SweepRun
 
@@ -42,7 +42,7 @@ def swallow():
 
 
 def obeyed(work):
-    with obeyed_interrupts():
+    with obey_interrupts():
         work()
 
 
@@ -114,7 +114,7 @@ def test_what_a_finalizer_swallows_is_obeyed_and_not_printed(monkeypatch):
 
 
 def test_the_innermost_block_sees_to_it():
-    with obeyed_interrupts():
+    with obey_interrupts():
         with pytest.raises(KeyboardInterrupt):
             obeyed(swallow)
         raise_if_interrupted()  # whoever caught it there has seen to it
@@ -132,14 +132,14 @@ def test_a_handler_that_raises_nothing_is_left_alone():
 
 def test_an_ignored_signal_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with progress_bar(1, "work", "step", shown=False) as bar, deferred_interrupts():
+    with progress_bar(1, "work", "step", shown=False) as bar, defer_interrupts():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         interrupt()
         bar.update()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.parametrize("block", [obeyed_interrupts, deferred_interrupts])
+@pytest.mark.parametrize("block", [obey_interrupts, defer_interrupts])
 def test_other_threads_leave_signals_alone(block):
     def work():
         with block():
@@ -154,7 +154,7 @@ def test_other_threads_leave_signals_alone(block):
 
 def test_a_deferred_interrupt_comes_when_the_block_has_ended():
     def work():
-        with deferred_interrupts():
+        with defer_interrupts():
             interrupt()
             interrupt()
             ended.append(True)
@@ -174,7 +174,7 @@ def test_a_run_that_an_interrupt_broke_did_not_fail(monkeypatch):
     monkeypatch.setattr("fcfn_abm.runs.run.run_scenario", broken)
     run = SweepRun(0, 0, {}, Scenario())
     with pytest.raises(KeyboardInterrupt):
-        attempt(run, None)
+        carry_out_run(run, None)
 
 
 @pytest.mark.parametrize("becomes_an_error", [False, True])
@@ -199,7 +199,7 @@ def test_a_command_tells_of_an_interrupt_once(function, command, becomes_an_erro
     assert "the same command goes on" in done.stderr
 
 
-def test_an_interrupt_while_options_are_read_is_told_too(tmp_path):
+def test_an_interrupt_while_options_are_read_is_reported_too(tmp_path):
     (tmp_path / "interrupted.py").write_text(
         "import sys; sys.argv = ['fcfn', 'scenarios', 'list']\n"
         "from signal import SIGINT, raise_signal\n"
@@ -226,7 +226,7 @@ def test_an_interrupt_waits_until_a_folder_is_replaced(tmp_path, monkeypatch):
     renamed = Path.rename
     write('{"seed": 1}')
     monkeypatch.setattr(Path, "rename", rename)
-    monkeypatch.setattr("fcfn_abm.records.store._exchange", lambda *_: False)  # as elsewhere
+    monkeypatch.setattr("fcfn_abm.process.folders._exchange", lambda *_: False)  # as elsewhere
     with pytest.raises(KeyboardInterrupt):
         write('{"seed": 2}')
     assert [path.name for path in tmp_path.iterdir()] == ["record"]

@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def told(monkeypatch, stream, *, shown=True, pause=0.0):
+def text_of_bars(monkeypatch, stream, *, shown=True, pause=0.0):
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(progress, "_PAUSE", pause)
     with progress_bar(3, "outer", "step", shown=shown) as outer:
@@ -29,7 +29,7 @@ def told(monkeypatch, stream, *, shown=True, pause=0.0):
 
 
 def test_a_pipe_gets_whole_lines(monkeypatch):
-    lines = told(monkeypatch, io.StringIO()).splitlines()
+    lines = text_of_bars(monkeypatch, io.StringIO()).splitlines()
     assert all(re.match(r"(inner|outer): +\d+%\|[ #\d]*\| \d/\d \[.*\]$", line) for line in lines)
     assert any(line.startswith("outer: 100%|") and " 3/3 [" in line for line in lines)
     assert sum(" 3/3 [" in line for line in lines) == 1
@@ -44,19 +44,19 @@ def test_a_reader_that_has_gone_costs_the_lines_and_not_the_work(monkeypatch, er
 
         flush = write
 
-    assert told(monkeypatch, Gone()) == ""
+    assert text_of_bars(monkeypatch, Gone()) == ""
 
 
 def test_a_pipe_gets_nothing_of_short_work(monkeypatch):
-    assert told(monkeypatch, io.StringIO(), pause=30.0) == ""
+    assert text_of_bars(monkeypatch, io.StringIO(), pause=30.0) == ""
 
 
 def test_a_terminal_gets_a_bar_that_redraws_itself(monkeypatch):
-    text = told(monkeypatch, Terminal(), pause=30.0)
+    text = text_of_bars(monkeypatch, Terminal(), pause=30.0)
     assert "\router: 100%|" in text
     assert "3/3 [" in text
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_what_is_not_to_be_shown_is_not(monkeypatch, stream):
-    assert told(monkeypatch, stream(), shown=False) == ""
+    assert text_of_bars(monkeypatch, stream(), shown=False) == ""

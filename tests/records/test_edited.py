@@ -84,7 +84,7 @@ def test_an_error_over_facts_that_were_not_edited_is_a_bug_and_stays(edited):
 
 
 @pytest.mark.parametrize("name", ["rounds", "nodes", "traces", "training", "ledger"])
-def test_a_folder_in_the_place_of_a_table_is_told(edited, name):
+def test_a_folder_in_the_place_of_a_table_is_reported(edited, name):
     path = edited("run") / f"{name}.parquet"
     path.unlink()
     path.mkdir()
@@ -134,7 +134,7 @@ def test_narrow_numbers_and_missing_integers_are_fine(tmp_path, name):
     write_table(name, read, tmp_path / "again.parquet")
 
 
-def test_a_part_of_the_traces_without_a_column_is_told(tmp_path):
+def test_a_part_of_the_traces_without_a_column_is_reported(tmp_path):
     scenario = fa.load_scenario(
         "scenarios/dynamics/cold-start.toml", ["record.traces='all'", "rounds.maximum=3"]
     )

@@ -1,4 +1,4 @@
-"""Damage to any file of a record is told, and never read as a result."""
+"""Damage to any file of a record is detected, and never read as a result."""
 
 import shutil
 import subprocess
@@ -43,7 +43,7 @@ def test_the_list_of_checksums_is_one_that_other_tools_know(run):
     subprocess.run(["sha256sum", "--check", "--strict", SUMS], cwd=run, check=True)
 
 
-def test_a_bit_that_flips_anywhere_in_a_record_is_told(run):
+def test_a_bit_that_flips_anywhere_in_a_record_is_reported(run):
     chance, n_flips = np.random.default_rng(3), 0
     for path in data_files(run):
         whole = path.read_bytes()
@@ -60,7 +60,7 @@ def test_a_bit_that_flips_anywhere_in_a_record_is_told(run):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_file_that_was_cut_off_is_told(run, share):
+def test_a_file_that_was_cut_off_is_reported(run, share):
     for path in data_files(run):
         whole = path.read_bytes()
         path.write_bytes(whole[: int(share * len(whole))])
@@ -70,7 +70,7 @@ def test_a_file_that_was_cut_off_is_told(run, share):
     read_all(run)
 
 
-def test_a_file_that_is_gone_is_told(run):
+def test_a_file_that_is_gone_is_reported(run):
     for path in data_files(run):
         whole = path.read_bytes()
         path.unlink()
@@ -79,7 +79,7 @@ def test_a_file_that_is_gone_is_told(run):
         path.write_bytes(whole)
 
 
-def test_a_part_that_was_added_is_told(run):
+def test_a_part_that_was_added_is_reported(run):
     shutil.copy(run / "traces" / "part-00000.parquet", run / "traces" / "part-00001.parquet")
     with pytest.raises(InvalidRecordError):
         read_all(run)
@@ -102,7 +102,7 @@ def test_figures_are_no_data(run):
 
 
 @pytest.mark.parametrize("text", ["", "no checksum", "\0\0", "0  run.json\n", "ÿ"])
-def test_a_list_that_was_damaged_is_told(run, text):
+def test_a_list_that_was_damaged_is_reported(run, text):
     (run / SUMS).write_text(text, encoding="latin-1")
     with pytest.raises(InvalidRecordError):
         read_all(run)

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
 from fcfn_abm.records import Record, Recorder, new_folder, read_record, sampled_rows
+from fcfn_abm.records.folders import resolve_output_file
 from fcfn_abm.records.integrity import SUMS
-from fcfn_abm.records.store import free_file
 from fcfn_abm.records.tables import TABLES
 from fcfn_abm.scenario import RecordSettings, Scenario
 
@@ -75,12 +75,12 @@ def test_a_record_is_never_replaced_silently(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-def test_of_two_runs_to_one_name_the_second_is_told(tmp_path, monkeypatch):
+def test_of_two_runs_to_one_name_the_second_is_reported(tmp_path, monkeypatch):
     def meanwhile(*_):  # after the slower one has looked for the last time
         monkeypatch.undo()
         replace(record(), run={"seed": 4}).write(tmp_path / "run")
 
-    monkeypatch.setattr("fcfn_abm.records.store._remove_dead", meanwhile)
+    monkeypatch.setattr("fcfn_abm.records.folders.remove_abandoned_folders", meanwhile)
     with pytest.raises(OutputError, match="there is a record already"):
         record().write(tmp_path / "run")
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -90,7 +90,7 @@ def test_of_two_runs_to_one_name_the_second_is_told(tmp_path, monkeypatch):
 @pytest.fixture
 def without_swap(monkeypatch):
     """A system that cannot swap two folders."""
-    monkeypatch.setattr("fcfn_abm.records.store._exchange", lambda *_: False)
+    monkeypatch.setattr("fcfn_abm.process.folders._exchange", lambda *_: False)
 
 
 @pytest.mark.usefixtures("without_swap")
@@ -163,26 +163,26 @@ def test_the_current_folder_is_not_taken_away(tmp_path, monkeypatch):
 
 def test_a_file_is_replaced_only_when_asked_and_never_one_of_results(tmp_path):
     free = tmp_path / "plan.json"
-    assert free_file(free) == free
+    assert resolve_output_file(free) == free
     free.write_text("mine")
     with pytest.raises(OutputError, match=r"exists already; .*--overwrite"):
-        free_file(free)
-    assert free_file(free, overwrite=True) == free
+        resolve_output_file(free)
+    assert resolve_output_file(free, overwrite=True) == free
     (tmp_path / "link").symlink_to(free)
-    assert free_file(tmp_path / "link", overwrite=True) == free
+    assert resolve_output_file(tmp_path / "link", overwrite=True) == free
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     for name in ("loop", "pipe"):
         with pytest.raises(OutputError, match="is no ordinary file"):
-            free_file(tmp_path / name, overwrite=True)
+            resolve_output_file(tmp_path / name, overwrite=True)
     for folder in (tmp_path, Path("."), Path("/"), Path("")):
         with pytest.raises(OutputError, match="is a folder"):
-            free_file(folder, overwrite=True)
+            resolve_output_file(folder, overwrite=True)
     record().write(tmp_path / "run")
     for name in ("run.json", "nodes.parquet"):
         with pytest.raises(OutputError, match="belongs to the results there"):
-            free_file(tmp_path / "run" / name, overwrite=True)
-    assert free_file(tmp_path / "run" / "mine.html")
+            resolve_output_file(tmp_path / "run" / name, overwrite=True)
+    assert resolve_output_file(tmp_path / "run" / "mine.html")
 
 
 def test_what_is_not_a_record_is_never_replaced(tmp_path):
@@ -246,7 +246,7 @@ def test_a_place_that_cannot_be_listed_takes_a_record(tmp_path, monkeypatch):
     def unlisted(_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("fcfn_abm.records.store.os.scandir", unlisted)
+    monkeypatch.setattr("fcfn_abm.process.folders.os.scandir", unlisted)
     with new_folder(tmp_path / "run") as folder:
         (folder / "there").write_text("")
     assert (tmp_path / "run" / "there").exists()

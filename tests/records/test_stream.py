@@ -20,6 +20,8 @@ from fcfn_abm.records.stream import read_parts
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.scenario import RecordSettings, Rounds, Scenario
 
+pytestmark = pytest.mark.slow
+
 ALL = Scenario(seed=1, record=RecordSettings(traces="all"))
 
 
@@ -192,13 +194,13 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("traces", "limit", "told"),
+    ("traces", "limit", "message"),
     [
         ("all", 10_000, "record/traces: the traces cannot be written: "),
         ("none", 1_000, "record: cannot be written: "),
     ],
 )
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, traces, limit, told):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, traces, limit, message):
     """A limit on the size of files stands for the disk."""
     scenario = Path("scenarios/dynamics/in-turn-half-steps.toml").resolve()
     options = ["--out", tmp_path / "record", "--set", f"record.traces={traces!r}"]
@@ -209,7 +211,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, traces, limit,
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert done.stderr == f"fcfn: {tmp_path}/{told}File too large.\n"
+    assert done.stderr == f"fcfn: {tmp_path}/{message}File too large.\n"
     assert not list(tmp_path.iterdir())
 
 

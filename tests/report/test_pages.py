@@ -30,6 +30,8 @@ from fcfn_abm.report.render import render_html, render_markdown
 from fcfn_abm.report.sweep_page import sweep_page
 from fcfn_abm.runs.report import read_page
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = """<script>alert("x")</script>'"><img src=x onerror=alert(1)>&amp;|`$a$`*_"""
 EMPTY_TAGS = {"meta", "br", "hr", "img", "link"}
 

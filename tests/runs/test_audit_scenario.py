@@ -14,6 +14,8 @@ from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.runs.audit import audit_scenario, audit_text
 from fcfn_abm.training import PLACEMENTS
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = "scenarios/quickstart.toml"
 SMALL = ["population.n_nodes=300", "privacy.delta=1e-5"]  # four or five samples a node
 

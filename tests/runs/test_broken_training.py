@@ -13,6 +13,8 @@ from fcfn_abm.report.summary import arms_table
 from fcfn_abm.training import FederatedTrainer, Training
 from fcfn_abm.training.sums import broken_down
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = "quickstart"
 SHORT = ["training.rounds=4"]
 

@@ -15,7 +15,8 @@ import fcfn_abm as fa
 from fcfn_abm import build
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, OutputError, RunFailedError
-from fcfn_abm.process.executors import Processes, cores, workers_of
+from fcfn_abm.process.options import select_workers
+from fcfn_abm.process.workers import Processes, count_cores
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.calibrate import calibration_text, identification
 from fcfn_abm.report.figures import calibration
@@ -23,6 +24,8 @@ from fcfn_abm.runs.calibrate import calibrate_value
 from fcfn_abm.runs.run import run_scenario
 from fcfn_abm.runs.value_fit import fit_value
 from fcfn_abm.training import Training
+
+pytestmark = pytest.mark.slow
 
 QUICKSTART = "scenarios/quickstart.toml"
 TINY = ["population.n_nodes=12", "training.rounds=4", "training.compare=[]"]
@@ -296,13 +299,13 @@ def test_a_command_trains_on_the_cores_that_it_may_use(command, call, tmp_path, 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert cores() == 3
-    assert workers_of() == Processes(3)
+    assert count_cores() == 3
+    assert select_workers() == Processes(3)
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS and Windows
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert cores() == 7
+    assert count_cores() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cores() == 1
+    assert count_cores() == 1
 
 
 def files_of(folder):

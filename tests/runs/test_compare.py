@@ -23,6 +23,8 @@ from fcfn_abm.report.figures import comparison
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario
 
+pytestmark = pytest.mark.slow
+
 UNSOLVED = {"kind": "yang", "variant": "printed", "epsilon_exponent": "literal"}
 LOGNORMAL = {"kind": "lognormal", "median": 0.01, "sigma": 0.3}
 

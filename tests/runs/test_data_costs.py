@@ -14,6 +14,8 @@ from fcfn_abm import build
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.runs.run import run_scenario
 
+pytestmark = pytest.mark.slow
+
 FILE = "scenarios/heterogeneity/data_costs.toml"
 EQUAL = "population.rho.coupling=0.0"
 

@@ -7,6 +7,8 @@ import pytest
 
 import fcfn_abm as fa
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def record():

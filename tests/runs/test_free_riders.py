@@ -11,6 +11,8 @@ from fcfn_abm.report.summary import summary
 from fcfn_abm.runs.free_riders import utility_a_round
 from fcfn_abm.runs.run import run_scenario
 
+pytestmark = pytest.mark.slow
+
 FILE = "scenarios/privacy/free_riders.toml"
 ROUNDS, BUDGET, N_NODES, FACTOR = 20, 8.0, 20, 1.5
 

@@ -17,6 +17,8 @@ from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_abm.training import ImageData
 
+pytestmark = pytest.mark.slow
+
 ENOUGH_ROUNDS = 40
 
 

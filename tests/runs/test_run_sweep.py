@@ -22,10 +22,12 @@ from fcfn_abm.errors import (
     OutputError,
     RunFailedError,
 )
-from fcfn_abm.runs import executors
+from fcfn_abm.process import workers
 from fcfn_abm.runs import run as run_module
 from fcfn_abm.runs import sweep as sweep_module
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
+
+pytestmark = pytest.mark.slow
 
 SHORT = """
 title = "Short runs"
@@ -152,14 +154,14 @@ def test_a_row_is_what_the_run_alone_leads_to(serial):
 
 def test_no_more_processes_start_than_there_are_runs(tmp_path, monkeypatch):
     started = []
-    require_ready = executors._require_ready
+    require_ready = workers._require_ready
 
     def counted(pool, n_workers):
         started.append(n_workers)
         require_ready(pool, n_workers)
 
-    monkeypatch.setattr(executors, "_require_ready", counted)
-    found = fa.run_sweep(small(tmp_path), tmp_path / "out", executors.Processes(4096))
+    monkeypatch.setattr(workers, "_require_ready", counted)
+    found = fa.run_sweep(small(tmp_path), tmp_path / "out", workers.Processes(4096))
     assert started == [2]
     assert found.counts()["done"] == 2
 

@@ -16,6 +16,8 @@ from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text, sobol_indic
 from fcfn_abm.runs.sweep import sweep_facts, sweep_text
 from fcfn_abm.scenario import Scenario
 
+pytestmark = pytest.mark.slow
+
 
 def indices_of(function, n_axes, n=4096, seed=0):
     """Evaluate a function of points (n, axes) where Saltelli et al. do."""

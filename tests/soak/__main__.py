@@ -35,10 +35,10 @@ def main() -> None:
         ):
             began = time.perf_counter()
             try:
-                told = ", ".join(f"{n:,} {how}" for how, n in sorted(campaign().items()))
+                report = ", ".join(f"{n:,} {how}" for how, n in sorted(campaign().items()))
             except AssertionError as error:
-                broken, told = broken + 1, f"BROKEN: {error}"
-            tqdm.write(f"{what:34} {told} ({time.perf_counter() - began:.0f} s)", file=sys.stdout)
+                broken, report = broken + 1, f"BROKEN: {error}"
+            tqdm.write(f"{what:34} {report} ({time.perf_counter() - began:.0f} s)", file=sys.stdout)
     sys.exit(1 if broken else 0)
 
 

@@ -34,8 +34,8 @@ class Ended:
     text: str
     """What it printed, to stdout and stderr."""
 
-    def require_told(self, *codes: int) -> None:
-        """Raise unless it ended with one of these codes, and a sentence where it failed."""
+    def require_code(self, *codes: int) -> None:
+        """Raise unless it ended with one of these codes, and with a sentence where it failed."""
         assert self.code in codes, f"exit code {self.code}:\n{self.text}"
         assert TRACEBACK not in self.text, self.text
         if self.code == 2:

@@ -28,7 +28,7 @@ def whole(work: Work, folder: Path) -> tuple[Path, float]:
     for _ in range(2):  # the first time all is still to be loaded and compiled
         shutil.rmtree(out, ignore_errors=True)
         started = time.perf_counter()
-        run(work.args(folder, out), folder / "log").require_told(0)
+        run(work.args(folder, out), folder / "log").require_code(0)
         seconds = time.perf_counter() - started
     return out, seconds
 
@@ -61,11 +61,11 @@ def _stopped(
             # a work that goes on gets nearer to its end each time; the last try is let alone
             patience = np.inf if in_a_row > 12 else rng.uniform(0, 1.1 * seconds)
             if not command.stop_after(min(patience, 600.0), how):
-                command.end().require_told(0)
+                command.end().require_code(0)
                 break
             ended = command.end()
             if how == signal.SIGINT:
-                ended.require_told(0, INTERRUPTED)
+                ended.require_code(0, INTERRUPTED)
             in_a_row += 1
             counts["stops"] += 1
             if ended.code == 0 or (out.exists() and not work.resumes):
@@ -109,12 +109,12 @@ def small_disks(work: Work, folder: Path, n: int, rng: np.random.Generator) -> C
 
 
 def _judge(ended, work: Work, out: Path, expected: dict[str, str], counts: Counts) -> None:
-    ended.require_told(0, 2)
+    ended.require_code(0, 2)
     if ended.code == 0:
         assert digests(out) == expected
         counts["had room"] += 1
         return
-    counts["told"] += 1
+    counts["reported"] += 1
     if out.exists() and not work.resumes:
         raise AssertionError(f"{out}: is there, after\n{ended.text}")
 
@@ -143,9 +143,9 @@ def closed_folders(work: Work, folder: Path) -> Counts:
     closed.chmod(0o555)
     for out in (closed / "out", closed / "deeper" / "out"):
         args = work.args(folder, out)
-        run(args, folder / "closed-log", Place(powerless=True)).require_told(2)
+        run(args, folder / "closed-log", Place(powerless=True)).require_code(2)
         assert not out.exists()
-    return Counter({"told": 2})
+    return Counter({"reported": 2})
 
 
 def crowds(work: Work, folder: Path, n: int, rng: np.random.Generator) -> Counts:
@@ -161,7 +161,7 @@ def crowds(work: Work, folder: Path, n: int, rng: np.random.Generator) -> Counts
             time.sleep(float(rng.uniform(0, 0.3 * seconds)))
         ends = [command.end() for command in commands]
         for ended in ends:
-            ended.require_told(0, 2)
+            ended.require_code(0, 2)
         n_done = sum(ended.code == 0 for ended in ends)
         assert n_done >= 1, ends
         if not work.resumes:
@@ -179,7 +179,7 @@ def jumping_clocks(work: Work, folder: Path, n: int, rng: np.random.Generator) -
     for _ in range(n):
         shutil.rmtree(out, ignore_errors=True)
         clock = tuple(rng.uniform(0, 4e9, size=7).tolist())
-        run(work.args(folder, out), folder / "log", Place(clock=clock)).require_told(0)
+        run(work.args(folder, out), folder / "log", Place(clock=clock)).require_code(0)
         assert digests(out) == expected
     return Counter({"same bytes": n})
 
@@ -203,7 +203,7 @@ def damage(work: Work, folder: Path, n: int, rng: np.random.Generator) -> Counts
         try:
             found = repr(work.read(out)).replace(str(out), str(reference))
         except FcfnError as error:
-            counts["told"] += 1
+            counts["reported"] += 1
             assert str(out) in str(error), f"{file}, {done}: {error}"
         else:
             assert found == expected, f"{file}, {done}: read as if nothing had happened"

@@ -119,13 +119,13 @@ def records(data: bytes) -> str:
         path.write_bytes(_damaged(good, data, chance))
     draws = chance.random() < 0.01  # which takes seconds
     try:
-        told = [_refused_or(lambda: fa.read_record(folder).traces)] if _is_run(folder) else []
+        outcomes = [_refused_or(lambda: fa.read_record(folder).traces)] if _is_run(folder) else []
         # numbers that no run gives may overflow, and NumPy says so
         uses = _uses(folder, draws=draws)
-        told += [_refused_or(lambda use=use: use(folder), "ignore") for use in uses]
+        outcomes += [_refused_or(lambda use=use: use(folder), "ignore") for use in uses]
     finally:
         path.write_bytes(good)
-    return "refused" if "refused" in told else "taken"
+    return "refused" if "refused" in outcomes else "taken"
 
 
 def _uses(folder: Path, *, draws: bool) -> list[Callable[[Path], Any]]:
@@ -194,10 +194,10 @@ def _refused_or(action: Callable[[], Any], warned: Any = "error") -> str:
         try:
             action()
         except FcfnError as error:
-            told = str(error)
-            assert not isinstance(error, RunFailedError), f"exit code 1: {told}"
-            assert told.strip(), "an empty sentence"
-            assert len(told) < 3000, "a sentence that nobody reads"
+            message = str(error)
+            assert not isinstance(error, RunFailedError), f"exit code 1: {message}"
+            assert message.strip(), "an empty sentence"
+            assert len(message) < 3000, "a sentence that nobody reads"
             return "refused"
     return "taken"
 
@@ -235,7 +235,7 @@ def _play_short(scenario: fa.Scenario) -> None:
     try:
         record = fa.run_scenario(type(scenario).model_validate(tree))
     except RunFailedError:
-        if scenario.trains:  # too large a step leads anywhere, and is told so
+        if scenario.trains:  # too large a step leads anywhere, and the run says so
             return
         raise
     paid = record.rounds[record.rounds["budget"] > 0]  # shares of nothing are infinite

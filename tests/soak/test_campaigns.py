@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from soak import faults, fuzz
 from soak.works import WORKS
 
+pytestmark = pytest.mark.slow
+
 QUICK = [work for work in WORKS if work.name != "every-round"]
 SOME = [faults.by_name(name) for name in ("economics", "training", "sweep")]
 
@@ -27,23 +29,23 @@ def test_kills_leave_nothing_half_and_change_no_byte(work, folder):
 
 
 @pytest.mark.parametrize("work", SOME, ids=lambda work: work.name)
-def test_interrupts_are_obeyed_and_told_and_change_no_byte(work, folder):
+def test_interrupts_are_obeyed_and_reported_and_change_no_byte(work, folder):
     assert faults.interrupts(work, folder, 2, rng())["stops"] >= 2
 
 
 @pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)
-def test_a_disk_that_fills_up_is_told_and_nothing_half_is_left(work, folder):
+def test_a_disk_that_fills_up_is_reported_and_nothing_half_is_left(work, folder):
     counts = faults.full_disks(work, folder, 1, rng())
-    assert counts["told"] + counts["had room"] == 1
+    assert counts["reported"] + counts["had room"] == 1
 
 
-def test_a_file_system_that_is_too_small_is_told(folder):
+def test_a_file_system_that_is_too_small_is_reported(folder):
     assert faults.small_disks(faults.by_name("economics"), folder, 2, rng())
 
 
 @pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)
 def test_where_nobody_may_write_one_sentence_says_so(work, folder):
-    assert faults.closed_folders(work, folder)["told"] == 2
+    assert faults.closed_folders(work, folder)["reported"] == 2
 
 
 @pytest.mark.parametrize("work", SOME, ids=lambda work: work.name)
@@ -57,7 +59,7 @@ def test_a_clock_that_jumps_changes_no_byte(folder):
 
 
 @pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)
-def test_damage_is_told_or_changes_nothing(work, folder):
+def test_damage_is_reported_or_changes_nothing(work, folder):
     assert faults.damage(work, folder, 20, rng()).total() == 20
 
 

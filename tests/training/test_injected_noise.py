@@ -200,6 +200,7 @@ def relative(excess, sizes):
     return excess / (MULTIPLIER * LEARNING_RATE * 2 * CLIPPING_NORM / sizes)[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_noise_that_is_wrong_does_not_pass(fault, monkeypatch):
     wrong, rounds, seen_by = FAULTS[fault]

@@ -19,6 +19,8 @@ from fcfn_abm.training import FederatedTrainer
 from fcfn_abm.training.placements import LocalSteps
 from fcfn_abm.training.privacy import release_sensitivity
 
+pytestmark = pytest.mark.slow
+
 EPSILON = np.array([0.5, 2.0, 20.0] + [0.0] * 57)
 
 

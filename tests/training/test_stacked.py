@@ -30,6 +30,8 @@ from fcfn_abm.training.gradients import flattened
 from fcfn_abm.training.graphs import Graphs, _Captured
 from fcfn_abm.training.placements import LocalSteps
 
+pytestmark = pytest.mark.slow
+
 DATA = DATASETS.create("digits").load(stream(1, "images"))
 SIZES = [20, 33, 150, 21, 64, 3, 40, 65]
 EPSILON = np.array([8.0, 3.0, 30.0, 8.0, 0.0, 2.0, 8.0, 5.0])

@@ -24,6 +24,8 @@ from fcfn_abm.training import (
 from fcfn_abm.training.gradients import Handed, NetGradients, flattened
 from fcfn_abm.training.placements import LocalSteps
 
+pytestmark = pytest.mark.slow
+
 DATA = DATASETS.create("digits").load(stream(1, "images"))
 
 

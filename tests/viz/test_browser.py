@@ -22,6 +22,8 @@ if MISSING:
 from matplotlib.image import imread
 from playwright.sync_api import expect, sync_playwright
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<b id='planted'>Title</b><script>document.planted = 1</script> & co"
 SCENARIO = f"""
 title = "{HOSTILE}"

@@ -37,6 +37,8 @@ from fcfn_abm.viz.star import CROWD, star
 from fcfn_abm.viz.story import story
 from fcfn_abm.viz.svg import Chart, Scale, decades, dots, labels, number, text, ticks
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = "scenarios/quickstart.toml"
 NO_TRAINING = ["training.enabled=false"]
 SVG = "{http://www.w3.org/2000/svg}"

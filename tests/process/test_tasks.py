@@ -9,7 +9,11 @@ from multiprocessing import get_context
 import pytest
 
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError
-from fcfn_abm.process.executors import Given, Processes, Serial, cores, work_off, workers_of
+from fcfn_abm.process.options import select_workers
+from fcfn_abm.process.tasks import carry_out_tasks
+from fcfn_abm.process.workers import ExternalExecutor, Processes, Serial, count_cores
+
+pytestmark = pytest.mark.slow
 
 
 def do(tasks, folder):
@@ -40,7 +44,7 @@ class Doing:
 def test_a_task_that_kills_its_workers_is_given_up_and_no_other_is(tmp_path):
     work, given_up = Doing(tmp_path), []
     tasks = [*range(8), 101, *range(8, 16)]
-    work_off(
+    carry_out_tasks(
         tasks,
         work,
         Processes(2),
@@ -72,7 +76,7 @@ def test_workers_take_as_many_tasks_as_they_see_fit():
     def one_at_a_time(tasks):
         return [tasks[0]]
 
-    work_off(
+    carry_out_tasks(
         range(20),
         one_at_a_time,
         Serial(),
@@ -89,10 +93,10 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
         ProcessPoolExecutor(1, get_context("spawn")) as executor,
         pytest.raises(RunFailedError, match="the executor is broken; the same call with a new one"),
     ):
-        work_off(
+        carry_out_tasks(
             [1, 101, 2],
             work,
-            Given(executor),
+            ExternalExecutor(executor),
             missing=work.missing,
             on_results=list,
             on_killer=pytest.fail,
@@ -121,22 +125,22 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
 )
 def test_workers_that_cannot_be_are_refused(asked, words):
     with pytest.raises(InvalidScenarioError, match=words):
-        workers_of(*asked)
+        select_workers(*asked)
 
 
-def test_processes_that_cannot_be_started_are_told(monkeypatch):
+def test_processes_that_cannot_be_started_are_reported(monkeypatch):
     def full(*_):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", full)
-    told = "a worker process cannot be started: Resource temporarily unavailable; take fewer"
-    with pytest.raises(RunFailedError, match=told), Processes(4).open():
+    message = "a worker process cannot be started: Resource temporarily unavailable; take fewer"
+    with pytest.raises(RunFailedError, match=message), Processes(4).open():
         pass
-    monkeypatch.setattr("fcfn_abm.process.executors._require_ready", lambda *_: None)
-    with pytest.raises(RunFailedError, match=told):
-        work_off([1], list, Processes(4), missing=list, on_results=list, on_killer=list)
+    monkeypatch.setattr("fcfn_abm.process.workers._require_ready", lambda *_: None)
+    with pytest.raises(RunFailedError, match=message):
+        carry_out_tasks([1], list, Processes(4), missing=list, on_results=list, on_killer=list)
 
 
 def test_without_a_number_there_is_a_worker_for_each_core():
-    assert workers_of() == Processes(cores())
-    assert workers_of(cluster="local:2", resources=["GPU=1"]).resources == {"GPU": 1.0}
+    assert select_workers() == Processes(count_cores())
+    assert select_workers(cluster="local:2", resources=["GPU=1"]).resources == {"GPU": 1.0}

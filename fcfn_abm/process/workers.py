@@ -1,0 +1,227 @@
+"""Where tasks are carried out: in this process, in others, or by an executor of the caller's.
+
+All are executors of the standard library, and all get the same tasks.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures.process import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver
+from typing import Protocol
+
+from tqdm import tqdm
+
+from fcfn_abm.errors import InvalidScenarioError, RunFailedError
+from fcfn_abm.process.interrupts import block_sigint_in_children
+
+MAX_DEATHS = 3  # workers that a task may take with it
+MAX_WORKERS = 4096
+_MANY_CHUNKS = 32  # that are out where the number of workers is not known
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class OpenWorkers:
+    """Workers that are ready."""
+
+    executor: Executor
+    """Takes tasks."""
+    n_chunks: Callable[[], int]
+    """Returns how many chunks of tasks should be out now."""
+
+
+class Workers(Protocol):
+    """A place where tasks are carried out."""
+
+    def open(self) -> AbstractContextManager[OpenWorkers]:
+        """Start or find the workers; leaving the block stops what they still do."""
+        ...
+
+
+class _SerialExecutor(Executor):
+    """Carries a task out when it is submitted."""
+
+    def submit[**P, R](self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        future: Future[R] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Serial:
+    """One task after another, in this process."""
+
+    @contextmanager
+    def open(self) -> Iterator[OpenWorkers]:
+        """Give an executor that carries out each task at once."""
+        yield OpenWorkers(_SerialExecutor(), lambda: 1)
+
+
+@dataclass(frozen=True)
+class ExternalExecutor:
+    """An executor of the caller's, which is not closed, and not replaced if it breaks."""
+
+    executor: Executor
+
+    @contextmanager
+    def open(self) -> Iterator[OpenWorkers]:
+        """Give the executor.
+
+        Raises
+        ------
+        RunFailedError
+            If it is broken.
+        """
+        try:
+            self.executor.submit(_do_nothing, 0).result()
+        except BrokenExecutor:
+            raise RunFailedError(
+                "the executor is broken; the same call with a new one goes on with what is missing."
+            ) from None
+        yield OpenWorkers(self.executor, lambda: _MANY_CHUNKS)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes on this machine, one thread each."""
+
+    n_workers: int
+    """How many there are."""
+    preload: Sequence[str] = ()
+    """Modules that are imported once for all processes, where the system can fork safely."""
+
+    def __post_init__(self) -> None:
+        require_workers(self.n_workers)
+
+    @contextmanager
+    def open(self) -> Iterator[OpenWorkers]:
+        """Start the processes; leaving the block by an exception kills them.
+
+        Raises
+        ------
+        RunFailedError
+            If they do not start.
+        """
+        others = set(multiprocessing.active_children())
+        with _set_environment(dict.fromkeys(_THREADS, "1")):
+            pool = ProcessPoolExecutor(
+                self.n_workers,
+                _start_context(self.preload),
+                initializer=_set_up_worker,
+                initargs=(dict(os.environ),),
+            )
+            try:
+                _require_ready(pool, self.n_workers)
+                # one chunk each: every chunk that is out is in work, should a worker die
+                yield OpenWorkers(pool, lambda: self.n_workers)
+            except BaseException:  # an interrupt too
+                for process in set(multiprocessing.active_children()) - others:
+                    process.kill()  # nothing is lost: results are whole or not there
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _start_context(preload: Sequence[str]) -> multiprocessing.context.BaseContext:
+    """Return how processes start.
+
+    On Linux they are forks of one server process without threads, which imports the modules once:
+    a worker is ready in milliseconds, and all share that memory. A fork of this process itself
+    could deadlock, as its threads may hold locks. The server starts with SIGINT blocked, which its
+    forks inherit.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    with block_sigint_in_children():
+        forkserver.ensure_running()
+    return context
+
+
+def _set_up_worker(environment: dict[str, str]) -> None:
+    """Prepare a worker process: it leaves interrupts to its parent, and ends with it."""
+    os.environ.update(environment)  # the fork server may have started under another one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # tqdm's own lock is a semaphore of the system, which a worker that is killed would leak
+    tqdm.set_lock(threading.RLock())
+    parent = multiprocessing.parent_process()
+    if parent:
+        # a parent that is killed cannot stop its workers: they watch a pipe that closes with it
+        threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_with_parent(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _require_ready(pool: ProcessPoolExecutor, n_workers: int) -> None:
+    """Wait until all workers have started, together, and raise RunFailedError if they cannot."""
+    try:
+        with block_sigint_in_children():
+            ready = [pool.submit(_do_nothing, number) for number in range(n_workers)]
+        for future in ready:
+            future.result()
+    except OSError as error:
+        raise too_many_processes(error) from None
+    except BrokenExecutor:
+        raise RunFailedError(
+            "the worker processes do not start: they were killed, or a script that runs a sweep "
+            "lacks the line: if __name__ == '__main__'."
+        ) from None
+
+
+def too_many_processes(error: OSError) -> RunFailedError:
+    """Return the error of a process that the system does not start."""
+    return RunFailedError(
+        f"a worker process cannot be started: {error.strerror}; take fewer (--workers)."
+    )
+
+
+def _do_nothing(_: int) -> None:
+    """Show that a worker works."""
+
+
+@contextmanager
+def _set_environment(values: dict[str, str]) -> Generator[None]:
+    """Set environment variables, for processes that start within the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def require_workers(n_workers: int) -> None:
+    """Raise InvalidScenarioError unless there can be so many workers."""
+    if n_workers < 1:
+        raise InvalidScenarioError(f"workers must be 1 or more, but is {n_workers}.")
+    if n_workers > MAX_WORKERS:
+        raise InvalidScenarioError(
+            f"workers must be {MAX_WORKERS:,} at most, but is {n_workers:,}."
+        )
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # taskset, containers and batch systems set it
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
