@@ -69,14 +69,16 @@ def equilibrium(
     """Print the closed form of a scenario's game, without playing it."""
     from fcfn_abm.build import draw_population, load_scenario, price_scenario
     from fcfn_abm.report.marks import heading, join
-    from fcfn_abm.report.summary import equilibrium_table
-    from fcfn_abm.runs.facts import reference_facts
+    from fcfn_abm.report.summary import describe_bounds, equilibrium_table
+    from fcfn_abm.runs.facts import bound_facts, reference_facts
 
     loaded = load_scenario(scenario, overrides or ())
     rho = draw_population(loaded).rho
     facts = reference_facts(price_scenario(loaded, rho), rho)
+    bounds = bound_facts(loaded, rho)
     if as_json:
-        print_json(facts)
+        print_json({**facts, **bounds})
     else:
         title = f"{one_line(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
-        show(join("\n", [heading(title), equilibrium_table(facts).marked()]))
+        lines = [heading(title), equilibrium_table(facts).marked(), *describe_bounds(bounds)]
+        show(join("\n", lines))

@@ -89,6 +89,23 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
     return Table(head, rows, note=_threshold_note(form, contest=contest))
 
 
+def describe_bounds(bounds: Mapping[str, float]) -> list[str]:
+    """Say what bounds the paper derives for its contest, a line each."""
+    if not bounds:
+        return []
+    low, high = bounds["epsilon_ceiling_low"], bounds["epsilon_ceiling_high"]
+    return [
+        f"No node with rho >= {bounds['privacy_cost_ceiling']:.6g} takes part at any cap that pays "
+        "the server (47).",
+        "A node's epsilon stays below B/rho (52): "
+        + (
+            f"{low:.6g}."
+            if low == high
+            else f"{low:.6g} to {high:.6g}, from the highest cost down."
+        ),
+    ]
+
+
 def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
     if form["status"] != "solved" and contest:
         return "No payment cap pays the server here: B* = 0, and there is no trade (45)."

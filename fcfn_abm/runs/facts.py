@@ -12,8 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 import fcfn_abm
-from fcfn_abm.game import nash_equilibrium
+from fcfn_abm import build
+from fcfn_abm.game import averaged_nodes, epsilon_ceiling, nash_equilibrium, privacy_cost_ceiling
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
+from fcfn_abm.scenario import Scenario
 
 _LIBRARIES = (
     "mesa",
@@ -64,6 +66,26 @@ def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str,
         "threshold": contest.threshold,
         "node_utility": float(outcome.node_utility.sum()),
         "server_utility": outcome.server_utility,
+    }
+
+
+def bound_facts(scenario: Scenario, rho: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return the bounds that the paper derives for its contest; nothing for other mechanisms.
+
+    ``privacy_cost_ceiling`` is the unit cost that no active node reaches where trade pays (47).
+    ``epsilon_ceiling_low`` and ``epsilon_ceiling_high`` are the epsilons that the node with the
+    highest and the one with the lowest cost stay below (52), at the cap of the closed form.
+    """
+    game, form = scenario.game, build.solve_equilibrium(scenario, rho)
+    if scenario.mechanism.kind != "stackelberg" or form.n_active == 0:
+        return {}
+    budget = form.budget if scenario.cap is None else scenario.cap
+    averaged = averaged_nodes(game.average_over, form.n_active, rho.size)
+    ceiling = epsilon_ceiling(rho, budget)
+    return {
+        "privacy_cost_ceiling": privacy_cost_ceiling(game.alpha, game.beta, averaged),
+        "epsilon_ceiling_low": float(ceiling.min()),
+        "epsilon_ceiling_high": float(ceiling.max()),
     }
 
 
