@@ -106,6 +106,22 @@ def test_equilibrium_prints_the_closed_form():
     assert facts["n_active"] == form.n_active
     text = fcfn("equilibrium", QUICKSTART, "--set", "game.alpha=1e-9").stdout
     assert "no trade" in text
+    assert "(52)" not in text
+
+
+def test_equilibrium_prints_the_bounds_of_the_paper():
+    alike = ["population.n_nodes=100", "population.rho=constant", "population.rho.value=0.01"]
+    settings = [part for override in alike for part in ("--set", override)]
+    facts = json.loads(fcfn("equilibrium", QUICKSTART, *settings, "--json").stdout)
+    budget = 10 - 100 * 1.0 / (10 * 99)  # (41) with alpha = beta = 10 and the sum of rho = 1
+    assert facts["privacy_cost_ceiling"] == pytest.approx(10 * 10 / 100)
+    assert facts["epsilon_ceiling_low"] == pytest.approx(budget / 0.01)
+    assert facts["epsilon_ceiling_high"] == pytest.approx(budget / 0.01)
+    text = fcfn("equilibrium", QUICKSTART, *settings).stdout
+    assert "No node with rho >= 1 takes part at any cap that pays the server (47)." in text
+    assert "A node's epsilon stays below B/rho (52): 989.899." in text
+    priced = fcfn("equilibrium", QUICKSTART, "--set", "mechanism=static", "--json").stdout
+    assert "ceiling" not in priced
 
 
 def test_compare_prints_a_table_and_writes_it_with_its_figure(tmp_path):

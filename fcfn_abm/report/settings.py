@@ -9,8 +9,8 @@ from fcfn_abm.report.blocks import Block, Code, Section, Table, Words, number
 
 _MECHANISMS = {
     "stackelberg": "the server announces a cap, and nodes share it in proportion to epsilon",
-    "random": "the server asks each node for a random epsilon",
-    "static": "the server asks all nodes for the same epsilon",
+    "random": "each node takes a random epsilon",
+    "static": "all nodes take the same epsilon",
     "ic-mle": "each node picks a contract from a menu",
     "yang": "an agency buys epsilon from the nodes and sells it to the server",
 }

@@ -94,16 +94,12 @@ def describe_bounds(bounds: Mapping[str, float]) -> list[str]:
     if not bounds:
         return []
     low, high = bounds["epsilon_ceiling_low"], bounds["epsilon_ceiling_high"]
-    return [
+    span = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}, from the highest cost down"
+    lines = [
         f"No node with rho >= {bounds['privacy_cost_ceiling']:.6g} takes part at any cap that pays "
-        "the server (47).",
-        "A node's epsilon stays below B/rho (52): "
-        + (
-            f"{low:.6g}."
-            if low == high
-            else f"{low:.6g} to {high:.6g}, from the highest cost down."
-        ),
+        "the server (47)."
     ]
+    return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (52): {span}."]
 
 
 def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
