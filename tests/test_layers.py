@@ -101,6 +101,64 @@ def test_every_stage_has_its_layer():
     assert stages <= set(RANK)
 
 
+def module_of(place):
+    return place.removesuffix("/__init__").replace("/", ".")
+
+
+def import_graph(paths):
+    """Return what each module imports, wherever it does: in functions, and for types alone too."""
+    names = {module_of(place): path for place, path in paths}
+    graph = {}
+    for module, path in names.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+                found.add(node.module)
+        own = {name.removeprefix("fcfn_abm.") for name in found}
+        inside = {name for name in own & names.keys() if name != module}
+        # a folder's __init__ gathers its files, which is no need of theirs
+        graph[module] = {name for name in inside if path.name != "__init__.py"}
+    return graph
+
+
+def rings(graph):
+    """Return the groups of modules that need each other: strongly connected, by Tarjan."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for following in graph[node]:
+            if following not in index:
+                visit(following)
+                low[node] = min(low[node], low[following])
+            elif following in stack:
+                low[node] = min(low[node], index[following])
+        if low[node] == index[node]:
+            group = set()
+            while node not in group:
+                group.add(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_rings_are_seen():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
+    assert rings(graph) == [["b", "c"]]
+
+
+def test_no_modules_need_each_other():
+    assert rings(import_graph(modules())) == []
+
+
 def loaded_by(code):
     out = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],

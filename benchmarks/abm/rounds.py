@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from plain_mesa import PlainMarket
 
-from fcfn_abm.abm.compiled import best_responses_at_once, moves_in_turn
+from fcfn_abm.abm import compiled
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import nash_equilibrium
+from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.records import Recorder, TraceWriter
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import RecordSettings, Scenario
@@ -58,6 +59,16 @@ def best(function, repetitions=5):
         function()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def move_in_turn(made, rows):
+    """Let nodes move one after another, in this order."""
+    compiled.move_in_turn(made.round, scalar_moves(made.rule, made.n_active), rows)
+
+
+def move_at_once(made):
+    """Let all nodes answer the last round's reports."""
+    compiled.move_at_once(made.round, scalar_moves(made.rule, made.n_active))
 
 
 def streaming_pass(made):
@@ -91,9 +102,9 @@ def sweeps(sizes):
             movers = np.arange(n_nodes)
             shuffled = stream(1, "order-of-moves", 99).permutation(movers)
             if order == "in_turn":
-                ways = [lambda m=made, r=r: moves_in_turn(m, r) for r in (shuffled, movers)]
+                ways = [lambda m=made, r=r: move_in_turn(m, r) for r in (shuffled, movers)]
             else:
-                ways = [lambda m=made: best_responses_at_once(m, slice(None))]
+                ways = [lambda m=made: move_at_once(m)]
             limit = best(lambda m=made: streaming_pass(m))
             times = [best(way) for way in ways]
             cells += [f"{1e9 * t / n_nodes:.1f}" for t in times]
@@ -184,7 +195,7 @@ def against_mesa(n_nodes):
         made.step()
         plain.step()
     movers = stream(1, "order-of-moves", 99).permutation(n_nodes)
-    ours = best(lambda: moves_in_turn(made, movers))
+    ours = best(lambda: move_in_turn(made, movers))
     whole = best(made.step, 3)
     theirs = best(plain.step, 2)
     print(f"**Against plain Mesa, N = {n_nodes:,}, in turn**\n")
@@ -208,7 +219,7 @@ def against_mesa_frames(n_nodes, python):
     made = market(n_nodes, "simultaneous")
     for _ in range(2):
         made.step()
-    ours = best(lambda: best_responses_at_once(made, slice(None)))
+    ours = best(lambda: move_at_once(made))
     rows = []
     for threads in ("1", "2"):
         done = subprocess.run(

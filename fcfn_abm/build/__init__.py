@@ -8,7 +8,6 @@ from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
 from fcfn_abm.build.load import listed_scenarios, load_scenario, resolved, runs_of
 from fcfn_abm.build.parts import (
     Floats,
-    create_market,
     create_trainer,
     deal_images,
     draw_population,
@@ -29,7 +28,6 @@ __all__ = [
     "check_scenario",
     "check_settings",
     "create",
-    "create_market",
     "create_trainer",
     "deal_images",
     "draw_population",

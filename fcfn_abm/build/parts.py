@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +30,6 @@ from fcfn_abm.training import (
     TrainingPlan,
     label_divergence,
 )
-
-if TYPE_CHECKING:
-    from fcfn_abm.build.market import PrivacyMarket
 
 type Floats = npt.NDArray[np.float64]
 
@@ -105,13 +101,6 @@ def _draw_misreports(scenario: Scenario) -> Floats | None:
     chance = stream(scenario.seed, "misreports")
     n_nodes = scenario.population.n_nodes
     return draw_misreport_factors(n_nodes, settings.share, settings.factor, chance)
-
-
-def create_market(scenario: Scenario, population: Population) -> PrivacyMarket:
-    """Build the market of a scenario, for a recorder that keeps the traces."""
-    from fcfn_abm.build.market import PrivacyMarket  # loads Mesa
-
-    return PrivacyMarket(scenario, population=population, collect_nodes=False)
 
 
 def create_trainer(

@@ -80,5 +80,5 @@ def equilibrium(
         print_json({**facts, **bounds})
     else:
         title = f"{one_line(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
-        lines = [heading(title), equilibrium_table(facts).marked(), *describe_bounds(bounds)]
-        show(join("\n", lines))
+        table = equilibrium_table(facts).marked()
+        show(join("\n", [heading(title), table, *describe_bounds(bounds)]))

@@ -136,7 +136,7 @@ def _carry_out(
     if scenario.trains and images is not None:
         trainer = build.create_trainer(scenario, population, images, workers)
         trainings = RunTrainings(scenario, population, trainer, checkpoint)
-    market = build.create_market(scenario, population)
+    market = PrivacyMarket(scenario, population=population, collect_nodes=False)
     trained = None
     with stream as writer:
         expected = market.outcome.epsilon > 0

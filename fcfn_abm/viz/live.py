@@ -11,6 +11,7 @@ import numpy as np
 from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.state import RoundState
+from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import FcfnError
 from fcfn_abm.process.workers import count_cores
 from fcfn_abm.records import sampled_rows
@@ -45,7 +46,7 @@ class LiveMarket:
         if scenario.population.rho.kind == "divergence":
             self._images = build.load_images(scenario)  # costs follow them
         self._population = build.draw_population(scenario, self._images)
-        self.market = build.create_market(scenario, self._population)
+        self.market = PrivacyMarket(scenario, population=self._population, collect_nodes=False)
         rho = self.market.columns.rho
         self._look_at_costs()
         self._kept = (

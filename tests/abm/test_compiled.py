@@ -19,17 +19,11 @@ from fcfn_abm.scenario import Scenario
 pytestmark = pytest.mark.slow
 
 RULES = [
+    *({"kind": kind} for kind in LEARNING_RULES),  # a new rule is played once it is registered
     {"kind": "best-response", "gain": 1.0},
     {"kind": "best-response", "gain": "auto"},
     {"kind": "best-response", "gain": 0.3, "cautious": False},
-    {"kind": "best-response"},
-    {"kind": "gradient"},
     {"kind": "gradient", "gain": "auto"},
-    {"kind": "replicator"},
-    {"kind": "fixed"},
-    {"kind": "fictitious-play"},
-    {"kind": "aggregate"},
-    {"kind": "estimate"},
 ]
 SCENARIOS = st.fixed_dictionaries(
     {
@@ -85,8 +79,78 @@ def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
         assert_array_equal(compiled.columns.memory[name], kept)
 
 
-def test_every_rule_is_played_so():
-    assert {rule["kind"] for rule in RULES} == set(LEARNING_RULES)
+COMPILED = [
+    kind for kind in LEARNING_RULES if "scalar_moves" in vars(type(LEARNING_RULES.create(kind)))
+]
+
+
+def test_the_rules_of_large_markets_are_compiled():
+    assert set(COMPILED) >= {"best-response", "gradient", "replicator", "fixed"}
+
+
+def halves_its_epsilon(base):
+    class Halving(base):
+        def next_epsilon(self, seen, rng):  # noqa: ARG002
+            return seen.epsilon / 2
+
+    return Halving
+
+
+def plans_to_leave(base):
+    class Leaving(base):
+        def planned(self, seen):
+            return 0.0 * seen.epsilon
+
+    return Leaving
+
+
+def forgets(base):
+    class Forgetful(base):
+        def learn(self, news):
+            for kept in news.memory.values():
+                kept[:] = 1e-3
+
+    return Forgetful
+
+
+def steps_a_quarter(base):
+    class Slow(base):
+        def gain_for(self, n_active):  # noqa: ARG002
+            return 0.25
+
+    return Slow
+
+
+@pytest.mark.parametrize("rounds_order", ["in_turn", "simultaneous"])
+@pytest.mark.parametrize("change", [halves_its_epsilon, plans_to_leave, forgets, steps_a_quarter])
+@pytest.mark.parametrize("kind", COMPILED)
+def test_what_a_subclass_overrides_is_played_in_large_markets_too(kind, change, rounds_order):
+    """A fast path that takes subclasses would play the class above them."""
+    subclass = change(LEARNING_RULES[kind])
+
+    def played(many):
+        tree = {"population": {"n_nodes": 40}, "learning": {"kind": kind}, "seed": 3}
+        tree["rounds"] = {"order": rounds_order}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(order, "MANY", many)
+            market = PrivacyMarket(Scenario.model_validate(tree))
+            market.rule = subclass()
+            market.run_until(4)
+        return market
+
+    together, single = played(0), played(10**9)
+    assert_array_equal(together.columns.epsilon, single.columns.epsilon)
+    assert_array_equal(together.columns.exit_round, single.columns.exit_round)
+
+
+@pytest.mark.parametrize("n_nodes", [499, 500])
+def test_a_subclass_s_own_step_counts_at_any_size(n_nodes):
+    tree = {"population": {"n_nodes": n_nodes}, "rounds": {"order": "simultaneous"}}
+    market = PrivacyMarket(Scenario.model_validate(tree))
+    before = market.total_epsilon
+    market.rule = halves_its_epsilon(LEARNING_RULES["best-response"])()
+    market.step()
+    assert market.total_epsilon == pytest.approx(before / 2, rel=1e-12)
 
 
 def test_without_compilation_the_numbers_are_the_same():
