@@ -44,13 +44,13 @@ def example(tmp_path):
 
 
 def test_every_section_has_code_and_a_table_that_is_toml():
-    for title in ("A law of rho", "A learning rule", "A mechanism", "A net"):
+    for title in ("A distribution of rho", "A learning rule", "A mechanism", "A net"):
         assert len(blocks(title, "python")) == 1
         assert tomllib.loads(blocks(title, "toml")[0])
 
 
-def test_the_law_draws_costs_within_its_bounds(example):
-    scenario = example("A law of rho", "population.n_nodes=500")
+def test_the_distribution_draws_costs_within_its_bounds(example):
+    scenario = example("A distribution of rho", "population.n_nodes=500")
     rho = fa.run_scenario(scenario).nodes["rho"]
     assert rho.min() > 0.0005
     assert rho.max() < 0.002
@@ -58,9 +58,9 @@ def test_the_law_draws_costs_within_its_bounds(example):
     assert abs(middle - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 500)
 
 
-def test_an_option_of_the_law_is_checked_when_the_scenario_is_read(example):
+def test_an_option_of_the_distribution_is_checked_when_the_scenario_is_read(example):
     with pytest.raises(fa.FcfnError, match=r"\[population.rho\] high: .*greater than 0"):
-        example("A law of rho", "population.rho.high=-1")
+        example("A distribution of rho", "population.rho.high=-1")
 
 
 def test_the_rule_finds_the_equilibrium(example):
