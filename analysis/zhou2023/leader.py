@@ -196,7 +196,7 @@ def draw_nodes(values: pd.DataFrame) -> Figure:
         cap, epsilon, earned = figure.subplots(1, 3)
         line = curve(values, quantity="budget")
         cap.plot(line.index, line, "o-", color=STAYS, label="B*")
-        cap.axhline(10, color=BOUND, dashes=(4, 2), label="β")
+        cap.axhline(10, color=BOUND, dashes=(4, 2), label=r"$\beta$")
         cap.set(title="Extra: the cap falls with N", ylabel="payment cap B* (currency)")
         cap.set_ylim(bottom=-0.3)
         line = curve(values, quantity="epsilon")

@@ -32,16 +32,11 @@ TYPES = (0.001, 0.003)
 """Costs of the two types in the readings that have them, half of the clients each."""
 
 
-def load_both(name: str) -> dict[str, Scenario]:
-    """Return a figure's scenarios for the two data sets."""
-    return {"EMNIST": scenario_of(name), "CIFAR-10": scenario_of(f"{name}-cifar10")}
-
-
-def loader(name: str) -> Callable[[Setting], Scenarios]:
+def load_figure(name: str) -> Callable[[Setting], Scenarios]:
     """Return what loads a figure's scenarios for the two data sets."""
 
     def load(_: Setting) -> Scenarios:
-        return load_both(name)
+        return {"EMNIST": scenario_of(name), "CIFAR-10": scenario_of(f"{name}-cifar10")}
 
     return load
 

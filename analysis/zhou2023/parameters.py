@@ -30,10 +30,10 @@ from fcfn_zhou2023.base import (
 )
 
 LABELS = {
-    "rho": "unit privacy cost ρ (currency / ε)",
+    "rho": r"unit privacy cost $\rho$ (currency / ε)",
     "n_nodes": "number of clients N",
-    "alpha": "α (1 / ε)",
-    "beta": "β (currency)",
+    "alpha": r"$\alpha$ (1 / ε)",
+    "beta": r"$\beta$ (currency)",
     "epsilon": "ε* of a client",
     "node_utility": "utility $U_C^*$ of a client (currency)",
     "budget": "payment cap B* (currency)",
@@ -75,8 +75,8 @@ PLOTS = (
     Plot(8, "node_utility", "n_nodes", "population.n_nodes",
          "A client's utility against the number of clients",
          "alpha = beta = 10, rho = 0.001, B = 1, 5, 10, 20. The text says epsilon* where caption "
-         "and heading say utility. At N = 1 a client gets all of B for any epsilon above zero: (29) "
-         "and (31) give the limits 0 and B."),
+         "and heading say utility. At N = 1 a client gets all of B for any epsilon above zero: "
+         "(29) and (31) give the limits 0 and B."),
     Plot(9, "budget", "alpha", "game.alpha", "The best payment cap against alpha",
          "N = 100, beta = 10, costs that add up to 1."),
     Plot(10, "budget", "beta", "game.beta", "The best payment cap against beta",
@@ -130,11 +130,14 @@ def _add_lone_client(scenario: Scenario) -> list[pd.DataFrame]:
     caps = sorted({float(run.point["game.budget"]) for run in build.runs_of(scenario)})
     at = {"reading": "as-printed", "x": 1.0, "x_name": "n_nodes",
           "series": [f"B = {cap:g}" for cap in caps]}  # fmt: skip
-    return [rows("epsilon", np.zeros(len(caps)), **at), rows("node_utility", caps, unit=MONEY, **at)]
+    return [
+        rows("epsilon", np.zeros(len(caps)), **at),
+        rows("node_utility", caps, unit=MONEY, **at),
+    ]
 
 
 def draw(plot: Plot, values: pd.DataFrame) -> Figure:
-    """Draw the paper's plot; where a curve falls by orders of magnitude, on logarithmic axes too."""
+    """Draw the paper's plot; beside curves that fall by orders of magnitude a logarithmic one."""
     with theme():
         if plot.has_caps:
             figure = Figure(figsize=(11, 4.3))
@@ -151,7 +154,9 @@ def draw(plot: Plot, values: pd.DataFrame) -> Figure:
         axes.plot(line.index, line, color="#0072B2", label=LABELS[plot.quantity].split(" (")[0])
         if plot.quantity == "budget":
             limit = curve(values, quantity="beta")
-            axes.plot(limit.index, limit, color=BOUND, linewidth=1.2, dashes=(4, 2), label="β")
+            axes.plot(
+                limit.index, limit, color=BOUND, linewidth=1.2, dashes=(4, 2), label=r"$\beta$"
+            )
         axes.set(title=f"Fig. {plot.figure}: {plot.title[0].lower()}{plot.title[1:]}",
                  xlabel=LABELS[plot.x_name], ylabel=LABELS[plot.quantity])  # fmt: skip
         axes.set_xlim(left=0)
@@ -186,7 +191,8 @@ def judge(plot: Plot, values: pd.DataFrame) -> Iterator[Finding]:
     gains = pick(values, quantity="gain_alone")["value"]
     yield Finding(
         "parameters", f"fig{plot.figure}", bool((gains <= 1e-9).all()),
-        f"at {len(gains)} points {N_TRIED} alternatives each: the largest gain is {gains.max():.1g}",
+        f"at {len(gains)} points {N_TRIED} alternatives each: the largest gain is "
+        f"{gains.max():.1g}",
     )  # fmt: skip
 
 

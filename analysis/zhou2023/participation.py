@@ -156,7 +156,7 @@ def draw(values: pd.DataFrame) -> Figure:
         nodes.axvline(threshold, color=BOUND, dashes=(4, 2),
                       label=rf"$\tau/(n-1)$ = {threshold:.3g}")  # fmt: skip
         nodes.set(title="Extra: who takes part (even spread)",
-                  xlabel="unit privacy cost ρ (currency / ε)",
+                  xlabel=r"unit privacy cost $\rho$ (currency / ε)",
                   ylabel="ε")  # fmt: skip
         for reading, (colour, dashes) in styles.items():
             line = curve(values, reading=reading, panel="steps", quantity="n_left")

@@ -156,8 +156,8 @@ def draw_client(values: pd.DataFrame) -> Figure:
         axes.legend(loc="upper right")
         line = pick(values, panel="bound", quantity="zero_at")
         limit = number(values, panel="bound", quantity="bound")
-        bound.plot(line["x"], line["value"], "o-", color=STAYS, label="a client loses from here on")
-        bound.axhline(limit, color=BOUND, dashes=(4, 2), label=f"B/ρ = {limit:.6g}")
+        bound.plot(line["x"], line["value"], "o-", color=STAYS, label="a client loses above")
+        bound.axhline(limit, color=BOUND, dashes=(4, 2), label=rf"B/$\rho$ = {limit:.6g}")
         bound.set(title="Extra: the bound (52)", xlabel="others' ε, share of the equilibrium",
                   ylabel="ε", xscale="log", ylim=(0, 1.25 * limit))  # fmt: skip
         bound.legend(loc="lower left")
@@ -208,16 +208,14 @@ def judge_client(values: pd.DataFrame) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def judge_peak(
-    claim: str, reading: str, line: pd.Series[float], best: float, of: str
-) -> Finding:
+def judge_peak(claim: str, reading: str, line: pd.Series[float], best: float, of: str) -> Finding:
     """See whether a curve rises to one optimum, falls from there, and is concave."""
     peak = float(line.index[int(line.argmax())])
     rises = line[line.index <= peak].is_monotonic_increasing
     falls = line[line.index >= peak].is_monotonic_decreasing
     slope = np.diff(line) / np.diff(line.index)
-    concave = bool((np.diff(slope) < 1e-12).all())
-    holds = bool(rises and falls and concave and line.is_unique and abs(peak / best - 1) < 1e-9)
+    concave = bool((np.diff(slope) < 0).all())
+    holds = bool(rises and falls and concave and abs(peak / best - 1) < 1e-9)
     return Finding(
         claim, reading, holds,
         f"of {len(line)} {of} up to {line.index[-1]:.6g} the best is {peak:.6g} (closed form "
