@@ -59,7 +59,8 @@ class Row:
         holding = [finding.reading for finding in self.findings if finding.holds]
         if not holding:
             return UNSTATED if self.claim.missing else NOT
-        if len(holding) == len(self.findings) or self.claim.plain in holding:
+        complete = not self.claim.missing
+        if complete and (len(holding) == len(self.findings) or self.claim.plain in holding):
             return HOLDS
         return f"{UNDER} {', '.join(holding)}"
 

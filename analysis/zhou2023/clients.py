@@ -22,6 +22,7 @@ from fcfn_zhou2023.base import (
     Study,
     curve,
     format_numbers,
+    number,
     pick,
     rows,
     table,
@@ -75,7 +76,28 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
                          **at)
                     for series, value in earned.items()
                 ]  # fmt: skip
+        parts += _compare_sides(data, scenario)
     return table(parts)
+
+
+def _compare_sides(data: str, scenario: Scenario) -> list[pd.DataFrame]:
+    """Return what clients and server earn with ours and with others, for N = 100."""
+    rho = costs_of(scenario, N_CLIENTS[-1])
+    ours = price("stackelberg", rho, scenario, None)
+    found = {
+        "own-spending": price("ic-mle", rho, scenario, scenario.game.budget),
+        "equal-spending": price("ic-mle", rho, scenario, ours.server_payment),
+        "three-party-game": price("yang", rho, scenario, scenario.game.budget),
+    }
+    return [
+        rows(quantity, value, panel=data, reading=reading, series=series, unit=MONEY)
+        for reading, theirs in found.items()
+        for series, outcome in (("stackelberg", ours), ("other", theirs))
+        for quantity, value in (
+            ("node_utility", outcome.node_utility.mean()),
+            ("server_utility", outcome.server_utility),
+        )
+    ]
 
 
 def _earn(reading: str, data: str, scenario: Scenario, n: int) -> dict[str, Floats]:
@@ -208,6 +230,23 @@ def judge(values: pd.DataFrame) -> Iterator[Finding]:
     for reading in ("purchase", "three-party"):
         some = pick(values, reading="all-clients")
         yield _judge_lowest(reading, some, YANG[reading])
+    for reading in ("own-spending", "equal-spending", "three-party-game"):
+        yield _judge_sides(reading, pick(values, reading=reading))
+
+
+def _judge_sides(reading: str, some: pd.DataFrame) -> Finding:
+    holds, described = [], []
+    for data in STATIC:
+        for quantity in ("node_utility", "server_utility"):
+            ours, theirs = (
+                number(some, panel=data, series=name, quantity=quantity)
+                for name in ("stackelberg", "other")
+            )
+            holds.append(ours > theirs)
+            described.append(
+                f"{data}, {quantity.replace('_', ' ')}: ours {ours:.4g}, theirs {theirs:.4g}"
+            )
+    return Finding("utility-of-both", reading, all(holds), "; ".join(described))
 
 
 def _judge_pair(claim: str, reading: str, some: pd.DataFrame, other: str) -> Finding:

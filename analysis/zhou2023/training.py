@@ -263,8 +263,8 @@ STUDY = Study(
     setup="EMNIST: alpha = beta = 10, B = 1, rho = 0.001; CIFAR-10: 20, 20, 2, 0.003. The paper "
     "does not state N, the x axis (the round, we take it), how images are dealt (at random here), "
     "delta (1e-5), clipping, or repetitions. In full: N = 1,000, T = 200, E = 5, batches of 128. "
-    "Fast: N = 100, T = 15, one step a round on 20 images a client, and a small net: too little to train "
-    "much.",
+    "Fast: N = 100, T = 15, one step a round on 20 images a client, and a small net: too little to "
+    "train much.",
     load=load,
     compute=compute,
     draw=draw,
