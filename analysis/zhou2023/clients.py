@@ -196,7 +196,8 @@ def draw(values: pd.DataFrame) -> Figure:
                     axes.bar(at, mean, 0.15, yerr=half, color=ARM_COLOURS[base], label=label,
                              hatch="///" if name != base else "", edgecolor="white",
                              linewidth=0.3, error_kw={"elinewidth": 0.8})  # fmt: skip
-                    axes.plot(at, mean, "_", color=ARM_COLOURS[base], markersize=6)
+                    zero = (mean == 0).to_numpy()  # no bar would show
+                    axes.plot(at[zero], mean[zero], "o", color=ARM_COLOURS[base], markersize=5)
                 axes.axhline(0, color="0.2", linewidth=0.8)
                 axes.set_xticks(range(len(N_CLIENTS)), [str(n) for n in N_CLIENTS])
                 axes.grid(visible=False, axis="x")

@@ -107,7 +107,8 @@ def draw(values: pd.DataFrame) -> Figure:
         true.set(title="Extra: noise by (2), δ = 1e-5", xlabel="claimed ε", ylabel="ε")
         for method in THREE:
             line = curve(values, panel="total", series=method)
-            total.plot(line.index, line, color=ARM_COLOURS[method],
+            under = {"linewidth": 4, "alpha": 0.5} if method == "stackelberg" else {}
+            total.plot(line.index, line, color=ARM_COLOURS[method], **under,
                        dashes=ARM_DASHES[method] or (None, None),
                        label=f"{NAMES[method]} ({line.iloc[0]:.3g} a round)")  # fmt: skip
         total.set(title="Privacy spent over all rounds, N = 100", xlabel="round",

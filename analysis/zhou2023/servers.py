@@ -114,7 +114,7 @@ def draw(x_name: str, values: pd.DataFrame) -> Figure:
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             line[0].set_ylabel(f"{data}\nutility $U_S$ (currency)")
             top = pick(values, panel=data)["value"].max()
-            line[0].set_ylim(-2, 20 * top)
+            line[0].set_ylim(0, 30 * top)
         for axes in grid[-1]:
             axes.set_xlabel(rf"$\{x_name}$")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)

@@ -149,7 +149,7 @@ def draw_client(values: pd.DataFrame) -> Figure:
             number(form, quantity=name) for name in ("epsilon", "node_utility", "zero_at")
         )
         _mark(axes, best, top, f"ε* = {best:.4g}\nU* = {top:.4g}", (0, -42))
-        _mark(axes, zero, 0.0, f"zero at {zero:.6g}", (-48, 8))
+        _mark(axes, zero, 0.0, f"zero at {zero:.6g}", (-70, 10))
         axes.axhline(0, color="0.2", linewidth=0.8)
         axes.set(title="Fig. 4: a client's utility", xlabel="its own ε, all others at ε*",
                  ylabel="utility $U_{C,i}$ (currency)", ylim=(-1e-4, 1.2e-3))  # fmt: skip
