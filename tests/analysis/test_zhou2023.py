@@ -180,8 +180,15 @@ def reversed_values(**where):
     return changed(lambda v: v[::-1].to_numpy(), **where)
 
 
-def swapped(one, other):
-    return lambda frame: frame.assign(series=frame["series"].replace({one: other, other: one}))
+def swapped(one, other, reading=None):
+    names = {one: other, other: one}
+
+    def tamper(frame):
+        here = frame["reading"] == (reading or frame["reading"])
+        return frame.assign(series=frame["series"].where(~here, frame["series"].map(
+            lambda name: names.get(name, name))))  # fmt: skip
+
+    return tamper
 
 
 TAMPERED = {
@@ -227,8 +234,8 @@ TAMPERED = {
     "parameters": ("fig12", changed(lambda v: v + 1e-3, quantity="gain_alone")),
     "fig13-static": ("one-client", changed(lambda v: v + 1, series="static")),
     "fig13-random": ("one-client", changed(lambda v: v + 1, series="random")),
-    "fig13-ic-mle": ("all-clients", swapped("stackelberg", "ic-mle")),
-    "fig13-yang": ("compensated", swapped("stackelberg", "yang")),
+    "fig13-ic-mle": ("all-clients", swapped("stackelberg", "ic-mle", "all-clients")),
+    "fig13-yang": ("compensated", swapped("stackelberg", "yang", "all-clients")),
     "fig13-gap": ("one-client-may-leave", changed(lambda v: v - 1, series="random", x=100.0)),
     "fig13-yang-lowest": ("two-types", changed(lambda v: v + 1, series="yang")),
     "fig14-ic-mle": ("n-1000", swapped("stackelberg", "ic-mle")),
@@ -236,12 +243,12 @@ TAMPERED = {
     "fig15-ic-mle": ("n-1000", changed(lambda v: v + 0.01, series="ic-mle")),
     "fig15-yang": ("budget-n-1000", changed(lambda v: v - 1, series="yang-budget", x=1.0)),
     "fig16-epsilon-ic-mle": ("two-types", scaled(6, series="ic-mle", quantity="epsilon")),
-    "fig16-epsilon-yang": ("n-1000", scaled(0.3, series="yang", quantity="epsilon")),
+    "fig16-epsilon-yang": ("n-1000", scaled(0.2, series="yang", quantity="epsilon")),
     "fig16-noise-ic-mle": ("n-1000", scaled(1.01, series="ic-mle",
                                             quantity="noise_std_classical")),
     "fig16-noise-yang": ("n-1000", scaled(3, series="yang", quantity="noise_std_classical")),
     "contracts-honest": ("as-extracted", negated(quantity="gain_by_lying")),
-    "utility-of-both": ("own-spending", swapped("stackelberg", "other")),
+    "utility-of-both": ("own-spending", swapped("stackelberg", "other", "own-spending")),
 }  # fmt: skip
 
 
