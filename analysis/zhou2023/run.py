@@ -1,4 +1,4 @@
-"""Make figures and ledger: what is there already is kept, and an interrupt keeps what is done."""
+"""Make figures and ledger; complete figures are kept, also after an interrupt."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def replicate(
     OutputError
         If the folder holds other results, or cannot be written.
     """
-    chosen = figures(names)
-    if any(study.heavy for study in chosen) and find_spec("torch") is None:
+    selected = figures(names)
+    if any(study.heavy for study in selected) and find_spec("torch") is None:
         raise MissingExtraError(
             "Figure 17 trains nets, for which torch is not installed: pip install "
             "'fcfn-abm[train]', or name other figures, such as fig4 fig13."
@@ -130,8 +130,8 @@ def replicate(
     with told_as(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         (out / "values").mkdir(exist_ok=True)
-    with progress_bar(len(chosen), "figures", "figure", shown=progress) as bar:
-        for study in chosen:
+    with progress_bar(len(selected), "figures", "figure", shown=progress) as bar:
+        for study in selected:
             bar.set_description(study.name, refresh=sys.stderr.isatty())
             scenarios = study.load(setting)
             mark = _mark_of(setting, scenarios)
@@ -143,7 +143,7 @@ def replicate(
 
 
 def figures(names: Iterable[str]) -> list[Study]:
-    """Return the figures that are meant, in the order of the paper.
+    """Return the named figures, in the order of the paper.
 
     Examples
     --------

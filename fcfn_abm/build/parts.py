@@ -102,5 +102,3 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None)
         rng=stream(scenario.seed, "mechanism", mechanism),
         **(own.options if own.kind == mechanism else {}),
     )
-
-

@@ -45,5 +45,3 @@ def _kind_schema(registry: Registry[Any], name: str) -> dict[str, Any]:
         "properties": {"kind": {"const": name}, **schema.get("properties", {})},
         "required": ["kind", *schema.get("required", [])],
     }
-
-
