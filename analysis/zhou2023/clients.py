@@ -51,7 +51,7 @@ READINGS = {
 LABELS = {
     "static": "static (10; 5)",
     "random": "random in [1, 100], mean",
-    "yang": "Yang et al., compensated for the cost",
+    "yang": "Yang et al. (all: compensated; one: paid by (3))",
     "yang-purchase": "Yang et al., paid p (1 + ε) a",
 }
 OTHERS = ("yang", "ic-mle", "static", "random")

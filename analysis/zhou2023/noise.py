@@ -113,7 +113,12 @@ def draw(values: pd.DataFrame) -> Figure:
                     at = np.arange(len(READINGS)) + 0.27 * (place - 1)
                     bars = axes.bar(at, heights, 0.27, color=ARM_COLOURS[method],
                                     label=NAMES[method])  # fmt: skip
-                    axes.bar_label(bars, [f"{h:.3g}" for h in heights], padding=2, fontsize=8)
+                    axes.bar_label(
+                        bars,
+                        [f"{h:.{2 if h < 0.1 else 3}g}" for h in heights],
+                        padding=2,
+                        fontsize=8,
+                    )
                 axes.set_xticks(range(len(READINGS)), list(LABELS.values()))
                 axes.set(yscale="log", title=f"{title}, {data}")
                 axes.grid(visible=False, axis="x")

@@ -91,6 +91,11 @@ def _describe_population(reading: str, rho: Floats, beta: float) -> list[pd.Data
     total = form.total_epsilon
     excluded = [float(own_utility(tried, total, r, 1.0).max()) for r in rho[~form.active]]
     active = rho[form.active]
+    tried_alone = np.linspace(0.02, 4.0, 200) * form.epsilon.max()
+    gains = [
+        float(own_utility(tried_alone, total - own, cost, 1.0).max() - utility)
+        for own, cost, utility in zip(form.epsilon, rho, form.utility, strict=True)
+    ]
     alpha = rho.size * form.threshold / beta / 0.99  # (45) holds by one part in a hundred
     at = {"reading": reading, "panel": "nodes"}
     return [
@@ -102,6 +107,7 @@ def _describe_population(reading: str, rho: Floats, beta: float) -> list[pd.Data
         rows("threshold", form.threshold, **at),
         rows("highest_active", active.max(), **at),
         rows("ceiling", alpha * beta / rho.size, **at),
+        rows("gain_alone", max(gains), unit="currency", **at),
         rows("best_of_excluded", max(excluded), unit="currency", **at),
         rows("variation_all", rho.std() / rho.mean(), **at),
         rows("variation_active", active.std() / active.mean(), **at),
@@ -231,6 +237,11 @@ def _judge_population(reading: str, some: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(
         "high-costs-leave", reading, best < 0,
         f"the best that an excluded client could earn with a positive epsilon: {best:.2g}",
+    )  # fmt: skip
+    gain = number(some, quantity="gain_alone")
+    yield Finding(
+        "nash", reading, gain <= 1e-12,
+        f"1,000 clients, 200 alternatives each: the most that one gains alone is {gain:.1g}",
     )  # fmt: skip
     of_all, of_active = (number(some, quantity=f"variation_{who}") for who in ("all", "active"))
     yield Finding(

@@ -129,3 +129,5 @@ def _check_noise_of_sum(scenario: Scenario, where: str) -> None:
                 f"{where}, [privacy] noise_of: noise cannot be drawn for the sum alone, since "
                 f"{reason}."
             )
+
+

@@ -102,3 +102,5 @@ def rival(scenario: Scenario, mechanism: str, rho: Floats, budget: float | None)
         rng=stream(scenario.seed, "mechanism", mechanism),
         **(own.options if own.kind == mechanism else {}),
     )
+
+

@@ -30,3 +30,5 @@ def create(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = N
     if choice is None:
         choice = dict(choices(scenario))[place]
     return REGISTRIES[place].create(choice.kind, choice.options)
+
+

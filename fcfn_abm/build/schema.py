@@ -45,3 +45,5 @@ def _kind_schema(registry: Registry[Any], name: str) -> dict[str, Any]:
         "properties": {"kind": {"const": name}, **schema.get("properties", {})},
         "required": ["kind", *schema.get("required", [])],
     }
+
+

@@ -30,6 +30,7 @@ VERDICTS = {
     "value-concave": "holds",
     "client-concave": "holds",
     "client-utility": "holds under reading alpha-1, alpha-10",
+    "nash": "holds",
     "rent": "holds",
     "server-concave": "holds",
     "slopes-step": "does not hold",
@@ -202,6 +203,8 @@ TAMPERED = {
     "value-concave": ("as-printed", changed(lambda v: v**4, quantity="value")),
     "client-concave": ("alpha-1", negated(panel="", quantity="node_utility")),
     "client-utility": ("alpha-1", scaled(1.0001, panel="search", quantity="node_utility")),
+    "nash": ("even-spread", changed(lambda v: v + 1e-6, panel="nodes",
+                                    quantity="gain_alone")),
     "rent": ("as-printed", scaled(1 + 1e-5, quantity="node_utility")),
     "server-concave": ("as-printed", negated(quantity="server_utility", reading="as-printed")),
     "slopes-step": ("as-printed", changed(lambda v: np.where(np.arange(v.size) < 646, 2, 0),
@@ -253,10 +256,10 @@ TAMPERED = {
 
 
 @pytest.mark.parametrize("claim", list(VERDICTS))
-def test_other_numbers_give_another_finding(claim, values):
+def test_other_numbers_give_another_finding(claim, values, ledger):
     figure = claims.claims()[claim].figure
     reading, tamper = TAMPERED[claim]
-    before = findings_of(figure, values[figure])[claim, reading]
+    before = {finding.reading: finding.holds for finding in ledger[claim].findings}[reading]
     assert findings_of(figure, tamper(values[figure]))[claim, reading] != before
 
 
@@ -504,9 +507,7 @@ def test_with_alpha_1_they_have_no_positive_solution():
     for rho in (0.001, 0.003):
         for n in (10, 1000):
             assert methods.solve_yang(np.full(n, rho), 1.0) is None
-            # a p = alpha/(1 + eps) - p <= 1/(1 + eps), so (59) asks for eps^3 >= 1 + eps, and the
-            # price of (58) is above 1/sqrt(...): p falls with eps, yet never enough
-            price = _price_at(epsilon, n, rho)
+            price = _price_at(epsilon, n, rho)  # (57) in (59): epsilon^3 a p = 1 is never reached
             assert (epsilon**3 * (1 / (1 + epsilon) - price) < 1).all()
 
 
