@@ -25,14 +25,14 @@ COLUMNS = [
     "figure", "panel", "reading", "series", "x_name", "x", "quantity", "unit", "replication",
     "value",
 ]  # fmt: skip
-"""Of the tidy numbers."""
+"""Columns of the tidy numbers."""
 _BLANK: Mapping[str, Any] = {
     "panel": "", "reading": "", "series": "", "x_name": "", "x": np.nan, "unit": "1",
     "replication": 0,
 }  # fmt: skip
 
 
-def code_of(folder: Path, *apart: str) -> str:
+def hash_code(folder: Path, *apart: str) -> str:
     """Return a hash of all Python files below a folder, but for those in some folders of it."""
     files = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
     code = (
@@ -75,12 +75,12 @@ class Study:
     """One figure: how its numbers are had, drawn and judged."""
 
     name: str
-    """Such as ``"fig4"``."""
+    """Such as ``"fig4"``; ``"extra-..."`` where the paper has no such figure."""
     title: str
     setup: str
-    """What is shown, and how much of the set-up is known."""
+    """What the figure shows, and which of its settings the paper states."""
     load: Callable[[Setting], Scenarios]
-    """Gives a scenario for each reading."""
+    """Gives the scenarios by name, such as a reading or a data set."""
     compute: Callable[[Scenarios, Setting], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
     judge: Callable[[pd.DataFrame], Iterator[Finding]]
@@ -93,10 +93,10 @@ def figure_file(name: str) -> str:
 
     Examples
     --------
-    >>> figure_file("fig4")
-    'fig04'
+    >>> figure_file("fig4"), figure_file("extra-leader")
+    ('fig04', 'extra-leader')
     """
-    return f"fig{int(name.removeprefix('fig')):02d}"
+    return f"fig{int(name.removeprefix('fig')):02d}" if name.startswith("fig") else name
 
 
 def scenario_of(name: str, overrides: Sequence[str] = ()) -> Scenario:
@@ -104,7 +104,9 @@ def scenario_of(name: str, overrides: Sequence[str] = ()) -> Scenario:
     return build.load_scenario(shipped_files()[f"paper/{name}"], overrides)
 
 
-def readings(name: str, overrides: Mapping[str, Sequence[str]]) -> Callable[[Setting], Scenarios]:
+def load_readings(
+    name: str, overrides: Mapping[str, Sequence[str]]
+) -> Callable[[Setting], Scenarios]:
     """Return what loads a figure's scenario once for each reading, each with its overrides."""
 
     def load(_: Setting) -> Scenarios:
@@ -113,11 +115,9 @@ def readings(name: str, overrides: Mapping[str, Sequence[str]]) -> Callable[[Set
     return load
 
 
-def axis_runs(scenario: Scenario) -> list[tuple[float, Scenario]]:
-    """Return the runs of a scenario with one axis: where on it each is, and its scenario."""
-    return [
-        (float(next(iter(run.point.values()))), run.scenario) for run in build.runs_of(scenario)
-    ]
+def axis_runs(scenario: Scenario, axis: str) -> list[tuple[float, Scenario]]:
+    """Return where on an axis each run of a scenario is, and the scenario of that run."""
+    return [(float(run.point[axis]), run.scenario) for run in build.runs_of(scenario)]
 
 
 def rows(quantity: str, value: npt.ArrayLike, **where: Any) -> pd.DataFrame:
@@ -162,12 +162,12 @@ def curve(values: pd.DataFrame, **where: Any) -> pd.Series[float]:
     return pick(values, **where).groupby("x")["value"].mean().sort_index()
 
 
-def listed(numbers: Iterable[Any], digits: int = 4) -> str:
+def format_numbers(numbers: Iterable[Any], digits: int = 4) -> str:
     """Return numbers with commas between.
 
     Examples
     --------
-    >>> listed([0.01, 4e-4, 1e-4])
+    >>> format_numbers([0.01, 4e-4, 1e-4])
     '0.01, 0.0004, 0.0001'
     """
     return ", ".join(f"{value:.{digits}g}" for value in numbers)

@@ -1,4 +1,4 @@
-"""What the paper claims, as far as we know it, and what becomes of it."""
+"""What the paper claims, and the verdict that the numbers give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from pathlib import Path
 
 from fcfn_zhou2023.base import Finding
 
-HOLDS, UNDER, NOT = "holds", "holds under reading", "does not hold"
+HOLDS, UNDER, NOT, UNSTATED = (
+    "holds",
+    "holds under reading",
+    "does not hold",
+    "not stated",
+)
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,13 @@ class Claim:
     figure: str
     """The figure whose numbers decide it."""
     where: str
-    """Where in the paper."""
+    """Section, equation or figure of the paper."""
     text: str
     """The claim in short."""
     status: str
-    """``printed``, ``described`` or ``implied``; the file says what that means."""
+    """``printed``, ``implied`` or ``our reading``; the file says what that means."""
+    setting: str
+    """Numbers of the game that decide it."""
     why: str
     """Why it comes out as it does."""
     readings: Mapping[str, str]
@@ -35,6 +42,8 @@ class Claim:
     """The reading that the words suggest; empty where they leave it open."""
     values: Mapping[str, Fraction]
     """Printed numbers, exact."""
+    missing: str
+    """What the paper does not state and the claim depends on; empty where it states enough."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,12 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """``holds``, ``holds under reading ...`` or ``does not hold``."""
+        """``holds``, ``holds under reading ...``, ``does not hold`` or ``not stated``."""
         holding = [finding.reading for finding in self.findings if finding.holds]
         if not holding:
-            return NOT
-        if len(holding) == len(self.findings) or self.claim.plain in holding:
+            return UNSTATED if self.claim.missing else NOT
+        complete = not self.claim.missing
+        if complete and (len(holding) == len(self.findings) or self.claim.plain in holding):
             return HOLDS
         return f"{UNDER} {', '.join(holding)}"
 
@@ -66,10 +76,12 @@ def claims() -> Mapping[str, Claim]:
             where=entry["where"],
             text=entry["text"],
             status=entry["status"],
+            setting=entry["setting"],
             why=entry["why"],
             readings=entry["readings"],
             plain=entry.get("plain", ""),
             values={key: Fraction(value) for key, value in entry.get("values", {}).items()},
+            missing=entry.get("missing", ""),
         )
         for name, entry in tomllib.loads(text).items()
     }
@@ -80,7 +92,7 @@ def expected(claim: str) -> Mapping[str, Fraction]:
     return claims()[claim].values
 
 
-def settled(findings: Iterable[Finding]) -> list[Row]:
+def judge_claims(findings: Iterable[Finding]) -> list[Row]:
     """Return a row for each claim that was judged, in the order of ``expected.toml``."""
     found: dict[str, list[Finding]] = {}
     for finding in findings:

@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from html import escape
 
 from fcfn_zhou2023.base import Finding, Setting, Study, figure_file
-from fcfn_zhou2023.claims import HOLDS, NOT, UNDER, Row
+from fcfn_zhou2023.claims import HOLDS, NOT, UNDER, UNSTATED, Row
 
 TITLE = "Zhou et al. 2023, figure by figure"
 STATUS = {
-    "printed": "printed: the paper prints these numbers",
-    "described": "described: we know the claim second-hand, not its words",
-    "implied": "implied: follows from printed equations or numbers",
+    "printed": "printed: the paper states it",
+    "implied": "implied: follows from what the paper states",
+    "our reading": "our reading: the paper leaves it open",
 }
 NOTE = (
-    "The paper itself was not at hand when this was written. Its equations and the numbers marked "
-    "as printed were handed down to us; claims marked as described are told in our words, not the "
-    "paper's. Where it says that a set-up is reconstructed, the figure shows what we take it to be "
-    "about, and may differ from the printed one in every detail. A verdict is computed from the "
-    "numbers beside it: a claim holds if it holds under the reading that its words suggest (marked "
-    "with *), or under all readings."
+    "Reference: Zhou Zan et al., Chinese Journal of Computers 46 (12), 2023. Each claim names its "
+    "place there. What the paper leaves open is a named reading, and the readings stand side by "
+    "side. A verdict is computed from the numbers beside it: a claim holds if it holds under the "
+    "reading that its words suggest (marked with *), or under all readings; it is not stated where "
+    "it depends on something that the paper leaves open and holds under none of our readings. "
+    "Extras are figures that the paper does not have."
 )
 
 
@@ -30,8 +30,8 @@ def summary(rows: Sequence[Row]) -> str:
     """Count the verdicts, in a sentence."""
     counts = Counter(_kind(row) for row in rows)
     return (
-        f"{len(rows)} claims: {counts[HOLDS]} hold, {counts[UNDER]} under some reading, and "
-        f"{counts[NOT]} under none."
+        f"{len(rows)} claims: {counts[HOLDS]} hold, {counts[UNDER]} hold under some reading, "
+        f"{counts[NOT]} do not hold, and {counts[UNSTATED]} depend on what is not stated."
     )
 
 
@@ -42,20 +42,24 @@ def _kind(row: Row) -> str:
 def markdown(rows: Sequence[Row], studies: Sequence[Study], size: str) -> str:
     """Return the ledger as Markdown: a table of all claims, and a part for each figure."""
     lines = [f"# {TITLE}", "", f"{summary(rows)} Size: {size}.", "", NOTE, ""]
-    lines += ["| claim | where | verdict |", "| --- | --- | --- |"]
-    lines += [f"| {_cell(r.claim.text)} | {_cell(r.claim.where)} | {r.verdict} |" for r in rows]
+    lines += ["| claim | where | status | verdict |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {_cell(r.claim.text)} | {_cell(r.claim.where)} | {r.claim.status} | {r.verdict} |"
+        for r in rows
+    ]
     for study in studies:
         name = figure_file(study.name)
         lines += ["", f"## {_heading(study)}", "", study.setup, ""]
         lines += [f"![{study.title}](figures/{name}.png)", ""]
         for row in (row for row in rows if row.claim.figure == study.name):
             lines += [f"**{row.claim.text}** ({row.claim.where}; {row.claim.status})", ""]
+            lines += [f"Setting: {row.claim.setting}", ""]
             lines += ["| reading | holds | numbers |", "| --- | --- | --- |"]
             lines += [
                 f"| {_cell(_reading(row, f))} | {_yes(f)} | {_cell(f.numbers)} |"
                 for f in row.findings
             ]
-            lines += ["", f"Verdict: **{row.verdict}**. {row.claim.why}", ""]
+            lines += ["", f"Verdict: **{row.verdict}**. {_why(row)}", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -63,10 +67,12 @@ def page(rows: Sequence[Row], studies: Sequence[Study], setting: Setting) -> str
     """Return the ledger as one HTML file with the figures inside."""
     body = [f"<h1>{escape(TITLE)}</h1>", f"<p><strong>{escape(summary(rows))}</strong> "
             f"Size: {setting.size}.</p>", f"<p>{escape(NOTE)}</p>"]  # fmt: skip
-    body.append("<table><tr><th>claim</th><th>where</th><th>verdict</th></tr>")
+    body.append("<table><tr><th>claim</th><th>where</th><th>status</th>"
+                "<th>verdict</th></tr>")  # fmt: skip
     body += [
         f'<tr><td><a href="#{row.claim.name}">{escape(row.claim.text)}</a></td>'
-        f"<td>{escape(row.claim.where)}</td><td>{_badge(row)}</td></tr>"
+        f"<td>{escape(row.claim.where)}</td><td>{escape(row.claim.status)}</td>"
+        f"<td>{_badge(row)}</td></tr>"
         for row in rows
     ]
     body.append("</table>")
@@ -82,7 +88,7 @@ def page(rows: Sequence[Row], studies: Sequence[Study], setting: Setting) -> str
             body += [
                 f'<h3 id="{row.claim.name}">{escape(row.claim.text)}</h3>',
                 f"<p>{_badge(row)} {escape(row.claim.where)}; "
-                f"{escape(STATUS[row.claim.status])}</p>",
+                f"{escape(STATUS[row.claim.status])}. Setting: {escape(row.claim.setting)}</p>",
                 "<table><tr><th>reading</th><th>holds</th><th>numbers</th></tr>",
             ]
             body += [
@@ -90,12 +96,18 @@ def page(rows: Sequence[Row], studies: Sequence[Study], setting: Setting) -> str
                 f"<td>{escape(f.numbers)}</td></tr>"
                 for f in row.findings
             ]
-            body += ["</table>", f"<p>{escape(row.claim.why)}</p>"]
+            body += ["</table>", f"<p>{escape(_why(row))}</p>"]
     return _PAGE.format(title=escape(TITLE), body="\n".join(body))
 
 
 def _heading(study: Study) -> str:
-    return f"Figure {study.name.removeprefix('fig')}: {study.title}"
+    kind = "Extra" if study.name.startswith("extra") else f"Figure {study.name[3:]}"
+    return f"{kind}: {study.title}"
+
+
+def _why(row: Row) -> str:
+    missing = f" Not stated: {row.claim.missing}." if row.claim.missing else ""
+    return row.claim.why + missing
 
 
 def _reading(row: Row, finding: Finding) -> str:
@@ -112,7 +124,7 @@ def _cell(text: str) -> str:
 
 
 def _badge(row: Row) -> str:
-    kind = {HOLDS: "holds", UNDER: "under", NOT: "not"}[_kind(row)]
+    kind = {HOLDS: "holds", UNDER: "under", NOT: "not", UNSTATED: "unstated"}[_kind(row)]
     return f'<span class="{kind}">{escape(row.verdict)}</span>'
 
 
@@ -131,6 +143,7 @@ th, td {{ text-align: left; vertical-align: top; padding: .35rem .6rem;
 span {{ border-radius: .3rem; padding: .1rem .45rem; color: #fff; font-size: .85rem;
   line-height: 1.75; -webkit-box-decoration-break: clone; box-decoration-break: clone; }}
 .holds {{ background: #00664a; }} .under {{ background: #7a5200; }} .not {{ background: #a83f00; }}
+.unstated {{ background: #555; }}
 a {{ color: #0b4f80; }}
 @media print {{ h2 {{ break-before: page; }} span {{ border: 1px solid #555; color: #222; }} }}
 </style></head><body>

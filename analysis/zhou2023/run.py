@@ -1,4 +1,4 @@
-"""Make figures and ledger: what is there already is kept, and an interrupt keeps what is done."""
+"""Make figures and ledger; complete figures are kept, also after an interrupt."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.records.folders import RUN_FILE
 from fcfn_abm.scenario import to_toml
 from fcfn_zhou2023 import (
-    dynamics,
-    equilibrium,
-    fig04,
+    clients,
+    leader,
+    learning,
     ledger,
-    nodes,
+    noise,
+    parameters,
     participation,
     privacy,
-    rivals,
+    servers,
     training,
+    utility,
 )
 from fcfn_zhou2023.base import (
     COLUMNS,
@@ -39,25 +41,27 @@ from fcfn_zhou2023.base import (
     Setting,
     Size,
     Study,
-    code_of,
     figure_file,
+    hash_code,
 )
-from fcfn_zhou2023.claims import Row, settled
+from fcfn_zhou2023.claims import Row, judge_claims
 
 FIGURES: dict[str, Study] = {
     study.name: study
     for study in (
-        fig04.STUDY,
-        *equilibrium.STUDIES,
-        participation.STUDY,
-        dynamics.STUDY,
-        nodes.STUDY,
-        *rivals.STUDIES,
-        privacy.STUDY,
+        *utility.STUDIES,
+        *parameters.STUDIES,
+        clients.STUDY,
+        *servers.STUDIES,
+        noise.STUDY,
         training.STUDY,
+        *leader.STUDIES,
+        participation.STUDY,
+        learning.STUDY,
+        privacy.STUDY,
     )
 }
-"""All figures by name, in their order."""
+"""All figures by name: the paper's in its order, then the extras."""
 _MARK = b"fcfn_zhou2023"
 
 
@@ -86,7 +90,7 @@ def replicate(
     Parameters
     ----------
     names : iterable of str, default ("all",)
-        Figures, ``"fig4"`` to ``"fig17"``, or ``"all"``.
+        Figures, ``"fig4"`` to ``"fig17"``, extras such as ``"extra-leader"``, or ``"all"``.
     size : {"fast", "full"}, default "fast"
         Minutes on two cores, or the paper's size.
     out : str or Path, optional
@@ -113,8 +117,8 @@ def replicate(
     OutputError
         If the folder holds other results, or cannot be written.
     """
-    chosen = figures(names)
-    if any(study.heavy for study in chosen) and find_spec("torch") is None:
+    selected = figures(names)
+    if any(study.heavy for study in selected) and find_spec("torch") is None:
         raise MissingExtraError(
             "Figure 17 trains nets, for which torch is not installed: pip install "
             "'fcfn-abm[train]', or name other figures, such as fig4 fig13."
@@ -126,8 +130,8 @@ def replicate(
     with raise_as_output_error(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         (out / "values").mkdir(exist_ok=True)
-    with progress_bar(len(chosen), "figures", "figure", shown=progress) as bar:
-        for study in chosen:
+    with progress_bar(len(selected), "figures", "figure", shown=progress) as bar:
+        for study in selected:
             bar.set_description(study.name, refresh=sys.stderr.isatty())
             scenarios = study.load(setting)
             mark = _mark_of(setting, scenarios)
@@ -139,7 +143,7 @@ def replicate(
 
 
 def figures(names: Iterable[str]) -> list[Study]:
-    """Return the figures that are meant, in the order of the paper.
+    """Return the named figures, in the order of the paper.
 
     Examples
     --------
@@ -170,7 +174,7 @@ def _common_mark(setting: Setting) -> dict[str, str]:
 def _code() -> str:
     """Return a hash of the code that numbers and figures come from."""
     own, package = Path(__file__).parent, Path(fcfn_abm.__file__).parent
-    return code_of(own) + code_of(package, "cli", "viz")
+    return hash_code(own) + hash_code(package, "cli", "viz")
 
 
 def _files(out: Path, study: Study) -> tuple[Path, list[Path]]:
@@ -217,7 +221,7 @@ def _conclude(setting: Setting) -> Replication:
         if _kept_mark(out, study).items() >= common.items():
             kept[name] = pd.read_parquet(_files(out, study)[0])
     findings = [finding for name, values in kept.items() for finding in FIGURES[name].judge(values)]
-    rows = settled(findings)
+    rows = judge_claims(findings)
     values = pd.concat(kept.values(), ignore_index=True) if kept else pd.DataFrame(columns=COLUMNS)
     studies = [FIGURES[name] for name in kept]
     with raise_as_output_error(out):

@@ -1,4 +1,4 @@
-"""The figures of the paper, made again."""
+"""The figures of the paper, reproduced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from fcfn_abm.process.interrupts import obey_interrupts
 def replicate_command(
     figures: Annotated[
         list[str] | None,
-        typer.Argument(help="fig4 to fig17, or all.", show_default="all"),
+        typer.Argument(
+            help="fig4 to fig17, extras such as extra-leader, or all.", show_default="all"
+        ),
     ] = None,
     full: Annotated[
         bool, typer.Option("--full/--fast", help="The paper's size, or minutes on two cores.")
@@ -32,9 +34,9 @@ def replicate_command(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make figures of Zhou et al. 2023 again, and write a ledger of what holds.
+    """Reproduce figures of Zhou et al. 2023, and write a ledger of its claims.
 
-    Figures that are complete in the folder are not made again.
+    Figures that are complete in the folder are kept.
     """
     from fcfn_abm.process.workers import count_cores
     from fcfn_zhou2023 import replicate
@@ -42,7 +44,7 @@ def replicate_command(
 
     try:
         with obey_interrupts():
-            found = replicate(
+            result = replicate(
                 figures or ["all"],
                 "full" if full else "fast",
                 out,
@@ -50,8 +52,8 @@ def replicate_command(
                 progress=True,
             )
     except KeyboardInterrupt:
-        told = "interrupted; figures that were finished are kept: the same command goes on."
-        raise KeyboardInterrupt(told) from None
+        message = "interrupted; finished figures are kept: the same command goes on."
+        raise KeyboardInterrupt(message) from None
     if as_json:
         claims = [
             {
@@ -59,11 +61,11 @@ def replicate_command(
                 "verdict": row.verdict,
                 "findings": [asdict(finding) for finding in row.findings],
             }
-            for row in found.rows
+            for row in result.rows
         ]
-        print_json({"claims": claims, "path": str(found.out)})
+        print_json({"claims": claims, "path": str(result.out)})
         return
-    width = max((len(row.claim.name) for row in found.rows), default=0)
-    for row in found.rows:
+    width = max((len(row.claim.name) for row in result.rows), default=0)
+    for row in result.rows:
         say(f"{row.claim.name:{width}}  {row.verdict}")
-    say(f"\n{summary(found.rows)} Numbers and reasons: {found.out / 'ledger.html'}.")
+    say(f"\n{summary(result.rows)} Numbers and reasons: {result.out / 'ledger.html'}.")

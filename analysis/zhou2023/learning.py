@@ -1,4 +1,4 @@
-"""Figure 12: how nodes that know nothing of each other come to the equilibrium."""
+"""Extra: how clients that know nothing of each other reach the equilibrium (section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fcfn_zhou2023.base import (
     Setting,
     Study,
     curve,
+    load_readings,
     number,
     pick,
-    readings,
     rows,
     table,
 )
@@ -31,8 +31,8 @@ READINGS: dict[str, list[str]] = {
 }
 NAMES = {
     "infer-costs": "costs inferred from reports",
-    "answer-in-turn": "best answers in turn, half steps",
-    "answer-at-once": "best answers all at once, full steps",
+    "answer-in-turn": "in turn, half steps",
+    "answer-at-once": "all at once, full steps",
     "at-once-damped": "all at once, damped",
     "total-alone": "only the total is seen",
 }
@@ -66,26 +66,26 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
 
 
 def draw(values: pd.DataFrame) -> Figure:
-    """Draw how far play is from the closed form, and the nodes' reports under two rules."""
+    """Draw the distance to the closed form, and the clients' reports under two rules."""
     with theme():
         figure = Figure(figsize=(13, 4.2))
-        distances, settled, wild = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
+        distances, converging, cycling = figure.subplots(1, 3, width_ratios=(1.4, 1, 1))
         for reading, name in NAMES.items():
             line = curve(values, reading=reading, panel=f"{MANY} nodes", quantity="distance")
             distances.plot(line.index, line.clip(lower=1e-16), color=COLOURS[reading], label=name,
                            linewidth=1.6, marker="." if len(line) < 20 else "")  # fmt: skip
-        distances.set(title="Distance to the closed form, ten nodes", xlabel="round",
-                      ylabel="share of the largest epsilon", xlim=(0, 62), yscale="log",
+        distances.set(title="Extra: distance to the equilibrium", xlabel="round",
+                      ylabel="share of the largest ε", xlim=(0, 62), yscale="log",
                       ylim=(3e-17, 1e2))  # fmt: skip
         distances.legend(loc="lower right", fontsize="small", bbox_to_anchor=(1.0, 0.02))
-        for axes, reading in ((settled, "answer-in-turn"), (wild, "answer-at-once")):
+        for axes, reading in ((converging, "answer-in-turn"), (cycling, "answer-at-once")):
             some = pick(values, reading=reading, panel="traces")
             for _, trace in some.groupby("series"):
                 axes.plot(trace["x"], trace["value"], color=COLOURS[reading], linewidth=0.9)
             axes.set(
-                title=f"Extra: {reading.replace('-', ' ')}",
+                title=NAMES[reading].capitalize(),
                 xlabel="round",
-                ylabel="epsilon of a node",
+                ylabel="ε of a client",
                 xlim=(0, 20),
             )
             axes.set_ylim(bottom=-4)
@@ -93,32 +93,27 @@ def draw(values: pd.DataFrame) -> Figure:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See which rules settle on the closed form."""
-    for claim, names in (
-        ("fig12-learn", ("infer-costs",)),
-        ("fig12-converge", tuple(name for name in READINGS if name != "infer-costs")),
-    ):
-        for reading in names:
-            told, fine = [], []
-            for n in (MANY, FEW):
-                some = pick(values, reading=reading, panel=f"{n} nodes")
-                ended = pick(some, quantity="converged").iloc[0]
-                last = curve(some, quantity="distance").iloc[-1]
-                fine.append(ended["value"] == 1 and last < 1e-6)
-                told.append(
-                    f"{n} nodes: {ended['series']} after "
-                    f"{number(some, quantity='n_rounds'):.0f} rounds, {last:.1g} from the closed "
-                    "form"
-                )
-            yield Finding(claim, reading, all(fine), "; ".join(told))
+    """See which learning rules converge to the closed form."""
+    for reading in READINGS:
+        described, fine = [], []
+        for n in (MANY, FEW):
+            some = pick(values, reading=reading, panel=f"{n} nodes")
+            ended = pick(some, quantity="converged").iloc[0]
+            last = curve(some, quantity="distance").iloc[-1]
+            fine.append(ended["value"] == 1 and last < 1e-6)
+            described.append(
+                f"{n} clients: {ended['series']} after "
+                f"{number(some, quantity='n_rounds'):.0f} rounds, {last:.1g} from the closed form"
+            )
+        yield Finding("learning", reading, all(fine), "; ".join(described))
 
 
 STUDY = Study(
-    name="fig12",
-    title="Learning one's way to the equilibrium",
-    setup="Equal nodes, a cap of B = 1, random starts; the set-up is reconstructed. The traces are "
-    "an extra.",
-    load=readings("fig12", READINGS),
+    name="extra-learning",
+    title="Learning the equilibrium",
+    setup="Equal clients, a cap of B = 1, random starts. The paper does not state how clients "
+    "learn, and shows no such figure.",
+    load=load_readings("extra-learning", READINGS),
     compute=compute,
     draw=draw,
     judge=judge,
