@@ -23,7 +23,13 @@ from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Verdict
-from fcfn_abm.game import Equilibrium, StackelbergEquilibrium, nash_equilibrium
+from fcfn_abm.game import (
+    Equilibrium,
+    StackelbergEquilibrium,
+    averaged_nodes,
+    nash_equilibrium,
+    server_utility,
+)
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contracts, Mechanism, Outcome, PricingGame
@@ -147,6 +153,7 @@ class Market(RowModel):
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
+        self.answered_pool = self.pool
         self.publish()
         self.learn()
         state = RoundState if self.churn is None else ChurnState
@@ -188,6 +195,11 @@ class Market(RowModel):
         return self.server.pool
 
     @property
+    def pays_after_reports(self) -> bool:
+        """Whether the server sets its cap from the reports of the round, as in fig. 3."""
+        return self._rules.rounds.payment == "after-reports"
+
+    @property
     def present(self) -> Rows:
         """Rows of the nodes that are there: all of them, unless nodes come and go."""
         return self.churn.present if self.churn else slice(None)
@@ -206,7 +218,7 @@ class Market(RowModel):
             columns=self.columns,
             bulletin=self.bulletin,
             rule=self.rule,
-            pool=self.pool,
+            pool=self.answered_pool,
             n_active=self.n_active,
             present=self.present,
             movers=self.movers,
@@ -218,26 +230,44 @@ class Market(RowModel):
         )
 
     def step(self) -> None:
-        """Play one round of the market, in the order of the paper's fig. 3."""
+        """Play one round of the market.
+
+        The server announces its cap first, and nodes answer it (section 4.4 of the paper, steps 3
+        and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
+        (fig. 3), which answer the cap of the round before.
+        """
         self.round_index += 1
         before = (self.columns.epsilon.copy(), self.budget)
-        self.announce_budget()
+        if not self.pays_after_reports:
+            self.announce_budget()
+        self.answered_pool = self.pool
         self.update_population()
         self.clear_exited_reports()
         self.publish()
         self.inform_newcomers()
         self.draw_movers()
         self._play(self.round)
+        if self.pays_after_reports:
+            self.set_budget()
         self.server.pay(self.columns)
         self.learn()
         self.let_nodes_leave()
         self.measure(*before)
         self.datacollector.collect(self)
 
+    def set_budget(self) -> None:
+        """Let the server set the cap of this round from the reports of this round."""
+        game = self._rules.game
+        epsilon = self.columns.epsilon[self.present]
+        n_averaged = averaged_nodes(game.average_over, int(np.count_nonzero(epsilon)), epsilon.size)
+        mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
+        unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
+        self.server.choose_budget(epsilon, unchanged)
+
     def announce_budget(self) -> None:
         """Let the server announce its cap; in the first round the opening cap stands."""
         if self.round_index > 1:
-            self.server.announce_budget(
+            self.server.choose_budget(
                 self.columns.epsilon[self.present], self.state.server_utility
             )
 
@@ -263,7 +293,10 @@ class Market(RowModel):
             self.learn(self.churn.arrived)
 
     def draw_movers(self) -> None:
-        """Draw who moves in this round."""
+        """Draw who moves in this round: nobody, if it opens with the requests of nodes."""
+        if self.pays_after_reports and self.round_index == 1:
+            self.movers = slice(0)
+            return
         share = self._rules.rounds.participation
         self.movers = order.draw_movers(
             self.present, len(self.columns), share, self.seed, self.round_index
@@ -287,7 +320,8 @@ class Market(RowModel):
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
         contest = None if isinstance(self.offer, Contracts) else self.contest
-        self.state = measure_round(self.round, epsilon_before, self.server, contest, self.churn)
+        paid = replace(self.round, pool=self.pool)
+        self.state = measure_round(paid, epsilon_before, self.server, contest, self.churn)
         self.total_epsilon, self._n_active = self.state.total_epsilon, self.state.n_active
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,

@@ -37,15 +37,15 @@ class ParameterServer(mesa.Agent):
         """Whether the server would leave its cap as it is."""
         return not self.offer.learns_cap or self.rule.content(self.memory)
 
-    def announce_budget(self, epsilon: Floats, utility: float) -> None:
-        """Choose the next payment cap from what the last round showed.
+    def choose_budget(self, epsilon: Floats, utility: float) -> None:
+        """Choose the next payment cap from reports and from what they are worth.
 
         Parameters
         ----------
         epsilon : ndarray of float
             Reports of the nodes that are there.
         utility : float
-            What the round left the server, in currency.
+            What those reports left the server under its present cap, in currency.
         """
         if not self.offer.learns_cap:
             return  # the offer stands, and so does the opening cap

@@ -139,6 +139,18 @@ def check_churn(scenario: Scenario) -> Problems:
             yield Problem(reason, "population.churn", conflict=conflict)
 
 
+def check_payment(scenario: Scenario) -> Problems:
+    """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
+    mechanism = scenario.mechanism.kind
+    if scenario.rounds.payment == "after-reports" and mechanism != "stackelberg":
+        yield Problem(
+            f"'after-reports' is for the mechanism 'stackelberg'; {mechanism!r} posts what it pays "
+            "before nodes answer.",
+            "rounds",
+            "payment",
+        )
+
+
 def check_learning_rule(scenario: Scenario) -> Problems:
     """Require public reports for a learning rule that reads each of them."""
     needed = LEARNING_RULES[scenario.learning.kind].needs
@@ -202,6 +214,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_fixed_budget,
     check_first_budget,
     check_churn,
+    check_payment,
     check_learning_rule,
     check_comparisons,
     check_noise_of_sum,

@@ -191,6 +191,9 @@ class Rounds(Section):
     """In turn each node sees the running total; at once all answer the last round's reports."""
     turns: Literal["random", "fixed"] = "random"
     """In turn: a fresh random permutation each round, or always the same order."""
+    payment: Literal["announced", "after-reports"] = "announced"
+    """When the server sets its cap: before nodes answer it (section 4.4 of the paper), or from the
+    reports of the round, which answer the cap of the round before (its fig. 3)."""
     participation: Share = 1.0
     """Share of nodes that move in a round, drawn afresh each time; the others stand still."""
     start: Literal["random", "cold", "warm"] = "random"
