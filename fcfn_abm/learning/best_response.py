@@ -54,7 +54,7 @@ class BestResponse(LearningRule):
     ) -> Value:
         """Choose the epsilon of this round (22)."""
         step = step_one if isinstance(seen.epsilon, float) else _step_all
-        epsilon, seen.memory["caution"][seen.row] = step(  # type: ignore[operator]
+        epsilon, seen.memory["caution"][seen.row] = step(
             seen.rho,
             seen.others,
             seen.epsilon,
@@ -64,7 +64,7 @@ class BestResponse(LearningRule):
             (self.gain_for(seen.n_active), self.is_cautious),
             seen.remembered("caution"),
         )
-        return epsilon  # type: ignore[no-any-return]
+        return epsilon
 
     def scalar_moves(self, n_active: int) -> ScalarMoves:
         """Return the rule for compiled play."""

@@ -1,4 +1,4 @@
-"""How the server prices privacy: one file, one paper. Importing the package registers every file."""
+"""How the server prices privacy: one file, one paper. Importing the package registers all."""
 
 from fcfn_abm.mechanisms.base import (
     MECHANISMS,

@@ -12,21 +12,15 @@ from numpy.testing import assert_array_equal
 from strategies import costs
 
 from fcfn_abm.abm import PrivacyMarket, order
-from fcfn_abm.learning import LEARNING_RULES
+from fcfn_abm.learning import LEARNING_RULES, LearningRule
+from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.scenario import Scenario
 
-RULES = [
+RULES = [{"kind": kind} for kind in LEARNING_RULES] + [
     {"kind": "best-response", "gain": 1.0},
     {"kind": "best-response", "gain": "auto"},
     {"kind": "best-response", "gain": 0.3, "cautious": False},
-    {"kind": "best-response"},
-    {"kind": "gradient"},
     {"kind": "gradient", "gain": "auto"},
-    {"kind": "replicator"},
-    {"kind": "fixed"},
-    {"kind": "fictitious-play"},
-    {"kind": "aggregate"},
-    {"kind": "estimate"},
 ]
 SCENARIOS = st.fixed_dictionaries(
     {
@@ -59,11 +53,12 @@ SCENARIOS = st.fixed_dictionaries(
 )
 
 
-def play(tree, rho, many, n_rounds=12):
+def play(tree, rho, many, n_rounds=12, rule=None):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(order, "MANY", many)
         scenario = Scenario.model_validate({"population": {"n_nodes": rho.size}, **tree})
         market = PrivacyMarket(scenario, rho=rho)
+        market.rule = rule or market.rule
         market.run_until(n_rounds)
     return market
 
@@ -82,8 +77,76 @@ def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
         assert_array_equal(compiled.columns.memory[name], kept)
 
 
-def test_every_rule_is_played_so():
-    assert {rule["kind"] for rule in RULES} == set(LEARNING_RULES)
+class HalfEpsilon(LearningRule):
+    """Report half as much as the rule below would."""
+
+    def next_epsilon(self, seen, rng):
+        return 0.5 * super().next_epsilon(seen, rng)
+
+
+class EqualShare(LearningRule):
+    """Depend on the others' total, whatever the rule below depends on."""
+
+    def next_epsilon(self, seen, rng):
+        del rng
+        return 0.25 * (seen.others + seen.epsilon)
+
+
+class NeverPays(LearningRule):
+    """Plan to stay out as soon as the report is above a tenth of the cap's equal share."""
+
+    def planned(self, seen):
+        return super().planned(seen) * (seen.epsilon * seen.rho < 0.1 * seen.budget)
+
+
+class Forgetful(LearningRule):
+    """Remember nothing of a round, and report what stands."""
+
+    def learn(self, news):
+        for name, kept in news.memory.items():
+            kept[:] = self.memory[name]
+
+
+class SmallGain(LearningRule):
+    """Take small steps, where the rule below has a gain."""
+
+    gain = 0.125
+
+    def gain_for(self, n_active):
+        return 1.0 / (n_active + 8)
+
+
+OVERRIDES = [HalfEpsilon, EqualShare, NeverPays, Forgetful, SmallGain]
+
+
+@pytest.mark.parametrize("order_of_moves", ["in_turn", "simultaneous"])
+@pytest.mark.parametrize("override", OVERRIDES)
+@pytest.mark.parametrize("kind", list(LEARNING_RULES))
+def test_a_rule_that_overrides_another_plays_alike_at_any_size(kind, override, order_of_moves):
+    rule = type("Mine", (override, LEARNING_RULES[kind]), {})()
+    rho = np.random.default_rng(2).uniform(0.5, 1.5, 20)
+    tree = {"seed": 3, "learning": {"kind": kind}, "rounds": {"order": order_of_moves}}
+    many, few = (play(tree, rho, size, 4, rule) for size in (0, 10**9))
+    assert_array_equal(many.columns.epsilon, few.columns.epsilon)
+    assert_array_equal(many.columns.idle_rounds, few.columns.idle_rounds)
+
+
+@pytest.mark.parametrize("n_nodes", [order.MANY - 1, order.MANY])
+def test_a_rule_that_halves_best_responses_halves_them_from_five_hundred_nodes_on(n_nodes):
+    rule = type("Mine", (HalfEpsilon, LEARNING_RULES["best-response"]), {})()
+    tree = {"seed": 3, "rounds": {"order": "simultaneous", "start": "warm"}}
+    market = play(tree, np.ones(n_nodes), order.MANY, 0, rule)
+    before = market.total_epsilon
+    market.step()
+    assert market.total_epsilon == pytest.approx(0.5 * before)  # a best response would stand still
+
+
+def test_a_compiled_form_is_that_of_its_own_class():
+    compiled = {kind for kind in LEARNING_RULES if scalar_moves(LEARNING_RULES.create(kind), 9)}
+    assert compiled >= {"best-response", "gradient", "replicator", "fixed"}
+    for kind in compiled:
+        heir = type("Heir", (LEARNING_RULES[kind],), {})
+        assert scalar_moves(heir(), 9) is None
 
 
 def test_without_compilation_the_numbers_are_the_same():
