@@ -317,7 +317,9 @@ def test_what_is_wrong_in_a_chain_of_files_names_them(tmp_path):
 
 def test_the_shipped_schema_is_the_one_that_is_printed():
     shipped = json.loads(Path("scenarios/scenario.schema.json").read_text(encoding="utf-8"))
-    assert shipped == scenario_schema(), "fcfn scenarios schema > scenarios/scenario.schema.json"
+    assert shipped == scenario_schema(), (
+        "the schema changed: run `fcfn scenarios schema > scenarios/scenario.schema.json`"
+    )
 
 
 def test_files_that_name_a_schema_name_the_shipped_one():
