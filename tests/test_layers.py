@@ -96,67 +96,69 @@ def test_heavy_libraries_stay_at_home(place, path):
         assert at_home, f"{place} imports {name}, whose home is {sorted(homes or ())}"
 
 
-def test_every_stage_has_its_layer():
-    stages = {place.split("/")[0] for place, _ in modules()}
-    assert stages <= set(RANK)
+def import_graph():
+    """Each module with those that it imports: at any depth, for types alone or in a function."""
+    names = {}
+    for place, path in modules():
+        name = f"fcfn_abm.{place.replace('/', '.')}"
+        names[name.removesuffix(".__init__")] = path
+    return {
+        name: {known(target, names) for target in all_imports(path)} - {None, name}
+        for name, path in names.items()
+    }
 
 
-def module_of(place):
-    return place.removesuffix("/__init__").replace("/", ".")
+def all_imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def import_graph(paths):
-    """Return what each module imports, wherever it does: in functions, and for types alone too."""
-    names = {module_of(place): path for place, path in paths}
-    graph = {}
-    for module, path in names.items():
-        found = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
-                found.add(node.module)
-        own = {name.removeprefix("fcfn_abm.") for name in found}
-        inside = {name for name in own & names.keys() if name != module}
-        # a folder's __init__ gathers its files, which is no need of theirs
-        graph[module] = {name for name in inside if path.name != "__init__.py"}
-    return graph
+def known(target, names):
+    """Return the module that an import loads: its target is one, or a name in one."""
+    return next((name for name in (target, target.rpartition(".")[0]) if name in names), None)
 
 
-def rings(graph):
-    """Return the groups of modules that need each other: strongly connected, by Tarjan."""
-    index, low, stack, found = {}, {}, [], []
-
-    def visit(node):
-        index[node] = low[node] = len(index)
-        stack.append(node)
-        for following in graph[node]:
-            if following not in index:
-                visit(following)
-                low[node] = min(low[node], low[following])
-            elif following in stack:
-                low[node] = min(low[node], index[following])
-        if low[node] == index[node]:
-            group = set()
-            while node not in group:
-                group.add(stack.pop())
-            if len(group) > 1:
-                found.append(sorted(group))
-
-    for node in graph:
-        if node not in index:
-            visit(node)
+def reachable(graph, start):
+    found, waiting = set(), [start]
+    while waiting:
+        for name in graph[waiting.pop()] - found:
+            found.add(name)
+            waiting.append(name)
     return found
 
 
-def test_rings_are_seen():
-    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
-    assert rings(graph) == [["b", "c"]]
+def rings(graph):
+    """Return the groups of modules that need each other."""
+    below = {name: reachable(graph, name) for name in graph}
+    groups = {
+        frozenset(other for other in below[name] if name in below[other])
+        for name in graph
+        if name in below[name]
+    }
+    return sorted(sorted(group) for group in groups)
 
 
 def test_no_modules_need_each_other():
-    assert rings(import_graph(modules())) == []
+    assert rings(import_graph()) == []
+
+
+def test_a_ring_is_seen_even_among_imports_for_types_and_in_functions(tmp_path):
+    code = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from {} import X\n"
+    (tmp_path / "a.py").write_text(code.format("b"))
+    (tmp_path / "b.py").write_text("def f():\n    import c\n")
+    (tmp_path / "c.py").write_text("import a, d\n")
+    (tmp_path / "d.py").write_text("import os\n")
+    names = {path.stem: path for path in tmp_path.glob("*.py")}
+    graph = {name: {known(t, names) for t in all_imports(p)} - {None} for name, p in names.items()}
+    assert rings(graph) == [["a", "b", "c"]]
+
+
+def test_every_stage_has_its_layer():
+    stages = {place.split("/")[0] for place, _ in modules()}
+    assert stages <= set(RANK)
 
 
 def loaded_by(code):

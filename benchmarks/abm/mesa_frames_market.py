@@ -1,4 +1,4 @@
-"""The market in mesa-frames (agents as a Polars frame), all moves at once: one more rival.
+"""The market in mesa-frames (agents as a Polars frame), all moves at once, to compare with.
 
     PYTHON benchmarks/abm/mesa_frames_market.py N
 

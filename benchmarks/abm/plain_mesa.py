@@ -1,4 +1,4 @@
-"""The same market in plain Mesa, written as its own documentation would: the rival to measure."""
+"""The same market in plain Mesa, written as its own documentation would: what to compare with."""
 
 from math import sqrt
 

@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from plain_mesa import PlainMarket
 
-from fcfn_abm.abm import compiled
+from fcfn_abm.abm.compiled import move_at_once, move_in_turn
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import nash_equilibrium
-from fcfn_abm.learning.base import scalar_moves
+from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.records import Recorder, TraceWriter
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import RecordSettings, Scenario
@@ -61,18 +61,17 @@ def best(function, repetitions=5):
     return min(times)
 
 
-def move_in_turn(made, rows):
-    """Let nodes move one after another, in this order."""
-    compiled.move_in_turn(made.round, scalar_moves(made.rule, made.n_active), rows)
-
-
-def move_at_once(made):
-    """Let all nodes answer the last round's reports."""
-    compiled.move_at_once(made.round, scalar_moves(made.rule, made.n_active))
+def moves(made, rows=None):
+    """Return the moves of a round alone: in this order, or at once."""
+    played = made.round
+    form = played.rule.scalar_moves(played.n_active)
+    if rows is None:
+        return lambda: move_at_once(played, form)
+    return lambda: move_in_turn(played, form, rows)
 
 
 def streaming_pass(made):
-    """Read and write once what a sweep reads and writes, in NumPy: what memory allows."""
+    """Read and write once what a pass over the nodes does, in NumPy: what memory allows."""
     columns = made.columns
     for column in (columns.rho, columns.exit_round):
         column.sum()
@@ -89,7 +88,7 @@ def table(head, rows):
     print()
 
 
-def sweeps(sizes):
+def passes(sizes):
     """Cost of moves and of whole rounds, and how it grows."""
     rows = []
     for n_nodes in sizes:
@@ -102,9 +101,9 @@ def sweeps(sizes):
             movers = np.arange(n_nodes)
             shuffled = stream(1, "order-of-moves", 99).permutation(movers)
             if order == "in_turn":
-                ways = [lambda m=made, r=r: move_in_turn(m, r) for r in (shuffled, movers)]
+                ways = [moves(made, rows) for rows in (shuffled, movers)]
             else:
-                ways = [lambda m=made: move_at_once(m)]
+                ways = [moves(made)]
             limit = best(lambda m=made: streaming_pass(m))
             times = [best(way) for way in ways]
             cells += [f"{1e9 * t / n_nodes:.1f}" for t in times]
@@ -128,17 +127,8 @@ def sweeps(sizes):
 
 def rules(n_nodes):
     """Cost of a whole round with each rule, in turn and at once, over best responses."""
-    kinds = [
-        "best-response",
-        "gradient",
-        "replicator",
-        "fixed",
-        "fictitious-play",
-        "estimate",
-        "aggregate",
-    ]
     times = {}
-    for kind in kinds:
+    for kind in LEARNING_RULES:
         for order in ("in_turn", "simultaneous"):
             made = market(n_nodes, order, kind)
             for _ in range(2):
@@ -153,7 +143,7 @@ def rules(n_nodes):
                 kind,
                 *(f"{times[kind, order] / base:.2f}" for order in ("in_turn", "simultaneous")),
             ]
-            for kind in kinds
+            for kind in LEARNING_RULES
         ],
     )
 
@@ -194,8 +184,7 @@ def against_mesa(n_nodes):
     for _ in range(2):
         made.step()
         plain.step()
-    movers = stream(1, "order-of-moves", 99).permutation(n_nodes)
-    ours = best(lambda: move_in_turn(made, movers))
+    ours = best(moves(made, stream(1, "order-of-moves", 99).permutation(n_nodes)))
     whole = best(made.step, 3)
     theirs = best(plain.step, 2)
     print(f"**Against plain Mesa, N = {n_nodes:,}, in turn**\n")
@@ -219,7 +208,7 @@ def against_mesa_frames(n_nodes, python):
     made = market(n_nodes, "simultaneous")
     for _ in range(2):
         made.step()
-    ours = best(lambda: move_at_once(made))
+    ours = best(moves(made))
     rows = []
     for threads in ("1", "2"):
         done = subprocess.run(
@@ -303,7 +292,7 @@ def main():
     options = parser.parse_args()
     quick = options.quick
     largest = 5 if quick else 7
-    sweeps([10**k for k in range(3, largest + 1)])
+    passes([10**k for k in range(3, largest + 1)])
     rules(10**4 if quick else 10**6)
     tracing(10**5 if quick else 10**6)
     against_mesa(10**4 if quick else 10**6)

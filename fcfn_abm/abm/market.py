@@ -267,9 +267,7 @@ class Market(RowModel):
     def announce_budget(self) -> None:
         """Let the server announce its cap; in the first round the opening cap stands."""
         if self.round_index > 1:
-            self.server.choose_budget(
-                self.columns.epsilon[self.present], self.state.server_utility
-            )
+            self.server.choose_budget(self.columns.epsilon[self.present], self.state.server_utility)
 
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""

@@ -38,14 +38,14 @@ def move_in_turn(played: Round) -> None:
 
 def move_at_once(played: Round) -> None:
     """All nodes answer the last round's reports at once."""
-    plain = played.pool > 0 and played.bulletin.factor is None
-    many = plain and len(played.columns) >= MANY
-    if many and (moves := scalar_moves(played.rule, played.n_active)):
+    moves = scalar_moves(played.rule, played.n_active)
+    exact = played.pool > 0 and played.bulletin.factor is None
+    if moves and exact and len(played.columns) >= MANY:
         from fcfn_abm.abm import compiled
 
         compiled.move_at_once(played, moves)
-        return
-    _move_together(played, played.movers)
+    else:
+        _move_together(played, played.movers)
 
 
 def respond(played: Round, row: int) -> None:

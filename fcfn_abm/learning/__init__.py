@@ -1,4 +1,4 @@
-"""How agents adapt: one file, one rule. Importing the package registers every file in it."""
+"""How agents adapt: one file, one rule. Importing the package registers all."""
 
 from fcfn_abm.learning.base import (
     LEARNING_RULES,

@@ -162,7 +162,7 @@ def scalar_moves(rule: LearningRule, n_active: int) -> ScalarMoves | None:
 
 
 def watches_total(rule: LearningRule) -> bool:
-    """Return whether a rule depends on the total as it moves: it may, unless its class says no."""
+    """Return whether a rule depends on the total as it moves: yes, unless its own class says no."""
     return rule.watches_total() or "watches_total" not in vars(type(rule))
 
 

@@ -319,12 +319,16 @@ def test_a_record_holds_who_is_there_and_equal_seeds_give_equal_files(tmp_path, 
     assert read.run["equilibrium"]["n_active"] == form.n_active
     assert_allclose(read.run["equilibrium"]["total_epsilon"], last["equilibrium_total_epsilon"])
     late = read.rounds.iloc[20:]
-    told = read.run["tracking"]
-    assert told["n_rounds"] == 20
-    assert_allclose(told["tracking_distance"], late["distance"].mean())
-    assert_allclose(told["tracking_participation"], (late["n_active"] / late["n_present"]).mean())
+    tracking = read.run["tracking"]
+    assert tracking["n_rounds"] == 20
+    assert_allclose(tracking["tracking_distance"], late["distance"].mean())
+    assert_allclose(
+        tracking["tracking_participation"], (late["n_active"] / late["n_present"]).mean()
+    )
     off = (late["total_epsilon"] - late["equilibrium_total_epsilon"]).abs()
-    assert_allclose(told["tracking_total_error"], (off / late["equilibrium_total_epsilon"]).mean())
+    assert_allclose(
+        tracking["tracking_total_error"], (off / late["equilibrium_total_epsilon"]).mean()
+    )
     assert pd.read_parquet(tmp_path / "one" / "rounds.parquet").equals(records[0].rounds)
     traced = read.traces.groupby("round").size()
     assert (traced == (30 if traces == "all" else 8)).all()

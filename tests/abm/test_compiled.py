@@ -13,13 +13,13 @@ from strategies import costs
 
 from fcfn_abm.abm import order
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.learning import LEARNING_RULES
+from fcfn_abm.learning import LEARNING_RULES, LearningRule
+from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.scenario import Scenario
 
 pytestmark = pytest.mark.slow
 
-RULES = [
-    *({"kind": kind} for kind in LEARNING_RULES),  # a new rule is played once it is registered
+RULES = [{"kind": kind} for kind in LEARNING_RULES] + [
     {"kind": "best-response", "gain": 1.0},
     {"kind": "best-response", "gain": "auto"},
     {"kind": "best-response", "gain": 0.3, "cautious": False},
@@ -56,11 +56,12 @@ SCENARIOS = st.fixed_dictionaries(
 )
 
 
-def play(tree, rho, many, n_rounds=12):
+def play(tree, rho, many, n_rounds=12, rule=None):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(order, "MANY", many)
         scenario = Scenario.model_validate({"population": {"n_nodes": rho.size}, **tree})
         market = PrivacyMarket(scenario, rho=rho)
+        market.rule = rule or market.rule
         market.run_until(n_rounds)
     return market
 
@@ -79,78 +80,76 @@ def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
         assert_array_equal(compiled.columns.memory[name], kept)
 
 
-COMPILED = [
-    kind for kind in LEARNING_RULES if "scalar_moves" in vars(type(LEARNING_RULES.create(kind)))
-]
+class HalfEpsilon(LearningRule):
+    """Report half as much as the rule below would."""
+
+    def next_epsilon(self, seen, rng):
+        return 0.5 * super().next_epsilon(seen, rng)
 
 
-def test_the_rules_of_large_markets_are_compiled():
-    assert set(COMPILED) >= {"best-response", "gradient", "replicator", "fixed"}
+class EqualShare(LearningRule):
+    """Depend on the others' total, whatever the rule below depends on."""
+
+    def next_epsilon(self, seen, rng):
+        del rng
+        return 0.25 * (seen.others + seen.epsilon)
 
 
-def halves_its_epsilon(base):
-    class Halving(base):
-        def next_epsilon(self, seen, rng):  # noqa: ARG002
-            return seen.epsilon / 2
+class NeverPays(LearningRule):
+    """Plan to stay out as soon as the report is above a tenth of the cap's equal share."""
 
-    return Halving
-
-
-def plans_to_leave(base):
-    class Leaving(base):
-        def planned(self, seen):
-            return 0.0 * seen.epsilon
-
-    return Leaving
+    def planned(self, seen):
+        return super().planned(seen) * (seen.epsilon * seen.rho < 0.1 * seen.budget)
 
 
-def forgets(base):
-    class Forgetful(base):
-        def learn(self, news):
-            for kept in news.memory.values():
-                kept[:] = 1e-3
+class Forgetful(LearningRule):
+    """Remember nothing of a round, and report what stands."""
 
-    return Forgetful
-
-
-def steps_a_quarter(base):
-    class Slow(base):
-        def gain_for(self, n_active):  # noqa: ARG002
-            return 0.25
-
-    return Slow
+    def learn(self, news):
+        for name, kept in news.memory.items():
+            kept[:] = self.memory[name]
 
 
-@pytest.mark.parametrize("rounds_order", ["in_turn", "simultaneous"])
-@pytest.mark.parametrize("change", [halves_its_epsilon, plans_to_leave, forgets, steps_a_quarter])
-@pytest.mark.parametrize("kind", COMPILED)
-def test_what_a_subclass_overrides_is_played_in_large_markets_too(kind, change, rounds_order):
-    """A fast path that takes subclasses would play the class above them."""
-    subclass = change(LEARNING_RULES[kind])
+class SmallGain(LearningRule):
+    """Take small steps, where the rule below has a gain."""
 
-    def played(many):
-        tree = {"population": {"n_nodes": 40}, "learning": {"kind": kind}, "seed": 3}
-        tree["rounds"] = {"order": rounds_order}
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(order, "MANY", many)
-            market = PrivacyMarket(Scenario.model_validate(tree))
-            market.rule = subclass()
-            market.run_until(4)
-        return market
+    gain = 0.125
 
-    together, single = played(0), played(10**9)
-    assert_array_equal(together.columns.epsilon, single.columns.epsilon)
-    assert_array_equal(together.columns.exit_round, single.columns.exit_round)
+    def gain_for(self, n_active):
+        return 1.0 / (n_active + 8)
 
 
-@pytest.mark.parametrize("n_nodes", [499, 500])
-def test_a_subclass_s_own_step_counts_at_any_size(n_nodes):
-    tree = {"population": {"n_nodes": n_nodes}, "rounds": {"order": "simultaneous"}}
-    market = PrivacyMarket(Scenario.model_validate(tree))
+OVERRIDES = [HalfEpsilon, EqualShare, NeverPays, Forgetful, SmallGain]
+
+
+@pytest.mark.parametrize("order_of_moves", ["in_turn", "simultaneous"])
+@pytest.mark.parametrize("override", OVERRIDES)
+@pytest.mark.parametrize("kind", list(LEARNING_RULES))
+def test_a_rule_that_overrides_another_plays_alike_at_any_size(kind, override, order_of_moves):
+    rule = type("Mine", (override, LEARNING_RULES[kind]), {})()
+    rho = np.random.default_rng(2).uniform(0.5, 1.5, 20)
+    tree = {"seed": 3, "learning": {"kind": kind}, "rounds": {"order": order_of_moves}}
+    many, few = (play(tree, rho, size, 4, rule) for size in (0, 10**9))
+    assert_array_equal(many.columns.epsilon, few.columns.epsilon)
+    assert_array_equal(many.columns.idle_rounds, few.columns.idle_rounds)
+
+
+@pytest.mark.parametrize("n_nodes", [order.MANY - 1, order.MANY])
+def test_a_rule_that_halves_best_responses_halves_them_from_five_hundred_nodes_on(n_nodes):
+    rule = type("Mine", (HalfEpsilon, LEARNING_RULES["best-response"]), {})()
+    tree = {"seed": 3, "rounds": {"order": "simultaneous", "start": "warm"}}
+    market = play(tree, np.ones(n_nodes), order.MANY, 0, rule)
     before = market.total_epsilon
-    market.rule = halves_its_epsilon(LEARNING_RULES["best-response"])()
     market.step()
-    assert market.total_epsilon == pytest.approx(before / 2, rel=1e-12)
+    assert market.total_epsilon == pytest.approx(0.5 * before)  # a best response would stand still
+
+
+def test_a_compiled_form_is_that_of_its_own_class():
+    compiled = {kind for kind in LEARNING_RULES if scalar_moves(LEARNING_RULES.create(kind), 9)}
+    assert compiled >= {"best-response", "gradient", "replicator", "fixed"}
+    for kind in compiled:
+        heir = type("Heir", (LEARNING_RULES[kind],), {})
+        assert scalar_moves(heir(), 9) is None
 
 
 def test_without_compilation_the_numbers_are_the_same():

@@ -10,7 +10,7 @@ from fcfn_abm.game import best_response, nash_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, News, Observation
 from fcfn_abm.scenario import Scenario
 
-NASH_RULES = [name for name in LEARNING_RULES if name not in {"fixed", "replicator"}]
+NASH_RULES = [name for name in LEARNING_RULES if LEARNING_RULES[name].rests_at_equilibrium]
 
 
 def market(rule, rho, *, seed=1, budget=3.0, information=None, rounds=None, exit_=None, **options):
@@ -54,9 +54,9 @@ def test_one_by_one_and_all_at_once_give_the_same_digits_never_negative(name, rh
             rho.item(row), epsilon.item(row), others.item(row), 3.0, n_nodes, 1e-6, row, memory
         )
         assert rule.planned(one) == planned[row]
-        chosen = rule.next_epsilon(one, rng)
-        assert isinstance(chosen, float)
-        assert chosen == together[row]
+        epsilon_of_one = rule.next_epsilon(one, rng)
+        assert isinstance(epsilon_of_one, float)
+        assert epsilon_of_one == together[row]
     assert together.shape == (n_nodes,)
     assert (together >= 0).all()
     assert np.isfinite(together).all()
