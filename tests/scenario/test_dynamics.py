@@ -160,6 +160,13 @@ def finds_the_best_cap(rel):
     return check
 
 
+def rests_where_caps_are_announced(p):
+    finds_the_best_cap(1e-6)(p)
+    announced = play("server-anticipate").market
+    got, expected = p.market.columns.epsilon, announced.columns.epsilon
+    assert abs(got - expected).max() < 1e-6 * expected.max()
+
+
 def climbs_slower_than_anticipating(p):
     finds_the_best_cap(0.01)(p)
     assert p.end.round > 2 * play("server-anticipate").end.round
@@ -215,6 +222,7 @@ CLAIMS = {
     "exit-on-loss": ("converged", leaves_on_loss_and_is_right),
     "server-anticipate": ("converged", finds_the_best_cap(1e-6)),
     "server-gradient": ("converged", climbs_slower_than_anticipating),
+    "pay-after-reports": ("converged", rests_where_caps_are_announced),
     "server-fixed": ("converged", halves_everything),
     "mechanism-ic-mle": ("converged", nobody_refuses),
     "mechanism-yang": ("converged", the_agency_keeps_the_money),
