@@ -13,7 +13,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch.nn.functional import cross_entropy
-from work import LEARNING_RATE, MOMENTUM, Work, cifar_cnn
+from work import LEARNING_RATE, MOMENTUM, Work, timed_cnn
 
 client = ClientApp()
 
@@ -23,7 +23,7 @@ def kept(work: Work) -> tuple[torch.nn.Module, list[tuple[torch.Tensor, torch.Te
     """Return the net and the data of this worker process, made once."""
     torch.set_num_threads(1)
     channels_last = work.variant == "channels_last"
-    return cifar_cnn(channels_last), work.shards(channels_last)
+    return timed_cnn(channels_last), work.shards(channels_last)
 
 
 @client.train()

@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from work import Turns, Work, cifar_cnn
+from work import Turns, Work, timed_cnn
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     def serve(grid: Grid, context: Context) -> None:  # noqa: ARG001
         FedAvg(fraction_evaluate=0.0).start(
             grid=grid,
-            initial_arrays=ArrayRecord(cifar_cnn().state_dict()),
+            initial_arrays=ArrayRecord(timed_cnn().state_dict()),
             num_rounds=work.rounds,
             train_config=ConfigRecord(asdict(work)),
             evaluate_fn=after_round,

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from work import LEARNING_RATE, MOMENTUM, Turns, Work, cifar_cnn
+from work import LEARNING_RATE, MOMENTUM, Turns, Work, timed_cnn
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     work = Work.from_command_line()
     turns = Turns()
     datasets = [TensorDataset(images, labels) for images, labels in work.shards()]
-    server = cifar_cnn()
+    server = timed_cnn()
     for _ in turns:
         states = []
         for dataset in datasets:

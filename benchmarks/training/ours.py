@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from work import LEARNING_RATE, MOMENTUM, N_CLASSES, Turns, Work
+from work import LEARNING_RATE, MOMENTUM, N_CLASSES, TIMED, Turns, Work
 
 from fcfn_abm.dp import Clipping
 from fcfn_abm.training import (
@@ -37,7 +37,7 @@ def planned(work: Work) -> tuple[ImageData, list[np.ndarray], TrainingPlan]:
     )
     placement, *words = work.variant.split("+")
     plan = TrainingPlan(
-        net=NETS.create("cifar-cnn"),
+        net=NETS.create(TIMED["kind"], TIMED["options"]),
         placement=PLACEMENTS.create(placement or "update"),
         aggregation=AGGREGATIONS.create("data-size"),
         rounds=work.rounds,

@@ -22,7 +22,7 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 from torch.nn.functional import cross_entropy
-from work import LEARNING_RATE, MOMENTUM, Turns, Work, cifar_cnn
+from work import LEARNING_RATE, MOMENTUM, Turns, Work, timed_cnn
 
 
 class Classifier(torch.nn.Module):
@@ -73,7 +73,7 @@ def main() -> None:
     data = FederatedDataset(
         users.__getitem__, get_user_sampler("minimize_reuse", np.arange(work.nodes))
     )
-    net = Classifier(cifar_cnn(channels_last))
+    net = Classifier(timed_cnn(channels_last))
     model = PyTorchModel(
         net,
         local_optimizer_create=partial(torch.optim.SGD, momentum=MOMENTUM, fused=True),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from work import LEARNING_RATE, MOMENTUM, Turns, Work, cifar_cnn
+from work import LEARNING_RATE, MOMENTUM, Turns, Work, timed_cnn
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     tuned = work.variant == "tuned"
     shards = work.shards(channels_last=tuned)
-    net = cifar_cnn(channels_last=tuned)
+    net = timed_cnn(channels_last=tuned)
     optimizer = torch.optim.SGD(
         net.parameters(), LEARNING_RATE, momentum=MOMENTUM, **({"fused": True} if tuned else {})
     )

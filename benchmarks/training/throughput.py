@@ -32,12 +32,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from work import N_CLASSES, SHAPE, Work, cifar_cnn
+from work import N_CLASSES, SHAPE, TIMED, Work, timed_cnn
 
 from fcfn_abm.training import NETS
 
 HERE = Path(__file__).parent
-VECTOR = 4 * sum(p.numel() for p in cifar_cnn().parameters())  # bytes of a model vector
+VECTOR = 4 * sum(p.numel() for p in timed_cnn().parameters())  # bytes of a model vector
 CORES = sorted(os.sched_getaffinity(0))
 
 OURS = "ours"
@@ -409,8 +409,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, help="rounds that count, of each; default 8")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="only these")
     options = parser.parse_args()
-    theirs = NETS.create("cifar-cnn").build(SHAPE, N_CLASSES)
-    if str(theirs) != str(cifar_cnn()):
+    theirs = NETS.create(TIMED["kind"], TIMED["options"]).build(SHAPE, N_CLASSES)
+    if str(theirs) != str(timed_cnn()):
         raise SystemExit("work.py builds another net than fcfn_abm.")
     quick = options.quick
     rounds = 1 + (options.turns or (2 if quick else 8))

@@ -38,7 +38,9 @@ def test_the_first_round_opens_with_requests():
 
 def test_nodes_answer_the_last_cap_and_are_paid_by_one_that_follows_from_their_reports():
     part_steps = {"kind": "best-response", "gain": 0.25, "cautious": False}
-    played = market("after-reports", rounds={"order": "simultaneous"}, learning=part_steps)
+    stay = {"patience": 100}  # nobody leaves on the way
+    at_once = {"order": "simultaneous"}
+    played = market("after-reports", rounds=at_once, learning=part_steps, exit=stay)
     played.server.rule = PaysByTheTotal()
     played.step()
     for _ in range(4):

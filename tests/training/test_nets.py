@@ -11,8 +11,8 @@ from fcfn_abm.training import NETS
     ("kind", "shape", "n_classes", "layers"),
     [
         ("digits-cnn", (1, 8, 8), 10, [80, 1_168, 650]),
-        ("emnist-cnn", (1, 28, 28), 62, [416, 12_832, 97_278]),
-        ("cifar-cnn", (3, 32, 32), 10, [1_216, 12_832, 262_272, 1_290]),
+        ("emnist-cnn", (1, 28, 28), 62, [416, 12_832, 200_832, 7_998]),
+        ("cifar-cnn", (3, 32, 32), 10, [1_216, 12_832, 262_272, 8_256, 650]),
     ],
 )
 def test_layers_and_parameters(kind, shape, n_classes, layers):
@@ -23,10 +23,26 @@ def test_layers_and_parameters(kind, shape, n_classes, layers):
     assert net(torch.zeros(2, *shape)).shape == (2, n_classes)
 
 
+def test_a_width_of_zero_leaves_a_dense_layer_out():
+    shallow = NETS.create("emnist-cnn", {"hidden": 0}).build((1, 28, 28), 62)
+    assert sum(p.numel() for p in shallow.parameters()) == 416 + 12_832 + (1568 + 1) * 62
+    shallow = NETS.create("cifar-cnn", {"second_hidden": 0}).build((3, 32, 32), 10)
+    assert sum(p.numel() for p in shallow.parameters()) == 277_610
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "n_layers"), [("emnist-cnn", (1, 28, 28), 4), ("cifar-cnn", (3, 32, 32), 5)]
+)
+def test_the_paper_s_nets_have_as_many_layers_as_the_paper_counts(kind, shape, n_layers):
+    net = NETS.create(kind).build(shape, 10)
+    kinds = [type(layer).__name__ for layer in net if list(layer.parameters())]
+    assert kinds == ["Conv2d"] * 2 + ["Linear"] * (n_layers - 2)
+
+
 def test_pooling_before_the_rectifier_is_pooling_after_it():
     net = NETS.create("emnist-cnn").build((1, 28, 28), 62)
     images = torch.randn(3, 1, 28, 28)
-    swapped = [net[i] for i in (0, 2, 1, 3, 5, 4, 6, 7)]
+    swapped = [net[i] for i in (0, 2, 1, 3, 5, 4, 6, 7, 8, 9)]
     assert torch.equal(net(images), torch.nn.Sequential(*swapped)(images))
 
 
