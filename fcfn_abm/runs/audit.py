@@ -146,6 +146,7 @@ def audit_scenario(
                     on_trial=bar.update,
                 )
             )
+    releases = plan.placement.releases(plan.steps, len(trainer.shards[node]), plan.neighbours)
     apart = np.linspace(1.0, 1.001, trials // 2)
     return PlacementAudit(
         placement=scenario.privacy.placement.kind,
@@ -154,7 +155,7 @@ def audit_scenario(
         n_steps=plan.steps.n_steps(len(trainer.shards[node])),
         n_samples=len(trainer.shards[node]),
         sampling_rate=plan.placement.sampling_rate,
-        caveat=plan.placement.caveat(plan.steps),
+        caveat=releases.caveat,
         rows=tuple(rows),
         ceiling=lower_bounds(apart, -apart, plan.delta, confidence, gaussian=gaussian),
     )
@@ -182,7 +183,8 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
     images, labels = trainer.samples(node)
     rate = plan.placement.sampling_rate
     n_steps = steps.n_steps(len(labels))
-    every_step = rate == 1 and plan.placement.draws(steps, len(labels)) == n_steps
+    releases = plan.placement.releases(steps, len(labels), plan.neighbours)
+    every_step = rate == 1 and releases.n_draws == n_steps
     canary = Canary(
         direction=random_direction(trainer.n_parameters, stream(plan.seed, "canary")),
         pull=_PULL * steps.clipping.norm,

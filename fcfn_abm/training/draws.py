@@ -40,7 +40,8 @@ class Draws:
         from fcfn_abm.dp.noise import node_noise, secure_noise
 
         plan = self._plan
-        n_draws = plan.placement.draws(plan.steps, int(self._n_samples[node]))
+        n_samples = int(self._n_samples[node])
+        n_draws = plan.placement.releases(plan.steps, n_samples, plan.neighbours).n_draws
         size, grid = n_draws * self._n_parameters, plan.steps.grid
         if grid is not None:
             return secure_noise(size, std, grid).view(n_draws, -1)

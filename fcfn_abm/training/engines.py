@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -23,8 +24,26 @@ type Floats = npt.NDArray[np.float64]
 type EngineName = Literal["auto", "serial", "stacked"]
 type Device = Literal["auto", "cpu", "cuda"]
 
-TESTED = 250
+TEST_BATCH = 250
 """Test images that are looked at together: more take memory, and on processors no less time."""
+
+
+@dataclass(frozen=True)
+class RoundWork:
+    """What the nodes of a round have to do."""
+
+    parameters: Tensor
+    """The round's parameters, shape (n_parameters,)."""
+    nodes: npt.NDArray[np.int64]
+    """Who trains, in ascending order, shape (n,)."""
+    weights: Floats
+    """What each of them counts in the sum, shape (n,)."""
+    noise_std: Floats | None
+    """Standard deviation of each node's noise, shape (n_nodes,); None for none."""
+    max_upload_norm: Floats
+    """L2 norm above which the check flags an upload, shape (n_nodes,)."""
+    round_index: int
+    """Number of the round, whose draws are used."""
 
 
 class Engine(Protocol):
@@ -37,31 +56,8 @@ class Engine(Protocol):
         """Return a context for a whole training: how torch is to compute."""
         ...
 
-    def sums(
-        self,
-        flat: Tensor,
-        nodes: npt.NDArray[np.int64],
-        weights: Floats,
-        std: Floats | None,
-        longest: Floats,
-        round_index: int,
-    ) -> Sums:
+    def sums(self, work: RoundWork) -> Sums:
         """Let nodes train, and add up what they send.
-
-        Parameters
-        ----------
-        flat : Tensor, shape (n_parameters,)
-            The round's parameters.
-        nodes : ndarray of int, shape (n,)
-            Who trains, in ascending order.
-        weights : ndarray of float, shape (n,)
-            What each counts.
-        std : ndarray of float, shape (n_nodes,), or None
-            Standard deviation of each node's noise; None for none.
-        longest : ndarray of float, shape (n_nodes,)
-            How long an upload may be before the check flags it.
-        round_index : int
-            Whose draws.
 
         Raises
         ------
@@ -70,7 +66,7 @@ class Engine(Protocol):
         """
         ...
 
-    def tested(self, flat: Tensor) -> tuple[float, int]:
+    def evaluate(self, flat: Tensor) -> tuple[float, int]:
         """Return the mean loss on the test images, and how many are labelled rightly."""
         ...
 
@@ -108,44 +104,39 @@ class Serial(Engine):
         """Let torch use one thread."""
         return one_thread()
 
-    def sums(
-        self,
-        flat: Tensor,
-        nodes: npt.NDArray[np.int64],
-        weights: Floats,
-        std: Floats | None,
-        longest: Floats,
-        round_index: int,
-    ) -> Sums:
+    def sums(self, work: RoundWork) -> Sums:
         """Let nodes train, and add up what they send, in the order of nodes."""
 
-        def trained(node: int, gradients: NetGradients) -> Sent:
-            noise_std = None if std is None else float(std[node])
-            return self._send(flat, node, round_index, noise_std, gradients)
+        def train(node: int, gradients: NetGradients) -> Sent:
+            std = None if work.noise_std is None else float(work.noise_std[node])
+            return self._send(work.parameters, node, work.round_index, std, gradients)
 
-        sums, each = Sums.none(flat, noisy=std is not None), nodes.tolist()
-        arriving = in_order(trained, each, self._gradients)
-        for node, weight, sent in zip(each, weights.tolist(), arriving, strict=True):
-            require_finite(sent, node, round_index)
-            sums.add(node, weight, sent, float(longest[node]))
+        sums = Sums.none(work.parameters, noisy=work.noise_std is not None)
+        nodes = work.nodes.tolist()
+        arriving = in_order(train, nodes, self._gradients)
+        for node, weight, sent in zip(nodes, work.weights.tolist(), arriving, strict=True):
+            require_finite(sent, node, work.round_index)
+            sums.add(node, weight, sent, float(work.max_upload_norm[node]))
         return sums
 
-    def tested(self, flat: Tensor) -> tuple[float, int]:
+    def evaluate(self, flat: Tensor) -> tuple[float, int]:
         """Return the mean loss on the test images, and how many are labelled rightly."""
         import torch
         from torch.nn.functional import cross_entropy
 
         loss, right, n_test = 0.0, 0, len(self._test_labels)
 
-        def tested(start: int, gradients: NetGradients) -> tuple[float, int]:
-            labels = self._test_labels[start : start + TESTED]
+        def evaluate(start: int, gradients: NetGradients) -> tuple[float, int]:
+            labels = self._test_labels[start : start + TEST_BATCH]
             gradients.load(flat)
             with torch.no_grad():
-                logits = gradients.net(self._test_images[start : start + TESTED])
+                logits = gradients.net(self._test_images[start : start + TEST_BATCH])
             total = cross_entropy(logits, labels, reduction="sum")
             return float(total), int((logits.argmax(1) == labels).sum())
 
-        for part_loss, part_right in in_order(tested, range(0, n_test, TESTED), self._gradients):
+        for part_loss, part_right in in_order(
+            evaluate, range(0, n_test, TEST_BATCH), self._gradients
+        ):
             loss += part_loss / n_test
             right += part_right
         return loss, right
@@ -155,10 +146,10 @@ class Serial(Engine):
         return {"engine": "serial", "device": "cpu"}
 
 
-def chosen(
+def select_engine(
     engine: EngineName, device: Device, plan: TrainingPlan
 ) -> tuple[Literal["serial", "stacked"], Literal["cpu", "cuda"]]:
-    """Say which engine trains, and where.
+    """Select the engine that trains, and where.
 
     Left to choose, "auto" takes a CUDA device where there is one and the plan allows, and there the
     stacked engine; elsewhere the serial one.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, override
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +54,14 @@ class LocalSteps:
             if size == n_samples:
                 yield slice(None)
                 continue
-            order = _given(rng).permutation(n_samples)
+            order = _require_rng(rng).permutation(n_samples)
             yield from (order[start : start + size] for start in range(0, n_samples, size))
 
-    def reach(self, n_steps: int) -> float:
+    def max_displacement(self, n_steps: int) -> float:
         """Return how far steps go from where they start if each gradient has norm 1."""
         return self.learning_rate * sum(self._speeds(n_steps))
 
-    def spread(self, n_steps: int) -> float:
+    def noise_gain(self, n_steps: int) -> float:
         """Return the noise in where steps lead if each gradient has independent noise of size 1."""
         return self.learning_rate * math.hypot(*self._speeds(n_steps))
 
@@ -69,7 +69,7 @@ class LocalSteps:
         """Return how often each gradient counts, the last one first."""
         return list(accumulate(range(1, n_steps), lambda v, _: self.momentum * v + 1, initial=1.0))
 
-    def shorten(self, values: Tensor) -> Tensor:
+    def clip(self, values: Tensor) -> Tensor:
         """Clip a vector, or each row of a matrix, in place."""
         if values.dim() == 1:  # as numbers, which spares a step a dozen small operations
             return values.mul_(self.clipping.factor(float(l2_norms(values[None]))))
@@ -83,7 +83,7 @@ class LocalSteps:
             return gradients.weighted(self.clipping.factors(gradients.norms()))
         return self.clipping(gradients.rows()).double().sum(0)
 
-    def released(self, value: Tensor, noise: Tensor) -> Tensor:
+    def release(self, value: Tensor, noise: Tensor) -> Tensor:
         """Return what is released in place of a value, in 32 bits.
 
         On a grid the sum is exact, and what 32 bits then keep of it depends on it alone.
@@ -107,7 +107,7 @@ class Batch:
     """What the sum of clipped gradients is divided by; of a group shape (n_nodes, 1)."""
 
 
-class Walk:
+class MomentumSteps:
     """Steps with momentum, from rest, with as few passes over whole vectors as will do.
 
     Of one node, on vectors; or of a group, on matrices with a row for each.
@@ -116,36 +116,36 @@ class Walk:
     def __init__(self, steps: LocalSteps) -> None:
         self._steps = steps
         self._velocity: Tensor | None = None
-        self._covered: Tensor | None = None
+        self._total: Tensor | None = None
 
     @property
-    def covered(self) -> Tensor:
+    def total(self) -> Tensor:
         """The sum of the velocities, shape (n_parameters,)."""
-        if self._covered is None:
+        if self._total is None:
             raise ValueError("no step was taken")
-        return self._covered
+        return self._total
 
     def step(self, gradient: Tensor) -> None:
-        """Step against a gradient, whose memory the walk takes over."""
+        """Step against a gradient, whose memory is taken over."""
         if self._velocity is None:
-            self._covered = gradient
+            self._total = gradient
         else:
             gradient.add_(self._velocity, alpha=self._steps.momentum)
-            self.covered.add_(gradient)  # may be the old velocity, which is done with
+            self.total.add_(gradient)  # may be the old velocity, which is done with
         self._velocity = gradient
 
-    def lead(self, flat: Tensor, gradients: Gradients) -> Tensor:
+    def position(self, flat: Tensor, gradients: Gradients) -> Tensor:
         """Return where the steps lead from some parameters, for gradients to be taken there."""
         import torch
 
-        if self._covered is None:
+        if self._total is None:
             return flat
-        rate, here = self._steps.learning_rate, gradients.room(flat.expand_as(self._covered))
-        return torch.sub(flat, self._covered.float(), alpha=rate, out=here)
+        rate, here = self._steps.learning_rate, gradients.room(flat.expand_as(self._total))
+        return torch.sub(flat, self._total.float(), alpha=rate, out=here)
 
-    def end(self) -> Tensor:
-        """Return how far the steps led, in 32 bits, in place of what was covered."""
-        return self.covered.float().mul_(-self._steps.learning_rate)
+    def update(self) -> Tensor:
+        """Return how far the steps led, in 32 bits, in place of the sum of the velocities."""
+        return self.total.float().mul_(-self._steps.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,26 @@ class Sent:
         return self.upload - self.clean
 
 
+@dataclass(frozen=True)
+class ReleasePlan:
+    """What a node releases in a round, and what that is worth."""
+
+    sensitivity: Sensitivity
+    """How far one unit of data can move one release."""
+    n_releases: int
+    """Of how many releases of a round each unit of data is part; the same for every node."""
+    n_draws: int
+    """How often noise is added in a round."""
+    max_update_norm: float
+    """Largest L2 norm that an update can have without its noise."""
+    noise_gain: float
+    """Standard deviation of the noise on each parameter of an upload, over that of a release."""
+    divisor: float | None = None
+    """What the sum over the samples of a step is divided by; None: by how many they are."""
+    caveat: str = ""
+    """Why the claim is a heuristic; empty where it is proven."""
+
+
 class Placement(Protocol):
     """A way to train and perturb; each states what it protects and how often it releases."""
 
@@ -171,29 +191,19 @@ class Placement(Protocol):
     sampling_rate: float = 1.0
     """Probability with which each of a node's records takes part in a release."""
 
-    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:
-        """Return how far one unit of data can move one release."""
-        ...
+    def releases(self, steps: LocalSteps, n_samples: int, relation: Relation) -> ReleasePlan:
+        """Return what a node with so many samples releases in a round.
 
-    def releases(self, epochs: int) -> int:
-        """Return of how many releases of a round each unit of data is part."""
+        Parameters
+        ----------
+        steps : LocalSteps
+            How the node trains.
+        n_samples : int
+            How many samples it has.
+        relation : str
+            How neighbouring data sets differ.
+        """
         ...
-
-    def draws(self, steps: LocalSteps, n_samples: int) -> int:
-        """Return how often noise is added in a round."""
-        ...
-
-    def reach(self, steps: LocalSteps, n_samples: int) -> float:
-        """Return the largest L2 norm that an update can have without its noise."""
-        ...
-
-    def spread(self, steps: LocalSteps, n_samples: int) -> float:
-        """Return the noise on each parameter of an upload if that of a release has size 1."""
-        ...
-
-    def caveat(self, steps: LocalSteps) -> str:  # noqa: ARG002
-        """Return why the claim is a heuristic with such steps; nothing where it is proven."""
-        return ""
 
     def batches(
         self, steps: LocalSteps, n_samples: int, rng: np.random.Generator | None
@@ -201,11 +211,7 @@ class Placement(Protocol):
         """Yield the samples of each step."""
         return steps.batches(n_samples, rng)
 
-    def divisor(self, steps: LocalSteps, n_samples: int, n_taken: int) -> float:  # noqa: ARG002
-        """Return what the sum over the ``n_taken`` samples of a step is divided by."""
-        return n_taken
-
-    def walk(
+    def take_steps(
         self,
         flat: Tensor,
         batches: Iterable[Batch],
@@ -233,18 +239,18 @@ class Placement(Protocol):
     ) -> Sent:
         """Train one node for a round.
 
-        As :meth:`walk`; ``rng`` draws samples and the order of batches, and steps on all samples
-        need none.
+        As :meth:`take_steps`; ``rng`` draws samples and the order of batches, and steps on all
+        samples need none.
         """
         n_samples = len(labels)
+        divisor = self.releases(steps, n_samples, "replace-one").divisor  # the same for any
 
         def batches() -> Iterator[Batch]:
             for rows in self.batches(steps, n_samples, rng):
                 taken = labels[rows]
-                divisor = self.divisor(steps, n_samples, len(taken))
-                yield Batch(images[rows], taken, divisor)
+                yield Batch(images[rows], taken, divisor or len(taken))
 
-        return self.walk(flat, batches(), steps, gradients, noise)
+        return self.take_steps(flat, batches(), steps, gradients, noise)
 
 
 PLACEMENTS: Registry[Placement] = Registry("placement")
@@ -266,30 +272,24 @@ class DpSgd(Placement):
     sampling_rate: Annotated[float, Field(ge=LEAST_RATE, le=1)] = 1.0
     """Probability with which each of the node's records takes part in a local step."""
 
-    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:
-        """Return how far one record can move the mean of clipped gradients."""
-        return steps.clipping.sensitivity(
-            self.unit, relation, share=1 / self.divisor(steps, n_samples)
+    @override
+    def releases(self, steps: LocalSteps, n_samples: int, relation: Relation) -> ReleasePlan:
+        """Return what a node releases: each step, and so each record once an epoch."""
+        divisor: float = steps.batch_of(n_samples)
+        n_draws = steps.n_steps(n_samples)
+        if self.sampling_rate < 1:
+            divisor, n_draws = self.sampling_rate * n_samples, steps.epochs
+        largest = steps.clipping.norm * steps.max_displacement(n_draws)
+        return ReleasePlan(
+            sensitivity=steps.clipping.sensitivity(self.unit, relation, share=1 / divisor),
+            n_releases=steps.epochs,
+            n_draws=n_draws,
+            max_update_norm=largest / self.sampling_rate,  # all may be drawn
+            noise_gain=steps.noise_gain(n_draws),
+            divisor=divisor,
         )
 
-    def releases(self, epochs: int) -> int:
-        """Return of how many releases of a round each record is part: one an epoch."""
-        return epochs
-
-    def draws(self, steps: LocalSteps, n_samples: int) -> int:
-        """Return how often noise is added in a round: in each step."""
-        return steps.epochs if self.sampling_rate < 1 else steps.n_steps(n_samples)
-
-    def reach(self, steps: LocalSteps, n_samples: int) -> float:
-        """Return the largest L2 norm that an update can have without its noise."""
-        largest = steps.clipping.norm * steps.reach(self.draws(steps, n_samples))
-        return largest / self.sampling_rate  # all may be drawn
-
-    def spread(self, steps: LocalSteps, n_samples: int) -> float:
-        """Return the noise on each parameter of an upload if that of a release has size 1."""
-        return steps.spread(self.draws(steps, n_samples))
-
-    def walk(
+    def take_steps(
         self,
         flat: Tensor,
         batches: Iterable[Batch],
@@ -300,27 +300,22 @@ class DpSgd(Placement):
         """Take a round's steps."""
         import torch
 
-        sent = Walk(steps)
-        clean = sent if noise is None else Walk(steps)
+        sent = MomentumSteps(steps)
+        clean = sent if noise is None else MomentumSteps(steps)
         for step, batch in enumerate(batches):
             if len(batch.labels):
-                at = sent.lead(flat, gradients)
+                at = sent.position(flat, gradients)
                 total = gradients.clipped(at, batch.images, batch.labels, steps.total)
                 gradient = total.div_(batch.divisor)
             else:
                 gradient = torch.zeros_like(flat)
             if noise is not None:
-                sent.step(steps.released(gradient, noise[step]))
+                sent.step(steps.release(gradient, noise[step]))
             clean.step(gradient.float())
-        update = clean.end()
-        return Sent(update if noise is None else sent.end(), update)
+        update = clean.update()
+        return Sent(update if noise is None else sent.update(), update)
 
-    def divisor(self, steps: LocalSteps, n_samples: int, n_taken: int = 0) -> float:  # noqa: ARG002
-        """Return what the sum of a step is divided by, however many samples it took."""
-        if self.sampling_rate < 1:
-            return self.sampling_rate * n_samples
-        return steps.batch_of(n_samples)
-
+    @override
     def batches(
         self, steps: LocalSteps, n_samples: int, rng: np.random.Generator | None
     ) -> Iterator[Rows]:
@@ -329,7 +324,7 @@ class DpSgd(Placement):
             yield from steps.batches(n_samples, rng)
             return
         for _ in range(steps.epochs):  # each with the same chance
-            yield np.flatnonzero(_given(rng).random(n_samples) < self.sampling_rate)
+            yield np.flatnonzero(_require_rng(rng).random(n_samples) < self.sampling_rate)
 
 
 @PLACEMENTS.register("update")
@@ -341,27 +336,18 @@ class Update(Placement):
 
     unit: ClassVar[Unit] = "client"
 
-    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:  # noqa: ARG002
-        """Return how far the whole data of a node can move its update."""
-        return steps.clipping.sensitivity(self.unit, relation)
+    @override
+    def releases(self, steps: LocalSteps, n_samples: int, relation: Relation) -> ReleasePlan:
+        """Return what a node releases: its update, once."""
+        return ReleasePlan(
+            sensitivity=steps.clipping.sensitivity(self.unit, relation),
+            n_releases=1,
+            n_draws=1,
+            max_update_norm=steps.clipping.norm,
+            noise_gain=1.0,
+        )
 
-    def releases(self, epochs: int) -> int:  # noqa: ARG002
-        """Return of how many releases of a round each unit of data is part."""
-        return 1
-
-    def draws(self, steps: LocalSteps, n_samples: int) -> int:  # noqa: ARG002
-        """Return how often noise is added in a round."""
-        return 1
-
-    def reach(self, steps: LocalSteps, n_samples: int) -> float:  # noqa: ARG002
-        """Return the largest L2 norm that an update can have without its noise."""
-        return steps.clipping.norm
-
-    def spread(self, steps: LocalSteps, n_samples: int) -> float:  # noqa: ARG002
-        """Return the noise on each parameter of an upload if that of a release has size 1."""
-        return 1.0
-
-    def walk(
+    def take_steps(
         self,
         flat: Tensor,
         batches: Iterable[Batch],
@@ -370,11 +356,11 @@ class Update(Placement):
         noise: Tensor | None,
     ) -> Sent:
         """Take a round's steps."""
-        walk = Walk(steps)
+        path = MomentumSteps(steps)
         for batch in batches:
-            walk.step(gradients.mean(walk.lead(flat, gradients), batch.images, batch.labels))
-        clean = steps.shorten(walk.end())
-        return Sent(clean if noise is None else steps.released(clean, noise[0]), clean)
+            path.step(gradients.mean(path.position(flat, gradients), batch.images, batch.labels))
+        clean = steps.clip(path.update())
+        return Sent(clean if noise is None else steps.release(clean, noise[0]), clean)
 
 
 @PLACEMENTS.register("paper")
@@ -393,36 +379,24 @@ class Paper(Placement):
 
     unit: ClassVar[Unit] = "record"
 
-    def sensitivity(self, steps: LocalSteps, relation: Relation, n_samples: int) -> Sensitivity:
-        """Return how far one record can move the mean of clipped gradients, in one step."""
-        return steps.clipping.sensitivity(self.unit, relation, share=1 / n_samples)
-
-    def releases(self, epochs: int) -> int:  # noqa: ARG002
-        """Return of how many releases of a round each unit of data is part."""
-        return 1
-
-    def draws(self, steps: LocalSteps, n_samples: int) -> int:  # noqa: ARG002
-        """Return how often noise is added in a round."""
-        return 1
-
-    def reach(self, steps: LocalSteps, n_samples: int) -> float:
-        """Return the largest L2 norm that an update can have without its noise."""
-        return steps.clipping.norm * steps.reach(steps.n_steps(n_samples))
-
-    def spread(self, steps: LocalSteps, n_samples: int) -> float:  # noqa: ARG002
-        """Return the noise on each parameter of an upload if that of a release has size 1."""
-        return steps.learning_rate
-
-    def caveat(self, steps: LocalSteps) -> str:
-        """Return why the claim is a heuristic with such steps; nothing where it is proven."""
-        if steps.epochs == 1 and steps.batch_size is None:
-            return ""
-        return (
-            'The placement "paper" adds the noise of one step on all samples to several local '
-            "steps: its epsilon is a heuristic, not a guarantee."
+    @override
+    def releases(self, steps: LocalSteps, n_samples: int, relation: Relation) -> ReleasePlan:
+        """Return what a node releases: the sum of its gradients, once."""
+        exact = steps.epochs == 1 and steps.batch_size is None
+        largest = steps.clipping.norm * steps.max_displacement(steps.n_steps(n_samples))
+        return ReleasePlan(
+            sensitivity=steps.clipping.sensitivity(self.unit, relation, share=1 / n_samples),
+            n_releases=1,
+            n_draws=1,
+            max_update_norm=largest,
+            noise_gain=steps.learning_rate,
+            caveat=""
+            if exact
+            else 'The placement "paper" adds the noise of one step on all samples to several local '
+            "steps: its epsilon is a heuristic, not a guarantee.",
         )
 
-    def walk(
+    def take_steps(
         self,
         flat: Tensor,
         batches: Iterable[Batch],
@@ -431,20 +405,20 @@ class Paper(Placement):
         noise: Tensor | None,
     ) -> Sent:
         """Take a round's steps."""
-        walk = Walk(steps)
+        path = MomentumSteps(steps)
         for batch in batches:
-            at = walk.lead(flat, gradients)
+            at = path.position(flat, gradients)
             total = gradients.clipped(at, batch.images, batch.labels, steps.total)
-            walk.step(total.div_(batch.divisor))
+            path.step(total.div_(batch.divisor))
         if noise is None:
-            clean = upload = walk.end()
+            clean = upload = path.update()
         else:
-            upload = -steps.learning_rate * steps.released(walk.covered, noise[0])
-            clean = walk.end()
+            upload = -steps.learning_rate * steps.release(path.total, noise[0])
+            clean = path.update()
         return Sent(upload, clean)
 
 
-def _given(rng: np.random.Generator | None) -> np.random.Generator:
+def _require_rng(rng: np.random.Generator | None) -> np.random.Generator:
     if rng is None:
         raise InvalidPrivacyError("Steps on part of the samples need a generator to draw from.")
     return rng

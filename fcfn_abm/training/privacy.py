@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fcfn_abm.dp import Ledger, central_multipliers, multiplier_for_releases, spent_epsilon
 from fcfn_abm.dp.check import longest_upload
 from fcfn_abm.errors import InvalidPrivacyError
+from fcfn_abm.training.placements import ReleasePlan
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
 
 type Floats = npt.NDArray[np.float64]
@@ -34,18 +35,19 @@ class PrivacyAccounts:
 
     def __init__(self, plan: TrainingPlan, n_samples: Ints, n_parameters: int) -> None:
         self._plan, self._n_samples, self._n_parameters = plan, n_samples, n_parameters
-        steps, placement = plan.steps, plan.placement
-        rounding = (steps.grid or 0.0) * math.sqrt(n_parameters)
-        self.sensitivity = release_sensitivity(plan, n_samples) + rounding
+        releases, index = plan_releases(plan, n_samples)
+        rounding = (plan.steps.grid or 0.0) * math.sqrt(n_parameters)
+        self.sensitivity = np.array([one.sensitivity.l2 for one in releases])[index] + rounding
         """L2 sensitivity of one release of each node, rounding included, shape (n_nodes,)."""
-        self._n_draws = per_size(n_samples, lambda n: placement.draws(steps, n))
-        self._noise_gain = per_size(n_samples, lambda n: placement.spread(steps, n))
-        self._max_update_norm = per_size(n_samples, lambda n: placement.reach(steps, n))
+        self._n_releases = releases[0].n_releases  # the same for every node
+        self._n_draws = np.array([one.n_draws for one in releases], dtype=float)[index]
+        self._noise_gain = np.array([one.noise_gain for one in releases])[index]
+        self._max_update_norm = np.array([one.max_update_norm for one in releases])[index]
 
     def node_privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
         """Work out noise and privacy of each node; as :meth:`FederatedTrainer.privacy`."""
         plan, epsilon = self._plan, np.asarray(epsilon, dtype=float)
-        per_round = plan.placement.releases(plan.steps.epochs)
+        per_round = self._n_releases
         total = per_round * plan.rounds
         covered = per_round if plan.horizon == "round" else total
         sampling = (plan.placement.sampling_rate, plan.neighbours)
@@ -108,7 +110,6 @@ class PrivacyAccounts:
             What the reports of the round say.
         """
         plan = self._plan
-        n_releases = plan.placement.releases(plan.steps.epochs)
         both = np.concatenate([nodes, late])
         # where a node's later steps have seen its own noise, nothing beyond the local view is
         # proven; a server that checks each upload sees more than their sum; and a sum of values on
@@ -121,17 +122,19 @@ class PrivacyAccounts:
                 weights[once], privacy.noise_std[hidden], privacy.sensitivity[hidden]
             )
         order = np.argsort(both)
-        ledger.spend(both[order], privacy.noise_multiplier[both[order]], n_releases, central[order])
+        ledger.spend(
+            both[order], privacy.noise_multiplier[both[order]], self._n_releases, central[order]
+        )
+
+
+def plan_releases(plan: TrainingPlan, n_samples: Ints) -> tuple[list[ReleasePlan], Ints]:
+    """Return the release plan of each distinct number of samples, and which one each node has."""
+    sizes, index = np.unique(n_samples, return_inverse=True)
+    plan_of = partial(plan.placement.releases, plan.steps, relation=plan.neighbours)
+    return [plan_of(int(size)) for size in sizes], index
 
 
 def release_sensitivity(plan: TrainingPlan, n_samples: Ints) -> Floats:
     """Return the L2 sensitivity of one release of each node, before any rounding."""
-    return per_size(
-        n_samples, lambda n: plan.placement.sensitivity(plan.steps, plan.neighbours, n).l2
-    )
-
-
-def per_size(n_samples: Ints, function: Callable[[int], float]) -> Floats:
-    """Return ``function(n_samples)`` for each node, computed once for each distinct size."""
-    sizes, index = np.unique(n_samples, return_inverse=True)
-    return np.array([function(int(size)) for size in sizes])[index]
+    releases, index = plan_releases(plan, n_samples)
+    return np.array([one.sensitivity.l2 for one in releases])[index]

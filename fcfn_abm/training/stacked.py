@@ -14,9 +14,9 @@ import numpy.typing as npt
 from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.training.convolve import CONVOLVE, StackedGradients, bytes_of_sample
 from fcfn_abm.training.draws import Draws
-from fcfn_abm.training.engines import TESTED, Engine
+from fcfn_abm.training.engines import TEST_BATCH, Engine, RoundWork
 from fcfn_abm.training.graphs import Graphs
-from fcfn_abm.training.placements import Batch, LocalSteps, Sent
+from fcfn_abm.training.placements import Batch, LocalSteps, ReleasePlan, Sent
 from fcfn_abm.training.plan import TrainingPlan
 from fcfn_abm.training.sums import Sums, broken_down
 from fcfn_abm.training.workers import in_order, one_thread
@@ -134,30 +134,22 @@ class Stacked(Engine):
             facts["cuda_graphs"] = self._graphs.failure or len(self._graphs)
         return {**facts, "formulation": self._gradients.formulation}
 
-    def sums(
-        self,
-        flat: Tensor,
-        nodes: npt.NDArray[np.int64],
-        weights: Floats,
-        std: Floats | None,
-        longest: Floats,
-        round_index: int,
-    ) -> Sums:
+    def sums(self, work: RoundWork) -> Sums:
         """Let nodes train, and add up what they send, group by group."""
         import torch
 
-        sums = Sums.none(flat, noisy=std is not None)
+        sums = Sums.none(work.parameters, noisy=work.noise_std is not None)
         order, finite, fitting = [], [], []
-        for group in self._groups(nodes):
-            sent = self._sent(flat, group, std, round_index)
-            most = torch.from_numpy(longest[group.nodes]).to(flat.device)
+        for group in self._groups(work.nodes):
+            sent = self._sent(group, work)
+            most = torch.from_numpy(work.max_upload_norm[group.nodes]).to(work.parameters.device)
             fits = torch.ones_like(most, dtype=torch.bool)
             if self._plan.false_alarm is not None:
                 fits = ~(l2_norms(sent.upload)[:, 0] > most)
-            weight = weights[np.searchsorted(nodes, group.nodes)].astype(np.float32)
-            counted = torch.from_numpy(weight).to(flat.device) * fits
+            weight = work.weights[np.searchsorted(work.nodes, group.nodes)].astype(np.float32)
+            counted = torch.from_numpy(weight).to(work.parameters.device) * fits
             sums.update.addmv_(sent.upload.T, counted)
-            if std is not None:
+            if work.noise_std is not None:
                 sums.clean.addmv_(sent.clean.T, counted)
             order.append(group.nodes)
             finite.append(sent.clean.sum(1).isfinite())
@@ -166,17 +158,17 @@ class Stacked(Engine):
             sent_by = np.concatenate(order)
             bad = sent_by[~torch.cat(finite).cpu().numpy()]
             if bad.size:
-                raise broken_down(int(bad.min()), round_index)
+                raise broken_down(int(bad.min()), work.round_index)
             sums.flagged = np.sort(sent_by[~torch.cat(fitting).cpu().numpy()]).tolist()
-            sums.passed = sum(weights[~np.isin(nodes, sums.flagged)].tolist())
+            sums.passed = sum(work.weights[~np.isin(work.nodes, sums.flagged)].tolist())
         return sums
 
-    def tested(self, flat: Tensor) -> tuple[float, int]:
+    def evaluate(self, flat: Tensor) -> tuple[float, int]:
         """Return the mean loss on the test images, and how many are labelled rightly."""
         import torch
         from torch.nn.functional import cross_entropy
 
-        size = TESTED
+        size = TEST_BATCH
         if self.device == "cuda":
             size = max(size, int(self._budget / self._of_sample))
         loss = torch.zeros((), dtype=torch.float64, device=flat.device)
@@ -208,11 +200,14 @@ class Stacked(Engine):
             ):
                 widths = () if sampled else _widths(steps, int(sizes[node]))
                 taken = max(widths, default=int(sizes[node]))
-                draws = self._plan.placement.draws(steps, int(sizes[node]))
-                vectors = 4 * self._n_parameters * (_VECTORS + draws)
+                vectors = 4 * self._n_parameters * (_VECTORS + self._releases(node).n_draws)
                 most = int(self._budget // (taken * self._of_sample + vectors))
                 yield _Class(np.sort(order[first:place]), widths, max(most, 1))
                 first = place
+
+    def _releases(self, node: int) -> ReleasePlan:
+        plan, n_samples = self._plan, int(self._deal.sizes[node])
+        return plan.placement.releases(plan.steps, n_samples, plan.neighbours)
 
     def _groups(self, nodes: npt.NDArray[np.int64]) -> Iterator[_Group]:
         """Yield groups of nodes of a class, as many as fit into memory at once."""
@@ -225,23 +220,29 @@ class Stacked(Engine):
                     size = min(1 << (size - 1).bit_length(), alike.at_once)
                 yield _Group(members, size, alike.widths)
 
-    def _sent(self, flat: Tensor, group: _Group, std: Floats | None, round_index: int) -> Sent:
+    def _sent(self, group: _Group, work: RoundWork) -> Sent:
         """Train a group for a round: each tensor of what it sends has a row a node."""
         plan, n_nodes = self._plan, group.nodes.size
-        noise = None if std is None else self._drawn(group, std, round_index)
-        sent = plan.placement.walk(
-            flat, self._batches(group, round_index), plan.steps, self._gradients, noise
+        noise = None
+        if work.noise_std is not None:
+            noise = self._draw_noise(group, work.noise_std, work.round_index)
+        sent = plan.placement.take_steps(
+            work.parameters,
+            self._batches(group, work.round_index),
+            plan.steps,
+            self._gradients,
+            noise,
         )
         return Sent(sent.upload[:n_nodes], sent.clean[:n_nodes])
 
-    def _drawn(self, group: _Group, std: Floats, round_index: int) -> Tensor:
+    def _draw_noise(self, group: _Group, std: Floats, round_index: int) -> Tensor:
         """Return the noise of a group, shape (n_draws, n_rows, n_parameters)."""
         import torch
 
-        def drawn(node: int, _: int) -> Tensor:
+        def draw(node: int, _: int) -> Tensor:
             return self._draws.noise(float(std[node]), round_index, node)
 
-        rows = list(in_order(drawn, group.nodes.tolist(), range(self._threads)))
+        rows = list(in_order(draw, group.nodes.tolist(), range(self._threads)))
         rows += [torch.zeros_like(rows[0])] * (group.n_rows - len(rows))
         return torch.stack(rows, dim=1).to(self.device)
 
@@ -263,7 +264,7 @@ class Stacked(Engine):
             for row, (node, rows) in enumerate(zip(group.nodes.tolist(), taken, strict=True)):
                 table[row, : len(rows)] = deal.starts[node] + rows
                 size = int(deal.sizes[node])
-                divisors[step, row] = plan.placement.divisor(plan.steps, size, len(rows))
+                divisors[step, row] = self._releases(node).divisor or len(rows)
             tables.append(table)
         places = torch.from_numpy(np.concatenate(tables, axis=1)).to(self.device)
         shares = torch.from_numpy(divisors).to(self.device)

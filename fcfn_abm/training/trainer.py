@@ -14,7 +14,7 @@ from fcfn_abm.errors import InvalidDataError, MissingExtraError
 from fcfn_abm.rng import stream
 from fcfn_abm.training.datasets import ImageData
 from fcfn_abm.training.draws import Draws
-from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, chosen
+from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, select_engine
 from fcfn_abm.training.gradients import Gradients, NetGradients
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
@@ -82,7 +82,7 @@ class FederatedTrainer:
         with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
             net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
         initialise(net, stream(plan.seed, "first-parameters"))
-        name, place = chosen(engine, device, plan)
+        name, place = select_engine(engine, device, plan)
         nets = [deepcopy(net) for _ in range(workers if name == "serial" else 1)]
         self.gradients = [NetGradients(net, plan.precision) for net in nets]
         self.first_parameters = self.gradients[0].flat

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fcfn_abm.dp import Ledger
 from fcfn_abm.errors import InvalidPrivacyError, RunFailedError
 from fcfn_abm.training.draws import Draws
-from fcfn_abm.training.engines import Engine
+from fcfn_abm.training.engines import Engine, RoundWork
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
 from fcfn_abm.training.privacy import PrivacyAccounts
 from fcfn_abm.training.sums import Sums
@@ -227,9 +227,9 @@ class Training:
         """Let nodes train, and add up what they send."""
         setup, std = self._setup, reports.injected_std
         at_once = std is not None and setup.plan.noise_of == "sum"
-        sums = setup.engine.sums(
-            self._flat, nodes, weights, None if at_once else std, reports.max_norm, round_index
-        )
+        noise_std = None if at_once else std
+        work = RoundWork(self._flat, nodes, weights, noise_std, reports.max_norm, round_index)
+        sums = setup.engine.sums(work)
         if std is not None and at_once:  # the same distribution, for one draw instead of n
             whole = setup.accounts.std_of_sum(nodes, weights, std)
             noise = setup.draws.noise_of_sum(whole, round_index)
@@ -238,7 +238,7 @@ class Training:
 
     def _evaluate(self, round_index: int, ratio: float, n_nodes: int) -> TrainingRound:
         """Test the net as it is."""
-        loss, n_right = self._setup.engine.tested(self._flat)
+        loss, n_right = self._setup.engine.evaluate(self._flat)
         if not math.isfinite(loss):
             raise RunFailedError(
                 f"training broke down in round {round_index}: the loss is not finite; "

@@ -9,12 +9,11 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from whole_training import train
 
-from fcfn_abm.build import load_scenario
+from fcfn_abm.build import load_scenario, prepare_trainer
 from fcfn_abm.dp import Clipping
 from fcfn_abm.errors import InvalidDataError, RunFailedError
 from fcfn_abm.rng import stream
 from fcfn_abm.runs.run import run_scenario
-from fcfn_abm.runs.train import prepare
 from fcfn_abm.training import (
     AGGREGATIONS,
     DATASETS,
@@ -25,7 +24,7 @@ from fcfn_abm.training import (
     stacked,
 )
 from fcfn_abm.training.convolve import CONVOLVE, StackedGradients
-from fcfn_abm.training.engines import chosen
+from fcfn_abm.training.engines import RoundWork, select_engine
 from fcfn_abm.training.gradients import flattened
 from fcfn_abm.training.graphs import Graphs, _Captured
 from fcfn_abm.training.placements import LocalSteps
@@ -301,12 +300,13 @@ def test_a_round_of_a_group_asks_the_device_for_nothing(options):
     flat = one.first_parameters.to("meta")
     for group in engine._groups(np.arange(len(SIZES))):
         for std in (None, np.ones(len(SIZES))):
-            sent = engine._sent(flat, group, std, 1)
+            work = RoundWork(flat, group.nodes, np.ones(2), std, np.full(len(SIZES), np.inf), 1)
+            sent = engine._sent(group, work)
             assert sent.upload.shape == sent.clean.shape == (group.nodes.size, one.n_parameters)
             assert sent.upload.device.type == sent.clean.device.type == "meta"
     # it is the end of a round that asks, once
     with pytest.raises(NotImplementedError, match="meta tensor"):
-        engine.sums(flat, np.arange(2), np.ones(2), None, np.full(len(SIZES), np.inf), 1)
+        engine.sums(RoundWork(flat, np.arange(2), np.ones(2), None, np.full(len(SIZES), np.inf), 1))
 
 
 class OnDevice:
@@ -384,27 +384,27 @@ def test_where_a_capture_fails_functions_are_called_and_the_record_can_say_why(m
 def test_engine_and_device_are_chosen(engine, device, has_cuda, expected, monkeypatch):
     plan = trainer("serial").plan
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
-    assert chosen(engine, device, plan) == expected
+    assert select_engine(engine, device, plan) == expected
 
 
 @pytest.mark.parametrize("special", [{"secure_noise": True}, {"precision": "bf16"}])
 def test_secure_noise_and_half_precision_go_to_the_serial_engine(special, monkeypatch):
     plan = replace(trainer("serial").plan, **special)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert chosen("auto", "auto", plan) == ("serial", "cpu")
+    assert select_engine("auto", "auto", plan) == ("serial", "cpu")
     for asked in (("stacked", "auto"), ("stacked", "cpu"), ("auto", "cuda")):
         with pytest.raises(InvalidDataError, match=f"{next(iter(special))} = .* serial engine"):
-            chosen(*asked, plan)
+            select_engine(*asked, plan)
 
 
 def test_what_does_not_go_together_is_refused(monkeypatch):
     plan = trainer("serial").plan
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(InvalidDataError, match='"serial" works on the processor alone'):
-        chosen("serial", "cuda", plan)
+        select_engine("serial", "cuda", plan)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InvalidDataError, match="torch finds no CUDA device here"):
-        chosen("auto", "cuda", plan)
+        select_engine("auto", "cuda", plan)
 
 
 def quick(*settings):
@@ -426,4 +426,4 @@ def test_a_scenario_names_engine_and_device_and_its_record_says_what_they_were()
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_refused_before_the_market_is_played():
     with pytest.raises(InvalidDataError, match="no CUDA device"):
-        prepare(quick('training.device="cuda"'))
+        prepare_trainer(quick('training.device="cuda"'))

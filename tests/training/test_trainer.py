@@ -155,7 +155,9 @@ def test_a_row_that_is_not_finite_never_passes_for_one_that_is(bad):
 )
 def test_no_replacement_moves_a_release_by_more_than_the_sensitivity(placement, whole):
     made = trainer(placement=placement, clipping_norm=0.1, learning_rate=1.0)
-    claim = made.plan.placement.sensitivity(made.plan.steps, "replace-one", len(made.shards[0])).l2
+    claim = made.plan.placement.releases(
+        made.plan.steps, len(made.shards[0]), "replace-one"
+    ).sensitivity.l2
     before = sent(made, 0).clean
     largest = 0.0
     rng = np.random.default_rng(0)
@@ -315,7 +317,7 @@ def test_a_unit_that_goes_moves_a_release_half_as_far_as_one_that_is_replaced():
     for placement in PLACEMENTS:
         made = PLACEMENTS.create(placement)
         gone, replaced = (
-            made.sensitivity(LocalSteps(1, 1.0, 0.0, Clipping(0.3)), relation, 7)
+            made.releases(LocalSteps(1, 1.0, 0.0, Clipping(0.3)), 7, relation).sensitivity
             for relation in ("zero-out", "replace-one")
         )
         assert replaced.l2 == 2 * gone.l2
@@ -326,7 +328,7 @@ def test_a_unit_that_goes_moves_a_release_half_as_far_as_one_that_is_replaced():
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_no_update_without_noise_reaches_beyond_its_bound(placement, momentum):
     made, steps = PLACEMENTS.create(placement), LocalSteps(4, 0.3, momentum, Clipping(0.01))
-    bound = made.reach(steps, 5)
+    bound = made.releases(steps, 5, "replace-one").max_update_norm
     for spread in (0.0, 1.0):  # all samples pull alike, or not
 
         def pull(flat, images, _, spread=spread):
@@ -340,10 +342,14 @@ def test_no_update_without_noise_reaches_beyond_its_bound(placement, momentum):
 def test_the_papers_placement_is_a_heuristic_beyond_one_step():
     one = LocalSteps(1, 1.0, 0.0, Clipping(1.0))
     paper = PLACEMENTS.create("paper")
-    assert paper.caveat(one) == ""
+    assert paper.releases(one, 5, "replace-one").caveat == ""
     for several in (replace(one, epochs=5), replace(one, batch_size=10)):
-        assert "not a guarantee" in paper.caveat(several)
-        assert not any(PLACEMENTS.create(p).caveat(several) for p in PLACEMENTS if p != "paper")
+        assert "not a guarantee" in paper.releases(several, 5, "replace-one").caveat
+        assert not any(
+            PLACEMENTS.create(p).releases(several, 5, "replace-one").caveat
+            for p in PLACEMENTS
+            if p != "paper"
+        )
 
 
 def test_with_one_step_the_papers_placement_is_dp_sgd():
@@ -486,7 +492,9 @@ def test_only_a_placement_that_samples_takes_a_rate():
         PLACEMENTS.create("update", {"sampling_rate": 0.5})
     sampled = PLACEMENTS.create("dp-sgd", {"sampling_rate": 0.5})
     steps = LocalSteps(3, 0.3, 0.5, Clipping(0.2))
-    assert sampled.reach(steps, 9) == 2 * PLACEMENTS.create("dp-sgd").reach(steps, 9)
+    whole = PLACEMENTS.create("dp-sgd")
+    norms = [p.releases(steps, 9, "replace-one").max_update_norm for p in (sampled, whole)]
+    assert norms[0] == 2 * norms[1]
     with pytest.raises(InvalidPrivacyError, match="need a generator"):
         sent(trainer(sampling_rate=0.5), 0)
 
