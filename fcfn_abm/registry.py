@@ -106,7 +106,7 @@ class Registry[T]:
 
 
 def import_modules(package: str) -> None:
-    """Import the modules of a package in order of their names: they register their entries."""
+    """Import the modules of a package in alphabetical order; each registers its entries."""
     for name in sorted(module.name for module in iter_modules(import_module(package).__path__)):
         import_module(f"{package}.{name}")
 

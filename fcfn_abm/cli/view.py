@@ -28,16 +28,16 @@ def view(
 ) -> None:
     """Show a market live in the browser, or replay the record of one."""
     from fcfn_abm.viz.server import LOOPBACK, serve
-    from fcfn_abm.viz.session import opened
+    from fcfn_abm.viz.session import open_source
 
-    what = opened(source, tuple(overrides or ()))
+    opened = open_source(source, tuple(overrides or ()))
     if host not in LOOPBACK:
         tell(
             f"{host} is not loopback: whoever reaches this machine can use the window; "
             "there is no password."
         )
 
-    def ready(address: str) -> None:
+    def print_address(address: str) -> None:
         say(f"{address}  (Ctrl-C closes the window)")
 
-    serve(what, host=host, port=port, browser=browser, on_ready=ready)
+    serve(opened, host=host, port=port, browser=browser, on_ready=print_address)

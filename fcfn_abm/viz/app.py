@@ -8,10 +8,10 @@ from typing import Any
 
 import solara
 
-from fcfn_abm.viz.session import Opened, Session, View, wish_of
+from fcfn_abm.viz.session import OpenedSource, Session, View, parse_request
 
-shown: Opened | None = None
-"""What every tab opens; set before the server starts."""
+source: OpenedSource | None = None
+"""What every tab shows; set before the server starts."""
 
 
 @solara.component_vue("window.vue", vuetify=False)  # type: ignore[untyped-decorator]
@@ -35,33 +35,33 @@ def _window(  # type: ignore[no-untyped-def]
     groups=(),
     pictures=(),
     path=None,
-    story=(),
-    event_wish: Callable[[dict[str, Any]], None] | None = None,
+    node_details=(),
+    event_request: Callable[[dict[str, Any]], None] | None = None,
 ):
-    """Declare what the template is told, and what it may say: the fields of a view."""
+    """Declare the properties and the event of the template: the fields of a view, and requests."""
 
 
 @solara.component  # type: ignore[untyped-decorator]
 def Page() -> None:  # noqa: N802 - Solara looks for this name
-    """Show a market, or a record, in this tab."""
-    if shown is None:
-        raise RuntimeError("Nothing was opened: fcfn_abm.viz.server.serve() sets what is shown.")
-    what = shown
-    view, set_view = solara.use_state(View(title=what.scenario.title or what.name))
-    session: Session = solara.use_memo(lambda: Session(what, set_view), [])
+    """Show a market or a record in this tab."""
+    if source is None:
+        raise RuntimeError("There is no source: fcfn_abm.viz.server.serve() sets it.")
+    opened = source
+    view, set_view = solara.use_state(View(title=opened.scenario.title or opened.name))
+    session: Session = solara.use_memo(lambda: Session(opened, set_view), [])
 
-    def work() -> Callable[[], None]:
+    def run_session() -> Callable[[], None]:
         session.start()
         return session.close
 
-    solara.use_effect(work, [])
+    solara.use_effect(run_session, [])
 
-    def ask(message: dict[str, Any]) -> None:
-        wish, details = wish_of(message)
-        session.ask(wish, *details)
+    def send_request(message: dict[str, Any]) -> None:
+        action, arguments = parse_request(message)
+        session.request(action, *arguments)
 
     solara.Title(f"{view.title} - fcfn")
-    _window(**asdict(view), event_wish=ask)
+    _window(**asdict(view), event_request=send_request)
 
 
 @solara.component  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""What the window shows at one moment, whether a market is played or a record replayed."""
+"""The state that the window shows, of a market that is played or a record that is replayed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ type Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Training:
-    """How the nets do, as far as they have been trained."""
+    """Training so far."""
 
     data: str
-    """What the images are."""
+    """Name of the data set."""
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
-    """Rounds and accuracy of each arm."""
+    """Rounds and accuracy of each trained run."""
     rounds: int
-    """Rounds that are trained in all."""
+    """Rounds of training in total."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One moment of a market."""
+    """The state of a market at one moment."""
 
     scenario: Scenario
     n_nodes: int
@@ -41,7 +41,7 @@ class Frame:
     rho: Floats
     """Unit privacy cost of each, shape (k,), in currency per unit of epsilon."""
     epsilon: Floats
-    """Report of each, shape (k,)."""
+    """Reported epsilon of each, shape (k,)."""
     payment: Floats
     """Payment of each, shape (k,), in currency."""
     utility: Floats
@@ -53,12 +53,12 @@ class Frame:
     form: Mapping[str, Any]
     """The closed form, as in a record's ``run.json``."""
     priced: Floats | None = None
-    """Epsilon that a mechanism without a contest leads to, shape (k,)."""
+    """Epsilon under a mechanism without a contest, shape (k,)."""
     by_cost: Rows = field(default_factory=lambda: np.empty(0, dtype=np.intp))
     """The shown nodes in ascending order of rho, as places in these columns."""
     training: Training | None = None
     note: str = ""
-    """What is missing, in a sentence."""
+    """A sentence about data that are missing."""
 
     @property
     def threshold(self) -> float:
@@ -69,7 +69,7 @@ class Frame:
     def expected_total(self) -> float:
         """S of the closed form at the cap of this round, B (n - 1) / tau; zero without a contest.
 
-        Other contests than the paper's share a pool of their own.
+        For contests other than the one of the paper, S of their own closed form.
         """
         if not self.threshold:
             return 0.0
@@ -79,38 +79,38 @@ class Frame:
         return caps[-1] / self.threshold
 
     def place_of(self, node: int) -> int | None:
-        """Return where a node stands in the columns, or None if it is not shown."""
+        """Return the position of a node in the columns, or None if it is not shown."""
         places = np.flatnonzero(self.nodes == node)
         return int(places[0]) if places.size else None
 
 
 @dataclass(frozen=True)
 class Path:
-    """What a node reported, round by round."""
+    """The reports of one node, round by round."""
 
     rounds: Sequence[int]
     epsilon: Sequence[float]
 
 
 class Source(Protocol):
-    """What a window is opened on."""
+    """What a window shows: a live market or a record."""
 
     live: bool
-    """Whether it is played, and not replayed."""
+    """Whether a market is played; False for a replay."""
 
     @property
     def moment(self) -> int:
-        """How many steps have been made: rounds of the market, and then of training."""
+        """Number of steps so far: rounds of the market, then of training."""
         ...
 
     @property
     def moments(self) -> int | None:
-        """How many there are in all; None where that is not known."""
+        """Number of steps in total; None if it is not known."""
         ...
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing to come."""
+        """Whether no step is left."""
         ...
 
     @property
@@ -119,21 +119,17 @@ class Source(Protocol):
         ...
 
     def step(self) -> None:
-        """Go on by a round."""
+        """Advance by one round."""
         ...
 
     def frame(self) -> Frame:
-        """Return what there is to see now."""
+        """Return the current state."""
         ...
 
     def path(self, node: int) -> Path:
-        """Return what is known of a node's reports so far."""
+        """Return the known reports of a node so far."""
         ...
 
     def left(self, node: int) -> int | None:
-        """Return the round at whose end a node left; None if it is in the market."""
-        ...
-
-    def close(self) -> None:
-        """Let go of threads and memory."""
+        """Return the round at whose end a node left; None if it has not left."""
         ...

@@ -24,8 +24,8 @@ from fcfn_abm.viz.frame import Training as Curves
 if TYPE_CHECKING:
     from fcfn_abm.training import ImageData, Training, TrainingRound
 
-_KEPT_WHOLE = 2000  # up to so many nodes the path of each is kept
-_KEPT = 256  # of larger markets, that of so many
+_KEPT_WHOLE = 2000  # with more nodes only the paths of a sample are kept
+_KEPT = 256  # size of that sample
 _MEASURES = [field.name for field in fields(RoundState)]
 
 
@@ -44,11 +44,11 @@ class LiveMarket:
         self.scenario = scenario
         self._images: ImageData | None = None
         if scenario.population.rho.kind == "divergence":
-            self._images = build.load_images(scenario)  # costs follow them
+            self._images = build.load_images(scenario)  # the costs depend on them
         self._population = build.draw_population(scenario, self._images)
         self.market = PrivacyMarket(scenario, population=self._population, collect_nodes=False)
         rho = self.market.columns.rho
-        self._look_at_costs()
+        self._price()
         self._kept = (
             np.arange(rho.size)
             if rho.size <= _KEPT_WHOLE
@@ -74,7 +74,7 @@ class LiveMarket:
 
     @property
     def moments(self) -> int | None:
-        """Nobody knows when a market comes to rest."""
+        """None: it is not known when a market will end."""
         return None
 
     @property
@@ -104,15 +104,15 @@ class LiveMarket:
             self.training_problem = str(error)
             self._rounds.stop_training()
 
-    def _look_at_costs(self) -> None:
-        """Work out what follows from who is there, and from what privacy costs them."""
+    def _price(self) -> None:
+        """Compute the closed form and the order of costs of the present population."""
         self.form = reference_facts(self.market.outcome, self.market.primitives.rho)
         self._by_cost = np.argsort(self.market.columns.rho, kind="stable")
 
     def _record(self) -> None:
-        """Keep what a round of the market has shown."""
+        """Keep the reports of a round of the market."""
         if self.scenario.population.churn is not None:
-            self._look_at_costs()
+            self._price()
         self._reports.append(self._report())
         for node, (rounds, epsilon) in self._watched.items():
             rounds.append(self.market.round_index)
@@ -131,7 +131,7 @@ class LiveMarket:
         return np.asarray(self.market.columns.epsilon[self._kept])
 
     def frame(self) -> Frame:
-        """Return the market as it stands."""
+        """Return the current state."""
         columns, data = self.market.columns, self.market.datacollector.model_vars
         return Frame(
             scenario=self.scenario,
@@ -147,11 +147,11 @@ class LiveMarket:
             form=self.form,
             priced=None if self.form["threshold"] else self.market.outcome.epsilon,
             by_cost=self._by_cost,
-            training=self._trained(),
+            training=self._training_curves(),
             note=self.training_problem,
         )
 
-    def _trained(self) -> Curves | None:
+    def _training_curves(self) -> Curves | None:
         settings = self.scenario.training
         if settings is None or not settings.enabled:
             return None
@@ -161,7 +161,7 @@ class LiveMarket:
         return Curves(data, {self.scenario.mechanism.kind: curve}, settings.rounds)
 
     def path(self, node: int) -> Path:
-        """Return what a node reported; in large markets, since it was first asked for."""
+        """Return the reports of a node; in large markets, since the first request for it."""
         place = np.searchsorted(self._kept, node)
         if place < self._kept.size and self._kept[place] == node:
             return Path(range(len(self._reports)), [float(r[place]) for r in self._reports])
@@ -173,6 +173,3 @@ class LiveMarket:
         """Return the round at whose end a node left."""
         round_index = self.market.columns.exit_round.item(node)
         return None if round_index == NEVER else round_index
-
-    def close(self) -> None:
-        """Nothing waits for this market."""

@@ -25,8 +25,8 @@ from fcfn_abm.viz.svg import (
 )
 
 WIDTH, HEIGHT = 380.0, 260.0
-SELLS_BY_NAME = 2000  # up to so many nodes that sell are drawn one by one
-STRIP = 26.0  # where nodes stand that are too dear for the axis
+SELLS_BY_NAME = 2000  # more participating nodes than this are drawn as a density
+STRIP = 26.0  # width of the strip for nodes with costs beyond the axis
 
 SERVER_COLOUR, WELFARE_COLOUR = "#009E73", INK
 
@@ -36,18 +36,18 @@ _GREYS = ("#E1E4E8", "#C9CDD2", "#AEB3B9", "#8C8C8C", "#6B6F75", "#4A4D52")
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, with what it says in words."""
+    """One picture with its text alternative."""
 
     name: str
     title: str
     alt: str
     svg: str
     places: Sequence[tuple[Rows, Floats, Floats]] = field(default=(), repr=False)
-    """Where nodes stand: rows, x and y."""
+    """Positions of the nodes: rows, x and y."""
 
-    def node_at(self, x: float, y: float, reach: float = 18.0) -> int | None:
-        """Return the node that is nearest to a point, if one is near."""
-        found, nearest = None, reach**2
+    def node_at(self, x: float, y: float, radius: float = 18.0) -> int | None:
+        """Return the nearest node within ``radius`` of a point, or None."""
+        found, nearest = None, radius**2
         for rows, across, down in self.places:
             if rows.size:
                 distance = (across - x) ** 2 + (down - y) ** 2
@@ -57,11 +57,11 @@ class Picture:
         return found
 
 
-def rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
-    """Draw what nodes report against what privacy costs them, and the threshold tau / (n - 1).
+def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
+    """Draw epsilon against the unit privacy cost rho, and the threshold tau / (n - 1).
 
-    Nodes too dear for the axis stand in a strip of their own at its right end, by rank. Where many
-    nodes take no part they are counted along the axis; where many do, in cells.
+    Nodes with costs beyond the axis are drawn in a strip at its right end, by rank. Large numbers
+    of inactive nodes are drawn as counts along the axis, large numbers of active ones as cells.
     """
     rho, epsilon = frame.rho, frame.epsilon
     low, high = _costs_shown(frame)
@@ -117,7 +117,7 @@ def rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
         "rho-epsilon",
         "Who sells privacy, and how much",
         alt,
-        picture(WIDTH, HEIGHT, [chart.drawn()]),
+        picture(WIDTH, HEIGHT, [chart.render()]),
         [(frame.nodes, across, down)],
     )
 
@@ -143,7 +143,7 @@ def _costs_shown(frame: Frame) -> tuple[float, float]:
 
 
 def _outside(across: Floats, bottom: float) -> list[str]:
-    """Draw nodes that report nothing along the axis: one by one, or counted."""
+    """Draw nodes that report zero along the axis: as points, or as counts."""
     if across.size <= SELLS_BY_NAME:
         return [dots(across, np.full(across.size, bottom), LEAVES, size=6.0, opacity=0.8)]
     width = 5.0
@@ -157,7 +157,7 @@ def _outside(across: Floats, bottom: float) -> list[str]:
 
 
 def _cells(across: Floats, down: Floats, y: Scale) -> list[str]:
-    """Count nodes in the cells of a grid; the darker, the more."""
+    """Draw the number of nodes in each cell of a grid; darker cells hold more."""
     size, columns = 6.0, int(WIDTH // 6.0) + 1
     cell = (down / size).astype(np.intp) * columns + (across / size).astype(np.intp)
     counts = np.bincount(cell)
@@ -198,7 +198,7 @@ def _marked(x: float, y: float, radius: float) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """A chart of rounds: what it shows, its level of reference, and measures with their looks."""
+    """One chart over rounds: label, reference level, and the measures with their line styles."""
 
     label: str
     level: float
@@ -206,7 +206,7 @@ class _Part:
     """Name of a measure, its label, colour and dashes."""
 
 
-def totals(frame: Frame) -> Picture:
+def draw_totals(frame: Frame) -> Picture:
     """Draw S and B round by round, and the closed form."""
     history, form = frame.history, frame.form
     total, cap = float(form["total_epsilon"]), float(form["payment"])
@@ -225,7 +225,7 @@ def totals(frame: Frame) -> Picture:
 
 
 def _reference(frame: Frame) -> str:
-    """Return what the mechanism's own result is called."""
+    """Return the name of the mechanism's reference result."""
     return "closed form" if frame.threshold else "as priced"
 
 
@@ -249,12 +249,12 @@ def _over_rounds(frame: Frame, *charts: _Part) -> str:
             inside = np.where(values < y.low, np.nan, values)
             axes.line(_rounds(frame), inside, colour, label, dashes=dashes)
         axes.level(chart.level, BOUND, _reference(frame) if chart is charts[0] else "")
-        parts.append(axes.drawn())
+        parts.append(axes.render())
     return picture(WIDTH, HEIGHT, parts)
 
 
-def distances(frame: Frame) -> Picture:
-    """Draw how far from equilibrium the market is, on a log scale."""
+def draw_distances(frame: Frame) -> Picture:
+    """Draw distance, exploitability and change round by round, on a log scale."""
     kinds = (
         ("distance", "distance", STAYS, ""),
         ("exploitability", "exploitability", BOUND, "5 3"),
@@ -269,23 +269,25 @@ def distances(frame: Frame) -> Picture:
     y = Scale(low, high, 220.0, 44.0, log=True)
     chart = Chart(_rounds_scale(frame), y, "round", "relative, log scale", whole_x=True)
     for name, label, colour, dashes in kinds:
-        above = np.where(seen[name] < low, np.nan, seen[name])  # rounding errors have no shape
+        above = np.where(
+            seen[name] < low, np.nan, seen[name]
+        )  # below this are rounding errors only
         chart.line(_rounds(frame), above, colour, label, dashes=dashes)
     if frame.round and not every.size:
         chart.parts.append(text(WIDTH / 2, 136.0, "all three are zero", anchor="middle"))
     alt = "How far from equilibrium the market is; nothing has been played yet."
     if frame.round:
-        told = ", ".join(f"{label} {number(seen[name][-1])}" for name, label, *_ in kinds)
-        alt = f"Round {frame.round}, on a log scale: {told}."
+        latest = ", ".join(f"{label} {number(seen[name][-1])}" for name, label, *_ in kinds)
+        alt = f"Round {frame.round}, on a log scale: {latest}."
     return Picture(
-        "distances", "How far from equilibrium", alt, picture(WIDTH, HEIGHT, [chart.drawn()])
+        "distances", "How far from equilibrium", alt, picture(WIDTH, HEIGHT, [chart.render()])
     )
 
 
-def participation(frame: Frame) -> Picture:
-    """Draw how many nodes take part, and how many have left."""
+def draw_participation(frame: Frame) -> Picture:
+    """Draw the numbers of active and of exited nodes."""
     n_form, n_nodes = int(frame.form["n_active"]), frame.n_nodes
-    few = 0 < n_form < n_nodes / 30  # a line along the axis on a linear scale
+    few = 0 < n_form < n_nodes / 30  # on a linear scale the line would lie on the axis
     y = (
         Scale(1.0, 10.0 ** math.ceil(math.log10(n_nodes)), 220.0, 44.0, log=True)
         if few
@@ -302,11 +304,11 @@ def participation(frame: Frame) -> Picture:
     alt = f"In closed form {n_form:,} of {n_nodes:,} nodes take part."
     if frame.round:
         alt = f"Round {frame.round}: {active[-1]:,.0f} take part, {left[-1]:,.0f} have left. {alt}"
-    return Picture("participation", "Who takes part", alt, picture(WIDTH, HEIGHT, [chart.drawn()]))
+    return Picture("participation", "Who takes part", alt, picture(WIDTH, HEIGHT, [chart.render()]))
 
 
-def utilities(frame: Frame) -> list[Picture]:
-    """Draw what nodes and server earn: in one picture, or in two where no net is trained."""
+def draw_utilities(frame: Frame) -> list[Picture]:
+    """Draw the utilities of nodes and server: in one picture, or in two if no net is trained."""
     server, nodes = float(frame.form["server_utility"]), float(frame.form["node_utility"])
     both = _Part(
         "server and welfare, currency a round",
@@ -317,17 +319,20 @@ def utilities(frame: Frame) -> list[Picture]:
         ],
     )
     own = _Part("all nodes together, currency a round", nodes, [("node_utility", "", STAYS, "")])
-    told = [_utility_told(frame, both, "server"), _utility_told(frame, own, "all nodes together")]
+    alt = [
+        _describe_utility(frame, both, "server"),
+        _describe_utility(frame, own, "all nodes together"),
+    ]
     if frame.training:
         svg = _over_rounds(frame, both, own)
-        return [Picture("utilities", "Utilities and welfare", " ".join(told), svg)]
+        return [Picture("utilities", "Utilities and welfare", " ".join(alt), svg)]
     return [
-        Picture("utilities", "Server and welfare", told[0], _over_rounds(frame, both)),
-        Picture("node-utilities", "What all nodes earn", told[1], _over_rounds(frame, own)),
+        Picture("utilities", "Server and welfare", alt[0], _over_rounds(frame, both)),
+        Picture("node-utilities", "What all nodes earn", alt[1], _over_rounds(frame, own)),
     ]
 
 
-def _utility_told(frame: Frame, part: _Part, whose: str) -> str:
+def _describe_utility(frame: Frame, part: _Part, whose: str) -> str:
     ends = f"{_reference(frame).capitalize()}: {whose} {number(part.level)} a round, in currency."
     if not frame.round:
         return ends
@@ -337,33 +342,33 @@ def _utility_told(frame: Frame, part: _Part, whose: str) -> str:
     return f"Round {frame.round}: {now}. {ends}"
 
 
-def accuracy(frame: Frame) -> Picture | None:
-    """Draw the test accuracy of each arm, where a net is trained."""
+def draw_accuracy(frame: Frame) -> Picture | None:
+    """Draw the test accuracy of each run; None if no net is trained."""
     training = frame.training
     if training is None:
         return None
     y = Scale(0.0, 1.0, 220.0, 44.0)
     x = Scale(0, max(training.rounds, 1), 58.0, WIDTH - 14)
     chart = Chart(x, y, "round of training", "test accuracy", whole_x=True)
-    told = []
+    latest = []
     for arm, (rounds, values) in training.curves.items():
         dashes = " ".join(f"{2 * float(dash):g}" for dash in ARM_DASHES.get(arm, ()))
         label = {"no-noise": "no noise"}.get(arm, arm_label(arm))
         chart.line(rounds, values, ARM_COLOURS.get(arm, MUTED), label, dashes=dashes)
         if len(values):
-            told.append(f"{label} {values[-1]:.1%}")
+            latest.append(f"{label} {values[-1]:.1%}")
     alt = f"Test accuracy on {training.data}, of {training.rounds} rounds: "
-    alt += (", ".join(told) or "training has not begun") + "."
+    alt += (", ".join(latest) or "training has not begun") + "."
     return Picture(
         "accuracy",
         f"Training on {training.data}",
         alt,
-        picture(WIDTH, HEIGHT, [chart.drawn()]),
+        picture(WIDTH, HEIGHT, [chart.render()]),
     )
 
 
-def node_path(frame: Frame, node: int, known: Path) -> Picture:
-    """Draw what a node reported, round by round."""
+def draw_node_path(frame: Frame, node: int, known: Path) -> Picture:
+    """Draw the epsilon of one node, round by round."""
     rounds = np.array(known.rounds, dtype=float)
     values = np.array(known.epsilon, dtype=float)
     y = Scale(0.0, _rounded_up(float(values.max(initial=0.0))), 118.0, 26.0)
@@ -375,7 +380,7 @@ def node_path(frame: Frame, node: int, known: Path) -> Picture:
             f"Epsilon of node {node:,} from {number(values[0])} in round {rounds[0]:.0f} to "
             f"{number(values[-1])} in round {rounds[-1]:.0f}."
         )
-    return Picture("path", "Its epsilon", alt, picture(WIDTH, 160.0, [chart.drawn()]))
+    return Picture("path", "Its epsilon", alt, picture(WIDTH, 160.0, [chart.render()]))
 
 
 def _rounds(frame: Frame) -> Floats:
@@ -387,12 +392,12 @@ def _rounds_scale(frame: Frame) -> Scale:
 
 
 def _last_round(frame: Frame) -> float:
-    """Return where the axis of rounds ends: steady for a while, and then longer."""
+    """Return the end of the axis of rounds; it grows in steps, so that the axis rarely moves."""
     return max(10.0, ticks(0, max(frame.round, 1) * 1.2, 6)[-1], float(frame.round))
 
 
 def _y_scale(seen: list[Floats], level: float, bottom: float, top: float) -> Scale:
-    """Return a scale for some lines; great losses may lie below it, but not where they stand."""
+    """Return a scale for some lines; large early losses may lie below it, the latest value not."""
     every = np.append(np.concatenate(seen), level)
     every = every[np.isfinite(every)]
     gains = every[every > 0]
@@ -407,7 +412,7 @@ def _y_scale(seen: list[Floats], level: float, bottom: float, top: float) -> Sca
 
 
 def _rounded_up(value: float) -> float:
-    """Return a round number a little above, so that axes stand still while values move."""
+    """Return the next round number above, so that axes rarely move."""
     if value <= 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value * 1.02))

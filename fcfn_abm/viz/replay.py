@@ -12,8 +12,8 @@ from fcfn_abm.records import Record, sampled_rows
 from fcfn_abm.records.integrity import raise_as_record_error
 from fcfn_abm.viz.frame import Floats, Frame, Path, Rows, Training
 
-_MOST_VALUES = 4_000_000  # traces up to so many rows are loaded whole
-_FEWER = 512  # nodes that stand for all where there are more
+_MOST_VALUES = 4_000_000  # traces with more rows than this are sampled
+_FEWER = 512  # number of nodes in that sample
 
 
 class Replay:
@@ -38,7 +38,7 @@ class Replay:
             _verdict(record.run["verdict"]),
         )
         self.rounds = record.rounds.reset_index(drop=True)
-        # where nodes come and go some places are empty, and a node's number is not its row
+        # under churn some places are empty, so the number of a node is not its row
         self._places = _index_of(record.nodes["node"])
         self.traces = _traces(record)
         self._shown = {int(str(k)): group for k, group in self.traces.groupby("round")}
@@ -61,12 +61,12 @@ class Replay:
 
     @property
     def over(self) -> bool:
-        """Whether this is the end."""
+        """Whether the replay is at its end."""
         return self.moment >= self._moments
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
-        """What the run came to, from its last round on."""
+        """The verdict of the run, from its last round on."""
         return self._verdict if self.round == len(self.rounds) else None
 
     @property
@@ -83,7 +83,7 @@ class Replay:
         self.moment = min(max(moment, 1), self._moments)
 
     def frame(self) -> Frame:
-        """Return what the record shows of this moment."""
+        """Return the state at this moment."""
         with raise_as_record_error(self.record.path):
             return self._frame()
 
@@ -92,7 +92,7 @@ class Replay:
         if self.round < len(self.rounds):
             shown = self._shown.get(self.round, self.traces.iloc[:0])
             places = self._places.get_indexer(pd.Index(shown["node"]))
-            known = places >= 0  # of those that went away no cost is known
+            known = places >= 0  # the costs of departed nodes are not recorded
             shown, about = shown[known], nodes.iloc[places[known]]
         rows = shown["node"].to_numpy(dtype=np.intp)
         rho = about["rho"].to_numpy()
@@ -138,7 +138,7 @@ class Replay:
         return Training(str(self.record.run["training"]["data"]), curves, int(table["round"].max()))
 
     def path(self, node: int) -> Path:
-        """Return what a node reported so far, if it was traced."""
+        """Return the reports of a node so far, if it was traced."""
         own = self.traces[(self.traces["node"] == node) & (self.traces["round"] <= self.round)]
         return Path(own["round"].tolist(), own["epsilon"].tolist())
 
@@ -151,12 +151,9 @@ class Replay:
         gone = not pd.isna(round_index) and int(round_index) <= self.round
         return int(round_index) if gone else None
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 def _form(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what pictures show of the closed form: numbers, whatever stands in the file."""
+    """Return the part of the closed form that the pictures show, converted to numbers."""
     names = ("threshold", "total_epsilon", "payment", "node_utility", "server_utility")
     return {
         "mechanism": facts["mechanism"],
@@ -169,12 +166,12 @@ def _form(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _verdict(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if facts is None:
         return None
-    told = {name: str(facts[name]) for name in ("kind", "reason")}
-    return {**told, "rounds": int(facts["rounds"])}
+    texts = {name: str(facts[name]) for name in ("kind", "reason")}
+    return {**texts, "rounds": int(facts["rounds"])}
 
 
 def _index_of(node: pd.Series) -> pd.Index:
-    """Return what finds the rows of nodes."""
+    """Return an index from node numbers to rows."""
     found: pd.Index = pd.RangeIndex(len(node))
     if not found.equals(pd.Index(node)):
         found = pd.Index(node)
@@ -188,7 +185,7 @@ def _floats(frame: pd.DataFrame, name: str) -> Floats:
 
 
 def _traces(record: Record) -> pd.DataFrame:
-    """Return the traces, of a sample of nodes where those of all would be too many."""
+    """Return the traces of all nodes, or of a sample if they have too many rows."""
     n_nodes = len(record.nodes)
     if record.kept_traces is not None and len(record.kept_traces) <= _MOST_VALUES:
         return record.kept_traces

@@ -11,13 +11,13 @@ from threading import Thread
 from time import sleep
 
 from fcfn_abm.errors import MissingExtraError, OutputError
-from fcfn_abm.viz.session import Opened
+from fcfn_abm.viz.session import OpenedSource
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    what: Opened,
+    opened: OpenedSource,
     *,
     host: str = "127.0.0.1",
     port: int = 8765,
@@ -28,10 +28,10 @@ def serve(
 
     Parameters
     ----------
-    what : Opened
-        From :func:`fcfn_abm.viz.session.opened`.
+    opened : OpenedSource
+        From :func:`fcfn_abm.viz.session.open_source`.
     host : str, default "127.0.0.1"
-        Address to listen on; others than loopback let other machines in.
+        Address to listen on; any other than loopback lets other machines in.
     port : int, default 8765
         Port to listen on; 0 takes a free one.
     browser : bool, default True
@@ -46,28 +46,28 @@ def serve(
     OutputError
         If nothing can listen there.
     """
-    taken = _listen(host, port)
+    listener = _listen(host, port)
     os.environ["SOLARA_TELEMETRY_MIXPANEL_ENABLE"] = "False"  # nothing leaves this machine
     try:
         import solara.server.app
         import solara.server.settings
         import solara.server.starlette
-        import solara_assets  # noqa: F401 - the page's scripts, without which it asks the internet
+        import solara_assets  # noqa: F401 - the scripts of the page, else loaded from the internet
         import uvicorn
     except ImportError as error:
-        taken.close()
+        listener.close()
         raise MissingExtraError(
             f"The window needs {str(error.name).split('.')[0]}: pip install 'fcfn-abm[viz]'."
         ) from None
     from fcfn_abm.viz import app
 
-    app.shown = what
+    app.source = opened
     warnings.filterwarnings("ignore", message="Cookies with samesite=none")  # it stays on loopback
     solara.server.settings.main.mode = "production"
     solara.server.settings.telemetry.mixpanel_enable = False
     solara.server.settings.theme.title = "fcfn"
     solara.server.settings.theme.show_banner = False
-    solara.server.settings.kernel.cull_timeout = "2m"  # a tab that is gone plays no longer
+    solara.server.settings.kernel.cull_timeout = "2m"  # a closed tab stops playing
     solara.server.app.apps["__default__"] = solara.server.app.AppScript("fcfn_abm.viz.app")
     config = uvicorn.Config(
         solara.server.starlette.app,
@@ -75,9 +75,9 @@ def serve(
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    address = f"http://{_in_url(host)}:{taken.getsockname()[1]}/"
+    address = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
 
-    def tell() -> None:
+    def announce() -> None:
         while not server.started and not server.should_exit:
             sleep(0.05)
         if on_ready and server.started:
@@ -85,15 +85,15 @@ def serve(
         if browser and server.started:
             webbrowser.open(address)
 
-    Thread(target=tell, daemon=True).start()
+    Thread(target=announce, daemon=True).start()
     try:
-        server.run(sockets=[taken])
+        server.run(sockets=[listener])
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the window is closed.") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, or say in a sentence why there is none."""
+    """Return a listening socket, or raise OutputError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
@@ -105,6 +105,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _in_url(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - a name for every address is none to go to
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - no browser can open a wildcard address
         host = socket.gethostname()
     return f"[{host}]" if ":" in host else host

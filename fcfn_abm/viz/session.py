@@ -1,4 +1,4 @@
-"""One tab of the window: a source, what its reader asked for, and a thread that plays."""
+"""One tab of the window: a source, a queue of requests, and a thread that handles them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz import pictures, settings
 from fcfn_abm.viz.frame import Frame, Source
 from fcfn_abm.viz.live import LiveMarket
+from fcfn_abm.viz.node_details import describe_node
 from fcfn_abm.viz.pictures import Picture
 from fcfn_abm.viz.replay import Replay
-from fcfn_abm.viz.star import star
-from fcfn_abm.viz.story import story
+from fcfn_abm.viz.star import draw_star
 from fcfn_abm.viz.svg import number
 
 FRAMES = 8.0
-"""Pictures a second at most; faster play makes several rounds for each."""
+"""Upper limit of pictures per second; faster play makes several rounds per picture."""
 
-_WORDS = {
+_VERDICT_NAMES = {
     "converged": "Converged",
     "cycling": "Cycling",
     "diverged": "Diverged",
@@ -41,21 +41,21 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What the window was opened on: a scenario, or a record."""
+class OpenedSource:
+    """What the window shows: a scenario to play, or a record to replay."""
 
     name: str
     scenario: Scenario
     record: Record | None = None
 
 
-def opened(path: Path, overrides: tuple[str, ...] = ()) -> Opened:
-    """Read a scenario file or a record's folder.
+def open_source(path: Path, overrides: tuple[str, ...] = ()) -> OpenedSource:
+    """Read a scenario file or the folder of a record.
 
     Raises
     ------
     FcfnError
-        With one sentence, if it is neither.
+        If it is neither.
     """
     if path.is_dir():
         if overrides:
@@ -63,21 +63,21 @@ def opened(path: Path, overrides: tuple[str, ...] = ()) -> Opened:
         record = read_record(path)
         if not len(record.rounds):
             raise InvalidRecordError(f"{path}: no round was played, so there is nothing to show.")
-        return Opened(path.name, record.scenario, record)
+        return OpenedSource(path.name, record.scenario, record)
     scenario = load_scenario(path, overrides)
-    return Opened(path.stem, scenario.model_copy(update={"sweep": None}))
+    return OpenedSource(path.stem, scenario.model_copy(update={"sweep": None}))
 
 
 @dataclass
 class View:
-    """What the browser is told; plain data."""
+    """The state that is sent to the browser; plain data."""
 
     title: str
     status: str = "Opening the market."
     tone: str = "calm"
     problem: str = ""
     invalid: str = ""
-    """The setting that was refused."""
+    """Path of the setting that was rejected."""
     note: str = ""
     live: bool = True
     playing: bool = False
@@ -92,45 +92,45 @@ class View:
     groups: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, str]] = field(default_factory=list)
     path: dict[str, str] | None = None
-    story: list[str] = field(default_factory=list)
+    node_details: list[str] = field(default_factory=list)
 
 
 class Session:
-    """Carries out what a reader asks for, one thing after the other, in a thread of its own.
+    """Handles the requests of one tab in order, in its own thread.
 
     Parameters
     ----------
-    what : Opened
-        Read once; each session makes a market of its own from it.
+    opened : OpenedSource
+        Read once; each session creates its own market from it.
     show : callable
-        Called with a :class:`View` whenever there is something new to see.
+        Called with a new :class:`View` after every change.
     """
 
-    def __init__(self, what: Opened, show: Callable[[View], None]) -> None:
-        self._what, self._show = what, show
-        self._tree = settings.tree_of(what.scenario)
-        self._scenario = what.scenario
+    def __init__(self, opened: OpenedSource, show: Callable[[View], None]) -> None:
+        self._opened, self._show = opened, show
+        self._tree = settings.tree_of(opened.scenario)
+        self._scenario = opened.scenario
         self._source: Source | None = None
         self._playing, self._speed, self._due = False, 5.0, 0.0
-        self._rest = 0.0  # part of a round that the next picture owes
+        self._remainder = 0.0  # fraction of a round carried over to the next picture
         self._picked: int | None = None
         self._colour_by: Any = "payment"
         self._problem = self._invalid = ""
-        self._drawn: dict[str, Picture] = {}
+        self._pictures: dict[str, Picture] = {}
         self._inbox: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()
         self._closed = False
-        self._groups = [] if what.record else settings.describe_settings(self._tree)
+        self._groups = [] if opened.record else settings.describe_settings(self._tree)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         Thread(target=self._work, name="session", daemon=True).start()
 
-    def ask(self, wish: str, *details: Any) -> None:
-        """Ask for something; :meth:`do` knows what there is."""
-        self._inbox.put((wish, details))
+    def request(self, action: str, *arguments: Any) -> None:
+        """Put a request into the queue; :meth:`handle` lists the actions."""
+        self._inbox.put((action, arguments))
 
     def close(self) -> None:
-        """Stop working, and let the market go."""
+        """Stop the thread."""
         self._closed = True
         self._inbox.put(("close", ()))
 
@@ -138,18 +138,16 @@ class Session:
         self._try(self._open)
         self.show()
         while not self._closed:
-            for wish, details in self._wishes():
-                self._try(partial(self.do, wish, *details))
+            for action, arguments in self._wait_for_requests():
+                self._try(partial(self.handle, action, *arguments))
             if self._playing and not self._closed and time.monotonic() >= self._due:
                 self._due = time.monotonic() + 1.0 / min(self._speed, FRAMES)
                 self._try(self._play_on)
             if not self._closed:
                 self.show()
-        if self._source:
-            self._source.close()
 
-    def _wishes(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """Wait for wishes, or for the next round to be due; return all that have gathered."""
+    def _wait_for_requests(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """Wait for requests, or until the next round is due; return all requests in the queue."""
         wait = max(self._due - time.monotonic(), 0.0) if self._playing else None
         found = []
         with suppress(Empty):
@@ -159,57 +157,57 @@ class Session:
         return found
 
     def _try(self, work: Callable[[], None]) -> None:
-        """Tell what goes wrong in a sentence; the window stays."""
+        """Run ``work``; show an error as the problem of this tab, so that the thread goes on."""
         try:
             work()
         except FcfnError as error:
             self._problem, self._playing = str(error), False
-        except Exception as error:  # a blank page would tell less
+        except Exception as error:  # without a message the page would stay blank
             logger.exception("The window could not do this.")
             self._playing = False
             self._problem = f"This failed ({type(error).__name__}: {error}); reset to go on."
 
-    def do(self, wish: str, *details: Any) -> None:
-        """Carry out a wish."""
-        if not self._invalid:  # a refused setting stands until it is mended
+    def handle(self, action: str, *arguments: Any) -> None:
+        """Carry out one request of the browser; an unknown action does nothing."""
+        if not self._invalid:  # a rejected setting keeps its message until it is corrected
             self._problem = ""
-        if wish == "play":
+        if action == "play":
             self._play()
-        elif wish == "pause":
+        elif action == "pause":
             self._playing = False
-        elif wish == "step":
+        elif action == "step":
             self._playing = False
             self._step()
-        elif wish == "reset":
+        elif action == "reset":
             self._playing = False
-            if not self._what.record:
+            if not self._opened.record:
                 self._tree = settings.tree_of(self._scenario)
                 self._groups = settings.describe_settings(self._tree)
             self._open()
-        elif wish == "seek" and isinstance(self._source, Replay):
+        elif action == "seek" and isinstance(self._source, Replay):
             self._playing = False
-            self._source.seek(int(details[0]))
-        elif wish == "speed":
-            self._speed = min(max(float(details[0]), 0.2), 100.0)
-        elif wish == "set":
-            self._set(*details)
-        elif wish == "pick":
-            self._picked = None if details[0] is None else int(details[0])
-        elif wish == "pick_at":
-            name, x, y = details
-            found = self._drawn[name].node_at(float(x), float(y)) if name in self._drawn else None
+            self._source.seek(int(arguments[0]))
+        elif action == "speed":
+            self._speed = min(max(float(arguments[0]), 0.2), 100.0)
+        elif action == "set":
+            self._set(*arguments)
+        elif action == "pick":
+            self._picked = None if arguments[0] is None else int(arguments[0])
+        elif action == "pick_at":
+            name, x, y = arguments
+            found = (
+                self._pictures[name].node_at(float(x), float(y)) if name in self._pictures else None
+            )
             self._picked = self._picked if found is None else found
-        elif wish == "colour" and details[0] in ("payment", "utility"):
-            self._colour_by = details[0]
+        elif action == "colour" and arguments[0] in ("payment", "utility"):
+            self._colour_by = arguments[0]
 
     def _open(self) -> None:
-        """Begin anew: the market at its start, the record at its end."""
-        if self._source:
-            self._source.close()
+        """Start over: the market at its first round, the record at its last."""
         self._problem = self._invalid = ""
-        if self._what.record:
+        if self._opened.record:
             first = self._source is None
-            self._source = Replay(self._what.record)
+            self._source = Replay(self._opened.record)
             if not first:
                 self._source.seek(1)
         else:
@@ -224,10 +222,10 @@ class Session:
         self._due = time.monotonic()
 
     def _play_on(self) -> None:
-        self._rest += self._speed / min(self._speed, FRAMES)
-        for _ in range(int(self._rest)):
+        self._remainder += self._speed / min(self._speed, FRAMES)
+        for _ in range(int(self._remainder)):
             self._step()
-        self._rest %= 1.0
+        self._remainder %= 1.0
 
     def _step(self) -> None:
         if self._source and not self._source.over:
@@ -236,8 +234,8 @@ class Session:
             self._playing = False
 
     def _set(self, path: str, value: Any) -> None:
-        """Change a setting; the market begins anew with it, if it is allowed."""
-        if self._what.record:
+        """Change a setting; a valid one restarts the market."""
+        if self._opened.record:
             return
         self._invalid = path
         self._tree = settings.replace_value(self._tree, path, value)
@@ -245,7 +243,7 @@ class Session:
         try:
             self._scenario = settings.parse_tree(self._tree)
         except InvalidScenarioError as error:
-            named = settings.path_of(error)  # of two that are wrong, it may be the other one
+            named = settings.path_of(error)  # with two invalid settings it may be the other one
             paths = {control["path"] for group in self._groups for control in group["controls"]}
             self._invalid = named if named in paths else path
             self._problem, self._playing = f"{error} The market is as it was before.", False
@@ -255,13 +253,13 @@ class Session:
         self._open()
 
     def show(self) -> None:
-        """Tell the browser how things are."""
-        title = self._scenario.title or self._what.name
-        other = self._scenario != self._what.scenario
+        """Send the current state to the browser."""
+        title = self._scenario.title or self._opened.name
+        changed = self._scenario != self._opened.scenario
         view = View(
-            title=f"{title} (with other settings)" if other else title,
+            title=f"{title} (with other settings)" if changed else title,
             invalid=self._invalid,
-            live=self._what.record is None,
+            live=self._opened.record is None,
             playing=self._playing,
             speed=self._speed,
             colour_by=self._colour_by,
@@ -279,17 +277,17 @@ class Session:
         view.over, view.moment, view.moments = source.over, source.moment, source.moments
         view.note, view.n_nodes = frame.note, frame.n_nodes
         view.status, view.tone = self._status(source, frame)
-        view.tiles = tiles(frame)
-        self._drawn = {p.name: p for p in drawn(frame, self._colour_by, self._picked)}
-        view.pictures = [_plain(p) for p in self._drawn.values()]
+        view.tiles = list_tiles(frame)
+        self._pictures = {p.name: p for p in draw_pictures(frame, self._colour_by, self._picked)}
+        view.pictures = [_to_dict(p) for p in self._pictures.values()]
         if self._picked is not None:
-            view.story = story(frame, source, self._picked)
+            view.node_details = describe_node(frame, source, self._picked)
             if frame.place_of(self._picked) is not None:
                 known = source.path(self._picked)
-                view.path = _plain(pictures.node_path(frame, self._picked, known))
+                view.path = _to_dict(pictures.draw_node_path(frame, self._picked, known))
 
     def _status(self, source: Source, frame: Frame) -> tuple[str, str]:
-        """Say how the market stands, in words."""
+        """Return the status line, and its tone."""
         verdict = source.verdict
         if verdict is None:
             if self._playing:
@@ -298,30 +296,31 @@ class Session:
                 return f"Ready: {frame.n_nodes:,} nodes have made their first reports.", "calm"
             return f"Paused after round {frame.round:,}; no verdict yet.", "calm"
         kind = str(verdict["kind"])
-        words = f"{_WORDS.get(kind, kind)} after {verdict['rounds']:,} rounds: {verdict['reason']}"
+        name = _VERDICT_NAMES.get(kind, kind)
+        words = f"{name} after {verdict['rounds']:,} rounds: {verdict['reason']}"
         if not source.over:
-            begun = frame.training and any(len(r) > 1 for r, _ in frame.training.curves.values())
-            rests = "is paused" if begun else "comes next"
-            words += f" Training {'goes on' if self._playing else rests}."
+            started = frame.training and any(len(r) > 1 for r, _ in frame.training.curves.values())
+            pending = "is paused" if started else "comes next"
+            words += f" Training {'goes on' if self._playing else pending}."
         return words, "good" if kind == "converged" else "alert"
 
 
-def drawn(frame: Frame, colour_by: Any, picked: int | None) -> list[Picture]:
-    """Return the pictures of a frame, in the order in which they stand."""
-    accuracy = pictures.accuracy(frame)
+def draw_pictures(frame: Frame, colour_by: Any, picked: int | None) -> list[Picture]:
+    """Draw all pictures of a frame, in the order of the page."""
+    accuracy = pictures.draw_accuracy(frame)
     return [
-        star(frame, colour_by, picked),
-        pictures.rho_epsilon(frame, picked),
-        pictures.totals(frame),
-        pictures.distances(frame),
-        pictures.participation(frame),
-        *pictures.utilities(frame),
+        draw_star(frame, colour_by, picked),
+        pictures.draw_rho_epsilon(frame, picked),
+        pictures.draw_totals(frame),
+        pictures.draw_distances(frame),
+        pictures.draw_participation(frame),
+        *pictures.draw_utilities(frame),
         *([accuracy] if accuracy else []),
     ]
 
 
-def tiles(frame: Frame) -> list[dict[str, str]]:
-    """Return the numbers of the moment, each with what it should come to."""
+def list_tiles(frame: Frame) -> list[dict[str, str]]:
+    """Return the main numbers of a frame, each beside its reference value."""
     form = frame.form
     name = "closed form" if frame.threshold else "as priced"
 
@@ -350,11 +349,16 @@ def tiles(frame: Frame) -> list[dict[str, str]]:
     return [{"label": label, "value": value, "note": note} for label, value, note in rows]
 
 
-def _plain(shown: Picture) -> dict[str, str]:
-    return {"name": shown.name, "title": shown.title, "alt": shown.alt, "svg": shown.svg}
+def _to_dict(picture: Picture) -> dict[str, str]:
+    return {
+        "name": picture.name,
+        "title": picture.title,
+        "alt": picture.alt,
+        "svg": picture.svg,
+    }
 
 
-def wish_of(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Return what the browser asked for; it may send anything."""
-    details = message.get("details", [])
-    return str(message.get("wish", "")), details if isinstance(details, list) else [details]
+def parse_request(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return action and arguments of a message of the browser, which may send anything."""
+    arguments = message.get("arguments", [])
+    return str(message.get("action", "")), arguments if isinstance(arguments, list) else [arguments]

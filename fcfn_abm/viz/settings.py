@@ -23,12 +23,12 @@ SECTIONS = (
     "exit",
     "information",
 )
-"""Tables of a scenario that shape the market; the seed stands beside them."""
+"""Tables of a scenario that define the market; the seed is added to them."""
 
-_BEYOND = 1e6  # bounds so far away are there for arithmetic, and end no slider
-_DECADES = 2  # a slider without an upper limit reaches so far around the default
-_MOST_NODES = 1_000_000  # a slider's end; the field beside it takes more
-_FAR = 10  # a slider reaches so many times its default where the limit lies much farther
+_BEYOND = 1e6  # bounds beyond this guard the arithmetic and do not limit a slider
+_DECADES = 2  # range of a slider without an upper limit, around the default
+_MOST_NODES = 1_000_000  # end of that slider; the text field takes more
+_FAR = 10  # a slider ends at this multiple of the default if the limit is far beyond
 
 type Tree = dict[str, Any]
 
@@ -41,7 +41,7 @@ def tree_of(scenario: Scenario) -> Tree:
 
 
 def replace_value(tree: Tree, path: str, value: Any) -> Tree:
-    """Return a tree with one value replaced; None takes it out.
+    """Return a tree with one value replaced; None removes it.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def describe_settings(tree: Tree) -> list[dict[str, Any]]:
     Parameters
     ----------
     tree : dict
-        What is set, as far as it is; it need not be valid.
+        The current values; they need not be valid.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def describe_settings(tree: Tree) -> list[dict[str, Any]]:
         if "oneOf" in part:
             help_, controls = _text(part), _kinds(name, part, given)
         else:
-            section = _followed(part)
+            section = _resolve_reference(part)
             help_, controls = _text(section), []
             for key, field in section["properties"].items():
                 controls += _field(f"{name}.{key}", field, given.get(key))
@@ -118,7 +118,7 @@ def _schema() -> dict[str, Any]:
     return scenario_schema()
 
 
-def _followed(field: Mapping[str, Any]) -> Mapping[str, Any]:
+def _resolve_reference(field: Mapping[str, Any]) -> Mapping[str, Any]:
     reference = field.get("$ref")
     return _schema()["$defs"][reference.rsplit("/", 1)[1]] if reference else field
 
@@ -144,7 +144,7 @@ def _kinds(path: str, field: Mapping[str, Any], given: Any) -> list[dict[str, An
     options = [
         {"value": name, "help": _text(entry)}
         for name, entry in kinds.items()
-        if name == kind or entry["required"] == ["kind"]  # others need more than a name
+        if name == kind or entry["required"] == ["kind"]  # others have required options
     ]
     label = path.rsplit(".", 1)[1] if "." in path else "kind"
     controls = [
@@ -167,7 +167,7 @@ def _control(path: str, field: Mapping[str, Any], value: Any) -> dict[str, Any] 
     choices = field.get("anyOf", [field])
     optional = any(choice.get("type") == "null" for choice in choices)
     forms = [choice for choice in choices if choice.get("type") != "null"]
-    form = {**field, **forms[0]}  # of several forms the first counts; words are typed in
+    form = {**field, **forms[0]}  # of several forms the first decides; words are typed in
     default = field.get("default")
     control: dict[str, Any] = {
         "path": path,
@@ -181,7 +181,7 @@ def _control(path: str, field: Mapping[str, Any], value: Any) -> dict[str, Any] 
         return {**control, "kind": "choice", "options": options}
     kind = form.get("type")
     if kind in ("number", "integer"):
-        control["value"] = value = _plain(control["value"])
+        control["value"] = value = _to_json_value(control["value"])
         words = len(forms) > 1
         return {**control, "kind": "number", "words": words, **_range(path, form, default, value)}
     if kind == "boolean" and not optional:
@@ -189,11 +189,11 @@ def _control(path: str, field: Mapping[str, Any], value: Any) -> dict[str, Any] 
     if kind == "boolean":
         options = [{"value": v, "help": ""} for v in (None, True, False)]
         return {**control, "kind": "choice", "options": options}
-    return None  # tables and lists are for the file
+    return None  # tables and lists can be set in the file only
 
 
-def _plain(value: Any) -> Any:
-    """Return what JSON can carry: a rejected value may be anything."""
+def _to_json_value(value: Any) -> Any:
+    """Return a value that JSON can hold: a rejected value may be anything."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The star: the server in the middle, the nodes around it, the cheapest first."""
+"""The star: the server in the middle, the nodes around it in ascending order of cost."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy as np
 from fcfn_abm.report.theme import LEAVES
 from fcfn_abm.viz.frame import Floats, Frame
 from fcfn_abm.viz.pictures import WIDTH, Picture, _counted, _marked
-from fcfn_abm.viz.svg import INK, MUTED, number, picture, power_of_ten, text, titled
+from fcfn_abm.viz.svg import INK, MUTED, add_title, number, picture, power_of_ten, text
 
 CROWD = 300
-"""Up to so many nodes are drawn one by one."""
+"""More nodes than this are drawn as rings."""
 
 type ColourBy = Literal["payment", "utility"]
 
 _HEIGHT = 428.0
 _X, _Y, _RADIUS = WIDTH / 2, 184.0, 156.0
 _PER_DECADE, _CORE, _RIM = 3, 30.0, 178.0
-_LABEL = 26.0  # room that the label of a ring takes
+_LABEL = 26.0  # width of the label of a ring
 _OUT = "#D5D9DE"
 _STOPS = ((0.0, (214, 230, 243)), (0.55, (0, 114, 178)), (1.0, (0, 36, 59)))
 _LOSS = ((0.0, (250, 219, 200)), (1.0, (168, 63, 0)))
 
 
-def star(frame: Frame, colour_by: ColourBy, picked: int | None = None) -> Picture:
-    """Draw the server and its nodes; more than :data:`CROWD` of them as rings of a density."""
-    drawn = _nodes if frame.nodes.size <= CROWD else _rings
-    return drawn(frame, colour_by, picked)
+def draw_star(frame: Frame, colour_by: ColourBy, picked: int | None = None) -> Picture:
+    """Draw the server and its nodes; more than :data:`CROWD` nodes as rings."""
+    draw = _draw_nodes if frame.nodes.size <= CROWD else _draw_rings
+    return draw(frame, colour_by, picked)
 
 
-def _nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
+def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
     n_shown = frame.nodes.size
     order = frame.by_cost
     angle = np.empty(n_shown)
@@ -48,7 +48,7 @@ def _nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
     for place in range(n_shown):
         px, py, size = float(x[place]), float(y[place]), float(radius[place])
         row = int(frame.nodes[place])
-        told = (
+        hover = (
             f"node {row}: rho {number(frame.rho[place])}, epsilon {number(frame.epsilon[place])}, "
             f"payment {number(frame.payment[place])}, utility {number(frame.utility[place])}"
         )
@@ -64,13 +64,13 @@ def _nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
                 'stroke="#fff" stroke-width="0.8"/>'
             )
         else:
-            told += ", has left" if frame.exited[place] else ", stays out"
+            hover += ", has left" if frame.exited[place] else ", stays out"
             fill = LEAVES if frame.exited[place] else "#fff"
             circle = (
                 f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{min(4.0, largest):.1f}" fill="{fill}" '
                 f'stroke="{LEAVES}" stroke-width="1.2"/>'
             )
-        circles.append(titled(circle, told))
+        circles.append(add_title(circle, hover))
     parts = [*spokes, *circles, _server(frame)]
     at = None if picked is None else frame.place_of(picked)
     if at is not None:
@@ -101,8 +101,8 @@ def _nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
     )
 
 
-def _rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
-    """Draw rings of nodes by rank of cost, ten times as many every few rings."""
+def _draw_rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
+    """Draw nodes by rank of cost in rings whose sizes grow by a factor of ten every few rings."""
     order, n_shown = frame.by_cost, frame.nodes.size
     powers = np.arange(_PER_DECADE * math.log10(n_shown)) / _PER_DECADE
     edges = np.append(0, np.append(np.unique((10.0**powers).round()), n_shown)).astype(np.intp)
@@ -113,7 +113,7 @@ def _rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
     mean = earned / np.maximum(sells, 1)
     scale = float(np.abs(mean).max(initial=0.0))
     thick = (_RIM - _CORE) / starts.size
-    parts, told, marks = [], [], []
+    parts, counts_within, marks = [], [], []
     for ring in range(starts.size):
         r = _CORE + (ring + 0.5) * thick
         share = float(sells[ring] / counts[ring])
@@ -126,7 +126,9 @@ def _rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
         whole = edge >= 10 and math.log10(edge).is_integer()
         if not (whole or edge == n_shown):
             continue
-        told.append(f"of the cheapest {edge:,} nodes {int(sells[:ring].sum()):,} take part")
+        counts_within.append(
+            f"of the cheapest {edge:,} nodes {int(sells[:ring].sum()):,} take part"
+        )
         if whole and (largest - round(math.log10(edge))) % every == 0:
             label = str(edge) if edge < 1000 else power_of_ten(edge)
             marks.append(_halo(_X - _CORE - ring * thick + 2, _Y + 4, label))
@@ -149,7 +151,7 @@ def _rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
         parts.append(_marked(_X, _Y, _CORE + (ring + 0.5) * thick))
     alt = (
         f"{n_shown:,} nodes as rings around the server, the cheapest innermost: "
-        + "; ".join(told)
+        + "; ".join(counts_within)
         + "."
     )
     return Picture("star", "Server and nodes", alt, picture(WIDTH, _HEIGHT, parts))
@@ -165,7 +167,7 @@ def _arc(radius: float, share: float, width: float, colour: str) -> str:
 
 
 def _halo(x: float, y: float, words: str) -> str:
-    """Return text that can be read on any ground."""
+    """Return text with a white outline, readable on any background."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="10.5" fill="{INK}" stroke="#fff" '
         f'stroke-width="3" paint-order="stroke" stroke-linejoin="round">{words}</text>'
@@ -182,7 +184,7 @@ def _server(frame: Frame) -> str:
 
 
 def _legend(colour_by: str, values: Floats, scale: float, out: str, lines: list[str]) -> str:
-    """Say what colours and sizes mean, below the picture."""
+    """Return the legend of colours and sizes, below the picture."""
     top, left, width = 382.0, 84.0, 96.0
     losses = bool((values < 0).any())
     steps = np.linspace(-1.0 if losses else 0.0, 1.0, 25)

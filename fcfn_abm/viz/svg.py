@@ -1,4 +1,4 @@
-"""Charts as small pieces of SVG, drawn fast enough to follow a market round by round."""
+"""Charts as small SVG strings, fast enough to draw several times a second."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ type Floats = npt.NDArray[np.float64]
 INK, MUTED, GRID = "#1f2328", "#57606a", "#e4e7eb"
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_MOST_POINTS = 600  # a line with more shows no more
+_MOST_POINTS = 600  # more points make no visible difference
 
 
 def number(value: float) -> str:
-    """Write a number for people: three digits, thousands apart, powers of ten as such.
+    """Format a number: three digits, thousands separators, powers of ten with superscripts.
 
     Examples
     --------
@@ -41,12 +41,12 @@ def number(value: float) -> str:
 
 
 def power_of_ten(value: float) -> str:
-    """Write a power of ten as such."""
+    """Format a power of ten with a superscript."""
     return f"10{str(round(math.log10(value))).translate(_SUPERSCRIPTS)}"
 
 
 def short(value: float, *, log: bool = False) -> str:
-    """Write a number for an axis: as :func:`number`, and large ones shorter.
+    """Format a number for an axis: as :func:`number`, with suffixes for large ones.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def text(
     bold: bool = False,
     turned: bool = False,
 ) -> str:
-    """Return a piece of text; whatever it holds is shown as text."""
+    """Return a text element; markup in ``words`` is escaped."""
     turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
     weight = ' font-weight="600"' if bold else ""
     return (
@@ -85,7 +85,7 @@ def text(
 def path(
     x: Floats, y: Floats, colour: str, *, width: float = 1.8, dashes: str = "", opacity: float = 1
 ) -> str:
-    """Return a line through points; where one is not finite the line is broken."""
+    """Return a line through points, with gaps at those that are not finite."""
     if x.size > _MOST_POINTS:
         some = np.unique(np.linspace(0, x.size - 1, _MOST_POINTS).round().astype(int))
         x, y = x[some], y[some]
@@ -96,7 +96,7 @@ def path(
             continue
         words.append(f"{pen}{px:.1f} {py:.1f}")
         pen = "L"
-    if len(words) == 1:  # a lone point is a line without length
+    if len(words) == 1:  # a single point is a line of length zero
         words.append("h0")
     dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
     faint = f' opacity="{opacity:g}"' if opacity < 1 else ""
@@ -125,15 +125,15 @@ def rectangles(x: Floats, y: Floats, width: float, height: float, colour: str) -
 
 
 def picture(width: float, height: float, parts: Sequence[str]) -> str:
-    """Return a whole picture; what it means is told beside it, so it hides from screen readers."""
+    """Return a complete SVG, hidden from screen readers: its text alternative stands beside it."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg" '
         f'aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
     )
 
 
-def titled(part: str, words: str) -> str:
-    """Return a part that tells something when it is pointed at."""
+def add_title(part: str, words: str) -> str:
+    """Return a part with a title, which browsers show as a tooltip."""
     return f"<g><title>{escape(words)}</title>{part}</g>"
 
 
@@ -156,7 +156,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def labels(values: Sequence[float], *, log: bool = False) -> list[str]:
-    """Return words for the ticks of an axis, with as many digits as tell them apart.
+    """Return labels for the ticks of an axis, with enough digits to distinguish them.
 
     Examples
     --------
@@ -172,7 +172,7 @@ def labels(values: Sequence[float], *, log: bool = False) -> list[str]:
 
 
 def decades(low: float, high: float, most: int = 5) -> list[float]:
-    """Return powers of ten between two values, every second or third one where they are many."""
+    """Return powers of ten between two values, at most about ``most``."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     every = max(1, math.ceil((last - first + 1) / most))
     return [10.0**power for power in range(first, last + 1) if (power - last) % every == 0]
@@ -180,7 +180,7 @@ def decades(low: float, high: float, most: int = 5) -> list[float]:
 
 @dataclass
 class Scale:
-    """From values to places."""
+    """A linear or logarithmic map from values to coordinates."""
 
     low: float
     high: float
@@ -189,7 +189,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, values: npt.ArrayLike) -> Floats:
-        """Return the places of values; on a log scale zero has none."""
+        """Return the coordinates of values; on a log scale those of zero are NaN."""
         given = np.asarray(values, dtype=float)
         if self.log:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -200,12 +200,12 @@ class Scale:
         return np.asarray(self.start + share * (self.end - self.start))
 
     def at(self, value: float) -> float:
-        """Return the place of one value."""
+        """Return the coordinate of one value."""
         return float(self(value))
 
     @property
     def ticks(self) -> list[float]:
-        """Return round values, for labels, as many as there is room for."""
+        """Return round values for the labels, as many as fit."""
         most = max(2, min(5, round(abs(self.end - self.start) / 24)))
         if self.log:
             tens = decades(self.low, self.high, most)
@@ -215,19 +215,19 @@ class Scale:
 
 @dataclass
 class Chart:
-    """Axes with what is drawn on them."""
+    """Axes, lines and a legend."""
 
     x: Scale
     y: Scale
     x_label: str = ""
     y_label: str = ""
     whole_x: bool = False
-    """Whether ticks stand at whole numbers alone, as for rounds."""
+    """Whether ticks stand at whole numbers only, as for rounds."""
     named_x: bool = True
-    """Whether ticks are labelled; not where another chart stands below on the same axis."""
+    """Whether ticks are labelled; False if a chart below shares the axis."""
     parts: list[str] = field(default_factory=list)
     legend: list[tuple[str, str, str]] = field(default_factory=list)
-    """Words, colour and dashes."""
+    """Label, colour and dashes."""
 
     def line(
         self,
@@ -239,18 +239,18 @@ class Chart:
         dashes: str = "",
         width: float = 1.8,
     ) -> None:
-        """Draw a line, and name it in the legend."""
+        """Add a line, and its label to the legend."""
         self.parts.append(path(self.x(x), self.y(y), colour, width=width, dashes=dashes))
         if label:
             self.legend.append((label, colour, dashes))
 
     def level(self, y: float, colour: str, label: str = "", dashes: str = "5 4") -> None:
-        """Draw a line from side to side."""
+        """Add a horizontal line over the full width."""
         if math.isfinite(y):
             self.line([self.x.low, self.x.high], [y, y], colour, label, dashes=dashes, width=1.4)
 
-    def drawn(self) -> str:
-        """Return axes, labels, and what was drawn."""
+    def render(self) -> str:
+        """Return the SVG of axes, labels, lines and legend."""
         left, right = self.x.start, self.x.end
         bottom, top = self.y.start, self.y.end
         parts = []

@@ -99,7 +99,7 @@ def test_rounding_is_part_of_the_sensitivity():
     value, step = torch.from_numpy(1e-3 * rng.standard_normal((2, secure.n_parameters)))
     nothing = torch.zeros(secure.n_parameters, dtype=torch.float64)
     before, after = (
-        secure.plan.steps.released(v, nothing).double() for v in (value, value + 1e-4 * step)
+        secure.plan.steps.release(v, nothing).double() for v in (value, value + 1e-4 * step)
     )
     assert float((after - before).norm()) <= float((1e-4 * step).norm()) + rounding
     assert_array_equal(before / grid, (before / grid).round())
@@ -111,7 +111,7 @@ def test_what_is_released_is_the_exact_sum_of_the_rounded_value_and_the_noise():
     rng = np.random.default_rng(2)
     value = torch.from_numpy(rng.standard_normal(500))
     noise = torch.from_numpy(rng.integers(-(2**47), 2**47, 500) * grid)
-    released = steps.released(value, noise)
+    released = steps.release(value, noise)
     for v, n, r in zip(value.tolist(), noise.tolist(), released.tolist(), strict=True):
         exact = Fraction(round(Fraction(v) / Fraction(grid))) * Fraction(grid) + Fraction(n)
         assert r == float(np.float32(float(exact)))

@@ -79,16 +79,17 @@ def browser():
 @pytest.fixture
 def visit(browser):
     """Open pages, and see to it that they ask nobody else and complain about nothing."""
-    pages, asked, complaints = [], [], []
+    pages, requested, complaints = [], [], []
 
     def go(address, width=1440, height=1000):
         page = browser.new_page(viewport={"width": width, "height": height})
         pages.append(page)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("websocket", lambda socket: asked.append(socket.url))
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("websocket", lambda socket: requested.append(socket.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
-            "console", lambda told: complaints.append(told.text) if told.type == "error" else None
+            "console",
+            lambda message: complaints.append(message.text) if message.type == "error" else None,
         )
         page.goto(address)
         page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
@@ -99,8 +100,8 @@ def visit(browser):
         page.close()
     assert complaints == []
     own = re.compile(r"(https?|ws)://127\.0\.0\.1:\d+/|data:|blob:")
-    assert asked
-    assert [url for url in asked if not own.match(url)] == []
+    assert requested
+    assert [url for url in requested if not own.match(url)] == []
 
 
 def button(page, name):
@@ -200,17 +201,17 @@ def test_pictures_are_really_drawn_and_move(visit, live):
         assert blue(pixels(page, name)) > 60
 
 
-def test_clicking_a_node_tells_its_story(visit, live):
+def test_clicking_a_node_shows_its_details(visit, live):
     page = visit(live)
     page.locator("[data-picture=star] circle").nth(4).click()
-    story = page.locator("[data-test=story]")
-    expect(story).to_contain_text("A unit of epsilon costs it rho", timeout=WAIT)
-    node = page.get_by_label("Story of node")
+    details = page.locator("[data-test=node-details]")
+    expect(details).to_contain_text("A unit of epsilon costs it rho", timeout=WAIT)
+    node = page.get_by_label("Details of node")
     assert 0 <= int(node.input_value()) < 30
     expect(page.locator("[data-picture=star] [data-picked]")).to_have_count(1)
     node.fill("77")
     page.keyboard.press("Enter")
-    expect(story).to_contain_text("There is no node 77", timeout=WAIT)
+    expect(details).to_contain_text("There is no node 77", timeout=WAIT)
 
 
 def test_everything_has_a_name_for_screen_readers(visit, live):

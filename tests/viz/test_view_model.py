@@ -1,4 +1,4 @@
-"""What the window says, without a browser: settings, frames, pictures, stories, sessions."""
+"""The window without a browser: settings, frames, pictures, details of a node, sessions."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz import pictures, server, settings
 from fcfn_abm.viz.frame import Training
 from fcfn_abm.viz.live import LiveMarket
+from fcfn_abm.viz.node_details import describe_node
 from fcfn_abm.viz.replay import Replay
-from fcfn_abm.viz.session import Opened, Session, drawn, opened, tiles
-from fcfn_abm.viz.star import CROWD, star
-from fcfn_abm.viz.story import story
+from fcfn_abm.viz.session import OpenedSource, Session, draw_pictures, list_tiles, open_source
+from fcfn_abm.viz.star import CROWD, draw_star
 from fcfn_abm.viz.svg import Chart, Scale, decades, dots, labels, number, text, ticks
 
 pytestmark = pytest.mark.slow
@@ -138,7 +138,7 @@ def test_the_window_plays_the_very_market_of_the_library():
     assert_array_equal(frame.payment, market.columns.payment)
     assert_array_equal(frame.exited, market.columns.exited)
     assert frame.history["budget"][-1] == market.budget
-    shown = {tile["label"]: tile for tile in tiles(frame)}
+    shown = {tile["label"]: tile for tile in list_tiles(frame)}
     assert shown["Total epsilon S"]["value"] == number(market.total_epsilon)
     assert shown["Nodes that take part"]["value"] == str(market.n_active)
     form = market.equilibrium
@@ -187,10 +187,9 @@ def test_training_in_the_window_is_the_training_of_a_run(schedule):
     assert_array_equal(accuracy, record.training["accuracy"])
     assert live.verdict == record.run["verdict"]
     assert_array_equal(live.frame().epsilon, record.nodes["epsilon"])
-    live.close()
 
 
-def test_a_training_that_cannot_begin_is_told_and_the_market_goes_on(monkeypatch):
+def test_a_training_that_cannot_begin_is_reported_and_the_market_goes_on(monkeypatch):
     live = LiveMarket(fa.load_scenario(QUICKSTART, ["training.schedule=every-round"]))
 
     def missing(*_):
@@ -225,15 +224,15 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_picture_is_whole_and_told_in_words(case):
+def test_every_picture_is_complete_and_has_a_text_alternative(case):
     rounds, overrides = CASES[case]
     live = played(0, *overrides)
     for _ in range(rounds):
         if not live.over:
             live.step()
     for picture in [
-        *drawn(live.frame(), "utility", 1),
-        pictures.node_path(live.frame(), 1, live.path(1)),
+        *draw_pictures(live.frame(), "utility", 1),
+        pictures.draw_node_path(live.frame(), 1, live.path(1)),
     ]:
         root = ElementTree.fromstring(picture.svg)
         assert root.tag == f"{SVG}svg"
@@ -249,27 +248,27 @@ def test_every_picture_is_whole_and_told_in_words(case):
 
 def test_discs_have_areas_in_proportion_to_epsilon_and_nodes_out_are_grey():
     frame = played(30).frame()
-    root = ElementTree.fromstring(star(frame, "payment").svg)
+    root = ElementTree.fromstring(draw_star(frame, "payment").svg)
     discs = [
         (group.find(f"{SVG}title").text, group.find(f"{SVG}circle"))
         for group in root.iter(f"{SVG}g")
     ]
     assert len(discs) == 50
     largest = int(np.argmax(frame.epsilon))
-    radius = {int(told.split(":")[0][5:]): float(disc.get("r")) for told, disc in discs}
-    for told, disc in discs:
-        node = int(told.split(":")[0][5:])
+    radius = {int(hover.split(":")[0][5:]): float(disc.get("r")) for hover, disc in discs}
+    for hover, disc in discs:
+        node = int(hover.split(":")[0][5:])
         if frame.epsilon[node] > 0.05 * frame.epsilon[largest]:
             share = (radius[node] / radius[largest]) ** 2
             assert share == pytest.approx(frame.epsilon[node] / frame.epsilon[largest], rel=0.05)
         elif frame.exited[node]:
             assert disc.get("fill") == "#8C8C8C"
-            assert told.endswith("has left")
+            assert hover.endswith("has left")
 
 
 def test_a_click_on_a_node_finds_it_and_one_beside_it_finds_none():
     frame = played(10).frame()
-    for picture in (star(frame, "payment"), pictures.rho_epsilon(frame)):
+    for picture in (draw_star(frame, "payment"), pictures.draw_rho_epsilon(frame)):
         rows, x, y = picture.places[0]
         for place in range(0, 50, 7):
             found = picture.node_at(float(x[place]) + 0.2, float(y[place]) + 0.2)
@@ -281,7 +280,7 @@ def test_a_click_on_a_node_finds_it_and_one_beside_it_finds_none():
 def test_rings_count_who_takes_part_among_the_cheapest():
     frame = played(4, "population.n_nodes=5000").frame()
     assert frame.n_nodes > CROWD
-    picture = star(frame, "payment")
+    picture = draw_star(frame, "payment")
     cheapest = np.argsort(frame.rho, kind="stable")
     for within in (10, 100, 1000, 5000):
         sold = np.count_nonzero(frame.epsilon[cheapest[:within]])
@@ -291,7 +290,7 @@ def test_rings_count_who_takes_part_among_the_cheapest():
 def test_labels_of_rings_keep_clear_of_each_other():
     for n_nodes, seen in ((5000, ["10", "100", "10³"]), (10**6, ["100", "10⁴", "10⁶"])):
         frame = played(1, f"population.n_nodes={n_nodes}", "training.enabled=false").frame()
-        root = ElementTree.fromstring(star(frame, "payment").svg)
+        root = ElementTree.fromstring(draw_star(frame, "payment").svg)
         marks = {
             float(e.get("x")): "".join(e.itertext())
             for e in root.iter(f"{SVG}text")
@@ -305,7 +304,7 @@ def test_where_the_market_stands_is_in_sight_however_great_its_losses():
     frame = played(5).frame()
     for losses in ([-1e9, -2e6, -1e5, -3e4, -20230.0], [-1e9, -40.0, -3.0, 0.1, 0.2]):
         history = {**frame.history, "node_utility": losses}
-        own = pictures.utilities(fa_replace(frame, history=history, training=None))[1]
+        own = pictures.draw_utilities(fa_replace(frame, history=history, training=None))[1]
         (line,) = [
             path.get("d")
             for path in ElementTree.fromstring(own.svg).iter(f"{SVG}path")
@@ -319,7 +318,7 @@ def test_hostile_words_stay_words():
     assert "<script" not in text(1, 2, hostile)
     frame = played(1).frame()
     training = Training(hostile, {hostile: ([0, 1], [0.1, 0.2])}, 3)
-    picture = pictures.accuracy(fa_replace(frame, training=training))
+    picture = pictures.draw_accuracy(fa_replace(frame, training=training))
     root = ElementTree.fromstring(picture.svg)
     assert not list(root.iter(f"{SVG}script"))
     assert hostile in "".join(root.itertext())
@@ -357,11 +356,11 @@ def words_at(svg):
     return re.findall(r'<text x="([\d.]+)" [^>]*text-anchor="(\w+)"[^>]*>([^<]+)<', svg)
 
 
-def test_ticks_close_together_are_told_apart_and_do_not_overlap():
+def test_labels_of_close_ticks_differ_and_do_not_overlap():
     assert labels([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
     assert labels([20_000.0, 20_000.2]) == ["20000", "20000.2"]
     chart = Chart(Scale(0.0005, 0.0005024, 50, 300), Scale(0, 1, 200, 40))
-    marks = [(float(x), name) for x, anchor, name in words_at(chart.drawn()) if anchor == "middle"]
+    marks = [(float(x), name) for x, anchor, name in words_at(chart.render()) if anchor == "middle"]
     assert len(marks) >= 2
     assert len({float(name) for _, name in marks}) == len(marks)
     for (x, name), (x_next, name_next) in pairwise(marks):
@@ -372,16 +371,16 @@ def test_a_long_legend_stays_inside_its_chart():
     chart = Chart(Scale(0, 1, 50, 366), Scale(0, 1, 200, 40))
     for name in ("take part", "have left", "closed form: 1,000,000"):
         chart.line([0, 1], [0, 1], "#000", name)
-    named = [(float(x), name) for x, _, name in words_at(chart.drawn()) if name[0] in "thc"]
+    named = [(float(x), name) for x, _, name in words_at(chart.render()) if name[0] in "thc"]
     assert [name for _, name in named] == [name for name, _, _ in chart.legend]
     assert named[0][0] >= 0
     assert named[-1][0] + 7 * len(named[-1][1]) <= pictures.WIDTH
 
 
-# Stories
+# Details of a node
 
 
-def test_the_story_says_when_and_why_a_node_left():
+def test_the_details_of_a_node_say_when_and_why_a_node_left():
     live = played(40)
     frame, columns = live.frame(), live.market.columns
     gone = np.flatnonzero(columns.exited)
@@ -389,29 +388,29 @@ def test_the_story_says_when_and_why_a_node_left():
     for node in gone.tolist():
         left = int(columns.exit_round[node])
         price = frame.history["budget"][left - 1] / frame.history["total_epsilon"][left - 1]
-        told = " ".join(story(frame, live, node))
-        assert f"left at the end of round {left}" in told
-        assert f"B/S = {number(price)}" in told
-        assert f"costs it {number(columns.rho[node])}" in told
+        sentences = " ".join(describe_node(frame, live, node))
+        assert f"left at the end of round {left}" in sentences
+        assert f"B/S = {number(price)}" in sentences
+        assert f"costs it {number(columns.rho[node])}" in sentences
         assert price < columns.rho[node]
 
 
-def test_the_story_of_a_node_that_stays_says_what_it_earns():
+def test_the_details_of_a_node_that_stays_say_what_it_earns():
     live = played(40)
     frame = live.frame()
     cheapest = int(np.argmin(frame.rho))
-    told = " ".join(story(frame, live, cheapest))
-    assert "0 nodes are cheaper" in told
-    assert "it takes part" in told
-    assert f"keeps {number(frame.utility[cheapest])}" in told
-    assert "left" not in told
-    assert "There is no node 50" in story(frame, live, 50)[0]
+    sentences = " ".join(describe_node(frame, live, cheapest))
+    assert "0 nodes are cheaper" in sentences
+    assert "it takes part" in sentences
+    assert f"keeps {number(frame.utility[cheapest])}" in sentences
+    assert "left" not in sentences
+    assert "There is no node 50" in describe_node(frame, live, 50)[0]
 
 
-def test_final_exits_are_told_as_final():
+def test_final_exits_are_described_as_final():
     live = played(20, "exit.reentry=false")
     node = int(np.flatnonzero(live.market.columns.exited)[0])
-    assert "an exit is final" in story(live.frame(), live, node)[-1]
+    assert "an exit is final" in describe_node(live.frame(), live, node)[-1]
 
 
 def test_the_path_of_a_node_is_what_it_reported():
@@ -457,7 +456,7 @@ def test_a_replay_says_of_whom_traces_are_missing():
     replay.seek(1)
     assert replay.frame().nodes.size == 0
     assert "No traces of this round were kept" in replay.frame().note
-    for picture in drawn(replay.frame(), "payment", 3):
+    for picture in draw_pictures(replay.frame(), "payment", 3):
         assert ElementTree.fromstring(picture.svg).tag == f"{SVG}svg"
     sampled = Replay(fa.run_scenario(scenario("population.n_nodes=200")))
     sampled.seek(2)
@@ -472,74 +471,76 @@ def test_a_record_without_rounds_is_refused(record, tmp_path):
 
     replace(record, rounds=record.rounds.iloc[:0]).write(tmp_path / "empty")
     with pytest.raises(InvalidRecordError, match="no round was played"):
-        opened(tmp_path / "empty")
+        open_source(tmp_path / "empty")
     with pytest.raises(InvalidScenarioError, match="a record cannot be changed"):
-        opened(record.path, ("game.alpha=2",))
+        open_source(record.path, ("game.alpha=2",))
 
 
 # Sessions
 
 
-def session_of(what):
+def session_of(opened):
     views = []
-    session = Session(what, views.append)
+    session = Session(opened, views.append)
     session._open()
     return session, views
 
 
-def asked(session, views, *wishes):
-    for wish, *details in wishes:
-        session._try(lambda w=wish, d=details: session.do(w, *d))
+def handle_requests(session, views, *requests):
+    for action, *arguments in requests:
+        session._try(lambda a=action, d=arguments: session.handle(a, *d))
     session.show()
     return views[-1]
 
 
 def test_step_reset_and_settings_do_what_they_say():
-    session, views = session_of(Opened("quick", scenario()))
-    assert asked(session, views, ("step",), ("step",)).moment == 2
-    assert asked(session, views, ("reset",)).moment == 0
-    view = asked(session, views, ("step",), ("set", "population.n_nodes", 20))
+    session, views = session_of(OpenedSource("quick", scenario()))
+    assert handle_requests(session, views, ("step",), ("step",)).moment == 2
+    assert handle_requests(session, views, ("reset",)).moment == 0
+    view = handle_requests(session, views, ("step",), ("set", "population.n_nodes", 20))
     assert (view.moment, view.n_nodes) == (0, 20)
-    view = asked(session, views, ("pick", 7), ("colour", "utility"), ("speed", 1e9))
+    view = handle_requests(session, views, ("pick", 7), ("colour", "utility"), ("speed", 1e9))
     assert (view.picked, view.colour_by, view.speed) == (7, "utility", 100.0)
-    assert len(view.story) >= 2
-    star_ = session._drawn["star"]
+    assert len(view.node_details) >= 2
+    star_ = session._pictures["star"]
     rows, x, y = star_.places[0]
-    assert asked(session, views, ("pick_at", "star", x[3], y[3])).picked == rows[3]
+    assert handle_requests(session, views, ("pick_at", "star", x[3], y[3])).picked == rows[3]
 
 
 def test_an_invalid_setting_is_a_sentence_and_the_market_stays():
-    session, views = session_of(Opened("quick", scenario()))
-    view = asked(session, views, ("step",), ("set", "game.alpha", -1))
+    session, views = session_of(OpenedSource("quick", scenario()))
+    view = handle_requests(session, views, ("step",), ("set", "game.alpha", -1))
     assert view.problem.startswith("settings, [game] alpha: ")
     assert (view.invalid, view.moment, len(view.pictures)) == ("game.alpha", 1, 7)
-    assert asked(session, views, ("step",)).problem == view.problem
-    mended = asked(session, views, ("set", "game.alpha", 3.0))
+    assert handle_requests(session, views, ("step",)).problem == view.problem
+    mended = handle_requests(session, views, ("set", "game.alpha", 3.0))
     assert (mended.problem, mended.invalid, mended.moment) == ("", "", 0)
 
 
 def test_the_setting_that_is_marked_is_the_one_that_the_sentence_is_about():
-    session, views = session_of(Opened("quick", scenario()))
-    view = asked(session, views, ("set", "game.alpha", -1), ("set", "game.beta", 20.0))
+    session, views = session_of(OpenedSource("quick", scenario()))
+    view = handle_requests(session, views, ("set", "game.alpha", -1), ("set", "game.beta", 20.0))
     assert view.problem.startswith("settings, [game] alpha: ")
     assert view.invalid == "game.alpha"
-    view = asked(session, views, ("set", "population.n_nodes", 1), ("set", "game.alpha", 3.0))
+    view = handle_requests(
+        session, views, ("set", "population.n_nodes", 1), ("set", "game.alpha", 3.0)
+    )
     assert (view.problem[:32], view.invalid) == (
         "settings, [population] n_nodes: ", "population.n_nodes",
     )  # fmt: skip
 
 
 def test_two_settings_that_need_each_other_can_be_set_one_after_the_other():
-    session, views = session_of(Opened("quick", scenario()))
-    view = asked(session, views, ("set", "server.kind", "fixed"))
+    session, views = session_of(OpenedSource("quick", scenario()))
+    view = handle_requests(session, views, ("set", "server.kind", "fixed"))
     assert "budget: is required" in view.problem
-    view = asked(session, views, ("set", "game.budget", 4))
+    view = handle_requests(session, views, ("set", "game.budget", 4))
     assert view.problem == ""
     assert session._scenario.server.kind == "fixed"
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "request_",
     [
         ("set", "no.such.key", 1),
         ("set", "game", 1),
@@ -555,19 +556,19 @@ def test_two_settings_that_need_each_other_can_be_set_one_after_the_other():
         ("set",),
     ],
 )
-def test_whatever_a_browser_asks_for_the_window_stays(wish):
-    session, views = session_of(Opened("quick", scenario()))
-    asked(session, views, wish)
-    view = asked(session, views, ("reset",), ("step",))
+def test_whatever_a_browser_asks_for_the_window_stays(request_):
+    session, views = session_of(OpenedSource("quick", scenario()))
+    handle_requests(session, views, request_)
+    view = handle_requests(session, views, ("reset",), ("step",))
     assert (view.problem, view.moment, len(view.pictures)) == ("", 1, 7)
 
 
 def test_play_goes_on_to_the_verdict_in_its_own_thread():
     views = []
-    session = Session(Opened("quick", scenario("population.n_nodes=10")), views.append)
+    session = Session(OpenedSource("quick", scenario("population.n_nodes=10")), views.append)
     session.start()
-    session.ask("speed", 100)
-    session.ask("play")
+    session.request("speed", 100)
+    session.request("play")
     until(lambda: views and views[-1].over)
     assert not views[-1].playing
     assert views[-1].status.startswith("Converged after")
@@ -576,24 +577,24 @@ def test_play_goes_on_to_the_verdict_in_its_own_thread():
 
 
 def test_two_sessions_on_the_same_scenario_share_nothing():
-    what = Opened("quick", scenario())
-    (one, seen), (two, others) = session_of(what), session_of(what)
-    asked(one, seen, ("step",), ("step",), ("set", "population.n_nodes", 9), ("step",))
-    view = asked(two, others, ("step",))
+    opened = OpenedSource("quick", scenario())
+    (one, seen), (two, others) = session_of(opened), session_of(opened)
+    handle_requests(one, seen, ("step",), ("step",), ("set", "population.n_nodes", 9), ("step",))
+    view = handle_requests(two, others, ("step",))
     assert (view.moment, view.n_nodes) == (1, 50)
     assert (seen[-1].moment, seen[-1].n_nodes) == (1, 9)
 
 
 def test_a_replay_opens_at_its_end_and_plays_from_the_start(record):
-    session, views = session_of(opened(record.path))
-    assert asked(session, views).over
-    view = asked(session, views, ("play",))
+    session, views = session_of(open_source(record.path))
+    assert handle_requests(session, views).over
+    view = handle_requests(session, views, ("play",))
     assert (view.moment, view.playing, view.live) == (1, True, False)
-    view = asked(session, views, ("seek", 5))
+    view = handle_requests(session, views, ("seek", 5))
     assert (view.moment, view.playing) == (5, False)
     assert view.status == "Paused after round 5; no verdict yet."
     assert view.groups == []
-    assert asked(session, views, ("set", "game.alpha", 1)).moment == 5
+    assert handle_requests(session, views, ("set", "game.alpha", 1)).moment == 5
 
 
 def until(true, seconds=30.0):
@@ -606,17 +607,17 @@ def until(true, seconds=30.0):
 # Serving
 
 
-def test_a_port_that_is_taken_is_told_in_a_sentence():
+def test_a_port_in_use_raises_an_error_that_names_it():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OutputError, match=rf"port {port}: address already in use.*--port"):
-            server.serve(Opened("quick", Scenario()), port=port)
+            server.serve(OpenedSource("quick", Scenario()), port=port)
 
 
 def test_without_the_extra_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "solara", None)
     with pytest.raises(MissingExtraError, match=r"needs solara: pip install 'fcfn-abm\[viz\]'"):
-        server.serve(Opened("quick", Scenario()), port=0)
+        server.serve(OpenedSource("quick", Scenario()), port=0)
 
 
 @pytest.mark.parametrize("path", ["nowhere.toml", "scenarios"])
@@ -624,4 +625,4 @@ def test_what_is_neither_a_scenario_nor_a_record_is_refused(path):
     from pathlib import Path
 
     with pytest.raises(FcfnError, match=path):
-        opened(Path(path))
+        open_source(Path(path))

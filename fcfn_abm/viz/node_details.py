@@ -1,4 +1,4 @@
-"""The story of a node, in sentences."""
+"""A description of one node in sentences."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from fcfn_abm.viz.frame import Frame, Source
 from fcfn_abm.viz.svg import number
 
 
-def story(frame: Frame, source: Source, node: int) -> list[str]:
-    """Say what a node is, what it does, and why it left.
+def describe_node(frame: Frame, source: Source, node: int) -> list[str]:
+    """Describe what a node reports and earns, and why it left.
 
     Parameters
     ----------
     frame : Frame
-        The moment.
+        The current state.
     source : Source
-        What the window is opened on.
+        What the window shows.
     node : int
         Row of the node.
 
@@ -42,7 +42,7 @@ def story(frame: Frame, source: Source, node: int) -> list[str]:
 
 
 def _since(source: Source, node: int) -> list[str]:
-    """Say from when on the path of a node of a large market is known."""
+    """Return from which round on the path of a node of a large market is known."""
     rounds = source.path(node).rounds
     if not source.live or not rounds or rounds[0] == 0:
         return []
@@ -52,12 +52,14 @@ def _since(source: Source, node: int) -> list[str]:
 def _cost(frame: Frame, rho: float) -> str:
     cheaper = int((frame.rho < rho).sum())
     among = "" if frame.nodes.size == frame.n_nodes else " of those shown"
-    told = f"A unit of epsilon costs it rho = {number(rho)}; {cheaper:,} nodes{among} are cheaper."
+    sentence = (
+        f"A unit of epsilon costs it rho = {number(rho)}; {cheaper:,} nodes{among} are cheaper."
+    )
     if not frame.threshold:
-        return told
+        return sentence
     times = rho / frame.threshold
     side = "so in closed form it takes part" if times < 1 else "so in closed form it stays out"
-    return f"{told} That is {number(times)} times tau/(n-1), {side}."
+    return f"{sentence} That is {number(times)} times tau/(n-1), {side}."
 
 
 def _present(frame: Frame, place: int, epsilon: float) -> str:
@@ -100,16 +102,16 @@ def _reason(frame: Frame, left: int, rho: float) -> str:
     if not frame.threshold:
         return f"{for_so_long} its contract paid less than it costs."
     if settings.criterion == "loss":
-        told = f"{for_so_long} what it was paid lay below its privacy cost"
+        cause = f"{for_so_long} what it was paid lay below its privacy cost"
     else:
-        told = f"{for_so_long} its best reply to the others was to report nothing"
+        cause = f"{for_so_long} its best reply to the others was to report nothing"
     if left not in rounds:
-        return f"{told}."
+        return f"{cause}."
     at = list(rounds).index(left)
     total, cap = float(frame.history["total_epsilon"][at]), float(frame.history["budget"][at])
     if frame.form["mechanism"] != "stackelberg" or not total > 0:
-        return f"{told}."
+        return f"{cause}."
     return (
-        f"{told}. In round {left} a unit of epsilon was paid B/S = {number(cap / total)}, "
+        f"{cause}. In round {left} a unit of epsilon was paid B/S = {number(cap / total)}, "
         f"and costs it {number(rho)}."
     )
