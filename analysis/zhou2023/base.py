@@ -116,7 +116,7 @@ def readings(name: str, overrides: Mapping[str, Sequence[str]]) -> Callable[[Set
 def axis_runs(scenario: Scenario) -> list[tuple[float, Scenario]]:
     """Return the runs of a scenario with one axis: where on it each is, and its scenario."""
     return [
-        (float(next(iter(run.point.values()))), run.scenario) for run in build.runs_of(scenario)
+        (float(next(iter(run.point.values()))), run.scenario) for run in build.list_runs(scenario)
     ]
 
 

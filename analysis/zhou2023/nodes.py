@@ -35,7 +35,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     parts = []
     for reading, scenario in scenarios.items():
         game, cap = scenario.game, scenario.game.budget or 0.0
-        for run in build.runs_of(scenario):
+        for run in build.list_runs(scenario):
             rho = build.draw_population(run.scenario).rho
             at = {
                 "reading": reading, "x": rho.size, "x_name": "n_nodes", "unit": MONEY,

@@ -65,7 +65,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
         game, privacy, training = scenario.game, scenario.privacy, scenario.training
         assert training is not None  # noqa: S101 - the scenario has the table
         releases = 1 if privacy.horizon == "round" else training.rounds
-        for run in build.runs_of(scenario):
+        for run in build.list_runs(scenario):
             rho = build.draw_population(run.scenario).rho
             for mechanism in NAMES:
                 found = fa.price(mechanism, rho, alpha=game.alpha, beta=game.beta,
@@ -118,7 +118,7 @@ def _totals(scenario: Scenario) -> list[pd.DataFrame]:
     delta = scenario.privacy.delta
     rho = next(
         rho
-        for run in build.runs_of(scenario)
+        for run in build.list_runs(scenario)
         if (rho := build.draw_population(run.scenario).rho).size == 100
     )
     assert scenario.training is not None  # noqa: S101 - the scenario has the table

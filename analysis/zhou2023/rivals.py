@@ -83,7 +83,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     """Return epsilon, spending and utilities under every reading."""
     parts = []
     for reading, scenario in scenarios.items():
-        for run in build.runs_of(scenario):
+        for run in build.list_runs(scenario):
             rho = build.draw_population(run.scenario).rho
             for mechanism in NAMES:
                 found = priced(mechanism, rho, run.scenario, reading)

@@ -50,8 +50,8 @@ def replicate_command(
                 progress=True,
             )
     except KeyboardInterrupt:
-        told = "interrupted; figures that were finished are kept: the same command goes on."
-        raise KeyboardInterrupt(told) from None
+        message = "interrupted; figures that were finished are kept: the same command goes on."
+        raise KeyboardInterrupt(message) from None
     if as_json:
         claims = [
             {
