@@ -84,10 +84,12 @@ class InvalidScenarioError(FcfnError, ValueError):
         key: str | None = None,
         conflict: str | None = None,
     ) -> None:
-        spot = [
+        location = [
             part for part in (f"[{table}]" if table is not None else None, key) if part is not None
         ]
-        place = ", ".join([*([] if file is None else [file]), *([" ".join(spot)] if spot else [])])
+        place = ", ".join(
+            [*([] if file is None else [file]), *([" ".join(location)] if location else [])]
+        )
         if conflict is not None:
             place += f" does not go together with {conflict}"
         super().__init__(f"{place}: {reason}" if place else reason)

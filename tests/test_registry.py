@@ -1,9 +1,12 @@
+import re
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from typing import Annotated, Literal, Protocol, Self
 
 import pytest
 from pydantic import Field, model_validator
 
+from fcfn_abm.build import REGISTRIES
 from fcfn_abm.errors import FcfnError, UnknownNameError
 from fcfn_abm.registry import OptionError, Registry
 
@@ -131,3 +134,14 @@ def test_the_schema_documents_each_option(tunes):
 def test_two_registries_do_not_share_entries(tunes):
     assert list(Registry[Tune]("tune")) == []
     assert len(list(tunes)) == 3
+
+
+@pytest.mark.parametrize("path", REGISTRIES)
+def test_every_registered_name_is_in_the_shipped_schema(path):
+    schema = Path("scenarios/scenario.schema.json").read_text(encoding="utf-8")
+    constants = set(re.findall(r'"const": "([^"]+)"', schema))
+    missing = sorted(set(REGISTRIES[path]) - constants)
+    assert not missing, (
+        f"{missing} registered as {REGISTRIES[path].what}, but not in the schema: "
+        "run 'fcfn scenarios schema > scenarios/scenario.schema.json'"
+    )

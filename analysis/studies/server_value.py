@@ -35,7 +35,7 @@ frame = frame.rename(
 def kappas(scenario, over):
     """Return kappa of each replication's population."""
     found = []
-    for run in build.runs_of(scenario):
+    for run in build.list_runs(scenario):
         if run.scenario.game.average_over == over and run.point == first[over]:
             rho = build.draw_population(run.scenario).rho
             contest = fa.nash_equilibrium(rho, 1.0)
@@ -46,7 +46,7 @@ def kappas(scenario, over):
 
 scenario = study.sweep().scenario
 first = {}
-for run in build.runs_of(scenario):
+for run in build.list_runs(scenario):
     first.setdefault(run.scenario.game.average_over, run.point)
 kappa = {over: kappas(scenario, over) for over in first}
 kappa

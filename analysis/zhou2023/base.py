@@ -117,7 +117,7 @@ def load_readings(
 
 def axis_runs(scenario: Scenario, axis: str) -> list[tuple[float, Scenario]]:
     """Return where on an axis each run of a scenario is, and the scenario of that run."""
-    return [(float(run.point[axis]), run.scenario) for run in build.runs_of(scenario)]
+    return [(float(run.point[axis]), run.scenario) for run in build.list_runs(scenario)]
 
 
 def rows(quantity: str, value: npt.ArrayLike, **where: Any) -> pd.DataFrame:

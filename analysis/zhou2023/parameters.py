@@ -92,7 +92,7 @@ def compute(plot: Plot, scenarios: Scenarios, setting: Setting) -> pd.DataFrame:
     """Return the curves, and what a player gains who leaves the closed form alone."""
     parts = []
     scenario = scenarios["as-printed"]
-    for run in build.runs_of(scenario):
+    for run in build.list_runs(scenario):
         point, game = run.point, run.scenario.game
         rho = build.draw_population(run.scenario).rho
         at = {"reading": "as-printed", "x": float(point[plot.axis]), "x_name": plot.x_name}
@@ -127,7 +127,7 @@ def compute(plot: Plot, scenarios: Scenarios, setting: Setting) -> pd.DataFrame:
 
 def _add_lone_client(scenario: Scenario) -> list[pd.DataFrame]:
     """Return the limits at N = 1, where a client is paid B for any epsilon above zero."""
-    caps = sorted({float(run.point["game.budget"]) for run in build.runs_of(scenario)})
+    caps = sorted({float(run.point["game.budget"]) for run in build.list_runs(scenario)})
     at = {"reading": "as-printed", "x": 1.0, "x_name": "n_nodes",
           "series": [f"B = {cap:g}" for cap in caps]}  # fmt: skip
     return [

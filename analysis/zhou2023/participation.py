@@ -60,7 +60,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     """Return the active set, by the rule and by the closed form, and what clients sell and earn."""
     parts = []
     for reading, scenario in scenarios.items():
-        for run in build.runs_of(scenario):
+        for run in build.list_runs(scenario):
             rho = build.draw_population(run.scenario).rho
             at = {
                 "reading": reading, "panel": "sizes", "x": rho.size, "x_name": "n_nodes",

@@ -230,7 +230,7 @@ def compute_server(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # n
     for reading, scenario in scenarios.items():
         rho, game = build.draw_population(scenario).rho, scenario.game
         form = build.solve_equilibrium(scenario, rho)
-        axis = [float(run.point["game.budget"]) for run in build.runs_of(scenario)]
+        axis = [float(run.point["game.budget"]) for run in build.list_runs(scenario)]
         caps = np.unique([0.0, *axis, form.budget])
         utility = [
             fa.server_utility(

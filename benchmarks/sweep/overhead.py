@@ -20,7 +20,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import fcfn_abm as fa
-from fcfn_abm.build import runs_of
+from fcfn_abm.build import list_runs
 from fcfn_abm.process.cluster import Cluster
 from fcfn_abm.process.workers import Processes, Serial, Workers
 from fcfn_abm.scenario import Scenario
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     args = parser.parse_args()
     sweep = scenario(args.runs)
-    runs = runs_of(sweep)
+    runs = list_runs(sweep)
     fa.run_scenario(runs[0].scenario)  # loads and compiles
 
     bare_wall, bare_cpu = timed(lambda: [fa.run_scenario(run.scenario) for run in runs])

@@ -5,7 +5,7 @@ a closed form costs neither.
 """
 
 from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
-from fcfn_abm.build.load import listed_scenarios, load_scenario, resolved, runs_of
+from fcfn_abm.build.load import list_runs, list_scenarios, load_scenario, resolve_defaults
 from fcfn_abm.build.parts import (
     Floats,
     create_trainer,
@@ -31,15 +31,15 @@ __all__ = [
     "create_trainer",
     "deal_images",
     "draw_population",
-    "listed_scenarios",
+    "list_runs",
+    "list_scenarios",
     "load_images",
     "load_scenario",
     "needs_images",
     "prepare_trainer",
     "price_mechanism",
     "price_scenario",
-    "resolved",
-    "runs_of",
+    "resolve_defaults",
     "scenario_schema",
     "solve_equilibrium",
 ]

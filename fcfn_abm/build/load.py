@@ -12,8 +12,8 @@ from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.scenario import (
     Scenario,
     SweepRun,
+    apply_overrides,
     choices,
-    overridden,
     read_scenario,
     shipped_files,
     sweep_runs,
@@ -43,15 +43,15 @@ def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
         With one sentence that says what is wrong, where, and what is allowed.
     """
     tree, where = read_scenario(Path(path))
-    scenario = tree_to_scenario(overridden(tree, overrides), where)
+    scenario = tree_to_scenario(apply_overrides(tree, overrides), where)
     check_scenario(scenario, where)
-    scenario = resolved(scenario)
+    scenario = resolve_defaults(scenario)
     if scenario.sweep:
-        runs_of(scenario, where)
+        list_runs(scenario, where)
     return scenario
 
 
-def resolved(scenario: Scenario) -> Scenario:
+def resolve_defaults(scenario: Scenario) -> Scenario:
     """Return the scenario with the default options of every registered name written out."""
     tree = scenario.model_dump(exclude_none=True)
     for place, choice in choices(scenario):
@@ -62,17 +62,17 @@ def resolved(scenario: Scenario) -> Scenario:
     return Scenario.model_validate(tree)
 
 
-def runs_of(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
+def list_runs(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
     """Return the runs of a scenario's sweep, each checked and complete."""
 
     def check_and_resolve(run: Scenario, where: str) -> Scenario:
         check_scenario(run, where)
-        return resolved(run)
+        return resolve_defaults(run)
 
     return sweep_runs(scenario, check_and_resolve, where)
 
 
-def listed_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
+def list_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
     """Yield the shipped scenarios, or every TOML file below a folder, with their titles.
 
     What cannot be read has the reason in place of its title.

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm import __version__
-from fcfn_abm.cli.base import INTERRUPTED, app, interrupted
+from fcfn_abm.cli.base import INTERRUPTED, app, report_interrupt
 from fcfn_abm.cli.terminal import tell
 from fcfn_abm.process.interrupts import ignore_interrupts
 from fcfn_abm.process.streams import BROKEN_PIPE, UnwritableError, close_streams, open_streams
@@ -59,7 +59,7 @@ def main() -> None:
         try:
             app()
         except KeyboardInterrupt:  # before a command has begun
-            sys.exit(interrupted())
+            sys.exit(report_interrupt())
         except UnwritableError as error:
             sys.exit(_report_unwritable(error.error))
         except OSError as error:  # of typer's own texts
@@ -72,7 +72,7 @@ def main() -> None:
         ignore_interrupts(quiet=end.code == INTERRUPTED)
         cause = getattr(end.__context__, "__cause__", None)
         if end.code == INTERRUPTED and isinstance(cause, KeyboardInterrupt):
-            interrupted()  # while typer parsed, which says nothing
+            report_interrupt()  # while typer parsed, which says nothing
         raise
     finally:
         close_streams()

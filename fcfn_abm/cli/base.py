@@ -1,4 +1,4 @@
-"""What the commands have in common: the app, its options, and how errors are told."""
+"""What the commands have in common: the app, its options, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class App(typer.Typer):
         )
 
     def command(self, name: str | None = None, **kwargs: Any) -> Callable[..., Any]:
-        """Register a command, with our errors told as this program tells them."""
+        """Register a command, which prints the errors of this package in one line."""
         register = super().command(name, **kwargs)
         return lambda function: register(_guarded(function))
 
@@ -76,7 +76,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
             tell("there is not enough memory for this.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt as interrupt:
-            raise typer.Exit(interrupted(*interrupt.args)) from None
+            raise typer.Exit(report_interrupt(*interrupt.args)) from None
 
     return guarded
 
@@ -87,9 +87,11 @@ def named_after(scenario: Path) -> str:
     return stem if stem.strip(".") and stem != ".toml" else "scenario"
 
 
-def interrupted(told: str = "interrupted; nothing unfinished is left under the final name.") -> int:
+def report_interrupt(
+    message: str = "interrupted; nothing unfinished is left under the final name.",
+) -> int:
     """Say what an interrupt left, and return the exit code."""
-    tell(told)
+    tell(message)
     clear_interrupt_mark()
     return INTERRUPTED
 

@@ -69,10 +69,10 @@ def calibrate(
     except KeyboardInterrupt:
         if out.exists() and not overwrite:  # all was done
             raise
-        told = (
+        message = (
             "interrupted; the trainings that ended are kept: the same command goes on from there."
         )
-        raise KeyboardInterrupt(told) from None
+        raise KeyboardInterrupt(message) from None
     if as_json:
         print_json({**found.run, "path": str(found.path)})
     elif quiet:

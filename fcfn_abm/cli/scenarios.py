@@ -44,15 +44,15 @@ def schema() -> None:
 
 
 @scenarios.command("list")
-def list_scenarios(
+def list_command(
     folder: Annotated[
         Path | None, typer.Argument(help="Where to look.", show_default="those that are shipped")
     ] = None,
 ) -> None:
     """List scenarios with their titles; the name of a shipped one may stand for its file."""
-    from fcfn_abm.build import listed_scenarios
+    from fcfn_abm.build import list_scenarios
 
-    found = list(listed_scenarios(folder))
+    found = list(list_scenarios(folder))
     if not found:
         raise InvalidScenarioError("there are no scenario files (*.toml) here.", file=str(folder))
     width = max(len(name) for name, _ in found)

@@ -61,10 +61,10 @@ def sweep(
         with obey_interrupts():
             found = run_sweep(loaded, out, place, retry=retry, progress=not quiet)
     except KeyboardInterrupt:
-        told = (
+        message = (
             f"interrupted; the runs that ended are in {out}: the same command goes on from there."
         )
-        raise KeyboardInterrupt(told) from None
+        raise KeyboardInterrupt(message) from None
     if as_json:
         print_json(sweep_facts(found))
     elif quiet:

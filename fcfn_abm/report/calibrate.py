@@ -107,7 +107,7 @@ def identification(run: Mapping[str, Any]) -> str:
         ``run.json`` of a calibration.
     """
     fit = run["fit"]
-    told = between(fit["limit_interval"])
+    interval = between(fit["limit_interval"])
     if fit["identified"] == "both":
         text = "Alpha and beta are identified separately."
         low, high = fit["alpha_interval"] or (1.0, 1.0)
@@ -120,13 +120,13 @@ def identification(run: Mapping[str, Any]) -> str:
         text = (
             "Alpha and beta are NOT identified separately: over these epsilons the value cannot "
             "be told from a straight line, and only alpha * beta = "
-            f"{fit['limit']:.4g}{told} is known. Larger epsilons would show where it bends; until "
-            "then do not trust a payment cap that follows from these."
+            f"{fit['limit']:.4g}{interval} is known. Larger epsilons would show where it bends; "
+            "until then do not trust a payment cap that follows from these."
         )
     else:
         text = (
             "Alpha and beta are NOT identified separately: over these epsilons the value cannot "
-            f"be told from a constant, and only its level, {fit['limit']:.4g}{told}, is known. "
+            f"be told from a constant, and only its level, {fit['limit']:.4g}{interval}, is known. "
             "Smaller epsilons would show where it rises; until then do not trust a payment cap "
             "that follows from these."
         )

@@ -47,13 +47,15 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
         Its scenario file, to be shown.
     """
     fit = run["fit"]
-    told = fit["identified"] == "both"
+    both_identified = fit["identified"] == "both"
     low, high = fit["alpha_interval"] or (1.0, 1.0)
-    sound = told and fit["r_squared"] >= POOR and high <= LOOSE * low
+    sound = both_identified and fit["r_squared"] >= POOR and high <= LOOSE * low
     notice = Notice(
-        "Alpha and beta are identified" if told else "Alpha and beta are not identified separately",
+        "Alpha and beta are identified"
+        if both_identified
+        else "Alpha and beta are not identified separately",
         " ".join(identification(run).split()),
-        "good" if sound else "fair" if told else "bad",
+        "good" if sound else "fair" if both_identified else "bad",
     )
     picture = Picture(
         "calibration",

@@ -204,9 +204,9 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     budgets = frame.drop_duplicates("replication")["budget"]
     over = "the nodes that take part" if run["average_over"] == "active" else "all nodes"
     if n == 1:
-        drawn = f"One population of {run['n_nodes']} nodes, the scenario's own: no intervals."
+        populations = f"One population of {run['n_nodes']} nodes, the scenario's own: no intervals."
     else:
-        drawn = (
+        populations = (
             f"{n} populations of {run['n_nodes']} nodes, the first one the scenario's own: "
             "mean ± half of the 95 % t-interval."
         )
@@ -216,7 +216,7 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
         [
             heading(f"{one_line(run['title']) or 'Mechanisms side by side'} (seed {run['seed']})"),
             "",
-            drawn,
+            populations,
             f"The same payment cap for every mechanism: {run['cap']}, {cap}.",
             f"Mean epsilon is over {over}.",
         ],

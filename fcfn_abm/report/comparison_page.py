@@ -60,7 +60,7 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
     found = averages(frame)
     names = list(dict.fromkeys(frame["mechanism"]))
     n = run["replications"]
-    drawn = (
+    populations = (
         f"{n} populations of {run['n_nodes']:,} nodes are drawn from one law, and each is priced "
         "by every mechanism under the same payment cap. Numbers are means over the populations, "
         "with half of their 95 % t-interval."
@@ -83,13 +83,13 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
         "Where the money goes",
     )
     results: list[Block] = [picture, *comparison_tables(frame), more]
-    told = [*failures(frame), *notes(frame, run)]
+    remarks = [*failures(frame), *notes(frame, run)]
     command = f"fcfn compare scenario.toml --mechanisms {','.join(names)} --replications {n}"
     return Page(
         title=run["title"] or "Mechanisms side by side",
         subtitle=f"Report of a comparison of mechanisms by fcfn_abm, seed {run['seed']}",
         lead=[
-            Words(drawn),
+            Words(populations),
             Facts(
                 [
                     Fact("Populations", number(n), f"of {run['n_nodes']:,} nodes"),
@@ -102,7 +102,7 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
         ],
         sections=[
             Section("The mechanisms side by side", results),
-            Section("How to read it", [*map(Words, told), Terms(_TERMS)]),
+            Section("How to read it", [*map(Words, remarks), Terms(_TERMS)]),
             Section("What was priced", [settings_table(scenario)]),
             reproduce(f"{command} --out again", toml, run, f"It took {run['seconds']:.3g} s."),
         ],

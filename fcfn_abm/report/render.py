@@ -43,8 +43,8 @@ def render_html(page: Page) -> str:
     prefixes = {picture.name: f"f{i}" for i, picture in enumerate(page.pictures(), 1)}
 
     def svg(picture: Picture) -> Markup:
-        drawn = inline_svg(picture.figure, prefixes[picture.name])
-        return Markup(drawn)  # noqa: S704 - matplotlib escapes the texts in it
+        svg = inline_svg(picture.figure, prefixes[picture.name])
+        return Markup(svg)  # noqa: S704 - matplotlib escapes the texts in it
 
     style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8").strip())  # noqa: S704
     return visible(_template().render(page=page, style=style, svg=svg))

@@ -192,9 +192,11 @@ def _tracking(facts: Mapping[str, Any]) -> Section:
 
 def _equilibrium(record: Record) -> Section:
     form, market = record.run["equilibrium"], record.run["market"]
-    told = "the closed form of the game" if form["threshold"] else "what the mechanism leads to"
+    reference = (
+        "the closed form of the game" if form["threshold"] else "what the mechanism leads to"
+    )
     words = (
-        f"What the market reached, round by round and from what nodes may see, beside {told}, "
+        f"What the market reached, round by round and from what nodes may see, beside {reference}, "
         "which knows every cost."
     )
     terms = {

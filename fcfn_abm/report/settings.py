@@ -42,17 +42,19 @@ def settings_table(scenario: Any) -> Table:
     game, rounds, leave, view = scenario.game, scenario.rounds, scenario.exit, scenario.information
     rows = {
         "Nodes": f"{scenario.population.n_nodes:,}",
-        "Unit privacy cost rho": f"{chosen(scenario.population.rho)}; currency per unit of epsilon",
+        "Unit privacy cost rho": (
+            f"{describe_choice(scenario.population.rho)}; currency per unit of epsilon"
+        ),
         **_more_of_the_population(scenario),
         "Worth of the net to the server": (
             f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
             f"(currency), eps the mean epsilon of {_whom(game.average_over)}"
         ),
         "Mechanism": _explained(
-            chosen(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
+            describe_choice(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
         ),
         "The server's cap B": _cap(scenario),
-        "Nodes learn by": chosen(scenario.learning),
+        "Nodes learn by": describe_choice(scenario.learning),
         "Moves": _ORDERS[rounds.order]
         + (
             f"; {rounds.participation:.0%} of the nodes a round" if rounds.participation < 1 else ""
@@ -77,7 +79,7 @@ def _more_of_the_population(scenario: Any) -> dict[str, str]:
     for name in type(scenario.population).model_fields:
         value = getattr(scenario.population, name)
         if name not in ("n_nodes", "rho") and value is not None:
-            shown = ", ".join(f"{key} = {told(each)}" for key, each in value)
+            shown = ", ".join(f"{key} = {format_value(each)}" for key, each in value)
             found[f"Population: {name}"] = shown
     return found
 
@@ -90,20 +92,20 @@ def _training(scenario: Any) -> dict[str, str]:
             f"epsilon protects {_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
             f"delta = {privacy.delta:g}"
         ),
-        "Noise": f"{chosen(privacy.placement)}, {privacy.calibration} calibration",
+        "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration",
         "Training": (
             f"{training.rounds} rounds of {training.local_epochs} {passes} over the node's data, "
             f"{_SCHEDULES[training.schedule]}"
         ),
-        "Net and data": f"{chosen(training.net)} on {chosen(training.data)}",
-        "Data of a node": chosen(training.partition),
-        "Aggregation": chosen(training.aggregation),
+        "Net and data": f"{describe_choice(training.net)} on {describe_choice(training.data)}",
+        "Data of a node": describe_choice(training.partition),
+        "Aggregation": describe_choice(training.aggregation),
     }
 
 
 def _cap(scenario: Any) -> str:
     if scenario.mechanism.kind == "stackelberg" and scenario.server.kind != "fixed":
-        return f"chosen by the server: {chosen(scenario.server)}"
+        return f"chosen by the server: {describe_choice(scenario.server)}"
     if scenario.game.budget is None:
         return "B* of the closed form"
     return f"{number(scenario.game.budget)}, currency a round"
@@ -117,13 +119,13 @@ def _explained(name: str, words: str | None) -> str:
     return f"{name}: {words}" if words else name
 
 
-def chosen(choice: Any) -> str:
+def describe_choice(choice: Any) -> str:
     """Write a choice with its options: ``lognormal (median = 0.01, sigma = 0.1)``."""
-    options = ", ".join(f"{name} = {told(value)}" for name, value in choice.options.items())
+    options = ", ".join(f"{name} = {format_value(value)}" for name, value in choice.options.items())
     return f"{choice.kind} ({options})" if options else choice.kind
 
 
-def told(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value of a scenario, long lists cut short."""
     if isinstance(value, float):
         return f"{value:g}"

@@ -64,7 +64,7 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
     market : mapping, optional
         ``market`` of the same; without it the closed form stands alone.
     """
-    told = "closed form" if form["threshold"] else "as priced"
+    reference = "closed form" if form["threshold"] else "as priced"
     contest = form["mechanism"] == "stackelberg"
     pays = "payment cap B" if contest else "the server pays"
     over = "nodes that take part" if form["average_over"] == "active" else "all nodes"
@@ -83,9 +83,9 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
             row.insert(1, _number(market[key]))
             row.append(f"{_relative(market[key], form[key]):.1e}")
         rows.append([*row, unit])
-    head = ["", told, ""]
+    head = ["", reference, ""]
     if market:
-        head = ["", "market", told, "off by", ""]
+        head = ["", "market", reference, "off by", ""]
     return Table(head, rows, note=_threshold_note(form, contest=contest))
 
 

@@ -22,7 +22,7 @@ from fcfn_abm.report.blocks import (
 )
 from fcfn_abm.report.compare import average, interval
 from fcfn_abm.report.figures.sweeps import grouped, label_of, lines_by, sweep_overview
-from fcfn_abm.report.settings import reproduce, settings_table, told
+from fcfn_abm.report.settings import format_value, reproduce, settings_table
 
 _OUTCOMES = (
     "participation",
@@ -133,7 +133,8 @@ def _axes(frame: pd.DataFrame, run: Mapping[str, Any], axes: Sequence[str]) -> S
     for axis in axes:
         values = list(dict.fromkeys(frame[axis].dropna()))
         if pd.api.types.is_numeric_dtype(frame[axis]) and len(values) > 8:
-            shown = f"{len(values)} values from {told(min(values))} to {told(max(values))}"
+            low, high = format_value(min(values)), format_value(max(values))
+            shown = f"{len(values)} values from {low} to {high}"
         else:
             shown = ", ".join(_value(value) for value in values)
         rows.append([axis, shown])
@@ -266,4 +267,4 @@ def _failures(frame: pd.DataFrame, axes: Sequence[str]) -> Section:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else told(value)
+    return f"{value:.4g}" if isinstance(value, float) else format_value(value)

@@ -191,7 +191,7 @@ def _checked(scenario: Scenario, seeds: int, value: float, workers: int) -> Scen
     require_workers(workers)
     _require_sized("value", value)
     build.check_scenario(scenario)
-    return build.resolved(scenario)
+    return build.resolve_defaults(scenario)
 
 
 def _require_sized(name: str, number: float) -> None:
@@ -365,11 +365,11 @@ def _write(
 
     pq.write_table(table, folder / "calibration.parquet", compression="zstd")
     write_facts(scenario, run, folder)
-    told = [
+    lines = [
         "The scenario with game.alpha and game.beta from 'fcfn calibrate'.",
         identification(run),
     ]
-    header = "\n# ".join("\n".join(told).split("\n"))
+    header = "\n# ".join("\n".join(lines).split("\n"))
     (folder / CALIBRATED).write_text(to_toml(calibrated, header), encoding="utf-8")
     figure = calibration(frame_of(table), run)
     write_png({"calibration": figure}, folder / "figures")

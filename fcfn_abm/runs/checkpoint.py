@@ -50,7 +50,7 @@ class Checkpoint:
                 old.unlink()
             mark.write_text(text, encoding="utf-8")
 
-    def told(self) -> tuple[str, ...]:
+    def interrupt_message(self) -> tuple[str, ...]:
         """Return a sentence that says that the run can go on, if it can."""
         if not any(self.folder.glob(f"*{_STATE}")):
             return ()

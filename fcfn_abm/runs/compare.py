@@ -107,7 +107,7 @@ def compare_mechanisms(
             f"replications must be {MOST_RUNS:,} at most, but is {replications:,}."
         )
     build.check_scenario(scenario)
-    scenario = build.resolved(scenario)
+    scenario = build.resolve_defaults(scenario)
     with ExitStack() as stack:
         if out is not None:
             out = Path(out)
@@ -143,18 +143,18 @@ def _price_all(
         shown=progress,
     ) as bar:
         for index in range(replications):
-            drawn = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
-            rho = build.draw_population(drawn).rho
+            replica = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
+            rho = build.draw_population(replica).rho
             budget = scenario.game.budget
             if budget is None:
-                budget = build.solve_equilibrium(drawn, rho).budget
+                budget = build.solve_equilibrium(replica, rho).budget
             for name in names:
                 bar.set_postfix(replication=index, mechanism=name, refresh=False)
-                outcome = build.price_mechanism(drawn, name, rho, budget)
+                outcome = build.price_mechanism(replica, name, rho, budget)
                 rows.append(
                     {
                         "replication": index,
-                        "seed": drawn.seed,
+                        "seed": replica.seed,
                         "mechanism": name,
                         "budget": budget,
                         **_judged(scenario, rho, outcome),

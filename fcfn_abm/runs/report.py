@@ -126,8 +126,8 @@ def _page(path: Path, run: dict[str, Any]) -> Page:
         from fcfn_abm.runs.sweep import read_sweep
 
         sweep = read_sweep(path)
-        told = run["mode"] == "sobol" and sweep.counts()["done"] == run["n_runs"]
-        indices = sweep.sensitivity() if told else None
+        is_complete = run["mode"] == "sobol" and sweep.counts()["done"] == run["n_runs"]
+        indices = sweep.sensitivity() if is_complete else None
         return sweep_page(sweep.frame(), run, sweep.scenario, _toml(path), indices)
     raise InvalidRecordError(f"{path}: holds a {kind}, of which there is no report.")
 

@@ -83,7 +83,7 @@ def run_scenario(
     """
     require_scenario(scenario, "run_scenario")
     build.check_settings(scenario)
-    scenario = build.resolved(scenario)
+    scenario = build.resolve_defaults(scenario)
     if out is None:
         record = _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)
         _require_whole(record)
@@ -103,8 +103,8 @@ def run_scenario(
         try:
             record = _carry_out(scenario, stream, checkpoint, progress=progress, workers=workers)
         except KeyboardInterrupt:
-            told = checkpoint.told() if checkpoint else ()
-            raise KeyboardInterrupt(*told) from None
+            message = checkpoint.interrupt_message() if checkpoint else ()
+            raise KeyboardInterrupt(*message) from None
         record = replace(record, path=folder)
         with raise_as_output_error(out):
             write_record(record, folder)

@@ -18,7 +18,7 @@ from fcfn_abm.scenario import Scenario
 type Floats = npt.NDArray[np.float64]
 
 OUTCOMES = ("participation", "total_epsilon", "budget", "welfare", "server_utility", "accuracy")
-"""What is told of unless something else is asked for: those of these that there are and vary."""
+"""Default outputs: those of these columns that exist and vary."""
 
 _RESAMPLES = 999
 _ROUNDING = 1e-12  # an outcome that varies less, against its size, does not vary
@@ -64,15 +64,15 @@ def sobol_indices(
     a, b, ab = (np.asarray(values, dtype=float) for values in (f_a, f_b, f_ab))
     n_axes, n_outcomes, n = ab.shape
 
-    def estimated(rows: npt.NDArray[np.intp]) -> Floats:
+    def estimate(rows: npt.NDArray[np.intp]) -> Floats:
         found = stats.sobol_indices(
             func={"f_A": a[:, rows], "f_B": b[:, rows], "f_AB": ab[..., rows]}, n=n
         )
         orders = np.array([found.first_order, found.total_order])
         return orders.reshape(2, n_outcomes, n_axes)
 
-    drawn = np.array([estimated(rows) for rows in rng.integers(n, size=(_RESAMPLES, n))])
-    indices = np.array([estimated(np.arange(n)), *np.quantile(drawn, [0.025, 0.975], axis=0)])
+    resampled = np.array([estimate(rows) for rows in rng.integers(n, size=(_RESAMPLES, n))])
+    indices = np.array([estimate(np.arange(n)), *np.quantile(resampled, [0.025, 0.975], axis=0)])
     both = np.concatenate([a, b], axis=1)
     indices[:, :, np.ptp(both, axis=1) <= _ROUNDING * np.abs(both).max(axis=1)] = np.nan
     return indices
@@ -90,9 +90,9 @@ def sensitivity(
         )
     counts = {status: (frame["status"] == status).sum() for status in ("failed", "missing")}
     if any(counts.values()):
-        told = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n)
+        unfinished = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n)
         raise InvalidRecordError(
-            f"Sensitivity needs every run, but not all {len(frame):,} are done ({told}); "
+            f"Sensitivity needs every run, but not all {len(frame):,} are done ({unfinished}); "
             "'fcfn sweep FILE --retry' runs what is not."
         )
     names = _varying(frame) if outcomes is None else [_checked(frame, name) for name in outcomes]

@@ -92,7 +92,7 @@ class Sweep:
         if (self.path / TABLE).is_file():
             require_unchanged(self.path, [TABLE])
             return read_table(self.path / TABLE)
-        return frame_of(create_table(build.runs_of(self.scenario), self.path))
+        return frame_of(create_table(build.list_runs(self.scenario), self.path))
 
     def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
         """Return how much of each outcome's variance each axis explains: its Sobol indices.
@@ -245,7 +245,7 @@ def read_sweep(path: str | Path) -> Sweep:
     if run.get("kind") != KIND:
         raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
     file = path / SCENARIO_FILE
-    scenario = build.resolved(tree_to_scenario(read_toml(file), str(file)))
+    scenario = build.resolve_defaults(tree_to_scenario(read_toml(file), str(file)))
     return Sweep(scenario, run, path)
 
 
@@ -340,8 +340,8 @@ def _resolve_sweep(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
             "The scenario has no [sweep]: it stands for one run, which 'fcfn run' carries out."
         )
     build.check_scenario(scenario)
-    scenario = build.resolved(scenario)
-    return scenario, build.runs_of(scenario)
+    scenario = build.resolve_defaults(scenario)
+    return scenario, build.list_runs(scenario)
 
 
 @contextmanager

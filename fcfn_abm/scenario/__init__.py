@@ -1,8 +1,8 @@
 """What is run: the scenario tree and its files."""
 
 from fcfn_abm.scenario.load import (
+    apply_overrides,
     choices,
-    overridden,
     read_scenario,
     read_toml,
     table_name,
@@ -42,9 +42,9 @@ __all__ = [
     "SweepRun",
     "SweepSettings",
     "Training",
+    "apply_overrides",
     "choices",
     "copy_shipped",
-    "overridden",
     "read_scenario",
     "read_toml",
     "shipped_files",

@@ -15,20 +15,20 @@ from pydantic import BaseModel, ValidationError
 from fcfn_abm.errors import InvalidScenarioError, did_you_mean, one_line, shown
 from fcfn_abm.registry import problem
 from fcfn_abm.scenario.schema import Choice, Scenario, Training, named
-from fcfn_abm.scenario.shipped import located, shipped_files
+from fcfn_abm.scenario.shipped import locate_scenario, shipped_files
 
 _DEEPEST = 50  # tables and lists in one another, far below what Python can follow
 
 
-class _Overridden(dict[str, Any]):
-    """A tree that knows its overrides, so that what is wrong in one is not blamed on the file."""
+class _OverriddenTree(dict[str, Any]):
+    """A tree that knows its overrides, so that an error in one names the override, not the file."""
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
         super().__init__(tree)
         self.below = tree
         self.overrides: list[tuple[list[str], str]] = []
 
-    def blamed(self, place: Sequence[Any]) -> str | None:
+    def find_override(self, place: Sequence[Any]) -> str | None:
         """Return the override that put there what stands at a place; None if the file did."""
         for path, text in reversed(self.overrides):
             if path == list(place[: len(path)]):
@@ -116,7 +116,7 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
     InvalidScenarioError
         If a file is missing or is not TOML, or a file extends itself.
     """
-    path = located(path)
+    path = locate_scenario(path)
     tree, chain = read_toml(path), [path]
     while "extends" in tree:
         extends = tree.pop("extends")
@@ -126,7 +126,7 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
                 file=str(chain[-1]),
                 key="extends",
             )
-        base = located(Path(extends), chain[-1].parent)
+        base = locate_scenario(Path(extends), chain[-1].parent)
         if base.resolve() in [file.resolve() for file in chain]:
             circle = " -> ".join(map(str, [*chain, base]))
             raise InvalidScenarioError(
@@ -137,12 +137,12 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
         except InvalidScenarioError as error:
             raise InvalidScenarioError(str(error), file=str(chain[-1]), key="extends") from None
         chain.append(base)
-        tree = merged(below, tree)
+        tree = merge_trees(below, tree)
     where = " extends ".join(map(str, chain))
     return tree, where
 
 
-def merged(
+def merge_trees(
     tree: Mapping[str, Any], changes: Mapping[str, Any], place: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Return a tree with changes: tables are merged, values replaced.
@@ -158,9 +158,9 @@ def merged(
 
     Examples
     --------
-    >>> merged({"game": {"alpha": 1.0, "beta": 2.0}}, {"game": {"alpha": 3.0}})
+    >>> merge_trees({"game": {"alpha": 1.0, "beta": 2.0}}, {"game": {"alpha": 3.0}})
     {'game': {'alpha': 3.0, 'beta': 2.0}}
-    >>> merged({"mechanism": {"kind": "static", "epsilon": 1.0}}, {"mechanism": "random"})
+    >>> merge_trees({"mechanism": {"kind": "static", "epsilon": 1.0}}, {"mechanism": "random"})
     {'mechanism': {'kind': 'random'}}
     """
     result = dict(tree)
@@ -172,7 +172,7 @@ def merged(
         if isinstance(below, Mapping) and isinstance(change, Mapping):
             if "kind" in change and change["kind"] != _kind(below, inner):
                 below = {}
-            change = merged(below, change, inner)
+            change = merge_trees(below, change, inner)
         result[key] = change
     return result
 
@@ -216,13 +216,13 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     return path, tree["value"]
 
 
-def overridden(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def apply_overrides(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return the tree with ``game.alpha=20`` and the like carried out."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise InvalidScenarioError(
             f"overrides must be a list such as ['game.alpha=20'], not {shown(overrides)}."
         )
-    result = _Overridden(tree)
+    result = _OverriddenTree(tree)
     for text in overrides:
         if not isinstance(text, str):
             raise InvalidScenarioError(
@@ -288,7 +288,7 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
 
 def _origin(tree: Mapping[str, Any], place: Sequence[Any], where: str) -> str:
     """Return where what stands at a place of a tree comes from: an override, or the file."""
-    return (tree.blamed(place) if isinstance(tree, _Overridden) else None) or where
+    return (tree.find_override(place) if isinstance(tree, _OverriddenTree) else None) or where
 
 
 def _reason(error: Mapping[str, Any]) -> str:

@@ -17,12 +17,12 @@ MOST_RUNS = 1_000_000
 """Of one sweep: all of them are checked, and held in memory, before the first begins."""
 
 
-def _lies(told: str, low: float, high: float = math.inf) -> AfterValidator:
+def _lies(requirement: str, low: float, high: float = math.inf) -> AfterValidator:
     """Return a check of what is not zero, where a plain bound would be told with all its zeros."""
 
     def check(value: float) -> float:
         if value and not low <= value <= high:
-            raise ValueError(f"must {told}")
+            raise ValueError(f"must {requirement}")
         return value
 
     return AfterValidator(check)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.rng import replication_seed, stream
-from fcfn_abm.scenario.load import merged, section_at, tree_to_scenario
+from fcfn_abm.scenario.load import merge_trees, section_at, tree_to_scenario
 from fcfn_abm.scenario.schema import MOST_RUNS, Axis, Choice, Scenario, SweepSettings
 
 type Floats = npt.NDArray[np.float64]
@@ -257,5 +257,5 @@ def _replace_values(
         for table in tables:
             inner = inner.setdefault(table, {})
         inner[key] = value
-    tree = merged(base.model_dump(exclude_none=True), changes)
+    tree = merge_trees(base.model_dump(exclude_none=True), changes)
     return check(tree_to_scenario(tree, where), where)

@@ -8,10 +8,10 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from fcfn_abm.build import check_scenario, resolved, scenario_schema
+from fcfn_abm.build import check_scenario, resolve_defaults, scenario_schema
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.scenario import Scenario, tree_to_scenario
-from fcfn_abm.scenario.load import merged
+from fcfn_abm.scenario.load import merge_trees
 
 SECTIONS = (
     "population",
@@ -52,7 +52,7 @@ def replace_value(tree: Tree, path: str, value: Any) -> Tree:
     change: Any = {key: value}
     for table in reversed(tables):
         change = {table: change}
-    result = merged(deepcopy(tree), change)
+    result = merge_trees(deepcopy(tree), change)
     if value is None:
         inner = result
         for table in tables:
@@ -65,7 +65,7 @@ def parse_tree(tree: Tree) -> Scenario:
     """Return the scenario of a tree; raise InvalidScenarioError with one sentence otherwise."""
     scenario = tree_to_scenario(tree, "settings")
     check_scenario(scenario, "settings")
-    return resolved(scenario)
+    return resolve_defaults(scenario)
 
 
 def path_of(error: InvalidScenarioError) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 import fcfn_abm as fa
-from fcfn_abm.build import runs_of
+from fcfn_abm.build import list_runs
 from fcfn_abm.scenario import Scenario, shipped_files
 
 RECORDS = Path(__file__).with_name("records.json")
@@ -59,7 +59,7 @@ def golden(name: str) -> dict[str, Any]:
         scenario = fa.load_scenario(name, ["training.enabled=false"])
     if not scenario.sweep:
         return played(scenario)
-    runs = runs_of(scenario)
+    runs = list_runs(scenario)
     last = next(r for r in reversed(runs) if r.scenario.population.n_nodes <= LARGEST)
     axes = pd.DataFrame([{**run.point, "seed": run.scenario.seed} for run in runs])
     return {

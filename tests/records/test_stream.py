@@ -254,12 +254,11 @@ def test_a_run_does_not_keep_every_node_twice(tmp_path):
     seen = []
     market = fa.PrivacyMarket
     with pytest.MonkeyPatch.context() as patch:
-        play = market.run_until
-        patch.setattr(
-            market, "run_until", lambda self, **how: (seen.append(self), play(self, **how))
-        )
+        step = market.step
+        patch.setattr(market, "step", lambda self: (seen.append(self), step(self)))
         short = ALL.model_copy(update={"rounds": Rounds(maximum=3)})
         run_scenario(short, tmp_path / "run")
-    (played,) = seen
+    assert len(seen) == 3
+    played = seen[0]
     assert not played.datacollector.agenttype_reporters
     assert len(played.datacollector.get_model_vars_dataframe()) == 3

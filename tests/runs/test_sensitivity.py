@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import qmc
 
 import fcfn_abm as fa
-from fcfn_abm.build import runs_of
+from fcfn_abm.build import list_runs
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.runs.results import result_path, write_result
 from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text, sobol_indices
@@ -94,7 +94,7 @@ def changed(**sweep):
 
 
 def test_points_are_two_samples_and_the_first_with_each_axis_of_the_second():
-    runs = runs_of(changed(replications=2))
+    runs = list_runs(changed(replications=2))
     assert len(runs) == 4 * (3 + 2) * 2
     points = [tuple(run.point.values()) for run in runs[::2]]
     a, b, *mixed = (points[i : i + 4] for i in range(0, 20, 4))
@@ -105,7 +105,7 @@ def test_points_are_two_samples_and_the_first_with_each_axis_of_the_second():
     for sample in (a, b):  # and each is spread evenly: one point in each quarter of each axis
         budgets = np.log(np.array(sample)[:, 0]) / np.log(100.0)
         assert sorted(np.floor(4 * budgets)) == [0, 1, 2, 3]
-    assert points == [tuple(run.point.values()) for run in runs_of(changed(replications=2))[1::2]]
+    assert points == [tuple(run.point.values()) for run in list_runs(changed(replications=2))[1::2]]
 
 
 def log_uniform_moments(low, high, power):
@@ -121,7 +121,7 @@ def log_uniform_moments(low, high, power):
 def test_the_equal_node_equilibrium_has_the_indices_of_a_product():
     """S* = B (n - 1) / (n rho): with E = E(x)^2 and Q = E(x^2), S_i follows from Q / E alone."""
     scenario = changed(n_samples=512)
-    points = [run.point.values() for run in runs_of(scenario)]
+    points = [run.point.values() for run in list_runs(scenario)]
     games = [fa.nash_equilibrium(np.full(5, rho), budget) for budget, rho, _ in points]
     frame = done(total_epsilon=[game.total_epsilon for game in games])
     table = sensitivity(scenario, frame)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import fcfn_abm as fa
-from fcfn_abm.build import REGISTRIES, load_scenario, resolved, scenario_schema
+from fcfn_abm.build import REGISTRIES, load_scenario, resolve_defaults, scenario_schema
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.cli.base import numbers
 from fcfn_abm.errors import InvalidScenarioError
@@ -38,11 +38,11 @@ def test_a_written_scenario_reads_back_equal(path, tmp_path):
     scenario = load_scenario(path)
     again = load_scenario(write(tmp_path, to_toml(scenario)))
     assert again == scenario
-    assert resolved(again) == again
+    assert resolve_defaults(again) == again
 
 
 def test_an_empty_file_is_the_default_scenario(tmp_path):
-    assert load_scenario(write(tmp_path, "")) == resolved(Scenario())
+    assert load_scenario(write(tmp_path, "")) == resolve_defaults(Scenario())
 
 
 @pytest.mark.parametrize(

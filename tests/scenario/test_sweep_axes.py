@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from fcfn_abm.build import load_scenario, runs_of, scenario_schema
+from fcfn_abm.build import list_runs, load_scenario, scenario_schema
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.scenario import Scenario, to_toml
@@ -21,7 +21,7 @@ def scenario(axes, seed=3, **sweep):
 
 
 def points(axes, **sweep):
-    return [dict(run.point) for run in runs_of(scenario(axes, **sweep))]
+    return [dict(run.point) for run in list_runs(scenario(axes, **sweep))]
 
 
 def sentence(folder, text):
@@ -43,7 +43,7 @@ betas = st.lists(st.floats(0.5, 50), min_size=1, max_size=3, unique=True)
 @given(alphas, betas, st.integers(1, 3))
 def test_a_grid_holds_every_combination_once_for_each_replication(alphas, betas, replications):
     axes = {"game.alpha": alphas, "game.beta": betas}
-    runs = runs_of(scenario(axes, replications=replications))
+    runs = list_runs(scenario(axes, replications=replications))
     assert [run.index for run in runs] == list(range(len(alphas) * len(betas) * replications))
     expected = [
         (alpha, beta, replication)
@@ -127,7 +127,7 @@ def test_choosing_a_mechanism_drops_the_options_of_the_other_one():
             "sweep": {"axes": {"mechanism.kind": ["static", "random", "stackelberg"]}},
         }
     )
-    found = [run.scenario.mechanism for run in runs_of(base)]
+    found = [run.scenario.mechanism for run in list_runs(base)]
     assert found[0].options == {"epsilon": 7.0}
     assert "epsilon" not in found[1].options
     assert [choice.kind for choice in found] == ["static", "random", "stackelberg"]
@@ -135,7 +135,7 @@ def test_choosing_a_mechanism_drops_the_options_of_the_other_one():
 
 def test_an_axis_may_list_names_and_tables():
     laws = [{"kind": "uniform", "low": 0.1, "high": 0.2}, "pareto", {"sigma": 0.5}]
-    found = [run.scenario.population.rho for run in runs_of(scenario({"population.rho": laws}))]
+    found = [run.scenario.population.rho for run in list_runs(scenario({"population.rho": laws}))]
     assert [law.kind for law in found] == ["uniform", "pareto", "lognormal"]
     assert found[0].options == {"low": 0.1, "high": 0.2}
     assert found[2].options["sigma"] == 0.5
@@ -144,7 +144,7 @@ def test_an_axis_may_list_names_and_tables():
 def test_the_order_of_axes_over_a_kind_and_its_options_does_not_matter():
     axes = {"mechanism.epsilon": [2.0, 3.0], "mechanism.kind": ["static"]}
     for order in itertools.permutations(axes):
-        found = runs_of(scenario({path: axes[path] for path in order}))
+        found = list_runs(scenario({path: axes[path] for path in order}))
         assert [run.scenario.mechanism.options["epsilon"] for run in found] == [2.0, 3.0]
 
 
@@ -155,7 +155,7 @@ def test_a_written_sweep_reads_back_equal(tmp_path):
     loaded = load_scenario(path)
     path.write_text(to_toml(loaded))
     assert load_scenario(path) == loaded
-    assert len(runs_of(loaded)) == 20
+    assert len(list_runs(loaded)) == 20
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def _played(path: Path) -> None:
     scenario = fa.load_scenario(path)
     runs = [scenario]
     if scenario.sweep:
-        runs = [run.scenario for run in build.runs_of(build.resolved(scenario))[:_FIRST]]
+        runs = [run.scenario for run in build.list_runs(build.resolve_defaults(scenario))[:_FIRST]]
     for run in runs:
         if run.population.n_nodes <= _SMALL and (not run.trains or _trains_little(run)):
             _play_short(run)

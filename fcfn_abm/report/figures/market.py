@@ -61,12 +61,12 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
         _reports(reports, traces)
 
         totals.plot(rounds["round"], rounds["total_epsilon"], color=STAYS, label="S")
-        told, dashes = "S of the closed form", (4, 2)
+        label, dashes = "S of the closed form", (4, 2)
         if "equilibrium_total_epsilon" in rounds:  # it moves, where nodes come and go
             form = rounds["equilibrium_total_epsilon"]
-            totals.plot(rounds["round"], form, color=BOUND, dashes=dashes, label=told)
+            totals.plot(rounds["round"], form, color=BOUND, dashes=dashes, label=label)
         else:
-            totals.axhline(total_epsilon, color=BOUND, dashes=dashes, label=told)
+            totals.axhline(total_epsilon, color=BOUND, dashes=dashes, label=label)
         totals.set(title="Total epsilon", xlabel="round", ylabel="sum of epsilon")
         if _spans_decades(rounds["total_epsilon"].max(), total_epsilon):
             totals.set(yscale="log")
@@ -263,7 +263,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
         )
         right = _right_edge(nodes, threshold)
         form = shown = nodes[nodes["rho"] <= right].sort_values("rho")
-        told = "closed form" if threshold > 0 else "as priced"
+        label = "closed form" if threshold > 0 else "as priced"
         if crowd and threshold > 0:
             rho = np.linspace(shown["rho"].iloc[0], right, CROWD)
             form = shown.iloc[
@@ -272,13 +272,13 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
         elif crowd:  # a price may be chance, not a curve
             bins = np.arange(len(shown)) * 100 // len(shown)
             form = shown[["rho", "equilibrium_epsilon"]].groupby(bins).mean()
-            told = "as priced, on average"
+            label = "as priced, on average"
         axes.plot(
             form["rho"],
             form["equilibrium_epsilon"],
             color="0.35",
             linewidth=1,
-            label=told,
+            label=label,
             **({} if threshold > 0 or crowd else _APART),
             zorder=4 if crowd else 2,
         )
@@ -325,7 +325,7 @@ def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]
 def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:
     """Count nodes in cells of a grid."""
     counts, rho, epsilon = np.histogram2d(nodes["rho"], nodes["epsilon"], bins=(80, 50))
-    drawn = axes.pcolormesh(
+    mesh = axes.pcolormesh(
         rho,
         epsilon,
         np.ma.masked_equal(counts.T, 0),
@@ -334,7 +334,7 @@ def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:
         rasterized=True,  # thousands of cells
         zorder=3,
     )
-    figure.colorbar(drawn, ax=axes, label="nodes in a cell")
+    figure.colorbar(mesh, ax=axes, label="nodes in a cell")
 
 
 def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[bool]]) -> None:

@@ -84,9 +84,9 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
 def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
     utility = [arm["node_utility"] for arm in arms]
     names = [arm["name"] for arm in arms]
-    drawn = axes.bar(names, utility, color=[colours[name] for name in names], width=0.6)
+    bars = axes.bar(names, utility, color=[colours[name] for name in names], width=0.6)
     notes = [f"{arm['node_utility']:.3g}\n{arm['n_losing']} nodes lose" for arm in arms]
-    axes.bar_label(drawn, notes, padding=4)
+    axes.bar_label(bars, notes, padding=4)
     axes.axhline(0, color="0.2", linewidth=0.8)
     axes.margins(x=0.2, y=0.25)
     axes.set_xticks(range(len(names)), [arm_label(name) for name in names])

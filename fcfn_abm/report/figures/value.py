@@ -64,8 +64,8 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
             label="mean epsilon of the calibrated equilibrium",
         )
     if fit["identified"] != "both":
-        told = "alpha * beta" if fit["identified"] == "product" else "the level"
-        axes.plot([], [], " ", label=f"only {told} is identified")
+        identified = "alpha * beta" if fit["identified"] == "product" else "the level"
+        axes.plot([], [], " ", label=f"only {identified} is identified")
     low, high = axes.get_ylim()
     axes.set(
         title="What the net is worth",
