@@ -236,7 +236,9 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, t
 
 def test_help_and_version():
     told = " ".join(fcfn("--help").stdout.split())
-    assert "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in told
+    assert (
+        "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in told
+    )
     assert "..." not in told.partition("Commands:")[2]
     assert fcfn("--version").stdout.strip() == f"fcfn {fa.__version__}"
 
