@@ -120,7 +120,7 @@ class UnknownNameError(FcfnError, LookupError):
         known = sorted(known, key=_natural_order)
         hint = did_you_mean(name, known)
         super().__init__(
-            f"There is no {what} called {shown(name)}.{hint} Known: {', '.join(known)}."
+            f"There is no {what} called {abbreviate(name)}.{hint} Known: {', '.join(known)}."
         )
 
 
@@ -133,36 +133,36 @@ class RunFailedError(FcfnError, RuntimeError):
     """A run that started well and could not be finished."""
 
 
-def shown(value: object) -> str:
+def abbreviate(value: object) -> str:
     """Return the repr of a value for an error message; long ones lose their middle.
 
     Examples
     --------
-    >>> shown("a" * 500)
+    >>> abbreviate("a" * 500)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
     return _SHORT.repr(value)
 
 
-def visible(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     r"""Write out every character of a text that a terminal would obey.
 
     Spaces, tabs and newlines stay. The result is allowed in JSON and in XML.
 
     Examples
     --------
-    >>> print(visible("\x1b[31mred"))
+    >>> print(escape_control_characters("\x1b[31mred"))
     \u001b[31mred
     """
     return _CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
-def one_line(text: str) -> str:
+def join_lines(text: str) -> str:
     r"""Join the lines of a user's text, so that it fits into one line.
 
     Examples
     --------
-    >>> one_line(" A title \n of two lines")
+    >>> join_lines(" A title \n of two lines")
     'A title of two lines'
     """
     return " ".join(text.split())

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from fcfn_abm.errors import FcfnError, UnknownNameError, did_you_mean, shown
+from fcfn_abm.errors import FcfnError, UnknownNameError, abbreviate, did_you_mean
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -120,5 +120,5 @@ def problem(error: Mapping[str, Any]) -> str:
     message = message[0].lower() + message[1:]
     given = error["input"]
     if isinstance(given, (str, int, float, bool, list)):
-        message = f"{message.rstrip('.')}, but it is {shown(given)}."
+        message = f"{message.rstrip('.')}, but it is {abbreviate(given)}."
     return message

@@ -14,9 +14,9 @@ from fcfn_abm.errors import (
     OutputError,
     UnknownNameError,
     did_you_mean,
+    escape_control_characters,
     require_between,
     require_positive,
-    visible,
 )
 from fcfn_abm.registry import OptionError
 
@@ -155,8 +155,11 @@ def test_suggestions_are_made_for_near_misses_only():
 
 
 def test_what_would_steer_a_terminal_is_written_out():
-    assert visible("a\tb\n\x1b[1m\r\x9b\x7f") == "a\tb\n\\u001b[1m\\u000d\\u009b\\u007f"
-    assert visible("\u202ex\u2066\u2028") == "\\u202ex\\u2066\\u2028"
-    assert visible("\u8bd5 \u00e4 \U0001f600 \u200d \u202f") == (
+    assert (
+        escape_control_characters("a\tb\n\x1b[1m\r\x9b\x7f")
+        == "a\tb\n\\u001b[1m\\u000d\\u009b\\u007f"
+    )
+    assert escape_control_characters("\u202ex\u2066\u2028") == "\\u202ex\\u2066\\u2028"
+    assert escape_control_characters("\u8bd5 \u00e4 \U0001f600 \u200d \u202f") == (
         "\u8bd5 \u00e4 \U0001f600 \u200d \u202f"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import fcfn_abm
 
 PACKAGE = Path(fcfn_abm.__file__).parent
+ROOT = PACKAGE.parent
+OUTSIDE = ("tests", "benchmarks", "examples", "analysis", "docs")
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
     {"errors", "rng"},
@@ -208,3 +211,23 @@ def test_every_public_name_can_be_had():
     assert set(fcfn_abm.__all__) <= set(dir(fcfn_abm))
     with pytest.raises(AttributeError, match="no attribute 'nash'"):
         fcfn_abm.nash  # noqa: B018
+
+
+@pytest.mark.parametrize("folder", OUTSIDE)
+def test_every_import_of_the_package_names_what_is_there(folder):
+    # an import within a function fails only when the function runs
+    missing = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.level:
+                continue
+            if (node.module or "").split(".")[0] != "fcfn_abm":
+                continue
+            module = importlib.import_module(node.module)
+            missing += [
+                f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
+                for alias in node.names
+                if not hasattr(module, alias.name)
+                and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
+            ]
+    assert missing == []

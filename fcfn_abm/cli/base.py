@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from fcfn_abm.cli.terminal import say, tell
-from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, shown
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, abbreviate
 from fcfn_abm.process.interrupts import clear_interrupt_mark, obey_interrupts
 
 
@@ -70,7 +70,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
             if error.filename is None:  # of a pipe, a socket, a process
                 tell(f"the system says: {error.strerror or error}.")
                 raise typer.Exit(1) from None
-            tell(f"{shown(str(error.filename))}: {error.strerror}.")
+            tell(f"{abbreviate(str(error.filename))}: {error.strerror}.")
             raise typer.Exit(2) from None
         except MemoryError:
             tell("there is not enough memory for this.")

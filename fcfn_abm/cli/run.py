@@ -18,7 +18,7 @@ from fcfn_abm.cli.base import (
     print_json,
 )
 from fcfn_abm.cli.terminal import say, show
-from fcfn_abm.errors import InvalidScenarioError, one_line
+from fcfn_abm.errors import InvalidScenarioError, join_lines
 
 
 @app.command()
@@ -79,6 +79,6 @@ def equilibrium(
     if as_json:
         print_json({**facts, **bounds})
     else:
-        title = f"{one_line(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
+        title = f"{join_lines(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
         table = equilibrium_table(facts).marked()
         show(join("\n", [heading(title), table, *describe_bounds(bounds)]))

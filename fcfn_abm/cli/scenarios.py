@@ -9,7 +9,7 @@ import typer
 
 from fcfn_abm.cli.base import App, app, print_json
 from fcfn_abm.cli.terminal import say, tell
-from fcfn_abm.errors import FcfnError, InvalidScenarioError, one_line
+from fcfn_abm.errors import FcfnError, InvalidScenarioError, join_lines
 
 scenarios = App("Check scenario files, and say what may stand in them.")
 app.add_typer(scenarios, name="scenarios")
@@ -57,7 +57,7 @@ def list_command(
         raise InvalidScenarioError("there are no scenario files (*.toml) here.", file=str(folder))
     width = max(len(name) for name, _ in found)
     for name, title in found:
-        say(f"{name:{width}}  {one_line(title)}".rstrip())
+        say(f"{name:{width}}  {join_lines(title)}".rstrip())
 
 
 @scenarios.command("copy")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fcfn_abm.errors import visible
+from fcfn_abm.errors import escape_control_characters
 from fcfn_abm.process.streams import UnwritableError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def say(text: object) -> None:
     """Print a result that may hold names or titles of others."""
-    write(visible(str(text)))
+    write(escape_control_characters(str(text)))
 
 
 def write(text: str, *, newline: bool = True) -> None:
@@ -37,7 +37,7 @@ def tell(message: object) -> None:
     """Print a message on stderr, in one line; where nobody takes it, work goes on."""
     line = str(message).replace("\n", "\\n")
     with suppress(OSError):
-        typer.echo(f"fcfn: {visible(line)}", err=True)
+        typer.echo(f"fcfn: {escape_control_characters(line)}", err=True)
 
 
 def show(text: Text) -> None:

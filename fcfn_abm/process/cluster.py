@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedError, shown
+from fcfn_abm.errors import InvalidScenarioError, MissingExtraError, RunFailedError, abbreviate
 from fcfn_abm.process.interrupts import block_sigint_in_children
 from fcfn_abm.process.workers import MAX_DEATHS, MAX_WORKERS, OpenWorkers
 
@@ -34,12 +34,12 @@ class Cluster:
         sensible = place == "local" or not slashes or (scheme in _SCHEMES and host)
         if not (sensible and re.fullmatch("[0-9]*[1-9][0-9]*", number)):
             raise InvalidScenarioError(
-                f"--cluster {shown(self.address)}: must look like local:4, or tcp://10.0.0.1:8786."
+                f"--cluster {abbreviate(self.address)}: must look like local:4, or tcp://10.0.0.1:8786."
             )
         what, most = ("workers", MAX_WORKERS) if place == "local" else ("port", _MAX_PORT)
         if len(number) > 9 or int(number) > most:  # Python reads no thousands of digits
             raise InvalidScenarioError(
-                f"--cluster {shown(self.address)}: {what} must be {most:,} at most."
+                f"--cluster {abbreviate(self.address)}: {what} must be {most:,} at most."
             )
 
     @contextmanager

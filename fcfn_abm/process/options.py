@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from fcfn_abm.errors import InvalidScenarioError, shown
+from fcfn_abm.errors import InvalidScenarioError, abbreviate
 from fcfn_abm.process.cluster import Cluster
 from fcfn_abm.process.workers import Processes, count_cores
 
@@ -47,6 +47,6 @@ def _parse_resource(text: str) -> tuple[str, float]:
         found = "", 0.0
     if not (found[0] and 0 < found[1] < math.inf):
         raise InvalidScenarioError(
-            f"--resource {shown(text)}: must be a name and a positive number, such as GPU=1."
+            f"--resource {abbreviate(text)}: must be a name and a positive number, such as GPU=1."
         )
     return found

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fcfn_abm.errors import InvalidRecordError, OutputError, shown
+from fcfn_abm.errors import InvalidRecordError, OutputError, abbreviate
 from fcfn_abm.process.folders import (
     LOCK,
     create_hidden_folder,
@@ -85,7 +85,7 @@ def require_free(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -
     added = next((e.name for e in path.iterdir() if not belongs_to_results(path, e.name)), None)
     if added is not None:
         raise OutputError(
-            f"{path}: {shown(added)} in it was put there by somebody else; move that, or "
+            f"{path}: {abbreviate(added)} in it was put there by somebody else; move that, or "
             f"{elsewhere}."
         )
     with raise_as_output_error(path):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fcfn_abm.errors import FcfnError, InvalidRecordError, shown
+from fcfn_abm.errors import FcfnError, InvalidRecordError, abbreviate
 
 SUMS = "SHA256SUMS"
 """File that lists the data of a folder; ``sha256sum --check SHA256SUMS`` reads it too."""
@@ -94,7 +94,7 @@ def raise_as_record_error(folder: Path | None) -> Iterator[None]:
         if folder is None or (folder / SUMS).is_file():
             raise
         if isinstance(error, KeyError) and error.args:
-            what = f"{folder / 'run.json'}: {shown(error.args[0])} is missing or not known"
+            what = f"{folder / 'run.json'}: {abbreviate(error.args[0])} is missing or not known"
         else:
             why = " ".join(str(error).split())
             what = f"{folder}: run.json or a table holds what no run writes: {why.rstrip('.')}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from fcfn_abm.errors import one_line
+from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
@@ -30,7 +30,7 @@ def calibration_text(run: Mapping[str, Any]) -> Text:
     """
     fit = run["fit"]
     parts: list[str | Text] = [
-        heading(f"{one_line(run['title']) or 'Calibration'} (seed {run['seed']})"),
+        heading(f"{join_lines(run['title']) or 'Calibration'} (seed {run['seed']})"),
         fill(setting(run), WIDTH),
         points_table(run).marked(),
         f"beta ln(1 + alpha eps):  alpha = {fit['alpha']:.4g}{between(fit['alpha_interval'])},  "

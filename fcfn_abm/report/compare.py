@@ -14,7 +14,7 @@ import pandas as pd
 from rich.text import Text
 from scipy.special import stdtrit
 
-from fcfn_abm.errors import one_line
+from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
@@ -214,7 +214,9 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     return join(
         "\n",
         [
-            heading(f"{one_line(run['title']) or 'Mechanisms side by side'} (seed {run['seed']})"),
+            heading(
+                f"{join_lines(run['title']) or 'Mechanisms side by side'} (seed {run['seed']})"
+            ),
             "",
             populations,
             f"The same payment cap for every mechanism: {run['cap']}, {cap}.",

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from fcfn_abm.errors import visible
+from fcfn_abm.errors import escape_control_characters
 
 __all__ = ["Text", "heading", "join", "mark_verdict", "plain", "verdict"]
 
@@ -27,17 +27,17 @@ _VERDICTS = {
 
 def plain(text: str) -> Text:
     """Return text without a mark."""
-    return Text(visible(text))
+    return Text(escape_control_characters(text))
 
 
 def heading(text: str) -> Text:
     """Return a heading."""
-    return Text(visible(text), style="bold")
+    return Text(escape_control_characters(text), style="bold")
 
 
 def verdict(word: str) -> Text:
     """Return the word for how something ended; one that is not known has no mark."""
-    return Text(visible(word), style=_VERDICTS.get(word, ""))
+    return Text(escape_control_characters(word), style=_VERDICTS.get(word, ""))
 
 
 def mark_verdict(text: str, word: str, start: int) -> Text:

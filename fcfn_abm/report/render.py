@@ -11,7 +11,7 @@ from importlib.resources import files
 from jinja2 import Environment, Template
 from markupsafe import Markup
 
-from fcfn_abm.errors import visible
+from fcfn_abm.errors import escape_control_characters
 from fcfn_abm.report.blocks import (
     Block,
     Code,
@@ -47,7 +47,7 @@ def render_html(page: Page) -> str:
         return Markup(svg)  # noqa: S704 - matplotlib escapes the texts in it
 
     style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8").strip())  # noqa: S704
-    return visible(_template().render(page=page, style=style, svg=svg))
+    return escape_control_characters(_template().render(page=page, style=style, svg=svg))
 
 
 @cache
@@ -99,7 +99,7 @@ def render_markdown(page: Page, picture_at: Callable[[str], str]) -> str:
     for section in page.sections:
         parts.append(f"## {_marked(section.title)}")
         parts += [_markdown(block, picture_at) for block in section.blocks]
-    return visible("\n\n".join(parts) + "\n")
+    return escape_control_characters("\n\n".join(parts) + "\n")
 
 
 def _markdown(block: Block, picture_at: Callable[[str], str]) -> str:

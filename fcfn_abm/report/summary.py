@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.text import Text
 
-from fcfn_abm.errors import one_line
+from fcfn_abm.errors import join_lines
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.marks import heading, join, mark_verdict
@@ -38,7 +38,7 @@ def summary(record: Record) -> Text:
 
 def _heading(record: Record) -> Text:
     verdict, market = record.run["verdict"], record.run["market"]
-    title = one_line(record.scenario.title) or "Privacy market"
+    title = join_lines(record.scenario.title) or "Privacy market"
     kind, subject = verdict["kind"], f"{len(record.nodes)} nodes: "
     ended = f"{subject}{kind} after {verdict['rounds']} rounds; "
     measured = (

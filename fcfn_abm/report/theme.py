@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fcfn_abm.errors import visible
+from fcfn_abm.errors import escape_control_characters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,4 +101,4 @@ def arm_label(arm: str) -> str:
 
 def plain(text: str) -> str:
     """Return a text of the user's so that matplotlib reads no formulas in it, and can draw it."""
-    return visible(text).replace("$", r"\$")
+    return escape_control_characters(text).replace("$", r"\$")

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from fcfn_abm.errors import InvalidScenarioError, did_you_mean, one_line, shown
+from fcfn_abm.errors import InvalidScenarioError, abbreviate, did_you_mean, join_lines
 from fcfn_abm.registry import problem
 from fcfn_abm.scenario.schema import Choice, Scenario, Training, named
 from fcfn_abm.scenario.shipped import locate_scenario, shipped_files
@@ -59,7 +59,7 @@ def require_scenario(value: object, what: str) -> None:
     """
     if not isinstance(value, Scenario):
         raise InvalidScenarioError(
-            f"{what} takes a Scenario, such as fa.load_scenario gives, not {shown(value)}."
+            f"{what} takes a Scenario, such as fa.load_scenario gives, not {abbreviate(value)}."
         )
 
 
@@ -82,7 +82,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InvalidScenarioError(f"cannot be read: {why}.", file=str(path)) from None
     except ValueError:  # it holds a zero byte, or half of a surrogate pair
         raise InvalidScenarioError(
-            "is no name that a file can have.", file=shown(str(path))
+            "is no name that a file can have.", file=abbreviate(str(path))
         ) from None
     try:
         tree = tomllib.loads(text)
@@ -202,16 +202,19 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     if not equals or not all(path):
         raise InvalidScenarioError("must look like game.alpha=20.", file=f"--set {text}")
     if len(path) > _DEEPEST:
-        raise InvalidScenarioError("is nested too deeply.", file=f"--set {shown(text)}")
+        raise InvalidScenarioError("is nested too deeply.", file=f"--set {abbreviate(text)}")
     try:
         tree = tomllib.loads(f"value = {value}")
     except ValueError:  # no TOML, or a number of thousands of digits
         return path, value.strip()
     except RecursionError:
-        raise InvalidScenarioError("is nested too deeply.", file=f"--set {shown(text)}") from None
+        raise InvalidScenarioError(
+            "is nested too deeply.", file=f"--set {abbreviate(text)}"
+        ) from None
     if len(tree) > 1:  # lines that follow the value
         raise InvalidScenarioError(
-            "holds more than one value; give each a --set of its own.", file=f"--set {shown(text)}"
+            "holds more than one value; give each a --set of its own.",
+            file=f"--set {abbreviate(text)}",
         )
     return path, tree["value"]
 
@@ -220,16 +223,16 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     """Return the tree with ``game.alpha=20`` and the like carried out."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise InvalidScenarioError(
-            f"overrides must be a list such as ['game.alpha=20'], not {shown(overrides)}."
+            f"overrides must be a list such as ['game.alpha=20'], not {abbreviate(overrides)}."
         )
     result = _OverriddenTree(tree)
     for text in overrides:
         if not isinstance(text, str):
             raise InvalidScenarioError(
-                f"an override must be a text such as 'game.alpha=20', not {shown(text)}."
+                f"an override must be a text such as 'game.alpha=20', not {abbreviate(text)}."
             )
         path, value = parse_override(text)
-        result.overrides.append((path, f"--set {one_line(text)}"))
+        result.overrides.append((path, f"--set {join_lines(text)}"))
         place: dict[str, Any] = result
         for part in path[:-1]:
             inner = place.get(part, {})
@@ -265,7 +268,7 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
     for place, text in _texts(tree):
         if not _is_text(text):
             raise InvalidScenarioError(
-                f"must be UTF-8 text, but holds {shown(text)}.",
+                f"must be UTF-8 text, but holds {abbreviate(text)}.",
                 file=_origin(tree, place, where),
                 table=table_name(place[:-1]),
                 key=place[-1],
@@ -274,7 +277,7 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
         return Scenario.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = [shown(str(part))[1:-1] for part in first["loc"]]
+        place = [abbreviate(str(part))[1:-1] for part in first["loc"]]
         if not place:  # it is about all of it
             raise InvalidScenarioError(_reason(first), file=where) from None
         is_unknown = first["type"] == "extra_forbidden"
@@ -298,7 +301,7 @@ def _reason(error: Mapping[str, Any]) -> str:
         return f"{message.rstrip('.')}, but it is {given.isoformat()}."
     # what is missing from a table, or about its keys together, is not about its whole
     if isinstance(given, Mapping) and error["type"] not in ("missing", "value_error"):
-        return f"{message.rstrip('.')}, but it is the table {shown(dict(given))}."
+        return f"{message.rstrip('.')}, but it is the table {abbreviate(dict(given))}."
     return message
 
 

@@ -150,17 +150,17 @@ def _is_run(folder: Path) -> bool:
 
 def _replayed(folder: Path) -> None:
     """Look at a record as the window does, at its beginning, in between, and at its end."""
+    from fcfn_abm.viz.node_details import describe_node
     from fcfn_abm.viz.replay import Replay
-    from fcfn_abm.viz.session import drawn, opened, tiles
-    from fcfn_abm.viz.story import story
+    from fcfn_abm.viz.session import draw_pictures, list_tiles, open_source
 
-    replay = Replay(opened(folder).record)
+    replay = Replay(open_source(folder).record)
     for moment in (1, replay.moments // 2, replay.moments):
         replay.seek(moment)
         frame = replay.frame()
-        tiles(frame)
-        drawn(frame, "payment", 0)
-        story(frame, replay, 0)
+        list_tiles(frame)
+        draw_pictures(frame, "payment", 0)
+        describe_node(frame, replay, 0)
         assert replay.verdict is None or replay.verdict["kind"]
 
 

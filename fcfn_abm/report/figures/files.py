@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from fcfn_abm.errors import visible
+from fcfn_abm.errors import escape_control_characters
 from fcfn_abm.report.theme import SALT, plain_settings
 
 _LEFT_OUT = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
@@ -45,7 +45,7 @@ def svg_of(figure: Figure, *, text: bool = False) -> str:
         rc_context({"svg.hashsalt": SALT, "svg.fonttype": "none" if text else "path"}),
     ):
         figure.savefig(out, format="svg", metadata={"Creator": "fcfn_abm", "Date": None})
-    return visible(out.getvalue())  # control characters are not allowed in XML
+    return escape_control_characters(out.getvalue())  # control characters are not allowed in XML
 
 
 def inline_svg(figure: Figure, prefix: str) -> str:

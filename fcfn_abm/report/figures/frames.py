@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from fcfn_abm.errors import InvalidRecordError, shown
+from fcfn_abm.errors import InvalidRecordError, abbreviate
 
 
 def require_columns(frame: pd.DataFrame, *names: str, rows: bool = True) -> None:
@@ -23,6 +23,6 @@ def require_columns(frame: pd.DataFrame, *names: str, rows: bool = True) -> None
     lacking = [name for name in names if name not in frame]
     needed = f"The figure needs the column{'s' if len(names) > 1 else ''} {', '.join(names)}"
     if lacking:
-        raise InvalidRecordError(f"{needed}; the frame has none called {shown(lacking[0])}.")
+        raise InvalidRecordError(f"{needed}; the frame has none called {abbreviate(lacking[0])}.")
     if rows and not len(frame):
         raise InvalidRecordError(f"{needed}; the frame has no rows.")
