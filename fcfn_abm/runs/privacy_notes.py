@@ -34,7 +34,7 @@ def write_central_note(trainer: FederatedTrainer) -> str:
             "Nothing is claimed for secure aggregation of secure noise: "
             "a weighted sum of values on a grid may give away each of them."
         )
-    if all(plan.placement.draws(plan.steps, len(rows)) == 1 for rows in trainer.shards):
+    if all(release.n_noise_draws == 1 for release in trainer.releases):
         return (
             "The server sees the sum alone, under secure aggregation, "
             "and the other nodes must add the noise that they reported."
@@ -56,7 +56,7 @@ def write_privacy_note(trainer: FederatedTrainer, largest_epsilon: float) -> str
         The largest epsilon that any node trained with.
     """
     plan = trainer.plan
-    notes = [plan.placement.caveat(plan.steps)]
+    notes = sorted({release.caveat for release in trainer.releases})  # most often the same
     most = int(trainer.n_samples.max())
     if plan.placement.unit == "record" and plan.delta * most >= 1:
         notes.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -114,8 +115,8 @@ class Blocks(SampleGradients):
 class Gradients(Protocol):
     """What a placement trains with."""
 
-    def room(self, flat: Tensor) -> Tensor:
-        """Return memory of the shape of another, to be overwritten; there gradients cost least."""
+    def get_buffer(self, flat: Tensor) -> Tensor:
+        """Return a tensor to write parameters of this shape into, where gradients cost least."""
         ...
 
     def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -138,12 +139,12 @@ class Gradients(Protocol):
 
 
 @dataclass(frozen=True)
-class Handed(Gradients):
+class GradientFunction(Gradients):
     """Gradients from a function that returns the matrix of them."""
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
 
-    def room(self, flat: Tensor) -> Tensor:
+    def get_buffer(self, flat: Tensor) -> Tensor:
         """Return a vector as long as another."""
         return flat.new_empty(flat.shape)
 
@@ -159,14 +160,14 @@ class Handed(Gradients):
 class NetGradients(Gradients):
     """The gradients of a net's cross entropy.
 
-    Holds one flat vector of parameters, of which the net's own are views: who writes in
-    :meth:`room` moves the net, and one copy loads another vector, unless it was the last. Not to be
-    shared between threads.
+    Holds one flat vector of parameters, of which the net's own are views: to write into
+    :meth:`get_buffer` changes the net, and one copy loads another vector, unless it was the last.
+    Not to be shared between threads.
 
     Parameters
     ----------
     net : torch.nn.Sequential
-        Its parameters become views. Convolutions and dense layers may have parameters.
+        Its parameters become views; :func:`require_known_layers` says which layers may have any.
     precision : {"fp32", "bf16"}, default "fp32"
         Of the layers' work; parameters, and what is clipped and added up, have 32 bits in any case.
 
@@ -185,24 +186,17 @@ class NetGradients(Gradients):
 
     def __init__(self, net: nn.Sequential, precision: Precision = "fp32") -> None:
         import torch
-        from torch import nn
 
-        for layer in net:
-            known = isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None
-            if isinstance(layer, nn.Conv2d):
-                known = known and layer.groups == 1
-            if not known and any(True for _ in layer.parameters()):
-                raise InvalidDataError(
-                    "a net may have parameters in convolutions of one group and dense layers, all "
-                    f"with a bias, but has a {type(layer).__name__}."
-                )
+        require_known_layers(net)
         self.net, self._precision = net, precision
         self._parameters = list(net.parameters())
-        self._flat = torch.cat([flattened(p.detach()) for p in self._parameters])
+        self._flat = torch.cat([flatten_parameter(p.detach()) for p in self._parameters])
         self._loaded: Tensor | None = None
         self._version = 0
         shapes = [tuple(parameter.shape) for parameter in self._parameters]
-        for parameter, part in zip(self._parameters, unflattened(self._flat, shapes), strict=True):
+        for parameter, part in zip(
+            self._parameters, unflatten_parameters(self._flat, shapes), strict=True
+        ):
             parameter.data = part
 
     @property
@@ -210,7 +204,7 @@ class NetGradients(Gradients):
         """A copy of the parameters, shape (n_parameters,)."""
         return self._flat.clone()
 
-    def room(self, flat: Tensor) -> Tensor:  # noqa: ARG002
+    def get_buffer(self, flat: Tensor) -> Tensor:  # noqa: ARG002
         """Return the net's own parameters."""
         self._loaded = None
         return self._flat
@@ -239,20 +233,22 @@ class NetGradients(Gradients):
             logits = self.net(images)
         loss = cross_entropy(logits.float(), labels)
         gradients = torch.autograd.grad(loss, self._parameters)
-        return torch.cat([flattened(gradient) for gradient in gradients])
+        return torch.cat([flatten_parameter(gradient) for gradient in gradients])
 
     def per_sample(self, flat: Tensor, images: Tensor, labels: Tensor) -> SampleGradients:
         """Return the gradient of each sample's loss."""
         self.load(flat)
         blocks = [
             block
-            for layer, given, back in self._passed(images, labels)
+            for layer, given, back in self._backpropagate(images, labels)
             for block in sample_blocks(layer, given.float(), back.float())
         ]
         return Blocks(tuple(blocks))
 
-    def _passed(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Any, Tensor, Tensor]]:
-        """Return layers with parameters, what went in, and what came back for each sample."""
+    def _backpropagate(
+        self, images: Tensor, labels: Tensor
+    ) -> Iterator[tuple[Any, Tensor, Tensor]]:
+        """Return layers with parameters, their inputs, and gradients of each sample's outputs."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -269,6 +265,84 @@ class NetGradients(Gradients):
         return zip(layers, inputs, torch.autograd.grad(loss, outputs), strict=True)
 
 
+def require_known_layers(net: nn.Sequential) -> None:
+    """Raise InvalidDataError unless the fast gradients are those of the net.
+
+    They apply layers one by one, and compute dense layers and convolutions by formulas of their
+    own: a subclass with another ``forward``, a hook, or an option that the formulas leave out would
+    be ignored.
+    """
+    from torch import nn
+
+    if not isinstance(net, nn.Sequential) or type(net).forward is not nn.Sequential.forward:
+        raise InvalidDataError(
+            "a net must be an nn.Sequential with its own forward, since layers are applied one by "
+            f"one, but it is a {type(net).__name__}."
+        )
+    n_parameters = 0
+    for layer in net:
+        if not any(True for _ in layer.parameters()):
+            continue
+        n_parameters += 2
+        if fault := _find_fault(layer):
+            raise InvalidDataError(
+                "a net may have parameters in plain nn.Linear and nn.Conv2d layers only, but "
+                f"{fault}."
+            )
+    if len(list(net.parameters())) < n_parameters:
+        raise InvalidDataError("two layers of a net must not share parameters.")
+
+
+def _find_fault(layer: Any) -> str:
+    """Return why the gradients of a layer are not known; empty where they are."""
+    from torch import nn
+
+    name = type(layer).__name__
+    if type(layer) not in (nn.Linear, nn.Conv2d):  # a subclass may have another forward
+        return f"has a {name}"
+    if layer.bias is None:
+        return f"has a {name} without a bias"
+    if "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks:
+        return f"has a {name} whose forward was changed"
+    if not (layer.weight.requires_grad and layer.bias.requires_grad):
+        return f"has a {name} with frozen parameters"
+    if isinstance(layer, nn.Conv2d):
+        if layer.groups != 1:
+            return f"has a {name} of {layer.groups} groups"
+        if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+            return (
+                f"has a {name} with padding={layer.padding!r}, "
+                f"padding_mode={layer.padding_mode!r}: padding must be a number of zeros"
+            )
+    return ""
+
+
+def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> None:
+    """Raise InvalidDataError where a sample's output depends on other samples, or on chance.
+
+    Batch normalisation and dropout are such layers. A sample then has no gradient of its own, which
+    clipping could bound; and random layers follow no seed of a scenario.
+
+    Parameters
+    ----------
+    net : torch.nn.Sequential
+        Any layers.
+    shape : sequence of int
+        Shape of an image.
+    """
+    import torch
+
+    images = torch.rand(8, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        together = deepcopy(net)(images)
+        for part in (images[:3], images):
+            if not torch.allclose(deepcopy(net)(part), together[: len(part)], 1e-3, 1e-4):
+                raise InvalidDataError(
+                    "a net must compute each image's output from that image alone, and without "
+                    "chance: batch normalisation and dropout are refused."
+                )
+
+
 def sample_blocks(
     layer: Any, given: Tensor, back: Tensor
 ) -> tuple[SampleGradients, SampleGradients]:
@@ -279,11 +353,11 @@ def sample_blocks(
     if isinstance(layer, nn.Linear):
         return Outer(back, given), Matrix(back)
     back = back.flatten(2)
-    weights = [torch.bmm(back, seen) for seen in seen_by_rows(layer, given)]
+    weights = [torch.bmm(back, seen) for seen in unfold_rows(layer, given)]
     return Matrix(torch.cat(weights, dim=2).flatten(1)), Matrix(back.sum(2))
 
 
-def seen_by_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
+def unfold_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
     """Yield what each row of a convolution's kernel sees, channels last.
 
     Each of shape (m, n_places, n_columns * n_in): of each sample, at each place of the output.
@@ -300,7 +374,7 @@ def seen_by_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
         yield seen[:, start : start + span : down].flatten(1, 2)
 
 
-def flattened(values: Tensor) -> Tensor:
+def flatten_parameter(values: Tensor) -> Tensor:
     """Return a parameter's values in the order in which a flat vector holds them.
 
     Channels come last in convolutions: processors are fastest so.
@@ -308,7 +382,7 @@ def flattened(values: Tensor) -> Tensor:
     return (values.permute(0, 2, 3, 1) if values.dim() == 4 else values).reshape(-1)
 
 
-def unflattened(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
+def unflatten_parameters(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
     """Yield the parameters that flat vectors hold, as views; axes in front stay where they are."""
     import torch
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.dp import Ledger, central_multipliers, multiplier_for_releases, spent_epsilon
-from fcfn_abm.dp.check import longest_upload
+from fcfn_abm.dp.check import max_upload_norm
 from fcfn_abm.errors import InvalidPrivacyError
+from fcfn_abm.training.placements import ReleasePlan
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
 
 type Floats = npt.NDArray[np.float64]
@@ -26,26 +27,39 @@ class PrivacyAccounts:
     ----------
     plan : TrainingPlan
         What is trained.
-    n_samples : ndarray of int, shape (n_nodes,)
-        Samples of each node.
+    releases : sequence of ReleasePlan
+        What each node releases in a round.
     n_parameters : int
         Parameters of the net.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If the nodes' numbers of releases in a round differ: accounting takes them to be equal.
     """
 
-    def __init__(self, plan: TrainingPlan, n_samples: Ints, n_parameters: int) -> None:
-        self._plan, self._n_samples, self._n_parameters = plan, n_samples, n_parameters
-        steps, placement = plan.steps, plan.placement
-        rounding = (steps.grid or 0.0) * math.sqrt(n_parameters)
-        self.sensitivity = release_sensitivity(plan, n_samples) + rounding
+    def __init__(
+        self, plan: TrainingPlan, releases: Sequence[ReleasePlan], n_parameters: int
+    ) -> None:
+        counts = sorted({release.n_releases for release in releases})
+        if len(counts) > 1:
+            raise InvalidPrivacyError(
+                "a placement must make equally many releases a round for any number of samples, "
+                f"but this one makes from {counts[0]} to {counts[-1]}."
+            )
+        self._plan, self._n_nodes, self._n_parameters = plan, len(releases), n_parameters
+        (self._n_releases,) = counts
+        rounding = (plan.steps.grid or 0.0) * math.sqrt(n_parameters)
+        self.sensitivity = np.array([release.sensitivity.l2 for release in releases]) + rounding
         """L2 sensitivity of one release of each node, rounding included, shape (n_nodes,)."""
-        self._n_draws = per_size(n_samples, lambda n: placement.draws(steps, n))
-        self._noise_gain = per_size(n_samples, lambda n: placement.spread(steps, n))
-        self._max_update_norm = per_size(n_samples, lambda n: placement.reach(steps, n))
+        self._n_draws = np.array([release.n_noise_draws for release in releases])
+        self._noise_gain = np.array([release.noise_gain for release in releases])
+        self._max_update_norm = np.array([release.max_update_norm for release in releases])
 
-    def node_privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
+    def calibrate(self, epsilon: npt.ArrayLike) -> NodePrivacy:
         """Work out noise and privacy of each node; as :meth:`FederatedTrainer.privacy`."""
         plan, epsilon = self._plan, np.asarray(epsilon, dtype=float)
-        per_round = plan.placement.releases(plan.steps.epochs)
+        per_round = self._n_releases
         total = per_round * plan.rounds
         covered = per_round if plan.horizon == "round" else total
         sampling = (plan.placement.sampling_rate, plan.neighbours)
@@ -68,12 +82,12 @@ class PrivacyAccounts:
             delta=plan.delta,
         )
 
-    def max_upload_norm(self, noise_std: Floats) -> Floats:
+    def compute_max_upload_norm(self, noise_std: Floats) -> Floats:
         """Return the L2 norm above which the check flags an upload; infinite without a check."""
         plan = self._plan
         if plan.false_alarm is None:
             return np.full(noise_std.shape, np.inf)
-        return longest_upload(
+        return max_upload_norm(
             self._n_parameters,
             noise_std * self._noise_gain,
             self._max_update_norm,
@@ -81,14 +95,14 @@ class PrivacyAccounts:
             self._n_draws,
         )
 
-    def std_of_sum(self, nodes: Ints, weights: Floats, noise_std: Floats) -> float:
+    def compute_std_of_sum(self, nodes: Ints, weights: Floats, noise_std: Floats) -> float:
         """Return the standard deviation of the noise in the weighted sum of some nodes' uploads."""
         return float(np.sqrt(((weights * self._noise_gain[nodes] * noise_std[nodes]) ** 2).sum()))
 
-    def new_ledger(self) -> Ledger:
+    def create_ledger(self) -> Ledger:
         """Return a ledger in which nothing is spent."""
         plan = self._plan
-        return Ledger(self._n_samples.size, plan.placement.sampling_rate, plan.neighbours)
+        return Ledger(self._n_nodes, plan.placement.sampling_rate, plan.neighbours)
 
     def spend(
         self, ledger: Ledger, nodes: Ints, weights: Floats, late: Ints, privacy: NodePrivacy
@@ -108,7 +122,6 @@ class PrivacyAccounts:
             What the reports of the round say.
         """
         plan = self._plan
-        n_releases = plan.placement.releases(plan.steps.epochs)
         both = np.concatenate([nodes, late])
         # where a node's later steps have seen its own noise, nothing beyond the local view is
         # proven; a server that checks each upload sees more than their sum; and a sum of values on
@@ -121,17 +134,5 @@ class PrivacyAccounts:
                 weights[once], privacy.noise_std[hidden], privacy.sensitivity[hidden]
             )
         order = np.argsort(both)
-        ledger.spend(both[order], privacy.noise_multiplier[both[order]], n_releases, central[order])
-
-
-def release_sensitivity(plan: TrainingPlan, n_samples: Ints) -> Floats:
-    """Return the L2 sensitivity of one release of each node, before any rounding."""
-    return per_size(
-        n_samples, lambda n: plan.placement.sensitivity(plan.steps, plan.neighbours, n).l2
-    )
-
-
-def per_size(n_samples: Ints, function: Callable[[int], float]) -> Floats:
-    """Return ``function(n_samples)`` for each node, computed once for each distinct size."""
-    sizes, index = np.unique(n_samples, return_inverse=True)
-    return np.array([function(int(size)) for size in sizes])[index]
+        multiplier = privacy.noise_multiplier[both[order]]
+        ledger.spend(both[order], multiplier, self._n_releases, central[order])

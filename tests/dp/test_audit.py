@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fcfn_abm.dp import gaussian_epsilon
-from fcfn_abm.dp.audit import Canary, Glance, LowerBounds, audit, lower_bounds
+from fcfn_abm.dp.audit import Canary, LowerBounds, StepView, audit, lower_bounds
 from fcfn_abm.errors import InvalidPrivacyError, RunFailedError
 
 
@@ -137,7 +137,7 @@ def test_the_score_takes_momentum_and_the_other_records_out_again():
     canary = Canary(None, 1.0, "replace-one", alternate=True)
     velocity, position, seen = 0.0, 2.0, []
     for released, others in ((0.3, 0.1), (-1.2, 0.2), (0.7, -0.3)):
-        seen.append(Glance(position, others))
+        seen.append(StepView(position, others))
         velocity = 0.9 * velocity + released + others
         position -= 0.1 * velocity
     assert_allclose(canary.score(seen, position, 0.1, 0.9), 0.3 + 1.2 + 0.7)

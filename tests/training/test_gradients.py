@@ -5,7 +5,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from fcfn_abm.errors import InvalidDataError
-from fcfn_abm.training.gradients import NetGradients, flattened
+from fcfn_abm.training.gradients import NetGradients, flatten_parameter
 
 
 def by_autograd(gradients, images, labels):
@@ -14,7 +14,7 @@ def by_autograd(gradients, images, labels):
     for image, label in zip(images, labels, strict=True):
         loss = torch.nn.functional.cross_entropy(gradients.net(image[None]), label[None])
         parts = torch.autograd.grad(loss, list(gradients.net.parameters()))
-        rows.append(torch.cat([flattened(part) for part in parts]))
+        rows.append(torch.cat([flatten_parameter(part) for part in parts]))
     return torch.stack(rows)
 
 
@@ -65,7 +65,7 @@ def test_gradients_are_those_at_the_vector_whatever_was_loaded_before():
     for change in (0.0, 0.0, 1.0):  # the same once more; then changed in place
         flat += change * torch.randn(len(flat))
         assert torch.equal(used.mean(flat, images, labels), fresh(flat))
-    room = torch.add(flat, 1.0, out=used.room(flat))  # writing there moves the net
+    room = torch.add(flat, 1.0, out=used.get_buffer(flat))  # writing there moves the net
     assert torch.equal(used.mean(room, images, labels), fresh(flat + 1.0))
     assert torch.equal(used.mean(flat, images, labels), fresh(flat))
     assert not torch.equal(fresh(flat), fresh(flat + torch.randn(len(flat))))

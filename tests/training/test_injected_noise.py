@@ -13,8 +13,8 @@ from scipy import stats
 from whole_training import train
 
 import fcfn_abm.dp.noise
+from fcfn_abm.build import prepare_trainer
 from fcfn_abm.errors import RunFailedError
-from fcfn_abm.runs.train import prepare
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.training.gradients import Matrix, NetGradients
 from fcfn_abm.training.privacy import PrivacyAccounts
@@ -53,12 +53,13 @@ def injected(monkeypatch, made, epsilon=EPSILON):
     train_node = type(made.plan.placement).train
     excess, handed, sizes = [], [], []
 
-    def spy(self, flat, images, labels, steps, per_sample, noise, *rest):
-        sent = train_node(self, flat, images, labels, steps, per_sample, noise, *rest)
-        clean = train_node(self, flat, images, labels, steps, per_sample, None, *rest).clean
-        excess.append(sent.upload.double() - clean.double())
+    def spy(self, flat, batches, steps, gradients, noise):
+        batches = list(batches)
+        sent = train_node(self, flat, batches, steps, gradients, noise)
+        clean = train_node(self, flat, batches, steps, gradients, None).clean
+        excess.append(sent.values.double() - clean.double())
         handed.append(noise)
-        sizes.append(len(labels))
+        sizes.append(len(batches[0].labels))  # all samples
         return sent
 
     monkeypatch.setattr(type(made.plan.placement), "train", spy)
@@ -121,7 +122,7 @@ def noise_passes(draws):
     ],
 )
 def test_what_nodes_send_carries_the_noise_that_was_agreed(placement, neighbours, monkeypatch):
-    made = prepare(scenario(**placed(placement), neighbours=neighbours))
+    made = prepare_trainer(scenario(**placed(placement), neighbours=neighbours))
     excess, _, sizes = injected(monkeypatch, made)
     distance = CLIPPING_NORM * (2 if neighbours == "replace-one" else 1)
     std = MULTIPLIER * distance
@@ -133,7 +134,9 @@ def test_what_nodes_send_carries_the_noise_that_was_agreed(placement, neighbours
 
 def test_every_local_step_has_noise_of_its_own(monkeypatch):
     rounds, n_steps, momentum = 15, 3, 0.6
-    made = prepare(scenario(rounds=rounds, n_steps=n_steps, momentum=momentum, horizon="training"))
+    made = prepare_trainer(
+        scenario(rounds=rounds, n_steps=n_steps, momentum=momentum, horizon="training")
+    )
     kept = []
     train_node = type(made.plan.placement).train
     monkeypatch.setattr(
@@ -204,7 +207,7 @@ def relative(excess, sizes):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_noise_that_is_wrong_does_not_pass(fault, monkeypatch):
     wrong, rounds, seen_by = FAULTS[fault]
-    made = prepare(scenario(rounds=rounds))
+    made = prepare_trainer(scenario(rounds=rounds))
     monkeypatch.setattr(fcfn_abm.dp.noise, "node_noise", wrong)
     excess, _, sizes = injected(monkeypatch, made)
     draws = relative(excess, sizes)
@@ -213,12 +216,12 @@ def test_noise_that_is_wrong_does_not_pass(fault, monkeypatch):
 
 
 def test_the_epsilon_of_another_node_does_not_pass(monkeypatch):
-    made = prepare(scenario(rounds=8))
-    privacy = PrivacyAccounts.node_privacy
+    made = prepare_trainer(scenario(rounds=8))
+    privacy = PrivacyAccounts.calibrate
     swapped = np.arange(len(made.shards))
     swapped[[3, 4]] = [4, 3]
     monkeypatch.setattr(
-        PrivacyAccounts, "node_privacy", lambda self, epsilon: privacy(self, epsilon[swapped])
+        PrivacyAccounts, "calibrate", lambda self, epsilon: privacy(self, epsilon[swapped])
     )
     excess, _, sizes = injected(monkeypatch, made)
     draws = relative(excess, sizes)
@@ -227,7 +230,7 @@ def test_the_epsilon_of_another_node_does_not_pass(monkeypatch):
 
 
 def test_the_classical_formula_does_not_pass_for_the_exact_one(monkeypatch):
-    made = prepare(scenario(rounds=8, calibration="classical"))
+    made = prepare_trainer(scenario(rounds=8, calibration="classical"))
     excess, _, sizes = injected(monkeypatch, made, np.full(12, 20.0))
     std = LEARNING_RATE * 2 * CLIPPING_NORM / sizes
     assert not noise_passes(excess / (dp_accounting.get_sigma_gaussian(20.0, DELTA) * std)[:, None])
@@ -257,7 +260,7 @@ def handing_out(made, rows):
 @pytest.mark.parametrize("placement", ["dp-sgd", "update", "paper"])
 @pytest.mark.parametrize("size", [0.0, 1e-42, 1e-20, 0.3, 1.0, 1e10, 3e30])
 def test_no_finite_gradient_moves_an_update_beyond_the_bound(placement, size, monkeypatch):
-    made = prepare(scenario(rounds=1, **placed(placement)))
+    made = prepare_trainer(scenario(rounds=1, **placed(placement)))
     direction = torch.randn(N_PARAMETERS, generator=torch.Generator().manual_seed(1))
     handing_out(made, size * direction)
     kept = []
@@ -280,7 +283,7 @@ def test_no_finite_gradient_moves_an_update_beyond_the_bound(placement, size, mo
 @pytest.mark.parametrize("placement", ["dp-sgd", "update", "paper"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_gradients_that_are_not_finite_are_refused_by_round_and_node(placement, bad):
-    made = prepare(scenario(rounds=2, **placed(placement)))
+    made = prepare_trainer(scenario(rounds=2, **placed(placement)))
     rows = torch.zeros(N_PARAMETERS)
     rows[:2] = bad
     handing_out(made, rows)
