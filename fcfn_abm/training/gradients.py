@@ -286,7 +286,7 @@ def require_known_layers(net: nn.Sequential) -> None:
         n_parameters += 2
         if fault := _find_fault(layer):
             raise InvalidDataError(
-                "a net may have parameters in plain nn.Linear and nn.Conv2d layers only, but "
+                "a net may have parameters in plain nn.Linear and nn.Conv2d layers only, but it "
                 f"{fault}."
             )
     if len(list(net.parameters())) < n_parameters:
@@ -302,8 +302,10 @@ def _find_fault(layer: Any) -> str:
         return f"has a {name}"
     if layer.bias is None:
         return f"has a {name} without a bias"
-    if "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks:
-        return f"has a {name} whose forward was changed"
+    if "forward" in vars(layer):
+        return f"has a {name} with a forward of its own"
+    if layer._forward_hooks or layer._forward_pre_hooks:
+        return f"has a {name} with a hook"
     if not (layer.weight.requires_grad and layer.bias.requires_grad):
         return f"has a {name} with frozen parameters"
     if isinstance(layer, nn.Conv2d):

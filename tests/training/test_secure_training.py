@@ -132,9 +132,7 @@ def test_secure_samples_do_not_follow_the_seed():
     assert (taken[0] != taken[1]).all()
     plan = replace(made.plan, secure_noise=False)
     plain = FederatedTrainer(made.data, made.shards, plan).draws
-    assert_array_equal(
-        plain.create_batch_generator(1, 0).random(50), plain.create_batch_generator(1, 0).random(50)
-    )
+    assert_array_equal(*(plain.create_batch_generator(1, 0).random(50) for _ in range(2)))
 
 
 def test_nothing_is_claimed_of_a_sum_of_values_on_grids():

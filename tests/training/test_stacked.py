@@ -28,6 +28,7 @@ from fcfn_abm.training.engines import select_engine
 from fcfn_abm.training.gradients import flatten_parameter
 from fcfn_abm.training.graphs import Graphs, _Captured
 from fcfn_abm.training.local_steps import LocalSteps
+from fcfn_abm.training.placements import Placement
 from fcfn_abm.training.sums import RoundWork
 
 pytestmark = pytest.mark.slow
@@ -118,6 +119,30 @@ def test_engines_agree(placement, batch_size, momentum, noise_of, device):
         facts = made[1].engine.facts()
         assert isinstance(facts["cuda_graphs"], int), facts["cuda_graphs"]
         assert facts["cuda_graphs"] > 0
+
+
+@pytest.mark.parametrize("engine", ["serial", "stacked"])
+def test_what_a_placement_overrides_is_used_by_both_engines(engine, monkeypatch):
+    placement, called = type(trainer().plan.placement), set()
+
+    def spy_on(name):
+        method = getattr(placement, name)
+
+        def spy(*args, **options):
+            called.add(name)
+            return method(*args, **options)
+
+        monkeypatch.setattr(placement, name, spy)
+
+    methods = {
+        name
+        for name, value in vars(Placement).items()
+        if callable(value) and not name.startswith("_")
+    }
+    for name in methods:
+        spy_on(name)
+    train(trainer(engine, rounds=1), EPSILON)
+    assert called == methods == {"releases", "draw_batches", "train"}
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -615,6 +615,43 @@ def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
     assert np.abs(np.corrcoef(draws[::2])[np.triu_indices(60, 1)]).max() < 6 / np.sqrt(1898)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"false_alarm": 1e-6}, "the check looks at what each node sends"),
+        ({"secure_noise": True}, "secure noise is drawn for each node"),
+        ({"steps": LocalSteps(2, 1.0, 0.0, Clipping(1.0))}, "nodes add noise several times"),
+    ],
+)
+def test_noise_of_the_sum_is_refused_where_it_has_another_law(changes, reason):
+    made = trainer(4)
+    with pytest.raises(InvalidPrivacyError, match=reason):
+        FederatedTrainer(DATA, made.shards, replace(made.plan, noise_of="sum", **changes))
+
+
+def test_a_placement_whose_releases_depend_on_the_number_of_samples_is_refused(monkeypatch):
+    made = trainer(4)
+    releases, smallest = type(made.plan.placement).releases, int(made.n_samples.min())
+
+    def vary(self, steps, n_samples, relation):
+        plan = releases(self, steps, n_samples, relation)
+        return replace(plan, n_releases=1 if n_samples == smallest else 2)
+
+    monkeypatch.setattr(type(made.plan.placement), "releases", vary)
+    with pytest.raises(InvalidPrivacyError, match="from 1 to 2"):
+        FederatedTrainer(DATA, made.shards, made.plan)
+
+
+def test_a_net_that_mixes_samples_is_refused(monkeypatch):
+    made = trainer(4)
+    net = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(1, affine=False), torch.nn.Flatten(), torch.nn.Linear(64, 10)
+    )
+    monkeypatch.setattr(type(made.plan.net), "build", lambda *_: deepcopy(net))
+    with pytest.raises(InvalidDataError, match="batch normalisation and dropout"):
+        FederatedTrainer(DATA, made.shards, made.plan)
+
+
 def test_half_precision_is_close_and_leaves_32_bits_to_clip():
     net = NETS.create("emnist-cnn", {"width": 3}).build((1, 12, 12), 5)
     exact, coarse = NetGradients(deepcopy(net)), NetGradients(deepcopy(net), "bf16")
