@@ -29,7 +29,7 @@ from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer
 from fcfn_abm.training.gradients import GradientFunction
-from fcfn_abm.training.workers import one_thread
+from fcfn_abm.training.workers import use_one_thread
 
 EPSILONS = (1.0, 4.0, 10.0)
 CONFIDENCE = 0.999
@@ -129,7 +129,7 @@ def audit_scenario(
     rows = []
     total = trials // 2 * 2 * len(epsilons)
     with (
-        one_thread(),
+        use_one_thread(),
         progress_bar(total=total, desc="audit", unit="round", shown=progress) as bar,
     ):
         for epsilon in epsilons:

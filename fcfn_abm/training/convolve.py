@@ -68,7 +68,7 @@ def _options(layer: Any) -> dict[str, Any]:
     return {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
 
 
-CONVOLVE: dict[Formulation, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+CONVOLUTIONS: dict[Formulation, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
     "looped": _looped,
     "grouped": _grouped,
     "unfolded": _unfolded,
@@ -225,7 +225,7 @@ class StackedGradients(Gradients):
         stacked = given.view(n_nodes, -1, *given.shape[1:])
         if isinstance(layer, nn.Linear):
             return torch.baddbmm(bias[:, None], stacked, weight.mT).flatten(0, 1)
-        return CONVOLVE[self.formulation](layer, stacked, weight, bias).flatten(0, 1)
+        return CONVOLUTIONS[self.formulation](layer, stacked, weight, bias).flatten(0, 1)
 
 
 def _sums(layer: Any, given: Tensor, back: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from fcfn_abm.training.gradients import NetGradients
 from fcfn_abm.training.placements import Upload
 from fcfn_abm.training.plan import TrainingPlan
 from fcfn_abm.training.sums import RoundWork, Sums, require_finite
-from fcfn_abm.training.workers import in_order, one_thread
+from fcfn_abm.training.workers import map_in_order, use_one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ class Serial(Engine):
 
     def configure_torch(self) -> AbstractContextManager[object]:
         """Let torch use one thread."""
-        return one_thread()
+        return use_one_thread()
 
     def train_round(self, work: RoundWork) -> Sums:
         """Let nodes train, and add up their uploads, in the order of nodes."""
@@ -90,7 +90,7 @@ class Serial(Engine):
             return self._train_node(work.flat, node, work.round_index, std, gradients)
 
         sums, nodes = Sums.zeros(work), work.nodes.tolist()
-        uploads = in_order(train, nodes, self._gradients)
+        uploads = map_in_order(train, nodes, self._gradients)
         for node, weight, upload in zip(nodes, work.weights.tolist(), uploads, strict=True):
             require_finite(upload, node, work.round_index)
             sums.add(node, weight, upload, float(work.max_upload_norm[node]))
@@ -112,7 +112,7 @@ class Serial(Engine):
             return float(total), int((logits.argmax(1) == labels).sum())
 
         starts = range(0, n_test, EVALUATION_BATCH)
-        for part_loss, part_correct in in_order(evaluate_part, starts, self._gradients):
+        for part_loss, part_correct in map_in_order(evaluate_part, starts, self._gradients):
             loss += part_loss / n_test
             n_correct += part_correct
         return loss, n_correct

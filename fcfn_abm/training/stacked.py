@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.dp.sensitivity import l2_norms
-from fcfn_abm.training.convolve import CONVOLVE, StackedGradients, estimate_sample_bytes
+from fcfn_abm.training.convolve import CONVOLUTIONS, StackedGradients, estimate_sample_bytes
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import EVALUATION_BATCH, Engine
 from fcfn_abm.training.graphs import Graphs
@@ -20,7 +20,7 @@ from fcfn_abm.training.local_steps import Batch, LocalSteps
 from fcfn_abm.training.placements import ReleasePlan, Upload
 from fcfn_abm.training.plan import TrainingPlan
 from fcfn_abm.training.sums import RoundWork, Sums, nonfinite_update
-from fcfn_abm.training.workers import in_order, one_thread
+from fcfn_abm.training.workers import map_in_order, use_one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,8 +30,12 @@ type Floats = npt.NDArray[np.float64]
 _CPU_BYTES = 2**28  # what a group may take on a processor
 _CUDA_SHARE = 0.25  # of the memory that is free at the start, on a device: graphs keep theirs
 _VECTORS = 8  # of parameters, that a node keeps during a round, beside its noise
-_ALIKE = 1.25  # most samples over least in a class: what is filled up costs as much as samples
-_SAMPLED = 8  # Poisson samples are filled up to a multiple of this, so that shapes come back
+_MAX_SIZE_RATIO = (
+    1.25  # most samples over least in a class: what is filled up costs as much as samples
+)
+_SAMPLED_MULTIPLE = (
+    8  # Poisson samples are filled up to a multiple of this, so that shapes come back
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class _Class:
     """In ascending order."""
     widths: tuple[int, ...]
     """Most samples of each step; empty where steps are sampled."""
-    at_once: int
+    group_size: int
     """How many fit into memory."""
 
 
@@ -115,14 +119,14 @@ class Stacked(Engine):
         self._classes = list(self._split_into_classes())
         if device == "cuda":
             with self.configure_torch():
-                self._probe()
+                self._choose_formulation()
 
     def configure_torch(self) -> AbstractContextManager[object]:
         """Return a context: repeatable kernels in full 32 bits on a device, else one thread."""
         import torch
 
         if self.device == "cpu":
-            return one_thread()
+            return use_one_thread()
         context: AbstractContextManager[object] = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
@@ -200,7 +204,7 @@ class Stacked(Engine):
             if (
                 following is None
                 or n_steps[following] != n_steps[node]
-                or sizes[following] > _ALIKE * sizes[order[first]]
+                or sizes[following] > _MAX_SIZE_RATIO * sizes[order[first]]
             ):
                 widths = () if sampled else _widths(steps, int(sizes[node]))
                 taken = max(widths, default=int(sizes[node]))
@@ -214,11 +218,11 @@ class Stacked(Engine):
         """Yield groups of nodes of a class, as many as fit into memory at once."""
         for alike in self._classes:
             present = np.intersect1d(alike.nodes, nodes, assume_unique=True)
-            for start in range(0, present.size, alike.at_once):
-                members = present[start : start + alike.at_once]
+            for start in range(0, present.size, alike.group_size):
+                members = present[start : start + alike.group_size]
                 size = members.size
                 if self.device == "cuda":  # few sizes, so that graphs can be used again
-                    size = min(1 << (size - 1).bit_length(), alike.at_once)
+                    size = min(1 << (size - 1).bit_length(), alike.group_size)
                 yield _Group(members, size, alike.widths)
 
     def _train_group(self, work: RoundWork, group: _Group) -> Upload:
@@ -239,7 +243,7 @@ class Stacked(Engine):
         def draw(node: int, _: int) -> Tensor:
             return self._draws.draw_noise(float(std[node]), work.round_index, node)
 
-        rows = list(in_order(draw, group.nodes.tolist(), range(self._threads)))
+        rows = list(map_in_order(draw, group.nodes.tolist(), range(self._threads)))
         rows += [torch.zeros_like(rows[0])] * (group.n_rows - len(rows))
         return torch.stack(rows, dim=1).to(self.device)
 
@@ -268,18 +272,18 @@ class Stacked(Engine):
         for at, divisor in zip(torch.split(places, list(widths), dim=1), shares, strict=True):
             yield Batch(self._images[at], self._labels[at], divisor)
 
-    def _probe(self) -> None:
+    def _choose_formulation(self) -> None:
         """Find out which formulation of many nets at once is the fastest on the first class."""
         import torch
 
         alike = max(self._classes, key=lambda one: one.nodes.size)
-        n_nodes = min(alike.nodes.size, alike.at_once)
+        n_nodes = min(alike.nodes.size, alike.group_size)
         width = max(alike.widths, default=int(self._samples.sizes[alike.nodes].max()))
         flat = torch.full((n_nodes, self._n_parameters), 0.01, device=self.device)
         at = torch.arange(n_nodes * width, device=self.device) % len(self._samples.labels)
         images, labels = (part[at.view(n_nodes, width)] for part in (self._images, self._labels))
         times = {}
-        for name in CONVOLVE:
+        for name in CONVOLUTIONS:
             tried = StackedGradients(self._gradients.net, Graphs(), name)
             try:
                 tried.mean(flat, images, labels)  # the first one captures
@@ -312,4 +316,4 @@ def _widths(steps: LocalSteps, n_samples: int) -> tuple[int, ...]:
 
 
 def _round_up(width: int) -> int:
-    return max(-(-width // _SAMPLED), 1) * _SAMPLED
+    return max(-(-width // _SAMPLED_MULTIPLE), 1) * _SAMPLED_MULTIPLE

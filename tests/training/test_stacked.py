@@ -23,7 +23,7 @@ from fcfn_abm.training import (
     TrainingPlan,
     stacked,
 )
-from fcfn_abm.training.convolve import CONVOLVE, StackedGradients
+from fcfn_abm.training.convolve import CONVOLUTIONS, StackedGradients
 from fcfn_abm.training.engines import select_engine
 from fcfn_abm.training.gradients import flatten_parameter
 from fcfn_abm.training.graphs import Graphs, _Captured
@@ -180,8 +180,8 @@ def test_it_does_not_matter_how_many_nodes_fit_into_memory_nor_how_many_threads_
     wide = trainer(batch_size=32)
     monkeypatch.setattr(stacked, "_CPU_BYTES", 1)  # one at a time
     narrow = trainer(batch_size=32)
-    assert max(one.at_once for one in wide.engine._classes) > 1
-    assert {one.at_once for one in narrow.engine._classes} == {1}
+    assert max(one.group_size for one in wide.engine._classes) > 1
+    assert {one.group_size for one in narrow.engine._classes} == {1}
     monkeypatch.undo()
     threads = trainer(batch_size=32, workers=3)
     wide, narrow, threads = (train(one, EPSILON) for one in (wide, narrow, threads))
@@ -266,7 +266,7 @@ def by_autograd(net, flat, image, label):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("formulation", CONVOLVE)
+@pytest.mark.parametrize("formulation", CONVOLUTIONS)
 def test_every_formulation_has_the_gradients_of_autograd(formulation, shared):
     net, flat, images, labels = nets()
     at = flat[:1].expand(3, -1) if shared else flat
@@ -294,7 +294,7 @@ def test_every_formulation_has_the_gradients_of_autograd(formulation, shared):
     assert_allclose(found.weighted(factors), (factors * each).sum(1), atol=5e-6)
 
 
-@pytest.mark.parametrize("formulation", CONVOLVE)
+@pytest.mark.parametrize("formulation", CONVOLUTIONS)
 def test_what_is_captured_asks_for_no_value(formulation):
     """Tensors of the device "meta" have shapes and no values: who asks for one is told off."""
     net, *given = nets()
@@ -452,7 +452,7 @@ def test_a_scenario_names_engine_and_device_and_its_record_says_what_they_were()
     facts = run_scenario(quick('training.engine="stacked"', 'training.device="cpu"')).run
     assert facts["training"]["engine"] == "stacked"
     assert facts["training"]["device"] == "cpu"
-    assert facts["training"]["formulation"] in CONVOLVE
+    assert facts["training"]["formulation"] in CONVOLUTIONS
     facts = run_scenario(quick('training.device="cpu"')).run
     assert facts["training"]["engine"] == "serial"
 
