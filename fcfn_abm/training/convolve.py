@@ -11,12 +11,12 @@ from fcfn_abm.training.gradients import (
     Blocks,
     Gradients,
     SampleGradients,
-    require_known_layers,
     sample_blocks,
     unflatten_parameters,
     unfold_rows,
 )
 from fcfn_abm.training.graphs import Graphs
+from fcfn_abm.training.net_checks import require_known_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -15,8 +15,9 @@ from fcfn_abm.rng import stream
 from fcfn_abm.training.datasets import ImageData
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, select_engine
-from fcfn_abm.training.gradients import Gradients, NetGradients, require_independent_samples
+from fcfn_abm.training.gradients import Gradients, NetGradients
 from fcfn_abm.training.local_steps import take_batches
+from fcfn_abm.training.net_checks import require_independent_samples
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
 from fcfn_abm.training.placements import ReleasePlan, Upload
