@@ -21,7 +21,7 @@ from fcfn_abm.training import (
     ImageData,
     TrainingPlan,
 )
-from fcfn_abm.training.placements import LocalSteps
+from fcfn_abm.training.local_steps import LocalSteps
 
 
 def planned(work: Work) -> tuple[ImageData, list[np.ndarray], TrainingPlan]:

@@ -119,7 +119,7 @@ def create_trainer(
     workers : int, default 1
         Threads that train; results are the same for any number.
     """
-    from fcfn_abm.training.placements import LocalSteps
+    from fcfn_abm.training.local_steps import LocalSteps
 
     require_workers(workers)
     settings, privacy = scenario.training or Training(), scenario.privacy

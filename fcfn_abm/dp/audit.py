@@ -244,7 +244,7 @@ def _epsilon_of(mu: float, delta: float) -> float:
     return gaussian_epsilon(1 / mu, delta)
 
 
-class Glance(NamedTuple):
+class StepView(NamedTuple):
     """What the attacker sees at a local step, along its direction."""
 
     position: float
@@ -263,22 +263,25 @@ def random_direction(size: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy((draws / np.linalg.norm(draws)).astype(np.float32))
 
 
-def remembered(per_sample: Gradients, flat: Tensor, images: Tensor, labels: Tensor) -> Gradients:
-    """Let gradients that every trial begins with be computed once.
+def cache_gradients(
+    per_sample: Gradients, flat: Tensor, images: Tensor, labels: Tensor
+) -> Gradients:
+    """Compute the gradients that every trial begins with once; others as they are asked for.
 
     Parameters
     ----------
     per_sample : callable
         Gradients of real records.
     flat, images, labels : Tensor
-        Where every trial begins, and all of the node's data.
+        The parameters and the data whose gradients are kept.
     """
-    known = per_sample(flat, images, labels)
+    kept = flat, images, labels
+    cached = per_sample(*kept)
 
-    def gradients(at: Tensor, some: Tensor, theirs: Tensor) -> Tensor:
-        if len(some) == len(images) and at.equal(flat):
-            return known
-        return per_sample(at, some, theirs)
+    def gradients(*inputs: Tensor) -> Tensor:
+        if all(one.equal(other) for one, other in zip(inputs, kept, strict=True)):
+            return cached
+        return per_sample(*inputs)
 
     return gradients
 
@@ -320,7 +323,7 @@ class Canary:
         planted[: None if whole else 1] = _PRESENT if present else _NEIGHBOUR
         return planted
 
-    def gradients(self, per_sample: Gradients, clip: Clip, seen: list[Glance]) -> Gradients:
+    def gradients(self, per_sample: Gradients, clip: Clip, seen: list[StepView]) -> Gradients:
         """Wrap per-sample gradients for one run of the step.
 
         Parameters
@@ -330,20 +333,20 @@ class Canary:
             to (m, n_parameters).
         clip : callable
             How the step clips rows.
-        seen : list of Glance
+        seen : list of StepView
             Takes what the attacker sees at each local step.
         """
         pulls = {_PRESENT: 1.0, _NEIGHBOUR: -1.0 if self.relation == "replace-one" else 0.0}
 
         def gradients(flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-            sign = self._sign(sum(glance.planted for glance in seen))
+            sign = self._sign(sum(view.planted for view in seen))
             planted = labels < 0
             if planted.all():
                 rows = flat.new_zeros(len(labels), len(flat))
             else:
                 rows = per_sample(flat, images, labels.clamp(min=0)).clone()
             others = clip(rows[~planted]).sum(0) * self.weight
-            seen.append(Glance(self.along(flat), self.along(others), bool(planted.any())))
+            seen.append(StepView(self.along(flat), self.along(others), bool(planted.any())))
             for label, pull in pulls.items():
                 rows[labels == label] = sign * pull * self.pull * self.direction
             return rows
@@ -355,25 +358,23 @@ class Canary:
         return float(flat.double() @ self.direction.double())
 
     def score(
-        self, seen: Sequence[Glance], end: float, learning_rate: float, momentum: float
+        self, seen: Sequence[StepView], end: float, learning_rate: float, momentum: float
     ) -> float:
         """Return the attacker's score: what was released, weighed as the canary pulled.
 
         Parameters
         ----------
-        seen : sequence of Glance
+        seen : sequence of StepView
             What the attacker saw before each release.
         end : float
             How far the parameters lay along the direction at the end.
         learning_rate, momentum : float
             Of the local steps, which everybody knows.
         """
-        speeds = -np.diff([*(glance.position for glance in seen), end]) / learning_rate
+        speeds = -np.diff([*(view.position for view in seen), end]) / learning_rate
         released = speeds - momentum * np.concatenate([[0.0], speeds[:-1]])
         steps = [
-            value - glance.others
-            for value, glance in zip(released, seen, strict=True)
-            if glance.planted
+            value - view.others for value, view in zip(released, seen, strict=True) if view.planted
         ]
         return float(sum(self._sign(step) * value for step, value in enumerate(steps)))
 

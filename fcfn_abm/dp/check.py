@@ -1,8 +1,8 @@
 """The server's check whether a node sends more noise than its report accounts for.
 
-The server sees an upload, its clean part and its noise added up, and not its parts. It knows the
-noise that the node claims and how long the clean part can be, since gradients are clipped. An
-upload that is longer than both explain gives away a node that sold more privacy than it gave up.
+The server sees an upload, the sum of a clean part and noise. It knows the noise that the node
+claims and a bound on the norm of the clean part, since gradients are clipped. An upload whose norm
+is larger than both explain comes from a node that was paid for more privacy than it gave up.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fcfn_abm.errors import InvalidPrivacyError, require_between, require_positi
 
 type Floats = npt.NDArray[np.float64]
 
-_MOST_HIDDEN = 1e4  # reach over noise; SciPy's quantile gets lost far beyond
+_MAX_RATIO = 1e4  # clean norm over noise; SciPy's quantile is wrong far beyond
 
 
-def longest_upload(
+def max_upload_norm(
     n_parameters: int,
     noise_std: npt.ArrayLike,
-    reach: npt.ArrayLike,
+    max_clean_norm: npt.ArrayLike,
     false_alarm: float,
     n_releases: npt.ArrayLike = 1,
 ) -> Floats:
@@ -34,10 +34,10 @@ def longest_upload(
         Length d of an upload.
     noise_std : array_like of float
         Claimed standard deviation s of the noise on each parameter of an upload.
-    reach : array_like of float
+    max_clean_norm : array_like of float
         Largest L2 norm c of an upload's clean part.
     false_alarm : float
-        Probability with which an honest upload is longer, at most.
+        Probability with which the upload of a node that reports the truth is longer, at most.
     n_releases : array_like of int, default 1
         Releases in an upload. From two on, the clean part may depend on the noise.
 
@@ -60,39 +60,42 @@ def longest_upload(
 
     Examples
     --------
-    >>> longest_upload(1000, [0.1, 1.0], reach=1.0, false_alarm=1e-6).round(2)
+    >>> max_upload_norm(1000, [0.1, 1.0], max_clean_norm=1.0, false_alarm=1e-6).round(2)
     array([ 3.67, 35.05])
     """
-    noise_std, reach, n_releases = (
-        np.asarray(value, dtype=float) for value in (noise_std, reach, n_releases)
+    noise_std, max_clean_norm, n_releases = (
+        np.asarray(value, dtype=float) for value in (noise_std, max_clean_norm, n_releases)
     )
     require_positive(error=InvalidPrivacyError, noise_std=noise_std[~np.isposinf(noise_std)])
     require_positive(
-        error=InvalidPrivacyError, n_parameters=n_parameters, n_releases=n_releases, reach=reach
+        error=InvalidPrivacyError,
+        n_parameters=n_parameters,
+        n_releases=n_releases,
+        max_clean_norm=max_clean_norm,
     )
     require_between(0, 1, error=InvalidPrivacyError, false_alarm=false_alarm)
-    along = reach + noise_std * chi.isf(false_alarm, n_parameters)
-    hidden = np.minimum(reach / noise_std, _MOST_HIDDEN)
-    independent = noise_std * np.sqrt(ncx2.isf(false_alarm, n_parameters, hidden**2))
-    return np.where((n_releases == 1) & (hidden < _MOST_HIDDEN), independent, along)
+    dependent = max_clean_norm + noise_std * chi.isf(false_alarm, n_parameters)
+    ratio = np.minimum(max_clean_norm / noise_std, _MAX_RATIO)
+    independent = noise_std * np.sqrt(ncx2.isf(false_alarm, n_parameters, ratio**2))
+    return np.where((n_releases == 1) & (ratio < _MAX_RATIO), independent, dependent)
 
 
 def smallest_excess(
     n_parameters: int,
     noise_std: npt.ArrayLike,
-    reach: npt.ArrayLike,
+    max_clean_norm: npt.ArrayLike,
     false_alarm: float,
     n_releases: npt.ArrayLike = 1,
     power: float = 0.99,
 ) -> Floats:
-    """Return how many times the claimed noise is found out, whatever the clean part is.
+    """Return by which factor noise must exceed the claim to be detected, whatever the clean part.
 
     Parameters
     ----------
-    n_parameters, noise_std, reach, false_alarm, n_releases
-        As in :func:`longest_upload`.
+    n_parameters, noise_std, max_clean_norm, false_alarm, n_releases
+        As in :func:`max_upload_norm`.
     power : float, default 0.99
-        Probability with which one upload gives the node away, at least.
+        Probability with which one upload is flagged, at least.
 
     Returns
     -------
@@ -107,19 +110,19 @@ def smallest_excess(
     Notes
     -----
     A clean part that is independent of the noise only makes an upload longer: the hardest one to
-    catch sends none. One that has seen the noise can shorten it by its whole reach.
+    catch sends none. One that has seen the noise can shorten it by its whole norm.
 
     Examples
     --------
-    >>> smallest_excess(1000, [0.1, 1.0], reach=1.0, false_alarm=1e-6).round(3)
+    >>> smallest_excess(1000, [0.1, 1.0], max_clean_norm=1.0, false_alarm=1e-6).round(3)
     array([1.225, 1.169])
     """
     noise_std = np.asarray(noise_std, dtype=float)
     require_positive(error=InvalidPrivacyError, noise_std=noise_std)
     require_between(0, 1, error=InvalidPrivacyError, power=power)
-    longest = longest_upload(n_parameters, noise_std, reach, false_alarm, n_releases)
-    longest = longest + np.where(np.asarray(n_releases) > 1, reach, 0.0)
-    return np.asarray(longest / noise_std / np.sqrt(chi2.isf(power, n_parameters)))
+    threshold = max_upload_norm(n_parameters, noise_std, max_clean_norm, false_alarm, n_releases)
+    threshold = threshold + np.where(np.asarray(n_releases) > 1, max_clean_norm, 0.0)
+    return np.asarray(threshold / noise_std / np.sqrt(chi2.isf(power, n_parameters)))
 
 
 def as_factor(excess: npt.ArrayLike, epsilon: npt.ArrayLike, delta: float) -> Floats:

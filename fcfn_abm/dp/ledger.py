@@ -1,9 +1,9 @@
-"""What every node has given away so far: kept release by release, exited nodes simply absent.
+"""The privacy that every node has spent so far, release by release.
 
 Two views of the same releases. The local view is what an observer of a node's own messages learns.
 The central view is what the server learns if secure aggregation shows it the weighted sum alone:
-every node is then hidden by the noise of all. It is claimed by who trusts two things: that the
-aggregation is secure, and that the other nodes do add the noise that they reported.
+every node is then hidden by the noise of all. The view assumes two things: that the aggregation is
+secure, and that the other nodes do add the noise that they reported.
 """
 
 from __future__ import annotations
@@ -139,12 +139,12 @@ class Ledger:
         central = multipliers if central is None else np.asarray(central, dtype=float)
         self._require(nodes, multipliers, n_releases, central)
         rows = self._row[nodes]
-        goes_on = rows >= 0
-        goes_on[goes_on] = (self._multiplier[rows[goes_on]] == multipliers[goes_on]) & (
-            self._central[rows[goes_on]] == central[goes_on]
+        continues = rows >= 0
+        continues[continues] = (self._multiplier[rows[continues]] == multipliers[continues]) & (
+            self._central[rows[continues]] == central[continues]
         )
-        self._n_releases[rows[goes_on]] += n_releases
-        new = ~goes_on
+        self._n_releases[rows[continues]] += n_releases
+        new = ~continues
         self._row[nodes[new]] = self._node.size + np.arange(np.count_nonzero(new))
         self._node = np.append(self._node, nodes[new])
         self._multiplier = np.append(self._multiplier, multipliers[new])
@@ -217,15 +217,15 @@ class Ledger:
             precision = np.zeros(self.n_nodes)
             np.add.at(precision, self._node, self._n_releases / multiplier**2)
             with np.errstate(divide="ignore"):
-                worth, counts = 1 / np.sqrt(precision), np.ones(self.n_nodes, dtype=np.int64)
+                combined, counts = 1 / np.sqrt(precision), np.ones(self.n_nodes, dtype=np.int64)
         else:
-            worth, counts = np.full(self.n_nodes, np.inf), self.n_releases
-            np.minimum.at(worth, self._node, multiplier)
+            combined, counts = np.full(self.n_nodes, np.inf), self.n_releases
+            np.minimum.at(combined, self._node, multiplier)
             counts[counts == 0] = 1  # of no information, for a multiplier that is infinite
         if nodes is not None:
-            chosen = np.asarray(nodes, dtype=np.int64)
-            worth, counts = worth[chosen], counts[chosen]
-        return spent_epsilon(worth, counts, delta, self.sampling_rate, self.neighbours)
+            rows = np.asarray(nodes, dtype=np.int64)
+            combined, counts = combined[rows], counts[rows]
+        return spent_epsilon(combined, counts, delta, self.sampling_rate, self.neighbours)
 
     def event(self, node: int) -> Any:
         """Return all that a node released, for the accountants of dp-accounting.

@@ -1,4 +1,4 @@
-"""How far one record, or one client, can move what is released: clipping says, and hands it on."""
+"""Clipping, and the sensitivity that follows: how far one record or client moves a release."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEGIBLE = 1e-12  # of shorter rows, squares of entries that matter may be too s
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """A sensitivity with all that makes it one: norm, neighbours, protected unit."""
+    """A sensitivity, with the neighbours and the protected unit that it refers to."""
 
     l2: float
     """Largest L2 distance between the releases of two neighbouring data sets."""
@@ -34,7 +34,7 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Clipping:
-    """Shortens rows to an L2 norm, and knows what that bounds.
+    """Clips rows to an L2 norm, which bounds the sensitivity of their sums.
 
     Calling it returns rows of at most that norm; shorter ones stay as they are, and a row that is
     not finite, or whose norm overflows, stays not finite, for the caller to refuse.
@@ -48,7 +48,7 @@ class Clipping:
         return rows * self.factors(l2_norms(rows))
 
     def factors(self, norms: Tensor) -> Tensor:
-        """Return what shortens rows of these norms, in 32 bits.
+        """Return the factors that clip rows of these norms, in 32 bits.
 
         Not a number where a norm is not finite, or so large that 32 bits cannot shorten it.
         """
@@ -57,7 +57,7 @@ class Clipping:
         return shortened.masked_fill(~(shortened > _LEAST), float("nan")).float()
 
     def factor(self, norm: float) -> float:
-        """Return what shortens one row of a norm, by :meth:`factors`' rules."""
+        """Return the factor that clips one row of a norm, by :meth:`factors`' rules."""
         largest = self.norm * (1 - _HAIR)
         shortened = largest / max(norm, largest)  # one that is not a number stays so
         return shortened if shortened > _LEAST else math.nan

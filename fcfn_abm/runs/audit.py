@@ -15,12 +15,12 @@ from fcfn_abm.dp.audit import (
     Attack,
     Audit,
     Canary,
-    Glance,
     LowerBounds,
+    StepView,
     audit,
+    cache_gradients,
     lower_bounds,
     random_direction,
-    remembered,
 )
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.process.progress import progress_bar
@@ -28,8 +28,8 @@ from fcfn_abm.report.marks import Text, join, mark_verdict
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import FederatedTrainer
-from fcfn_abm.training.gradients import Handed
-from fcfn_abm.training.workers import one_thread
+from fcfn_abm.training.gradients import GradientFunction
+from fcfn_abm.training.workers import use_one_thread
 
 EPSILONS = (1.0, 4.0, 10.0)
 CONFIDENCE = 0.999
@@ -129,7 +129,7 @@ def audit_scenario(
     rows = []
     total = trials // 2 * 2 * len(epsilons)
     with (
-        one_thread(),
+        use_one_thread(),
         progress_bar(total=total, desc="audit", unit="round", shown=progress) as bar,
     ):
         for epsilon in epsilons:
@@ -146,16 +146,15 @@ def audit_scenario(
                     on_trial=bar.update,
                 )
             )
-    releases = plan.placement.releases(plan.steps, len(trainer.shards[node]), plan.neighbours)
     apart = np.linspace(1.0, 1.001, trials // 2)
     return PlacementAudit(
         placement=scenario.privacy.placement.kind,
         unit=plan.placement.unit,
         neighbours=plan.neighbours,
-        n_steps=plan.steps.n_steps(len(trainer.shards[node])),
+        n_steps=plan.steps.count_steps(len(trainer.shards[node])),
         n_samples=len(trainer.shards[node]),
         sampling_rate=plan.placement.sampling_rate,
-        caveat=releases.caveat,
+        caveat=trainer.releases[node].caveat,
         rows=tuple(rows),
         ceiling=lower_bounds(apart, -apart, plan.delta, confidence, gaussian=gaussian),
     )
@@ -182,14 +181,14 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
     plan, steps, start = trainer.plan, trainer.plan.steps, trainer.first_parameters
     images, labels = trainer.samples(node)
     rate = plan.placement.sampling_rate
-    n_steps = steps.n_steps(len(labels))
-    releases = plan.placement.releases(steps, len(labels), plan.neighbours)
-    every_step = rate == 1 and releases.n_draws == n_steps
+    n_steps = steps.count_steps(len(labels))
+    release = trainer.releases[node]
+    every_step = rate == 1 and release.n_noise_draws == n_steps
     canary = Canary(
         direction=random_direction(trainer.n_parameters, stream(plan.seed, "canary")),
         pull=_PULL * steps.clipping.norm,
         relation=plan.neighbours,
-        weight=1 / (steps.batch_of(len(labels)) if rate == 1 else rate * len(labels)),
+        weight=1 / (release.divisor or steps.samples_per_step(len(labels))),
         alternate=every_step,
     )
     origin = canary.along(start)
@@ -198,24 +197,29 @@ def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator
     whole = plan.placement.unit == "client"
     data = {side: canary.plant(labels, whole=whole, present=side) for side in (True, False)}
     real = trainer.gradients[0]
-    per_sample = remembered(lambda *at: real.per_sample(*at).rows(), start, images, labels)
+    per_sample = cache_gradients(
+        lambda *at: real.per_sample(*at).rows(),
+        start,
+        images,
+        data[True].clamp(min=0),  # as the canary passes them on
+    )
 
     def attack(present: bool) -> float:
-        seen: list[Glance] = []
+        seen: list[StepView] = []
         round_index = next(rounds)
-        sent = trainer.send(
+        upload = trainer.train_node(
             start,
             node,
             round_index,
             std,
-            Handed(canary.gradients(per_sample, steps.clipping, seen)),
+            GradientFunction(canary.gradients(per_sample, steps.clipping, seen)),
             data[present],
         )
         if not every_step:
-            seen = seen[:1] or [Glance(0.0, 0.0)]  # no record may be drawn at all
-        seen = [glance._replace(position=glance.position - origin) for glance in seen]
+            seen = seen[:1] or [StepView(0.0, 0.0)]  # no record may be drawn at all
+        seen = [view._replace(position=view.position - origin) for view in seen]
         seen[0] = seen[0]._replace(position=0.0)
-        end = canary.along(sent.upload)
+        end = canary.along(upload.values)
         return canary.score(seen, end, steps.learning_rate, steps.momentum)
 
     return attack

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from fcfn_abm.dp import gaussian_delta, gaussian_epsilon, gaussian_sigma
 from fcfn_abm.training import FederatedTrainer
-from fcfn_abm.training.privacy import plan_releases
 
 type Floats = npt.NDArray[np.float64]
 
@@ -35,8 +34,7 @@ def write_central_note(trainer: FederatedTrainer) -> str:
             "Nothing is claimed for secure aggregation of secure noise: "
             "a weighted sum of values on a grid may give away each of them."
         )
-    releases, _ = plan_releases(plan, trainer.n_samples)
-    if all(one.n_draws == 1 for one in releases):
+    if all(release.n_noise_draws == 1 for release in trainer.releases):
         return (
             "The server sees the sum alone, under secure aggregation, "
             "and the other nodes must add the noise that they reported."
@@ -58,8 +56,8 @@ def write_privacy_note(trainer: FederatedTrainer, largest_epsilon: float) -> str
         The largest epsilon that any node trained with.
     """
     plan = trainer.plan
+    notes = sorted({release.caveat for release in trainer.releases})  # most often the same
     most = int(trainer.n_samples.max())
-    notes = [plan.placement.releases(plan.steps, most, plan.neighbours).caveat]
     if plan.placement.unit == "record" and plan.delta * most >= 1:
         notes.append(
             f"delta = {plan.delta:g} is at least one over the {most} records of a node: publishing "

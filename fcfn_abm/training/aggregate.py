@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, override
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ AGGREGATIONS: Registry[Aggregation] = Registry("aggregation")
 class Uniform(Aggregation):
     """All nodes count alike: the paper's mean."""
 
-    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:  # noqa: ARG002
+    @override  # some arguments do not matter
+    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
         """Return equal weights."""
         return np.full(n_samples.size, 1.0 / n_samples.size)
 
@@ -36,7 +37,8 @@ class Uniform(Aggregation):
 class DataSize(Aggregation):
     """Nodes count by their number of samples (federated averaging)."""
 
-    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:  # noqa: ARG002
+    @override  # some arguments do not matter
+    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
         """Return weights in proportion to samples."""
         return np.asarray(n_samples / n_samples.sum())
 

@@ -12,10 +12,11 @@ from fcfn_abm.training.gradients import (
     Gradients,
     SampleGradients,
     sample_blocks,
-    seen_by_rows,
-    unflattened,
+    unflatten_parameters,
+    unfold_rows,
 )
 from fcfn_abm.training.graphs import Graphs
+from fcfn_abm.training.net_checks import require_known_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,7 +68,7 @@ def _options(layer: Any) -> dict[str, Any]:
     return {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
 
 
-CONVOLVE: dict[Formulation, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+CONVOLUTIONS: dict[Formulation, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
     "looped": _looped,
     "grouped": _grouped,
     "unfolded": _unfolded,
@@ -110,6 +111,11 @@ class StackedGradients(Gradients):
     formulation : {"looped", "grouped", "unfolded"}, default "looped"
         How nodes' own kernels convolve; on processors the first is the fastest.
 
+    Raises
+    ------
+    InvalidDataError
+        If another layer has parameters.
+
     Notes
     -----
     As in :class:`NetGradients`, all gradients come from one pass back to the outputs of the
@@ -119,10 +125,11 @@ class StackedGradients(Gradients):
     def __init__(
         self, net: nn.Sequential, graphs: Graphs, formulation: Formulation = "looped"
     ) -> None:
+        require_known_layers(net)
         self.net, self.formulation, self._graphs = net, formulation, graphs
         self._shapes = [tuple(parameter.shape) for parameter in net.parameters()]
 
-    def room(self, flat: Tensor) -> Tensor:
+    def get_buffer(self, flat: Tensor) -> Tensor:
         """Return a matrix as large as another."""
         return flat.new_empty(flat.shape)
 
@@ -134,7 +141,7 @@ class StackedGradients(Gradients):
         """Return the gradient of each sample's loss."""
         blocks = [
             block
-            for layer, given, back in self._passed(flat, images, labels)
+            for layer, given, back in self._backpropagate(flat, images, labels)
             for block in sample_blocks(layer, given, back)
         ]
         return _PerNode(Blocks(tuple(blocks)), len(labels))
@@ -146,15 +153,15 @@ class StackedGradients(Gradients):
         labels: Tensor,
         total: Callable[[SampleGradients], Tensor],
     ) -> Tensor:
-        """Return what ``total``, always the same, makes of each sample's gradient."""
+        """Return what ``total`` makes of each sample's gradient: a fresh tensor."""
 
-        def work(*given: Tensor) -> Tensor:
-            return total(self.per_sample(*given))
+        def compute(*inputs: Tensor) -> Tensor:
+            return total(self.per_sample(*inputs))
 
-        return self._graphs.run("clipped", work, flat, images, labels)
+        return self._graphs.run(("clipped", total), compute, flat, images, labels)
 
-    def logits(self, flat: Tensor, images: Tensor) -> Tensor:
-        """Return what the net with parameters that all share makes of images (m, ...)."""
+    def compute_logits(self, flat: Tensor, images: Tensor) -> Tensor:
+        """Return the logits of images (m, ...) under parameters that all nodes share."""
         return self._forward(flat, images, 1)[0]
 
     def _mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -163,15 +170,15 @@ class StackedGradients(Gradients):
         shares = 1 / (labels >= 0).sum(1, keepdim=True).clamp(min=1)
         parts = [
             part
-            for layer, given, back in self._passed(flat, images, labels, shares)
+            for layer, given, back in self._backpropagate(flat, images, labels, shares)
             for part in _sums(layer, given, back, len(labels))
         ]
         return torch.cat(parts, dim=1)
 
-    def _passed(
+    def _backpropagate(
         self, flat: Tensor, images: Tensor, labels: Tensor, shares: Tensor | None = None
     ) -> Iterator[tuple[Any, Tensor, Tensor]]:
-        """Return layers with parameters, what went in, and what came back for each sample."""
+        """Return layers with parameters, their inputs, and gradients of each sample's outputs."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -187,7 +194,7 @@ class StackedGradients(Gradients):
         """Return logits; and of layers with parameters the layer, what went in, what came out."""
         import torch
 
-        parameters = iter(unflattened(flat, self._shapes))
+        parameters = iter(unflatten_parameters(flat, self._shapes))
         passed = images
         layers, inputs, outputs = [], [], []
         for layer in self.net:
@@ -218,7 +225,7 @@ class StackedGradients(Gradients):
         stacked = given.view(n_nodes, -1, *given.shape[1:])
         if isinstance(layer, nn.Linear):
             return torch.baddbmm(bias[:, None], stacked, weight.mT).flatten(0, 1)
-        return CONVOLVE[self.formulation](layer, stacked, weight, bias).flatten(0, 1)
+        return CONVOLUTIONS[self.formulation](layer, stacked, weight, bias).flatten(0, 1)
 
 
 def _sums(layer: Any, given: Tensor, back: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
@@ -233,12 +240,12 @@ def _sums(layer: Any, given: Tensor, back: Tensor, n_nodes: int) -> tuple[Tensor
     back = back.reshape(n_nodes, -1, n_out, prod(back.shape[2:])).transpose(1, 2).flatten(2)
     weights = [
         torch.bmm(back, seen.reshape(n_nodes, back.shape[2], -1)).view(n_nodes, n_out, -1)
-        for seen in seen_by_rows(layer, given)
+        for seen in unfold_rows(layer, given)
     ]
     return torch.cat(weights, dim=2).flatten(1), back.sum(2)
 
 
-def bytes_of_sample(net: nn.Sequential, image: Tensor) -> int:
+def estimate_sample_bytes(net: nn.Sequential, image: Tensor) -> int:
     """Return about how much memory the gradient of a sample takes, in bytes.
 
     Parameters

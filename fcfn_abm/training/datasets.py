@@ -129,8 +129,8 @@ class Stored(Dataset):
             test = train
         else:
             train_rows, test_rows = np.arange(train.labels.size), np.arange(test.labels.size)
-        train_rows = _drawn(train_rows, self.n_train, "n_train", rng)
-        test_rows = _drawn(test_rows, self.n_test, "n_test", rng)
+        train_rows = _draw_rows(train_rows, self.n_train, "n_train", rng)
+        test_rows = _draw_rows(test_rows, self.n_test, "n_test", rng)
         if not (train_rows.size and test_rows.size):
             raise InvalidDataError(f"{source.where}: too few images to train and to test on.")
         images, test_images = _scaled(train, train_rows), _scaled(test, test_rows)
@@ -150,7 +150,7 @@ class Stored(Dataset):
         )
 
 
-def _drawn(rows: Labels, count: int | None, name: str, rng: np.random.Generator) -> Labels:
+def _draw_rows(rows: Labels, count: int | None, name: str, rng: np.random.Generator) -> Labels:
     if count is None or count == rows.size:
         return rows
     if count > rows.size:

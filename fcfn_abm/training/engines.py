@@ -4,60 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidDataError
 from fcfn_abm.training.gradients import NetGradients
-from fcfn_abm.training.placements import Sent
+from fcfn_abm.training.placements import Upload
 from fcfn_abm.training.plan import TrainingPlan
-from fcfn_abm.training.sums import Sums, require_finite
-from fcfn_abm.training.workers import in_order, one_thread
+from fcfn_abm.training.sums import RoundWork, Sums, require_finite
+from fcfn_abm.training.workers import map_in_order, use_one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-type Floats = npt.NDArray[np.float64]
 type EngineName = Literal["auto", "serial", "stacked"]
 type Device = Literal["auto", "cpu", "cuda"]
 
-TEST_BATCH = 250
-"""Test images that are looked at together: more take memory, and on processors no less time."""
-
-
-@dataclass(frozen=True)
-class RoundWork:
-    """What the nodes of a round have to do."""
-
-    parameters: Tensor
-    """The round's parameters, shape (n_parameters,)."""
-    nodes: npt.NDArray[np.int64]
-    """Who trains, in ascending order, shape (n,)."""
-    weights: Floats
-    """What each of them counts in the sum, shape (n,)."""
-    noise_std: Floats | None
-    """Standard deviation of each node's noise, shape (n_nodes,); None for none."""
-    max_upload_norm: Floats
-    """L2 norm above which the check flags an upload, shape (n_nodes,)."""
-    round_index: int
-    """Number of the round, whose draws are used."""
+EVALUATION_BATCH = 250
+"""Test images that are evaluated together: more take memory, and on processors no less time."""
 
 
 class Engine(Protocol):
-    """Trains the nodes of a round, and tests the net."""
+    """Trains the nodes of a round, and evaluates the net."""
 
     device: str
-    """Where the parameters that it takes and gives are."""
+    """Where the parameters that it takes and returns are."""
 
-    def at_work(self) -> AbstractContextManager[object]:
+    def configure_torch(self) -> AbstractContextManager[object]:
         """Return a context for a whole training: how torch is to compute."""
         ...
 
-    def sums(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up what they send.
+    def train_round(self, work: RoundWork) -> Sums:
+        """Let nodes train, and add up their uploads.
 
         Raises
         ------
@@ -67,7 +44,7 @@ class Engine(Protocol):
         ...
 
     def evaluate(self, flat: Tensor) -> tuple[float, int]:
-        """Return the mean loss on the test images, and how many are labelled rightly."""
+        """Return the mean loss on the test images, and how many are classified correctly."""
         ...
 
     def facts(self) -> dict[str, Any]:
@@ -82,10 +59,11 @@ class Serial(Engine):
     ----------
     gradients : sequence of NetGradients
         As many nodes train at once, in threads; sums do not depend on how many.
-    send : callable
-        Trains one node.
+    train_node : callable
+        Trains one node: parameters, node, round, standard deviation of its noise (None for none),
+        and gradients, to its upload.
     test_images, test_labels : Tensor
-        What the net is tested on.
+        What the net is evaluated on.
     """
 
     device = "cpu"
@@ -93,53 +71,51 @@ class Serial(Engine):
     def __init__(
         self,
         gradients: Sequence[NetGradients],
-        send: Callable[[Tensor, int, int, float | None, NetGradients], Sent],
+        train_node: Callable[[Tensor, int, int, float | None, NetGradients], Upload],
         test_images: Tensor,
         test_labels: Tensor,
     ) -> None:
-        self._gradients, self._send = gradients, send
+        self._gradients, self._train_node = gradients, train_node
         self._test_images, self._test_labels = test_images, test_labels
 
-    def at_work(self) -> AbstractContextManager[object]:
+    def configure_torch(self) -> AbstractContextManager[object]:
         """Let torch use one thread."""
-        return one_thread()
+        return use_one_thread()
 
-    def sums(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up what they send, in the order of nodes."""
+    def train_round(self, work: RoundWork) -> Sums:
+        """Let nodes train, and add up their uploads, in the order of nodes."""
 
-        def train(node: int, gradients: NetGradients) -> Sent:
+        def train(node: int, gradients: NetGradients) -> Upload:
             std = None if work.noise_std is None else float(work.noise_std[node])
-            return self._send(work.parameters, node, work.round_index, std, gradients)
+            return self._train_node(work.flat, node, work.round_index, std, gradients)
 
-        sums = Sums.none(work.parameters, noisy=work.noise_std is not None)
-        nodes = work.nodes.tolist()
-        arriving = in_order(train, nodes, self._gradients)
-        for node, weight, sent in zip(nodes, work.weights.tolist(), arriving, strict=True):
-            require_finite(sent, node, work.round_index)
-            sums.add(node, weight, sent, float(work.max_upload_norm[node]))
+        sums, nodes = Sums.zeros(work), work.nodes.tolist()
+        uploads = map_in_order(train, nodes, self._gradients)
+        for node, weight, upload in zip(nodes, work.weights.tolist(), uploads, strict=True):
+            require_finite(upload, node, work.round_index)
+            sums.add(node, weight, upload, float(work.max_upload_norm[node]))
         return sums
 
     def evaluate(self, flat: Tensor) -> tuple[float, int]:
-        """Return the mean loss on the test images, and how many are labelled rightly."""
+        """Return the mean loss on the test images, and how many are classified correctly."""
         import torch
         from torch.nn.functional import cross_entropy
 
-        loss, right, n_test = 0.0, 0, len(self._test_labels)
+        loss, n_correct, n_test = 0.0, 0, len(self._test_labels)
 
-        def evaluate(start: int, gradients: NetGradients) -> tuple[float, int]:
-            labels = self._test_labels[start : start + TEST_BATCH]
+        def evaluate_part(start: int, gradients: NetGradients) -> tuple[float, int]:
+            labels = self._test_labels[start : start + EVALUATION_BATCH]
             gradients.load(flat)
             with torch.no_grad():
-                logits = gradients.net(self._test_images[start : start + TEST_BATCH])
+                logits = gradients.net(self._test_images[start : start + EVALUATION_BATCH])
             total = cross_entropy(logits, labels, reduction="sum")
             return float(total), int((logits.argmax(1) == labels).sum())
 
-        for part_loss, part_right in in_order(
-            evaluate, range(0, n_test, TEST_BATCH), self._gradients
-        ):
+        starts = range(0, n_test, EVALUATION_BATCH)
+        for part_loss, part_correct in map_in_order(evaluate_part, starts, self._gradients):
             loss += part_loss / n_test
-            right += part_right
-        return loss, right
+            n_correct += part_correct
+        return loss, n_correct
 
     def facts(self) -> dict[str, Any]:
         """Return what the record says of it."""
@@ -149,9 +125,9 @@ class Serial(Engine):
 def select_engine(
     engine: EngineName, device: Device, plan: TrainingPlan
 ) -> tuple[Literal["serial", "stacked"], Literal["cpu", "cuda"]]:
-    """Select the engine that trains, and where.
+    """Select the engine that trains, and its device.
 
-    Left to choose, "auto" takes a CUDA device where there is one and the plan allows, and there the
+    "auto" takes a CUDA device where there is one and the plan allows, and there the
     stacked engine; elsewhere the serial one.
 
     Raises

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, override
 
 from fcfn_abm.dp.sensitivity import l2_norms
-from fcfn_abm.errors import InvalidDataError
+from fcfn_abm.training.net_checks import require_known_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,8 +114,8 @@ class Blocks(SampleGradients):
 class Gradients(Protocol):
     """What a placement trains with."""
 
-    def room(self, flat: Tensor) -> Tensor:
-        """Return memory of the shape of another, to be overwritten; there gradients cost least."""
+    def get_buffer(self, flat: Tensor) -> Tensor:
+        """Return a tensor to write parameters of this shape into, where gradients cost least."""
         ...
 
     def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -138,12 +138,12 @@ class Gradients(Protocol):
 
 
 @dataclass(frozen=True)
-class Handed(Gradients):
+class GradientFunction(Gradients):
     """Gradients from a function that returns the matrix of them."""
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
 
-    def room(self, flat: Tensor) -> Tensor:
+    def get_buffer(self, flat: Tensor) -> Tensor:
         """Return a vector as long as another."""
         return flat.new_empty(flat.shape)
 
@@ -159,14 +159,14 @@ class Handed(Gradients):
 class NetGradients(Gradients):
     """The gradients of a net's cross entropy.
 
-    Holds one flat vector of parameters, of which the net's own are views: who writes in
-    :meth:`room` moves the net, and one copy loads another vector, unless it was the last. Not to be
-    shared between threads.
+    Holds one flat vector of parameters, of which the net's own are views: to write into
+    :meth:`get_buffer` changes the net, and one copy loads another vector, unless it was the last.
+    Not to be shared between threads.
 
     Parameters
     ----------
     net : torch.nn.Sequential
-        Its parameters become views. Convolutions and dense layers may have parameters.
+        Its parameters become views; :func:`require_known_layers` says which layers may have any.
     precision : {"fp32", "bf16"}, default "fp32"
         Of the layers' work; parameters, and what is clipped and added up, have 32 bits in any case.
 
@@ -185,24 +185,17 @@ class NetGradients(Gradients):
 
     def __init__(self, net: nn.Sequential, precision: Precision = "fp32") -> None:
         import torch
-        from torch import nn
 
-        for layer in net:
-            known = isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None
-            if isinstance(layer, nn.Conv2d):
-                known = known and layer.groups == 1
-            if not known and any(True for _ in layer.parameters()):
-                raise InvalidDataError(
-                    "a net may have parameters in convolutions of one group and dense layers, all "
-                    f"with a bias, but has a {type(layer).__name__}."
-                )
+        require_known_layers(net)
         self.net, self._precision = net, precision
         self._parameters = list(net.parameters())
-        self._flat = torch.cat([flattened(p.detach()) for p in self._parameters])
+        self._flat = torch.cat([flatten_parameter(p.detach()) for p in self._parameters])
         self._loaded: Tensor | None = None
         self._version = 0
         shapes = [tuple(parameter.shape) for parameter in self._parameters]
-        for parameter, part in zip(self._parameters, unflattened(self._flat, shapes), strict=True):
+        for parameter, part in zip(
+            self._parameters, unflatten_parameters(self._flat, shapes), strict=True
+        ):
             parameter.data = part
 
     @property
@@ -210,7 +203,8 @@ class NetGradients(Gradients):
         """A copy of the parameters, shape (n_parameters,)."""
         return self._flat.clone()
 
-    def room(self, flat: Tensor) -> Tensor:  # noqa: ARG002
+    @override  # all vectors have one shape
+    def get_buffer(self, flat: Tensor) -> Tensor:
         """Return the net's own parameters."""
         self._loaded = None
         return self._flat
@@ -239,20 +233,22 @@ class NetGradients(Gradients):
             logits = self.net(images)
         loss = cross_entropy(logits.float(), labels)
         gradients = torch.autograd.grad(loss, self._parameters)
-        return torch.cat([flattened(gradient) for gradient in gradients])
+        return torch.cat([flatten_parameter(gradient) for gradient in gradients])
 
     def per_sample(self, flat: Tensor, images: Tensor, labels: Tensor) -> SampleGradients:
         """Return the gradient of each sample's loss."""
         self.load(flat)
         blocks = [
             block
-            for layer, given, back in self._passed(images, labels)
+            for layer, given, back in self._backpropagate(images, labels)
             for block in sample_blocks(layer, given.float(), back.float())
         ]
         return Blocks(tuple(blocks))
 
-    def _passed(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Any, Tensor, Tensor]]:
-        """Return layers with parameters, what went in, and what came back for each sample."""
+    def _backpropagate(
+        self, images: Tensor, labels: Tensor
+    ) -> Iterator[tuple[Any, Tensor, Tensor]]:
+        """Return layers with parameters, their inputs, and gradients of each sample's outputs."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -279,11 +275,11 @@ def sample_blocks(
     if isinstance(layer, nn.Linear):
         return Outer(back, given), Matrix(back)
     back = back.flatten(2)
-    weights = [torch.bmm(back, seen) for seen in seen_by_rows(layer, given)]
+    weights = [torch.bmm(back, seen) for seen in unfold_rows(layer, given)]
     return Matrix(torch.cat(weights, dim=2).flatten(1)), Matrix(back.sum(2))
 
 
-def seen_by_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
+def unfold_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
     """Yield what each row of a convolution's kernel sees, channels last.
 
     Each of shape (m, n_places, n_columns * n_in): of each sample, at each place of the output.
@@ -300,7 +296,7 @@ def seen_by_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
         yield seen[:, start : start + span : down].flatten(1, 2)
 
 
-def flattened(values: Tensor) -> Tensor:
+def flatten_parameter(values: Tensor) -> Tensor:
     """Return a parameter's values in the order in which a flat vector holds them.
 
     Channels come last in convolutions: processors are fastest so.
@@ -308,7 +304,7 @@ def flattened(values: Tensor) -> Tensor:
     return (values.permute(0, 2, 3, 1) if values.dim() == 4 else values).reshape(-1)
 
 
-def unflattened(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
+def unflatten_parameters(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
     """Yield the parameters that flat vectors hold, as views; axes in front stay where they are."""
     import torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +41,11 @@ class Graphs:
     def __len__(self) -> int:
         return len(self._captured)
 
-    def run(self, name: str, function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    def run(self, name: Hashable, function: Callable[..., Tensor], *given: Tensor) -> Tensor:
         """Return ``function(*given)``, a fresh tensor.
 
-        ``name`` stands for the function: equal names must mean equal work on equal shapes.
+        ``name`` identifies the function: under equal names it must compute the same on equal
+        shapes.
         """
         if self.failure or not given[0].is_cuda:
             return function(*given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, override
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +44,13 @@ PARTITIONS: Registry[Partition] = Registry("partition")
 class Iid(Partition):
     """Shuffled and dealt out: all nodes see the same mixture."""
 
+    @override
     def split(
         self,
         labels: Labels,
         n_nodes: int,
         rng: np.random.Generator,
-        writers: Labels | None = None,  # noqa: ARG002
+        writers: Labels | None = None,
     ) -> list[Rows]:
         """Deal at random."""
         sizes = _sizes(labels.size, n_nodes)
@@ -67,12 +68,13 @@ class Dirichlet(Partition):
     dirichlet_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     """Concentration: small is skewed, large is like ``iid``."""
 
+    @override
     def split(
         self,
         labels: Labels,
         n_nodes: int,
         rng: np.random.Generator,
-        writers: Labels | None = None,  # noqa: ARG002
+        writers: Labels | None = None,
     ) -> list[Rows]:
         """Deal by label."""
         sizes = _sizes(labels.size, n_nodes)
@@ -117,12 +119,13 @@ class Shards(Partition):
     shards_per_node: Annotated[int, Field(ge=1)] = 2
     """How many shards a node gets: about as many labels does it see."""
 
+    @override
     def split(
         self,
         labels: Labels,
         n_nodes: int,
         rng: np.random.Generator,
-        writers: Labels | None = None,  # noqa: ARG002
+        writers: Labels | None = None,
     ) -> list[Rows]:
         """Deal shards at random."""
         n_shards = n_nodes * self.shards_per_node
@@ -142,9 +145,10 @@ class ByWriter(Partition):
     the node that has the fewest samples so far; equal ones in random order.
     """
 
+    @override
     def split(
         self,
-        labels: Labels,  # noqa: ARG002
+        labels: Labels,
         n_nodes: int,
         rng: np.random.Generator,
         writers: Labels | None = None,

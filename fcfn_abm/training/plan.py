@@ -1,4 +1,4 @@
-"""What a training is told, and what it tells: plain values."""
+"""Plain values: the plan of a training, and its results."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy.typing as npt
 from fcfn_abm.dp import Calibration, Relation
 from fcfn_abm.training.aggregate import Aggregation
 from fcfn_abm.training.gradients import Precision
+from fcfn_abm.training.local_steps import LocalSteps
 from fcfn_abm.training.nets import Net
-from fcfn_abm.training.placements import LocalSteps, Placement
+from fcfn_abm.training.placements import Placement, ReleasePlan
 
 type Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Chances:
-    """With which chance a node is there in a round, afresh each time."""
+    """Probabilities that a node takes part in a round, independent from round to round."""
 
     participation: float = 1.0
     """That it is asked."""
@@ -46,13 +47,29 @@ class TrainingPlan:
     secure_noise: bool = False
     """Whether noise comes from the operating system, on a grid that releases are rounded to."""
     false_alarm: float | None = None
-    """Chance of each honest node to be ever flagged by the server's check; None for no check."""
+    """Probability with which the server's check ever flags a node that reports the truth; None for
+    no check."""
     chances: Chances = Chances()
-    """Who is there in a round."""
+    """Probabilities that a node takes part in a round."""
     noise_of: Literal["nodes", "sum"] = "nodes"
-    """Whether noise is drawn for each node, or for the sum of all, which has the same law."""
+    """Whether noise is drawn for each node, or once for the weighted sum of all, which has the same
+    distribution if each node adds noise once a round, without a grid, and nobody checks uploads."""
     precision: Precision = "fp32"
     """Of the layers' work on gradients."""
+
+    def plan_releases(self, n_samples: npt.NDArray[np.int64]) -> list[ReleasePlan]:
+        """Return what each node releases in a round; nodes of one size share a plan.
+
+        Parameters
+        ----------
+        n_samples : ndarray of int, shape (n_nodes,)
+            Samples of each node.
+        """
+        by_size = {
+            size: self.placement.releases(self.steps, size, self.neighbours)
+            for size in np.unique(n_samples).tolist()
+        }
+        return [by_size[size] for size in n_samples.tolist()]
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,7 @@ class TrainingRound:
     round: int
     """Number of the round; 0 is before training."""
     accuracy: float
-    """Share of test images that are labelled rightly."""
+    """Share of test images that are classified correctly."""
     loss: float
     """Mean cross entropy on the test images."""
     signal_to_noise: float

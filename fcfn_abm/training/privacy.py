@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.dp import Ledger, central_multipliers, multiplier_for_releases, spent_epsilon
-from fcfn_abm.dp.check import longest_upload
+from fcfn_abm.dp.check import max_upload_norm
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.training.placements import ReleasePlan
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
@@ -27,24 +27,36 @@ class PrivacyAccounts:
     ----------
     plan : TrainingPlan
         What is trained.
-    n_samples : ndarray of int, shape (n_nodes,)
-        Samples of each node.
+    releases : sequence of ReleasePlan
+        What each node releases in a round.
     n_parameters : int
         Parameters of the net.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If the nodes' numbers of releases in a round differ: accounting takes them to be equal.
     """
 
-    def __init__(self, plan: TrainingPlan, n_samples: Ints, n_parameters: int) -> None:
-        self._plan, self._n_samples, self._n_parameters = plan, n_samples, n_parameters
-        releases, index = plan_releases(plan, n_samples)
+    def __init__(
+        self, plan: TrainingPlan, releases: Sequence[ReleasePlan], n_parameters: int
+    ) -> None:
+        counts = sorted({release.n_releases for release in releases})
+        if len(counts) > 1:
+            raise InvalidPrivacyError(
+                "a placement must make equally many releases a round for any number of samples, "
+                f"but this one makes from {counts[0]} to {counts[-1]}."
+            )
+        self._plan, self._n_nodes, self._n_parameters = plan, len(releases), n_parameters
+        (self._n_releases,) = counts
         rounding = (plan.steps.grid or 0.0) * math.sqrt(n_parameters)
-        self.sensitivity = np.array([one.sensitivity.l2 for one in releases])[index] + rounding
+        self.sensitivity = np.array([release.sensitivity.l2 for release in releases]) + rounding
         """L2 sensitivity of one release of each node, rounding included, shape (n_nodes,)."""
-        self._n_releases = releases[0].n_releases  # the same for every node
-        self._n_draws = np.array([one.n_draws for one in releases], dtype=float)[index]
-        self._noise_gain = np.array([one.noise_gain for one in releases])[index]
-        self._max_update_norm = np.array([one.max_update_norm for one in releases])[index]
+        self._n_draws = np.array([release.n_noise_draws for release in releases])
+        self._noise_gain = np.array([release.noise_gain for release in releases])
+        self._max_update_norm = np.array([release.max_update_norm for release in releases])
 
-    def node_privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
+    def calibrate(self, epsilon: npt.ArrayLike) -> NodePrivacy:
         """Work out noise and privacy of each node; as :meth:`FederatedTrainer.privacy`."""
         plan, epsilon = self._plan, np.asarray(epsilon, dtype=float)
         per_round = self._n_releases
@@ -70,12 +82,12 @@ class PrivacyAccounts:
             delta=plan.delta,
         )
 
-    def max_upload_norm(self, noise_std: Floats) -> Floats:
+    def compute_max_upload_norm(self, noise_std: Floats) -> Floats:
         """Return the L2 norm above which the check flags an upload; infinite without a check."""
         plan = self._plan
         if plan.false_alarm is None:
             return np.full(noise_std.shape, np.inf)
-        return longest_upload(
+        return max_upload_norm(
             self._n_parameters,
             noise_std * self._noise_gain,
             self._max_update_norm,
@@ -83,14 +95,14 @@ class PrivacyAccounts:
             self._n_draws,
         )
 
-    def std_of_sum(self, nodes: Ints, weights: Floats, noise_std: Floats) -> float:
+    def compute_std_of_sum(self, nodes: Ints, weights: Floats, noise_std: Floats) -> float:
         """Return the standard deviation of the noise in the weighted sum of some nodes' uploads."""
         return float(np.sqrt(((weights * self._noise_gain[nodes] * noise_std[nodes]) ** 2).sum()))
 
-    def new_ledger(self) -> Ledger:
+    def create_ledger(self) -> Ledger:
         """Return a ledger in which nothing is spent."""
         plan = self._plan
-        return Ledger(self._n_samples.size, plan.placement.sampling_rate, plan.neighbours)
+        return Ledger(self._n_nodes, plan.placement.sampling_rate, plan.neighbours)
 
     def spend(
         self, ledger: Ledger, nodes: Ints, weights: Floats, late: Ints, privacy: NodePrivacy
@@ -122,19 +134,5 @@ class PrivacyAccounts:
                 weights[once], privacy.noise_std[hidden], privacy.sensitivity[hidden]
             )
         order = np.argsort(both)
-        ledger.spend(
-            both[order], privacy.noise_multiplier[both[order]], self._n_releases, central[order]
-        )
-
-
-def plan_releases(plan: TrainingPlan, n_samples: Ints) -> tuple[list[ReleasePlan], Ints]:
-    """Return the release plan of each distinct number of samples, and which one each node has."""
-    sizes, index = np.unique(n_samples, return_inverse=True)
-    plan_of = partial(plan.placement.releases, plan.steps, relation=plan.neighbours)
-    return [plan_of(int(size)) for size in sizes], index
-
-
-def release_sensitivity(plan: TrainingPlan, n_samples: Ints) -> Floats:
-    """Return the L2 sensitivity of one release of each node, before any rounding."""
-    releases, index = plan_releases(plan, n_samples)
-    return np.array([one.sensitivity.l2 for one in releases])[index]
+        multiplier = privacy.noise_multiplier[both[order]]
+        ledger.spend(both[order], multiplier, self._n_releases, central[order])

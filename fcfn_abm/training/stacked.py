@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.dp.sensitivity import l2_norms
-from fcfn_abm.training.convolve import CONVOLVE, StackedGradients, bytes_of_sample
+from fcfn_abm.training.convolve import CONVOLUTIONS, StackedGradients, estimate_sample_bytes
 from fcfn_abm.training.draws import Draws
-from fcfn_abm.training.engines import TEST_BATCH, Engine, RoundWork
+from fcfn_abm.training.engines import EVALUATION_BATCH, Engine
 from fcfn_abm.training.graphs import Graphs
-from fcfn_abm.training.placements import Batch, LocalSteps, ReleasePlan, Sent
+from fcfn_abm.training.local_steps import Batch, LocalSteps
+from fcfn_abm.training.placements import ReleasePlan, Upload
 from fcfn_abm.training.plan import TrainingPlan
-from fcfn_abm.training.sums import Sums, broken_down
-from fcfn_abm.training.workers import in_order, one_thread
+from fcfn_abm.training.sums import RoundWork, Sums, nonfinite_update
+from fcfn_abm.training.workers import map_in_order, use_one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,20 +30,24 @@ type Floats = npt.NDArray[np.float64]
 _CPU_BYTES = 2**28  # what a group may take on a processor
 _CUDA_SHARE = 0.25  # of the memory that is free at the start, on a device: graphs keep theirs
 _VECTORS = 8  # of parameters, that a node keeps during a round, beside its noise
-_ALIKE = 1.25  # most samples over least in a class: what is filled up costs as much as samples
-_SAMPLED = 8  # Poisson samples are filled up to a multiple of this, so that shapes come back
+_MAX_SIZE_RATIO = (
+    1.25  # most samples over least in a class: what is filled up costs as much as samples
+)
+_SAMPLED_MULTIPLE = (
+    8  # Poisson samples are filled up to a multiple of this, so that shapes come back
+)
 
 
 @dataclass(frozen=True)
-class Deal:
+class NodeSamples:
     """All samples, each node's side by side."""
 
     images: Tensor
     labels: Tensor
     starts: npt.NDArray[np.int64]
-    """Where each node's begin, shape (n_nodes,)."""
+    """Where the samples of each node begin, shape (n_nodes,)."""
     sizes: npt.NDArray[np.int64]
-    """How many each has, shape (n_nodes,)."""
+    """How many samples each node has, shape (n_nodes,)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class _Class:
     """In ascending order."""
     widths: tuple[int, ...]
     """Most samples of each step; empty where steps are sampled."""
-    at_once: int
+    group_size: int
     """How many fit into memory."""
 
 
@@ -69,10 +74,12 @@ class Stacked(Engine):
         What is trained; without secure noise, in 32 bits.
     net : torch.nn.Sequential
         The layers, whose own parameters are not used.
-    deal : Deal
+    samples : NodeSamples
         The training images and who holds them.
+    releases : sequence of ReleasePlan
+        What each node releases in a round.
     test_images, test_labels : Tensor
-        What the net is tested on.
+        What the net is evaluated on.
     draws : Draws
         Noise and batches of the nodes.
     device : {"cpu", "cuda"}
@@ -85,7 +92,8 @@ class Stacked(Engine):
         self,
         plan: TrainingPlan,
         net: nn.Sequential,
-        deal: Deal,
+        samples: NodeSamples,
+        releases: Sequence[ReleasePlan],
         test_images: Tensor,
         test_labels: Tensor,
         draws: Draws,
@@ -94,31 +102,31 @@ class Stacked(Engine):
     ) -> None:
         import torch
 
-        self.device, self._plan, self._deal = device, plan, deal
-        self._draws, self._threads = draws, threads
+        self.device, self._plan, self._samples = device, plan, samples
+        self._releases, self._draws, self._threads = releases, draws, threads
         # after the last sample one that counts for nothing, which fills batches up
-        nothing = torch.zeros_like(deal.images[:1]), torch.full_like(deal.labels[:1], -100)
-        self._images = torch.cat([deal.images, nothing[0]]).to(device)
-        self._labels = torch.cat([deal.labels, nothing[1]]).to(device)
+        nothing = torch.zeros_like(samples.images[:1]), torch.full_like(samples.labels[:1], -100)
+        self._images = torch.cat([samples.images, nothing[0]]).to(device)
+        self._labels = torch.cat([samples.labels, nothing[1]]).to(device)
         self._test_images, self._test_labels = test_images.to(device), test_labels.to(device)
         self._graphs = Graphs()
         self._gradients = StackedGradients(net, self._graphs)
         self._n_parameters = sum(parameter.numel() for parameter in net.parameters())
-        self._of_sample = bytes_of_sample(net, test_images[:1])
+        self._sample_bytes = estimate_sample_bytes(net, test_images[:1])
         self._budget = float(_CPU_BYTES)
         if device == "cuda":
             self._budget = _CUDA_SHARE * torch.cuda.mem_get_info()[0]
-        self._classes = list(self._split())
+        self._classes = list(self._split_into_classes())
         if device == "cuda":
-            with self.at_work():
-                self._probe()
+            with self.configure_torch():
+                self._choose_formulation()
 
-    def at_work(self) -> AbstractContextManager[object]:
+    def configure_torch(self) -> AbstractContextManager[object]:
         """Return a context: repeatable kernels in full 32 bits on a device, else one thread."""
         import torch
 
         if self.device == "cpu":
-            return one_thread()
+            return use_one_thread()
         context: AbstractContextManager[object] = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
@@ -134,58 +142,58 @@ class Stacked(Engine):
             facts["cuda_graphs"] = self._graphs.failure or len(self._graphs)
         return {**facts, "formulation": self._gradients.formulation}
 
-    def sums(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up what they send, group by group."""
+    def train_round(self, work: RoundWork) -> Sums:
+        """Let nodes train, and add up their uploads, group by group."""
         import torch
 
-        sums = Sums.none(work.parameters, noisy=work.noise_std is not None)
+        sums, device = Sums.zeros(work), work.flat.device
         order, finite, fitting = [], [], []
-        for group in self._groups(work.nodes):
-            sent = self._sent(group, work)
-            most = torch.from_numpy(work.max_upload_norm[group.nodes]).to(work.parameters.device)
+        for group in self._split_into_groups(work.nodes):
+            upload = self._train_group(work, group)
+            most = torch.from_numpy(work.max_upload_norm[group.nodes]).to(device)
             fits = torch.ones_like(most, dtype=torch.bool)
             if self._plan.false_alarm is not None:
-                fits = ~(l2_norms(sent.upload)[:, 0] > most)
-            weight = work.weights[np.searchsorted(work.nodes, group.nodes)].astype(np.float32)
-            counted = torch.from_numpy(weight).to(work.parameters.device) * fits
-            sums.update.addmv_(sent.upload.T, counted)
+                fits = ~(l2_norms(upload.values)[:, 0] > most)
+            weights = work.weights[np.searchsorted(work.nodes, group.nodes)].astype(np.float32)
+            counted = torch.from_numpy(weights).to(device) * fits
+            sums.update.addmv_(upload.values.T, counted)
             if work.noise_std is not None:
-                sums.clean.addmv_(sent.clean.T, counted)
+                sums.clean.addmv_(upload.clean.T, counted)
             order.append(group.nodes)
-            finite.append(sent.clean.sum(1).isfinite())
+            finite.append(upload.clean.sum(1).isfinite())
             fitting.append(fits)
         if order:  # values are asked for once, when all work is on its way
-            sent_by = np.concatenate(order)
-            bad = sent_by[~torch.cat(finite).cpu().numpy()]
+            trained = np.concatenate(order)
+            bad = trained[~torch.cat(finite).cpu().numpy()]
             if bad.size:
-                raise broken_down(int(bad.min()), work.round_index)
-            sums.flagged = np.sort(sent_by[~torch.cat(fitting).cpu().numpy()]).tolist()
+                raise nonfinite_update(int(bad.min()), work.round_index)
+            sums.flagged = np.sort(trained[~torch.cat(fitting).cpu().numpy()]).tolist()
             sums.passed = sum(work.weights[~np.isin(work.nodes, sums.flagged)].tolist())
         return sums
 
     def evaluate(self, flat: Tensor) -> tuple[float, int]:
-        """Return the mean loss on the test images, and how many are labelled rightly."""
+        """Return the mean loss on the test images, and how many are classified correctly."""
         import torch
         from torch.nn.functional import cross_entropy
 
-        size = TEST_BATCH
+        size = EVALUATION_BATCH
         if self.device == "cuda":
-            size = max(size, int(self._budget / self._of_sample))
+            size = max(size, int(self._budget / self._sample_bytes))
         loss = torch.zeros((), dtype=torch.float64, device=flat.device)
-        right = torch.zeros((), dtype=torch.int64, device=flat.device)
+        n_correct = torch.zeros((), dtype=torch.int64, device=flat.device)
         for images, labels in zip(
             torch.split(self._test_images, size), torch.split(self._test_labels, size), strict=True
         ):
             with torch.no_grad():
-                logits = self._gradients.logits(flat, images)
+                logits = self._gradients.compute_logits(flat, images)
             loss += cross_entropy(logits, labels, reduction="sum")
-            right += (logits.argmax(1) == labels).sum()
-        return float(loss) / len(self._test_labels), int(right)
+            n_correct += (logits.argmax(1) == labels).sum()
+        return float(loss) / len(self._test_labels), int(n_correct)
 
-    def _split(self) -> Iterator[_Class]:
-        """Sort nodes into classes."""
-        steps, sizes = self._plan.steps, self._deal.sizes
-        n_steps = np.array([steps.n_steps(size) for size in sizes.tolist()])
+    def _split_into_classes(self) -> Iterator[_Class]:
+        """Split nodes into classes, by number of steps and of samples."""
+        steps, sizes = self._plan.steps, self._samples.sizes
+        n_steps = np.array([steps.count_steps(size) for size in sizes.tolist()])
         sampled = self._plan.placement.sampling_rate < 1
         if sampled:
             n_steps[:] = steps.epochs
@@ -196,93 +204,86 @@ class Stacked(Engine):
             if (
                 following is None
                 or n_steps[following] != n_steps[node]
-                or sizes[following] > _ALIKE * sizes[order[first]]
+                or sizes[following] > _MAX_SIZE_RATIO * sizes[order[first]]
             ):
                 widths = () if sampled else _widths(steps, int(sizes[node]))
                 taken = max(widths, default=int(sizes[node]))
-                vectors = 4 * self._n_parameters * (_VECTORS + self._releases(node).n_draws)
-                most = int(self._budget // (taken * self._of_sample + vectors))
+                draws = self._releases[node].n_noise_draws
+                vectors = 4 * self._n_parameters * (_VECTORS + draws)
+                most = int(self._budget // (taken * self._sample_bytes + vectors))
                 yield _Class(np.sort(order[first:place]), widths, max(most, 1))
                 first = place
 
-    def _releases(self, node: int) -> ReleasePlan:
-        plan, n_samples = self._plan, int(self._deal.sizes[node])
-        return plan.placement.releases(plan.steps, n_samples, plan.neighbours)
-
-    def _groups(self, nodes: npt.NDArray[np.int64]) -> Iterator[_Group]:
+    def _split_into_groups(self, nodes: npt.NDArray[np.int64]) -> Iterator[_Group]:
         """Yield groups of nodes of a class, as many as fit into memory at once."""
         for alike in self._classes:
             present = np.intersect1d(alike.nodes, nodes, assume_unique=True)
-            for start in range(0, present.size, alike.at_once):
-                members = present[start : start + alike.at_once]
+            for start in range(0, present.size, alike.group_size):
+                members = present[start : start + alike.group_size]
                 size = members.size
                 if self.device == "cuda":  # few sizes, so that graphs can be used again
-                    size = min(1 << (size - 1).bit_length(), alike.at_once)
+                    size = min(1 << (size - 1).bit_length(), alike.group_size)
                 yield _Group(members, size, alike.widths)
 
-    def _sent(self, group: _Group, work: RoundWork) -> Sent:
-        """Train a group for a round: each tensor of what it sends has a row a node."""
+    def _train_group(self, work: RoundWork, group: _Group) -> Upload:
+        """Train a group for a round: each tensor of its upload has a row a node."""
         plan, n_nodes = self._plan, group.nodes.size
-        noise = None
-        if work.noise_std is not None:
-            noise = self._draw_noise(group, work.noise_std, work.round_index)
-        sent = plan.placement.take_steps(
-            work.parameters,
-            self._batches(group, work.round_index),
-            plan.steps,
-            self._gradients,
-            noise,
-        )
-        return Sent(sent.upload[:n_nodes], sent.clean[:n_nodes])
+        noise, batches = self._draw_noise(work, group), self._draw_batches(group, work.round_index)
+        upload = plan.placement.train(work.flat, batches, plan.steps, self._gradients, noise)
+        return Upload(upload.values[:n_nodes], upload.clean[:n_nodes])
 
-    def _draw_noise(self, group: _Group, std: Floats, round_index: int) -> Tensor:
-        """Return the noise of a group, shape (n_draws, n_rows, n_parameters)."""
+    def _draw_noise(self, work: RoundWork, group: _Group) -> Tensor | None:
+        """Draw the noise of a group, shape (n_noise_draws, n_rows, n_parameters)."""
         import torch
 
-        def draw(node: int, _: int) -> Tensor:
-            return self._draws.noise(float(std[node]), round_index, node)
+        std = work.noise_std
+        if std is None:
+            return None
 
-        rows = list(in_order(draw, group.nodes.tolist(), range(self._threads)))
+        def draw(node: int, _: int) -> Tensor:
+            return self._draws.draw_noise(float(std[node]), work.round_index, node)
+
+        rows = list(map_in_order(draw, group.nodes.tolist(), range(self._threads)))
         rows += [torch.zeros_like(rows[0])] * (group.n_rows - len(rows))
         return torch.stack(rows, dim=1).to(self.device)
 
-    def _batches(self, group: _Group, round_index: int) -> Iterator[Batch]:
-        """Yield the samples of each step; the device gets all of their numbers at once."""
+    def _draw_batches(self, group: _Group, round_index: int) -> Iterator[Batch]:
+        """Yield the samples of each step; their row numbers go to the device all at once."""
         import torch
 
-        plan, deal = self._plan, self._deal
+        plan, samples, nodes = self._plan, self._samples, group.nodes.tolist()
         each = []  # of each node, the samples of its steps
-        for node, size in zip(group.nodes.tolist(), deal.sizes[group.nodes].tolist(), strict=True):
-            whole = np.arange(size)
-            rng = self._draws.batches(round_index, node)
-            each.append([whole[rows] for rows in plan.placement.batches(plan.steps, size, rng)])
+        for node, size in zip(nodes, samples.sizes[group.nodes].tolist(), strict=True):
+            whole, rng = np.arange(size), self._draws.create_batch_generator(round_index, node)
+            batches = plan.placement.draw_batches(plan.steps, size, rng)
+            each.append([whole[rows] for rows in batches])
         by_step = list(zip(*each, strict=True))
-        widths = group.widths or [_filled(max(map(len, taken))) for taken in by_step]
+        widths = group.widths or [_round_up(max(map(len, taken))) for taken in by_step]
         tables, divisors = [], np.ones((len(by_step), group.n_rows, 1), dtype=np.float32)
         for step, (taken, width) in enumerate(zip(by_step, widths, strict=True)):
-            table = np.full((group.n_rows, width), len(deal.labels))
-            for row, (node, rows) in enumerate(zip(group.nodes.tolist(), taken, strict=True)):
-                table[row, : len(rows)] = deal.starts[node] + rows
-                size = int(deal.sizes[node])
-                divisors[step, row] = self._releases(node).divisor or len(rows)
+            table = np.full((group.n_rows, width), len(samples.labels))
+            for row, (node, rows) in enumerate(zip(nodes, taken, strict=True)):
+                table[row, : len(rows)] = samples.starts[node] + rows
+                divisor = self._releases[node].divisor
+                divisors[step, row] = len(rows) if divisor is None else divisor
             tables.append(table)
         places = torch.from_numpy(np.concatenate(tables, axis=1)).to(self.device)
         shares = torch.from_numpy(divisors).to(self.device)
         for at, divisor in zip(torch.split(places, list(widths), dim=1), shares, strict=True):
             yield Batch(self._images[at], self._labels[at], divisor)
 
-    def _probe(self) -> None:
+    def _choose_formulation(self) -> None:
         """Find out which formulation of many nets at once is the fastest on the first class."""
         import torch
 
         alike = max(self._classes, key=lambda one: one.nodes.size)
-        n_nodes = min(alike.nodes.size, alike.at_once)
-        width = max(alike.widths, default=int(self._deal.sizes[alike.nodes].max()))
+        n_nodes = min(alike.nodes.size, alike.group_size)
+        width = max(alike.widths, default=int(self._samples.sizes[alike.nodes].max()))
         flat = torch.full((n_nodes, self._n_parameters), 0.01, device=self.device)
-        at = torch.arange(n_nodes * width, device=self.device) % len(self._deal.labels)
+        at = torch.arange(n_nodes * width, device=self.device) % len(self._samples.labels)
         images, labels = (part[at.view(n_nodes, width)] for part in (self._images, self._labels))
         times = {}
-        for name in CONVOLVE:
+        for name in CONVOLUTIONS:
             tried = StackedGradients(self._gradients.net, Graphs(), name)
             try:
                 tried.mean(flat, images, labels)  # the first one captures
@@ -310,9 +311,9 @@ class _Group:
 
 def _widths(steps: LocalSteps, n_samples: int) -> tuple[int, ...]:
     """Return how many samples each step of a node takes."""
-    size = steps.batch_of(n_samples)
+    size = steps.samples_per_step(n_samples)
     return steps.epochs * tuple(min(size, n_samples - start) for start in range(0, n_samples, size))
 
 
-def _filled(width: int) -> int:
-    return max(-(-width // _SAMPLED), 1) * _SAMPLED
+def _round_up(width: int) -> int:
+    return max(-(-width // _SAMPLED_MULTIPLE), 1) * _SAMPLED_MULTIPLE

@@ -1,4 +1,4 @@
-"""What the server adds up in a round, node by node."""
+"""What the nodes of a round are to do, and what the server adds up of it."""
 
 from __future__ import annotations
 
@@ -6,49 +6,77 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.errors import RunFailedError
-from fcfn_abm.training.placements import Sent
+from fcfn_abm.training.placements import Upload
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+type Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RoundWork:
+    """One round of training: who trains, from which parameters, and with how much noise."""
+
+    round_index: int
+    """Number of the round; with the node it selects the streams of noise and batches."""
+    flat: Tensor
+    """The round's parameters, shape (n_parameters,)."""
+    nodes: npt.NDArray[np.int64]
+    """Rows of the nodes that train, in ascending order, shape (n,)."""
+    weights: Floats
+    """Weight of each of ``nodes`` in the sum, shape (n,)."""
+    noise_std: Floats | None
+    """Standard deviation of the noise of every node of the market, in units of a release, shape
+    (n_nodes,); None for no noise."""
+    max_upload_norm: Floats
+    """L2 norm of an upload above which the check flags it, for every node of the market, shape
+    (n_nodes,); infinite without a check."""
+
 
 @dataclass
 class Sums:
-    """What some nodes send in a round, weighted and added up."""
+    """The uploads of some nodes in a round, weighted and added up."""
 
     update: Tensor
+    """Sum of the uploads that were not flagged, shape (n_parameters,)."""
     clean: Tensor
-    """The same tensor as ``update`` where nobody adds noise."""
+    """The part of it that is not noise; the same tensor as ``update`` where nobody adds noise."""
     passed: float
     """Weight of the nodes that were not flagged."""
     flagged: list[int]
+    """Rows of the nodes that the check flagged, in ascending order."""
 
     @classmethod
-    def none(cls, flat: Tensor, *, noisy: bool) -> Sums:
-        """Return the sums of nobody."""
-        update = flat.new_zeros(flat.shape)
-        return cls(update, update.clone() if noisy else update, 0.0, [])
+    def zeros(cls, work: RoundWork) -> Sums:
+        """Return the sums of no upload."""
+        update = work.flat.new_zeros(work.flat.shape)
+        clean = update if work.noise_std is None else update.clone()
+        return cls(update, clean, 0.0, [])
 
-    def add(self, node: int, weight: float, sent: Sent, longest: float) -> None:
-        """Add what a node sent, unless the check flags it."""
-        if math.isfinite(longest) and float(l2_norms(sent.upload[None])) > longest:
+    def add(self, node: int, weight: float, upload: Upload, max_norm: float) -> None:
+        """Add the upload of a node, unless its norm is above ``max_norm``: then flag the node."""
+        if math.isfinite(max_norm) and float(l2_norms(upload.values[None])) > max_norm:
             self.flagged.append(node)
             return
-        self.update.add_(sent.upload, alpha=weight)
+        self.update.add_(upload.values, alpha=weight)
         if self.clean is not self.update:
-            self.clean.add_(sent.clean, alpha=weight)
+            self.clean.add_(upload.clean, alpha=weight)
         self.passed += weight
 
 
-def require_finite(sent: Sent, node: int, round_index: int) -> None:
+def require_finite(upload: Upload, node: int, round_index: int) -> None:
     """Raise RunFailedError, with round and node, where an update is not finite."""
-    if not math.isfinite(float(sent.clean.sum())):  # one that is not finite makes the sum so
-        raise broken_down(node, round_index)
+    if not math.isfinite(float(upload.clean.sum())):  # one that is not finite makes the sum so
+        raise nonfinite_update(node, round_index)
 
 
-def broken_down(node: int, round_index: int) -> RunFailedError:
+def nonfinite_update(node: int, round_index: int) -> RunFailedError:
     """Return the error that says whose update is not finite."""
     return RunFailedError(
         f"training broke down in round {round_index}: the update of node {node} "

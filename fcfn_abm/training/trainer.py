@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidDataError, MissingExtraError
+from fcfn_abm.errors import InvalidDataError, InvalidPrivacyError, MissingExtraError
 from fcfn_abm.rng import stream
 from fcfn_abm.training.datasets import ImageData
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, select_engine
 from fcfn_abm.training.gradients import Gradients, NetGradients
+from fcfn_abm.training.local_steps import take_batches
+from fcfn_abm.training.net_checks import require_independent_samples
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
-from fcfn_abm.training.placements import Sent
+from fcfn_abm.training.placements import ReleasePlan, Upload
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
-from fcfn_abm.training.privacy import PrivacyAccounts, release_sensitivity
-from fcfn_abm.training.stacked import Deal, Stacked
+from fcfn_abm.training.privacy import PrivacyAccounts
+from fcfn_abm.training.stacked import NodeSamples, Stacked
 from fcfn_abm.training.training import Training, TrainingSetup
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class FederatedTrainer:
         self._ends = np.cumsum(self.n_samples)
         with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
             net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
+        require_independent_samples(net, data.train_images.shape[1:])
         initialise(net, stream(plan.seed, "first-parameters"))
         name, place = select_engine(engine, device, plan)
         nets = [deepcopy(net) for _ in range(workers if name == "serial" else 1)]
@@ -90,13 +93,20 @@ class FederatedTrainer:
         if plan.secure_noise:
             plan = self._on_a_grid(plan)
         self.plan = plan
-        self.draws = Draws(plan, self.n_samples, self.n_parameters)
-        self._accounts = PrivacyAccounts(plan, self.n_samples, self.n_parameters)
+        self.releases = plan.plan_releases(self.n_samples)
+        """What each node releases in a round."""
+        _require_one_noise_per_node(plan, self.releases)
+        self.draws = Draws(plan, self.releases, self.n_parameters)
+        self._accounts = PrivacyAccounts(plan, self.releases, self.n_parameters)
         tests = _channels_last(data.test_images), torch.from_numpy(data.test_labels)
-        self.engine: Engine = Serial(self.gradients, self.send, *tests)
+        self.engine: Engine = Serial(self.gradients, self.train_node, *tests)
         if name == "stacked":
-            deal = Deal(self._images, self._labels, self._ends - self.n_samples, self.n_samples)
-            self.engine = Stacked(plan, net, deal, *tests, self.draws, place, workers)
+            samples = NodeSamples(
+                self._images, self._labels, self._ends - self.n_samples, self.n_samples
+            )
+            self.engine = Stacked(
+                plan, net, samples, self.releases, *tests, self.draws, place, workers
+            )
 
     @property
     def n_parameters(self) -> int:
@@ -123,7 +133,7 @@ class FederatedTrainer:
         MissingExtraError
             With sampled data, if dp-accounting is not installed.
         """
-        return self._accounts.node_privacy(epsilon)
+        return self._accounts.calibrate(epsilon)
 
     def begin(
         self,
@@ -178,48 +188,62 @@ class FederatedTrainer:
         rows = slice(self._ends[node] - self.n_samples[node], self._ends[node])
         return self._images[rows], self._labels[rows]
 
-    def send(
+    def train_node(
         self,
         flat: Tensor,
         node: int,
         round_index: int,
-        std: float | None,
+        noise_std: float | None,
         gradients: Gradients,
         labels: Tensor | None = None,
-    ) -> Sent:
-        """Train a node for a round, and return what it sends.
+    ) -> Upload:
+        """Train a node for a round, and return its upload.
 
         Parameters
         ----------
         flat : Tensor, shape (n_parameters,)
             The round's parameters.
         node, round_index : int
-            Whose samples, and whose and when the draws.
-        std : float or None
-            Standard deviation of its noise; None for none.
+            Whose samples, and whose and which round's random numbers.
+        noise_std : float or None
+            Standard deviation of its noise, in units of a release; None for none.
         gradients : Gradients
-            What it trains with.
+            What computes gradients.
         labels : Tensor, optional
             In place of its own.
         """
+        placement, steps = self.plan.placement, self.plan.steps
         images, own = self.samples(node)
-        return self.plan.placement.train(
-            flat,
-            images,
-            own if labels is None else labels,
-            self.plan.steps,
-            gradients,
-            None if std is None else self.draws.noise(std, round_index, node),
-            self.draws.batches(round_index, node),
+        generator = self.draws.create_batch_generator(round_index, node)
+        rows = placement.draw_batches(steps, len(own), generator)
+        batches = take_batches(
+            images, own if labels is None else labels, rows, self.releases[node].divisor
         )
+        noise = None if noise_std is None else self.draws.draw_noise(noise_std, round_index, node)
+        return placement.train(flat, batches, steps, gradients, noise)
 
     def _on_a_grid(self, plan: TrainingPlan) -> TrainingPlan:
         """Return a plan with a grid of secure noise, fine enough for the least sensitivity."""
         from fcfn_abm.dp.noise import release_grid, require_secure
 
         require_secure()
-        least = float(release_sensitivity(plan, self.n_samples).min())
+        least = min(release.sensitivity.l2 for release in plan.plan_releases(self.n_samples))
         return replace(plan, steps=replace(plan.steps, grid=release_grid(least, self.n_parameters)))
+
+
+def _require_one_noise_per_node(plan: TrainingPlan, releases: Sequence[ReleasePlan]) -> None:
+    """Raise InvalidPrivacyError where noise of the sum differs from the sum of nodes' noise."""
+    if plan.noise_of == "nodes":
+        return
+    for holds, reason in (
+        (plan.secure_noise, "secure noise is drawn for each node"),
+        (plan.false_alarm is not None, "the check looks at what each node sends"),
+        (any(r.n_noise_draws > 1 for r in releases), "nodes add noise several times a round"),
+    ):
+        if holds:
+            raise InvalidPrivacyError(
+                f'noise cannot be drawn for the sum alone (noise_of = "sum"), since {reason}.'
+            )
 
 
 def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:

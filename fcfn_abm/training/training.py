@@ -13,10 +13,10 @@ import numpy.typing as npt
 from fcfn_abm.dp import Ledger
 from fcfn_abm.errors import InvalidPrivacyError, RunFailedError
 from fcfn_abm.training.draws import Draws
-from fcfn_abm.training.engines import Engine, RoundWork
+from fcfn_abm.training.engines import Engine
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
 from fcfn_abm.training.privacy import PrivacyAccounts
-from fcfn_abm.training.sums import Sums
+from fcfn_abm.training.sums import RoundWork, Sums
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,10 +49,10 @@ class _Reports:
     privacy: NodePrivacy | None
     """By the reports; None without noise."""
     noise_std: Floats
-    """By the reports; zero without noise."""
+    """Standard deviation of the noise by the reports, in units of a release; zero without noise."""
     injected_std: Floats | None
-    """What nodes add in truth; None without noise."""
-    max_norm: Floats
+    """Of the noise that nodes add in truth; None without noise."""
+    max_upload_norm: Floats
     """L2 norm above which the check flags an upload."""
 
 
@@ -101,14 +101,14 @@ class Training:
         self._setup, self._private = setup, private
         self._misreport = np.broadcast_to(np.asarray(misreport, dtype=float), (n_nodes,))
         self._reports: _Reports | None = None
-        self.ledger = setup.accounts.new_ledger() if private else None
+        self.ledger = setup.accounts.create_ledger() if private else None
         self.flagged_round = np.zeros(n_nodes, dtype=np.int64)
         self._flat = setup.first_parameters.to(setup.engine.device, copy=True)
         self.results = []
         if resume is not None:
             self._restore(resume)
         else:
-            with setup.engine.at_work():
+            with setup.engine.configure_torch():
                 self.results.append(self._evaluate(0, math.inf, 0))
 
     @property
@@ -148,7 +148,7 @@ class Training:
                 f"the training is over: all {self._setup.plan.rounds} rounds of its plan are done."
             )
         reports = self._interpret(np.asarray(epsilon, dtype=float))
-        with self._setup.engine.at_work():
+        with self._setup.engine.configure_torch():
             result = self._train_round(reports, self.round_index + 1)
         self.results.append(result)
         return result
@@ -191,27 +191,27 @@ class Training:
             )
         if self._reports is None or not np.array_equal(epsilon, self._reports.epsilon):
             epsilon = epsilon.copy()  # a caller may write the next reports into the same array
-            self._reports = self._calibrate(epsilon) if self._private else _without_noise(epsilon)
+            self._reports = self._calibrate(epsilon) if self._private else _leave_noise_out(epsilon)
         return self._reports
 
     def _calibrate(self, epsilon: Floats) -> _Reports:
         accounts = self._setup.accounts
-        privacy = accounts.node_privacy(epsilon)
+        privacy = accounts.calibrate(epsilon)
         std = injected_std = privacy.noise_std
         if (self._misreport != 1).any():
-            injected_std = accounts.node_privacy(epsilon / self._misreport).noise_std
-        return _Reports(epsilon, privacy, std, injected_std, accounts.max_upload_norm(std))
+            injected_std = accounts.calibrate(epsilon / self._misreport).noise_std
+        return _Reports(epsilon, privacy, std, injected_std, accounts.compute_max_upload_norm(std))
 
     def _train_round(self, reports: _Reports, round_index: int) -> TrainingRound:
         setup = self._setup
         able = (reports.epsilon > 0) & (self.flagged_round == 0)
-        nodes, late = setup.draws.attendance(able, round_index)
+        nodes, late = setup.draws.draw_attendance(able, round_index)
         weights = np.zeros(0)  # of nobody, if no node is left
         if nodes.size:
             weights = setup.plan.aggregation.weights(
                 setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
             )
-        sums = self._sums(reports, nodes, weights, round_index)
+        sums = self._add_up_uploads(reports, nodes, weights, round_index)
         self.flagged_round[sums.flagged] = round_index
         if self.ledger and reports.privacy:
             setup.accounts.spend(self.ledger, nodes, weights, late, reports.privacy)
@@ -223,21 +223,30 @@ class Training:
         ratio = float(clean.norm()) / noise if noise > 0 else math.inf
         return self._evaluate(round_index, ratio, nodes.size - len(sums.flagged))
 
-    def _sums(self, reports: _Reports, nodes: Ints, weights: Floats, round_index: int) -> Sums:
-        """Let nodes train, and add up what they send."""
+    def _add_up_uploads(
+        self, reports: _Reports, nodes: Ints, weights: Floats, round_index: int
+    ) -> Sums:
+        """Let nodes train, and add up their uploads."""
         setup, std = self._setup, reports.injected_std
         at_once = std is not None and setup.plan.noise_of == "sum"
-        noise_std = None if at_once else std
-        work = RoundWork(self._flat, nodes, weights, noise_std, reports.max_norm, round_index)
-        sums = setup.engine.sums(work)
+        sums = setup.engine.train_round(
+            RoundWork(
+                round_index=round_index,
+                flat=self._flat,
+                nodes=nodes,
+                weights=weights,
+                noise_std=None if at_once else std,
+                max_upload_norm=reports.max_upload_norm,
+            )
+        )
         if std is not None and at_once:  # the same distribution, for one draw instead of n
-            whole = setup.accounts.std_of_sum(nodes, weights, std)
-            noise = setup.draws.noise_of_sum(whole, round_index)
+            std_of_sum = setup.accounts.compute_std_of_sum(nodes, weights, std)
+            noise = setup.draws.draw_noise_of_sum(std_of_sum, round_index)
             sums = replace(sums, update=sums.update + noise.to(sums.update.device))
         return sums
 
     def _evaluate(self, round_index: int, ratio: float, n_nodes: int) -> TrainingRound:
-        """Test the net as it is."""
+        """Evaluate the net as it is."""
         loss, n_right = self._setup.engine.evaluate(self._flat)
         if not math.isfinite(loss):
             raise RunFailedError(
@@ -247,6 +256,6 @@ class Training:
         return TrainingRound(round_index, n_right / self._setup.n_test, loss, ratio, n_nodes)
 
 
-def _without_noise(epsilon: Floats) -> _Reports:
-    nothing, anything = np.zeros(epsilon.shape), np.full(epsilon.shape, np.inf)
-    return _Reports(epsilon, None, nothing, None, anything)
+def _leave_noise_out(epsilon: Floats) -> _Reports:
+    zero, infinite = np.zeros(epsilon.shape), np.full(epsilon.shape, np.inf)
+    return _Reports(epsilon, None, zero, None, infinite)

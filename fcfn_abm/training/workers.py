@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 
-def in_order[Item, Tool, Result](
+def map_in_order[Item, Tool, Result](
     work: Callable[[Item, Tool], Result], items: Iterable[Item], tools: Sequence[Tool]
 ) -> Iterator[Result]:
     """Yield the result of each item, in the order of items; as many work at once as have tools.
@@ -31,7 +31,7 @@ def in_order[Item, Tool, Result](
 
     Examples
     --------
-    >>> list(in_order(lambda item, tool: item**2, range(5), tools="ab"))
+    >>> list(map_in_order(lambda item, tool: item**2, range(5), tools="ab"))
     [0, 1, 4, 9, 16]
     """
     if len(tools) == 1:
@@ -63,7 +63,7 @@ def in_order[Item, Tool, Result](
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def use_one_thread() -> Iterator[None]:
     """Let torch use one thread: small nets are faster so, and sums do not depend on the machine."""
     import torch
 

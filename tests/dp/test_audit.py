@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fcfn_abm.dp import gaussian_epsilon
-from fcfn_abm.dp.audit import Canary, Glance, LowerBounds, audit, lower_bounds
+from fcfn_abm.dp.audit import Canary, LowerBounds, StepView, audit, cache_gradients, lower_bounds
 from fcfn_abm.errors import InvalidPrivacyError, RunFailedError
 
 
@@ -137,7 +137,24 @@ def test_the_score_takes_momentum_and_the_other_records_out_again():
     canary = Canary(None, 1.0, "replace-one", alternate=True)
     velocity, position, seen = 0.0, 2.0, []
     for released, others in ((0.3, 0.1), (-1.2, 0.2), (0.7, -0.3)):
-        seen.append(Glance(position, others))
+        seen.append(StepView(position, others))
         velocity = 0.9 * velocity + released + others
         position -= 0.1 * velocity
     assert_allclose(canary.score(seen, position, 0.1, 0.9), 0.3 + 1.2 + 0.7)
+
+
+def test_cached_gradients_are_those_of_the_parameters_and_the_data_that_are_asked_for():
+    torch = pytest.importorskip("torch")
+    asked = []
+
+    def real(flat, images, labels):
+        asked.append(1)
+        return flat.sum() + images + labels[:, None]
+
+    at = torch.ones(2), torch.zeros(3, 2), torch.tensor([3, 1, 4])
+    cached = cache_gradients(real, *at)
+    assert torch.equal(cached(*at), real(*at))
+    assert len(asked) == 2  # once for the cache, once here
+    for changed in range(3):  # other parameters, as many other images, or other labels
+        other = [value + (place == changed) for place, value in enumerate(at)]
+        assert torch.equal(cached(*other), real(*other))

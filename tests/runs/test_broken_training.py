@@ -11,7 +11,7 @@ from fcfn_abm.cli import app
 from fcfn_abm.errors import RunFailedError
 from fcfn_abm.report.summary import arms_table
 from fcfn_abm.training import FederatedTrainer, Training
-from fcfn_abm.training.sums import broken_down
+from fcfn_abm.training.sums import nonfinite_update
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def breaking(monkeypatch, arm, round_index):
 
     def break_or_step(self, epsilon):
         if self is begun[-1] and len(begun) == arm + 1 and self.round_index + 1 == round_index:
-            raise broken_down(7, round_index)
+            raise nonfinite_update(7, round_index)
         return step(self, epsilon)
 
     monkeypatch.setattr(FederatedTrainer, "begin", begin_and_keep)

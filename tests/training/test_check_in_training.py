@@ -45,13 +45,13 @@ def trainer(placement="dp-sgd", *, false_alarm=1e-6, rounds=3, aggregation="unif
 
 def spied(monkeypatch, made):
     """Record the standard deviation of the noise that each node injects, by round and node."""
-    draw, drawn = made.draws.noise, {}
+    draw, drawn = made.draws.draw_noise, {}
 
     def spy(std, round_index, node):
         drawn[round_index, node] = std
         return draw(std, round_index, node)
 
-    monkeypatch.setattr(made.draws, "noise", spy)
+    monkeypatch.setattr(made.draws, "draw_noise", spy)
     return drawn
 
 
@@ -89,15 +89,14 @@ def test_weights_follow_the_reports(monkeypatch):
 )
 def test_who_injects_more_than_the_smallest_excess_is_flagged_at_once(placement, n_steps):
     made = trainer(placement, local_epochs=n_steps, learning_rate=0.1)
-    plan, epsilon = made.plan, np.full(N_NODES, 0.05)
+    epsilon, release = np.full(N_NODES, 0.05), made.releases[0]
     claimed = made.privacy(epsilon)
-    releases = plan.placement.releases(plan.steps, 24, plan.neighbours)
     excess = smallest_excess(
         made.n_parameters,
-        claimed.noise_std * releases.noise_gain,
-        releases.max_update_norm,
-        1e-6 / plan.rounds,
-        releases.n_draws,
+        claimed.noise_std * release.noise_gain,
+        release.max_update_norm,
+        1e-6 / made.plan.rounds,
+        release.n_noise_draws,
     )
     factor = as_factor(excess.max(), 0.05, 1e-5)
     assert factor < 1.5

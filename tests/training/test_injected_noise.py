@@ -53,12 +53,13 @@ def injected(monkeypatch, made, epsilon=EPSILON):
     train_node = type(made.plan.placement).train
     excess, handed, sizes = [], [], []
 
-    def spy(self, flat, images, labels, steps, per_sample, noise, *rest):
-        sent = train_node(self, flat, images, labels, steps, per_sample, noise, *rest)
-        clean = train_node(self, flat, images, labels, steps, per_sample, None, *rest).clean
-        excess.append(sent.upload.double() - clean.double())
+    def spy(self, flat, batches, steps, gradients, noise):
+        batches = list(batches)
+        sent = train_node(self, flat, batches, steps, gradients, noise)
+        clean = train_node(self, flat, batches, steps, gradients, None).clean
+        excess.append(sent.values.double() - clean.double())
         handed.append(noise)
-        sizes.append(len(labels))
+        sizes.append(len(batches[0].labels))  # all samples
         return sent
 
     monkeypatch.setattr(type(made.plan.placement), "train", spy)
@@ -216,11 +217,11 @@ def test_noise_that_is_wrong_does_not_pass(fault, monkeypatch):
 
 def test_the_epsilon_of_another_node_does_not_pass(monkeypatch):
     made = prepare_trainer(scenario(rounds=8))
-    privacy = PrivacyAccounts.node_privacy
+    privacy = PrivacyAccounts.calibrate
     swapped = np.arange(len(made.shards))
     swapped[[3, 4]] = [4, 3]
     monkeypatch.setattr(
-        PrivacyAccounts, "node_privacy", lambda self, epsilon: privacy(self, epsilon[swapped])
+        PrivacyAccounts, "calibrate", lambda self, epsilon: privacy(self, epsilon[swapped])
     )
     excess, _, sizes = injected(monkeypatch, made)
     draws = relative(excess, sizes)

@@ -13,12 +13,11 @@ from whole_training import train
 from fcfn_abm.build import prepare_trainer
 from fcfn_abm.dp import Clipping
 from fcfn_abm.report.summary import summary
-from fcfn_abm.runs.privacy_notes import SECURE_NOTE
 from fcfn_abm.runs.run import run_scenario
+from fcfn_abm.runs.train import SECURE_NOTE
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.training import FederatedTrainer
-from fcfn_abm.training.placements import LocalSteps
-from fcfn_abm.training.privacy import release_sensitivity
+from fcfn_abm.training.local_steps import LocalSteps
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +49,7 @@ def all_sent(monkeypatch, made):
     shape = (made.plan.rounds, 3, -1)
     return tuple(
         torch.stack([getattr(s, part) for s in sent]).double().numpy().reshape(shape)
-        for part in ("upload", "noise")
+        for part in ("values", "noise")
     )
 
 
@@ -74,9 +73,7 @@ def test_with_several_local_epochs_the_noise_is_what_the_placement_says(placemen
     _, noise = all_sent(monkeypatch, made)
     # three releases, each in all later velocities: 1, 1 + 1/2, 1 + 1/2 + 1/4
     gain = {"dp-sgd": 0.1 * np.sqrt(1 + 1.5**2 + 1.75**2), "update": 1.0, "paper": 0.1}[placement]
-    assert_allclose(
-        made.plan.placement.releases(made.plan.steps, 24, "replace-one").noise_gain, gain
-    )
+    assert_allclose(made.releases[0].noise_gain, gain)
     draws = noise / (gain * made.privacy(EPSILON).noise_std[:3, None])
     low, high = stats.chi2.interval(1 - 1e-6, draws.size)
     assert low < (draws**2).sum() < high
@@ -90,7 +87,7 @@ def test_equal_seeds_give_different_noise():
 
 def test_rounding_is_part_of_the_sensitivity():
     secure = prepare_trainer(scenario())
-    bare = release_sensitivity(secure.plan, secure.n_samples)
+    bare = np.array([release.sensitivity.l2 for release in secure.releases])
     rounding = secure.plan.steps.grid * np.sqrt(secure.n_parameters)
     assert_allclose(secure.privacy(EPSILON).sensitivity, bare + rounding, rtol=1e-15)
     assert (rounding / bare).max() < 1e-6
@@ -99,7 +96,7 @@ def test_rounding_is_part_of_the_sensitivity():
     value, step = torch.from_numpy(1e-3 * rng.standard_normal((2, secure.n_parameters)))
     nothing = torch.zeros(secure.n_parameters, dtype=torch.float64)
     before, after = (
-        secure.plan.steps.release(v, nothing).double() for v in (value, value + 1e-4 * step)
+        secure.plan.steps.add_noise(v, nothing).double() for v in (value, value + 1e-4 * step)
     )
     assert float((after - before).norm()) <= float((1e-4 * step).norm()) + rounding
     assert_array_equal(before / grid, (before / grid).round())
@@ -111,7 +108,7 @@ def test_what_is_released_is_the_exact_sum_of_the_rounded_value_and_the_noise():
     rng = np.random.default_rng(2)
     value = torch.from_numpy(rng.standard_normal(500))
     noise = torch.from_numpy(rng.integers(-(2**47), 2**47, 500) * grid)
-    released = steps.release(value, noise)
+    released = steps.add_noise(value, noise)
     for v, n, r in zip(value.tolist(), noise.tolist(), released.tolist(), strict=True):
         exact = Fraction(round(Fraction(v) / Fraction(grid))) * Fraction(grid) + Fraction(n)
         assert r == float(np.float32(float(exact)))
@@ -131,11 +128,11 @@ def test_the_record_says_that_it_cannot_be_repeated():
 
 def test_secure_samples_do_not_follow_the_seed():
     made = prepare_trainer(scenario(rounds=1))
-    taken = [made.draws.batches(1, 0).random(50) for _ in range(2)]
+    taken = [made.draws.create_batch_generator(1, 0).random(50) for _ in range(2)]
     assert (taken[0] != taken[1]).all()
     plan = replace(made.plan, secure_noise=False)
     plain = FederatedTrainer(made.data, made.shards, plan).draws
-    assert_array_equal(plain.batches(1, 0).random(50), plain.batches(1, 0).random(50))
+    assert_array_equal(*(plain.create_batch_generator(1, 0).random(50) for _ in range(2)))
 
 
 def test_nothing_is_claimed_of_a_sum_of_values_on_grids():

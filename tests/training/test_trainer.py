@@ -21,8 +21,8 @@ from fcfn_abm.training import (
     FederatedTrainer,
     TrainingPlan,
 )
-from fcfn_abm.training.gradients import Handed, NetGradients, flattened
-from fcfn_abm.training.placements import LocalSteps
+from fcfn_abm.training.gradients import GradientFunction, NetGradients, flatten_parameter
+from fcfn_abm.training.local_steps import Batch, LocalSteps, take_batches
 
 pytestmark = pytest.mark.slow
 
@@ -68,14 +68,11 @@ def trainer(
 
 
 def sent(made, node, noise=None, rng=None):
-    return made.plan.placement.train(
-        made.first_parameters,
-        *made.samples(node),
-        made.plan.steps,
-        made.gradients[0],
-        noise,
-        rng,
-    )
+    placement, steps = made.plan.placement, made.plan.steps
+    images, labels = made.samples(node)
+    rows = placement.draw_batches(steps, len(labels), rng)
+    batches = take_batches(images, labels, rows, made.releases[node].divisor)
+    return placement.train(made.first_parameters, batches, steps, made.gradients[0], noise)
 
 
 def test_digits_are_real_and_split_eight_to_two():
@@ -131,7 +128,7 @@ def plain_gradient(made, flat, image, label):
     net = deepcopy(made.gradients[0].net)
     net.zero_grad()
     torch.nn.functional.cross_entropy(net(image[None]), label[None]).backward()
-    return torch.cat([flattened(p.grad) for p in net.parameters()])
+    return torch.cat([flatten_parameter(p.grad) for p in net.parameters()])
 
 
 def test_clipping_bounds_every_row_and_leaves_short_ones():
@@ -155,9 +152,7 @@ def test_a_row_that_is_not_finite_never_passes_for_one_that_is(bad):
 )
 def test_no_replacement_moves_a_release_by_more_than_the_sensitivity(placement, whole):
     made = trainer(placement=placement, clipping_norm=0.1, learning_rate=1.0)
-    claim = made.plan.placement.releases(
-        made.plan.steps, len(made.shards[0]), "replace-one"
-    ).sensitivity.l2
+    claim = made.releases[0].sensitivity.l2
     before = sent(made, 0).clean
     largest = 0.0
     rng = np.random.default_rng(0)
@@ -184,7 +179,7 @@ def test_the_noise_in_the_aggregate_is_the_noise_that_was_agreed(n_steps):
     for round_index in range(1, 60):
         total = 0.0
         for node in range(4):
-            noise = made.draws.noise(float(privacy.noise_std[node]), round_index, node)
+            noise = made.draws.draw_noise(float(privacy.noise_std[node]), round_index, node)
             total = total + 0.25 * sent(made, node, noise).noise
         draws.append(total.numpy())
     draws = np.concatenate(draws)
@@ -199,7 +194,7 @@ def test_signal_to_noise_is_what_the_server_sees():
     epsilon = np.array([1.0, 1.0, 0.0, 5.0])
     std = made.privacy(epsilon).noise_std
     clean = sum(sent(made, node).clean for node in (0, 1, 3)) / 3
-    noise = sum(made.draws.noise(float(std[node]), 1, node)[0] for node in (0, 1, 3)) / 3
+    noise = sum(made.draws.draw_noise(float(std[node]), 1, node)[0] for node in (0, 1, 3)) / 3
     ratio = train(made, epsilon).results[1].signal_to_noise
     assert_allclose(ratio, clean.norm() / noise.norm(), rtol=1e-4)
 
@@ -286,13 +281,13 @@ def test_two_rounds_replayed_by_hand_give_the_same_parameters(
     epsilon = np.zeros(60)
     epsilon[[2, 7]] = [3.0, 8.0]
     drawn = {}
-    draw = made.draws.noise
+    draw = made.draws.draw_noise
 
     def spy(std, round_index, node):
         drawn[round_index, node] = (std, draw(std, round_index, node))
         return drawn[round_index, node][1]
 
-    monkeypatch.setattr(made.draws, "noise", spy)
+    monkeypatch.setattr(made.draws, "draw_noise", spy)
     training = made.begin()
     reached = [torch.from_numpy(training.state()["flat"])]
     while not training.over:
@@ -328,28 +323,28 @@ def test_a_unit_that_goes_moves_a_release_half_as_far_as_one_that_is_replaced():
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_no_update_without_noise_reaches_beyond_its_bound(placement, momentum):
     made, steps = PLACEMENTS.create(placement), LocalSteps(4, 0.3, momentum, Clipping(0.01))
-    bound = made.releases(steps, 5, "replace-one").max_update_norm
+    bound = made.releases(steps, 5, "zero-out").max_update_norm
     for spread in (0.0, 1.0):  # all samples pull alike, or not
 
         def pull(flat, images, _, spread=spread):
             return torch.ones(len(images), len(flat)) + spread * torch.randn(len(images), len(flat))
 
-        at = torch.zeros(9), *torch.zeros(2, 5)
-        size = float(made.train(*at, steps, Handed(pull), None).clean.norm())
+        batches = [Batch(*torch.zeros(2, 5), divisor=5)] * 4
+        sent = made.train(torch.zeros(9), batches, steps, GradientFunction(pull), None)
+        size = float(sent.clean.norm())
         assert (0.999 if spread == 0 else 0.1) * bound < size <= bound
 
 
 def test_the_papers_placement_is_a_heuristic_beyond_one_step():
     one = LocalSteps(1, 1.0, 0.0, Clipping(1.0))
-    paper = PLACEMENTS.create("paper")
-    assert paper.releases(one, 5, "replace-one").caveat == ""
-    for several in (replace(one, epochs=5), replace(one, batch_size=10)):
-        assert "not a guarantee" in paper.releases(several, 5, "replace-one").caveat
-        assert not any(
-            PLACEMENTS.create(p).releases(several, 5, "replace-one").caveat
-            for p in PLACEMENTS
-            if p != "paper"
-        )
+    several = replace(one, epochs=5), replace(one, batch_size=10)
+    caveat = {
+        (name, steps): PLACEMENTS.create(name).releases(steps, 11, "zero-out").caveat
+        for name in PLACEMENTS
+        for steps in (one, replace(one, batch_size=11), *several)
+    }
+    assert all("not a guarantee" in caveat.pop(("paper", steps)) for steps in several)
+    assert set(caveat.values()) == {""}
 
 
 def test_with_one_step_the_papers_placement_is_dp_sgd():
@@ -419,7 +414,7 @@ def test_one_record_moves_a_sampled_step_by_the_sensitivity_at_most(neighbours, 
     assert_allclose(claim, share * 0.1 / (0.4 * len(made.shards[0])), rtol=1e-12)
     largest, rng, moved = 0.0, np.random.default_rng(0), 0
     real = made.gradients[0]
-    made.gradients[0] = plain = Handed(lambda *at: real.per_sample(*at).rows())
+    made.gradients[0] = plain = GradientFunction(lambda *at: real.per_sample(*at).rows())
     for trial in range(20):
         before = sent(made, 0, None, stream(trial, "batches", 1, 0)).clean
         images, labels = made.samples(0)  # views
@@ -432,7 +427,7 @@ def test_one_record_moves_a_sampled_step_by_the_sensitivity_at_most(neighbours, 
             labels[row] = (labels[row] + 5) % 10
             after = sent(made, 0, None, stream(trial, "batches", 1, 0)).clean
         else:  # a record that contributes nothing
-            made.gradients[0] = Handed(
+            made.gradients[0] = GradientFunction(
                 lambda flat, x, y, gone=images[row]: (
                     plain.function(flat, x, y) * (x != gone).any((1, 2, 3))[:, None]
                 )
@@ -448,14 +443,14 @@ def test_one_record_moves_a_sampled_step_by_the_sensitivity_at_most(neighbours, 
 
 def test_samples_are_fresh_in_each_round_and_node_and_leave_the_noise_alone(monkeypatch):
     made = trainer(3, rounds=40, n_steps=2, sampling_rate=0.25, horizon="training")
-    seen, drawn = [], type(made.plan.placement).batches
+    seen, draw_batches = [], type(made.plan.placement).draw_batches
 
     def spy(self, *args):
-        for rows in drawn(self, *args):
+        for rows in draw_batches(self, *args):
             seen.append(rows)
             yield rows
 
-    monkeypatch.setattr(type(made.plan.placement), "batches", spy)
+    monkeypatch.setattr(type(made.plan.placement), "draw_batches", spy)
     train(made, np.full(3, 5.0))
     assert len(seen) == 40 * 3 * 2
     n_samples = len(made.shards[0])
@@ -467,7 +462,7 @@ def test_samples_are_fresh_in_each_round_and_node_and_leave_the_noise_alone(monk
     close = np.corrcoef(taken)[np.triu_indices(len(taken), 1)]
     assert np.abs(close).max() < 6.5 / np.sqrt(n_samples)
     whole = trainer(3, rounds=40, n_steps=2, horizon="training")
-    assert torch.equal(made.draws.noise(1.0, 3, 2), whole.draws.noise(1.0, 3, 2))
+    assert torch.equal(made.draws.draw_noise(1.0, 3, 2), whole.draws.draw_noise(1.0, 3, 2))
 
 
 def test_sampling_takes_a_smaller_multiplier_and_no_less_noise():
@@ -492,9 +487,11 @@ def test_only_a_placement_that_samples_takes_a_rate():
         PLACEMENTS.create("update", {"sampling_rate": 0.5})
     sampled = PLACEMENTS.create("dp-sgd", {"sampling_rate": 0.5})
     steps = LocalSteps(3, 0.3, 0.5, Clipping(0.2))
-    whole = PLACEMENTS.create("dp-sgd")
-    norms = [p.releases(steps, 9, "replace-one").max_update_norm for p in (sampled, whole)]
-    assert norms[0] == 2 * norms[1]
+    most, whole = (
+        placement.releases(steps, 9, "zero-out").max_update_norm
+        for placement in (sampled, PLACEMENTS.create("dp-sgd"))
+    )
+    assert most == 2 * whole  # all records may be drawn
     with pytest.raises(InvalidPrivacyError, match="need a generator"):
         sent(trainer(sampling_rate=0.5), 0)
 
@@ -511,17 +508,17 @@ def test_results_do_not_depend_on_the_number_of_workers(placement):
 
 def test_an_epoch_takes_every_sample_once_in_batches_of_a_fresh_order():
     steps = LocalSteps(3, 1.0, 0.0, Clipping(1.0), batch_size=8)
-    batches = list(steps.batches(27, np.random.default_rng(0)))
+    batches = list(steps.draw_batches(27, np.random.default_rng(0)))
     assert [len(rows) for rows in batches] == [8, 8, 8, 3] * 3
-    assert len(batches) == steps.n_steps(27)
+    assert len(batches) == steps.count_steps(27)
     epochs = [np.concatenate(batches[start : start + 4]) for start in (0, 4, 8)]
     for order in epochs:
         assert_array_equal(np.sort(order), np.arange(27))
     assert (epochs[0] != epochs[1]).any()
     whole = replace(steps, batch_size=27)
-    assert list(whole.batches(27, None)) == [slice(None)] * 3
+    assert list(whole.draw_batches(27, None)) == [slice(None)] * 3
     with pytest.raises(InvalidPrivacyError, match="need a generator"):
-        next(steps.batches(27, None))
+        next(steps.draw_batches(27, None))
 
 
 def test_batches_of_dp_sgd_replayed_by_hand():
@@ -540,7 +537,7 @@ def test_batches_of_dp_sgd_replayed_by_hand():
             clipped = torch.stack([g * min(1.0, 0.2 / float(g.norm())) for g in gradients])
             flat = flat - 0.7 * (clipped.sum(0) / 150 + noise[step])  # a small one too
             step += 1
-    assert_allclose(made.first_parameters + ours.upload, flat, atol=1e-5)
+    assert_allclose(made.first_parameters + ours.values, flat, atol=1e-5)
 
 
 def test_a_record_is_part_of_one_release_an_epoch():
@@ -574,7 +571,9 @@ def test_gradients_that_are_never_built_have_the_norms_and_sums_of_those_that_ar
     for image, label in zip(images, labels, strict=True):
         loss = torch.nn.functional.cross_entropy(net(image[None]), label[None])
         rows.append(
-            torch.cat([flattened(g) for g in torch.autograd.grad(loss, list(net.parameters()))])
+            torch.cat(
+                [flatten_parameter(g) for g in torch.autograd.grad(loss, list(net.parameters()))]
+            )
         )
     rows = torch.stack(rows)
     factors = torch.rand(7, 1)
@@ -614,6 +613,43 @@ def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
         assert low < (found.astype(float) ** 2).sum() < high
     assert stats.kstest(whole, "norm").pvalue > 1e-6
     assert np.abs(np.corrcoef(draws[::2])[np.triu_indices(60, 1)]).max() < 6 / np.sqrt(1898)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"false_alarm": 1e-6}, "the check looks at what each node sends"),
+        ({"secure_noise": True}, "secure noise is drawn for each node"),
+        ({"steps": LocalSteps(2, 1.0, 0.0, Clipping(1.0))}, "nodes add noise several times"),
+    ],
+)
+def test_noise_of_the_sum_is_refused_where_it_has_another_law(changes, reason):
+    made = trainer(4)
+    with pytest.raises(InvalidPrivacyError, match=reason):
+        FederatedTrainer(DATA, made.shards, replace(made.plan, noise_of="sum", **changes))
+
+
+def test_a_placement_whose_releases_depend_on_the_number_of_samples_is_refused(monkeypatch):
+    made = trainer(4)
+    releases, smallest = type(made.plan.placement).releases, int(made.n_samples.min())
+
+    def vary(self, steps, n_samples, relation):
+        plan = releases(self, steps, n_samples, relation)
+        return replace(plan, n_releases=1 if n_samples == smallest else 2)
+
+    monkeypatch.setattr(type(made.plan.placement), "releases", vary)
+    with pytest.raises(InvalidPrivacyError, match="from 1 to 2"):
+        FederatedTrainer(DATA, made.shards, made.plan)
+
+
+def test_a_net_that_mixes_samples_is_refused(monkeypatch):
+    made = trainer(4)
+    net = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(1, affine=False), torch.nn.Flatten(), torch.nn.Linear(64, 10)
+    )
+    monkeypatch.setattr(type(made.plan.net), "build", lambda *_: deepcopy(net))
+    with pytest.raises(InvalidDataError, match="batch normalisation and dropout"):
+        FederatedTrainer(DATA, made.shards, made.plan)
 
 
 def test_half_precision_is_close_and_leaves_32_bits_to_clip():
@@ -658,7 +694,7 @@ def test_a_batch_that_is_never_built_is_clipped_as_closely():
     back, inputs, conv = torch.randn(1, 300), spike(2000)[None], torch.randn(1, 50_000)
     rows = Blocks((Outer(back, inputs), Matrix(conv)))
     steps = LocalSteps(1, 1.0, 0.0, Clipping(0.7))
-    length = float(steps.total(rows).double().norm())
+    length = float(steps.sum_clipped(rows).double().norm())
     assert 0.7 * (1 - 2e-5) < length <= 0.7
 
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from fcfn_abm.training.workers import in_order
+from fcfn_abm.training.workers import map_in_order
 
 
 @pytest.mark.parametrize("n_tools", [1, 2, 5])
@@ -20,7 +20,7 @@ def test_results_come_in_the_order_of_items_and_no_tool_is_used_twice_at_once(n_
             in_use.remove(tool)
         return item
 
-    assert list(in_order(work, range(40), range(n_tools))) == list(range(40))
+    assert list(map_in_order(work, range(40), range(n_tools))) == list(range(40))
     assert most[0] == n_tools
 
 
@@ -33,7 +33,7 @@ def test_only_a_few_results_wait_for_one_that_is_late():
             first.wait(0.2)
         return item
 
-    results = in_order(work, range(100), "ab")
+    results = map_in_order(work, range(100), "ab")
     assert next(results) == 0
     assert len(started) <= 5
     assert list(results) == list(range(1, 100))
@@ -46,7 +46,7 @@ def test_what_goes_wrong_in_a_worker_reaches_the_caller():
         return item
 
     for tools in ("a", "abc"):
-        results = in_order(work, range(9), tools)
+        results = map_in_order(work, range(9), tools)
         assert [next(results) for _ in range(3)] == [0, 1, 2]
         with pytest.raises(ValueError, match="three"):
             next(results)
@@ -61,7 +61,7 @@ def test_who_takes_no_more_waits_only_for_what_is_being_worked_on():
             go_on.wait(10)
         return item
 
-    results = in_order(work, range(100), "ab")
+    results = map_in_order(work, range(100), "ab")
     assert next(results) == 0
     threading.Timer(0.1, go_on.set).start()
     results.close()
