@@ -10,10 +10,12 @@ from fcfn_abm.mechanisms.base import (
     PricingGame,
     price,
 )
+from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.registry import import_modules
 
 __all__ = [
     "MECHANISMS",
+    "Claims",
     "Contest",
     "Contracts",
     "Mechanism",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from fcfn_abm.game import (
     server_utility,
     stackelberg_equilibrium,
 )
+from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.population import require_sized
 from fcfn_abm.registry import Registry
 from fcfn_abm.scenario.schema import LARGEST
@@ -39,6 +40,13 @@ class PricingGame:
     """Payment cap B of a round, in currency; None leaves it to the mechanism."""
     average_over: AverageOver = "active"
     """Which nodes the mean epsilon is averaged over."""
+    reported_cost: Floats | None = None
+    """Unit costs that the nodes report, shape (n,); None where they report the truth."""
+
+    @property
+    def bids(self) -> Floats:
+        """The unit costs that a mechanism goes by which asks for costs, shape (n,)."""
+        return self.rho if self.reported_cost is None else self.reported_cost
 
     @cached_property
     def stackelberg(self) -> StackelbergEquilibrium:
@@ -153,6 +161,10 @@ class Mechanism(Protocol):
 
     contested: ClassVar[bool] = False
     """Whether nodes share a pool by epsilon, so that high-cost nodes stay out (48)."""
+    reports: ClassVar[Literal["epsilon", "cost"]] = "epsilon"
+    """What nodes report: the epsilon that they sell, or their unit cost."""
+    claims: ClassVar[Claims] = Claims()
+    """What the mechanism claims of itself."""
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round in closed form, without exits other than those of the closed form."""
@@ -215,6 +227,7 @@ def price(
     beta: float,
     budget: float | None = None,
     average_over: AverageOver = "active",
+    reported_cost: npt.ArrayLike | None = None,
     rng: np.random.Generator | int | None = None,
     **options: Any,
 ) -> Outcome:
@@ -237,6 +250,8 @@ def price(
         cap, except with ``payment = "shared-cap"``.
     average_over : {"active", "population"}, default "active"
         Which nodes the mean epsilon is averaged over.
+    reported_cost : array_like of float, shape (n,), optional
+        Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
     rng : numpy.random.Generator or int, optional
         Source of chance, for mechanisms that draw.
     **options
@@ -269,5 +284,13 @@ def price(
         require_positive(zero=True, budget=budget)
         if budget > LARGEST:
             raise InvalidGameError(f"budget must not exceed {LARGEST:g}, but is {budget:g}.")
-    game = PricingGame(rho, alpha, beta, budget, average_over)
+    if reported_cost is not None:
+        reported_cost = np.asarray(reported_cost, dtype=float)
+        if reported_cost.shape != rho.shape:
+            raise InvalidGameError(
+                f"reported_cost must have the shape of rho, {rho.shape}, "
+                f"but has {reported_cost.shape}."
+            )
+        require_sized(rho=reported_cost, alpha=alpha, beta=beta)
+    game = PricingGame(rho, alpha, beta, budget, average_over, reported_cost)
     return MECHANISMS.create(mechanism, options).outcome(game, np.random.default_rng(rng))

@@ -1,0 +1,29 @@
+"""What a mechanism claims of itself: the check, the comparison and the docs read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+type Party = Literal["nodes", "server", "agency"]
+type Choice = Literal["cost", "epsilon", "contract"]
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Properties that hold in every game, with everybody's costs as they are.
+
+    What is left out is not claimed; it may still hold.
+    """
+
+    budget_balanced: bool = False
+    """The server pays no more than the cap B in all."""
+    individually_rational: tuple[Party, ...] = ()
+    """Whose utility is never below zero."""
+    incentive_compatible: tuple[Choice, ...] = ()
+    """Which choices a node cannot better: the cost that it reports, its epsilon (the others'
+    given), or the contract that it takes."""
+    monotone: bool = False
+    """A node that costs more never sells more epsilon, all else equal."""
+    anonymous: bool = False
+    """What a node sells and is paid does not depend on its place among the nodes."""
