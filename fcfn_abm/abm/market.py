@@ -259,7 +259,7 @@ class Market(RowModel):
         """Let the server set the cap of this round from the reports of this round."""
         game = self._rules.game
         epsilon = self.columns.epsilon[self.present]
-        n_averaged = averaged_nodes(game.average_over, int(np.count_nonzero(epsilon)), epsilon.size)
+        n_averaged = averaged_nodes(game.average_over, epsilon)
         mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
         self.server.choose_budget(epsilon, unchanged)

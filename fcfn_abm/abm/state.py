@@ -98,7 +98,7 @@ def measure_round(
     n_nodes = columns.rho[played.present].size
     n_active = int(np.count_nonzero(columns.epsilon))
     total_epsilon = float(columns.epsilon.sum())
-    n_averaged = averaged_nodes(game.average_over, n_active, n_nodes)
+    n_averaged = averaged_nodes(game.average_over, columns.epsilon[played.present])
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
     left_to_server = server_utility(mean_epsilon, game.alpha, game.beta, server.paid)
     nodes = float(columns.utility.sum())
@@ -120,7 +120,7 @@ def measure_round(
     )
     if churn is None or contest is None:
         return state
-    n_averaged = averaged_nodes(game.average_over, contest.n_active, n_nodes)
+    n_averaged = averaged_nodes(game.average_over, contest.epsilon)
     return ChurnState(
         **vars(state),
         n_present=n_nodes,

@@ -58,7 +58,7 @@ class Anticipate(ServerRule):
             return seen.budget * (1.0 - self.largest_cut)
 
         rho = seen.budget * ((total - reports) / total) / total
-        n_averaged = averaged_nodes(seen.average_over, reports.size, seen.epsilon.size)
+        n_averaged = averaged_nodes(seen.average_over, seen.epsilon)
         # one node alone is no contest, and best_budget gives it nothing
         best = best_budget(float(rho.sum()), reports.size, n_averaged, seen.alpha, seen.beta)
         kept["gap"] = abs(best / seen.budget - 1.0)

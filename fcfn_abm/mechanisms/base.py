@@ -201,7 +201,7 @@ def settle(
     if server_payment is None:
         server_payment = to_nodes
     active = epsilon > 0
-    n_averaged = averaged_nodes(game.average_over, int(active.sum()), epsilon.size)
+    n_averaged = averaged_nodes(game.average_over, epsilon)
     mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
     if status is None:
         status = "solved" if active.any() else "no-trade"
@@ -251,8 +251,9 @@ def price(
         Payment cap B of the round, in currency. Without it a mechanism that can chooses its own,
         and the others get the Stackelberg leader's B*. The printed equations of ``"yang"`` know no
         cap, except with ``payment = "shared-cap"``.
-    average_over : {"active", "population"}, default "active"
-        Which nodes the mean epsilon is averaged over.
+    average_over : {"active", "population", "effective"}, default "active"
+        Over how many nodes epsilon is averaged: those that take part, all, or their effective
+        number ``S**2 / sum epsilon**2``.
     reported_cost : array_like of float, shape (n,), optional
         Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
     rng : numpy.random.Generator or int, optional

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fcfn_abm.report.blocks import Block, Code, Section, Table, Words, number
+from fcfn_abm.report.blocks import AVERAGED, Block, Code, Section, Table, Words, number
 
 _MECHANISMS = {
     "stackelberg": "the server announces a cap, and nodes share it in proportion to epsilon",
@@ -48,7 +48,7 @@ def settings_table(scenario: Any) -> Table:
         **_more_of_the_population(scenario),
         "Worth of the net to the server": (
             f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
-            f"(currency), eps the mean epsilon of {_whom(game.average_over)}"
+            f"(currency), eps the mean epsilon over {AVERAGED[game.average_over]}"
         ),
         "Mechanism": _explained(
             describe_choice(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
@@ -109,10 +109,6 @@ def _cap(scenario: Any) -> str:
     if scenario.game.budget is None:
         return "B* of the closed form"
     return f"{number(scenario.game.budget)}, currency a round"
-
-
-def _whom(average_over: str) -> str:
-    return "the nodes that take part" if average_over == "active" else "all nodes"
 
 
 def _explained(name: str, words: str | None) -> str:

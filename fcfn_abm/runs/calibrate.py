@@ -348,7 +348,7 @@ def _worth_of_trade(calibrated: Scenario, rho: Floats, value: float) -> float | 
     contest = nash_equilibrium(rho, 1.0)
     if calibrated.mechanism.kind != "stackelberg" or contest.n_active == 0:
         return None
-    n = averaged_nodes(game.average_over, contest.n_active, rho.size)
+    n = averaged_nodes(game.average_over, contest.epsilon)
     bought = contest.total_epsilon / n  # mean epsilon for a unit of money
     return value / (game.alpha * game.beta * bought)
 

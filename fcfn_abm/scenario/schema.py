@@ -174,8 +174,9 @@ class Game(Section):
     """Model-value parameter of the server: it gains beta ln(1 + alpha eps_g)."""
     beta: Positive = 10.0
     """Model-value parameter of the server, in currency."""
-    average_over: Literal["active", "population"] = "active"
-    """eps_g averages over the nodes that take part, or over all (the paper's printed form)."""
+    average_over: Literal["active", "population", "effective"] = "active"
+    """eps_g averages over the nodes that take part, over all (the paper's printed form), or over the
+    effective number of nodes, S^2 / sum eps^2."""
     budget: NotNegative | None = None
     """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
     with another one (half of beta without it), and what other mechanisms may spend (B* without it).
