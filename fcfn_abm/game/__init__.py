@@ -15,8 +15,10 @@ from fcfn_abm.game.stackelberg import (
     StackelbergEquilibrium,
     averaged_nodes,
     best_budget,
+    best_linear_budget,
     stackelberg_equilibrium,
 )
+from fcfn_abm.game.tullock import tullock_equilibrium, tullock_reply
 from fcfn_abm.game.welfare import (
     Welfare,
     gini,
@@ -35,6 +37,7 @@ __all__ = [
     "Welfare",
     "averaged_nodes",
     "best_budget",
+    "best_linear_budget",
     "best_response",
     "epsilon_ceiling",
     "exploitability",
@@ -50,5 +53,7 @@ __all__ = [
     "social_optimum",
     "social_welfare",
     "stackelberg_equilibrium",
+    "tullock_equilibrium",
+    "tullock_reply",
     "welfare",
 ]

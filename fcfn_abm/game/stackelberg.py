@@ -114,6 +114,36 @@ def best_budget(tau: float, n_active: int, n_averaged: float, alpha: float, beta
     return max(0.0, beta - n_averaged * (tau / (n_active - 1)) / alpha)
 
 
+def best_linear_budget(unit_mean_epsilon: float, alpha: float, beta: float) -> float:
+    """Return the best cap of a contest in which epsilon grows in proportion to the cap.
+
+    Parameters
+    ----------
+    unit_mean_epsilon : float
+        Mean epsilon that a cap of one unit of currency buys; zero or positive.
+    alpha, beta : float
+        The server's model-value parameters.
+
+    Returns
+    -------
+    float
+        ``max(0, beta - 1 / (alpha * unit_mean_epsilon))``, in currency; zero where nothing is
+        bought.
+
+    References
+    ----------
+    Zhou et al. 2023, eq. 41, whose kappa is ``unit_mean_epsilon``.
+
+    Examples
+    --------
+    >>> best_linear_budget(0.5, alpha=1.0, beta=10.0)
+    8.0
+    """
+    if unit_mean_epsilon == 0:
+        return 0.0
+    return max(0.0, beta - 1.0 / alpha / unit_mean_epsilon)
+
+
 def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
     """Return n_g, how many nodes the mean epsilon is averaged over.
 

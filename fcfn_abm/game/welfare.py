@@ -192,10 +192,10 @@ def social_optimum(
     For a given total S and number n_g, cost is least when the cheapest node gives everything, which
     leaves ``beta ln(1 + alpha S / n_g) - rho_min S``. With ``x = rho_min n_g / (alpha beta) < 1``
     its maximum is at ``S = beta / rho_min - n_g / alpha`` and is ``beta (x - 1 - ln x)``; otherwise
-    S = 0 is best. The value falls with n_g. Over the population n_g is fixed; over the active
-    nodes, or their effective number, the planner takes one of them, n_g = 1, also where it may not
-    choose who takes part but their number is effective, since all others give next to nothing: a mean over those who take part is highest when
-    they are few, which is worth knowing before a price of anarchy is read.
+    S = 0 is best. The value falls with n_g. Over the population n_g is fixed; over the active nodes
+    the planner takes one of them, n_g = 1: a mean over those who take part is highest when they are
+    few, which is worth knowing before a price of anarchy is read. The effective number is one too,
+    with any members, since all but the cheapest give next to nothing.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -19,7 +19,7 @@ from fcfn_abm.game import (
     stackelberg_equilibrium,
 )
 from fcfn_abm.mechanisms.claims import Claims
-from fcfn_abm.population import require_sized
+from fcfn_abm.population import Holdings, require_sized
 from fcfn_abm.registry import Registry
 from fcfn_abm.scenario.schema import LARGEST
 
@@ -42,6 +42,8 @@ class PricingGame:
     """Which nodes the mean epsilon is averaged over."""
     reported_cost: Floats | None = None
     """Unit costs that the nodes report, shape (n,); None where they report the truth."""
+    held: Holdings = field(default_factory=Holdings)
+    """The data that nodes hold, for a mechanism that looks at them; empty where there are none."""
 
     @property
     def bids(self) -> Floats:
@@ -103,12 +105,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contest:
-    """An offer: a pool is shared in proportion to epsilon, and nodes choose epsilon freely."""
+    """An offer: a pool is shared in proportion to a score of epsilon, which nodes choose freely.
+
+    The score is epsilon itself, unless there are weights or an exponent:
+    ``weight * epsilon**exponent``.
+    """
 
     pool: float | None = None
     """What is shared, in currency; None is the cap that the server announces each round."""
     price: float | None = None
     """What the server pays a middleman for a unit of epsilon; None where there is none."""
+    exponent: float = 1.0
+    """Of epsilon in the score; above zero and at most one."""
+    weight: Floats | None = None
+    """Of each node in the score, shape (n,); None where all weigh the same."""
 
     @property
     def learns_cap(self) -> bool:
@@ -117,7 +127,17 @@ class Contest:
 
     def payment(self, epsilon: Floats, pool: float) -> Floats:
         """Return what each node gets, in currency."""
-        return payments(epsilon, pool)
+        return payments(self.score(epsilon), pool)
+
+    def score(self, epsilon: Floats) -> Floats:
+        """Return what payments are in proportion to, shape (n,)."""
+        score = epsilon if self.exponent == 1 else epsilon**self.exponent
+        return score if self.weight is None else self.weight * score
+
+    def epsilon(self, score: Floats) -> Floats:
+        """Return the epsilon that scores so much: the inverse of `score`."""
+        own = score if self.weight is None else score / self.weight
+        return own if self.exponent == 1 else own ** (1.0 / self.exponent)
 
     def server_payment(self, epsilon: Floats, payment: Floats) -> float:
         """Return what the server pays in all, in currency."""
