@@ -11,6 +11,7 @@ from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.scores import contest_exploitability
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.game import (
     Equilibrium,
@@ -142,6 +143,9 @@ def _measure_moves(
     epsilon, before, rho = played.columns.epsilon[rows], before[rows], played.columns.rho[rows]
     if contest is None:
         gain, target = _measure_contracts(played, rho, epsilon)
+    elif played.contest is not None and not played.contest.is_linear:
+        gain = contest_exploitability(played.contest, epsilon, rho, pool, floor)
+        target = pool * contest.epsilon
     elif epsilon.size >= order.MANY and pool > 0:
         from fcfn_abm.abm.compiled import measures  # loads numba
 

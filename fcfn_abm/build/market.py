@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fcfn_abm.abm import Market, MarketRules
-from fcfn_abm.build.parts import draw_population
+from fcfn_abm.build.parts import create_mechanism, draw_population
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.population import Population, require_sized
@@ -78,7 +78,7 @@ class PrivacyMarket(Market):
             )
         super().__init__(
             population,
-            create(scenario, ("mechanism",)),
+            create_mechanism(scenario),
             create(scenario, ("learning",)),
             create(scenario, ("server",)),
             MarketRules.of(scenario),

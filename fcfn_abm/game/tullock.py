@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -118,6 +120,55 @@ def tullock_reply(rho: Floats, others: Floats, budget: float, exponent: float) -
         if (np.abs(step) <= 1e-14 * np.maximum(1.0, np.abs(odds))).all():
             break
     return np.asarray(others * np.exp(odds))
+
+
+def tullock_reply_one(rho: float, others: float, budget: float, exponent: float) -> float:
+    """Return the best score of one node, without checks: `tullock_reply` in plain floats."""
+    power = 1.0 / exponent - 1.0
+    level = math.log(rho / exponent) - math.log(budget) + (power + 1.0) * math.log(others)
+    odds = bound = min(-level / power, -level / (power + 2.0))
+    for _ in range(_STEPS):
+        small = math.exp(-abs(odds))
+        share = (1.0 if odds >= 0 else small) / (1.0 + small)
+        value = -2.0 * (max(odds, 0.0) + math.log1p(small)) - power * odds
+        step = (value - level) / (2.0 * share + power)
+        odds = min(odds + step, bound)
+        if abs(step) <= 1e-14 * max(1.0, abs(odds)):
+            break
+    return others * math.exp(odds)
+
+
+def tullock_exploitability(epsilon: Floats, rho: Floats, budget: float, exponent: float) -> float:
+    """Return the most that any node could gain by moving alone, as a share of the budget.
+
+    Parameters
+    ----------
+    epsilon, rho : ndarray of float, shape (n,)
+        Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon).
+    budget : float
+        Payment cap B of the round, in currency.
+    exponent : float
+        r, above zero and below one.
+
+    Returns
+    -------
+    float
+        As :func:`fcfn_abm.game.exploitability`; of a difference of utilities, and so to some 1e-15.
+        Alone, any report wins the whole budget: only what it costs can be bettered.
+    """
+    if epsilon.size == 0:
+        return 0.0
+    if budget == 0:
+        return float("inf") if epsilon.any() else 0.0
+    score = epsilon**exponent
+    others = np.maximum(score.sum() - score, 0.0)
+    contested = others > 0
+    beside = np.where(contested, others, 1.0)
+    reply = tullock_reply(rho, beside, budget, exponent)
+    best = reply / (reply + beside) - rho / budget * reply ** (1.0 / exponent)
+    best = np.where(contested, np.maximum(best, 0.0), 1.0)
+    now = np.where(epsilon > 0, score / np.where(epsilon > 0, others + score, 1.0), 0.0)
+    return max(0.0, float((best - (now - rho / budget * epsilon)).max()))
 
 
 def _shares(log_rho: Floats, power: float) -> Floats:

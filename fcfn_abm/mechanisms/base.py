@@ -125,6 +125,11 @@ class Contest:
         """Whether the server chooses the cap round by round."""
         return self.pool is None
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the score is epsilon itself, as in the contest of the paper."""
+        return self.exponent == 1 and self.weight is None
+
     def payment(self, epsilon: Floats, pool: float) -> Floats:
         """Return what each node gets, in currency."""
         return payments(self.score(epsilon), pool)
@@ -188,6 +193,11 @@ class Mechanism(Protocol):
     def claims(self) -> Claims:
         """What the mechanism claims of itself, with its options."""
         return Claims()
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it looks at the data that nodes hold."""
+        return False
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round in closed form, without exits other than those of the closed form."""

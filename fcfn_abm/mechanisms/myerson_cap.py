@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import field_validator
 
 from fcfn_abm.errors import FcfnError, InvalidGameError
 from fcfn_abm.mechanisms.auction import buy_from_cheapest, settle_contracts
 from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.population import RHO_DISTRIBUTIONS, RhoDistribution
-from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario.schema import Positive
 
 
@@ -56,11 +55,12 @@ class MyersonCap(Mechanism):
     distribution: Mapping[str, Any] | None = None
     """F, as a table like [population.rho]; without it, in a scenario, that of its population."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.distribution is not None:
-            self._known_costs()
-        return self
+    @field_validator("distribution")
+    @classmethod
+    def _check(cls, table: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if table is not None:
+            _known_costs(table)
+        return table
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round: the server buys what the reports say."""
@@ -75,7 +75,12 @@ class MyersonCap(Mechanism):
         InvalidGameError
             If the distribution is not named, or does not say which costs are likely.
         """
-        known, ranked = self._known_costs(), np.sort(game.bids)
+        if self.distribution is None:
+            raise InvalidGameError(
+                "'myerson-cap' needs to know the distribution of costs: name it, such as "
+                'distribution = {"kind": "uniform", "low": 0.5, "high": 1.5}.'
+            )
+        known, ranked = _known_costs(self.distribution), np.sort(game.bids)
 
         def limit(k: int) -> float:
             """Return psi^-1(M_k), the largest cost that the k-th seller may have."""
@@ -97,20 +102,16 @@ class MyersonCap(Mechanism):
         step = game.alpha * (self.largest_epsilon / game.rho.size)
         return game.beta / self.largest_epsilon * math.log1p(step / (1.0 + step * (k - 1)))
 
-    def _known_costs(self) -> RhoDistribution:
-        """Return F."""
-        if self.distribution is None:
-            raise InvalidGameError(
-                "'myerson-cap' needs to know the distribution of costs: name it, such as "
-                'distribution = {"kind": "uniform", "low": 0.5, "high": 1.5}.'
-            )
-        options = dict(self.distribution)
-        kind = options.pop("kind", None)
-        if not isinstance(kind, str):
-            raise ValueError("needs a kind, such as 'uniform'")
-        try:
-            known = RHO_DISTRIBUTIONS.create(kind, options)
-            known.best_price(1.0)
-        except (FcfnError, OptionError) as error:
-            raise ValueError(str(error)) from None
-        return known
+
+def _known_costs(table: Mapping[str, Any]) -> RhoDistribution:
+    """Return F as a table describes it."""
+    options = dict(table)
+    kind = options.pop("kind", None)
+    if not isinstance(kind, str):
+        raise ValueError("needs a kind, such as 'uniform'")
+    try:
+        known = RHO_DISTRIBUTIONS.create(kind, options)
+        known.best_price(1.0)
+    except FcfnError as error:
+        raise ValueError(str(error)) from None
+    return known

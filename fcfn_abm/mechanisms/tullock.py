@@ -28,7 +28,6 @@ class Tullock(Mechanism):
     Tullock 1980, "Efficient rent seeking".
     """
 
-    contested: ClassVar[bool] = True
     claims: ClassVar[Claims] = Claims(
         budget_balanced=True,
         individually_rational=("nodes",),

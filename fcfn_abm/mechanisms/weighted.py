@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -36,8 +36,6 @@ class Weighted(Mechanism):
     ----------
     Zhou et al. 2023 name an incentive that sees data as future work.
     """
-
-    contested: ClassVar[bool] = True
 
     by: Literal["equal", "listed", "samples", "divergence"] = "equal"
     """What weighs: nothing (the contest of the paper), the list ``weights``, how many samples a

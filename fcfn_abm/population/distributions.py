@@ -335,7 +335,9 @@ def _best_price_among(groups: list[tuple[float, float]], sigma: float, value: fl
     def log_virtual(log_price: Floats) -> Floats:
         """Return ln(rho + F / f) at ln(rho)."""
         z = [(log_price - at) / sigma for _, at in groups]
-        each = [math.log(share / sigma) - one**2 / 2 for (share, _), one in zip(groups, z, strict=True)]
+        each = [
+            math.log(share / sigma) - one**2 / 2 for (share, _), one in zip(groups, z, strict=True)
+        ]
         log_density = np.logaddexp.reduce(each, axis=0) - math.log(2 * math.pi) / 2
         return np.asarray(log_price + np.logaddexp(0.0, log_chance(log_price) - log_density))
 

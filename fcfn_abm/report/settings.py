@@ -9,6 +9,13 @@ from fcfn_abm.report.blocks import AVERAGED, Block, Code, Section, Table, Words,
 
 _MECHANISMS = {
     "stackelberg": "the server announces a cap, and nodes share it in proportion to epsilon",
+    "tullock": "the server announces a cap, and nodes share it in proportion to a power of epsilon",
+    "weighted": "the server announces a cap, and nodes share it in proportion to weighted epsilon",
+    "fair-query": "nodes report costs; as many of the cheapest as the cap pays for sell the same",
+    "vcg": "nodes report costs; the cheapest sell the same, at the cost of the next node",
+    "myerson-cap": "nodes report costs; the server buys a fixed epsilon while virtual costs pay",
+    "posted-price": "who costs less than a posted price sells",
+    "pooled-weights": "nodes name the epsilon that they accept, and are weighed; nobody is paid",
     "random": "each node takes a random epsilon",
     "static": "all nodes take the same epsilon",
     "ic-mle": "each node picks a contract from a menu",
@@ -104,7 +111,7 @@ def _training(scenario: Any) -> dict[str, str]:
 
 
 def _cap(scenario: Any) -> str:
-    if scenario.mechanism.kind == "stackelberg" and scenario.server.kind != "fixed":
+    if scenario.chooses_cap:
         return f"chosen by the server: {describe_choice(scenario.server)}"
     if scenario.game.budget is None:
         return "B* of the closed form"

@@ -127,8 +127,9 @@ def calibrate_value(
     """
     require_scenario(scenario, "calibrate_value")
     scenario = _checked(scenario, seeds, value, workers)
-    rho = build.draw_population(scenario).rho
-    before = build.price_scenario(scenario, rho)
+    population = build.draw_population(scenario)
+    rho = population.rho
+    before = build.price_scenario(scenario, population)
     grid = _grid(before.epsilon[before.epsilon > 0]) if epsilons is None else _listed(epsilons)
     kept = None
     if out is not None:
@@ -161,7 +162,7 @@ def calibrate_value(
         "points": _points(grid, values, fit, frame),
         "equilibrium": {
             "before": reference_facts(before, rho),
-            "calibrated": reference_facts(build.price_scenario(calibrated, rho), rho),
+            "calibrated": reference_facts(build.price_scenario(calibrated, population), rho),
         },
         "worth_of_trade": _worth_of_trade(calibrated, rho, value),
         "versions": versions(),

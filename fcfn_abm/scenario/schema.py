@@ -13,6 +13,8 @@ SMALLEST, LARGEST = 1e-18, 1e18
 traces, and no product or ratio in the formulas leaves 64."""
 _TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets have 32 bits
 _RAREST = 1e-100
+CONTESTS = ("stackelberg", "tullock", "weighted")
+"""Mechanisms whose contest stands for any cap, so that the server may choose one each round."""
 MOST_RUNS = 1_000_000
 """Of one sweep: all of them are checked, and held in memory, before the first begins."""
 
@@ -442,8 +444,12 @@ class Scenario(Section):
     @property
     def cap(self) -> float | None:
         """The payment cap that stands in every round; None where the server chooses it."""
-        chooses = self.mechanism.kind == "stackelberg" and self.server.kind != "fixed"
-        return None if chooses else self.game.budget
+        return None if self.chooses_cap else self.game.budget
+
+    @property
+    def chooses_cap(self) -> bool:
+        """Whether the server chooses the cap round by round: in contests that stand for any cap."""
+        return self.mechanism.kind in CONTESTS and self.server.kind != "fixed"
 
     @property
     def trains(self) -> bool:
