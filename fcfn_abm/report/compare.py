@@ -275,7 +275,9 @@ def notes(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
             )
         paid, cap = found[name, "server_payment"].mean, found[name, "budget"].mean
         if paid > cap * (1.0 + _ROUNDING):
-            lines.append(f"{name}: pays {paid:.4g} on average, more than the cap, which it ignores.")
+            lines.append(
+                f"{name}: pays {paid:.4g} on average, more than the cap, which it ignores."
+            )
         if kept > 0:
             lines.append(f"{name}: an agency keeps {kept:.4g} on average, which is in welfare.")
     lines.append(
