@@ -36,7 +36,8 @@ class PooledWeights(Mechanism):
 
     References
     ----------
-    Chaudhuri, Miagkov and Courtade 2023, "Mean estimation under heterogeneous privacy demands".
+    Chaudhuri and Courtade 2023, "Mean estimation under heterogeneous privacy: some privacy can be
+    free"; their estimator, with any number of different requirements.
     """
 
     accepted: Annotated[tuple[Positive, ...], Field(strict=False)] = ()

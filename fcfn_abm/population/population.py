@@ -94,5 +94,7 @@ class Population:
 
     @property
     def misreports(self) -> npt.NDArray[np.bool_]:
-        """Which nodes report more than they spend."""
+        """Which nodes report more than they spend, or another cost than their own."""
+        if self.reported_cost is not None:
+            return np.asarray(self.reported_cost != self.true_rho)
         return np.asarray(self.misreport_factor != 1)

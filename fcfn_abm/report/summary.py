@@ -214,12 +214,17 @@ def free_riders_table(record: Record) -> Table | None:
     if not arms or "free_riders" not in arms[0]:
         return None
     groups, check = arms[0]["free_riders"], record.scenario.privacy.check
-    lies = record.scenario.population.misreport
+    lies, label_lies, title = record.scenario.population.misreport, "", "Free riders"
+    if lies:
+        label_lies = f"that spend epsilon / {lies.factor:g}"
+    if groups.get("reports") == "cost":
+        title = "False costs"
+        label_lies = f"that report {lies.factor:g} times their cost" if lies else ""
     columns = ["utility_if_all_were_honest", "utility_unchecked"] + ["utility"] * bool(check)
     rows = [
         [f"{group['n_nodes']} {label}", *(_number(group[name]) for name in columns), "currency"]
         for label, group in (
-            (f"that spend epsilon / {lies.factor:g}" if lies else "", groups["misreporting"]),
+            (label_lies, groups["misreporting"]),
             ("honest", groups["honest"]),
         )
         if group["n_nodes"]
@@ -233,7 +238,7 @@ def free_riders_table(record: Record) -> Table | None:
             f"{_flagged(groups['misreporting'], 'nodes that misreport')}, and "
             f"{_flagged(groups['honest'], 'honest ones')}."
         )
-    return Table([*head, ""], rows, "Free riders: mean utility of a round", note)
+    return Table([*head, ""], rows, f"{title}: mean utility of a round", note)
 
 
 def _flagged(group: Mapping[str, Any], whom: str) -> str:

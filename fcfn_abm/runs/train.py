@@ -248,6 +248,7 @@ class RunTrainings:
         return {
             "misreporting": group_facts(population.misreports, flagged, utilities),
             "honest": group_facts(~population.misreports, flagged, utilities),
+            **({} if population.reported_cost is None else {"reports": "cost"}),
         }
 
     def _nodes(self, reports: list[Floats]) -> dict[str, Any]:

@@ -126,12 +126,14 @@ def _choice(kind: str, **options: Any) -> Any:
 
 
 class Misreport(Section):
-    """Nodes that report one epsilon and inject the noise of a smaller one."""
+    """Nodes that report one epsilon and inject the noise of a smaller one; or, where the mechanism
+    asks for costs, report a higher cost than their own and inject the noise of what they sell."""
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of nodes that do so; their number is rounded to the nearest whole one."""
     factor: Annotated[float, Field(gt=1, le=1e6)] = 1.5
-    """Reported over spent epsilon. They pay ``rho / factor`` for a unit of what they report."""
+    """Reported over spent epsilon: they pay ``rho / factor`` for a unit of what they report. Or
+    reported over true cost."""
 
 
 class Churn(Section):
