@@ -177,7 +177,7 @@ def _price_all(
 
 
 def _price(scenario: Scenario, name: str, population: Population, budget: float) -> Outcome:
-    """Price with a mechanism; one that needs to know what the scenario does not say has no outcome."""
+    """Price with a mechanism; without what it needs to know it has no outcome."""
     missing = build.missing_for(scenario, name)
     if not missing:
         return build.price_mechanism(scenario, name, population, budget)

@@ -126,8 +126,11 @@ def _choice(kind: str, **options: Any) -> Any:
 
 
 class Misreport(Section):
-    """Nodes that report one epsilon and inject the noise of a smaller one; or, where the mechanism
-    asks for costs, report a higher cost than their own and inject the noise of what they sell."""
+    """Nodes that report one epsilon and inject the noise of a smaller one.
+
+    Where the mechanism asks for costs they report a higher cost than their own, and inject the noise
+    of what they sell.
+    """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of nodes that do so; their number is rounded to the nearest whole one."""
@@ -179,8 +182,8 @@ class Game(Section):
     beta: Positive = 10.0
     """Model-value parameter of the server, in currency."""
     average_over: Literal["active", "population", "effective"] = "active"
-    """eps_g averages over the nodes that take part, over all (the paper's printed form), or over the
-    effective number of nodes, S^2 / sum eps^2."""
+    """eps_g averages over the nodes that take part, over all (the paper's printed form), or over
+    the effective number of nodes, S^2 / sum eps^2."""
     budget: NotNegative | None = None
     """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
     with another one (half of beta without it), and what other mechanisms may spend (B* without it).
