@@ -22,13 +22,16 @@ from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
-from fcfn_abm.abm.verdict import Judge, Verdict
+from fcfn_abm.abm.verdict import Judge, Leader, Verdict
 from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
     averaged_nodes,
+    best_budget,
     nash_equilibrium,
+    server_regret,
     server_utility,
+    takes_part,
 )
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
@@ -136,10 +139,11 @@ class Market(RowModel):
             self.churn = Turnover(rules.churn, self.columns, distribution, self.rule, seed)
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
-        patience = rounds.patience / rounds.participation
+        patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
+        self._rounds_a_turn = math.ceil(min(1 / rounds.participation, rounds.maximum))
         self._judge = Judge(
             rounds.tolerance,
-            math.ceil(min(patience, rounds.maximum)),
+            patience,
             rounds.maximum,
             noisy=rules.information.noise > 0,
         )
@@ -186,8 +190,8 @@ class Market(RowModel):
 
     @property
     def epsilon(self) -> Floats:
-        """The reports that stand, shape (n_nodes,)."""
-        return self.columns.epsilon
+        """The reports of the nodes that take part, zero for the others, shape (n_nodes,)."""
+        return np.where(takes_part(self.columns.epsilon), self.columns.epsilon, 0.0)
 
     @property
     def pool(self) -> float:
@@ -206,7 +210,7 @@ class Market(RowModel):
 
     @property
     def n_active(self) -> int:
-        """How many nodes reported more than zero in the last round that was played."""
+        """How many nodes took part in the last round that was played."""
         return self._n_active
 
     @property
@@ -259,15 +263,18 @@ class Market(RowModel):
         """Let the server set the cap of this round from the reports of this round."""
         game = self._rules.game
         epsilon = self.columns.epsilon[self.present]
-        n_averaged = averaged_nodes(game.average_over, int(np.count_nonzero(epsilon)), epsilon.size)
+        n_active = int(np.count_nonzero(takes_part(epsilon)))
+        n_averaged = averaged_nodes(game.average_over, n_active, epsilon.size)
         mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
-        self.server.choose_budget(epsilon, unchanged)
+        self.server.choose_budget(epsilon, unchanged, self._rounds_a_turn)
 
     def announce_budget(self) -> None:
         """Let the server announce its cap; in the first round the opening cap stands."""
         if self.round_index > 1:
-            self.server.choose_budget(self.columns.epsilon[self.present], self.state.server_utility)
+            self.server.choose_budget(
+                self.columns.epsilon[self.present], self.state.server_utility, self._rounds_a_turn
+            )
 
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
@@ -327,23 +334,47 @@ class Market(RowModel):
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
             content=self.server.is_content,
+            leader=self.leader,
+            n_active=self.n_active,
             at_rest_without_trade=self._no_trade(),
             moving=bool(self.churn and self.churn.moving(self.round_index)),
         )
         self.running = self.verdict is None
 
+    @property
+    def leader(self) -> Leader:
+        """Where the server stands: its cap, the best one, and what it would gain by that."""
+        game, contest = self._rules.game, self.contest
+        n_averaged = averaged_nodes(game.average_over, contest.n_active, contest.epsilon.size)
+        best = best_budget(contest.tau, contest.n_active, n_averaged, game.alpha, game.beta)
+        unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
+        regret = server_regret(self.budget, best, game.alpha, game.beta, unit_mean)
+        return Leader(self.budget, best, regret, self._chooses_cap)
+
+    @property
+    def _chooses_cap(self) -> bool:
+        """Whether the server chooses the cap, and nothing but its own choice keeps it from B*."""
+        misreports = bool(self.population.misreports.any())
+        return self._rules.cap is None and self.offer.learns_cap and not misreports
+
     def _no_trade(self) -> str:
         """Return why nobody trades, where nobody does and nobody will."""
+        moving = bool(self.churn and self.churn.moving(self.round_index))
         if self.churn and self.churn.deserted(self.round_index):
             return "fewer than two nodes are left, and none will come."
         if self.total_epsilon > 0:
             return ""
         if self._rules.cap == 0:
             return "the payment cap of the scenario is zero."
-        if self.budget == 0 and self.churn and self.equilibrium.budget > 0:
-            return "the server has given up: from a cap of zero it learns nothing."
-        if self.budget == 0:
-            return "no payment cap pays the server: B* = 0 (45)."
+        if self.budget == 0 and not moving:
+            best = self.leader.best_budget
+            if best == 0:
+                return "no payment cap pays the server: B* = 0 (45)."
+            if self.server.has_given_up:
+                return (
+                    "the server has given up, and its cap is zero, though a cap would pay: "
+                    f"B* = {best:.6g} (41)."
+                )
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
             return f"the mechanism offers nothing: {self.outcome.reason}"
         return ""

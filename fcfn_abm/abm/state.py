@@ -18,6 +18,7 @@ from fcfn_abm.game import (
     best_budget,
     exploitability,
     server_utility,
+    takes_part,
 )
 
 
@@ -34,7 +35,7 @@ class RoundState:
     mean_epsilon: float
     """eps_g, over the nodes that ``game.average_over`` names."""
     n_active: int
-    """Nodes that reported more than zero."""
+    """Nodes that take part: their share is more than `LEAST_SHARE` of the largest."""
     n_exited: int
     """Nodes that have left."""
     payment: float
@@ -96,7 +97,7 @@ def measure_round(
     """
     columns, game = played.columns, server.game
     n_nodes = columns.rho[played.present].size
-    n_active = int(np.count_nonzero(columns.epsilon))
+    n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
     total_epsilon = float(columns.epsilon.sum())
     n_averaged = averaged_nodes(game.average_over, n_active, n_nodes)
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0

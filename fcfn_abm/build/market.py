@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fcfn_abm.abm import Market, MarketRules
+from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.parts import draw_population
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError
@@ -44,7 +45,7 @@ class PrivacyMarket(Market):
     InvalidGameError
         If ``rho`` does not fit the scenario, or is given beside a population.
     InvalidScenarioError
-        If the scenario's costs are out of range.
+        If settings of the scenario do not go together, or its costs are out of range.
 
     Examples
     --------
@@ -64,6 +65,7 @@ class PrivacyMarket(Market):
     ) -> None:
         scenario = Scenario() if scenario is None else scenario
         require_scenario(scenario, "PrivacyMarket")
+        check_settings(scenario)
         self._scenario = scenario
         seed = scenario.seed if rng is None else _seed(rng)
         if population is None:

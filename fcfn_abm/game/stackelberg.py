@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -103,9 +104,17 @@ def best_budget(tau: float, n_active: int, n_averaged: int, alpha: float, beta: 
     float
         The payment cap, in currency.
     """
+    return max(0.0, marginal_budget(tau, n_active, n_averaged, alpha, beta))
+
+
+def marginal_budget(tau: float, n_active: int, n_averaged: int, alpha: float, beta: float) -> float:
+    """Return beta - 1 / (alpha kappa): B* where that is positive, and how far trade is from paying.
+
+    Parameters are those of `best_budget`. Minus infinity where fewer than two nodes take part.
+    """
     if n_active < 2:
-        return 0.0
-    return max(0.0, beta - n_averaged * (tau / (n_active - 1)) / alpha)
+        return -math.inf
+    return beta - n_averaged * (tau / (n_active - 1)) / alpha
 
 
 def averaged_nodes(average_over: AverageOver, n_active: int, n_nodes: int) -> int:

@@ -46,7 +46,10 @@ TABLES: dict[str, list[Column]] = {
         *_floats(
             NO_UNIT, total_epsilon="S, sum of all reports", mean_epsilon="eps_g, mean epsilon"
         ),
-        *_counts(n_active="nodes that report more than zero", n_exited="nodes that have left"),
+        *_counts(
+            n_active="nodes that take part (with more than 1e-8 of the largest share)",
+            n_exited="nodes that have left",
+        ),
         *_floats(
             MONEY,
             payment="what the server paid to all nodes",

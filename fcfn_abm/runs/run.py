@@ -16,6 +16,7 @@ from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import RunFailedError
+from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import (
@@ -221,7 +222,7 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,
-            "active": columns.epsilon > 0,
+            "active": takes_part(columns.epsilon),
             "exit_round": exit_round,
             "equilibrium_epsilon": _placed(market, market.outcome.epsilon),
             "equilibrium_utility": _placed(market, market.outcome.node_utility),
