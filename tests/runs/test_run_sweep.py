@@ -154,13 +154,13 @@ def test_a_row_is_what_the_run_alone_leads_to(serial):
 
 def test_no_more_processes_start_than_there_are_runs(tmp_path, monkeypatch):
     started = []
-    require_ready = workers._require_ready
+    wait_until_ready = workers._wait_until_ready
 
-    def counted(pool, n_workers):
+    def count(pool, n_workers):
         started.append(n_workers)
-        require_ready(pool, n_workers)
+        return wait_until_ready(pool, n_workers)
 
-    monkeypatch.setattr(workers, "_require_ready", counted)
+    monkeypatch.setattr(workers, "_wait_until_ready", count)
     found = fa.run_sweep(small(tmp_path), tmp_path / "out", workers.Processes(4096))
     assert started == [2]
     assert found.counts()["done"] == 2
@@ -194,6 +194,29 @@ def test_a_killed_worker_loses_nothing(file, serial, tmp_path):
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert contents(out) == contents(serial.path)
+
+
+def set_up_or_die(environment):
+    """Set a worker up; the first one is killed instead."""
+    try:
+        os.open(environment["FCFN_TEST_DEATH"], os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        set_up_worker(environment)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+set_up_worker = workers._set_up_worker
+
+
+def test_a_worker_that_is_killed_as_it_starts_loses_nothing(tmp_path, monkeypatch):
+    scenario = small(tmp_path)
+    alone = fa.run_sweep(scenario, tmp_path / "alone")
+    monkeypatch.setenv("FCFN_TEST_DEATH", str(tmp_path / "death"))
+    monkeypatch.setattr(workers, "_set_up_worker", set_up_or_die)
+    killed = fa.run_sweep(scenario, tmp_path / "killed", workers.Processes(2))
+    assert (tmp_path / "death").exists()
+    assert contents(killed.path) == contents(alone.path)
 
 
 def test_a_killed_sweep_goes_on_where_it_was(file, serial, tmp_path):
