@@ -22,7 +22,7 @@ TEXT = join(
         "",
         mark_verdict("10 nodes: cycling after 60 rounds; it converged after all.", "cycling", 10),
         f"{WIDE}end",
-        Table(["", "a node"], [["ours", "1"]], "Utilities").marked(),
+        Table(["", "a node"], [["ours", "1"]], "Utilities").to_rich_text(),
         "Noise multiplier: noise over sensitivity.",
     ],
 )

@@ -387,7 +387,7 @@ def test_reading_says_what_is_not_a_sweep(tmp_path):
         fa.read_sweep(found.path).frame()
 
 
-def test_a_bit_that_flips_in_a_sweep_is_told_and_never_gone_on_with(tmp_path):
+def test_a_bit_that_flips_in_a_sweep_is_reported_and_never_used(tmp_path):
     scenario = small(tmp_path)
     out = fa.run_sweep(scenario, tmp_path / "out").path
     table = (out / "sweep.parquet").read_bytes()
