@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from fcfn_abm.runs.compare import Comparison, compare_mechanisms
     from fcfn_abm.runs.report import write_report
     from fcfn_abm.runs.run import run_scenario
-    from fcfn_abm.runs.sweep import Sweep, read_sweep, run_sweep
+    from fcfn_abm.runs.sweep import run_sweep
+    from fcfn_abm.runs.sweep_folder import Sweep, read_sweep
     from fcfn_abm.scenario import Scenario
 
 __version__ = "0.1.0"
@@ -61,7 +62,8 @@ _HOMES = {
     "runs.compare": ["Comparison", "compare_mechanisms"],
     "runs.report": ["write_report"],
     "runs.run": ["run_scenario"],
-    "runs.sweep": ["Sweep", "read_sweep", "run_sweep"],
+    "runs.sweep": ["run_sweep"],
+    "runs.sweep_folder": ["Sweep", "read_sweep"],
     "scenario": ["Scenario"],
 }
 _MODULES = {"plot": "report.figures"}

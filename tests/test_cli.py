@@ -235,11 +235,11 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, t
 
 
 def test_help_and_version():
-    told = " ".join(fcfn("--help").stdout.split())
+    text = " ".join(fcfn("--help").stdout.split())
     assert (
-        "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in told
+        "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in text
     )
-    assert "..." not in told.partition("Commands:")[2]
+    assert "..." not in text.partition("Commands:")[2]
     assert fcfn("--version").stdout.strip() == f"fcfn {fa.__version__}"
 
 
@@ -362,7 +362,7 @@ def test_sampled_steps_and_several_releases_go_all_the_way(tmp_path):
         ["run", "null.toml"],
     ],
 )
-def test_names_and_numbers_that_are_too_long_are_told(arguments, tmp_path, monkeypatch):
+def test_names_and_numbers_that_are_too_long_are_refused(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits.toml").write_text(f"seed = {'9' * 5000}")
     (tmp_path / "null.toml").write_text('extends = "a\\u0000b"')

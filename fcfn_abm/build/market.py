@@ -70,7 +70,9 @@ class PrivacyMarket(Market):
         seed = scenario.seed if rng is None else _seed(rng)
         if population is None:
             seeded = scenario.model_copy(update={"seed": seed})
-            population = draw_population(seeded) if rho is None else Population.of(_checked(rho))
+            population = (
+                draw_population(seeded) if rho is None else Population.of(_check_costs(rho))
+            )
         elif rho is not None:
             raise InvalidGameError("A market takes either rho or a population, and not both.")
         n_nodes = scenario.population.n_nodes
@@ -99,7 +101,7 @@ class PrivacyMarket(Market):
         """Ignore the placeholder that Mesa puts here: ours is frozen and stays."""
 
 
-def _checked(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _check_costs(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return costs that a user gave as an array, if they can be costs."""
     costs = np.array(rho, dtype=float)
     if costs.ndim != 1:

@@ -16,7 +16,7 @@ import typer
 
 from fcfn_abm import __version__
 from fcfn_abm.cli.base import INTERRUPTED, app, report_interrupt
-from fcfn_abm.cli.terminal import tell
+from fcfn_abm.cli.terminal import print_message
 from fcfn_abm.process.interrupts import ignore_interrupts
 from fcfn_abm.process.streams import BROKEN_PIPE, UnwritableError, close_streams, open_streams
 
@@ -84,5 +84,5 @@ def _report_unwritable(error: OSError) -> int:
         return BROKEN_PIPE
     if error.filename is not None:
         raise error
-    tell(f"the output cannot be written: {error.strerror}.")
+    print_message(f"the output cannot be written: {error.strerror}.")
     return 2

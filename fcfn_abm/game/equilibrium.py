@@ -77,7 +77,7 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
 
     Examples
     --------
-    >>> nash_equilibrium([1.0, 1.0, 5.0], budget=4.0).epsilon  # the dear node stays out
+    >>> nash_equilibrium([1.0, 1.0, 5.0], budget=4.0).epsilon  # the costly node stays out
     array([1., 1., 0.])
     """
     rho = np.asarray(rho, dtype=float)

@@ -175,7 +175,7 @@ class TwoGroup(RhoDistribution):
     high: Positive = 0.002
     """The cost of the high-cost group."""
     share_high: Share = 0.5
-    """Share of dear nodes; their number is rounded to the nearest whole one."""
+    """Share of costly nodes; their number is rounded to the nearest whole one."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Deal both costs out in random order."""
@@ -185,7 +185,7 @@ class TwoGroup(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("outliers")
 class Outliers(RhoDistribution):
-    """A log-normal population in which a few nodes are far dearer than the rest."""
+    """A log-normal population in which a few nodes are far costlier than the rest."""
 
     median: Positive = 0.001
     """The cost that half of the ordinary nodes exceed."""
@@ -194,7 +194,7 @@ class Outliers(RhoDistribution):
     share: Share = 0.1
     """Share of outliers; their number is rounded to the nearest whole one."""
     factor: Positive = 5.0
-    """How many times dearer an outlier is than it would be otherwise."""
+    """How many times costlier an outlier is than it would be otherwise."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Draw from a log-normal distribution, and multiply the outliers."""
@@ -218,7 +218,7 @@ class Listed(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("divergence")
 class Divergence(RhoDistribution):
-    """The less a node's labels are mixed like everybody's, the dearer its privacy.
+    """The less a node's labels are mixed like everybody's, the costlier its privacy.
 
     rho_i = rho0 (1 + coupling d_i), with d_i the total variation between the node's label shares
     and the global ones in the training data. Needs a [training] table.
@@ -227,7 +227,7 @@ class Divergence(RhoDistribution):
     rho0: Positive = 0.001
     """The cost of a node whose labels are mixed like everybody's."""
     coupling: NotNegative = 1.0
-    """How much dearer, as a share of rho0, a node is that has nothing in common with the others."""
+    """How much costlier a node is that shares nothing with the others, as a share of rho0."""
 
     def costs(self, divergence: Floats) -> Floats:
         """Return the cost of each node."""

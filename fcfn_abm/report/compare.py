@@ -173,7 +173,7 @@ def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     said = [*failures(frame), *notes(frame, run)]
     parts: list[str | Text] = [
         _heading(frame, run),
-        *(each.marked() for each in comparison_tables(frame)),
+        *(each.to_rich_text() for each in comparison_tables(frame)),
         "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in said),
     ]
     return join("\n\n", parts)

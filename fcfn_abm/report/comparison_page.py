@@ -18,7 +18,7 @@ from fcfn_abm.report.blocks import (
     Table,
     Terms,
     Words,
-    counted,
+    format_count,
     number,
 )
 from fcfn_abm.report.compare import averages, comparison_tables, failures, interval, notes
@@ -71,9 +71,9 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
     picture = Picture(
         "comparison",
         comparison(frame),
-        f"{counted(len(names), 'mechanism')} side by side: utility of a node and of the server, "
-        "welfare, price of anarchy, participation, mean epsilon and noise. The numbers stand in "
-        "the tables.",
+        f"{format_count(len(names), 'mechanism')} side by side: utility of a node and of the "
+        "server, welfare, price of anarchy, participation, mean epsilon and noise. The numbers "
+        "stand in the tables.",
         "Large: mean and 95 % interval. Small: the single populations. Each mechanism has the same "
         "colour and sign in all figures.",
     )

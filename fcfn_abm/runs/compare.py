@@ -157,7 +157,7 @@ def _price_all(
                         "seed": replica.seed,
                         "mechanism": name,
                         "budget": budget,
-                        **_judged(scenario, rho, outcome),
+                        **_measure(scenario, rho, outcome),
                     }
                 )
                 bar.update()
@@ -172,7 +172,7 @@ def _price_all(
     return frame
 
 
-def _judged(scenario: Scenario, rho: build.Floats, outcome: Outcome) -> dict[str, Any]:
+def _measure(scenario: Scenario, rho: build.Floats, outcome: Outcome) -> dict[str, Any]:
     """Return what an outcome is worth to all, and what it asks of whom."""
     game, privacy = scenario.game, scenario.privacy
     judged = welfare(

@@ -224,8 +224,8 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "utility": columns.utility,
             "active": takes_part(columns.epsilon),
             "exit_round": exit_round,
-            "equilibrium_epsilon": _placed(market, market.outcome.epsilon),
-            "equilibrium_utility": _placed(market, market.outcome.node_utility),
+            "equilibrium_epsilon": _place(market, market.outcome.epsilon),
+            "equilibrium_utility": _place(market, market.outcome.node_utility),
             **_churn(market),
             **(trained.nodes if trained else {}),
         }
@@ -237,7 +237,7 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
 
 
-def _placed(market: PrivacyMarket, values: Floats) -> Floats:
+def _place(market: PrivacyMarket, values: Floats) -> Floats:
     """Return values of the nodes that are there in their places; zero in the empty ones."""
     placed = np.zeros(len(market.columns))
     placed[market.present] = values

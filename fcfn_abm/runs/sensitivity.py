@@ -95,7 +95,11 @@ def sensitivity(
             f"Sensitivity needs every run, but not all {len(frame):,} are done ({unfinished}); "
             "'fcfn sweep FILE --retry' runs what is not."
         )
-    names = _varying(frame) if outcomes is None else [_checked(frame, name) for name in outcomes]
+    names = (
+        _find_varying(frame)
+        if outcomes is None
+        else [_require_complete(frame, name) for name in outcomes]
+    )
     axes = list(sweep.axes)
     columns = ["first_order", "first_order_low", "first_order_high"]
     columns += [name.replace("first", "total") for name in columns]
@@ -109,12 +113,12 @@ def sensitivity(
     return pd.DataFrame(table, columns=columns, index=index).reset_index()
 
 
-def _varying(frame: pd.DataFrame) -> list[str]:
+def _find_varying(frame: pd.DataFrame) -> list[str]:
     there = [name for name in OUTCOMES if name in frame and frame[name].notna().all()]
     return [name for name in there if (frame[name] != frame[name].iloc[0]).any()]
 
 
-def _checked(frame: pd.DataFrame, name: str) -> str:
+def _require_complete(frame: pd.DataFrame, name: str) -> str:
     """Return the name of an outcome, if all runs have a number of that name."""
     numbers = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
     if name not in numbers:

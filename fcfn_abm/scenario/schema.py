@@ -17,8 +17,8 @@ MOST_RUNS = 1_000_000
 """Of one sweep: all of them are checked, and held in memory, before the first begins."""
 
 
-def _lies(requirement: str, low: float, high: float = math.inf) -> AfterValidator:
-    """Return a check of what is not zero, where a plain bound would be told with all its zeros."""
+def _require_between(requirement: str, low: float, high: float = math.inf) -> AfterValidator:
+    """Return a check of what is not zero; a plain bound would be printed with all its zeros."""
 
     def check(value: float) -> float:
         if value and not low <= value <= high:
@@ -32,22 +32,22 @@ _SIZED = f"lie from {SMALLEST:g} to {LARGEST:g}"
 Positive = Annotated[
     float,
     Field(gt=0, allow_inf_nan=False, json_schema_extra={"minimum": SMALLEST, "maximum": LARGEST}),
-    _lies(_SIZED, SMALLEST, LARGEST),
+    _require_between(_SIZED, SMALLEST, LARGEST),
 ]
 NotNegative = Annotated[
     float,
     Field(ge=0, allow_inf_nan=False, json_schema_extra={"maximum": LARGEST}),
-    _lies(f"be zero, or {_SIZED}", SMALLEST, LARGEST),
+    _require_between(f"be zero, or {_SIZED}", SMALLEST, LARGEST),
 ]
 Finite = Annotated[
     float,
     Field(allow_inf_nan=False, json_schema_extra={"minimum": -LARGEST, "maximum": LARGEST}),
-    _lies(f"lie from {-LARGEST:g} to {LARGEST:g}", -LARGEST, LARGEST),
+    _require_between(f"lie from {-LARGEST:g} to {LARGEST:g}", -LARGEST, LARGEST),
 ]
 Gain = Annotated[
     float,
     Field(gt=0, le=1, json_schema_extra={"minimum": SMALLEST}),
-    _lies(f"not be smaller than {SMALLEST:g}", SMALLEST),
+    _require_between(f"not be smaller than {SMALLEST:g}", SMALLEST),
 ]
 Single = Annotated[
     float,
@@ -56,12 +56,12 @@ Single = Annotated[
         allow_inf_nan=False,
         json_schema_extra={"minimum": _TRAINS_FROM, "maximum": _TRAINS_TO},
     ),
-    _lies(f"lie from {_TRAINS_FROM:g} to {_TRAINS_TO:g}", _TRAINS_FROM, _TRAINS_TO),
+    _require_between(f"lie from {_TRAINS_FROM:g} to {_TRAINS_TO:g}", _TRAINS_FROM, _TRAINS_TO),
 ]
 Rare = Annotated[
     float,
     Field(gt=0, lt=1, json_schema_extra={"minimum": _RAREST}),
-    _lies(f"not be smaller than {_RAREST:g}", _RAREST),
+    _require_between(f"not be smaller than {_RAREST:g}", _RAREST),
 ]
 Share = Annotated[float, Field(gt=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
@@ -87,18 +87,18 @@ class Section(BaseModel):
             if field.annotation is not Choice:
                 continue
             if isinstance(value, str):
-                tree[name] = named(value)
+                tree[name] = expand_name(value)
             elif isinstance(value, Mapping) and "kind" not in value:
                 tree[name] = {"kind": field.get_default(call_default_factory=True).kind, **value}
         return tree
 
 
-def named(text: str) -> dict[str, Any]:
+def expand_name(text: str) -> dict[str, Any]:
     """Return what a name alone stands for: ``"parquet:images"`` gives a path with it.
 
     Examples
     --------
-    >>> named("parquet:images/birds")
+    >>> expand_name("parquet:images/birds")
     {'kind': 'parquet', 'path': 'images/birds'}
     """
     kind, colon, path = text.partition(":")
@@ -337,7 +337,7 @@ class Axis(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _list_alone(cls, tree: Any) -> Any:
+    def _accept_list(cls, tree: Any) -> Any:
         if isinstance(tree, (list, tuple)):
             return {"values": tree}
         if not isinstance(tree, Mapping):
@@ -347,7 +347,7 @@ class Axis(Section):
         return tree
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> Axis:
+    def _require_list_or_range(self) -> Axis:
         ranged = [name for name in ("low", "high", "n") if getattr(self, name) is not None]
         if self.values is not None:
             if ranged or self.log:
@@ -394,7 +394,7 @@ class SweepSettings(Section):
         return self.mode in ("random", "latin-hypercube", "sobol")
 
     @model_validator(mode="after")
-    def _axes_suit_the_mode(self) -> SweepSettings:
+    def _require_axes_for_mode(self) -> SweepSettings:
         if self.samples and not (self.axes and self.n_samples):
             raise ValueError(f"the mode {self.mode!r} needs n_samples, and one axis or more.")
         if self.mode == "sobol":

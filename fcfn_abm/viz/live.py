@@ -14,7 +14,7 @@ from fcfn_abm.abm.state import RoundState
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import FcfnError
 from fcfn_abm.process.workers import count_cores
-from fcfn_abm.records import sampled_rows
+from fcfn_abm.records import sample_rows
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.scenario import Scenario
@@ -52,7 +52,7 @@ class LiveMarket:
         self._kept = (
             np.arange(rho.size)
             if rho.size <= _KEPT_WHOLE
-            else sampled_rows(rho, _KEPT, self.market.outcome.epsilon > 0)
+            else sample_rows(rho, _KEPT, self.market.outcome.epsilon > 0)
         )
         self._reports: list[Floats] = [self._report()]
         self._watched: dict[int, tuple[list[int], list[float]]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcfn_abm.records import Record, sampled_rows
+from fcfn_abm.records import Record, sample_rows
 from fcfn_abm.records.integrity import raise_as_record_error
 from fcfn_abm.viz.frame import Floats, Frame, Path, Rows, Training
 
@@ -192,5 +192,5 @@ def _traces(record: Record) -> pd.DataFrame:
     if record.kept_traces is None and n_nodes * len(record.rounds) <= _MOST_VALUES:
         return record.traces
     expected = (record.nodes["equilibrium_epsilon"] > 0).to_numpy()
-    rows: Rows = sampled_rows(record.nodes["rho"].to_numpy(), _FEWER, expected)
+    rows: Rows = sample_rows(record.nodes["rho"].to_numpy(), _FEWER, expected)
     return record.traces_of(record.nodes["node"].iloc[rows])  # places may be empty

@@ -514,8 +514,8 @@ def test_an_invalid_setting_is_a_sentence_and_the_market_stays():
     assert view.problem.startswith("settings, [game] alpha: ")
     assert (view.invalid, view.moment, len(view.pictures)) == ("game.alpha", 1, 7)
     assert handle_requests(session, views, ("step",)).problem == view.problem
-    mended = handle_requests(session, views, ("set", "game.alpha", 3.0))
-    assert (mended.problem, mended.invalid, mended.moment) == ("", "", 0)
+    corrected = handle_requests(session, views, ("set", "game.alpha", 3.0))
+    assert (corrected.problem, corrected.invalid, corrected.moment) == ("", "", 0)
 
 
 def test_the_setting_that_is_marked_is_the_one_that_the_sentence_is_about():

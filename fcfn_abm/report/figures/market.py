@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fcfn_abm.report.figures.frames import require_columns
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, finished, theme
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
 
 CROWD = 2000
 """Up to so many nodes are drawn one by one."""
@@ -91,7 +91,7 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if len(rounds) < n_rounds:
                 axes.set_xlabel(f"round (the last {_LATE} of {n_rounds:,})")
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _reports(axes: Axes, traces: pd.DataFrame) -> None:
@@ -177,7 +177,7 @@ def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
         _exits(exits, nodes["exit_round"].dropna().to_numpy(dtype=int), int(rounds["round"].max()))
         for axes in (counts, exits):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
@@ -229,7 +229,7 @@ def utilities(rounds: pd.DataFrame) -> Figure:
             axes.axhline(0, color="0.35", linewidth=0.8)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
@@ -292,7 +292,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
             ylabel="epsilon in the end",
         )
         axes.xaxis.set_major_locator(MaxNLocator(5))  # costs close together have long names
-        _note_dearer(axes, nodes["rho"], right)
+        _note_costlier(axes, nodes["rho"], right)
         for other in others:
             _costs(other, nodes["rho"], groups)
         if threshold > 0:
@@ -302,7 +302,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
                 )
         for each in (axes, *others):
             each.legend(loc="upper right", title=None)
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]) -> None:
@@ -357,7 +357,7 @@ def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[boo
 
 
 def _right_edge(nodes: pd.DataFrame, threshold: float) -> float:
-    """Leave out the dearest nodes where they would squeeze all others into a corner."""
+    """Leave out the costliest nodes where they would squeeze all others into a corner."""
     rho = nodes["rho"]
     least, most = float(rho.min()), float(rho.max())
     if threshold <= least or most < threshold + 2 * (threshold - least):
@@ -366,13 +366,13 @@ def _right_edge(nodes: pd.DataFrame, threshold: float) -> float:
     return max(threshold + 0.6 * (threshold - least), dearest_active)
 
 
-def _note_dearer(axes: Axes, rho: pd.Series[float], right: float) -> None:
+def _note_costlier(axes: Axes, rho: pd.Series[float], right: float) -> None:
     beyond = int((rho > right).sum())
     if not beyond:
         return
     axes.set_xlim(rho.min() - 0.05 * (right - rho.min()), right)
     axes.annotate(
-        f"{beyond:,} dearer nodes,\nup to rho = {rho.max():.3g}",
+        f"{beyond:,} costlier nodes,\nup to rho = {rho.max():.3g}",
         xy=(1.0, 0.055),
         xytext=(0.98, 0.16),
         xycoords="axes fraction",

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fcfn_abm.report.compare import Average, Averages, averages
 from fcfn_abm.report.figures.frames import require_columns
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, finished, theme
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, theme
 
 _PANELS = {  # quantity: title, and what the axis measures
     "mean_node_utility": ("Node utility", "currency, mean of all nodes"),
@@ -59,7 +59,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.5)
         _caption(grid[-1], frame)
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _panel(

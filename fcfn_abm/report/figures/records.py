@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fcfn_abm.records import Record, sampled_rows
+from fcfn_abm.records import Record, sample_rows
 from fcfn_abm.report.figures.market import convergence, rho_against_epsilon
 from fcfn_abm.report.figures.training import accuracy
 
@@ -35,5 +35,5 @@ def few_traces(record: Record) -> pd.DataFrame:
     if settings.traces in ("none", "sample") or len(nodes) <= settings.sample_size:
         return record.traces
     expected = (nodes["equilibrium_epsilon"] > 0).to_numpy()
-    rows = sampled_rows(nodes["rho"].to_numpy(), settings.sample_size, expected)
+    rows = sample_rows(nodes["rho"].to_numpy(), settings.sample_size, expected)
     return record.traces_of(nodes["node"].iloc[rows])  # places may be empty

@@ -21,8 +21,8 @@ from fcfn_abm.report.theme import (
     ARM_DASHES,
     ARM_MARKERS,
     STAYS,
-    finished,
-    plain,
+    escape_text,
+    fix_ticks,
     theme,
 )
 
@@ -65,10 +65,10 @@ def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None =
         figure = Figure(figsize=(6.5, 4.2))
         axes = figure.subplots()
         _panel(axes, frame[frame["status"] == "done"], axis, outcome, by)
-        axes.set(xlabel=plain(axis), ylabel=label_of(outcome))
+        axes.set(xlabel=escape_text(axis), ylabel=label_of(outcome))
         if by:
-            axes.legend(title=plain(by), loc="best")
-    return finished(figure)
+            axes.legend(title=escape_text(by), loc="best")
+    return fix_ticks(figure)
 
 
 def sweep_overview(
@@ -107,10 +107,10 @@ def sweep_overview(
                 _panel(grid[row, column], done, axis, outcome, by)
                 if column == 0:
                     grid[row, 0].set_ylabel(label_of(outcome))
-            grid[-1, column].set_xlabel(plain(axis))
+            grid[-1, column].set_xlabel(escape_text(axis))
             if by:
-                grid[0, column].legend(title=plain(by), alignment="left", **_ABOVE)
-    return finished(figure)
+                grid[0, column].legend(title=escape_text(by), alignment="left", **_ABOVE)
+    return fix_ticks(figure)
 
 
 def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
@@ -125,18 +125,18 @@ def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
 def label_of(outcome: str) -> str:
     """Return what an outcome is called in figures and tables, with its unit."""
     unit = next((c.unit for c in columns_of("sweep") if c.name == outcome), NO_UNIT)
-    words = plain(outcome.replace("n_active", "nodes that take part").replace("_", " "))
+    words = escape_text(outcome.replace("n_active", "nodes that take part").replace("_", " "))
     return words if unit == NO_UNIT else f"{words} ({unit})"
 
 
-def grouped(values: pd.Series) -> pd.Series:
+def group_values(values: pd.Series) -> pd.Series:
     """Return the group of each run: its value on an axis, or the middle of its bin of many.
 
     Examples
     --------
-    >>> grouped(pd.Series([0.1, 0.2, 0.1])).tolist()
+    >>> group_values(pd.Series([0.1, 0.2, 0.1])).tolist()
     [0.1, 0.2, 0.1]
-    >>> grouped(pd.Series(range(80))).nunique()
+    >>> group_values(pd.Series(range(80))).nunique()
     8
     """
     if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= MANY:
@@ -200,7 +200,7 @@ def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | No
 def _means(runs: pd.DataFrame, axis: str, outcome: str) -> pd.DataFrame:
     """Return a row a value of the axis: where it is drawn, the mean, and half of its interval."""
     rows = []
-    for at, values in runs[outcome].groupby(grouped(runs[axis]), sort=False):
+    for at, values in runs[outcome].groupby(group_values(runs[axis]), sort=False):
         of = average(values.dropna().to_numpy(dtype=float))
         if of.n and math.isfinite(of.mean):
             rows.append({"at": at, "mean": of.mean, "half_width": of.half_width})
@@ -219,7 +219,7 @@ def _colours(levels: Sequence[Any]) -> list[Any]:
 def _level(level: Any) -> str:
     if isinstance(level, (float, np.floating)):
         return f"{level:.3g}"
-    return plain(str(level))
+    return escape_text(str(level))
 
 
 def _is_bool(values: pd.Series) -> bool:

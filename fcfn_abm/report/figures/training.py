@@ -18,8 +18,8 @@ from fcfn_abm.report.theme import (
     BOUND,
     STAYS,
     arm_label,
-    finished,
-    plain,
+    escape_text,
+    fix_ticks,
     theme,
 )
 
@@ -72,13 +72,13 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
             for line in curves.lines:
                 line.set_marker("o")
         curves.set(
-            title=plain(f"Federated training on {data_label}"),
+            title=escape_text(f"Federated training on {data_label}"),
             xlabel="communication round",
             ylabel="test accuracy",
             ylim=(0, 1),
         )
         _earnings(bars, [arm for arm in arms if arm["private"]], colours)
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
@@ -146,4 +146,4 @@ def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
                 axes.tick_params(which="minor", length=0)
         else:
             panels[0].set(ylim=(0, None))
-    return finished(figure)
+    return fix_ticks(figure)

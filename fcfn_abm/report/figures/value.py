@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from fcfn_abm.report.calibrate import r_squared
 from fcfn_abm.report.figures.frames import require_columns
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, finished, theme
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
 
 
 def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
@@ -41,7 +41,7 @@ def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
         for axes in (values, rest):
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.set_xlabel("epsilon of every node")
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
