@@ -100,7 +100,7 @@ class Example:
 class PropertyCheck:
     """What random games show of one property."""
 
-    property: str
+    name: str
     """One of :data:`PROPERTIES`."""
     claimed: bool
     """Whether the mechanism claims it."""
@@ -220,7 +220,7 @@ def check_mechanism(
     >>> found = check_mechanism("stackelberg", games=20)
     >>> found.holds
     True
-    >>> [one.verdict for one in found.properties if one.property == "incentive compatibility in cost"]
+    >>> [one.verdict for one in found.properties if one.name == "incentive compatibility in cost"]
     ['fails']
     """
     if not 1 <= games <= MOST_GAMES:
@@ -363,7 +363,7 @@ class _Tally:
                 says=found.says,
             )
         return PropertyCheck(
-            property=self.name,
+            name=self.name,
             claimed=self.claimed,
             n_games=self.n_games,
             n_violated=self.n_violated,
@@ -388,7 +388,8 @@ def _simpler_games(game: PricingGame) -> Iterator[PricingGame]:
         for field in ("budget", "beta", "alpha"):
             value = getattr(game, field)
             if value != _rounded(value, digits) and value != _rounded(value, digits - 1):
-                yield replace(game, **{field: _rounded(value, digits)})
+                rounded: Any = {field: _rounded(value, digits)}
+                yield replace(game, **rounded)
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -599,7 +600,7 @@ class _Trial:
         if self.mechanism.reports != "epsilon":
             return
         offer = self._offer()
-        if not isinstance(offer, Contracts) or offer.fee is None:
+        if not isinstance(offer, Contracts) or offer.fee is None or not offer.epsilon.any():
             return
         fee = np.where(offer.epsilon > 0, offer.fee, 0.0)
         utility = fee - np.multiply.outer(self.game.rho, offer.epsilon)

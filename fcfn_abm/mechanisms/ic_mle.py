@@ -73,11 +73,7 @@ class IncentiveCompatibleContracts(Mechanism):
 
     @property
     def claims(self) -> Claims:
-        """What holds; the printed menu is not one from which nodes would pick their own contract.
-
-        Monotone follows from the menu alone where all costs are given. A node that costs more also
-        changes the menu: it then is the one that ...
-        """
+        """From the printed menu, nodes would not pick the contract that is meant for them."""
         return Claims(
             budget_balanced=True,
             individually_rational=("nodes",),
