@@ -282,9 +282,7 @@ def measure_game(mechanism: Mechanism, game: PricingGame, seed: int = 0) -> dict
     return _Trial(mechanism, game, seed).measure()
 
 
-def _measure(
-    name: str, mechanism: Mechanism, game: PricingGame, seed: int
-) -> dict[str, Violation]:
+def _measure(name: str, mechanism: Mechanism, game: PricingGame, seed: int) -> dict[str, Violation]:
     """Do the same, and say in which game a mechanism broke down."""
     try:
         return measure_game(mechanism, game, seed)

@@ -13,9 +13,9 @@ from fcfn_abm.report.marks import heading, join, mark_verdict
 from fcfn_abm.report.summary import WIDTH
 
 _HEADS = {  # columns of the table of claims, by the fields of Claims
-    "budget_balanced": "within the cap",
-    "individually_rational": "nobody loses",
-    "incentive_compatible": "truthful in",
+    "budget_balanced": "within cap",
+    "individually_rational": "rational for",
+    "incentive_compatible": "compatible in",
     "monotone": "monotone",
     "anonymous": "anonymous",
     "scale_invariant": "scale-free",
@@ -115,13 +115,15 @@ def _failure(row: Mapping[str, Any]) -> str:
     example = row["example"]
     if example is None:
         return f"{_sentence(row['name'])} is claimed, and no game tests it."
-    cost = ", ".join(f"{cost:.6g}" for cost in example["rho"])
+    game = (
+        f"rho = [{', '.join(f'{cost:.6g}' for cost in example['rho'])}], "
+        f"budget = {example['budget']:.6g}, alpha = {example['alpha']:.6g}, "
+        f'beta = {example["beta"]:.6g}, average_over = "{example["average_over"]}"'
+    )
     return "\n".join(
         [
             f"{_sentence(row['name'])} is claimed, and fails. The smallest game found:",
-            f"  rho = ({cost}), budget = {example['budget']:.6g}, alpha = {example['alpha']:.6g}, "
-            f"beta = {example['beta']:.6g},",
-            f'  average_over = "{example["average_over"]}"',
+            fill(game, WIDTH, initial_indent="  ", subsequent_indent="  "),
             fill(example["says"], WIDTH, initial_indent="  ", subsequent_indent="  "),
         ]
     )
