@@ -73,21 +73,10 @@ def check_text(facts: Mapping[str, Any]) -> Text:
 
 def _heading(facts: Mapping[str, Any]) -> Text:
     options = ", ".join(f"{name} = {value!r}" for name, value in facts["options"].items())
-    lines: list[str | Text] = [
-        heading(
-            f"{facts['mechanism']}{f' ({options})' if options else ''}: "
-            f"{counted(facts['n_games'], 'random game')}, seed {facts['seed']}"
-        )
-    ]
-    if facts["n_refused"]:
-        lines.append(
-            fill(
-                f"{counted(facts['n_refused'], 'game')} refused, the first one because: "
-                f"{facts['refusal']}",
-                WIDTH,
-            )
-        )
-    return join("\n", lines)
+    return heading(
+        f"{facts['mechanism']}{f' ({options})' if options else ''}: "
+        f"{counted(facts['n_games'], 'random game')}, seed {facts['seed']}"
+    )
 
 
 def _properties(facts: Mapping[str, Any]) -> Table:
