@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         server_utility,
         stackelberg_equilibrium,
     )
-    from fcfn_abm.mechanisms import Outcome, price
+    from fcfn_abm.mechanisms import Claims, Outcome, price
+    from fcfn_abm.mechanisms.check import MechanismCheck, check_mechanism
     from fcfn_abm.records import Record, read_record
     from fcfn_abm.report import figures as plot
     from fcfn_abm.report.plan import export_plan
@@ -55,7 +56,8 @@ _HOMES = {
         "server_utility",
         "stackelberg_equilibrium",
     ],
-    "mechanisms": ["Outcome", "price"],
+    "mechanisms": ["Claims", "Outcome", "price"],
+    "mechanisms.check": ["MechanismCheck", "check_mechanism"],
     "records": ["Record", "read_record"],
     "report.plan": ["export_plan"],
     "runs.calibrate": ["ValueCalibration", "calibrate_value"],
@@ -70,9 +72,11 @@ _MODULES = {"plot": "report.figures"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Claims",
     "Comparison",
     "Equilibrium",
     "FcfnError",
+    "MechanismCheck",
     "Outcome",
     "PrivacyMarket",
     "Record",
@@ -82,6 +86,7 @@ __all__ = [
     "ValueCalibration",
     "best_response",
     "calibrate_value",
+    "check_mechanism",
     "compare_mechanisms",
     "exploitability",
     "export_plan",

@@ -29,6 +29,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "turnover": lambda round_index: (8, round_index),
     "newcomers": lambda round_index: (8, round_index, 1),
     "cost-drift": lambda round_index: (8, round_index, 2),
+    "checked-game": lambda index: (9, index),
 }
 """What chance is used for, what tells one use from another, and the place of each in the tree of
 seeds. Add only: a place that changes gives other numbers to every run."""

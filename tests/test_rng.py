@@ -29,6 +29,7 @@ PLACES = {  # never change: every run would have other numbers
     ("turnover", 3): (8, 3),
     ("newcomers", 3): (8, 3, 1),
     ("cost-drift", 3): (8, 3, 2),
+    ("checked-game", 3): (9, 3),
 }
 
 

@@ -1,7 +1,8 @@
 """The command line: each command parses, calls one public function, and prints.
 
 Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed, or an
-audit found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (nobody reads on).
+audit or a check found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (nobody
+reads on).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ for _name in (
     "view",
     "sweep",
     "compare",
+    "check_mechanism",
     "calibrate",
     "audit",
     "export",

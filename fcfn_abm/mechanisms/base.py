@@ -163,8 +163,11 @@ class Mechanism(Protocol):
     """Whether nodes share a pool by epsilon, so that high-cost nodes stay out (48)."""
     reports: ClassVar[Literal["epsilon", "cost"]] = "epsilon"
     """What nodes report: the epsilon that they sell, or their unit cost."""
-    claims: ClassVar[Claims] = Claims()
-    """What the mechanism claims of itself."""
+
+    @property
+    def claims(self) -> Claims:
+        """What the mechanism claims of itself, with its options."""
+        return Claims()
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round in closed form, without exits other than those of the closed form."""

@@ -11,7 +11,7 @@ type Choice = Literal["cost", "epsilon", "contract"]
 
 @dataclass(frozen=True)
 class Claims:
-    """Properties that hold in every game, with everybody's costs as they are.
+    """Properties that hold in every game with a given payment cap.
 
     What is left out is not claimed; it may still hold.
     """
@@ -26,4 +26,11 @@ class Claims:
     monotone: bool = False
     """A node that costs more never sells more epsilon, all else equal."""
     anonymous: bool = False
-    """What a node sells and is paid does not depend on its place among the nodes."""
+    """What a node sells and is paid does not depend on its place among the nodes. Of nodes with
+    equal costs some may be left out by their place, if that makes no difference to utilities."""
+    scale_invariant: bool = False
+    """Costs, cap and beta in another currency unit leave epsilon as it is, and payments change by
+    that unit."""
+    tolerance: float = 1e-9
+    """How much the check allows for rounding errors, as a share of what is paid; utilities below
+    zero and payments above the cap are allowed a thousandth of it."""

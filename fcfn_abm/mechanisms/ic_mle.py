@@ -12,6 +12,7 @@ from scipy.optimize import brentq, isotonic_regression
 
 from fcfn_abm.errors import InvalidGameError, require_positive
 from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.claims import Claims
 
 type Floats = npt.NDArray[np.float64]
 type Ints = npt.NDArray[np.intp]
@@ -69,6 +70,18 @@ class IncentiveCompatibleContracts(Mechanism):
 
     constraint: Literal["incentive-compatible", "printed"] = "incentive-compatible"
     """Incentive compatibility, or (56) as printed, which makes all payments equal."""
+
+    @property
+    def claims(self) -> Claims:
+        """From the printed menu, nodes would not pick the contract that is meant for them."""
+        return Claims(
+            budget_balanced=True,
+            individually_rational=("nodes",),
+            incentive_compatible=() if self.constraint == "printed" else ("contract",),
+            monotone=True,
+            anonymous=True,
+            scale_invariant=True,
+        )
 
     def menu(self, game: PricingGame) -> Menu:
         """Return the contracts that the server posts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import model_validator
@@ -17,6 +17,7 @@ from fcfn_abm.mechanisms.base import (
     PricingGame,
     settle,
 )
+from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.scenario.schema import Positive
 
 
@@ -32,6 +33,8 @@ class RandomEpsilon(Mechanism):
     in the paper: nodes that lose money stay. In a market (``fcfn run``) it is voluntary: nodes keep
     the epsilon that they drew, and those that lose leave.
     """
+
+    claims: ClassVar[Claims] = Claims(budget_balanced=True, monotone=True, scale_invariant=True)
 
     low: Positive = 1.0
     """Smallest epsilon drawn."""

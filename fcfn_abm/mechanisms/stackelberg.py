@@ -8,6 +8,7 @@ import numpy as np
 
 from fcfn_abm.game import nash_equilibrium, payments
 from fcfn_abm.mechanisms.base import MECHANISMS, Contest, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.claims import Claims
 
 
 @MECHANISMS.register("stackelberg")
@@ -15,6 +16,14 @@ class Stackelberg(Mechanism):
     """The server announces B* (or the cap it is given); nodes share it in proportion to epsilon."""
 
     contested: ClassVar[bool] = True
+    claims: ClassVar[Claims] = Claims(
+        budget_balanced=True,
+        individually_rational=("nodes",),
+        incentive_compatible=("epsilon",),
+        monotone=True,
+        anonymous=True,
+        scale_invariant=True,
+    )
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
         """Price one round of the game (29, 41)."""

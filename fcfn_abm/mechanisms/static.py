@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from fcfn_abm.game import payments
 from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.scenario.schema import Positive
 
 
@@ -20,6 +23,10 @@ class StaticEpsilon(Mechanism):
     ``fcfn compare``) taking part is compulsory, as in the paper: nodes that lose money stay. In a
     market (``fcfn run``) it is voluntary: those that lose leave.
     """
+
+    claims: ClassVar[Claims] = Claims(
+        budget_balanced=True, monotone=True, anonymous=True, scale_invariant=True
+    )
 
     epsilon: Positive = 10.0
     """The privacy budget of every node, dimensionless."""

@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.claims import claims_table
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
@@ -174,6 +175,7 @@ def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     parts: list[str | Text] = [
         _heading(frame, run),
         *(each.to_rich_text() for each in comparison_tables(frame)),
+        claims_table(run["claims"]).to_rich_text(),
         "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in said),
     ]
     return join("\n\n", parts)

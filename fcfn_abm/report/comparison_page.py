@@ -21,6 +21,7 @@ from fcfn_abm.report.blocks import (
     format_count,
     number,
 )
+from fcfn_abm.report.claims import claims_table
 from fcfn_abm.report.compare import averages, comparison_tables, failures, interval, notes
 from fcfn_abm.report.figures.mechanisms import comparison
 from fcfn_abm.report.settings import reproduce, settings_table
@@ -82,7 +83,7 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
         [[name, *(interval(found[name, q]) for q in _MORE.values())] for name in names],
         "Where the money goes",
     )
-    results: list[Block] = [picture, *comparison_tables(frame), more]
+    results: list[Block] = [picture, *comparison_tables(frame), more, claims_table(run["claims"])]
     remarks = [*failures(frame), *notes(frame, run)]
     command = f"fcfn compare scenario.toml --mechanisms {','.join(names)} --replications {n}"
     return Page(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fcfn_abm import build
 from fcfn_abm.dp import gaussian_sigma
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
-from fcfn_abm.mechanisms import MECHANISMS, Outcome
+from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder, raise_as_output_error, write_facts
 from fcfn_abm.records.tables import columns_of, write_table
@@ -219,11 +219,17 @@ def _facts(
         "average_over": scenario.game.average_over,
         "delta": scenario.privacy.delta,
         "calibration": scenario.privacy.calibration,
+        "claims": {name: asdict(_mechanism(scenario, name).claims) for name in names},
         "status": status_counts(frame),
         "statistics": averages_tree(frame),
         "seconds": seconds,
         "versions": versions(),
     }
+
+
+def _mechanism(scenario: Scenario, name: str) -> Mechanism:
+    own = scenario.mechanism
+    return MECHANISMS.create(name, own.options if own.kind == name else {})
 
 
 def _write(scenario: Scenario, run: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
