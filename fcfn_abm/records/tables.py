@@ -46,7 +46,11 @@ TABLES: dict[str, list[Column]] = {
         *_floats(
             NO_UNIT, total_epsilon="S, sum of all reports", mean_epsilon="eps_g, mean epsilon"
         ),
-        *_counts(n_active="nodes that report more than zero", n_exited="nodes that have left"),
+        *_counts(
+            n_active="nodes that report more than zero in this round",
+            n_inactive="other nodes that are in the market in this round",
+            n_exited="nodes that left before this round; the three sum to the nodes that are there",
+        ),
         *_floats(
             MONEY,
             payment="what the server paid to all nodes",
@@ -263,6 +267,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
 
 _OPTIONAL: dict[str, Iterable[str]] = {
     "rounds": (
+        "n_inactive",
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
     ),
