@@ -38,7 +38,7 @@ def scenario(name, *others):
 def test_in_every_row_the_counts_sum_to_the_nodes_that_are_there(name):
     record = fa.run_scenario(scenario(name))
     rounds = record.rounds
-    there = rounds["n_present"] if "n_present" in rounds else record.scenario.population.n_nodes
+    there = rounds.get("n_present", record.scenario.population.n_nodes)
     counts = rounds[["n_active", "n_inactive", "n_exited"]]
     assert (counts.sum(axis=1) == there).all()
     assert (counts >= 0).all(axis=None)
