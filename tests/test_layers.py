@@ -17,7 +17,8 @@ ROOT = PACKAGE.parent
 OUTSIDE = ("tests", "benchmarks", "examples", "analysis", "docs")
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
-    {"errors", "rng"},
+    {"errors"},
+    {"rng"},
     {"process"},
     {"registry"},
     {"scenario"},

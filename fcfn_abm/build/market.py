@@ -10,8 +10,9 @@ from fcfn_abm.abm import Market, MarketRules
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.parts import draw_population
 from fcfn_abm.build.registries import create
-from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.population import Population, require_sized
+from fcfn_abm.rng import Chance, as_seed
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 
@@ -27,7 +28,7 @@ class PrivacyMarket(Market):
         The experiment; without one, the defaults.
     rho : array_like of float, shape (n_nodes,), optional
         Costs of a unit of reported epsilon, in place of those that the scenario would draw.
-    rng : numpy.random.Generator or int, optional
+    rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
         Root of all chance in this market, in place of the scenario's seed.
     collect_nodes : bool, default True
         Whether the data collector keeps every node in every round where ``record.traces = "all"``;
@@ -59,7 +60,7 @@ class PrivacyMarket(Market):
         scenario: Scenario | None = None,
         *,
         rho: Any = None,
-        rng: np.random.Generator | int | None = None,
+        rng: Chance | None = None,
         collect_nodes: bool = True,
         population: Population | None = None,
     ) -> None:
@@ -67,7 +68,7 @@ class PrivacyMarket(Market):
         require_scenario(scenario, "PrivacyMarket")
         check_settings(scenario)
         self._scenario = scenario
-        seed = scenario.seed if rng is None else _seed(rng)
+        seed = scenario.seed if rng is None else as_seed(rng)
         if population is None:
             seeded = scenario.model_copy(update={"seed": seed})
             population = (
@@ -103,12 +104,8 @@ class PrivacyMarket(Market):
 
 def _check_costs(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return costs that a user gave as an array, if they can be costs."""
-    costs = np.array(rho, dtype=float)
+    costs = as_floats("rho", rho).copy()
     if costs.ndim != 1:
         raise InvalidGameError(f"rho must be a list of numbers, but has shape {costs.shape}.")
     require_sized(rho=costs)
     return costs
-
-
-def _seed(rng: np.random.Generator | int) -> int:
-    return rng if isinstance(rng, int) else int(rng.integers(2**63))

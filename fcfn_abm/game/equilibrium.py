@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.game.exact import Floats, exact_sum, two_product, two_sum
 
 _LARGEST = 1e290  # so that sums of costs, and their products with n, stay finite
@@ -80,7 +80,7 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
     >>> nash_equilibrium([1.0, 1.0, 5.0], budget=4.0).epsilon  # the costly node stays out
     array([1., 1., 0.])
     """
-    rho = np.asarray(rho, dtype=float)
+    rho = as_floats("rho", rho)
     if rho.ndim != 1:
         raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
     require_positive(rho=rho)

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.registry import Registry
+from fcfn_abm.rng import Chance, as_generator
 from fcfn_abm.scenario.schema import LARGEST, SMALLEST, NotNegative, Positive
 
 type Floats = npt.NDArray[np.float64]
@@ -31,7 +32,7 @@ RHO_DISTRIBUTIONS: Registry[RhoDistribution] = Registry("distribution of rho")
 def draw_rho(
     distribution: RhoDistribution,
     n_nodes: int,
-    rng: np.random.Generator,
+    rng: Chance,
     divergence: Floats | None = None,
 ) -> Floats:
     """Draw a population's unit privacy costs, and check them.
@@ -42,7 +43,7 @@ def draw_rho(
         An entry of :data:`RHO_DISTRIBUTIONS`.
     n_nodes : int
         How many nodes there are.
-    rng : numpy.random.Generator
+    rng : Generator, BitGenerator, SeedSequence, int or list of int
         Source of chance.
     divergence : ndarray of float, shape (n_nodes,), optional
         How far each node's label shares are from the global ones, from 0 to 1. Costs that follow
@@ -64,7 +65,7 @@ def draw_rho(
         rho = distribution.costs(divergence)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # refused below
-            rho = np.asarray(distribution.draw(n_nodes, rng), dtype=float)
+            rho = as_floats("rho", distribution.draw(n_nodes, as_generator(rng)))
     if rho.shape != (n_nodes,):
         raise InvalidGameError(
             f"the distribution of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
@@ -92,7 +93,7 @@ def require_sized(**values: npt.ArrayLike) -> None:
     """
     require_positive(error=InvalidGameError, zero=False, **values)
     for name, value in values.items():
-        array = np.asarray(value, dtype=float)
+        array = as_floats(name, value)
         bad = (array < SMALLEST) | (array > LARGEST)
         if not bad.any():
             continue

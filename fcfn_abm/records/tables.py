@@ -47,8 +47,9 @@ TABLES: dict[str, list[Column]] = {
             NO_UNIT, total_epsilon="S, sum of all reports", mean_epsilon="eps_g, mean epsilon"
         ),
         *_counts(
-            n_active="nodes that take part (with more than 1e-8 of the largest share)",
-            n_exited="nodes that have left",
+            n_active="nodes that take part in this round (with more than 1e-8 of the largest share)",
+            n_inactive="other nodes that are in the market in this round",
+            n_exited="nodes that left before this round; the three sum to the nodes that are there",
         ),
         *_floats(
             MONEY,
@@ -266,6 +267,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
 
 _OPTIONAL: dict[str, Iterable[str]] = {
     "rounds": (
+        "n_inactive",
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
     ),

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from fcfn_abm.rng import LARGEST_SEED
 
 SMALLEST, LARGEST = 1e-18, 1e18
 """Range of costs, money and epsilon: then epsilon itself, money over cost, fits into the 32 bits of
@@ -15,6 +25,12 @@ _TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets have 32 bits
 _RAREST = 1e-100
 MOST_RUNS = 1_000_000
 """Of one sweep: all of them are checked, and held in memory, before the first begins."""
+
+
+def _as_int(value: Any) -> Any:
+    """Return whole numbers of NumPy as int, and everything else as it is."""
+    is_other = isinstance(value, Integral) and not isinstance(value, bool)
+    return int(value) if is_other else value
 
 
 def _require_between(requirement: str, low: float, high: float = math.inf) -> AfterValidator:
@@ -418,7 +434,7 @@ class Scenario(Section):
 
     title: str = ""
     """A line that says what the scenario is about."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_int)] = 0
     """Root of all chance."""
     population: Population = Population()
     game: Game = Game()

@@ -47,7 +47,7 @@ class Frame:
     utility: Floats
     """Utility of each, shape (k,), in currency."""
     exited: npt.NDArray[np.bool_]
-    """Which of them have left, shape (k,)."""
+    """Which of them had left before this round, shape (k,); they report nothing in it."""
     history: Mapping[str, Sequence[float]]
     """Measures of the rounds so far, by the names of the records' table of rounds."""
     form: Mapping[str, Any]

@@ -142,7 +142,7 @@ class LiveMarket:
             epsilon=columns.epsilon,
             payment=columns.payment,
             utility=columns.utility,
-            exited=columns.exited,
+            exited=columns.exited_before(self.market.round_index),
             history={name: data[name] for name in _MEASURES},
             form=self.form,
             priced=None if self.form["threshold"] else self.market.outcome.epsilon,

@@ -287,7 +287,7 @@ def draw_distances(frame: Frame) -> Picture:
 
 
 def draw_participation(frame: Frame) -> Picture:
-    """Draw the numbers of active and of exited nodes."""
+    """Draw the numbers of active and of exited nodes while the reports of a round stand."""
     n_form, n_nodes = int(frame.form["n_active"]), frame.n_nodes
     few = 0 < n_form < n_nodes / 30  # on a linear scale the line would lie on the axis
     y = (
@@ -305,7 +305,10 @@ def draw_participation(frame: Frame) -> Picture:
     chart.level(float(n_form) if n_form else math.nan, BOUND, f"{name}: {n_form:,}")
     alt = f"In closed form {n_form:,} of {n_nodes:,} nodes take part."
     if frame.round:
-        alt = f"Round {frame.round}: {active[-1]:,.0f} take part, {left[-1]:,.0f} have left. {alt}"
+        counts = [f"{active[-1]:,.0f} take part", f"{left[-1]:,.0f} have left"]
+        if "n_inactive" in frame.history:  # not in records of earlier versions
+            counts.insert(1, f"{frame.history['n_inactive'][-1]:,} report nothing")
+        alt = f"Round {frame.round}: {', '.join(counts)}. {alt}"
     return Picture("participation", "Who takes part", alt, picture(WIDTH, HEIGHT, [chart.render()]))
 
 

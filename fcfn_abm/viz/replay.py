@@ -113,7 +113,7 @@ class Replay:
             epsilon=_floats(shown, "epsilon"),
             payment=_floats(shown, "payment"),
             utility=_floats(shown, "utility"),
-            exited=about["exit_round"].to_numpy(dtype=float, na_value=np.nan) <= self.round,
+            exited=about["exit_round"].to_numpy(dtype=float, na_value=np.nan) < self.round,
             history={name: self._so_far(name) for name in self.rounds.columns},
             form=self._form,
             priced=None if self._form["threshold"] else _floats(about, "equilibrium_epsilon"),

@@ -142,8 +142,8 @@ def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
     Returns
     -------
     Figure
-        Two panels: nodes that take part and nodes that have left, with those that take part where
-        the mechanism leads to; and how many left in each round for good.
+        Two panels: nodes that take part and nodes that left in an earlier round, with those that
+        take part where the mechanism leads to; and how many left in each round for good.
     """
     require_columns(rounds, "round", "n_active", "n_exited")
     require_columns(nodes, "equilibrium_epsilon", "exit_round", rows=False)
