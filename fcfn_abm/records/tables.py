@@ -47,9 +47,9 @@ TABLES: dict[str, list[Column]] = {
             NO_UNIT, total_epsilon="S, sum of all reports", mean_epsilon="eps_g, mean epsilon"
         ),
         *_counts(
-            n_active="nodes that take part in this round (with more than 1e-8 of the largest share)",
+            n_active="nodes that take part, with more than 1e-8 of the largest share",
             n_inactive="other nodes that are in the market in this round",
-            n_exited="nodes that left before this round; the three sum to the nodes that are there",
+            n_exited="nodes that left before; the three sum to the nodes that are there",
         ),
         *_floats(
             MONEY,
@@ -238,7 +238,9 @@ OTHER_TABLES: dict[str, list[Column]] = {
             NO_UNIT,
             exploitability="largest gain from moving alone, as a share of B",
             distance="largest distance to the closed form at this B, as a share of its largest",
+            budget_ratio="B over B*, the server's best cap; empty where no trade pays",
         ),
+        *_floats(MONEY, server_regret="what the server would gain by B*"),
         *_floats(NO_UNIT, **TRACKING),
         Column("equilibrium_status", "string", NO_UNIT, "solved, no-trade or no-solution"),
         *_counts(equilibrium_n_active="nodes that take part where the mechanism leads to"),

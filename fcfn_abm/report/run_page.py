@@ -98,6 +98,7 @@ def _facts(record: Record) -> Facts:
     facts = [
         Fact("Nodes that take part", number(market["n_active"]), f"of {len(record.nodes):,}"),
         Fact("The server pays", number(market["payment"], 4), "currency a round"),
+        *_describe_cap(record.run["verdict"]),
         Fact("Mean epsilon", number(market["mean_epsilon"], 4), _describe_mean(record)),
         Fact("Utility of the server", number(market["server_utility"], 4), "currency a round"),
         Fact("Utility of all nodes", number(market["node_utility"], 4), "currency a round"),
@@ -109,6 +110,14 @@ def _facts(record: Record) -> Facts:
         spent = record.nodes["epsilon_total"].max()
         facts.append(Fact("Most epsilon spent", number(float(spent), 4), "by one node, in all"))
     return Facts(facts)
+
+
+def _describe_cap(verdict: Mapping[str, Any]) -> list[Fact]:
+    """Say how far the cap is from the server's best one, where there is one."""
+    ratio, regret = verdict.get("budget_ratio"), verdict.get("server_regret")
+    if ratio is None or regret is None:
+        return []
+    return [Fact("Cap over the best cap B*", number(ratio), f"{number(regret, 3)} to gain by B*")]
 
 
 def _describe_mean(record: Record) -> str:
