@@ -130,6 +130,6 @@ class Source(Protocol):
         """Return the known reports of a node so far."""
         ...
 
-    def left(self, node: int) -> int | None:
+    def exit_round(self, node: int) -> int | None:
         """Return the round at whose end a node left; None if it has not left."""
         ...

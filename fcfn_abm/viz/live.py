@@ -169,7 +169,7 @@ class LiveMarket:
         rounds, epsilon = self._watched.setdefault(node, ([start[0]], [start[1]]))
         return Path(rounds, epsilon)
 
-    def left(self, node: int) -> int | None:
+    def exit_round(self, node: int) -> int | None:
         """Return the round at whose end a node left."""
         round_index = self.market.columns.exit_round.item(node)
         return None if round_index == NEVER else round_index

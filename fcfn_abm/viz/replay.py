@@ -142,7 +142,7 @@ class Replay:
         own = self.traces[(self.traces["node"] == node) & (self.traces["round"] <= self.round)]
         return Path(own["round"].tolist(), own["epsilon"].tolist())
 
-    def left(self, node: int) -> int | None:
+    def exit_round(self, node: int) -> int | None:
         """Return the round at whose end a node left for the last time, if that is past."""
         place = self._places.get_indexer(pd.Index([node]))[0]
         if place < 0:
