@@ -280,7 +280,7 @@ class Market(RowModel):
         """Let nodes come and go, and costs drift, where the scenario says so."""
         if self.churn and self.churn.update(self.round_index):
             self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
-            for known in ("equilibrium", "outcome", "contest"):
+            for known in ("equilibrium", "outcome", "contest", "_best_cap"):
                 self.__dict__.pop(known, None)
 
     def clear_exited_reports(self) -> None:
@@ -344,12 +344,26 @@ class Market(RowModel):
     @property
     def leader(self) -> Leader:
         """Where the server stands: its cap, the best one, and what it would gain by that."""
-        game, contest = self._rules.game, self.contest
-        n_averaged = averaged_nodes(game.average_over, contest.n_active, contest.epsilon.size)
-        best = best_budget(contest.tau, contest.n_active, n_averaged, game.alpha, game.beta)
-        unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
+        game, (best, unit_mean) = self._rules.game, self._best_cap
         regret = server_regret(self.budget, best, game.alpha, game.beta, unit_mean)
         return Leader(self.budget, best, regret, self._chooses_cap)
+
+    @cached_property
+    def _best_cap(self) -> tuple[float, float]:
+        """B*, and the mean epsilon at equilibrium per unit of the cap.
+
+        Nodes whose share would not matter do not count, as in play: with a cost at the threshold to
+        the last digit, rounding would decide whether the server averages over one node more.
+        """
+        game, contest = self._rules.game, self.contest
+        active = takes_part(contest.epsilon)
+        n_active = int(np.count_nonzero(active))
+        tau = contest.tau
+        if n_active < contest.n_active:
+            tau = float(self._primitives.rho[active].sum())
+        n_averaged = averaged_nodes(game.average_over, n_active, active.size)
+        unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
+        return best_budget(tau, n_active, n_averaged, game.alpha, game.beta), unit_mean
 
     @property
     def _chooses_cap(self) -> bool:
