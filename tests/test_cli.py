@@ -234,6 +234,21 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupted_check_of_a_mechanism_ends_with_130():
+    started = subprocess.Popen(
+        [sys.executable, "-m", "fcfn_abm", "check-mechanism", "static", "--games", "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(4.0)  # well inside
+    started.send_signal(signal.SIGINT)
+    stdout, stderr = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert stderr == "fcfn: interrupted; the games that were checked are lost.\n"
+    assert stdout == ""
+
+
 def test_help_and_version():
     text = " ".join(fcfn("--help").stdout.split())
     assert (

@@ -154,7 +154,8 @@ class MechanismCheck:
                 if math.isinf(each.get("size", 0.0)):
                     each["size"] = None
             rows.append(row)
-        return {**asdict(self), "properties": rows, "holds": self.holds}
+        claims = self.claims.facts()
+        return {**asdict(self), "claims": claims, "properties": rows, "holds": self.holds}
 
 
 def check_mechanism(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ def _facts(
         "average_over": scenario.game.average_over,
         "delta": scenario.privacy.delta,
         "calibration": scenario.privacy.calibration,
-        "claims": {name: asdict(_mechanism(scenario, name).claims) for name in names},
+        "claims": {name: _mechanism(scenario, name).claims.facts() for name in names},
         "status": status_counts(frame),
         "statistics": averages_tree(frame),
         "seconds": seconds,

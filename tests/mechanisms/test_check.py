@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -207,6 +207,13 @@ def test_every_registered_mechanism_keeps_its_claims(name):
 def test_claims_hold_with_other_options(name, options):
     found = fa.check_mechanism(name, FEW, seed=1, **options)
     assert failing(found) == set(), check_text(found.facts()).plain
+
+
+def test_claims_of_what_does_not_exist_are_refused():
+    with pytest.raises(ValueError, match="must hold nodes, server, agency, but holds 'node'"):
+        Claims(individually_rational=("node",))
+    with pytest.raises(ValueError, match="must hold cost, epsilon, contract, but holds 'c'"):
+        Claims(incentive_compatible=("cost"))  # a text, and no tuple
 
 
 def test_claims_depend_on_options():
@@ -466,7 +473,7 @@ def test_the_command_ends_with_2_after_a_mistake(args, words):
 
 def test_the_docs_show_the_claims_of_every_mechanism():
     page = Path("docs/mechanisms.md").read_text(encoding="utf-8")
-    table = claims_table({n: asdict(MECHANISMS.create(n).claims) for n in MECHANISMS})
+    table = claims_table({n: MECHANISMS.create(n).claims.facts() for n in MECHANISMS})
     assert f"| {' | '.join(['name', *table.head[1:]])} |" in page
     for name, *cells in table.rows:
         line = f"| `{name}` | {' | '.join(cells)} |"
