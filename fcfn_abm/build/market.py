@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fcfn_abm.abm import Market, MarketRules
+from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import draw_population
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
@@ -34,6 +35,10 @@ class PrivacyMarket(Market):
         a run turns it off, since its recorder does.
     population : Population, optional
         Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
+    **settings
+        Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
+        part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
+        sliders of its page, vary a market.
 
     Attributes
     ----------
@@ -45,13 +50,15 @@ class PrivacyMarket(Market):
     InvalidGameError
         If ``rho`` does not fit the scenario, or is given beside a population.
     InvalidScenarioError
-        If the scenario's costs are out of range.
+        If the scenario's costs are out of range, or a setting is not allowed.
 
     Examples
     --------
     >>> market = PrivacyMarket(Scenario(seed=1))
     >>> market.run_until().kind
     'converged'
+    >>> len(PrivacyMarket(n_nodes=8, alpha=20.0).nodes)
+    8
     """
 
     def __init__(
@@ -62,9 +69,12 @@ class PrivacyMarket(Market):
         rng: Chance | None = None,
         collect_nodes: bool = True,
         population: Population | None = None,
+        **settings: Any,
     ) -> None:
         scenario = Scenario() if scenario is None else scenario
         require_scenario(scenario, "PrivacyMarket")
+        if settings:
+            scenario = set_keys(scenario, settings, "PrivacyMarket")
         self._scenario = scenario
         seed = scenario.seed if rng is None else as_seed(rng)
         if population is None:
