@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any, Self
 
 import mesa
@@ -23,6 +24,7 @@ from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Leader, Verdict
+from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
@@ -154,6 +156,7 @@ class Market(RowModel):
         self._register_nodes()
         self.round_index = 0
         self.verdict: Verdict | None = None
+        self._state: RoundState | None = None
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
@@ -162,9 +165,10 @@ class Market(RowModel):
         self.learn()
         state = RoundState if self.churn is None else ChurnState
         self.datacollector = mesa.DataCollector(
-            model_reporters={field.name: _reporter(field.name) for field in fields(state)},
+            # partial and attrgetter, unlike names and lambdas, can be pickled
+            model_reporters={field.name: partial(_measure, field.name) for field in fields(state)},
             agenttype_reporters=(
-                {EdgeNode: {name: name for name in ("epsilon", "payment", "utility")}}
+                {EdgeNode: {name: attrgetter(name) for name in ("epsilon", "payment", "utility")}}
                 if collect_nodes
                 else {}
             ),
@@ -172,9 +176,9 @@ class Market(RowModel):
 
     def _add_nodes(self) -> None:
         """Make the sets of nodes, which are rows until somebody looks at them."""
-        view = NodeViews(self)
-        self.nodes = NodeSet(self.columns, view, self.random)
-        every = NodeSet(self.columns, view, self.random, self.nodes.rows)
+        self.views = NodeViews(self)
+        self.nodes = NodeSet(self.columns, self.views, self.random)
+        every = NodeSet(self.columns, self.views, self.random, self.nodes.rows)
         self._all_agents = MarketAgents(every, self.random)
 
     def _register_nodes(self) -> None:
@@ -182,6 +186,26 @@ class Market(RowModel):
         self._agents_by_type[EdgeNode] = self.nodes
         self.first_node_id = self.agent_id_counter
         self.agent_id_counter += len(self.columns)
+
+    def deregister_agent(self, agent: mesa.Agent) -> None:
+        """Take an agent that a user added out of the market; nodes stay."""
+        if isinstance(agent, EdgeNode):
+            agent.remove()  # which says why not
+        super().deregister_agent(agent)
+
+    def remove_all_agents(self) -> None:
+        """Refuse: a market is its server and its nodes."""
+        raise InvalidGameError(
+            "A market cannot be without its server and its nodes: make another market, or remove "
+            "the agents that you added, each with agent.remove()."
+        )
+
+    @property
+    def state(self) -> RoundState:
+        """What was measured of the last round; before the first, of the first reports."""
+        if self._state is None:
+            self._state = self._measure_round(self.columns.epsilon)
+        return self._state
 
     @property
     def budget(self) -> float:
@@ -324,9 +348,7 @@ class Market(RowModel):
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
-        contest = None if isinstance(self.offer, Contracts) else self.contest
-        paid = replace(self.round, pool=self.pool)
-        self.state = measure_round(paid, epsilon_before, self.server, contest, self.churn)
+        self._state = self._measure_round(epsilon_before)
         self.total_epsilon, self._n_active = self.state.total_epsilon, self.state.n_active
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,
@@ -340,6 +362,11 @@ class Market(RowModel):
             moving=bool(self.churn and self.churn.moving(self.round_index)),
         )
         self.running = self.verdict is None
+
+    def _measure_round(self, epsilon_before: Floats) -> RoundState:
+        contest = None if isinstance(self.offer, Contracts) else self.contest
+        paid = replace(self.round, pool=self.pool)
+        return measure_round(paid, epsilon_before, self.server, contest, self.churn)
 
     @property
     def leader(self) -> Leader:
@@ -454,5 +481,5 @@ class Market(RowModel):
         return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
 
 
-def _reporter(name: str) -> Callable[[Market], Any]:
-    return lambda market: getattr(market.state, name)
+def _measure(name: str, market: Market) -> Any:
+    return getattr(market.state, name)

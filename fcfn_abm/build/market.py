@@ -8,6 +8,7 @@ import numpy as np
 
 from fcfn_abm.abm import Market, MarketRules
 from fcfn_abm.build.check import check_settings
+from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import draw_population
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
@@ -35,6 +36,10 @@ class PrivacyMarket(Market):
         a run turns it off, since its recorder does.
     population : Population, optional
         Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
+    **settings
+        Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
+        part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
+        sliders of its page, vary a market.
 
     Attributes
     ----------
@@ -53,6 +58,8 @@ class PrivacyMarket(Market):
     >>> market = PrivacyMarket(Scenario(seed=1))
     >>> market.run_until().kind
     'converged'
+    >>> len(PrivacyMarket(n_nodes=8, alpha=20.0).nodes)
+    8
     """
 
     def __init__(
@@ -63,9 +70,12 @@ class PrivacyMarket(Market):
         rng: Chance | None = None,
         collect_nodes: bool = True,
         population: Population | None = None,
+        **settings: Any,
     ) -> None:
         scenario = Scenario() if scenario is None else scenario
         require_scenario(scenario, "PrivacyMarket")
+        if settings:
+            scenario = set_keys(scenario, settings, "PrivacyMarket")
         check_settings(scenario)
         self._scenario = scenario
         seed = scenario.seed if rng is None else as_seed(rng)
