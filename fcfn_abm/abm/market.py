@@ -21,6 +21,7 @@ from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, RowModel
+from fcfn_abm.abm.scores import played_in_scores, playing, unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Leader, Verdict
@@ -29,15 +30,14 @@ from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
     averaged_nodes,
-    best_budget,
-    nash_equilibrium,
+    best_linear_budget,
     server_regret,
     server_utility,
     takes_part,
 )
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
-from fcfn_abm.mechanisms import Contracts, Mechanism, Outcome, PricingGame
+from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Outcome, PricingGame
 from fcfn_abm.population import Population, RhoDistribution
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn, Exit, Game, Information, Rounds, Scenario
@@ -127,14 +127,25 @@ class Market(RowModel):
         collect_nodes: bool = False,
     ) -> None:
         super().__init__(rng=stream(seed, "market"))
+        if mechanism.reports == "cost":
+            population = population.asked_for_costs()
         self.seed, self.population, self._rules = seed, population, rules
         game, rounds = rules.game, rules.rounds
         self._primitives = PricingGame(
-            population.rho.copy(), game.alpha, game.beta, rules.cap, game.average_over
+            population.rho.copy(),
+            game.alpha,
+            game.beta,
+            rules.cap,
+            game.average_over,
+            population.reported_cost,
+            population.held,
         )
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
-        self.rule = TakeOrLeave(self.offer) if isinstance(self.offer, Contracts) else learning
+        if isinstance(self.offer, Contracts):
+            self.rule: LearningRule = TakeOrLeave(self.offer)
+        else:
+            self.rule = playing(self.offer, learning)
         self.columns = NodeColumns.of(self._primitives.rho, self.rule.memory)
         self.churn = None
         if rules.churn is not None and distribution is not None:
@@ -255,6 +266,7 @@ class Market(RowModel):
             turns=rules.rounds.turns,
             seed=self.seed,
             rng=self.rng,
+            contest=None if isinstance(self.offer, Contracts) else self.offer,
         )
 
     def step(self) -> None:
@@ -274,7 +286,8 @@ class Market(RowModel):
         self.publish()
         self.inform_newcomers()
         self.draw_movers()
-        self._play(self.round)
+        with played_in_scores(self.round) as played:
+            self._play(played)
         if self.pays_after_reports:
             self.set_budget()
         self.server.pay(self.columns)
@@ -287,8 +300,7 @@ class Market(RowModel):
         """Let the server set the cap of this round from the reports of this round."""
         game = self._rules.game
         epsilon = self.columns.epsilon[self.present]
-        n_active = int(np.count_nonzero(takes_part(epsilon)))
-        n_averaged = averaged_nodes(game.average_over, n_active, epsilon.size)
+        n_averaged = averaged_nodes(game.average_over, epsilon)
         mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
         self.server.choose_budget(epsilon, unchanged, self._rounds_a_turn)
@@ -314,7 +326,11 @@ class Market(RowModel):
     def publish(self) -> None:
         """Show the reports that stand, as far as nodes may see them."""
         chance = stream(self.seed, "observation-errors", self.round_index)
-        self.bulletin = Bulletin.of(self.columns.epsilon, self._rules.information, chance)
+        offer = self.offer
+        shown = self.columns.epsilon
+        if not isinstance(offer, Contracts):
+            shown = offer.score(shown)
+        self.bulletin = Bulletin.of(shown, self._rules.information, chance)
 
     def inform_newcomers(self) -> None:
         """Let newcomers learn from what stands, as all nodes did before the first round."""
@@ -333,12 +349,13 @@ class Market(RowModel):
 
     def learn(self, rows: Rows | None = None) -> None:
         """Let nodes learn from the round: those that are there, or some newcomers."""
-        learn_from(
-            self.round,
-            self.present if rows is None else rows,
-            noise=self._rules.information.noise,
-            changing=self.churn is not None and self.churn.changing,
-        )
+        with played_in_scores(self.round) as played:
+            learn_from(
+                played,
+                self.present if rows is None else rows,
+                noise=self._rules.information.noise,
+                changing=self.churn is not None and self.churn.changing,
+            )
 
     def let_nodes_leave(self) -> None:
         """Let those nodes leave that had a reason to for long enough."""
@@ -383,14 +400,9 @@ class Market(RowModel):
         the last digit, rounding would decide whether the server averages over one node more.
         """
         game, contest = self._rules.game, self.contest
-        active = takes_part(contest.epsilon)
-        n_active = int(np.count_nonzero(active))
-        tau = contest.tau
-        if n_active < contest.n_active:
-            tau = float(self._primitives.rho[active].sum())
-        n_averaged = averaged_nodes(game.average_over, n_active, active.size)
+        n_averaged = averaged_nodes(game.average_over, contest.epsilon)
         unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
-        return best_budget(tau, n_active, n_averaged, game.alpha, game.beta), unit_mean
+        return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
 
     @property
     def _chooses_cap(self) -> bool:
@@ -464,7 +476,8 @@ class Market(RowModel):
     @cached_property
     def contest(self) -> Equilibrium:
         """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
-        return nash_equilibrium(self._primitives.rho, 1.0)
+        offer = Contest() if isinstance(self.offer, Contracts) else self.offer
+        return unit_equilibrium(offer, self._primitives.rho)
 
     def _first_reports(self) -> Floats:
         """Return what nodes report before they have seen anything."""
@@ -477,6 +490,8 @@ class Market(RowModel):
         if start == "warm":
             return self.pool * self.contest.epsilon
         alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
+        if self.offer.exponent != 1:
+            alike *= self.offer.exponent
         chance = stream(self.seed, "first-reports")
         return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
 

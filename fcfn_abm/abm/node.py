@@ -10,6 +10,7 @@ import mesa
 from fcfn_abm.abm import order
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.round import RowModel
+from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.errors import InvalidGameError, ReadOnlyError
 
 
@@ -111,7 +112,8 @@ class EdgeNode(mesa.Agent):
 
     def respond(self) -> None:
         """See the running total, and choose the epsilon of this round."""
-        order.respond(self.model.round, self.row)
+        with played_in_scores(self.model.round) as played:
+            order.respond(played, self.row)
 
 
 class NodeViews:

@@ -13,6 +13,7 @@ from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NodeColumns
 from fcfn_abm.learning import LearningRule
 from fcfn_abm.learning.base import Rows
+from fcfn_abm.mechanisms import Contest
 from fcfn_abm.scenario import Exit
 
 
@@ -46,6 +47,8 @@ class Round:
     """Root of all chance in the market."""
     rng: np.random.Generator
     """Chance for rules that draw as they move."""
+    contest: Contest | None = None
+    """What payments are shared by; None where nodes answer contracts."""
 
 
 class RowModel(mesa.Model):

@@ -9,7 +9,7 @@ import numpy as np
 from fcfn_abm.abm import Market, MarketRules
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
-from fcfn_abm.build.parts import draw_population
+from fcfn_abm.build.parts import create_mechanism, draw_population
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.population import Population, require_sized
@@ -93,7 +93,7 @@ class PrivacyMarket(Market):
             )
         super().__init__(
             population,
-            create(scenario, ("mechanism",)),
+            create_mechanism(scenario),
             create(scenario, ("learning",)),
             create(scenario, ("server",)),
             MarketRules.of(scenario),

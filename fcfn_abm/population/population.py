@@ -40,6 +40,9 @@ class Population:
     """Reported over spent epsilon; one for a node that reports what it spends."""
     held: Holdings = Holdings()
     """The data that nodes hold."""
+    reported_cost: Floats | None = None
+    """Unit costs that nodes report where they are asked for costs, and not for epsilon
+    (:meth:`asked_for_costs`); None where they report epsilon."""
 
     @classmethod
     def of(
@@ -69,6 +72,24 @@ class Population:
             misreport_factor = np.ones(true_rho.size)
         misreport_factor = as_floats("misreport_factor", misreport_factor)
         return cls(true_rho / misreport_factor, true_rho, misreport_factor, held)
+
+    def asked_for_costs(self) -> Population:
+        """Return the same nodes in a mechanism that asks for costs, and not for epsilon.
+
+        Nodes that misreport report their true cost times their misreport factor, and spend the
+        epsilon that they sell.
+        """
+        return Population(
+            self.true_rho,
+            self.true_rho,
+            np.ones(self.true_rho.size),
+            self.held,
+            self.true_rho * self.misreport_factor,
+        )
+
+    def telling_the_truth(self) -> Population:
+        """Return the same nodes without misreports."""
+        return Population.of(self.true_rho, held=self.held)
 
     @property
     def n_nodes(self) -> int:

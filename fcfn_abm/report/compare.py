@@ -15,7 +15,7 @@ from rich.text import Text
 from scipy.special import stdtrit
 
 from fcfn_abm.errors import join_lines
-from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.claims import claims_table
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
@@ -204,7 +204,7 @@ def comparison_tables(frame: pd.DataFrame) -> list[Table]:
 def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     n = run["replications"]
     budgets = frame.drop_duplicates("replication")["budget"]
-    over = "the nodes that take part" if run["average_over"] == "active" else "all nodes"
+    over = AVERAGED[run["average_over"]]
     if n == 1:
         populations = f"One population of {run['n_nodes']} nodes, the scenario's own: no intervals."
     else:

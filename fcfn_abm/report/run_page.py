@@ -9,6 +9,7 @@ import pandas as pd
 
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import (
+    AVERAGED,
     Block,
     Fact,
     Facts,
@@ -122,7 +123,7 @@ def _describe_cap(verdict: Mapping[str, Any]) -> list[Fact]:
 
 def _describe_mean(record: Record) -> str:
     over = record.run["equilibrium"]["average_over"]
-    return "of those that take part" if over == "active" else "of all nodes"
+    return f"over {AVERAGED[over]}"
 
 
 def _in_short(record: Record) -> list[str]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.records import Record
-from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.marks import heading, join, mark_verdict
 from fcfn_abm.report.theme import arm_label
 
@@ -67,7 +67,7 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
     reference = "closed form" if form["threshold"] else "as priced"
     contest = form["mechanism"] == "stackelberg"
     pays = "payment cap B" if contest else "the server pays"
-    over = "nodes that take part" if form["average_over"] == "active" else "all nodes"
+    over = AVERAGED[form["average_over"]]
     quantities = [
         (pays, "payment", "currency"),
         ("nodes that take part", "n_active", ""),

@@ -23,6 +23,8 @@ SMALLEST, LARGEST = 1e-18, 1e18
 traces, and no product or ratio in the formulas leaves 64."""
 _TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets have 32 bits
 _RAREST = 1e-100
+CONTESTS = ("stackelberg", "tullock", "weighted")
+"""Mechanisms whose contest stands for any cap, so that the server may choose one each round."""
 MOST_RUNS = 1_000_000
 """Of one sweep: all of them are checked, and held in memory, before the first begins."""
 
@@ -190,8 +192,9 @@ class Game(Section):
     """Model-value parameter of the server: it gains beta ln(1 + alpha eps_g)."""
     beta: Positive = 10.0
     """Model-value parameter of the server, in currency."""
-    average_over: Literal["active", "population"] = "active"
-    """eps_g averages over the nodes that take part, or over all (the paper's printed form)."""
+    average_over: Literal["active", "population", "effective"] = "active"
+    """eps_g averages over the nodes that take part, over all (the paper's printed form), or over
+    their effective number, S^2 / sum eps^2."""
     budget: NotNegative | None = None
     """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
     with another one (half of beta without it), and what other mechanisms may spend (B* without it).
@@ -457,8 +460,12 @@ class Scenario(Section):
     @property
     def cap(self) -> float | None:
         """The payment cap that stands in every round; None where the server chooses it."""
-        chooses = self.mechanism.kind == "stackelberg" and self.server.kind != "fixed"
-        return None if chooses else self.game.budget
+        return None if self.chooses_cap else self.game.budget
+
+    @property
+    def chooses_cap(self) -> bool:
+        """Whether the server chooses the cap round by round: in contests that stand for any cap."""
+        return self.mechanism.kind in CONTESTS and self.server.kind != "fixed"
 
     @property
     def trains(self) -> bool:

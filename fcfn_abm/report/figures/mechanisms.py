@@ -21,8 +21,13 @@ _PANELS = {  # quantity: title, and what the axis measures
     "welfare": ("Welfare", "currency, all utilities together"),
     "price_of_anarchy": ("Price of anarchy", "best welfare / welfare"),
     "participation": ("Participation", "share of the nodes"),
-    "mean_epsilon": ("Mean epsilon", "epsilon, mean of {over} nodes"),
+    "mean_epsilon": ("Mean epsilon", "epsilon, {over}"),
     "noise_multiplier": ("Noise", "noise / sensitivity, one release"),
+}
+_AVERAGED = {
+    "active": "mean of active nodes",
+    "population": "mean of all nodes",
+    "effective": "over the effective number",
 }
 _DECADES = 30.0  # from this ratio on an axis is logarithmic
 _MANY_DECADES = 1e3  # and from this one on it has ticks at powers of ten alone
@@ -45,7 +50,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
     require_columns(frame, "mechanism", "status", *same, *_PANELS)
     names = list(dict.fromkeys(frame["mechanism"]))
     found = averages(frame)
-    over = "active" if frame["average_over"].iloc[0] == "active" else "all"
+    over = _AVERAGED[frame["average_over"].iloc[0]]
     with theme():
         figure = Figure(figsize=(13.5, 3.4 + 0.62 * len(names)))
         grid = figure.subplots(2, 4, sharey=True).ravel()
