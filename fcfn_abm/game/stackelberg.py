@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.game.activity import takes_part
 from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
 from fcfn_abm.game.payoffs import server_utility
 
@@ -163,7 +164,8 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
     average_over : {"active", "population", "effective"}
         The nodes that take part, all of them, or their effective number.
     epsilon : array_like of float, shape (n,)
-        Privacy budgets, dimensionless; zero where a node stays out.
+        Privacy budgets, dimensionless; zero where a node stays out. A node takes part if its share
+        matters (:func:`takes_part`).
 
     Returns
     -------
@@ -191,7 +193,7 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
     if average_over not in allowed:
         raise InvalidGameError(f"average_over must be one of {allowed}, but is {average_over!r}.")
     epsilon = np.asarray(epsilon, dtype=float)
-    n_active = int(np.count_nonzero(epsilon))
+    n_active = int(np.count_nonzero(takes_part(epsilon)))
     if average_over == "population":
         return epsilon.size
     if average_over == "active" or n_active == 0:
