@@ -21,6 +21,7 @@ from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-9
 QUANTITIES = (
     "budget",
     "n_active",
@@ -273,6 +274,11 @@ def notes(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"{name}: welfare is not positive in {anarchy.n_infinite} of {anarchy.n}, where "
                 f"the price of anarchy is infinite{median}."
+            )
+        paid, cap = found[name, "server_payment"].mean, found[name, "budget"].mean
+        if paid > cap * (1.0 + _ROUNDING):
+            lines.append(
+                f"{name}: pays {paid:.4g} on average, more than the cap, which it ignores."
             )
         if kept > 0:
             lines.append(f"{name}: an agency keeps {kept:.4g} on average, which is in welfare.")

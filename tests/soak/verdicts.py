@@ -34,7 +34,8 @@ def draw_market(chance: np.random.Generator) -> tuple[Drawn, list[float]]:
         n = int((cheapest > 0).sum())
         off = float(chance.choice([-1e-2, -1e-4, 1e-4, 1e-2, 0.1]))
         alpha = (1 + off) * n / (10.0 * cheapest.sum())
-    game: Drawn = {"alpha": alpha, "average_over": str(chance.choice(["active", "population", "effective"]))}
+    average = str(chance.choice(["active", "population", "effective"]))
+    game: Drawn = {"alpha": alpha, "average_over": average}
     if server == "fixed" or mechanism != "stackelberg" or chance.random() < 0.2:
         game["budget"] = float(chance.choice([0.5, 3.0, 9.0]))
     rounds = {

@@ -53,6 +53,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
     over = _AVERAGED[frame["average_over"].iloc[0]]
     with theme():
         figure = Figure(figsize=(13.5, 3.4 + 0.62 * len(names)))
+        figure.set_layout_engine("constrained", wspace=0.05)
         grid = figure.subplots(2, 4, sharey=True).ravel()
         for axes, (quantity, (title, measure)) in zip(grid, _PANELS.items(), strict=False):
             _panel(axes, frame, found, quantity, names)

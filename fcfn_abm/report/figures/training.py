@@ -23,6 +23,7 @@ from fcfn_abm.report.theme import (
     theme,
 )
 
+_MANY = 6  # arms, beyond which names stand beside lines and bars
 _DECADES = 30.0  # from this ratio on an axis is logarithmic
 
 
@@ -48,8 +49,9 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
     names = [arm["name"] for arm in arms]
     colours = {name: ARM_COLOURS.get(name, "0.5") for name in names}
     with theme():
-        figure = Figure(figsize=(11, 4.8))
-        curves, bars = figure.subplots(1, 2, width_ratios=(3, 1.4))
+        many = len(arms) > _MANY
+        figure = Figure(figsize=(13, 3 + 0.3 * len(arms)) if many else (11, 4.8))
+        curves, bars = figure.subplots(1, 2, width_ratios=(3, 1.8 if many else 1.4))
         sns.lineplot(
             training,
             x="round",
@@ -65,7 +67,11 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
         )
         handles, labels = curves.get_legend_handles_labels()
         nodes = {arm["name"]: arm["n_nodes"] for arm in arms}
-        curves.legend(handles, [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels])
+        curves.legend(
+            handles,
+            [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels],
+            **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}),
+        )
         curves.yaxis.set_major_formatter(PercentFormatter(1.0))
         curves.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if not training["round"].any():  # a training that broke down at once: no lines
@@ -77,7 +83,8 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
             ylabel="test accuracy",
             ylim=(0, 1),
         )
-        _earnings(bars, [arm for arm in arms if arm["private"]], colours)
+        earnings = _earnings_of_many if many else _earnings
+        earnings(bars, [arm for arm in arms if arm["private"]], colours)
     return fix_ticks(figure)
 
 
@@ -92,6 +99,23 @@ def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[st
     axes.set_xticks(range(len(names)), [arm_label(name) for name in names])
     axes.grid(visible=False, axis="x")
     axes.set(title="What the nodes earn", ylabel="utility of all nodes (currency)")
+
+
+def _earnings_of_many(
+    axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
+) -> None:
+    """Draw bars that lie, so that many names fit beside them."""
+    names = [arm["name"] for arm in arms]
+    utility = [arm["node_utility"] for arm in arms]
+    bars = axes.barh(names, utility, color=[colours[name] for name in names], height=0.6)
+    axes.bar_label(bars, [f"{arm['node_utility']:.3g}" for arm in arms], padding=4)
+    axes.axvline(0, color="0.2", linewidth=0.8)
+    axes.margins(x=0.3, y=0.02)
+    lose = [f"{arm_label(arm['name'])} ({arm['n_losing']} lose)" for arm in arms]
+    axes.set_yticks(range(len(names)), lose)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set(title="What the nodes earn", xlabel="utility of all nodes (currency)")
 
 
 def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
