@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError, join_lines
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
 from fcfn_abm.process.workers import (
@@ -34,7 +34,7 @@ from fcfn_abm.process.workers import (
 from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_record, write_facts
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.integrity import require_unchanged
-from fcfn_abm.records.tables import frame_of, read_table
+from fcfn_abm.records.tables import empty, frame_of, read_table
 from fcfn_abm.report.marks import Text, join, verdict
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.runs.results import (
@@ -55,6 +55,7 @@ from fcfn_abm.runs.results import (
 from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text
 from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
 from fcfn_abm.scenario.load import require_scenario
+from fcfn_abm.show import Shown
 
 KIND = "sweep"
 TABLE = "sweep.parquet"
@@ -64,8 +65,8 @@ _PRELOAD = "fcfn_abm.runs.run"  # loads all that a run needs, Mesa too
 _LONG_SECONDS = 5.0  # a first run that takes longer is not slow for what it had to load
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Shown):
     """The runs of a sweep, on disk."""
 
     scenario: Scenario
@@ -125,6 +126,46 @@ class Sweep:
     def record(self, run: int) -> Record:
         """Read the record of a run, of a sweep with ``keep = "record"``."""
         return read_record(self.path / RECORDS / run_name(run))
+
+    def rounds(self) -> pd.DataFrame:
+        """Return all rounds of the records that were kept, of a sweep with ``keep = "record"``.
+
+        Returns
+        -------
+        DataFrame
+            One row a run and round: the run's number, replication, seed and axes, and the columns
+            of ``rounds.parquet``.
+
+        Raises
+        ------
+        InvalidRecordError
+            If no records were kept, or one cannot be read.
+        """
+        if self.scenario.sweep is None or self.scenario.sweep.keep != "record":
+            raise InvalidRecordError(
+                f"{self.path}: this sweep kept no rounds; with [sweep] keep = 'record' it does."
+            )
+        runs = self.frame()
+        about = ["run", "replication", "seed", *self.scenario.sweep.axes]
+        tables = []
+        for _, row in runs[runs["status"] == "done"][about].iterrows():
+            folder = self.path / RECORDS / run_name(int(row["run"]))
+            require_unchanged(folder, ["rounds.parquet"])
+            table = read_table(folder / "rounds.parquet")
+            keys = runs.loc[[row.name] * len(table), about].reset_index(drop=True)
+            tables.append(pd.concat([keys, table], axis=1))
+        return pd.concat(tables, ignore_index=True) if tables else empty("rounds")
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        counts = self.counts()
+        settings = self.scenario.sweep
+        title = join_lines(self.scenario.title)
+        return f"Sweep: {title}" if title else "Sweep", {
+            "runs": ", ".join(f"{n:,} {status}" for status, n in counts.items() if n),
+            "axes": ", ".join(settings.axes) if settings and settings.axes else "none",
+            "replications": settings.replications if settings else 1,
+            "folder": str(self.path),
+        }
 
     def counts(self) -> dict[str, int]:
         """Return how many runs are done, failed and missing."""

@@ -5,20 +5,24 @@ They are ``fa.plot.convergence`` and so on for notebooks; docs/gallery.md shows 
 
 from fcfn_abm.report.figures.market import (
     convergence,
+    equilibrium,
     participation,
     rho_against_epsilon,
     utilities,
 )
 from fcfn_abm.report.figures.mechanisms import comparison
+from fcfn_abm.report.figures.records import FiguresOf
 from fcfn_abm.report.figures.sweeps import sweep_outcome, sweep_overview
 from fcfn_abm.report.figures.training import accuracy, ledger
 from fcfn_abm.report.figures.value import calibration
 
 __all__ = [
+    "FiguresOf",
     "accuracy",
     "calibration",
     "comparison",
     "convergence",
+    "equilibrium",
     "ledger",
     "participation",
     "rho_against_epsilon",
