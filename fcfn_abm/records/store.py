@@ -57,7 +57,8 @@ class Record(Shown):
     @property
     def plot(self) -> Any:
         """The figures of this record: ``record.plot.convergence()``; see :data:`fcfn_abm.plot`."""
-        return import_module("fcfn_abm").plot.FiguresOf(self)  # figures lie above records
+        figures = import_module("fcfn_abm.report.figures.records")  # which lies above
+        return figures.FiguresOf(self)
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
         market, verdict = self.run.get("market", {}), self.run.get("verdict") or {}

@@ -11,13 +11,11 @@ from fcfn_abm.report.figures.market import (
     utilities,
 )
 from fcfn_abm.report.figures.mechanisms import comparison
-from fcfn_abm.report.figures.records import FiguresOf
 from fcfn_abm.report.figures.sweeps import sweep_outcome, sweep_overview
 from fcfn_abm.report.figures.training import accuracy, ledger
 from fcfn_abm.report.figures.value import calibration
 
 __all__ = [
-    "FiguresOf",
     "accuracy",
     "calibration",
     "comparison",
