@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from operator import attrgetter
@@ -41,6 +41,7 @@ from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Outcome, PricingG
 from fcfn_abm.population import Population, RhoDistribution
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn, Exit, Game, Information, Rounds, Scenario
+from fcfn_abm.show import Shown
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class MarketRules:
         )
 
 
-class Market(RowModel):
+class Market(Shown, RowModel):
     """Edge nodes that sell privacy to a parameter server, round by round.
 
     A market is made of finished parts; :class:`fcfn_abm.PrivacyMarket` makes one of a scenario. It
@@ -295,6 +296,15 @@ class Market(RowModel):
         self.let_nodes_leave()
         self.measure(*before)
         self.datacollector.collect(self)
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        verdict = self.verdict.kind if self.verdict else "still running"
+        return f"{type(self).__name__}, round {self.round_index:,}: {verdict}", {
+            "nodes that take part": f"{self.n_active:,} of {len(self.columns):,}",
+            "payment cap B": float(self.budget),
+            "total epsilon S": float(self.total_epsilon),
+            "mechanism": self._rules.mechanism,
+        }
 
     def set_budget(self) -> None:
         """Let the server set the cap of this round from the reports of this round."""

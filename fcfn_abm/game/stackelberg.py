@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,7 +18,7 @@ from fcfn_abm.game.payoffs import server_utility
 type AverageOver = Literal["active", "population", "effective"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StackelbergEquilibrium(Equilibrium):
     """The server announces the cap that is best for it; the nodes answer with their equilibrium."""
 
@@ -29,6 +30,11 @@ class StackelbergEquilibrium(Equilibrium):
     """eps_g, total epsilon over ``n_g`` nodes."""
     average_over: AverageOver
     """Which nodes ``mean_epsilon`` is averaged over."""
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        title, facts = super()._describe()
+        own = {"payment cap B*": self.budget, "utility of the server": self.server_utility}
+        return title, {**own, **facts}
 
 
 def stackelberg_equilibrium(

@@ -24,13 +24,13 @@ from fcfn_abm.report.blocks import (
     format_count,
     number,
 )
+from fcfn_abm.report.figures.frames import few_traces
 from fcfn_abm.report.figures.market import (
     convergence,
     participation,
     rho_against_epsilon,
     utilities,
 )
-from fcfn_abm.report.figures.records import few_traces
 from fcfn_abm.report.settings import reproduce, settings_table
 from fcfn_abm.report.summary import equilibrium_table
 from fcfn_abm.report.theme import arm_label
