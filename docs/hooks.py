@@ -15,10 +15,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for name, made in _GENERATED.items():
         if f"<!-- {name} -->" in markdown:
             markdown = markdown.replace(f"<!-- {name} -->", made())
-    return re.sub(r"\[`?([^]`]*)`?\]\((\.\./[^)]*)\)", _unlinked, markdown)
+    return re.sub(r"\[`?([^]`]*)`?\]\((\.\./[^)]*)\)", _unlink, markdown)
 
 
-def _unlinked(match: re.Match[str]) -> str:
+def _unlink(match: re.Match[str]) -> str:
     text, path = match[1], match[2].removeprefix("../")
     return f"`{path}`" if text.endswith(path.rsplit("/", 1)[-1]) else f"{text} (`{path}`)"
 
@@ -82,9 +82,9 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[str]:
     options = [(n, k) for n, k in choice["properties"].items() if n != "kind"]
     yield ""
     for name, key in options:
-        told = _line(key.get("description", ""))
+        text = _line(key.get("description", ""))
         default = f"; default {_default(key)}" if "default" in key else ""
-        yield f"- `{name}` ({_takes(key)}{default}): {told}"
+        yield f"- `{name}` ({_takes(key)}{default}): {text}"
     yield ""
 
 

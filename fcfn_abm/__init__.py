@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         server_utility,
         stackelberg_equilibrium,
     )
-    from fcfn_abm.mechanisms import Outcome, price
+    from fcfn_abm.mechanisms import Claims, Outcome, price
+    from fcfn_abm.mechanisms.check import MechanismCheck, check_mechanism
     from fcfn_abm.records import Record, read_record
     from fcfn_abm.report import figures as plot
     from fcfn_abm.report.plan import export_plan
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from fcfn_abm.runs.compare import Comparison, compare_mechanisms
     from fcfn_abm.runs.report import write_report
     from fcfn_abm.runs.run import run_scenario
-    from fcfn_abm.runs.sweep import Sweep, read_sweep, run_sweep
+    from fcfn_abm.runs.sweep import run_sweep
+    from fcfn_abm.runs.sweep_folder import Sweep, read_sweep
     from fcfn_abm.scenario import Scenario
 
 __version__ = "0.1.0"
@@ -54,23 +56,27 @@ _HOMES = {
         "server_utility",
         "stackelberg_equilibrium",
     ],
-    "mechanisms": ["Outcome", "price"],
+    "mechanisms": ["Claims", "Outcome", "price"],
+    "mechanisms.check": ["MechanismCheck", "check_mechanism"],
     "records": ["Record", "read_record"],
     "report.plan": ["export_plan"],
     "runs.calibrate": ["ValueCalibration", "calibrate_value"],
     "runs.compare": ["Comparison", "compare_mechanisms"],
     "runs.report": ["write_report"],
     "runs.run": ["run_scenario"],
-    "runs.sweep": ["Sweep", "read_sweep", "run_sweep"],
+    "runs.sweep": ["run_sweep"],
+    "runs.sweep_folder": ["Sweep", "read_sweep"],
     "scenario": ["Scenario"],
 }
 _MODULES = {"plot": "report.figures"}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Claims",
     "Comparison",
     "Equilibrium",
     "FcfnError",
+    "MechanismCheck",
     "Outcome",
     "PrivacyMarket",
     "Record",
@@ -80,6 +86,7 @@ __all__ = [
     "ValueCalibration",
     "best_response",
     "calibrate_value",
+    "check_mechanism",
     "compare_mechanisms",
     "exploitability",
     "export_plan",

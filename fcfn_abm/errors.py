@@ -47,6 +47,10 @@ class InvalidGameError(FcfnError, ValueError):
     """A game whose numbers make no sense: costs, budgets, parameters."""
 
 
+class ReadOnlyError(FcfnError, AttributeError):
+    """An attribute that is computed, and cannot be set."""
+
+
 class InvalidPrivacyError(FcfnError, ValueError):
     """Privacy parameters outside their range."""
 
@@ -179,6 +183,87 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def as_floats(
+    name: str, value: npt.ArrayLike, *, error: type[FcfnError] = InvalidGameError
+) -> npt.NDArray[np.float64]:
+    """Return what a user gave as an array of floats.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : array_like of float
+        Numbers; texts that are numbers count as such in an array.
+    error : type of FcfnError, default InvalidGameError
+        What is raised.
+
+    Raises
+    ------
+    FcfnError
+        If a value is masked, or is no number: the message names the argument and the first such
+        value. NaN passes: :func:`require_positive` refuses it.
+
+    Examples
+    --------
+    >>> as_floats("rho", ["0.1", "0,2"])
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: rho must hold numbers, but rho[1] is '0,2'.
+    """
+    if type(value) is np.ndarray and value.dtype == np.float64:
+        return value
+    require_unmasked(error=error, **{name: value})
+    if isinstance(value, str | bytes):
+        raise error(f"{name} must be a number, but is {abbreviate(value)}.")
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "cmM":  # NumPy would drop what is imaginary, and count days
+            raise error(f"{name} must hold real numbers, but holds {array.dtype}.")
+        return array.astype(float, copy=False)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as cause:
+        if isinstance(cause, FcfnError):
+            raise
+        raise error(_describe_no_number(name, value, cause)) from None
+
+
+def _describe_no_number(name: str, value: object, cause: Exception) -> str:
+    """Return a sentence that names the first value that is no number."""
+    for index, entry in np.ndenumerate(np.asarray(value, dtype=object)):
+        try:
+            float(entry)
+        except (TypeError, ValueError, OverflowError):
+            place = f"{name}[{', '.join(map(str, index))}]" if index else name
+            return f"{name} must hold numbers, but {place} is {abbreviate(entry)}."
+    return f"{name} cannot be read as numbers: {join_lines(str(cause))}."
+
+
+def require_unmasked(*, error: type[FcfnError] = InvalidGameError, **values: object) -> None:
+    """Raise ``error`` where a value of a masked array is masked: it is missing.
+
+    Examples
+    --------
+    >>> require_unmasked(rho=np.ma.masked_array([0.1, 0.2], mask=[False, True]))
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: rho has missing values: rho[1] is masked (1 of 2 values).
+    """
+    for name, value in values.items():
+        mask = np.asarray(False)
+        if isinstance(value, np.ma.MaskedArray):
+            mask = np.ma.getmaskarray(value)
+        elif isinstance(value, list | tuple):  # of rows, or of np.ma.masked
+            mask = np.array(
+                [isinstance(v, np.ma.MaskedArray) and bool(np.ma.is_masked(v)) for v in value]
+            )
+        if not mask.any():
+            continue
+        first = ", ".join(str(int(i)) for i in np.argwhere(mask)[0])
+        place = f"{name}[{first}]" if first else name
+        raise error(
+            f"{name} has missing values: {place} is masked ({mask.sum()} of {mask.size} values)."
+        )
+
+
 def require_positive(
     *, error: type[FcfnError] = InvalidGameError, zero: bool = False, **values: npt.ArrayLike
 ) -> None:
@@ -194,7 +279,7 @@ def require_positive(
     """
     allowed = "zero or positive, and finite" if zero else "positive and finite"
     for name, value in values.items():
-        array = np.asarray(value, dtype=float)
+        array = as_floats(name, value, error=error)
         bad = ~(np.isfinite(array) & ((array >= 0) if zero else (array > 0)))
         if not bad.any():
             continue
@@ -213,7 +298,7 @@ def require_between(
 ) -> None:
     """Raise ``error`` unless every value lies strictly between ``low`` and ``high``."""
     for name, value in values.items():
-        array = np.asarray(value, dtype=float)
+        array = as_floats(name, value, error=error)
         if not ((array > low) & (array < high)).all():
             worst = array[~((array > low) & (array < high))].flat[0]
             raise error(f"{name} must lie between {low:g} and {high:g}, but is {worst:g}.")

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from fcfn_abm.errors import InvalidGameError, abbreviate, join_lines
+
+type Chance = (
+    np.random.Generator
+    | np.random.BitGenerator
+    | np.random.SeedSequence
+    | np.random.RandomState
+    | np.integer
+    | int
+    | Sequence[int]
+)
+"""What NumPy makes a generator of."""
+
+LARGEST_SEED = 2**63 - 1
+"""So that tables of 64 bits hold every seed."""
 
 PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "costs": lambda: (0,),
@@ -51,7 +68,7 @@ def stream(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
     Raises
     ------
     ValueError
-        If there is no such purpose.
+        If there is no such purpose, or the seed is below zero or above 2^63 - 1.
 
     Examples
     --------
@@ -59,6 +76,73 @@ def stream(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
     np.True_
     """
     return np.random.default_rng(_sequence(seed, purpose, *index))
+
+
+def as_generator(rng: Chance | None) -> np.random.Generator:
+    """Return the generator that NumPy makes of an argument; a generator is returned as it is.
+
+    Parameters
+    ----------
+    rng : Generator, BitGenerator, SeedSequence, int, list of int or None
+        Source of chance; None takes one from the operating system.
+
+    Raises
+    ------
+    InvalidGameError
+        If NumPy takes no such thing.
+
+    Examples
+    --------
+    >>> as_generator(7).integers(100) == as_generator([7]).integers(100)
+    np.True_
+    """
+    if isinstance(rng, np.random.Generator):
+        return rng
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise InvalidGameError(
+            "rng must be a whole number from zero on, a list of them, or a Generator, BitGenerator "
+            f"or SeedSequence of NumPy, but is {join_lines(abbreviate(rng))}: "
+            f"{join_lines(str(error))}."
+        ) from None
+
+
+def as_seed(rng: Chance) -> int:
+    """Return the seed that an argument stands for: a number itself, else one drawn from it.
+
+    Raises
+    ------
+    InvalidGameError
+        If it is a number below zero or above `LARGEST_SEED`, or NumPy takes no such thing.
+
+    Examples
+    --------
+    >>> as_seed(np.int64(7)), as_seed([7, 8]) == as_seed(np.random.SeedSequence([7, 8]))
+    (7, True)
+    """
+    if hasattr(rng, "__index__") and not isinstance(rng, np.ndarray):
+        return require_seed(rng)
+    return int(as_generator(rng).integers(2**63))
+
+
+def require_seed(seed: object) -> int:
+    """Return a seed as an int.
+
+    Raises
+    ------
+    InvalidGameError
+        If it is no whole number, or is below zero or above `LARGEST_SEED`.
+    """
+    try:
+        seed = operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidGameError(
+            f"a seed must be a whole number, but is {join_lines(abbreviate(seed))}."
+        ) from None
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InvalidGameError(f"a seed must lie from 0 to 2^63 - 1, but is {abbreviate(seed)}.")
+    return seed
 
 
 def replication_seed(seed: int, index: int) -> int:
@@ -80,4 +164,4 @@ def _sequence(seed: int, purpose: str, *index: int | str) -> np.random.SeedSeque
         raise ValueError(f"chance has no purpose {purpose!r}; known: {', '.join(PURPOSES)}")
     place = PURPOSES[purpose](*index)
     key = tuple(zlib.crc32(part.encode()) if isinstance(part, str) else part for part in place)
-    return np.random.SeedSequence(seed, spawn_key=key)
+    return np.random.SeedSequence(require_seed(seed), spawn_key=key)

@@ -234,12 +234,27 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_and_version():
-    told = " ".join(fcfn("--help").stdout.split())
-    assert (
-        "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in told
+def test_an_interrupted_check_of_a_mechanism_ends_with_130():
+    started = subprocess.Popen(
+        [sys.executable, "-m", "fcfn_abm", "check-mechanism", "static", "--games", "1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert "..." not in told.partition("Commands:")[2]
+    time.sleep(4.0)  # well inside
+    started.send_signal(signal.SIGINT)
+    stdout, stderr = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert stderr == "fcfn: interrupted; the games that were checked are lost.\n"
+    assert stdout == ""
+
+
+def test_help_and_version():
+    text = " ".join(fcfn("--help").stdout.split())
+    assert (
+        "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in text
+    )
+    assert "..." not in text.partition("Commands:")[2]
     assert fcfn("--version").stdout.strip() == f"fcfn {fa.__version__}"
 
 
@@ -362,7 +377,7 @@ def test_sampled_steps_and_several_releases_go_all_the_way(tmp_path):
         ["run", "null.toml"],
     ],
 )
-def test_names_and_numbers_that_are_too_long_are_told(arguments, tmp_path, monkeypatch):
+def test_names_and_numbers_that_are_too_long_are_refused(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits.toml").write_text(f"seed = {'9' * 5000}")
     (tmp_path / "null.toml").write_text('extends = "a\\u0000b"')

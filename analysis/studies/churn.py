@@ -15,7 +15,7 @@ import json
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from common import band, begin, number, summary, table, told
+from common import band, begin, format_range, number, summary, table
 
 from fcfn_abm.report.theme import theme
 
@@ -133,9 +133,9 @@ def most_gain(rules):
 still = frame[(frame["drift"] == drifts[0]) & (frame["departures"] <= 0.01)]
 costs = still.groupby("rule", observed=True)["a change"].mean()
 n_nodes = study.sweep().scenario.population.n_nodes
-active_nodes = active[frame["drift"] == drifts[0]]
+n_members = format_range(active[frame["drift"] == drifts[0]], 2)
 
-study.tell(f"""\
+study.report(f"""\
 Distance of epsilon to the closed form of those who are there, costs as they are (columns: share of
 the nodes that is replaced in a round):
 
@@ -150,7 +150,7 @@ Relative distance of the total S to its S, costs as they are:
 {cells("total_error", drifts[0])}
 
 - The market follows. What counts is how often the active set changes, and that is rarely, since
-  only {told(active_nodes, 2)} of {n_nodes} nodes belong to it. As long as changes are rare, the
+  only {n_members} of {n_nodes} nodes belong to it. As long as changes are rare, the
   mean distance is about in proportion to the active nodes that are replaced in a round. One such
   change costs, summed over the rounds that it takes to get over it, a distance of
   {", ".join(f"{number(cost, 2)} ({rule})" for rule, cost in costs.items() if rule != fictitious)}
@@ -162,7 +162,7 @@ Relative distance of the total S to its S, costs as they are:
   {percent("total_error", aggregate, most)} (aggregate) and {percent("total_error", quick, most)}
   (estimate).
 - "aggregate" keeps single nodes closest, at {percent("distance", aggregate, least)} to
-  {percent("distance", aggregate, most)}: newcomers are told the guess of S, and all act on it.
+  {percent("distance", aggregate, most)}: newcomers get the guess of S, and all act on it.
 - Memory is a burden. Where costs drift by {drifts[-1]:.0%}, "estimate" over 50 reports is off by
   {percent("distance", slow, least, drift=drifts[-1])}, and over the last one by
   {percent("distance", quick, least, drift=drifts[-1])}; more newcomers, of whom it remembers less,

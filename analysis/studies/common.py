@@ -87,9 +87,9 @@ class Study:
         plt.close(figure)
         return figure
 
-    def tell(self, findings: str) -> None:
+    def report(self, findings: str) -> None:
         """Write the findings, Markdown, and show them."""
-        findings = _wrapped(findings)
+        findings = _wrap(findings)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "findings.md").write_text(findings, encoding="utf-8")
         if IN_NOTEBOOK:
@@ -101,7 +101,7 @@ class Study:
             print(f"Figures and findings lie in {self.folder}.", file=sys.stderr)
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     """Break paragraphs and items of a list anew, once numbers stand in them; leave tables alone."""
     blocks = []
     for block in text.strip().split("\n\n"):
@@ -162,7 +162,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{rounded:,.{digits}g}" if abs(rounded) < 10**digits else f"{rounded:,.0f}"
 
 
-def told(values: pd.Series, digits: int = 3) -> str:
+def format_range(values: pd.Series, digits: int = 3) -> str:
     """Say between what numbers lie: ``1.2 to 3.4``, or ``1.2`` where all are alike."""
     low, high = number(values.min(), digits), number(values.max(), digits)
     return low if low == high else f"{low} to {high}"
@@ -233,14 +233,14 @@ def verdict_map(axes: Axes, frame: pd.DataFrame, x: str, y: str, *, y_log: bool 
     axes.set(xscale="log", yscale="log" if y_log else "linear")
     axes.set(xlim=across[[0, -1]], ylim=up[[0, -1]])
     for axis, values, log in ((axes.xaxis, columns, True), (axes.yaxis, rows, y_log)):
-        places = _apart(values, log=log)
+        places = _space_out(values, log=log)
         axis.set_ticks(places, [f"{value:g}" for value in places])
     axes.minorticks_off()
     axes.grid(visible=False)
     return mesh
 
 
-def _apart(values: npt.NDArray[np.float64], *, log: bool, share: float = 0.05) -> list[float]:
+def _space_out(values: npt.NDArray[np.float64], *, log: bool, share: float = 0.05) -> list[float]:
     """Return those of some values in ascending order that leave room for each other."""
     places = np.log(values) if log else values
     kept = [0]

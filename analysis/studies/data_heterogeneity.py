@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Data heterogeneity: who stays when unusual data make privacy dear
+# # Data heterogeneity: who stays when unusual data make privacy costly
 #
 # A Dirichlet law deals labels to 30 nodes, from nearly alike to one or two labels a node, and the
 # unit cost of a node's privacy is rho0 (1 + coupling d), with d the distance of its label shares
@@ -129,7 +129,7 @@ def change(column):
 lost, lost_half = change("accuracy")
 gained, _ = change("server_utility")
 chosen, _ = change("without noise")
-told = pd.DataFrame(
+shown = pd.DataFrame(
     {
         "alpha": [f"{a:g}" for a in means["alpha"]],
         "take part": [f"{x:.0%}" for x in means["participation"]],
@@ -146,10 +146,10 @@ level = frame.loc[frame["coupling"] == weak, "accuracy"]
 skewed, even = alphas[0], alphas[-1]
 same = wide["accuracy"][weak].groupby("replication").agg(np.ptp).max()
 
-study.tell(f"""\
+study.report(f"""\
 Costs that follow the data (coupling {strong:g}), mean of {means["n"].min()} runs:
 
-{table(told)}
+{table(shown)}
 
 - With equal costs all nodes train, and accuracy is {level.mean():.1%} at every alpha (dealings
   differ by {100 * same:.2g} points at most): one full-batch step a round does not see the skew.

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from common import band, begin, summary, table, told
+from common import band, begin, format_range, summary, table
 from scipy import stats
 
 from fcfn_abm.report.theme import theme
@@ -50,7 +50,7 @@ NAMES = {
     "two-group": "two equal groups",
     "pareto": "Pareto",
     "uniform": "uniform",
-    "outliers": "log-normal, a tenth dearer",
+    "outliers": "log-normal, a tenth costlier",
     "lognormal": "log-normal",
 }
 LAWS = list(NAMES.values())
@@ -123,14 +123,14 @@ def half_widths():
 
 def over_laws(column, variation):
     """Say between what the laws' means lie at one coefficient of variation."""
-    return told(means.loc[means["variation"] == variation, column])
+    return format_range(means.loc[means["variation"] == variation, column])
 
 
 smallest, largest = means["variation"].min(), means["variation"].max()
 wide = at.xs(largest, level="variation")
 right_set = (frame["n_active"] == frame["equilibrium_n_active"]).mean()
 
-study.tell(f"""\
+study.report(f"""\
 Active nodes of {n_nodes:,}, mean of {means["n"].min()} populations:
 
 {table(shown)}

@@ -96,7 +96,7 @@ shown = pd.DataFrame(
         "without noise, %": [with_half(row, "without noise") for _, row in means.iterrows()],
     }
 )
-study.tell(f"""\
+study.report(f"""\
 {n_nodes} nodes, {means["n"].min()} populations each, bundled digits; means with 95 % intervals:
 
 {table(shown)}

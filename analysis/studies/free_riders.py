@@ -174,7 +174,7 @@ theory = np.array(
     [in_theory(f, k, n_nodes) for f, k in zip(frame["factor"], frame["liars"], strict=True)]
 )
 off = np.abs(frame[["liar, unchecked"]].to_numpy()[:, 0] / theory[:, 0] - 1).max()
-told = (
+gains = (
     tested.groupby(["cap", "liars", "factor"])
     .agg(
         unchecked=("liar, unchecked", "mean"),
@@ -188,26 +188,28 @@ told = (
 accuracy = frame.pivot_table(
     index=["cap", "liars", "factor"], columns="kind", values="accuracy"
 ).reset_index()
-told = told.merge(accuracy, on=["cap", "liars", "factor"])
+gains = gains.merge(accuracy, on=["cap", "liars", "factor"])
 shown = pd.DataFrame(
     {
-        "cap": [f"{x:g}" for x in told["cap"]],
-        "liars": told["liars"],
-        "factor": [f"{x:g}" for x in told["factor"]],
-        "a liar": [f"{x:.1f}" for x in told["unchecked"]],
-        "a liar, checked": [f"{x:.1f}" for x in told["checked"]],
-        "an honest node": [f"{x:.2f}" for x in told["honest"]],
-        "found": [f"{x:.0%}" for x in told["found"]],
-        "first in round": ["-" if np.isnan(x) else f"{x:.0f}" for x in told["first"].astype(float)],
-        "accuracy": [f"{x:.0%}" for x in told["no check"]],
-        "accuracy, checked": [f"{x:.0%}" for x in told["check"]],
+        "cap": [f"{x:g}" for x in gains["cap"]],
+        "liars": gains["liars"],
+        "factor": [f"{x:g}" for x in gains["factor"]],
+        "a liar": [f"{x:.1f}" for x in gains["unchecked"]],
+        "a liar, checked": [f"{x:.1f}" for x in gains["checked"]],
+        "an honest node": [f"{x:.2f}" for x in gains["honest"]],
+        "found": [f"{x:.0%}" for x in gains["found"]],
+        "first in round": [
+            "-" if np.isnan(x) else f"{x:.0f}" for x in gains["first"].astype(float)
+        ],
+        "accuracy": [f"{x:.0%}" for x in gains["no check"]],
+        "accuracy, checked": [f"{x:.0%}" for x in gains["check"]],
     }
 )
-out = told[told["honest"] < 1e-6]
+out = gains[gains["honest"] < 1e-6]
 alone = out.groupby("liars")["factor"].min()
-pays = told[told["checked"] > 1].groupby("cap").size().reindex(caps, fill_value=0)
-each = len(told) // len(caps)
-least = {cap: told[(told["cap"] == cap) & (told["found"] == 1)]["factor"].min() for cap in caps}
+pays = gains[gains["checked"] > 1].groupby("cap").size().reindex(caps, fill_value=0)
+each = len(gains) // len(caps)
+least = {cap: gains[(gains["cap"] == cap) & (gains["found"] == 1)]["factor"].min() for cap in caps}
 found = "; ".join(
     f"at the cap {cap:g} lying still pays in {pays[cap]} of {each} markets, and "
     + (f"{least[cap]:g} is the least factor at which all were found" if least[cap] == least[cap]
@@ -219,14 +221,14 @@ small, large = (
     tested.loc[tested["cap"] == cap, "epsilon of a liar"] for cap in (caps[0], caps[-1])
 )
 
-study.tell(f"""\
+study.report(f"""\
 In units of what each node earns when all are honest; means of {frame["replication"].nunique()}
 trainings of each market:
 
 {table(shown)}
 
 - Markets are where the closed form says (largest error of a liar's utility: {off:.1g}). Unchecked,
-  the best lie pays {told["unchecked"].max():.0f} times as much as honesty.
+  the best lie pays {gains["unchecked"].max():.0f} times as much as honesty.
 - Honest nodes are driven out entirely from a factor of {
     ", ".join(f"{factor:g} on with {k} liars" for k, factor in alone.items())
 } (of the factors tried;

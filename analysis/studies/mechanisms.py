@@ -12,7 +12,7 @@ import json
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from common import band, begin, half_interval, table, told
+from common import band, begin, format_range, half_interval, table
 
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, theme
 
@@ -130,7 +130,7 @@ ranking
 
 # %%
 ranges = means.groupby("mechanism", sort=False).agg(
-    {"participation": lambda x: f"{x.min():.0%} to {x.max():.0%}", "mean_epsilon": told}
+    {"participation": lambda x: f"{x.min():.0%} to {x.max():.0%}", "mean_epsilon": format_range}
 )
 ranges = ranges.reset_index().rename(columns={"mean_epsilon": "mean epsilon"})
 server = by_population["server_utility"]
@@ -154,7 +154,7 @@ spans = "; ".join(f"{m} {change[m].min():+.1f} to {change[m].max():+.1f}" for m 
 others = frame.loc[~settled, ["mechanism", "verdict"]].value_counts()
 unsettled = "".join(f"; {n} of {m}: {verdict}" for (m, verdict), n in others.items())
 
-study.tell(f"""\
+study.report(f"""\
 In {n_settings} markets of {frame["replication"].nunique()} populations each: in how many a
 mechanism is best, and in how many its mean lies significantly (95 %, paired) above and below the
 contest's.

@@ -136,7 +136,7 @@ together = "; ".join(
     for costs, rows in lost
 )
 
-study.tell(f"""\
+study.report(f"""\
 Medians of {n_each} runs. Distance that stays, {equal} (share of the largest equilibrium epsilon):
 
 {cells("late distance", equal)}

@@ -67,7 +67,7 @@ shown = shown.rename(columns=lambda name: name.replace("simultaneous", "at once,
 shown = shown[[name for order in ("N", "in turn", "at once") for name in shown if order in name]]
 formats = {name: ".2g" if "gain" in name else ".0f" for name in shown.columns}
 
-study.tell(f"""\
+study.report(f"""\
 - In turn {in_turn["settled"].mean():.0%} of {len(in_turn)} runs settle, at every n and gain.
 - All at once {at_once["settled"].mean():.0%} of {len(at_once)} do. g < 4 / n tells which in
   {agree[frame["order"] == "simultaneous"].mean():.1%} of the runs{

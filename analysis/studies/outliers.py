@@ -1,17 +1,17 @@
 # %% [markdown]
-# # Outliers: dear ones leave, cheap ones price out the rest
+# # Outliers: costly ones leave, cheap ones price out the rest
 #
-# Of a hundred nodes of nearly equal cost a share is made cheaper or dearer by a factor. What
+# Of a hundred nodes of nearly equal cost a share is made cheaper or costlier by a factor. What
 # becomes of the others?
 #
 # With k cheap nodes of cost f c among nodes of cost c, an ordinary one takes part while (k - 1) c
-# < k f c: while **f > 1 - 1 / k**. A dear node of cost f c beside m ordinary ones takes part while
-# **f < m / (m - 1)**. Neither depends on how many nodes are on the far side.
+# < k f c: while **f > 1 - 1 / k**. A costly node of cost f c beside m ordinary ones takes part
+# while **f < m / (m - 1)**. Neither depends on how many nodes are on the far side.
 
 # %%
 import matplotlib.pyplot as plt
 import seaborn as sns
-from common import band, begin, summary, table, told
+from common import band, begin, format_range, summary, table
 
 from fcfn_abm.report.theme import theme
 
@@ -79,7 +79,7 @@ off = [
 ]
 at = means.set_index(["outliers", FACTOR])
 factors = sorted(frame[FACTOR].unique())
-cheapest, dearest = factors[0], factors[-1]
+cheapest, costliest = factors[0], factors[-1]
 tall = means.pivot_table(index=FACTOR, columns="outliers", values="n_active")
 tall.columns = [f"{k} outliers" if k > 1 else "1 outlier" for k in tall.columns]
 tall = tall.reset_index().rename(columns={FACTOR: "factor"})
@@ -98,23 +98,25 @@ alone = (
     if 1 in counts
     else ""
 )
-dear_left = n_nodes - at.xs(dearest, level=FACTOR)["n_active"]
-study.tell(f"""\
+costly_left = n_nodes - at.xs(costliest, level=FACTOR)["n_active"]
+mean_epsilon = format_range(means["mean_epsilon"])
+study.report(f"""\
 Active nodes of {n_nodes}, mean of {means["n"].min()} populations:
 
 {table(tall, {"factor": "g", **dict.fromkeys(tall.columns[1:], ".0f")})}
 
-- Dear outliers leave, and nobody else notices: at {dearest:g} times the cost the market is smaller
-  by {", ".join(f"{gone:.0f}" for gone in dear_left)} nodes with {
+- Costly outliers leave, and nobody else notices: at {
+    costliest:g} times the cost the market is smaller
+  by {", ".join(f"{gone:.0f}" for gone in costly_left)} nodes with {
     ", ".join(map(str, counts))
 } of them.
 - Cheap outliers stay, and everybody else leaves. The mildest difference in the table that does it:
   {cheap}.{alone}
-- f > 1 - 1 / k for the ordinary nodes, and f < m / (m - 1) for the dear ones, tell the active set
+- f > 1 - 1 / k for the ordinary nodes, and f < m / (m - 1) for the costly ones, tell the active set
   to within one node at {agree.sum()} of {len(agree)} points{
     f" (not: {', '.join(off)})" if off else ""
 },
   points within 2 % of 1 left out.
-- Mean epsilon of an active node goes from {told(means["mean_epsilon"])}: whoever is left divides
+- Mean epsilon of an active node goes from {mean_epsilon}: whoever is left divides
   the whole cap.
 """)

@@ -6,7 +6,7 @@
 #
 # A node takes part while its cost lies below tau / (n - 1): while what the cheaper nodes save,
 # compared with it, adds up to less than its own cost. With N nodes and the distribution function F
-# of the costs, the dearest that takes part costs x, where
+# of the costs, the costliest that takes part costs x, where
 #
 # N times the integral of F up to x = x, and n = N F(x).
 #
@@ -50,7 +50,7 @@ def distribution(law):
 
 
 def expected_active(costs, n_nodes):
-    """Solve N int F = x for the dearest cost that takes part; return how many are cheaper."""
+    """Solve N int F = x for the costliest cost that takes part; return how many are cheaper."""
 
     def surplus(logarithm):
         x = np.exp(logarithm)
@@ -149,7 +149,7 @@ roots = {
     if costs.support()[0] > 0
 }
 
-study.tell(f"""\
+study.report(f"""\
 Active nodes, mean of {means["n"].min()} populations:
 
 {table(tall, {"N": ",.0f", **dict.fromkeys(laws, ",.1f")})}

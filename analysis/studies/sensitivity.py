@@ -130,7 +130,7 @@ ends = np.quantile(drawn_again, [0.025, 0.975], axis=0)
 found = np.array([left_over(np.arange(n_points)), *ends])
 interactions = dict(zip(OUTCOMES.values(), found.T, strict=True))
 
-told = indices.assign(
+shown = indices.assign(
     alone=[f"{x:.2f}" for x in indices["first_order"]],
     total=[f"{x:.2f}" for x in indices["total_order"]],
     interval=[
@@ -159,11 +159,11 @@ verdicts = frame["verdict"].value_counts()
 ended = ", ".join(f"{n:,} {verdict}" for verdict, n in verdicts.items())
 body = "\n".join(lines)
 
-study.tell(f"""\
+study.report(f"""\
 {len(frame):,} markets ({ended}). Share of the variance that an input explains alone and with all
 its interactions, and the 95 % interval of the latter:
 
-{table(told[["outcome", "axis", "alone", "total", "interval"]])}
+{table(shown[["outcome", "axis", "alone", "total", "interval"]])}
 
 {body}
 - Where all trade, who takes part does not depend on alpha and beta at all: what they have of its

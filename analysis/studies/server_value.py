@@ -13,7 +13,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from common import begin, edges, table, told
+from common import begin, edges, format_range, table
 from matplotlib.colors import LogNorm
 
 import fcfn_abm as fa
@@ -124,9 +124,9 @@ rows = [
     {
         "alpha beta kappa": name,
         "runs": len(part),
-        "B / beta": told(part["share"]),
-        "server's utility / beta": told(part["server_utility"] / part["beta"]),
-        "nodes' utility / beta": told(part["node_utility"] / part["beta"]),
+        "B / beta": format_range(part["share"]),
+        "server's utility / beta": format_range(part["server_utility"] / part["beta"]),
+        "nodes' utility / beta": format_range(part["node_utility"] / part["beta"]),
     }
     for name, part in (
         ("1 to 3", well[well["pull"] < 3]),
@@ -136,8 +136,8 @@ rows = [
     if len(part)
 ]
 
-study.tell(f"""\
-- Of {int(frame["n_nodes"].iloc[0])} nodes {told(n_active)} take part, at every alpha
+study.report(f"""\
+- Of {int(frame["n_nodes"].iloc[0])} nodes {format_range(n_active)} take part, at every alpha
   and beta at which trade pays: the cap moves how much they sell, and not who sells.
 - Trade pays at
   {", ".join(f"{share:.0%} of the points ({over})" for over, share in shares.items())}. Where

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from scipy import stats
+from common import band, half_interval
 
 from fcfn_abm import load_scenario, read_record, run_scenario
 from fcfn_abm.process.workers import count_cores
@@ -34,13 +34,6 @@ def records(path: Path, n_seeds: int, out: Path):
         yield read_record(folder)
 
 
-def half_interval(values: pd.Series) -> float:
-    """Return half of the 95 % interval of a mean, by Student's t."""
-    if len(values) < 2:
-        return float("nan")
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.sem())
-
-
 def curves(axes, training: pd.DataFrame, title: str) -> None:
     """Draw accuracy by round, one line an arm, with the interval of its mean."""
     arms = list(dict.fromkeys(training["arm"]))
@@ -54,7 +47,7 @@ def curves(axes, training: pd.DataFrame, title: str) -> None:
         style_order=arms,
         palette=ARM_COLOURS,
         dashes=ARM_DASHES,
-        errorbar=half_band,
+        errorbar=band,
         err_kws={"alpha": 0.07, "linewidth": 0},
         ax=axes,
     )
@@ -63,11 +56,6 @@ def curves(axes, training: pd.DataFrame, title: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
     labels = [arm_label(label) for label in labels]
     axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
-
-
-def half_band(values: pd.Series) -> tuple[float, float]:
-    """Return the ends of the interval of a mean."""
-    return values.mean() - half_interval(values), values.mean() + half_interval(values)
 
 
 def final_table(training: pd.DataFrame, arms: pd.DataFrame) -> str:

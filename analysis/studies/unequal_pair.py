@@ -1,10 +1,10 @@
 # %% [markdown]
 # # An unequal pair: how unlike two nodes may be
 #
-# Two nodes, one of them r times as dear, answer each other with the fraction g of the way to their
-# best response. Which pairs come to rest?
+# Two nodes, one of them r times as costly, answer each other with the fraction g of the way to
+# their best response. Which pairs come to rest?
 #
-# At rest the cheap node's best response has the slope (r - 1) / 2, the dear one's -(r - 1) / (2
+# At rest the cheap node's best response has the slope (r - 1) / 2, the costly one's -(r - 1) / (2
 # r). With minus their product, p = (r - 1)^2 / (4 r), a round multiplies errors by a matrix whose
 # eigenvalues lie within the unit circle for **g < 2 / (1 + sqrt(p))** in turn, and for **g < 2 /
 # (1 + p)** at once.
@@ -118,7 +118,7 @@ failing = (
     else ""
 )
 
-study.tell(f"""\
+study.report(f"""\
 The largest ratio of the two costs up to which all runs settle (the sweep goes to
 {frame["ratio"].max():g}), beside the exact border of plain steps:
 

@@ -72,13 +72,13 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
              panel="search"),
         rows("trade_index", COSTS * n * n / (game.alpha * (n - 1)) / game.beta, panel="trade",
              x=COSTS, x_name="rho"),
-        rows("best_tried", [_best_tried(n, c, game.alpha, game.beta) for c in COSTS],
+        rows("best_tried", [_find_best_cap(n, c, game.alpha, game.beta) for c in COSTS],
              panel="trade", x=COSTS, x_name="rho", unit=MONEY),
     ]  # fmt: skip
     return table(parts)
 
 
-def _best_tried(n: int, rho: float, alpha: float, beta: float) -> float:
+def _find_best_cap(n: int, rho: float, alpha: float, beta: float) -> float:
     """Return the best of many caps for the server; zero if each of them loses money."""
     caps = np.append(0.0, np.geomspace(1e-5, 1.0, 60) * beta)
     utility = [server_utility_at(float(cap), n, rho, alpha, beta) for cap in caps]

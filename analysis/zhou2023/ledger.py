@@ -17,7 +17,7 @@ STATUS = {
     "our reading": "our reading: the paper leaves it open",
 }
 NOTE = (
-    "Reference: Zhou Zan et al., Chinese Journal of Computers 46 (12), 2023. Each claim names its "
+    "Reference: Zan Zhou et al., Chinese Journal of Computers 46 (12), 2023. Each claim names its "
     "place there. What the paper leaves open is a named reading, and the readings stand side by "
     "side. A verdict is computed from the numbers beside it: a claim holds if it holds under the "
     "reading that its words suggest (marked with *), or under all readings; it is not stated where "

@@ -19,7 +19,7 @@ from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, theme
 from fcfn_abm.rng import replication_seed
-from fcfn_abm.runs.data import found as data_found
+from fcfn_abm.runs.data import find_data_set
 from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_zhou2023.base import (
     Finding,
@@ -77,7 +77,7 @@ def load(setting: Setting) -> Scenarios:
     for data, file in FILES.items():
         changes: list[str] = []
         if setting.size == "fast":
-            there = data_found(STORED[data]) is not None
+            there = find_data_set(STORED[data]) is not None
             changes = [
                 *FAST,
                 STEPS[data],

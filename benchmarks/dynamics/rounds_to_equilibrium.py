@@ -101,7 +101,7 @@ class Settling:
     """The market's own, or that epsilon rests somewhere else."""
 
 
-def settling(job: Job) -> Settling:
+def settle(job: Job) -> Settling:
     """Play until epsilon has been near, or has not moved, for `HOLD` rounds, or to the limit."""
     market, distances = job.market(), []
     near = still = 0
@@ -119,7 +119,7 @@ def settling(job: Job) -> Settling:
     return Settling(math.inf, float(np.median(distances[-(len(distances) // 4 + 1) :])), verdict)
 
 
-def lasting_error(job: Job) -> float:
+def measure_lasting_error(job: Job) -> float:
     """Return the median distance over the second half of the play."""
     market, distances = job.market(), []
     while market.running:
@@ -137,7 +137,7 @@ class ActiveSets:
     expected: int
 
 
-def active_sets(job: Job) -> ActiveSets:
+def compare_active_sets(job: Job) -> ActiveSets:
     """Play until nothing moves, and compare active sets; a node at the threshold counts as out."""
     market, still = job.market(), 0
     while market.running and still < HOLD:
@@ -152,7 +152,7 @@ def active_sets(job: Job) -> ActiveSets:
     )
 
 
-def carried_out[R](
+def carry_out[R](
     function: Callable[[Job], R], jobs: Iterable[Job], workers: int, what: str
 ) -> dict[tuple[Any, ...], list[R]]:
     """Carry out jobs, slow ones first, and gather the results by cell."""
@@ -191,14 +191,17 @@ def rounds_table(sizes: list[int], seeds: int, most: int, workers: int) -> Itera
         for n in sizes
         for seed in range(seeds)
     ]
-    found = carried_out(settling, jobs, workers, "rounds")
+    found = carry_out(settle, jobs, workers, "rounds")
     for law in laws:
         yield f"\n**Rounds to the closed form; costs: {law}; median of {seeds} runs**\n"
         rows = [
             [
                 rule,
                 order,
-                *(_settled(found[law, rule, order, n], min(most, limit(n, order))) for n in sizes),
+                *(
+                    _describe_settled(found[law, rule, order, n], min(most, limit(n, order)))
+                    for n in sizes
+                ),
             ]
             for rule in RULES
             for order in ORDERS
@@ -206,7 +209,7 @@ def rounds_table(sizes: list[int], seeds: int, most: int, workers: int) -> Itera
         yield from markdown(["rule", "order", *(f"N = {n:,}" for n in sizes)], rows)
 
 
-def _settled(cells: list[Settling], maximum: int) -> str:
+def _describe_settled(cells: list[Settling], maximum: int) -> str:
     rounds = float(np.median([cell.round for cell in cells]))
     if math.isfinite(rounds):
         late = sum(math.isinf(cell.round) for cell in cells)
@@ -250,7 +253,7 @@ def noise_table(n_nodes: int, maximum: int, seeds: int, workers: int) -> Iterato
         for noise in noises
         for seed in range(seeds)
     ]
-    found = carried_out(lasting_error, jobs, workers, "noise")
+    found = carry_out(measure_lasting_error, jobs, workers, "noise")
     yield f"\n**Median distance under observation noise; N = {n_nodes}, {maximum} rounds**\n"
     yield from markdown(
         [
@@ -303,7 +306,7 @@ def participation_table(n_nodes: int, maximum: int, seeds: int, workers: int) ->
         for share in shares
         for seed in range(seeds)
     ]
-    found = carried_out(settling, jobs, workers, "participation")
+    found = carry_out(settle, jobs, workers, "participation")
     yield f"\n**Rounds when a share of the nodes moves in each; N = {n_nodes}**\n"
     yield from markdown(
         ["rule", "order", *(f"{law}: {share:g}" for law in laws for share in shares)],
@@ -312,7 +315,7 @@ def participation_table(n_nodes: int, maximum: int, seeds: int, workers: int) ->
                 rule,
                 order,
                 *(
-                    _settled(found[rule, order, law, share], maximum)
+                    _describe_settled(found[rule, order, law, share], maximum)
                     for law in laws
                     for share in shares
                 ),
@@ -347,7 +350,7 @@ def exits_table(n_nodes: int, maximum: int, populations: int, workers: int) -> I
         for exits in settings
         for seed in range(populations)
     ]
-    found = carried_out(active_sets, jobs, workers, "exits")
+    found = carry_out(compare_active_sets, jobs, workers, "exits")
     yield (
         f"\n**Populations whose final active set is not the closed form's; N = {n_nodes}, "
         f"{populations} populations a cell, half best responses in turn**\n"
@@ -359,14 +362,14 @@ def exits_table(n_nodes: int, maximum: int, populations: int, workers: int) -> I
                 "yes" if exits["reentry"] else "no",
                 exits["criterion"],
                 exits["patience"],
-                *(_differing(found[law, tuple(exits.values())]) for law in laws),
+                *(_describe_differing(found[law, tuple(exits.values())]) for law in laws),
             ]
             for exits in settings
         ],
     )
 
 
-def _differing(cells: list[ActiveSets]) -> str:
+def _describe_differing(cells: list[ActiveSets]) -> str:
     other = [cell for cell in cells if cell.missing or cell.extra]
     if not other:
         return "0 %"

@@ -35,7 +35,7 @@ def scenario(placement: str, n_steps: int = 1, momentum: float = 0.0, **privacy:
     )
 
 
-def sampled(rate: float) -> Scenario:
+def sample_records(rate: float) -> Scenario:
     made = scenario("dp-sgd")
     placement = made.privacy.placement.model_copy(update={"sampling_rate": rate})
     privacy = made.privacy.model_copy(update={"placement": placement})
@@ -46,7 +46,7 @@ HONEST: dict[str, Scenario] = {
     "`dp-sgd`, 1 step": scenario("dp-sgd"),
     "`dp-sgd`, 1 step, zero-out": scenario("dp-sgd", neighbours="zero-out"),
     "`dp-sgd`, 3 steps, momentum 0.9": scenario("dp-sgd", 3, 0.9),
-    "`dp-sgd`, 1 step, a tenth of the records": sampled(0.1),
+    "`dp-sgd`, 1 step, a tenth of the records": sample_records(0.1),
     "`update`, 1 step": scenario("update"),
     "`update`, 3 steps, momentum 0.9": scenario("update", 3, 0.9),
     "`paper`, 1 step": scenario("paper"),
@@ -54,15 +54,15 @@ HONEST: dict[str, Scenario] = {
 }
 
 
-def half(size: int, std: float, *where: int) -> Any:
+def halve_noise(size: int, std: float, *where: int) -> Any:
     return node_noise(size, std / 2, *where)
 
 
-def shared(size: int, std: float, *where: int) -> Any:
+def share_noise(size: int, std: float, *where: int) -> Any:
     return node_noise(size // 2, std, *where).repeat(2)
 
 
-def as_if_gone(self: Clipping, unit: Any, _: Any, share: float = 1.0) -> Any:
+def use_zero_out(self: Clipping, unit: Any, _: Any, share: float = 1.0) -> Any:
     return SENSITIVITY(self, unit, "zero-out", share)
 
 
@@ -70,17 +70,17 @@ SENSITIVITY = Clipping.sensitivity
 
 
 BROKEN: dict[str, tuple[Scenario, float, tuple[Any, str, Callable[..., Any]] | None]] = {
-    "half the noise": (scenario("dp-sgd"), 4.0, (fcfn_abm.dp.noise, "node_noise", half)),
+    "half the noise": (scenario("dp-sgd"), 4.0, (fcfn_abm.dp.noise, "node_noise", halve_noise)),
     "clipping off": (scenario("dp-sgd"), 4.0, (Clipping, "__call__", lambda _, rows: rows)),
     "sensitivity of a record that goes, for one that is replaced": (
         scenario("dp-sgd"),
         4.0,
-        (Clipping, "sensitivity", as_if_gone),
+        (Clipping, "sensitivity", use_zero_out),
     ),
     "two local steps share their noise": (
         scenario("dp-sgd", 2),
         4.0,
-        (fcfn_abm.dp.noise, "node_noise", shared),
+        (fcfn_abm.dp.noise, "node_noise", share_noise),
     ),
     "classical formula": (scenario("dp-sgd", calibration="classical"), 98.0, None),
 }

@@ -49,7 +49,7 @@ def processor_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
+def measure_times(work: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), processor_seconds()
     work()
     return time.perf_counter() - wall, processor_seconds() - cpu
@@ -64,7 +64,7 @@ def main() -> None:
     runs = list_runs(sweep)
     fa.run_scenario(runs[0].scenario)  # loads and compiles
 
-    bare_wall, bare_cpu = timed(lambda: [fa.run_scenario(run.scenario) for run in runs])
+    bare_wall, bare_cpu = measure_times(lambda: [fa.run_scenario(run.scenario) for run in runs])
     print(f"{len(runs)} runs, bare: {bare_wall:.1f} s, {1000 * bare_wall / len(runs):.1f} ms each")
     places: list[tuple[str, int, Workers]] = [("this process", 1, Serial())]
     places += [(f"{n} process(es)", n, Processes(n)) for n in args.workers]
@@ -73,7 +73,7 @@ def main() -> None:
     for name, n_workers, place in places:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out"
-            wall, cpu = timed(lambda out=out, place=place: fa.run_sweep(sweep, out, place))
+            wall, cpu = measure_times(lambda out=out, place=place: fa.run_sweep(sweep, out, place))
         print(
             f"{name:18}{wall:7.1f} s{wall * n_workers / bare_wall - 1:+12.0%}"
             f"{cpu / bare_cpu - 1:+12.0%}",

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from ours import planned
+from ours import create_plan
 from work import Work
 
 from fcfn_abm.training import FederatedTrainer
@@ -35,7 +35,7 @@ class Rounds:
     """A trainer whose rounds are timed one by one."""
 
     def __init__(self, work: Work, engine: str, device: str) -> None:
-        self.trainer = FederatedTrainer(*planned(work), engine=engine, device=device)
+        self.trainer = FederatedTrainer(*create_plan(work), engine=engine, device=device)
         self._private = "noise" in work.variant
         self._epsilon = np.full(work.nodes, 50.0)
         self.seconds: list[float] = []

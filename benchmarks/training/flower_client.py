@@ -19,7 +19,7 @@ client = ClientApp()
 
 
 @functools.cache
-def kept(work: Work) -> tuple[torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
+def create_once(work: Work) -> tuple[torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
     """Return the net and the data of this worker process, made once."""
     torch.set_num_threads(1)
     channels_last = work.variant == "channels_last"
@@ -31,7 +31,7 @@ def train(message: Message, context: Context) -> Message:
     """Train one node."""
     config = message.content["config"]
     work = Work(**{field.name: config[field.name] for field in fields(Work)})
-    net, shards = kept(work)
+    net, shards = create_once(work)
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     images, labels = shards[int(context.node_config["partition-id"])]
     optimizer = torch.optim.SGD(net.parameters(), LEARNING_RATE, momentum=MOMENTUM, fused=True)

@@ -24,7 +24,7 @@ from fcfn_abm.training import (
 from fcfn_abm.training.local_steps import LocalSteps
 
 
-def planned(work: Work) -> tuple[ImageData, list[np.ndarray], TrainingPlan]:
+def create_plan(work: Work) -> tuple[ImageData, list[np.ndarray], TrainingPlan]:
     """Return data with one image to test on, so that rounds are training; shards; and the plan."""
     images, labels = work.data()
     data = ImageData(
@@ -64,7 +64,7 @@ def trainer(work: Work) -> FederatedTrainer:
     """Build the trainer."""
     words = work.variant.split("+")
     workers = [int(found[1]) for word in words if (found := re.fullmatch(r"(\d+)workers", word))]
-    return FederatedTrainer(*planned(work), *workers, engine="serial")
+    return FederatedTrainer(*create_plan(work), *workers, engine="serial")
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ class Times:
 
 
 class Runner:
-    """One process that does a round when it is told to.
+    """One process that does a round when it is asked to.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class Runner:
                 total += times.user + times.system
         return total
 
-    def shared_out(self) -> int:
+    def measure_shared(self) -> int:
         """Return the memory of all its processes now, in bytes: what they share counts once."""
         total = 0
         for process in self.processes():
@@ -198,7 +198,7 @@ def table(head: list[str], rows: list[list[str]]) -> None:
     print(flush=True)
 
 
-def described(work: Work) -> str:
+def describe_work(work: Work) -> str:
     return f"{work.nodes} nodes x {work.samples} samples, batch {work.batch}"
 
 
@@ -218,7 +218,7 @@ def against_pytorch(works: list[Work]) -> None:
         times = race(ways, work)
         rows.append(
             [
-                described(work),
+                describe_work(work),
                 f"{work.samples_a_round / min(times[OURS].wall):,.0f}",
                 times["limit"].over(times[OURS]),
                 times["limit"].over(times["noise"]),
@@ -266,7 +266,7 @@ def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> Non
             smallest = peak(ways[OURS], work)
             rows.append(
                 [
-                    described(work),
+                    describe_work(work),
                     times[0]["default"].over(times[0][OURS]),
                     times[1]["channels last"].over(times[1][OURS]),
                     times[0]["default"].over(times[0]["bf16"]),
@@ -306,7 +306,7 @@ def peak(way: Way, work: Work, every: float = 0.02) -> int:
         def look() -> None:
             nonlocal most
             while not done.wait(every):
-                most = max(most, runner.shared_out())
+                most = max(most, runner.measure_shared())
 
         looking = threading.Thread(target=look)
         looking.start()
@@ -344,7 +344,7 @@ def workers(works: list[Work]) -> None:
             },
             work,
         )
-        rows.append([described(work), times["one"].over(times["two"])])
+        rows.append([describe_work(work), times["one"].over(times["two"])])
     print("**Two worker threads, on two cores: times as fast as one**\n")
     table(["a round", "two over one"], rows)
 
@@ -380,7 +380,7 @@ def memory(n_nodes: int) -> None:
     table(["", f"peak resident memory (a model vector: {VECTOR / 1e6:.2f} MB)"], rows)
 
 
-def installed(name: str, folder: Path) -> str | None:
+def install(name: str, folder: Path) -> str | None:
     """Return a Python that has a framework, beside the torch that we use; None if it cannot be."""
     place, made = folder / name, folder / name / "made"
     python = place / "bin" / "python"
@@ -431,7 +431,7 @@ def main() -> None:
         pythons = {"pfl": options.pfl, "flower": options.flower}
         if options.install:
             pythons = {
-                name: given or installed(name, options.install) for name, given in pythons.items()
+                name: given or install(name, options.install) for name, given in pythons.items()
             }
         against_frameworks(pythons, works[1:])
 

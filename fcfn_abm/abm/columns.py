@@ -55,5 +55,9 @@ class NodeColumns:
         """Which nodes have left."""
         return np.asarray(self.exit_round != NEVER)
 
+    def exited_before(self, round_index: int) -> npt.NDArray[np.bool_]:
+        """Return which nodes had left when a round was played, and report nothing in it."""
+        return np.asarray(self.exited & (self.exit_round < round_index))
+
     def __len__(self) -> int:
         return self.rho.size

@@ -23,14 +23,12 @@ class TakeOrLeave(LearningRule):
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the contract's epsilon where it pays, and zero where it does not."""
         epsilon = self._of(self.contracts.epsilon, seen)
-        if self.contracts.fee is None:
-            with np.errstate(invalid="ignore"):
-                fee = seen.budget * epsilon / np.maximum(epsilon + seen.others, 1e-300)
-        else:
-            fee = self._of(self.contracts.fee, seen)
-        pays = fee >= seen.rho * epsilon * (1.0 - _ROUNDING)
-        planned = np.where(pays, epsilon, 0.0)
+        planned = np.where(self._pays(epsilon, seen), epsilon, 0.0)
         return float(planned) if isinstance(seen.epsilon, float) else planned
+
+    def loses[Value: (float, Floats)](self, seen: Observation[Value]) -> Any:
+        """Return whether the contract that a node has taken pays less than it costs."""
+        return (seen.epsilon > 0) & ~self._pays(seen.epsilon, seen)
 
     def next_epsilon[Value: (float, Floats)](
         self,
@@ -56,6 +54,15 @@ class TakeOrLeave(LearningRule):
         profit = np.where(np.abs(fee - cost) <= _ROUNDING * cost, 0.0, fee - cost)
         gain = np.where(epsilon > 0, -profit, profit)
         return max(0.0, float(gain.max())) / budget if budget > 0 else 0.0
+
+    def _pays[Value: (float, Floats)](self, epsilon: Value, seen: Observation[Value]) -> Any:
+        """Return whether the contract, or its share of the cap, covers the cost of an epsilon."""
+        if self.contracts.fee is None:
+            with np.errstate(invalid="ignore"):
+                fee = seen.budget * epsilon / np.maximum(epsilon + seen.others, 1e-300)
+        else:
+            fee = self._of(self.contracts.fee, seen)
+        return np.asarray(fee >= seen.rho * epsilon * (1.0 - _ROUNDING))
 
     @staticmethod
     def _of[Value: (float, Floats)](values: Floats, seen: Observation[Value]) -> Value:

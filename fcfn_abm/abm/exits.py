@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats, NodeColumns
-from fcfn_abm.learning import Observation
+from fcfn_abm.learning import LearningRule, Observation
 from fcfn_abm.scenario import Exit
 
 
@@ -24,14 +24,18 @@ def count_idle_one(
     idle_rounds: int,
     leaves_on_loss: bool,
 ) -> int:
-    """Return for how many rounds in a row a node has had a reason to leave."""
+    """Return for how many rounds in a row a node of a contest has had a reason to leave."""
     loses = (own > 0.0) & (budget < rho * (others + own))
     reason = loses if leaves_on_loss else not planned > 0.0
     return idle_rounds + 1 if reason else 0
 
 
 def update_exits(
-    columns: NodeColumns, planned: Floats, seen: Observation[Floats], settings: Exit
+    columns: NodeColumns,
+    rule: LearningRule,
+    planned: Floats,
+    seen: Observation[Floats],
+    settings: Exit,
 ) -> npt.NDArray[np.bool_]:
     """Carry out both for many nodes, and return which of them are in the market."""
     rows = seen.row
@@ -39,8 +43,6 @@ def update_exits(
     if settings.reentry:
         exit_round = np.where(planned > 0, NEVER, exit_round)
         columns.exit_round[rows] = exit_round
-    reason = ~(planned > 0)
-    if settings.criterion == "loss":
-        reason = (seen.epsilon > 0) & (seen.budget < seen.rho * (seen.others + seen.epsilon))
+    reason = rule.loses(seen) if settings.criterion == "loss" else ~(planned > 0)
     columns.idle_rounds[rows] = np.where(reason, columns.idle_rounds[rows] + 1, 0)
     return np.asarray(exit_round == NEVER)

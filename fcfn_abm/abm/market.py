@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any, Self
 
 import mesa
@@ -23,12 +24,16 @@ from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.scores import played_in_scores, playing, unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
-from fcfn_abm.abm.verdict import Judge, Verdict
+from fcfn_abm.abm.verdict import Judge, Leader, Verdict
+from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
     averaged_nodes,
+    best_linear_budget,
+    server_regret,
     server_utility,
+    takes_part,
 )
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
@@ -36,6 +41,7 @@ from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Outcome, PricingG
 from fcfn_abm.population import Population, RhoDistribution
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn, Exit, Game, Information, Rounds, Scenario
+from fcfn_abm.show import Shown
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class MarketRules:
         )
 
 
-class Market(RowModel):
+class Market(Shown, RowModel):
     """Edge nodes that sell privacy to a parameter server, round by round.
 
     A market is made of finished parts; :class:`fcfn_abm.PrivacyMarket` makes one of a scenario. It
@@ -147,10 +153,11 @@ class Market(RowModel):
             self.churn = Turnover(rules.churn, self.columns, distribution, self.rule, seed)
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
-        patience = rounds.patience / rounds.participation
+        patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
+        self._rounds_a_turn = math.ceil(min(1 / rounds.participation, rounds.maximum))
         self._judge = Judge(
             rounds.tolerance,
-            math.ceil(min(patience, rounds.maximum)),
+            patience,
             rounds.maximum,
             noisy=rules.information.noise > 0,
         )
@@ -161,6 +168,7 @@ class Market(RowModel):
         self._register_nodes()
         self.round_index = 0
         self.verdict: Verdict | None = None
+        self._state: RoundState | None = None
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
@@ -169,9 +177,10 @@ class Market(RowModel):
         self.learn()
         state = RoundState if self.churn is None else ChurnState
         self.datacollector = mesa.DataCollector(
-            model_reporters={field.name: _reporter(field.name) for field in fields(state)},
+            # partial and attrgetter, unlike names and lambdas, can be pickled
+            model_reporters={field.name: partial(_measure, field.name) for field in fields(state)},
             agenttype_reporters=(
-                {EdgeNode: {name: name for name in ("epsilon", "payment", "utility")}}
+                {EdgeNode: {name: attrgetter(name) for name in ("epsilon", "payment", "utility")}}
                 if collect_nodes
                 else {}
             ),
@@ -179,9 +188,9 @@ class Market(RowModel):
 
     def _add_nodes(self) -> None:
         """Make the sets of nodes, which are rows until somebody looks at them."""
-        view = NodeViews(self)
-        self.nodes = NodeSet(self.columns, view, self.random)
-        every = NodeSet(self.columns, view, self.random, self.nodes.rows)
+        self.views = NodeViews(self)
+        self.nodes = NodeSet(self.columns, self.views, self.random)
+        every = NodeSet(self.columns, self.views, self.random, self.nodes.rows)
         self._all_agents = MarketAgents(every, self.random)
 
     def _register_nodes(self) -> None:
@@ -190,6 +199,26 @@ class Market(RowModel):
         self.first_node_id = self.agent_id_counter
         self.agent_id_counter += len(self.columns)
 
+    def deregister_agent(self, agent: mesa.Agent) -> None:
+        """Take an agent that a user added out of the market; nodes stay."""
+        if isinstance(agent, EdgeNode):
+            agent.remove()  # which says why not
+        super().deregister_agent(agent)
+
+    def remove_all_agents(self) -> None:
+        """Refuse: a market is its server and its nodes."""
+        raise InvalidGameError(
+            "A market cannot be without its server and its nodes: make another market, or remove "
+            "the agents that you added, each with agent.remove()."
+        )
+
+    @property
+    def state(self) -> RoundState:
+        """What was measured of the last round; before the first, of the first reports."""
+        if self._state is None:
+            self._state = self._measure_round(self.columns.epsilon)
+        return self._state
+
     @property
     def budget(self) -> float:
         """The announced payment cap B, in currency."""
@@ -197,8 +226,8 @@ class Market(RowModel):
 
     @property
     def epsilon(self) -> Floats:
-        """The reports that stand, shape (n_nodes,)."""
-        return self.columns.epsilon
+        """The reports of the nodes that take part, zero for the others, shape (n_nodes,)."""
+        return np.where(takes_part(self.columns.epsilon), self.columns.epsilon, 0.0)
 
     @property
     def pool(self) -> float:
@@ -217,7 +246,7 @@ class Market(RowModel):
 
     @property
     def n_active(self) -> int:
-        """How many nodes reported more than zero in the last round that was played."""
+        """How many nodes took part in the last round that was played."""
         return self._n_active
 
     @property
@@ -268,6 +297,15 @@ class Market(RowModel):
         self.measure(*before)
         self.datacollector.collect(self)
 
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        verdict = self.verdict.kind if self.verdict else "still running"
+        return f"{type(self).__name__}, round {self.round_index:,}: {verdict}", {
+            "nodes that take part": f"{self.n_active:,} of {len(self.columns):,}",
+            "payment cap B": float(self.budget),
+            "total epsilon S": float(self.total_epsilon),
+            "mechanism": self._rules.mechanism,
+        }
+
     def set_budget(self) -> None:
         """Let the server set the cap of this round from the reports of this round."""
         game = self._rules.game
@@ -275,18 +313,20 @@ class Market(RowModel):
         n_averaged = averaged_nodes(game.average_over, epsilon)
         mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
-        self.server.choose_budget(epsilon, unchanged)
+        self.server.choose_budget(epsilon, unchanged, self._rounds_a_turn)
 
     def announce_budget(self) -> None:
         """Let the server announce its cap; in the first round the opening cap stands."""
         if self.round_index > 1:
-            self.server.choose_budget(self.columns.epsilon[self.present], self.state.server_utility)
+            self.server.choose_budget(
+                self.columns.epsilon[self.present], self.state.server_utility, self._rounds_a_turn
+            )
 
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
         if self.churn and self.churn.update(self.round_index):
             self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
-            for known in ("equilibrium", "outcome", "contest"):
+            for known in ("equilibrium", "outcome", "contest", "_best_cap"):
                 self.__dict__.pop(known, None)
 
     def clear_exited_reports(self) -> None:
@@ -335,9 +375,7 @@ class Market(RowModel):
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
-        contest = None if isinstance(self.offer, Contracts) else self.contest
-        paid = replace(self.round, pool=self.pool)
-        self.state = measure_round(paid, epsilon_before, self.server, contest, self.churn)
+        self._state = self._measure_round(epsilon_before)
         self.total_epsilon, self._n_active = self.state.total_epsilon, self.state.n_active
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,
@@ -345,23 +383,61 @@ class Market(RowModel):
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
             content=self.server.is_content,
+            leader=self.leader,
+            n_active=self.n_active,
             at_rest_without_trade=self._no_trade(),
             moving=bool(self.churn and self.churn.moving(self.round_index)),
         )
         self.running = self.verdict is None
 
+    def _measure_round(self, epsilon_before: Floats) -> RoundState:
+        contest = None if isinstance(self.offer, Contracts) else self.contest
+        paid = replace(self.round, pool=self.pool)
+        return measure_round(paid, epsilon_before, self.server, contest, self.churn)
+
+    @property
+    def leader(self) -> Leader:
+        """Where the server stands: its cap, the best one, and what it would gain by that."""
+        game, (best, unit_mean) = self._rules.game, self._best_cap
+        regret = server_regret(self.budget, best, game.alpha, game.beta, unit_mean)
+        return Leader(self.budget, best, regret, self._chooses_cap)
+
+    @cached_property
+    def _best_cap(self) -> tuple[float, float]:
+        """B*, and the mean epsilon at equilibrium per unit of the cap.
+
+        Nodes whose share would not matter do not count, as in play: with a cost at the threshold to
+        the last digit, rounding would decide whether the server averages over one node more.
+        """
+        game, contest = self._rules.game, self.contest
+        n_averaged = averaged_nodes(game.average_over, contest.epsilon)
+        unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
+        return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
+
+    @property
+    def _chooses_cap(self) -> bool:
+        """Whether the server chooses the cap, and nothing but its own choice keeps it from B*."""
+        misreports = bool(self.population.misreports.any())
+        return self._rules.cap is None and self.offer.learns_cap and not misreports
+
     def _no_trade(self) -> str:
         """Return why nobody trades, where nobody does and nobody will."""
+        moving = bool(self.churn and self.churn.moving(self.round_index))
         if self.churn and self.churn.deserted(self.round_index):
             return "fewer than two nodes are left, and none will come."
         if self.total_epsilon > 0:
             return ""
         if self._rules.cap == 0:
             return "the payment cap of the scenario is zero."
-        if self.budget == 0 and self.churn and self.equilibrium.budget > 0:
-            return "the server has given up: from a cap of zero it learns nothing."
-        if self.budget == 0:
-            return "no payment cap pays the server: B* = 0 (45)."
+        if self.budget == 0 and not moving:
+            best = self.leader.best_budget
+            if best == 0:
+                return "no payment cap pays the server: B* = 0 (45)."
+            if self.server.has_given_up:
+                return (
+                    "the server has given up, and its cap is zero, though a cap would pay: "
+                    f"B* = {best:.6g} (41)."
+                )
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
             return f"the mechanism offers nothing: {self.outcome.reason}"
         return ""
@@ -430,5 +506,5 @@ class Market(RowModel):
         return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
 
 
-def _reporter(name: str) -> Callable[[Market], Any]:
-    return lambda market: getattr(market.state, name)
+def _measure(name: str, market: Market) -> Any:
+    return getattr(market.state, name)

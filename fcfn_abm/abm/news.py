@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fcfn_abm.abm.round import Round
+from fcfn_abm.game import takes_part
 from fcfn_abm.learning import News
 from fcfn_abm.learning.base import Rows
 
@@ -38,7 +39,7 @@ def learn_from(played: Round, rows: Rows, *, noise: float, changing: bool) -> No
             moved[rows],
             noise,
             memory,
-            int(np.count_nonzero(epsilon)),
+            int(np.count_nonzero(takes_part(epsilon))),
             changing,
         )
     )

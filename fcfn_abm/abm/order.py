@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats
-from fcfn_abm.abm.exits import count_idle_one, reenter_one, update_exits
+from fcfn_abm.abm.exits import reenter_one, update_exits
 from fcfn_abm.abm.round import Round
 from fcfn_abm.learning import Observation
 from fcfn_abm.learning.base import Rows, scalar_moves, watches_total
@@ -70,15 +70,8 @@ def respond(played: Round, row: int) -> None:
     if exit_round != NEVER:
         return
     columns.exit_round[row] = exit_round
-    columns.idle_rounds[row] = count_idle_one(
-        planned,
-        rho,
-        others,
-        own,
-        played.pool,
-        columns.idle_rounds.item(row),
-        settings.criterion == "loss",
-    )
+    reason = played.rule.loses(seen) if settings.criterion == "loss" else not planned > 0
+    columns.idle_rounds[row] = columns.idle_rounds.item(row) + 1 if reason else 0
     columns.epsilon[row] = epsilon = played.rule.next_epsilon(seen, played.rng)
     played.bulletin.move(row, own, epsilon)
 
@@ -102,7 +95,7 @@ def _move_together(played: Round, rows: Rows) -> None:
     """Let nodes answer what stands, and none see another's move."""
     columns = played.columns
     seen = _observe(played, rows)
-    taking_part = update_exits(columns, played.rule.planned(seen), seen, played.exit)
+    taking_part = update_exits(columns, played.rule, played.rule.planned(seen), seen, played.exit)
     epsilon = played.rule.next_epsilon(seen, played.rng)
     columns.epsilon[rows] = np.where(taking_part, epsilon, 0.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import mesa
 import numpy as np
@@ -56,6 +56,8 @@ class RowModel(mesa.Model):
 
     columns: NodeColumns
     first_node_id: int
+    views: Any
+    """Makes the agent of a row, and keeps those agents that hold something of their own."""
 
     @property
     @abstractmethod

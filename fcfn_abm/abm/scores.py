@@ -50,7 +50,7 @@ def unit_equilibrium(contest: Contest, rho: Floats) -> Equilibrium:
         return tullock_equilibrium(rho, 1.0, contest.exponent)
     form = nash_equilibrium(score_costs(contest, rho), 1.0)
     epsilon = contest.epsilon(form.epsilon)
-    return replace(form, epsilon=epsilon, total_epsilon=float(epsilon.sum()))
+    return replace(form, epsilon=epsilon, total_epsilon=float(epsilon.sum()), rho=rho)
 
 
 def contest_exploitability(

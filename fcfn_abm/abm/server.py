@@ -37,7 +37,14 @@ class ParameterServer(mesa.Agent):
         """Whether the server would leave its cap as it is."""
         return not self.offer.learns_cap or self.rule.content(self.memory)
 
-    def choose_budget(self, epsilon: Floats, utility: float) -> None:
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the cap is zero, and will stay so."""
+        if self.budget > 0:
+            return False
+        return not self.offer.learns_cap or self.rule.has_given_up(self.memory)
+
+    def choose_budget(self, epsilon: Floats, utility: float, rounds_a_turn: int) -> None:
         """Choose the next payment cap from reports and from what they are worth.
 
         Parameters
@@ -46,12 +53,21 @@ class ParameterServer(mesa.Agent):
             Reports of the nodes that are there.
         utility : float
             What those reports left the server under its present cap, in currency.
+        rounds_a_turn : int
+            In how many rounds as many nodes are asked to move as there are.
         """
         if not self.offer.learns_cap:
             return  # the offer stands, and so does the opening cap
         game = self.game
         seen = ServerObservation(
-            self.budget, epsilon, game.alpha, game.beta, game.average_over, utility, self.memory
+            self.budget,
+            epsilon,
+            game.alpha,
+            game.beta,
+            game.average_over,
+            utility,
+            rounds_a_turn,
+            self.memory,
         )
         budget = self.rule.next_budget(seen)
         given_up = budget < self.budget and budget <= _NOTHING * game.beta

@@ -19,12 +19,17 @@ from fcfn_abm.game import (
     best_budget,
     exploitability,
     server_utility,
+    takes_part,
 )
 
 
 @dataclass(frozen=True)
 class RoundState:
-    """What is measured at the end of a round."""
+    """What is measured of a round, while its reports stand.
+
+    ``n_active``, ``n_inactive`` and ``n_exited`` sum to the nodes that are there: nodes leave at
+    the end of a round, after its reports are paid, and are counted as exited from the next one on.
+    """
 
     round: int
     """Number of the round, from 1."""
@@ -35,9 +40,11 @@ class RoundState:
     mean_epsilon: float
     """eps_g, over the nodes that ``game.average_over`` names."""
     n_active: int
-    """Nodes that reported more than zero."""
+    """Nodes that take part: their share is more than `LEAST_SHARE` of the largest."""
+    n_inactive: int
+    """The other nodes that were in the market."""
     n_exited: int
-    """Nodes that have left."""
+    """Nodes that had left before this round, and did not come back in it."""
     payment: float
     """What the server paid, in currency."""
     node_utility: float
@@ -97,7 +104,8 @@ def measure_round(
     """
     columns, game = played.columns, server.game
     n_nodes = columns.rho[played.present].size
-    n_active = int(np.count_nonzero(columns.epsilon))
+    n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
+    n_exited = int(np.count_nonzero(columns.exited_before(played.index)))
     total_epsilon = float(columns.epsilon.sum())
     n_averaged = averaged_nodes(game.average_over, columns.epsilon[played.present])
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
@@ -110,7 +118,8 @@ def measure_round(
         total_epsilon=total_epsilon,
         mean_epsilon=mean_epsilon,
         n_active=n_active,
-        n_exited=int(np.count_nonzero(columns.exited)),
+        n_inactive=n_nodes - n_active - n_exited,
+        n_exited=n_exited,
         payment=server.paid,
         node_utility=nodes,
         server_utility=left_to_server,

@@ -9,7 +9,48 @@ import numpy as np
 
 type VerdictKind = Literal["converged", "cycling", "diverged", "no-trade", "max-rounds"]
 
-_NEAR = 1e-3  # rest this far from the closed form is worth a word: reports at the floor, exits
+_NEAR = 1e-3  # rest this far from the closed form is said: reports at the floor, exits
+LEADER_TOLERANCE = 1e-3
+"""How far a cap that the server has chosen may be from B*, relative to B*, at convergence."""
+
+
+@dataclass(frozen=True)
+class Leader:
+    """Where the server stands at the end of a round."""
+
+    budget: float
+    """Payment cap B, in currency."""
+    best_budget: float
+    """B* of the nodes that are there (41), in currency; zero where no trade pays."""
+    regret: float
+    """What the server would gain by B*, the nodes at equilibrium under both, in currency."""
+    judged: bool = True
+    """Whether it chooses the cap, and could come to B*; otherwise B/B* is only reported."""
+
+    @property
+    def budget_ratio(self) -> float | None:
+        """B/B*; None where no trade pays."""
+        return self.budget / self.best_budget if self.best_budget > 0 else None
+
+    @property
+    def is_near_best(self) -> bool:
+        """Whether a cap that the server has chosen is B*, up to `LEADER_TOLERANCE`."""
+        if not self.judged:
+            return True
+        return abs(self.budget - self.best_budget) <= LEADER_TOLERANCE * self.best_budget
+
+    @property
+    def has_no_cap(self) -> bool:
+        """Whether a cap that the server has chosen is zero, though another would pay."""
+        return self.judged and self.budget == 0 and self.best_budget > 0
+
+    def describe(self) -> str:
+        """Return where the cap is, in a clause."""
+        if self.best_budget == 0:
+            return f"the cap is {self.budget:.4g}, and B* = 0"
+        ratio = self.budget / self.best_budget
+        said = f"{ratio:.5f}" if 0.5 < ratio < 2 else f"{ratio:.3g}"  # 0.99950 is not 1
+        return f"B/B* = {said}, which leaves the server {self.regret:.2g} to gain"
 
 
 @dataclass(frozen=True)
@@ -22,19 +63,24 @@ class Verdict:
     """Rounds that were played."""
     reason: str
     """Why, in a sentence."""
+    budget_ratio: float | None = None
+    """B/B* in the last round; None where no trade pays."""
+    server_regret: float | None = None
+    """What the server would gain by B*, the nodes at equilibrium under both, in currency."""
 
 
 @dataclass
 class Judge:
     """Follows a market round by round, and says when it is over, and how.
 
-    Convergence is measured: exploitability, the relative change of epsilon and that of the cap
-    must stay below ``tolerance`` for ``patience`` rounds in a row. At the last round, a market
-    that came no closer in the second half of the play than in the quarter before does not settle:
-    it is diverging where it ends farther from the equilibrium than it began, and cycling
-    otherwise. One that comes closer in nearly every round, however slowly, is neither. With noise
-    in what nodes see it cannot rest, and is not said to cycle. As long as the population itself
-    changes, it is said how far behind the market is; once it does not, all begins anew.
+    Convergence is measured, in both games: exploitability, the relative change of epsilon and that
+    of the cap must stay below ``tolerance`` for ``patience`` rounds in a row, and a cap that the
+    server has chosen must be B*, up to `LEADER_TOLERANCE`. At the last round, a market that came no
+    closer in the second half of the play than in the quarter before does not settle: it is
+    diverging where the distance still grows, and cycling otherwise. How it began does not count.
+    One that comes closer in nearly every round, however slowly, or moves ever less, is neither.
+    With noise in what nodes see it cannot rest, and is not said to cycle. As long as the population
+    itself changes, it is said how far behind the market is; once it does not, all begins anew.
     """
 
     tolerance: float
@@ -43,11 +89,14 @@ class Judge:
     noisy: bool = False
     calm_rounds: int = 0
     distances: list[float] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
+    without_cap: list[bool] = field(default_factory=list)
     still_from: int = 0
 
     _FEWEST = 16  # rounds in which nothing can be said
     _NEARLY_ALL = 0.9  # rounds
     _NO_PROGRESS = 0.8  # fictitious play, the slowest that settles, goes like 1 / sqrt(t): 0.7
+    _GROWTH = 1.5  # of the mean distance, from a quarter of the play to the half after it
 
     def see(
         self,
@@ -57,6 +106,8 @@ class Judge:
         budget_change: float,
         distance: float,
         content: bool = True,
+        leader: Leader | None = None,
+        n_active: int = 2,
         at_rest_without_trade: str = "",
         moving: bool = False,
     ) -> Verdict | None:
@@ -72,42 +123,87 @@ class Judge:
             Relative distance of epsilon to the closed form.
         content : bool, default True
             Whether the server would leave its cap as it is.
+        leader : Leader, optional
+            Where the server stands; without it, the nodes' game alone is judged.
+        n_active : int, default 2
+            How many nodes take part.
         at_rest_without_trade : str, optional
             Why nobody trades, where nobody does and nobody will.
         moving : bool, default False
             Whether nodes come and go, or their costs change, so that there is no rest.
         """
         self.distances.append(distance)
+        self.changes.append(min(change, 1.0))  # after tiny reports any change is a huge one
+        self.without_cap.append(leader is not None and leader.has_no_cap)
+        ended = self._end(
+            max(exploitability, change, budget_change) <= self.tolerance and content,
+            exploitability,
+            change,
+            leader,
+            n_active,
+            at_rest_without_trade,
+            moving,
+        )
+        if ended is None:
+            return None
+        kind, reason = ended
+        ratio, regret = (leader.budget_ratio, leader.regret) if leader else (None, None)
+        return Verdict(kind, len(self.distances), reason, ratio, regret)
+
+    def _end(
+        self,
+        calm: bool,
+        exploitability: float,
+        change: float,
+        leader: Leader | None,
+        n_active: int,
+        at_rest_without_trade: str,
+        moving: bool,
+    ) -> tuple[VerdictKind, str] | None:
+        """Return word and reason, if the market is over."""
         played = len(self.distances)
         if at_rest_without_trade:
-            return Verdict("no-trade", played, at_rest_without_trade)
+            return "no-trade", at_rest_without_trade
         if moving:
             self.still_from = played
-            return Verdict("max-rounds", played, self._behind()) if played >= self.maximum else None
-        calm = content and max(exploitability, change, budget_change) <= self.tolerance
+            return ("max-rounds", self._behind()) if played >= self.maximum else None
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
-        if self.calm_rounds >= self.patience:
-            return Verdict(
-                "converged",
-                played,
-                f"exploitability and change stayed below {self.tolerance:g} "
-                f"for {self.patience} rounds" + self._where(distance),
-            )
+        at_rest = self.calm_rounds >= self.patience
+        if at_rest and n_active == 0:
+            return "no-trade", "nobody takes part, and nobody would gain by it alone."
+        if at_rest and (leader is None or leader.is_near_best):
+            return "converged", self._at_rest(leader)
         if played < self.maximum:
             return None
-        resting_elsewhere = change <= self.tolerance
-        still = self.distances[self.still_from :]
-        unsettled = None if resting_elsewhere else self._unsettled(still, played)
-        return unsettled or Verdict(
-            "max-rounds", played, self._at_end(still, exploitability, change)
+        if at_rest and leader:
+            return "max-rounds", self._away_from_best(leader)
+        if leader and any(late := self.without_cap[played // 2 :]):
+            return "max-rounds", self._given_up(sum(late), len(late), leader)
+        unsettled = None if change <= self.tolerance else self._unsettled()
+        return unsettled or ("max-rounds", self._at_end(exploitability, change))
+
+    def _at_rest(self, leader: Leader | None) -> str:
+        """Say that a market rests, and where, if that is not where it was computed to."""
+        said = (
+            f"exploitability and change stayed below {self.tolerance:g} for {self.patience} rounds"
+        )
+        if leader and leader.judged:
+            said += f"; {leader.describe()}"
+        if (distance := self.distances[-1]) > _NEAR:
+            said += f"; it rests {distance:.2g} of the largest epsilon away from what was computed"
+        return f"{said}."
+
+    def _away_from_best(self, leader: Leader) -> str:
+        return (
+            f"{self.maximum} rounds were allowed; the nodes are at rest, but the server is not at "
+            f"its best cap: {leader.describe()}."
         )
 
-    @staticmethod
-    def _where(distance: float) -> str:
-        """Say so where a market rests, and not where it was computed to."""
-        if distance <= _NEAR:
-            return "."
-        return f"; it rests {distance:.2g} of the largest epsilon away from what was computed."
+    def _given_up(self, n_without: int, n_late: int, leader: Leader) -> str:
+        return (
+            f"{self.maximum} rounds were allowed; the server keeps giving up: its cap was zero in "
+            f"{n_without} of the last {n_late} rounds, though B* = {leader.best_budget:.6g} (41)."
+        )
 
     def _behind(self) -> str:
         """Say how far behind a moving equilibrium the market was, once it had begun to follow."""
@@ -119,7 +215,7 @@ class Judge:
             f"{late.mean() if late.size else np.inf:.2g} of the largest epsilon."
         )
 
-    def _at_end(self, still: list[float], exploitability: float, change: float) -> str:
+    def _at_end(self, exploitability: float, change: float) -> str:
         allowed = f"{len(self.distances)} rounds were allowed; "
         if change <= self.tolerance < exploitability:
             return (
@@ -127,6 +223,7 @@ class Judge:
                 f"{exploitability:.2g} of B by moving alone."
             )
         if self.noisy:
+            still = self.distances[self.still_from :]
             late = float(np.median(still[len(still) // 2 :]))
             return (
                 f"{allowed}what nodes see is noisy, and keeps them moving around the equilibrium "
@@ -134,7 +231,9 @@ class Judge:
             )
         return f"{allowed}it has not settled yet."
 
-    def _unsettled(self, still: list[float], played: int) -> Verdict | None:
+    def _unsettled(self) -> tuple[VerdictKind, str] | None:
+        """Return word and reason of a market that will not settle, as far as can be seen."""
+        still = self.distances[self.still_from :]
         n_still = len(still)
         if n_still < self._FEWEST:
             return None
@@ -142,23 +241,27 @@ class Judge:
         if (late[1:] < late[:-1]).mean() > self._NEARLY_ALL:
             return None
         if not np.isfinite(late).all() or (late[1:] > late[:-1]).mean() > self._NEARLY_ALL:
-            return Verdict("diverged", played, "epsilon moves away from the equilibrium for good.")
-        earlier = float(np.mean(still[n_still // 4 : n_still // 2]))
-        later = float(late.mean())
+            return "diverged", "epsilon moves away from the equilibrium for good."
+        earlier, later = _late_means(still)
         if later <= max(self._NO_PROGRESS * earlier, self.tolerance):
             return None
-        if later > 2 * still[0]:
-            return Verdict(
+        changed_earlier, changes = _late_means(self.changes[self.still_from :])
+        if changes <= self._NO_PROGRESS * changed_earlier or self.noisy:
+            return None  # it moves ever less, or noise alone keeps it moving
+        if later > self._GROWTH * earlier:
+            return (
                 "diverged",
-                played,
-                f"epsilon ends farther from the equilibrium than it began (distances "
-                f"{later:.2g} and {still[0]:.2g} of the largest epsilon).",
+                f"epsilon moves away from the equilibrium (mean distances {earlier:.2g} and then "
+                f"{later:.2g} of the largest epsilon).",
             )
-        if self.noisy:
-            return None  # noise alone keeps the distance from falling
-        return Verdict(
+        return (
             "cycling",
-            played,
             f"epsilon keeps moving and comes no closer to the equilibrium "
             f"(mean distance {later:.2g} of the largest epsilon).",
         )
+
+
+def _late_means(values: list[float]) -> tuple[float, float]:
+    """Return the means of the second quarter and of the second half."""
+    n = len(values)
+    return float(np.mean(values[n // 4 : n // 2])), float(np.mean(values[n // 2 :]))

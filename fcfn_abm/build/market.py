@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 
 from fcfn_abm.abm import Market, MarketRules
+from fcfn_abm.build.check import check_settings
+from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import create_mechanism, draw_population
 from fcfn_abm.build.registries import create
-from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.population import Population, require_sized
+from fcfn_abm.rng import Chance, as_seed
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 
@@ -26,13 +29,17 @@ class PrivacyMarket(Market):
         The experiment; without one, the defaults.
     rho : array_like of float, shape (n_nodes,), optional
         Costs of a unit of reported epsilon, in place of those that the scenario would draw.
-    rng : numpy.random.Generator or int, optional
+    rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
         Root of all chance in this market, in place of the scenario's seed.
     collect_nodes : bool, default True
         Whether the data collector keeps every node in every round where ``record.traces = "all"``;
         a run turns it off, since its recorder does.
     population : Population, optional
         Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
+    **settings
+        Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
+        part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
+        sliders of its page, vary a market.
 
     Attributes
     ----------
@@ -44,13 +51,15 @@ class PrivacyMarket(Market):
     InvalidGameError
         If ``rho`` does not fit the scenario, or is given beside a population.
     InvalidScenarioError
-        If the scenario's costs are out of range.
+        If settings of the scenario do not go together, or its costs are out of range.
 
     Examples
     --------
     >>> market = PrivacyMarket(Scenario(seed=1))
     >>> market.run_until().kind
     'converged'
+    >>> len(PrivacyMarket(n_nodes=8, alpha=20.0).nodes)
+    8
     """
 
     def __init__(
@@ -58,17 +67,23 @@ class PrivacyMarket(Market):
         scenario: Scenario | None = None,
         *,
         rho: Any = None,
-        rng: np.random.Generator | int | None = None,
+        rng: Chance | None = None,
         collect_nodes: bool = True,
         population: Population | None = None,
+        **settings: Any,
     ) -> None:
         scenario = Scenario() if scenario is None else scenario
         require_scenario(scenario, "PrivacyMarket")
+        if settings:
+            scenario = set_keys(scenario, settings, "PrivacyMarket")
+        check_settings(scenario)
         self._scenario = scenario
-        seed = scenario.seed if rng is None else _seed(rng)
+        seed = scenario.seed if rng is None else as_seed(rng)
         if population is None:
             seeded = scenario.model_copy(update={"seed": seed})
-            population = draw_population(seeded) if rho is None else Population.of(_checked(rho))
+            population = (
+                draw_population(seeded) if rho is None else Population.of(_check_costs(rho))
+            )
         elif rho is not None:
             raise InvalidGameError("A market takes either rho or a population, and not both.")
         n_nodes = scenario.population.n_nodes
@@ -97,14 +112,10 @@ class PrivacyMarket(Market):
         """Ignore the placeholder that Mesa puts here: ours is frozen and stays."""
 
 
-def _checked(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _check_costs(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return costs that a user gave as an array, if they can be costs."""
-    costs = np.array(rho, dtype=float)
+    costs = as_floats("rho", rho).copy()
     if costs.ndim != 1:
         raise InvalidGameError(f"rho must be a list of numbers, but has shape {costs.shape}.")
     require_sized(rho=costs)
     return costs
-
-
-def _seed(rng: np.random.Generator | int) -> int:
-    return rng if isinstance(rng, int) else int(rng.integers(2**63))

@@ -1,7 +1,8 @@
 """The command line: each command parses, calls one public function, and prints.
 
 Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed, or an
-audit found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (nobody reads on).
+audit or a check found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (nobody
+reads on).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import typer
 
 from fcfn_abm import __version__
 from fcfn_abm.cli.base import INTERRUPTED, app, report_interrupt
-from fcfn_abm.cli.terminal import tell
+from fcfn_abm.cli.terminal import print_message
 from fcfn_abm.process.interrupts import ignore_interrupts
 from fcfn_abm.process.streams import BROKEN_PIPE, UnwritableError, close_streams, open_streams
 
@@ -26,6 +27,7 @@ for _name in (
     "view",
     "sweep",
     "compare",
+    "check_mechanism",
     "calibrate",
     "audit",
     "export",
@@ -84,5 +86,5 @@ def _report_unwritable(error: OSError) -> int:
         return BROKEN_PIPE
     if error.filename is not None:
         raise error
-    tell(f"the output cannot be written: {error.strerror}.")
+    print_message(f"the output cannot be written: {error.strerror}.")
     return 2

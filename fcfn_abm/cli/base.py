@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fcfn_abm.cli.terminal import say, tell
+from fcfn_abm.cli.terminal import print_message, say
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, RunFailedError, abbreviate
 from fcfn_abm.process.interrupts import clear_interrupt_mark, obey_interrupts
 
@@ -54,34 +54,34 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **kwargs: Any) -> Callable[..., Any]:
         """Register a command, which prints the errors of this package in one line."""
         register = super().command(name, **kwargs)
-        return lambda function: register(_guarded(function))
+        return lambda function: register(_report_errors(function))
 
 
-def _guarded(function: Callable[..., None]) -> Callable[..., None]:
+def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
     @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    def run(*args: Any, **kwargs: Any) -> None:
         try:
             with obey_interrupts():
                 function(*args, **kwargs)
         except FcfnError as error:
-            tell(error)
+            print_message(error)
             raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
         except OSError as error:  # a folder that nobody may look into, a name that is too long
             if error.filename is None:  # of a pipe, a socket, a process
-                tell(f"the system says: {error.strerror or error}.")
+                print_message(f"the system says: {error.strerror or error}.")
                 raise typer.Exit(1) from None
-            tell(f"{abbreviate(str(error.filename))}: {error.strerror}.")
+            print_message(f"{abbreviate(str(error.filename))}: {error.strerror}.")
             raise typer.Exit(2) from None
         except MemoryError:
-            tell("there is not enough memory for this.")
+            print_message("there is not enough memory for this.")
             raise typer.Exit(1) from None
         except KeyboardInterrupt as interrupt:
             raise typer.Exit(report_interrupt(*interrupt.args)) from None
 
-    return guarded
+    return run
 
 
-def named_after(scenario: Path) -> str:
+def choose_name(scenario: Path) -> str:
     """Return the name of what a scenario file leads to: its own, or "scenario" if it has none."""
     stem = scenario.stem
     return stem if stem.strip(".") and stem != ".toml" else "scenario"
@@ -91,7 +91,7 @@ def report_interrupt(
     message: str = "interrupted; nothing unfinished is left under the final name.",
 ) -> int:
     """Say what an interrupt left, and return the exit code."""
-    tell(message)
+    print_message(message)
     clear_interrupt_mark()
     return INTERRUPTED
 

@@ -17,11 +17,11 @@ app.add_typer(data, name="data")
 def list_data() -> None:
     """List the data sets, and where they lie."""
     from fcfn_abm.report.blocks import table
-    from fcfn_abm.runs.data import listing
+    from fcfn_abm.runs.data import list_data_sets
     from fcfn_abm.training.sources import data_folder
 
     say(f"Data sets in {data_folder()} (FCFN_DATA names another folder)")
-    say(table(["", "train", "test", "classes", ""], listing()))
+    say(table(["", "train", "test", "classes", ""], list_data_sets()))
 
 
 @data.command("prepare")
@@ -29,7 +29,7 @@ def prepare_data(
     names: Annotated[list[str], typer.Argument(help="Data sets, as listed.", show_default=False)],
 ) -> None:
     """Download data sets that are missing, and check all images and checksums."""
-    from fcfn_abm.runs.data import prepare
+    from fcfn_abm.runs.data import prepare_data_set
 
     for name in names:
-        say(prepare(name, progress=True))
+        say(prepare_data_set(name, progress=True))

@@ -14,7 +14,7 @@ from fcfn_abm.cli.base import (
     ScenarioFile,
     Workers,
     app,
-    named_after,
+    choose_name,
     print_json,
 )
 from fcfn_abm.cli.terminal import say, show
@@ -40,7 +40,7 @@ def run(
     from fcfn_abm.report.summary import summary
     from fcfn_abm.runs.run import run_scenario
 
-    out = Path("results") / named_after(scenario) if out is None else out
+    out = Path("results") / choose_name(scenario) if out is None else out
     loaded = load_scenario(scenario, overrides or ())
     if loaded.sweep:
         raise InvalidScenarioError(
@@ -81,5 +81,5 @@ def equilibrium(
         print_json({**facts, **bounds})
     else:
         title = f"{join_lines(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
-        table = equilibrium_table(facts).marked()
+        table = equilibrium_table(facts).to_rich_text()
         show(join("\n", [heading(title), table, *describe_bounds(bounds)]))

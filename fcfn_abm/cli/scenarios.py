@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import App, app, print_json
-from fcfn_abm.cli.terminal import say, tell
+from fcfn_abm.cli.terminal import print_message, say
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, join_lines
 
 scenarios = App("Check scenario files, and say what may stand in them.")
@@ -27,7 +27,7 @@ def check(
         try:
             load_scenario(path)
         except FcfnError as error:
-            tell(error)
+            print_message(error)
             wrong += 1
         else:
             say(f"{path}: ok")

@@ -33,7 +33,7 @@ def write(text: str, *, newline: bool = True) -> None:
         raise UnwritableError(error) from error
 
 
-def tell(message: object) -> None:
+def print_message(message: object) -> None:
     """Print a message on stderr, in one line; where nobody takes it, work goes on."""
     line = str(message).replace("\n", "\\n")
     with suppress(OSError):
@@ -42,10 +42,10 @@ def tell(message: object) -> None:
 
 def show(text: Text) -> None:
     """Print results: on a terminal with their marks, elsewhere without."""
-    write(render(text) if colours() else text.plain)
+    write(render(text) if has_colours() else text.plain)
 
 
-def colours() -> bool:
+def has_colours() -> bool:
     """Whether stdout is a terminal that may have colours (https://no-color.org)."""
     refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and not refused

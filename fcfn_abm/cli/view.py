@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fcfn_abm.cli.base import Overrides, app
-from fcfn_abm.cli.terminal import say, tell
+from fcfn_abm.cli.terminal import print_message, say
 
 
 @app.command()
@@ -32,7 +32,7 @@ def view(
 
     opened = open_source(source, tuple(overrides or ()))
     if host not in LOOPBACK:
-        tell(
+        print_message(
             f"{host} is not loopback: whoever reaches this machine can use the window; "
             "there is no password."
         )

@@ -20,7 +20,13 @@ from scipy.optimize import elementwise
 
 from fcfn_abm.dp.calibration import Calibration, gaussian_epsilon, gaussian_sigma
 from fcfn_abm.dp.sensitivity import Relation
-from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError, require_positive
+from fcfn_abm.errors import (
+    InvalidPrivacyError,
+    MissingExtraError,
+    as_floats,
+    require_positive,
+    require_unmasked,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +100,7 @@ def multiplier_for_releases(
     array([23.595,  3.162])
     """
     _require(n_releases, sampling_rate)
-    epsilon = np.asarray(epsilon, dtype=float)
+    epsilon = as_floats("epsilon", epsilon, error=InvalidPrivacyError)
     multiplier = np.full(epsilon.shape, np.inf)
     some = epsilon > 0
     with np.errstate(over="ignore"):  # noise beyond the range of floats is infinite
@@ -158,7 +164,8 @@ def spent_epsilon(
     """
     _require(n_releases, sampling_rate)
     multiplier, n_releases = np.broadcast_arrays(
-        np.asarray(noise_multiplier, dtype=float), np.asarray(n_releases)
+        as_floats("noise_multiplier", noise_multiplier, error=InvalidPrivacyError),
+        np.asarray(n_releases),
     )
     spent = np.zeros(multiplier.shape)
     some = ~np.isinf(multiplier)
@@ -174,6 +181,7 @@ def spent_epsilon(
 
 
 def _require(n_releases: npt.ArrayLike, sampling_rate: float) -> None:
+    require_unmasked(error=InvalidPrivacyError, n_releases=n_releases)
     counts = np.asarray(n_releases)
     if (counts < 1).any():
         raise InvalidPrivacyError(f"n_releases must be at least 1, but is {counts.min()}.")

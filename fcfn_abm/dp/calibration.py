@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.optimize import elementwise
 from scipy.special import erfcx, ndtr
 
-from fcfn_abm.errors import InvalidPrivacyError, require_between, require_positive
+from fcfn_abm.errors import InvalidPrivacyError, as_floats, require_between, require_positive
 
 type Floats = npt.NDArray[np.float64]
 type Calibration = Literal["analytic", "classical"]
@@ -74,7 +74,9 @@ def gaussian_sigma(
     array([4.8448, 0.0494])
     """
     epsilon, delta, sensitivity = np.broadcast_arrays(
-        *(np.asarray(value, dtype=float) for value in (epsilon, delta, sensitivity))
+        as_floats("epsilon", epsilon, error=InvalidPrivacyError),
+        as_floats("delta", delta, error=InvalidPrivacyError),
+        as_floats("sensitivity", sensitivity, error=InvalidPrivacyError),
     )
     require_positive(error=InvalidPrivacyError, zero=calibration == "analytic", epsilon=epsilon)
     require_positive(error=InvalidPrivacyError, sensitivity=sensitivity)
@@ -134,7 +136,9 @@ def gaussian_epsilon(
     True
     """
     sigma, delta, sensitivity = np.broadcast_arrays(
-        *(np.asarray(value, dtype=float) for value in (sigma, delta, sensitivity))
+        as_floats("sigma", sigma, error=InvalidPrivacyError),
+        as_floats("delta", delta, error=InvalidPrivacyError),
+        as_floats("sensitivity", sensitivity, error=InvalidPrivacyError),
     )
     require_positive(error=InvalidPrivacyError, sigma=sigma, sensitivity=sensitivity)
     require_between(0, 1, error=InvalidPrivacyError, delta=delta)
@@ -193,7 +197,9 @@ def gaussian_delta(
     '1.0000e-05'
     """
     epsilon, sigma, sensitivity = np.broadcast_arrays(
-        *(np.asarray(value, dtype=float) for value in (epsilon, sigma, sensitivity))
+        as_floats("epsilon", epsilon, error=InvalidPrivacyError),
+        as_floats("sigma", sigma, error=InvalidPrivacyError),
+        as_floats("sensitivity", sensitivity, error=InvalidPrivacyError),
     )
     require_positive(error=InvalidPrivacyError, zero=True, epsilon=epsilon)
     require_positive(error=InvalidPrivacyError, sigma=sigma, sensitivity=sensitivity)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.stats import chi, chi2, ncx2
 
 from fcfn_abm.dp.calibration import gaussian_epsilon, gaussian_sigma
-from fcfn_abm.errors import InvalidPrivacyError, require_between, require_positive
+from fcfn_abm.errors import InvalidPrivacyError, as_floats, require_between, require_positive
 
 type Floats = npt.NDArray[np.float64]
 
@@ -63,9 +63,9 @@ def max_upload_norm(
     >>> max_upload_norm(1000, [0.1, 1.0], max_clean_norm=1.0, false_alarm=1e-6).round(2)
     array([ 3.67, 35.05])
     """
-    noise_std, max_clean_norm, n_releases = (
-        np.asarray(value, dtype=float) for value in (noise_std, max_clean_norm, n_releases)
-    )
+    noise_std = as_floats("noise_std", noise_std, error=InvalidPrivacyError)
+    max_clean_norm = as_floats("max_clean_norm", max_clean_norm, error=InvalidPrivacyError)
+    n_releases = as_floats("n_releases", n_releases, error=InvalidPrivacyError)
     require_positive(error=InvalidPrivacyError, noise_std=noise_std[~np.isposinf(noise_std)])
     require_positive(
         error=InvalidPrivacyError,
@@ -117,7 +117,7 @@ def smallest_excess(
     >>> smallest_excess(1000, [0.1, 1.0], max_clean_norm=1.0, false_alarm=1e-6).round(3)
     array([1.225, 1.169])
     """
-    noise_std = np.asarray(noise_std, dtype=float)
+    noise_std = as_floats("noise_std", noise_std, error=InvalidPrivacyError)
     require_positive(error=InvalidPrivacyError, noise_std=noise_std)
     require_between(0, 1, error=InvalidPrivacyError, power=power)
     threshold = max_upload_norm(n_parameters, noise_std, max_clean_norm, false_alarm, n_releases)
@@ -157,7 +157,10 @@ def as_factor(excess: npt.ArrayLike, epsilon: npt.ArrayLike, delta: float) -> Fl
     >>> as_factor(1.5, [0.1, 10.0], 1e-5).round(3)
     array([1.561, 1.631])
     """
-    epsilon = np.asarray(epsilon, dtype=float)
-    true = gaussian_epsilon(np.asarray(excess) * gaussian_sigma(epsilon, delta), delta)
+    epsilon = as_floats("epsilon", epsilon, error=InvalidPrivacyError)
+    true = gaussian_epsilon(
+        as_floats("excess", excess, error=InvalidPrivacyError) * gaussian_sigma(epsilon, delta),
+        delta,
+    )
     with np.errstate(divide="ignore"):
         return np.asarray(epsilon / true)

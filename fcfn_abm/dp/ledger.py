@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from fcfn_abm.dp.accounting import spent_epsilon
 from fcfn_abm.dp.sensitivity import Relation
-from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError, require_positive
+from fcfn_abm.errors import (
+    InvalidPrivacyError,
+    MissingExtraError,
+    as_floats,
+    require_positive,
+    require_unmasked,
+)
 
 type Floats = npt.NDArray[np.float64]
 type Ints = npt.NDArray[np.int64]
@@ -134,9 +140,14 @@ class Ledger:
             given for several releases: what the server sees of later steps depends on a node's
             own noise in earlier ones, and nothing is proven about it.
         """
+        require_unmasked(error=InvalidPrivacyError, nodes=nodes)
         nodes = np.asarray(nodes, dtype=np.int64)
-        multipliers = np.asarray(multipliers, dtype=float)
-        central = multipliers if central is None else np.asarray(central, dtype=float)
+        multipliers = as_floats("multipliers", multipliers, error=InvalidPrivacyError)
+        central = (
+            multipliers
+            if central is None
+            else as_floats("central", central, error=InvalidPrivacyError)
+        )
         self._require(nodes, multipliers, n_releases, central)
         rows = self._row[nodes]
         continues = rows >= 0

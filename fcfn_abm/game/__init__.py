@@ -1,8 +1,10 @@
 """The contest that is played once a round, in formulas on arrays; NumPy only."""
 
+from fcfn_abm.game.activity import LEAST_SHARE, takes_part
 from fcfn_abm.game.best_response import EPSILON_FLOOR, best_response
 from fcfn_abm.game.bounds import epsilon_ceiling, privacy_cost_ceiling
 from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
+from fcfn_abm.game.leader import server_regret
 from fcfn_abm.game.payoffs import (
     exploitability,
     node_utility,
@@ -16,6 +18,7 @@ from fcfn_abm.game.stackelberg import (
     averaged_nodes,
     best_budget,
     best_linear_budget,
+    marginal_budget,
     stackelberg_equilibrium,
 )
 from fcfn_abm.game.tullock import tullock_equilibrium, tullock_reply
@@ -31,6 +34,7 @@ from fcfn_abm.game.welfare import (
 
 __all__ = [
     "EPSILON_FLOOR",
+    "LEAST_SHARE",
     "AverageOver",
     "Equilibrium",
     "StackelbergEquilibrium",
@@ -42,6 +46,7 @@ __all__ = [
     "epsilon_ceiling",
     "exploitability",
     "gini",
+    "marginal_budget",
     "nash_equilibrium",
     "node_utility",
     "payments",
@@ -49,10 +54,12 @@ __all__ = [
     "privacy_cost",
     "privacy_cost_ceiling",
     "rent_dissipation",
+    "server_regret",
     "server_utility",
     "social_optimum",
     "social_welfare",
     "stackelberg_equilibrium",
+    "takes_part",
     "tullock_equilibrium",
     "tullock_reply",
     "welfare",

@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.game.exact import Floats, two_product
 
 EPSILON_FLOOR = 1e-6
@@ -80,7 +80,8 @@ def best_response(
     >>> best_response([0.5, 5.0], others=1.0, budget=4.0)
     array([1.82842712, 0.        ])
     """
-    rho, others, budget = (np.asarray(value, dtype=float) for value in (rho, others, budget))
+    rho, others = as_floats("rho", rho), as_floats("others", others)
+    budget = as_floats("budget", budget)
     require_positive(rho=rho, epsilon_floor=epsilon_floor)
     require_positive(zero=True, others=others, budget=budget)
     with np.errstate(over="ignore", invalid="ignore"):

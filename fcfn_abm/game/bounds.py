@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 
 
 def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: float) -> float:
@@ -82,7 +82,7 @@ def epsilon_ceiling(rho: npt.ArrayLike, budget: float) -> npt.NDArray[np.float64
     >>> epsilon_ceiling([0.5, 2.0], budget=1.0)
     array([2. , 0.5])
     """
-    rho = np.asarray(rho, dtype=float)
+    rho = as_floats("rho", rho)
     require_positive(rho=rho)
     require_positive(zero=True, budget=budget)
     return np.asarray(budget / rho)

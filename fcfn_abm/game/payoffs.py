@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.game.best_response import EPSILON_FLOOR, reply_all
 from fcfn_abm.game.exact import Floats
 
@@ -238,7 +238,7 @@ def _require_number(value: Floats | float, what: str) -> None:
 
 def _reports(epsilon: npt.ArrayLike) -> Floats:
     """Return epsilon as an array, checked."""
-    epsilon = np.asarray(epsilon, dtype=float)
+    epsilon = as_floats("epsilon", epsilon)
     if epsilon.ndim != 1:
         raise InvalidGameError(f"epsilon must be one-dimensional, but has shape {epsilon.shape}.")
     require_positive(zero=True, epsilon=epsilon)
@@ -247,7 +247,7 @@ def _reports(epsilon: npt.ArrayLike) -> Floats:
 
 def _costs(rho: npt.ArrayLike, epsilon: Floats) -> Floats:
     """Return rho as an array, checked, with one cost for every entry of epsilon."""
-    rho = np.asarray(rho, dtype=float)
+    rho = as_floats("rho", rho)
     require_positive(rho=rho)
     if rho.shape != epsilon.shape:
         raise InvalidGameError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.game.activity import takes_part
 from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
 from fcfn_abm.game.payoffs import server_utility
 
 type AverageOver = Literal["active", "population", "effective"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StackelbergEquilibrium(Equilibrium):
     """The server announces the cap that is best for it; the nodes answer with their equilibrium."""
 
@@ -27,6 +30,11 @@ class StackelbergEquilibrium(Equilibrium):
     """eps_g, total epsilon over ``n_g`` nodes."""
     average_over: AverageOver
     """Which nodes ``mean_epsilon`` is averaged over."""
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        title, facts = super()._describe()
+        own = {"payment cap B*": self.budget, "utility of the server": self.server_utility}
+        return title, {**own, **facts}
 
 
 def stackelberg_equilibrium(
@@ -109,9 +117,19 @@ def best_budget(tau: float, n_active: int, n_averaged: float, alpha: float, beta
     float
         The payment cap, in currency.
     """
+    return max(0.0, marginal_budget(tau, n_active, n_averaged, alpha, beta))
+
+
+def marginal_budget(
+    tau: float, n_active: int, n_averaged: float, alpha: float, beta: float
+) -> float:
+    """Return beta - 1 / (alpha kappa): B* where that is positive, and how far trade is from paying.
+
+    Parameters are those of `best_budget`. Minus infinity where fewer than two nodes take part.
+    """
     if n_active < 2:
-        return 0.0
-    return max(0.0, beta - n_averaged * (tau / (n_active - 1)) / alpha)
+        return -math.inf
+    return beta - n_averaged * (tau / (n_active - 1)) / alpha
 
 
 def best_linear_budget(unit_mean_epsilon: float, alpha: float, beta: float) -> float:
@@ -152,7 +170,8 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
     average_over : {"active", "population", "effective"}
         The nodes that take part, all of them, or their effective number.
     epsilon : array_like of float, shape (n,)
-        Privacy budgets, dimensionless; zero where a node stays out.
+        Privacy budgets, dimensionless; zero where a node stays out. A node takes part if its share
+        matters (:func:`takes_part`).
 
     Returns
     -------
@@ -180,7 +199,7 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
     if average_over not in allowed:
         raise InvalidGameError(f"average_over must be one of {allowed}, but is {average_over!r}.")
     epsilon = np.asarray(epsilon, dtype=float)
-    n_active = int(np.count_nonzero(epsilon))
+    n_active = int(np.count_nonzero(takes_part(epsilon)))
     if average_over == "population":
         return epsilon.size
     if average_over == "active" or n_active == 0:

@@ -83,6 +83,7 @@ def tullock_equilibrium(rho: npt.ArrayLike, budget: float, exponent: float = 1.0
         total_epsilon=total,
         tau=float(rho[active].sum()),
         utility=np.where(active, budget * share - cost, 0.0),
+        rho=rho,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive, require_unmasked
 from fcfn_abm.game.payoffs import privacy_cost, server_utility
 from fcfn_abm.game.stackelberg import AverageOver, averaged_nodes
 
@@ -87,7 +87,7 @@ def welfare(
     (4.9315, 14.0259, 0.5, 0.0)
     """
     cost = privacy_cost(rho, epsilon)
-    payment = np.asarray(payment, dtype=float)
+    payment = as_floats("payment", payment)
     require_positive(zero=True, payment=payment)
     if payment.shape != cost.shape:
         raise InvalidGameError(
@@ -149,7 +149,7 @@ def social_welfare(
     4.9315
     """
     cost = privacy_cost(rho, epsilon)
-    epsilon = np.asarray(epsilon, dtype=float)
+    epsilon = as_floats("epsilon", epsilon)
     n_averaged = averaged_nodes(average_over, epsilon)
     mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
     return server_utility(mean_epsilon, alpha, beta, float(cost.sum()))
@@ -204,13 +204,14 @@ def social_optimum(
     >>> round(social_optimum([1.0, 2.0], alpha=1.0, beta=10.0, average_over="population"), 4)
     8.0944
     """
-    rho = np.asarray(rho, dtype=float)
+    rho = as_floats("rho", rho)
     if rho.ndim != 1:
         raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
     require_positive(rho=rho, alpha=alpha, beta=beta)
     taking_part, giving = rho, np.zeros(rho.size)
     giving[:1] = 1.0
     if members is not None:
+        require_unmasked(members=members)
         chosen = np.asarray(members, dtype=bool)
         if chosen.shape != rho.shape:
             raise InvalidGameError(
@@ -293,7 +294,7 @@ def rent_dissipation(cost: npt.ArrayLike, payment: npt.ArrayLike) -> float:
     0.5
     """
     require_positive(zero=True, cost=cost, payment=payment)
-    burnt, paid = (float(np.asarray(value, dtype=float).sum()) for value in (cost, payment))
+    burnt, paid = float(as_floats("cost", cost).sum()), float(as_floats("payment", payment).sum())
     if burnt == 0:
         return 0.0
     return burnt / paid if paid > 0 else float("inf")
@@ -328,7 +329,7 @@ def gini(values: npt.ArrayLike) -> float:
     >>> gini([1.0, 1.0, 1.0]), gini([0.0, 0.0, 0.0, 8.0])
     (0.0, 0.75)
     """
-    values = np.asarray(values, dtype=float)
+    values = as_floats("values", values)
     if values.ndim != 1:
         raise InvalidGameError(f"values must be one-dimensional, but have shape {values.shape}.")
     require_positive(zero=True, values=np.abs(values))

@@ -135,6 +135,10 @@ class LearningRule(Protocol):
         """Return what the node would report if it could move all the way: zero is to stay out."""
         return seen.best_response
 
+    def loses[Value: (float, Floats)](self, seen: Observation[Value]) -> Any:
+        """Return whether the present report costs more than it is paid (3, 5)."""
+        return (seen.epsilon > 0) & (seen.budget < seen.rho * (seen.others + seen.epsilon))
+
     def watches_total(self) -> bool:
         """Return whether what it plans and chooses depends on the others' total as it moves.
 
@@ -157,8 +161,13 @@ class LearningRule(Protocol):
 
 
 def scalar_moves(rule: LearningRule, n_active: int) -> ScalarMoves | None:
-    """Return a rule for compiled play, or None where its own class does not say how."""
-    return rule.scalar_moves(n_active) if "scalar_moves" in vars(type(rule)) else None
+    """Return a rule for compiled play, or None where its own class does not say how.
+
+    Compiled play knows the losses of a contest only, and so no rule with losses of its own.
+    """
+    if "scalar_moves" not in vars(type(rule)) or type(rule).loses is not LearningRule.loses:
+        return None
+    return rule.scalar_moves(n_active)
 
 
 def watches_total(rule: LearningRule) -> bool:
@@ -182,6 +191,9 @@ class ServerObservation:
     """Which nodes eps_g averages over."""
     utility: float = 0.0
     """What the last round left it, in currency."""
+    rounds_a_turn: int = 1
+    """In how many rounds as many nodes are asked to move as there are: more than one where a part
+    of them is asked in a round, and a quiet round shows little."""
     memory: dict[str, Any] = field(default_factory=dict)
     """What it keeps from round to round, by the names in :attr:`ServerRule.memory`."""
 
@@ -200,6 +212,50 @@ class ServerRule(Protocol):
         """Return whether the server would leave its cap as it is; before, nothing has converged."""
         del memory
         return True
+
+    def has_given_up(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether a cap of zero is final; only asked while the cap is zero."""
+        del memory
+        return True
+
+
+class RetryingServer(ServerRule):
+    """A server that opens again after it has given up, since from a cap of zero it learns nothing.
+
+    It waits for 20 rounds, then for 40, and so on, and opens as it did at first. A rule puts
+    `retries` into its own memory, and asks :meth:`next_try` before anything else.
+    """
+
+    retries: ClassVar[Mapping[str, Any]] = {
+        "opening": 0.0,  # the first cap
+        "pause": 0,  # rounds at a cap of zero
+        "tries": 0,  # how often the server began again
+    }
+    first_pause: ClassVar[int] = 20
+    most_tries: ClassVar[int] = 3
+    """Retries in vain after which a market in which nothing else changes is over."""
+
+    def has_given_up(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether the server has tried again often enough."""
+        return bool(memory["tries"] >= self.most_tries)
+
+    def next_try(self, seen: ServerObservation) -> float | None:
+        """Return the next cap of a server whose cap is zero; None where it is not.
+
+        All memory but that of retries starts anew.
+        """
+        kept = seen.memory
+        if kept["opening"] == 0:
+            kept["opening"] = seen.budget or seen.beta / 2
+        if seen.budget > 0:
+            kept["pause"] = 0
+            return None
+        kept.update({name: self.memory[name] for name in self.memory if name not in self.retries})
+        kept["pause"] += 1
+        if kept["pause"] < self.first_pause * 2 ** kept["tries"]:
+            return 0.0
+        kept["pause"], kept["tries"] = 0, kept["tries"] + 1
+        return float(kept["opening"])
 
 
 LEARNING_RULES: Registry[LearningRule] = Registry("learning rule")

@@ -17,6 +17,7 @@ from fcfn_abm.learning.base import (
     Observation,
     Reports,
 )
+from fcfn_abm.scenario.schema import LARGEST
 
 
 @LEARNING_RULES.register("estimate")
@@ -62,6 +63,7 @@ class Estimate(LearningRule):
         rho[revealing] += (revealed - rho[revealing]) / heard[revealing]
         silent = news.moved & (news.reports == 0) & (others > 0) & (rho > 0)
         rho[silent] = np.maximum(rho[silent], news.budget / others[silent])
+        np.minimum(rho, LARGEST, out=rho)  # the silence of nodes that left would raise it for ever
 
         known = rho > 0
         expected[:] = news.others / news.budget  # where nothing better is known: as they were

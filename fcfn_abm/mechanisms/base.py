@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.game import (
     AverageOver,
     StackelbergEquilibrium,
@@ -21,6 +21,7 @@ from fcfn_abm.game import (
 from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.population import Holdings, require_sized
 from fcfn_abm.registry import Registry
+from fcfn_abm.rng import Chance, as_generator
 from fcfn_abm.scenario.schema import LARGEST
 
 type Floats = npt.NDArray[np.float64]
@@ -261,7 +262,7 @@ def price(
     budget: float | None = None,
     average_over: AverageOver = "active",
     reported_cost: npt.ArrayLike | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Chance | None = None,
     **options: Any,
 ) -> Outcome:
     """Price one round with any registered mechanism.
@@ -286,7 +287,7 @@ def price(
         number ``S**2 / sum epsilon**2``.
     reported_cost : array_like of float, shape (n,), optional
         Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
-    rng : numpy.random.Generator or int, optional
+    rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
         Source of chance, for mechanisms that draw.
     **options
         Options of the mechanism.
@@ -310,7 +311,7 @@ def price(
     >>> price("stackelberg", [1.0, 1.0, 5.0], alpha=1.0, beta=10.0).epsilon
     array([1.5, 1.5, 0. ])
     """
-    rho = np.asarray(rho, dtype=float)
+    rho = as_floats("rho", rho)
     if rho.ndim != 1:
         raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
     require_sized(rho=rho, alpha=alpha, beta=beta)
@@ -319,7 +320,7 @@ def price(
         if budget > LARGEST:
             raise InvalidGameError(f"budget must not exceed {LARGEST:g}, but is {budget:g}.")
     if reported_cost is not None:
-        reported_cost = np.asarray(reported_cost, dtype=float)
+        reported_cost = as_floats("reported_cost", reported_cost)
         if reported_cost.shape != rho.shape:
             raise InvalidGameError(
                 f"reported_cost must have the shape of rho, {rho.shape}, "
@@ -327,4 +328,4 @@ def price(
             )
         require_sized(rho=reported_cost, alpha=alpha, beta=beta)
     game = PricingGame(rho, alpha, beta, budget, average_over, reported_cost)
-    return MECHANISMS.create(mechanism, options).outcome(game, np.random.default_rng(rng))
+    return MECHANISMS.create(mechanism, options).outcome(game, as_generator(rng))

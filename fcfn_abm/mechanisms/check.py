@@ -23,7 +23,7 @@ type Verdict = Literal["holds", "fails", "not tested"]
 
 MOST_GAMES, MOST_NODES = 1_000_000, 100
 
-VALID = "finite outcomes"
+VALID = "valid outcomes"
 BUDGET = "budget balance"
 RATIONAL: dict[Party, str] = {
     "nodes": "individual rationality of nodes",
@@ -100,7 +100,7 @@ class Example:
 class PropertyCheck:
     """What random games show of one property."""
 
-    property: str
+    name: str
     """One of :data:`PROPERTIES`."""
     claimed: bool
     """Whether the mechanism claims it."""
@@ -135,10 +135,6 @@ class MechanismCheck:
     """What it claims with these options."""
     n_games: int
     """How many games were drawn."""
-    n_refused: int
-    """How many of them the mechanism refused as out of its range."""
-    refusal: str
-    """Why it refused the first of these; empty if there is none."""
     seed: int
     """Of the games."""
     properties: tuple[PropertyCheck, ...]
@@ -158,7 +154,8 @@ class MechanismCheck:
                 if math.isinf(each.get("size", 0.0)):
                     each["size"] = None
             rows.append(row)
-        return {**asdict(self), "properties": rows, "holds": self.holds}
+        claims = self.claims.facts()
+        return {**asdict(self), "claims": claims, "properties": rows, "holds": self.holds}
 
 
 def check_mechanism(
@@ -199,7 +196,7 @@ def check_mechanism(
     UnknownNameError, OptionError
         If there is no such mechanism, or it does not take an option.
     InvalidGameError
-        If a number is outside its range, or the mechanism refuses every game.
+        If a number is outside its range.
     RunFailedError
         If the mechanism raises an error that is none of this package.
 
@@ -212,15 +209,16 @@ def check_mechanism(
     costs together, and a node appears as two nodes of its cost: these gains are measured, and no
     mechanism claims that there are none. What is found is a lower bound of what can be gained.
 
-    A false report that the mechanism refuses is no choice that a node has. The mechanism's own
-    draws are the same before and after a false report.
+    Every game must have a valid outcome: a mechanism that refuses one does not pass. A false report
+    that it refuses is no choice that a node has. The mechanism's own draws are the same before and
+    after a false report.
 
     Examples
     --------
     >>> found = check_mechanism("stackelberg", games=20)
     >>> found.holds
     True
-    >>> [one.verdict for one in found.properties if one.property == "incentive compatibility in cost"]
+    >>> [one.verdict for one in found.properties if one.name == "incentive compatibility in cost"]
     ['fails']
     """
     if not 1 <= games <= MOST_GAMES:
@@ -231,22 +229,13 @@ def check_mechanism(
         raise InvalidGameError(f"seed must be zero or positive, but is {seed}.")
     tested = MECHANISMS.create(mechanism, options)
     tallies = {name: _Tally(name, tested.claims) for name in PROPERTIES}
-    n_refused, refusal = 0, ""
     with progress_bar(total=games, desc="checking", unit="game", shown=progress) as bar:
         for index in range(games):
             rng = stream(seed, "checked-game", index)
             game, chance = draw_game(rng, n_nodes), int(rng.integers(2**63))
-            try:
-                for name, violation in _measure(mechanism, tested, game, chance).items():
-                    tallies[name].add(game, chance, violation)
-            except FcfnError as error:
-                if isinstance(error, RunFailedError):
-                    raise
-                n_refused += 1
-                refusal = refusal or str(error)
+            for name, violation in _measure(mechanism, tested, game, chance).items():
+                tallies[name].add(game, chance, violation)
             bar.update()
-    if n_refused == games:
-        raise InvalidGameError(f"the mechanism {mechanism!r} refuses every game: {refusal}")
     for tally in tallies.values():
         if tally.claimed:
             tally.simplify(mechanism, tested)
@@ -255,8 +244,6 @@ def check_mechanism(
         options=options,
         claims=tested.claims,
         n_games=games,
-        n_refused=n_refused,
-        refusal=refusal,
         seed=seed,
         properties=tuple(t.result() for t in tallies.values() if t.claimed or t.n_games),
     )
@@ -282,13 +269,13 @@ def measure_game(mechanism: Mechanism, game: PricingGame, seed: int = 0) -> dict
     return _Trial(mechanism, game, seed).measure()
 
 
-def _measure(
-    name: str, mechanism: Mechanism, game: PricingGame, seed: int
-) -> dict[str, Violation]:
-    """Do the same, and say in which game a mechanism broke down."""
+def _measure(name: str, mechanism: Mechanism, game: PricingGame, seed: int) -> dict[str, Violation]:
+    """Do the same; a game that is refused has no valid outcome, and breakdowns name their game."""
     try:
         return measure_game(mechanism, game, seed)
-    except (FcfnError, MemoryError):
+    except FcfnError as error:
+        return {VALID: Violation(math.inf, f"The mechanism refuses the game: {error}")}
+    except MemoryError:
         raise
     except Exception as error:
         raise RunFailedError(
@@ -299,7 +286,7 @@ def _measure(
 
 
 def _claimed(claims: Claims) -> set[str]:
-    """Return the properties that are claimed; finite outcomes are asked of every mechanism."""
+    """Return the properties that are claimed; valid outcomes are asked of every mechanism."""
     claimed = {
         BUDGET: claims.budget_balanced,
         MONOTONE: claims.monotone,
@@ -341,7 +328,7 @@ class _Tally:
             for simpler in _simpler_games(game):
                 try:
                     found = _measure(name, mechanism, simpler, seed).get(self.name)
-                except FcfnError:  # refused, or broken down
+                except RunFailedError:
                     continue
                 if found is not None and found.size > self.tolerance:
                     self.worst = simpler, seed, found
@@ -363,7 +350,7 @@ class _Tally:
                 says=found.says,
             )
         return PropertyCheck(
-            property=self.name,
+            name=self.name,
             claimed=self.claimed,
             n_games=self.n_games,
             n_violated=self.n_violated,
@@ -388,7 +375,8 @@ def _simpler_games(game: PricingGame) -> Iterator[PricingGame]:
         for field in ("budget", "beta", "alpha"):
             value = getattr(game, field)
             if value != _rounded(value, digits) and value != _rounded(value, digits - 1):
-                yield replace(game, **{field: _rounded(value, digits)})
+                rounded: Any = {field: _rounded(value, digits)}
+                yield replace(game, **rounded)
 
 
 def _rounded(value: float, digits: int) -> float:
@@ -599,7 +587,7 @@ class _Trial:
         if self.mechanism.reports != "epsilon":
             return
         offer = self._offer()
-        if not isinstance(offer, Contracts) or offer.fee is None:
+        if not isinstance(offer, Contracts) or offer.fee is None or not offer.epsilon.any():
             return
         fee = np.where(offer.epsilon > 0, offer.fee, 0.0)
         utility = fee - np.multiply.outer(self.game.rho, offer.epsilon)
@@ -612,7 +600,10 @@ class _Trial:
 
     def _reorder(self) -> None:
         """Put the nodes in another order: equal costs aside, nobody's epsilon or pay may change."""
-        order = self.rng.permutation(self.n)
+        for order in (np.arange(self.n)[::-1], self.rng.permutation(self.n)):
+            self._compare_reordered(order)
+
+    def _compare_reordered(self, order: npt.NDArray[np.intp]) -> None:
         other = self._outcome(replace(self.game, rho=self.game.rho[order]))
         back = np.argsort(order)
         epsilon, payment = other.epsilon[back], other.payment[back]
@@ -645,7 +636,10 @@ class _Trial:
 
     def _rescale(self) -> None:
         """Count in another currency unit; a power of two, so that nothing is rounded."""
-        unit = 2.0 ** float(self.rng.choice([-7, -3, 3, 7]))
+        for unit in (1 / 128, 128.0):
+            self._compare_rescaled(unit)
+
+    def _compare_rescaled(self, unit: float) -> None:
         game = self.game
         budget = None if game.budget is None else game.budget * unit
         other = self._outcome(

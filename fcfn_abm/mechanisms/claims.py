@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 type Party = Literal["nodes", "server", "agency"]
 type Choice = Literal["cost", "epsilon", "contract"]
@@ -34,3 +34,15 @@ class Claims:
     tolerance: float = 1e-9
     """How much the check allows for rounding errors, as a share of what is paid; utilities below
     zero and payments above the cap are allowed a thousandth of it."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that mean nothing, which no check would look for."""
+        for field, known in (("individually_rational", Party), ("incentive_compatible", Choice)):
+            allowed = get_args(known.__value__)
+            for name in getattr(self, field):
+                if name not in allowed:
+                    raise ValueError(f"{field} must hold {', '.join(allowed)}, but holds {name!r}.")
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}

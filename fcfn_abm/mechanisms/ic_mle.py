@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq, isotonic_regression
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame, settle
 from fcfn_abm.mechanisms.claims import Claims
 
@@ -46,7 +46,7 @@ class Menu:
         of rho or more, also for costs between two of the menu. Nodes that are indifferent take what
         is meant for them.
         """
-        row = np.searchsorted(self.cost, np.asarray(rho, dtype=float))
+        row = np.searchsorted(self.cost, as_floats("rho", rho))
         return np.where(row < self.cost.size, row, -1)
 
 
@@ -73,11 +73,7 @@ class IncentiveCompatibleContracts(Mechanism):
 
     @property
     def claims(self) -> Claims:
-        """What holds; the printed menu is not one from which nodes would pick their own contract.
-
-        Monotone follows from the menu alone where all costs are given. A node that costs more also
-        changes the menu: it then is the one that ...
-        """
+        """From the printed menu, nodes would not pick the contract that is meant for them."""
         return Claims(
             budget_balanced=True,
             individually_rational=("nodes",),
@@ -235,7 +231,7 @@ def equal_payment_menu(rho: npt.ArrayLike, budget: float) -> Menu:
 
 def _types(rho: npt.ArrayLike, budget: float) -> tuple[Floats, Ints]:
     """Check the numbers; return the distinct costs, ascending, and how many nodes have each."""
-    rho = np.asarray(rho, dtype=float)
+    rho = as_floats("rho", rho)
     if rho.ndim != 1:
         raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
     require_positive(rho=rho)

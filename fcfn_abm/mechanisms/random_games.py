@@ -20,7 +20,7 @@ _AVERAGES: tuple[AverageOver, ...] = ("active", "population")
 
 
 def _two_types(rng: np.random.Generator, n_nodes: int) -> Floats:
-    return rng.choice([1.0, float(rng.uniform(1.0, 4.0))], n_nodes)
+    return np.where(rng.random(n_nodes) < 0.5, 1.0, rng.uniform(1.0, 4.0))
 
 
 def _one_far_below(rng: np.random.Generator, n_nodes: int) -> Floats:

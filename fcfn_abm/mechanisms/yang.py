@@ -20,6 +20,7 @@ from fcfn_abm.mechanisms.base import (
     PricingGame,
     settle,
 )
+from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.mechanisms.yang_equations import (
     EpsilonExponent,
     PriceRoot,
@@ -124,6 +125,23 @@ class ThreeParty(Mechanism):
             if option.name in _OPTIONS[other] and value != option.default:
                 raise ValueError(f"{option.name} = {value!r} needs variant = {other!r}")
         return self
+
+    @property
+    def claims(self) -> Claims:
+        """Of the printed equations nothing is claimed but that a shared cap is not exceeded.
+
+        The three-party game is not monotone: with its cost a node raises the threshold, others
+        enter, and what the server buys depends on how many take part.
+        """
+        if self.variant == "printed":
+            return Claims(budget_balanced=self.payment == "shared-cap")
+        return Claims(
+            budget_balanced=True,
+            individually_rational=("nodes", "server", "agency"),
+            incentive_compatible=("epsilon",),
+            anonymous=True,
+            scale_invariant=True,
+        )
 
     def quote(self, game: PricingGame) -> Quote:
         """Return the agency's price and what the server buys at it, in the three-party game."""

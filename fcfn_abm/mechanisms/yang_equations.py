@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 
 type Floats = npt.NDArray[np.float64]
 type PriceRoot = Literal["square", "none", "exact"]
@@ -122,7 +122,7 @@ def solve_yang_equations(
     >>> found.epsilon[0].round(4), found.unit_price[0].round(4), found.amount[0].round(2)
     (np.float64(1.3582), np.float64(0.2494), np.float64(16.0))
     """
-    rho = np.asarray(rho, dtype=float)
+    rho = as_floats("rho", rho)
     if rho.ndim != 1 or rho.size == 0:
         raise InvalidGameError(f"(57)-(59) need a row of sellers; rho has shape {rho.shape}.")
     require_positive(rho=rho, alpha=alpha)

@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.population.distributions import Floats, RhoDistribution, draw_rho
+from fcfn_abm.rng import Chance, as_generator
 
 type Places = npt.NDArray[np.intp]
 
 
 def draw_turnover(
-    present: npt.NDArray[np.bool_], arrivals: float, departures: float, rng: np.random.Generator
+    present: npt.NDArray[np.bool_], arrivals: float, departures: float, rng: Chance
 ) -> tuple[Places, Places]:
     """Draw who arrives in a round, and who goes away.
 
@@ -23,7 +24,7 @@ def draw_turnover(
         Probability with which an empty place is taken, from 0 to 1.
     departures : float
         Probability with which a node goes away, from 0 to 1.
-    rng : numpy.random.Generator
+    rng : Generator, BitGenerator, SeedSequence, int or list of int
         Source of chance; as many numbers are drawn whatever the probabilities.
 
     Returns
@@ -43,12 +44,12 @@ def draw_turnover(
     >>> draw_turnover(np.array([True, False, True]), arrivals=1.0, departures=0.0, rng=rng)
     (array([1]), array([], dtype=int64))
     """
-    changing = rng.random(present.size) < np.where(present, departures, arrivals)
+    changing = as_generator(rng).random(present.size) < np.where(present, departures, arrivals)
     return np.flatnonzero(changing & ~present), np.flatnonzero(changing & present)
 
 
 def draw_newcomer_costs(
-    distribution: RhoDistribution, n_places: int, n_new: int, rng: np.random.Generator
+    distribution: RhoDistribution, n_places: int, n_new: int, rng: Chance
 ) -> Floats:
     """Draw the unit privacy costs of newcomers, in currency per unit of epsilon, shape (n_new,).
 
@@ -57,13 +58,12 @@ def draw_newcomer_costs(
     """
     if n_new == 0:
         return np.empty(0)
-    fresh = draw_rho(distribution, n_places, rng)
-    return rng.choice(fresh, n_new, replace=False, shuffle=False)
+    chance = as_generator(rng)
+    fresh = draw_rho(distribution, n_places, chance)
+    return chance.choice(fresh, n_new, replace=False, shuffle=False)
 
 
-def drift_costs(
-    deviation: Floats, drift: float, reversion: float, rng: np.random.Generator
-) -> Floats:
+def drift_costs(deviation: Floats, drift: float, reversion: float, rng: Chance) -> Floats:
     """Let the logarithms of costs drift for one round.
 
     Parameters
@@ -74,7 +74,7 @@ def drift_costs(
         Standard deviation of what chance adds.
     reversion : float
         Share of the deviation that is made up for, from 0 to 1.
-    rng : numpy.random.Generator
+    rng : Generator, BitGenerator, SeedSequence, int or list of int
         Source of chance.
 
     Returns
@@ -93,4 +93,4 @@ def drift_costs(
     >>> drift_costs(np.array([0.4]), drift=0.0, reversion=0.25, rng=np.random.default_rng(1))
     array([0.3])
     """
-    return (1.0 - reversion) * deviation + drift * rng.standard_normal(deviation.size)
+    return (1.0 - reversion) * deviation + drift * as_generator(rng).standard_normal(deviation.size)

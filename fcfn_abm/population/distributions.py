@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.registry import Registry
+from fcfn_abm.rng import Chance, as_generator
 from fcfn_abm.scenario.schema import LARGEST, SMALLEST, NotNegative, Positive
 
 type Floats = npt.NDArray[np.float64]
@@ -63,7 +64,7 @@ RHO_DISTRIBUTIONS: Registry[RhoDistribution] = Registry("distribution of rho")
 def draw_rho(
     distribution: RhoDistribution,
     n_nodes: int,
-    rng: np.random.Generator,
+    rng: Chance,
     divergence: Floats | None = None,
 ) -> Floats:
     """Draw a population's unit privacy costs, and check them.
@@ -74,7 +75,7 @@ def draw_rho(
         An entry of :data:`RHO_DISTRIBUTIONS`.
     n_nodes : int
         How many nodes there are.
-    rng : numpy.random.Generator
+    rng : Generator, BitGenerator, SeedSequence, int or list of int
         Source of chance.
     divergence : ndarray of float, shape (n_nodes,), optional
         How far each node's label shares are from the global ones, from 0 to 1. Costs that follow
@@ -96,7 +97,7 @@ def draw_rho(
         rho = distribution.costs(divergence)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # refused below
-            rho = np.asarray(distribution.draw(n_nodes, rng), dtype=float)
+            rho = as_floats("rho", distribution.draw(n_nodes, as_generator(rng)))
     if rho.shape != (n_nodes,):
         raise InvalidGameError(
             f"the distribution of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
@@ -124,7 +125,7 @@ def require_sized(**values: npt.ArrayLike) -> None:
     """
     require_positive(error=InvalidGameError, zero=False, **values)
     for name, value in values.items():
-        array = np.asarray(value, dtype=float)
+        array = as_floats(name, value)
         bad = (array < SMALLEST) | (array > LARGEST)
         if not bad.any():
             continue
@@ -232,7 +233,7 @@ class TwoGroup(RhoDistribution):
     high: Positive = 0.002
     """The cost of the high-cost group."""
     share_high: Share = 0.5
-    """Share of dear nodes; their number is rounded to the nearest whole one."""
+    """Share of costly nodes; their number is rounded to the nearest whole one."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Deal both costs out in random order."""
@@ -251,7 +252,7 @@ class TwoGroup(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("outliers")
 class Outliers(RhoDistribution):
-    """A log-normal population in which a few nodes are far dearer than the rest."""
+    """A log-normal population in which a few nodes are far costlier than the rest."""
 
     median: Positive = 0.001
     """The cost that half of the ordinary nodes exceed."""
@@ -260,7 +261,7 @@ class Outliers(RhoDistribution):
     share: Share = 0.1
     """Share of outliers; their number is rounded to the nearest whole one."""
     factor: Positive = 5.0
-    """How many times dearer an outlier is than it would be otherwise."""
+    """How many times costlier an outlier is than it would be otherwise."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Draw from a log-normal distribution, and multiply the outliers."""
@@ -289,7 +290,7 @@ class Listed(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("divergence")
 class Divergence(RhoDistribution):
-    """The less a node's labels are mixed like everybody's, the dearer its privacy.
+    """The less a node's labels are mixed like everybody's, the costlier its privacy.
 
     rho_i = rho0 (1 + coupling d_i), with d_i the total variation between the node's label shares
     and the global ones in the training data. Needs a [training] table.
@@ -298,7 +299,7 @@ class Divergence(RhoDistribution):
     rho0: Positive = 0.001
     """The cost of a node whose labels are mixed like everybody's."""
     coupling: NotNegative = 1.0
-    """How much dearer, as a share of rho0, a node is that has nothing in common with the others."""
+    """How much costlier a node is that shares nothing with the others, as a share of rho0."""
 
     def costs(self, divergence: Floats) -> Floats:
         """Return the cost of each node."""

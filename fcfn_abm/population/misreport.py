@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
+from fcfn_abm.rng import Chance, as_generator
 
 type Floats = npt.NDArray[np.float64]
 
 
-def draw_misreport_factors(
-    n_nodes: int, share: float, factor: float, rng: np.random.Generator
-) -> Floats:
+def draw_misreport_factors(n_nodes: int, share: float, factor: float, rng: Chance) -> Floats:
     """Draw the nodes that misreport.
 
     Parameters
@@ -23,7 +22,7 @@ def draw_misreport_factors(
         Share of nodes that misreport; their number is rounded to the nearest whole one.
     factor : float
         Reported over spent epsilon of a node that misreports.
-    rng : numpy.random.Generator
+    rng : Generator, BitGenerator, SeedSequence, int or list of int
         Source of chance.
 
     Returns
@@ -46,9 +45,10 @@ def draw_misreport_factors(
     >>> draw_misreport_factors(5, 0.4, 1.5, np.random.default_rng(1))
     array([1.5, 1. , 1. , 1. , 1.5])
     """
+    share = float(as_floats("share", share))
     if not 0 <= share <= 1:
         raise InvalidGameError(f"share must lie from 0 to 1, but is {share:g}.")
     require_positive(factor=factor)
     factors = np.ones(n_nodes)
-    factors[rng.permutation(n_nodes)[: round(share * n_nodes)]] = factor
+    factors[as_generator(rng).permutation(n_nodes)[: round(share * n_nodes)]] = factor
     return factors

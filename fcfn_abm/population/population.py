@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fcfn_abm.errors import as_floats
+
 type Floats = npt.NDArray[np.float64]
 type Rows = npt.NDArray[np.int64]
 
@@ -45,17 +47,17 @@ class Population:
     @classmethod
     def of(
         cls,
-        true_rho: Floats,
-        misreport_factor: Floats | None = None,
+        true_rho: npt.ArrayLike,
+        misreport_factor: npt.ArrayLike | None = None,
         held: Holdings = Holdings(),  # frozen
     ) -> Population:
         """Return the population of nodes with these true costs.
 
         Parameters
         ----------
-        true_rho : ndarray of float, shape (n_nodes,)
+        true_rho : array_like of float, shape (n_nodes,)
             Unit privacy costs, in currency per unit of epsilon.
-        misreport_factor : ndarray of float, shape (n_nodes,), optional
+        misreport_factor : array_like of float, shape (n_nodes,), optional
             Reported over spent epsilon; without it nobody misreports.
         held : Holdings, optional
             The data that nodes hold.
@@ -65,8 +67,10 @@ class Population:
         >>> Population.of(np.array([2.0, 3.0]), np.array([1.0, 1.5])).rho
         array([2., 2.])
         """
+        true_rho = as_floats("true_rho", true_rho)
         if misreport_factor is None:
             misreport_factor = np.ones(true_rho.size)
+        misreport_factor = as_floats("misreport_factor", misreport_factor)
         return cls(true_rho / misreport_factor, true_rho, misreport_factor, held)
 
     def asked_for_costs(self) -> Population:

@@ -40,32 +40,32 @@ def require_room(n_nodes: int, memory: int | None = None) -> None:
     fcfn_abm.errors.InvalidGameError: 1,000,000,000,000 nodes need about 232,830 GiB of memory, and
     there are 16: at most about 68,719,476 fit.
     """
-    memory = _memory() if memory is None else memory
+    memory = _measure_memory() if memory is None else memory
     if n_nodes * BYTES_A_NODE > memory:
         raise InvalidGameError(
-            f"{n_nodes:,} nodes need about {_gib(n_nodes * BYTES_A_NODE)} GiB of memory, and "
-            f"there are {_gib(memory)}: at most about {memory // BYTES_A_NODE:,} fit."
+            f"{n_nodes:,} nodes need about {_format_gib(n_nodes * BYTES_A_NODE)} GiB of memory, "
+            f"and there are {_format_gib(memory)}: at most about {memory // BYTES_A_NODE:,} fit."
         )
 
 
-def _gib(size: int) -> str:
+def _format_gib(size: int) -> str:
     gib = size / 2**30
     return f"{gib:.2g}" if gib < 10 else f"{size // 2**30:,}"
 
 
-def _memory() -> int:
-    found = [sys.maxsize]  # where nobody tells, nothing is refused
+def _measure_memory() -> int:
+    found = [sys.maxsize]  # where the system does not say, nothing is refused
     with suppress(AttributeError, OSError, ValueError):  # Windows has no such call
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for limit in _LIMITS:
         with suppress(OSError, ValueError):  # no such limit here, or "max"
             found.append(int(limit.read_text(encoding="utf-8")))
     with suppress(ImportError):  # Windows has no such limits
-        found.append(_left_by_limit())
+        found.append(_read_limit())
     return min(found)
 
 
-def _left_by_limit() -> int:
+def _read_limit() -> int:
     """Return how much more address space this process may take, as ulimit -v has it."""
     import resource
 
@@ -73,6 +73,6 @@ def _left_by_limit() -> int:
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
     taken = 0
-    with suppress(OSError, ValueError):  # Linux alone tells
+    with suppress(OSError, ValueError):  # only Linux has it
         taken = int(_OWN.read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
     return max(limit - taken, 0)

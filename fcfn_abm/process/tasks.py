@@ -13,7 +13,13 @@ from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 from fcfn_abm.errors import RunFailedError
-from fcfn_abm.process.workers import MAX_DEATHS, OpenWorkers, Workers, too_many_processes
+from fcfn_abm.process.workers import (
+    LOST_PROCESS,
+    MAX_DEATHS,
+    OpenWorkers,
+    Workers,
+    too_many_processes,
+)
 
 _LARGEST_CHUNK = 32  # tasks that are handed out together
 
@@ -130,11 +136,12 @@ def _submit_chunks[T, R](
         chunk = [queue.popleft() for _ in range(size)]
         try:
             out[place.executor.submit(function, chunk)] = chunk
-        except BrokenExecutor:
-            queue.extendleft(reversed(chunk))
-            return False
-        except OSError as error:
-            if isinstance(place.executor, ProcessPoolExecutor):  # starts them when it has work
+        except (BrokenExecutor, OSError, EOFError) as error:
+            is_pool = isinstance(place.executor, ProcessPoolExecutor)  # which starts them for work
+            if isinstance(error, BrokenExecutor) or (is_pool and isinstance(error, LOST_PROCESS)):
+                queue.extendleft(reversed(chunk))
+                return False
+            if is_pool and isinstance(error, OSError):
                 raise too_many_processes(error) from None
             raise RunFailedError(f"the workers take no more work: {error}.") from error
     return True

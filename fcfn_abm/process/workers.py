@@ -23,8 +23,10 @@ from tqdm import tqdm
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError
 from fcfn_abm.process.interrupts import block_sigint_in_children
 
-MAX_DEATHS = 3  # workers that a task may take with it
+MAX_DEATHS = 3  # workers that a task may take with it, or that may die before they are ready
 MAX_WORKERS = 4096
+LOST_PROCESS = (ConnectionError, EOFError)
+"""What a pool raises when a process that it starts, or the server that forks it, is killed."""
 _MANY_CHUNKS = 32  # that are out where the number of workers is not known
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -109,6 +111,8 @@ class Processes:
     def open(self) -> Iterator[OpenWorkers]:
         """Start the processes; leaving the block by an exception kills them.
 
+        One that is killed before it is ready is replaced, with all others, at most three times.
+
         Raises
         ------
         RunFailedError
@@ -116,14 +120,18 @@ class Processes:
         """
         others = set(multiprocessing.active_children())
         with _set_environment(dict.fromkeys(_THREADS, "1")):
-            pool = ProcessPoolExecutor(
-                self.n_workers,
-                _start_context(self.preload),
-                initializer=_set_up_worker,
-                initargs=(dict(os.environ),),
-            )
+            pool = self._create_pool()
             try:
-                _require_ready(pool, self.n_workers)
+                deaths = 0
+                while not _wait_until_ready(pool, self.n_workers):
+                    deaths += 1
+                    if deaths == MAX_DEATHS:
+                        raise RunFailedError(
+                            "the worker processes do not start: they were killed, or a script "
+                            "that runs a sweep lacks the line: if __name__ == '__main__'."
+                        )
+                    pool.shutdown(cancel_futures=True)
+                    pool = self._create_pool()
                 # one chunk each: every chunk that is out is in work, should a worker die
                 yield OpenWorkers(pool, lambda: self.n_workers)
             except BaseException:  # an interrupt too
@@ -132,6 +140,15 @@ class Processes:
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _create_pool(self) -> ProcessPoolExecutor:
+        """Return a pool that starts its processes when it gets work."""
+        return ProcessPoolExecutor(
+            self.n_workers,
+            _start_context(self.preload),
+            initializer=_set_up_worker,
+            initargs=(dict(os.environ),),
+        )
 
 
 def _start_context(preload: Sequence[str]) -> multiprocessing.context.BaseContext:
@@ -168,20 +185,24 @@ def _exit_with_parent(sentinel: int) -> None:
     os._exit(1)
 
 
-def _require_ready(pool: ProcessPoolExecutor, n_workers: int) -> None:
-    """Wait until all workers have started, together, and raise RunFailedError if they cannot."""
+def _wait_until_ready(pool: ProcessPoolExecutor, n_workers: int) -> bool:
+    """Start all workers together, and return whether none has died by the time that they work.
+
+    Raises
+    ------
+    RunFailedError
+        If the system starts no more processes.
+    """
     try:
         with block_sigint_in_children():
             ready = [pool.submit(_do_nothing, number) for number in range(n_workers)]
         for future in ready:
             future.result()
+    except (BrokenExecutor, *LOST_PROCESS):
+        return False
     except OSError as error:
         raise too_many_processes(error) from None
-    except BrokenExecutor:
-        raise RunFailedError(
-            "the worker processes do not start: they were killed, or a script that runs a sweep "
-            "lacks the line: if __name__ == '__main__'."
-        ) from None
+    return True
 
 
 def too_many_processes(error: OSError) -> RunFailedError:

@@ -2,7 +2,7 @@
 
 from fcfn_abm.process.folders import raise_as_output_error
 from fcfn_abm.records.folders import PARTS, new_folder, require_free, write_facts
-from fcfn_abm.records.recorder import Recorder, sampled_rows
+from fcfn_abm.records.recorder import Recorder, sample_rows
 from fcfn_abm.records.store import Record, read_record, write_record
 from fcfn_abm.records.stream import TraceWriter
 
@@ -15,7 +15,7 @@ __all__ = [
     "raise_as_output_error",
     "read_record",
     "require_free",
-    "sampled_rows",
+    "sample_rows",
     "write_facts",
     "write_record",
 ]

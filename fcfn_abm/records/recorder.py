@@ -58,7 +58,7 @@ class Recorder:
     ) -> None:
         self._nodes = np.arange(rho.size)
         if settings.traces == "sample":
-            self._nodes = sampled_rows(rho, settings.sample_size, expected)
+            self._nodes = sample_rows(rho, settings.sample_size, expected)
         # a slice copies a whole column ten times as fast as row numbers do
         self._rows = slice(None) if self._nodes.size == rho.size else self._nodes
         # 18 digits fit a deque, and of more rounds than they count nobody plays
@@ -99,7 +99,7 @@ class Recorder:
         return pd.DataFrame(dict(zip(names, columns, strict=True)))
 
 
-def sampled_rows(
+def sample_rows(
     rho: _Floats, size: int, expected: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.intp]:
     """Return some nodes that stand for all, in order.

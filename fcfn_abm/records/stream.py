@@ -66,7 +66,7 @@ class TraceWriter:
         try:
             folder.mkdir()
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._describe_failure(error) from error
 
     def add(
         self,
@@ -130,9 +130,9 @@ class TraceWriter:
             try:
                 self._writing.result()
             except (OSError, pa.ArrowException) as error:
-                raise self._failed(error) from error
+                raise self._describe_failure(error) from error
 
-    def _failed(self, error: Exception) -> OutputError:
+    def _describe_failure(self, error: Exception) -> OutputError:
         return OutputError(f"{self._name}: the traces cannot be written: {describe_error(error)}.")
 
 

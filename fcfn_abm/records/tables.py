@@ -46,7 +46,11 @@ TABLES: dict[str, list[Column]] = {
         *_floats(
             NO_UNIT, total_epsilon="S, sum of all reports", mean_epsilon="eps_g, mean epsilon"
         ),
-        *_counts(n_active="nodes that report more than zero", n_exited="nodes that have left"),
+        *_counts(
+            n_active="nodes that take part, with more than 1e-8 of the largest share",
+            n_inactive="other nodes that are in the market in this round",
+            n_exited="nodes that left before; the three sum to the nodes that are there",
+        ),
         *_floats(
             MONEY,
             payment="what the server paid to all nodes",
@@ -234,7 +238,9 @@ OTHER_TABLES: dict[str, list[Column]] = {
             NO_UNIT,
             exploitability="largest gain from moving alone, as a share of B",
             distance="largest distance to the closed form at this B, as a share of its largest",
+            budget_ratio="B over B*, the server's best cap; empty where no trade pays",
         ),
+        *_floats(MONEY, server_regret="what the server would gain by B*"),
         *_floats(NO_UNIT, **TRACKING),
         Column("equilibrium_status", "string", NO_UNIT, "solved, no-trade or no-solution"),
         *_counts(equilibrium_n_active="nodes that take part where the mechanism leads to"),
@@ -263,6 +269,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
 
 _OPTIONAL: dict[str, Iterable[str]] = {
     "rounds": (
+        "n_inactive",
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
     ),

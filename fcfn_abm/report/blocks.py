@@ -45,7 +45,7 @@ class Table:
         """Return it as aligned lines."""
         return "\n".join(part for part in (self.title, self._body()) if part)
 
-    def marked(self) -> Text:
+    def to_rich_text(self) -> Text:
         """Return it as aligned lines, with its title marked as a heading."""
         return join("\n", [*([heading(self.title)] if self.title else []), self._body()])
 
@@ -176,7 +176,7 @@ def number(value: float | None, digits: int = 5) -> str:
     return f"{float(shown):,.15g}" if abs(value) >= 1000 else shown
 
 
-def counted(n: int, what: str) -> str:
+def format_count(n: int, what: str) -> str:
     """Write how many there are: ``1 node``, ``2,000 nodes``."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 

@@ -32,11 +32,11 @@ def calibration_text(run: Mapping[str, Any]) -> Text:
     parts: list[str | Text] = [
         heading(f"{join_lines(run['title']) or 'Calibration'} (seed {run['seed']})"),
         fill(setting(run), WIDTH),
-        points_table(run).marked(),
+        points_table(run).to_rich_text(),
         f"beta ln(1 + alpha eps):  alpha = {fit['alpha']:.4g}{between(fit['alpha_interval'])},  "
         f"beta = {fit['beta']:.4g}{between(fit['beta_interval'])}\n{goodness(run)}",
         identification(run),
-        market_table(run).marked(),
+        market_table(run).to_rich_text(),
     ]
     return join("\n\n", parts)
 
@@ -119,14 +119,15 @@ def identification(run: Mapping[str, Any]) -> str:
     elif fit["identified"] == "product":
         text = (
             "Alpha and beta are NOT identified separately: over these epsilons the value cannot "
-            "be told from a straight line, and only alpha * beta = "
+            "be distinguished from a straight line, and only alpha * beta = "
             f"{fit['limit']:.4g}{interval} is known. Larger epsilons would show where it bends; "
             "until then do not trust a payment cap that follows from these."
         )
     else:
         text = (
             "Alpha and beta are NOT identified separately: over these epsilons the value cannot "
-            f"be told from a constant, and only its level, {fit['limit']:.4g}{interval}, is known. "
+            f"be distinguished from a constant, and only its level, {fit['limit']:.4g}{interval}, "
+            "is known. "
             "Smaller epsilons would show where it rises; until then do not trust a payment cap "
             "that follows from these."
         )

@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import AVERAGED, Table
+from fcfn_abm.report.claims import claims_table
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
@@ -174,7 +175,8 @@ def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     said = [*failures(frame), *notes(frame, run)]
     parts: list[str | Text] = [
         _heading(frame, run),
-        *(each.marked() for each in comparison_tables(frame)),
+        *(each.to_rich_text() for each in comparison_tables(frame)),
+        claims_table(run["claims"]).to_rich_text(),
         "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in said),
     ]
     return join("\n\n", parts)

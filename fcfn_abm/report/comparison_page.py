@@ -18,9 +18,10 @@ from fcfn_abm.report.blocks import (
     Table,
     Terms,
     Words,
-    counted,
+    format_count,
     number,
 )
+from fcfn_abm.report.claims import claims_table
 from fcfn_abm.report.compare import averages, comparison_tables, failures, interval, notes
 from fcfn_abm.report.figures.mechanisms import comparison
 from fcfn_abm.report.settings import reproduce, settings_table
@@ -71,9 +72,9 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
     picture = Picture(
         "comparison",
         comparison(frame),
-        f"{counted(len(names), 'mechanism')} side by side: utility of a node and of the server, "
-        "welfare, price of anarchy, participation, mean epsilon and noise. The numbers stand in "
-        "the tables.",
+        f"{format_count(len(names), 'mechanism')} side by side: utility of a node and of the "
+        "server, welfare, price of anarchy, participation, mean epsilon and noise. The numbers "
+        "stand in the tables.",
         "Large: mean and 95 % interval. Small: the single populations. Each mechanism has the same "
         "colour and sign in all figures.",
     )
@@ -82,7 +83,7 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
         [[name, *(interval(found[name, q]) for q in _MORE.values())] for name in names],
         "Where the money goes",
     )
-    results: list[Block] = [picture, *comparison_tables(frame), more]
+    results: list[Block] = [picture, *comparison_tables(frame), more, claims_table(run["claims"])]
     remarks = [*failures(frame), *notes(frame, run)]
     command = f"fcfn compare scenario.toml --mechanisms {','.join(names)} --replications {n}"
     return Page(

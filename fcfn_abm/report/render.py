@@ -94,10 +94,10 @@ def render_markdown(page: Page, picture_at: Callable[[str], str]) -> str:
     picture_at : callable
         From the name of a figure to the address of its file.
     """
-    parts = [f"# {_marked(page.title)}", _marked(page.subtitle)]
+    parts = [f"# {_escape(page.title)}", _escape(page.subtitle)]
     parts += [_markdown(block, picture_at) for block in page.lead]
     for section in page.sections:
-        parts.append(f"## {_marked(section.title)}")
+        parts.append(f"## {_escape(section.title)}")
         parts += [_markdown(block, picture_at) for block in section.blocks]
     return escape_control_characters("\n\n".join(parts) + "\n")
 
@@ -105,36 +105,39 @@ def render_markdown(page: Page, picture_at: Callable[[str], str]) -> str:
 def _markdown(block: Block, picture_at: Callable[[str], str]) -> str:
     match block:
         case Words(text):
-            return _marked(text)
+            return _escape(text)
         case Notice(word, text):
-            return f"> **{_marked(word)}.** {_marked(text)}"
+            return f"> **{_escape(word)}.** {_escape(text)}"
         case Facts(facts):
             rows = [
-                f"- {_marked(f.label)}: **{_marked(f.value)}** {_marked(f.note)}" for f in facts
+                f"- {_escape(f.label)}: **{_escape(f.value)}** {_escape(f.note)}" for f in facts
             ]
             return "\n".join(row.rstrip() for row in rows)
         case Terms(terms):
-            return "\n".join(f"- **{_marked(t)}**: {_marked(m)}" for t, m in terms.items())
+            return "\n".join(f"- **{_escape(t)}**: {_escape(m)}" for t, m in terms.items())
         case Table():
             return _markdown_table(block)
         case Picture():
-            parts = [f"![{_marked(block.alt)}]({picture_at(block.name)})", _marked(block.caption)]
+            parts = [
+                f"![{_escape(block.alt)}]({picture_at(block.name)})",
+                _escape(block.caption),
+            ]
             return "\n\n".join(part for part in parts if part)
         case Code(text, language, summary):
             fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
             code = f"{fence}{language}\n{text}\n{fence}"
-            return f"{_marked(summary)}:\n\n{code}" if summary else code
+            return f"{_escape(summary)}:\n\n{code}" if summary else code
 
 
 def _markdown_table(block: Table) -> str:
     rule = [":--" if i in block.left else "--:" for i in range(len(block.head))]
-    lines = [[_marked(cell) for cell in row] for row in (block.head, *block.rows)]
+    lines = [[_escape(cell) for cell in row] for row in (block.head, *block.rows)]
     lines.insert(1, rule)
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    title = f"**{_marked(block.title)}**" if block.title else ""
-    return "\n\n".join(part for part in (title, body, _marked(block.note)) if part)
+    title = f"**{_escape(block.title)}**" if block.title else ""
+    return "\n\n".join(part for part in (title, body, _escape(block.note)) if part)
 
 
-def _marked(text: str) -> str:
+def _escape(text: str) -> str:
     """Take the meaning from signs that Markdown or HTML would read."""
     return _MARKED.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")

@@ -21,16 +21,16 @@ from fcfn_abm.report.blocks import (
     Terms,
     Tone,
     Words,
-    counted,
+    format_count,
     number,
 )
+from fcfn_abm.report.figures.frames import few_traces
 from fcfn_abm.report.figures.market import (
     convergence,
     participation,
     rho_against_epsilon,
     utilities,
 )
-from fcfn_abm.report.figures.records import few_traces
 from fcfn_abm.report.settings import reproduce, settings_table
 from fcfn_abm.report.summary import equilibrium_table
 from fcfn_abm.report.theme import arm_label
@@ -59,13 +59,13 @@ def run_page(record: Record, scenario_toml: str) -> Page:
     """
     sections = [
         Section("What was run", [settings_table(record.scenario)]),
-        _settling(record),
+        _describe_settling(record),
         _equilibrium(record),
         _who_left(record),
         _earnings(record),
     ]
     if "tracking" in record.run:
-        sections.insert(2, _tracking(record.run["tracking"]))
+        sections.insert(2, _describe_tracking(record.run["tracking"]))
     if "training" in record.run:
         sections += training_sections(record)
     seconds = record.run["seconds"]
@@ -88,7 +88,7 @@ def _verdict(record: Record) -> Notice:
         tone = "fair"
     reason = verdict["reason"]
     return Notice(
-        f"{verdict['kind'].capitalize()} after {counted(verdict['rounds'], 'round')}",
+        f"{verdict['kind'].capitalize()} after {format_count(verdict['rounds'], 'round')}",
         f"{words} {reason[:1].upper()}{reason[1:]}",
         tone,
     )
@@ -99,7 +99,8 @@ def _facts(record: Record) -> Facts:
     facts = [
         Fact("Nodes that take part", number(market["n_active"]), f"of {len(record.nodes):,}"),
         Fact("The server pays", number(market["payment"], 4), "currency a round"),
-        Fact("Mean epsilon", number(market["mean_epsilon"], 4), _over(record)),
+        *_describe_cap(record.run["verdict"]),
+        Fact("Mean epsilon", number(market["mean_epsilon"], 4), _describe_mean(record)),
         Fact("Utility of the server", number(market["server_utility"], 4), "currency a round"),
         Fact("Utility of all nodes", number(market["node_utility"], 4), "currency a round"),
     ]
@@ -112,7 +113,15 @@ def _facts(record: Record) -> Facts:
     return Facts(facts)
 
 
-def _over(record: Record) -> str:
+def _describe_cap(verdict: Mapping[str, Any]) -> list[Fact]:
+    """Say how far the cap is from the server's best one, where there is one."""
+    ratio, regret = verdict.get("budget_ratio"), verdict.get("server_regret")
+    if ratio is None or regret is None:
+        return []
+    return [Fact("Cap over the best cap B*", number(ratio), f"{number(regret, 3)} to gain by B*")]
+
+
+def _describe_mean(record: Record) -> str:
     over = record.run["equilibrium"]["average_over"]
     return f"over {AVERAGED[over]}"
 
@@ -123,7 +132,7 @@ def _in_short(record: Record) -> list[str]:
     if not n:
         return [f"None of the {n_nodes:,} nodes sells privacy in the end. {form['reason']}".strip()]
     text = (
-        f"{n:,} of {counted(n_nodes, 'node')} sell privacy in the end. For "
+        f"{n:,} of {format_count(n_nodes, 'node')} sell privacy in the end. For "
         f"{number(market['payment'], 4)} a round the server gets a mean epsilon of "
         f"{number(market['mean_epsilon'], 4)}, and keeps {number(market['server_utility'], 4)} of "
         f"what the net is worth to it; the nodes keep {number(market['node_utility'], 4)} of the "
@@ -145,7 +154,7 @@ def _in_short(record: Record) -> list[str]:
     return paragraphs
 
 
-def _settling(record: Record) -> Section:
+def _describe_settling(record: Record) -> Section:
     market, form = record.run["market"], record.run["equilibrium"]
     text = (
         f"In the last round the most that a node could gain by moving alone was "
@@ -175,11 +184,11 @@ def _settling(record: Record) -> Section:
     return Section("Did the market settle?", [Words(text), picture, terms])
 
 
-def _tracking(facts: Mapping[str, Any]) -> Section:
+def _describe_tracking(facts: Mapping[str, Any]) -> Section:
     words = (
         "Nodes come and go in this market, or their costs drift: the equilibrium itself moves, and "
         "what counts is how closely the market follows it. Means over the "
-        f"{counted(facts['n_rounds'], 'round')} in the second half of the moving."
+        f"{format_count(facts['n_rounds'], 'round')} in the second half of the moving."
     )
     rows = [
         [name.removeprefix("tracking_").replace("_", " "), number(value)]
@@ -201,7 +210,7 @@ def _equilibrium(record: Record) -> Section:
         "which knows every cost."
     )
     terms = {
-        "Epsilon": "how much privacy a node gives up: zero tells nothing, and with a larger one "
+        "Epsilon": "how much privacy a node gives up: zero reveals nothing, and with a larger one "
         "the noise on what the node sends is smaller. It has no unit.",
         "Utility": "of a node: what it is paid less rho times epsilon. Of the server: what the "
         "net is worth to it less what it pays. Currency a round.",
@@ -223,8 +232,8 @@ def _who_left(record: Record) -> Section:
             Words(
                 "The cap is shared in proportion to epsilon, so a node earns something only where "
                 f"its unit cost rho lies below tau/(n-1), here {number(threshold, 6)}. Whenever a "
-                "dear node leaves, tau falls and this bound with it, and the next dearest may have "
-                "to go: in the end far more nodes are out than a few outliers."
+                "costly node leaves, tau falls and this bound with it, and the next costliest may "
+                "have to go: in the end far more nodes are out than a few outliers."
             )
         )
     picture = Picture(
@@ -236,7 +245,7 @@ def _who_left(record: Record) -> Section:
     )
     blocks += [picture, _groups(nodes, threshold)]
     if threshold and not nodes["active"].all():
-        blocks.append(_around(nodes, threshold))
+        blocks.append(_list_around_bound(nodes, threshold))
     blocks.append(
         Picture(
             "participation",
@@ -254,14 +263,20 @@ def _groups(nodes: pd.DataFrame, threshold: float) -> Table:
     if threshold:
         groups = {
             "takes part": active & cheap,
-            "takes part, though dearer than tau/(n-1)": active & ~cheap,
+            "takes part, though costlier than tau/(n-1)": active & ~cheap,
             "priced out: rho is tau/(n-1) or more": ~active & ~cheap,
             "out, though the equilibrium has a place for it": ~active & cheap,
         }
     else:
         groups = {"takes part": active, "stays out": ~active}
     rows = [
-        [label, f"{len(some):,}", _span(some["rho"]), _rounds(some), f"{_silent(some):,}"]
+        [
+            label,
+            f"{len(some):,}",
+            _format_range(some["rho"]),
+            _rounds(some),
+            f"{_count_silent(some):,}",
+        ]
         for label, some in ((label, nodes[mask]) for label, mask in groups.items())
         if len(some)
     ]
@@ -269,7 +284,7 @@ def _groups(nodes: pd.DataFrame, threshold: float) -> Table:
     return Table(head, rows, "Nodes by what became of them")
 
 
-def _span(values: pd.Series) -> str:
+def _format_range(values: pd.Series) -> str:
     low, high = float(values.min()), float(values.max())
     return number(low, 4) if low == high else f"{number(low, 4)} to {number(high, 4)}"
 
@@ -282,27 +297,27 @@ def _rounds(nodes: pd.DataFrame) -> str:
     return f"{first}" if first == last else f"{first} to {last}"
 
 
-def _silent(nodes: pd.DataFrame) -> int:
+def _count_silent(nodes: pd.DataFrame) -> int:
     return int((~nodes["active"] & nodes["exit_round"].isna()).sum())
 
 
-def _around(nodes: pd.DataFrame, threshold: float) -> Table:
-    """List the dearest nodes that stay and the cheapest that are out."""
+def _list_around_bound(nodes: pd.DataFrame, threshold: float) -> Table:
+    """List the costliest nodes that stay and the cheapest that are out."""
     stays = nodes[nodes["active"]].nlargest(_AROUND, "rho").sort_values("rho")
     out = nodes[~nodes["active"]].nsmallest(_AROUND, "rho")
-    rows = [_listed(node, threshold) for node in [*stays.itertuples(), *out.itertuples()]]
+    rows = [_list_node(node, threshold) for node in [*stays.itertuples(), *out.itertuples()]]
     head = ["", "", "rho", "beyond bound", "epsilon", "utility", "left in round"]
     return Table(
         head,
         rows,
-        "The dearest nodes that stay, and the cheapest that are out",
+        "The costliest nodes that stay, and the cheapest that are out",
         "Beyond bound: by how much rho is larger than tau/(n-1), as a share of it; where that is "
         "positive a node is better off outside. nodes.parquet has all nodes.",
         frozenset({0, 1}),
     )
 
 
-def _listed(node: Any, threshold: float) -> list[str]:
+def _list_node(node: Any, threshold: float) -> list[str]:
     return [
         f"node {node.node}",
         "takes part" if node.active else "out",
@@ -322,7 +337,7 @@ def _earnings(record: Record) -> Section:
         f"{number(market['server_utility'])}; all nodes together keep "
         f"{number(market['node_utility'])}. "
         + (
-            f"{counted(losing, 'node')} lost money in it."
+            f"{format_count(losing, 'node')} lost money in it."
             if losing
             else "No node lost money in it."
         )

@@ -52,15 +52,15 @@ def settings_table(scenario: Any) -> Table:
         "Unit privacy cost rho": (
             f"{describe_choice(scenario.population.rho)}; currency per unit of epsilon"
         ),
-        **_more_of_the_population(scenario),
+        **_describe_population(scenario),
         "Worth of the net to the server": (
             f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
             f"(currency), eps the mean epsilon over {AVERAGED[game.average_over]}"
         ),
-        "Mechanism": _explained(
+        "Mechanism": _explain(
             describe_choice(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
         ),
-        "The server's cap B": _cap(scenario),
+        "The server's cap B": _describe_cap(scenario),
         "Nodes learn by": describe_choice(scenario.learning),
         "Moves": _ORDERS[rounds.order]
         + (
@@ -76,12 +76,16 @@ def settings_table(scenario: Any) -> Table:
             f"{rounds.start} reports; at rest within {rounds.tolerance:g} for {rounds.patience} "
             f"rounds, or after {rounds.maximum:,}"
         ),
-        **(_training(scenario) if scenario.trains else {"Training": "none: economics only"}),
+        **(
+            _describe_training(scenario)
+            if scenario.trains
+            else {"Training": "none: economics only"}
+        ),
     }
     return Table(["", ""], [list(row) for row in rows.items()], words=frozenset({0, 1}))
 
 
-def _more_of_the_population(scenario: Any) -> dict[str, str]:
+def _describe_population(scenario: Any) -> dict[str, str]:
     found = {}
     for name in type(scenario.population).model_fields:
         value = getattr(scenario.population, name)
@@ -91,7 +95,7 @@ def _more_of_the_population(scenario: Any) -> dict[str, str]:
     return found
 
 
-def _training(scenario: Any) -> dict[str, str]:
+def _describe_training(scenario: Any) -> dict[str, str]:
     privacy, training = scenario.privacy, scenario.training
     passes = "pass" if training.local_epochs == 1 else "passes"
     return {
@@ -110,7 +114,7 @@ def _training(scenario: Any) -> dict[str, str]:
     }
 
 
-def _cap(scenario: Any) -> str:
+def _describe_cap(scenario: Any) -> str:
     if scenario.chooses_cap:
         return f"chosen by the server: {describe_choice(scenario.server)}"
     if scenario.game.budget is None:
@@ -118,7 +122,7 @@ def _cap(scenario: Any) -> str:
     return f"{number(scenario.game.budget)}, currency a round"
 
 
-def _explained(name: str, words: str | None) -> str:
+def _explain(name: str, words: str | None) -> str:
     return f"{name}: {words}" if words else name
 
 

@@ -24,15 +24,15 @@ def summary(record: Record) -> Text:
     """Say what happened in a run: verdict, closed form, who left, privacy, accuracy."""
     parts: list[str | Text] = [
         _heading(record),
-        equilibrium_table(record.run["equilibrium"], record.run["market"]).marked(),
+        equilibrium_table(record.run["equilibrium"], record.run["market"]).to_rich_text(),
         _who_left(record),
     ]
     if "training" in record.run:
         spent = privacy_table(record)
-        parts.append(spent.marked() if spent else "Nobody trains: there is no trade.")
-        parts.append(arms_table(record).marked())
+        parts.append(spent.to_rich_text() if spent else "Nobody trains: there is no trade.")
+        parts.append(arms_table(record).to_rich_text())
         if riders := free_riders_table(record):
-            parts.append(riders.marked())
+            parts.append(riders.to_rich_text())
     return join("\n\n", parts)
 
 
@@ -81,7 +81,7 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
         row = [label, _number(form[key])]
         if market:
             row.insert(1, _number(market[key]))
-            row.append(f"{_relative(market[key], form[key]):.1e}")
+            row.append(f"{_relative_difference(market[key], form[key]):.1e}")
         rows.append([*row, unit])
     head = ["", reference, ""]
     if market:
@@ -235,13 +235,13 @@ def free_riders_table(record: Record) -> Table | None:
         note = (
             "The check (chance for each honest node to be flagged: "
             f"{check.false_alarm:g} at most) flagged\n"
-            f"{_flagged(groups['misreporting'], 'nodes that misreport')}, and "
-            f"{_flagged(groups['honest'], 'honest ones')}."
+            f"{_describe_flagged(groups['misreporting'], 'nodes that misreport')}, and "
+            f"{_describe_flagged(groups['honest'], 'honest ones')}."
         )
     return Table([*head, ""], rows, f"{title}: mean utility of a round", note)
 
 
-def _flagged(group: Mapping[str, Any], whom: str) -> str:
+def _describe_flagged(group: Mapping[str, Any], whom: str) -> str:
     first, last = group["first_flagged"], group["last_flagged"]
     when = ""
     if group["n_flagged"]:
@@ -253,5 +253,5 @@ def _number(value: float) -> str:
     return f"{value:d}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def _relative(value: float, of: float) -> float:
+def _relative_difference(value: float, of: float) -> float:
     return abs(value - of) / abs(of) if of else abs(value)

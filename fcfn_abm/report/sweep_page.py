@@ -17,11 +17,11 @@ from fcfn_abm.report.blocks import (
     Section,
     Table,
     Words,
-    counted,
+    format_count,
     number,
 )
 from fcfn_abm.report.compare import average, interval
-from fcfn_abm.report.figures.sweeps import grouped, label_of, lines_by, sweep_overview
+from fcfn_abm.report.figures.sweeps import group_values, label_of, lines_by, sweep_overview
 from fcfn_abm.report.settings import format_value, reproduce, settings_table
 
 _OUTCOMES = (
@@ -62,7 +62,7 @@ def sweep_page(
         Its Sobol indices, as :meth:`fcfn_abm.Sweep.sensitivity` has them.
     """
     axes, done = list(run["axes"]), frame[frame["status"] == "done"]
-    known = _known(done)
+    known = _find_outcomes(done)
     outcomes = [name for name in known if _varies(done[name])] or known
     sections = [_axes(frame, run, axes)]
     if len(done):
@@ -87,7 +87,7 @@ def sweep_page(
     )
 
 
-def _known(done: pd.DataFrame) -> list[str]:
+def _find_outcomes(done: pd.DataFrame) -> list[str]:
     return [name for name in _OUTCOMES if name in done and done[name].notna().any()]
 
 
@@ -110,7 +110,9 @@ def _state(frame: pd.DataFrame) -> list[Block]:
             )
         )
     if failed:
-        blocks.append(Notice("Failures", f"{counted(failed, 'run')} failed; see below.", "bad"))
+        blocks.append(
+            Notice("Failures", f"{format_count(failed, 'run')} failed; see below.", "bad")
+        )
     if not blocks:
         blocks.append(Notice("Complete", f"All {len(frame):,} runs are done.", "good"))
     return blocks
@@ -186,21 +188,23 @@ def _tables(done: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) ->
     ]
     points = done[list(axes)].drop_duplicates() if axes else done.head(1)
     if len(axes) > 1 and len(points) <= _POINTS:
-        short = _short(axes)
+        short = _shorten(axes)
         rows = [
             [*map(_value, key), *_means(some, outcomes)]
             for key, some in done.groupby(list(axes), sort=False)
         ]
         words = frozenset(range(len(axes)))
         blocks.append(Table([*short, *head, "runs"], rows, f"By {' and '.join(axes)}", words=words))
-    for axis, name in zip(axes, _short(axes), strict=True):
-        groups = done.groupby(grouped(done[axis]), sort=pd.api.types.is_numeric_dtype(done[axis]))
+    for axis, name in zip(axes, _shorten(axes), strict=True):
+        groups = done.groupby(
+            group_values(done[axis]), sort=pd.api.types.is_numeric_dtype(done[axis])
+        )
         rows = [[_value(key), *_means(some, outcomes)] for key, some in groups]
         title = f"By {axis}" + (", all else averaged over" if len(axes) > 1 else "")
         blocks.append(Table([name, *head, "runs"], rows, title))
     same = [
         f"{label_of(name)} = {number(float(done[name].iloc[0]))}"
-        for name in _known(done)
+        for name in _find_outcomes(done)
         if name not in outcomes
     ]
     if same:
@@ -210,7 +214,7 @@ def _tables(done: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) ->
     return Section("The outcomes in numbers", blocks)
 
 
-def _short(axes: Sequence[str]) -> list[str]:
+def _shorten(axes: Sequence[str]) -> list[str]:
     """Return the last words of the axes' paths, where these tell them apart."""
     last = [axis.rsplit(".", 1)[-1] for axis in axes]
     return last if len(set(last)) == len(last) else list(axes)

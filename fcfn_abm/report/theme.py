@@ -104,7 +104,7 @@ def theme() -> Iterator[None]:
         yield
 
 
-def finished(figure: Figure) -> Figure:
+def fix_ticks(figure: Figure) -> Figure:
     """Make the ticks that matplotlib would make on drawing, by whatever settings hold then."""
     with plain_settings():
         for axes in figure.axes:
@@ -120,6 +120,6 @@ def arm_label(arm: str) -> str:
     return ARM_LABELS.get(arm, arm)
 
 
-def plain(text: str) -> str:
+def escape_text(text: str) -> str:
     """Return a text of the user's so that matplotlib reads no formulas in it, and can draw it."""
     return escape_control_characters(text).replace("$", r"\$")

@@ -59,7 +59,7 @@ def _privacy(record: Record) -> Section:
     blocks.append(
         Terms(
             {
-                "As the server sees it": "what is told by the sum of all uploads, which is all "
+                "As the server sees it": "what is revealed by the sum of all uploads, which is all "
                 "that a server under secure aggregation gets, if the other nodes add their noise.",
                 "Noise multiplier": "the standard deviation of the noise over the most that one "
                 "neighbour can move what is sent.",

@@ -126,16 +126,20 @@ def calibrate_value(
     written: after an interruption the same call goes on with what is missing, to the same files.
     """
     require_scenario(scenario, "calibrate_value")
-    scenario = _checked(scenario, seeds, value, workers)
+    scenario = _check_and_resolve(scenario, seeds, value, workers)
     population = build.draw_population(scenario)
     rho = population.rho
     before = build.price_scenario(scenario, population)
-    grid = _grid(before.epsilon[before.epsilon > 0]) if epsilons is None else _listed(epsilons)
+    grid = (
+        _choose_epsilons(before.epsilon[before.epsilon > 0])
+        if epsilons is None
+        else _sort_epsilons(epsilons)
+    )
     kept = None
     if out is not None:
         out = Path(out)
         require_free(out, overwrite=overwrite, kind=KIND)
-        kept = _kept_folder(scenario, out)
+        kept = _create_kept_folder(scenario, out)
     rows = _train_all(scenario, grid, seeds, kept, workers, progress=progress)
     chance = 1 / rows[0]["n_classes"]
     for row in rows:
@@ -164,7 +168,7 @@ def calibrate_value(
             "before": reference_facts(before, rho),
             "calibrated": reference_facts(build.price_scenario(calibrated, population), rho),
         },
-        "worth_of_trade": _worth_of_trade(calibrated, rho, value),
+        "worth_of_trade": _find_least_value(calibrated, rho, value),
         "versions": versions(),
     }
     if out is not None:
@@ -175,7 +179,7 @@ def calibrate_value(
     return ValueCalibration(calibrated, fit, run, frame, out)
 
 
-def _checked(scenario: Scenario, seeds: int, value: float, workers: int) -> Scenario:
+def _check_and_resolve(scenario: Scenario, seeds: int, value: float, workers: int) -> Scenario:
     if scenario.sweep:
         raise InvalidScenarioError(
             "A scenario with a [sweep] stands for many runs, and calibration needs one."
@@ -190,19 +194,19 @@ def _checked(scenario: Scenario, seeds: int, value: float, workers: int) -> Scen
     if seeds > MOST_RUNS:
         raise InvalidScenarioError(f"seeds must be {MOST_RUNS:,} at most, but is {seeds:,}.")
     require_workers(workers)
-    _require_sized("value", value)
+    _require_in_range("value", value)
     build.check_scenario(scenario)
     return build.resolve_defaults(scenario)
 
 
-def _require_sized(name: str, number: float) -> None:
+def _require_in_range(name: str, number: float) -> None:
     if not _SMALLEST <= number <= _LARGEST:
         raise InvalidScenarioError(
             f"{name} must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {number:g}."
         )
 
 
-def _grid(active: Floats) -> list[float]:
+def _choose_epsilons(active: Floats) -> list[float]:
     """Return the default epsilons, in three digits, from those that take part."""
     if active.size == 0:
         raise InvalidScenarioError(
@@ -216,10 +220,10 @@ def _grid(active: Floats) -> list[float]:
     ]
 
 
-def _listed(epsilons: Iterable[float]) -> list[float]:
+def _sort_epsilons(epsilons: Iterable[float]) -> list[float]:
     grid = sorted({float(epsilon) for epsilon in epsilons})
     for epsilon in grid:
-        _require_sized("epsilons", epsilon)
+        _require_in_range("epsilons", epsilon)
     if len(grid) < LEAST:
         raise InvalidScenarioError(
             f"epsilons must hold {LEAST} different numbers or more, but holds {len(grid)}: two of "
@@ -295,7 +299,7 @@ def _train(
     }
 
 
-def _kept_folder(scenario: Scenario, out: Path) -> Path:
+def _create_kept_folder(scenario: Scenario, out: Path) -> Path:
     """Make the hidden folder of trainings that have ended: one for each scenario and program."""
     what = json.dumps([to_toml(scenario), versions()])
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]
@@ -340,7 +344,7 @@ def _points(
     ]
 
 
-def _worth_of_trade(calibrated: Scenario, rho: Floats, value: float) -> float | None:
+def _find_least_value(calibrated: Scenario, rho: Floats, value: float) -> float | None:
     """Return what accuracy must be worth before the contest pays the server (45); None elsewhere.
 
     Beta is proportional to that worth, and alpha does not depend on it.

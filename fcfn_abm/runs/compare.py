@@ -16,7 +16,7 @@ from fcfn_abm import build
 from fcfn_abm.dp import gaussian_sigma
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
-from fcfn_abm.mechanisms import MECHANISMS, Outcome, PricingGame
+from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.base import settle
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
@@ -161,7 +161,7 @@ def _price_all(
                         "seed": replica.seed,
                         "mechanism": name,
                         "budget": budget,
-                        **_judged(scenario, population, outcome),
+                        **_measure(scenario, population, outcome),
                     }
                 )
                 bar.update()
@@ -177,7 +177,7 @@ def _price_all(
 
 
 def _price(scenario: Scenario, name: str, population: Population, budget: float) -> Outcome:
-    """Price with a mechanism; without what it needs to know it has no outcome."""
+    """Price with a mechanism; without what it needs to know there is no solution."""
     missing = build.missing_for(scenario, name)
     if not missing:
         return build.price_mechanism(scenario, name, population, budget)
@@ -186,7 +186,7 @@ def _price(scenario: Scenario, name: str, population: Population, budget: float)
     return settle(name, primitives, nothing, nothing, status="no-solution", reason=missing)
 
 
-def _judged(scenario: Scenario, population: Population, outcome: Outcome) -> dict[str, Any]:
+def _measure(scenario: Scenario, population: Population, outcome: Outcome) -> dict[str, Any]:
     """Return what an outcome is worth to all, and what it asks of whom."""
     game, privacy = scenario.game, scenario.privacy
     asks_for_costs = MECHANISMS[outcome.mechanism].reports == "cost"
@@ -235,11 +235,17 @@ def _facts(
         "average_over": scenario.game.average_over,
         "delta": scenario.privacy.delta,
         "calibration": scenario.privacy.calibration,
+        "claims": {name: _mechanism(scenario, name).claims.facts() for name in names},
         "status": status_counts(frame),
         "statistics": averages_tree(frame),
         "seconds": seconds,
         "versions": versions(),
     }
+
+
+def _mechanism(scenario: Scenario, name: str) -> Mechanism:
+    own = scenario.mechanism
+    return MECHANISMS.create(name, own.options if own.kind == name else {})
 
 
 def _write(scenario: Scenario, run: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:

@@ -42,7 +42,7 @@ KNOWN: dict[str, Callable[..., Source]] = {
 _AT_ONCE = 1000  # images that are decoded between two steps of the bar
 
 
-def found(name: str) -> Source | None:
+def find_data_set(name: str) -> Source | None:
     """Return a data set if it is on this machine.
 
     Raises
@@ -53,12 +53,12 @@ def found(name: str) -> Source | None:
         If there is no data set of that name.
     """
     try:
-        return _in_parquet(name) or KNOWN[name](data_folder())
+        return _open_parquet(name) or KNOWN[name](data_folder())
     except FileNotFoundError:
         return None
 
 
-def listing() -> list[list[str]]:
+def list_data_sets() -> list[list[str]]:
     """Return a row for each data set: name, sizes, classes, and where it lies or how to get it."""
     rows = []
     try:
@@ -70,7 +70,7 @@ def listing() -> list[list[str]]:
         rows.append(["digits", *(f"{size:,}" for size in sizes), "comes with scikit-learn"])
     for name in KNOWN:
         try:
-            source = found(name)
+            source = find_data_set(name)
         except InvalidDataError as error:
             rows.append([name, "-", "-", "-", f"damaged: {error}"])
             continue
@@ -84,7 +84,7 @@ def listing() -> list[list[str]]:
     return rows
 
 
-def prepare(name: str, *, progress: bool = False) -> str:
+def prepare_data_set(name: str, *, progress: bool = False) -> str:
     """Get a data set, unless it is there, and check all of it.
 
     Every image is decoded, and files that a list of checksums (``SHA256SUMS``) in the data set's
@@ -113,10 +113,10 @@ def prepare(name: str, *, progress: bool = False) -> str:
     RunFailedError
         If it cannot be downloaded.
     """
-    source = _in_parquet(name)
+    source = _open_parquet(name)
     if not source:
         _require_folder(data_folder())
-        source = _downloaded(name)
+        source = _download(name)
     _require_sums(Path(source.where))
     _require_images(source, progress=progress)
     n_train, n_test, n_classes = _sizes(source)
@@ -132,7 +132,7 @@ def _require_sums(folder: Path) -> None:
     for sums in [folder.parent / SUMS, *sorted(folder.rglob(SUMS))]:
         if not sums.is_file():
             continue
-        for file, expected in _listed(sums):
+        for file, expected in _read_checksums(sums):
             if not file.is_relative_to(folder):  # of another data set
                 continue
             try:
@@ -149,7 +149,7 @@ def _require_sums(folder: Path) -> None:
                 )
 
 
-def _listed(sums: Path) -> Iterator[tuple[Path, str]]:
+def _read_checksums(sums: Path) -> Iterator[tuple[Path, str]]:
     """Yield the files that ``sha256sum`` listed, and their checksums."""
     try:
         lines = sums.read_text(encoding="utf-8").splitlines()
@@ -188,7 +188,7 @@ def _shape(part: Part) -> tuple[int, ...]:
     return part.pixels(np.zeros(1, dtype=np.int64)).shape[1:]
 
 
-def _in_parquet(name: str) -> Source | None:
+def _open_parquet(name: str) -> Source | None:
     """Open a data set's Parquet files, if there are any."""
     if name not in KNOWN:
         raise UnknownNameError("data set", name, KNOWN)
@@ -207,7 +207,7 @@ def _require_folder(folder: Path) -> None:
         )
 
 
-def _downloaded(name: str) -> Source:
+def _download(name: str) -> Source:
     """Open torchvision's copy, of which it downloads what is missing."""
     folder = data_folder()
     try:

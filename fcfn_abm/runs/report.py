@@ -123,7 +123,7 @@ def _page(path: Path, run: dict[str, Any]) -> Page:
         return calibration_page(_table(path, kind), run, _scenario(path), _toml(path))
     if kind == "sweep":
         from fcfn_abm.report.sweep_page import sweep_page
-        from fcfn_abm.runs.sweep import read_sweep
+        from fcfn_abm.runs.sweep_folder import read_sweep
 
         sweep = read_sweep(path)
         is_complete = run["mode"] == "sobol" and sweep.counts()["done"] == run["n_runs"]

@@ -85,6 +85,8 @@ def _results(run: SweepRun, record: Record) -> dict[str, Any]:
         "error": None,
         "verdict": verdict["kind"],
         "rounds": verdict["rounds"],
+        "budget_ratio": verdict["budget_ratio"],
+        "server_regret": verdict["server_regret"],
         "n_nodes": n_nodes,
         "participation": market["n_active"] / n_nodes if n_nodes else 0.0,
         **{name: market[name] for name in (*shared, *measured)},

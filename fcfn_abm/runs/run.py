@@ -16,6 +16,7 @@ from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import RunFailedError
+from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import (
@@ -221,10 +222,10 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,
-            "active": columns.epsilon > 0,
+            "active": takes_part(columns.epsilon),
             "exit_round": exit_round,
-            "equilibrium_epsilon": _placed(market, market.outcome.epsilon),
-            "equilibrium_utility": _placed(market, market.outcome.node_utility),
+            "equilibrium_epsilon": _place(market, market.outcome.epsilon),
+            "equilibrium_utility": _place(market, market.outcome.node_utility),
             **_churn(market),
             **(trained.nodes if trained else {}),
         }
@@ -236,7 +237,7 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
 
 
-def _placed(market: PrivacyMarket, values: Floats) -> Floats:
+def _place(market: PrivacyMarket, values: Floats) -> Floats:
     """Return values of the nodes that are there in their places; zero in the empty ones."""
     placed = np.zeros(len(market.columns))
     placed[market.present] = values

@@ -11,8 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, UnknownNameError
-from fcfn_abm.rng import stream
+from fcfn_abm.errors import (
+    InvalidRecordError,
+    InvalidScenarioError,
+    UnknownNameError,
+    as_floats,
+)
+from fcfn_abm.rng import Chance, as_generator, stream
 from fcfn_abm.scenario import Scenario
 
 type Floats = npt.NDArray[np.float64]
@@ -25,7 +30,7 @@ _ROUNDING = 1e-12  # an outcome that varies less, against its size, does not var
 
 
 def sobol_indices(
-    f_a: npt.ArrayLike, f_b: npt.ArrayLike, f_ab: npt.ArrayLike, rng: np.random.Generator
+    f_a: npt.ArrayLike, f_b: npt.ArrayLike, f_ab: npt.ArrayLike, rng: Chance
 ) -> Floats:
     """Estimate Sobol indices, with bootstrap intervals, from evaluations of a function.
 
@@ -35,7 +40,7 @@ def sobol_indices(
         What the function gives at two independent samples A and B of n points; n a power of two.
     f_ab : array_like of float, shape (axes, outcomes, n)
         The same for each axis at the points of A, but with this axis of B; two axes or more.
-    rng : numpy.random.Generator
+    rng : Generator, BitGenerator, SeedSequence, int or list of int
         Chance of the bootstrap.
 
     Returns
@@ -61,7 +66,7 @@ def sobol_indices(
     """
     from scipy import stats  # takes a second to load
 
-    a, b, ab = (np.asarray(values, dtype=float) for values in (f_a, f_b, f_ab))
+    a, b, ab = as_floats("f_a", f_a), as_floats("f_b", f_b), as_floats("f_ab", f_ab)
     n_axes, n_outcomes, n = ab.shape
 
     def estimate(rows: npt.NDArray[np.intp]) -> Floats:
@@ -71,7 +76,8 @@ def sobol_indices(
         orders = np.array([found.first_order, found.total_order])
         return orders.reshape(2, n_outcomes, n_axes)
 
-    resampled = np.array([estimate(rows) for rows in rng.integers(n, size=(_RESAMPLES, n))])
+    drawn = as_generator(rng).integers(n, size=(_RESAMPLES, n))
+    resampled = np.array([estimate(rows) for rows in drawn])
     indices = np.array([estimate(np.arange(n)), *np.quantile(resampled, [0.025, 0.975], axis=0)])
     both = np.concatenate([a, b], axis=1)
     indices[:, :, np.ptp(both, axis=1) <= _ROUNDING * np.abs(both).max(axis=1)] = np.nan
@@ -95,7 +101,11 @@ def sensitivity(
             f"Sensitivity needs every run, but not all {len(frame):,} are done ({unfinished}); "
             "'fcfn sweep FILE --retry' runs what is not."
         )
-    names = _varying(frame) if outcomes is None else [_checked(frame, name) for name in outcomes]
+    names = (
+        _find_varying(frame)
+        if outcomes is None
+        else [_require_complete(frame, name) for name in outcomes]
+    )
     axes = list(sweep.axes)
     columns = ["first_order", "first_order_low", "first_order_high"]
     columns += [name.replace("first", "total") for name in columns]
@@ -109,12 +119,12 @@ def sensitivity(
     return pd.DataFrame(table, columns=columns, index=index).reset_index()
 
 
-def _varying(frame: pd.DataFrame) -> list[str]:
+def _find_varying(frame: pd.DataFrame) -> list[str]:
     there = [name for name in OUTCOMES if name in frame and frame[name].notna().all()]
     return [name for name in there if (frame[name] != frame[name].iloc[0]).any()]
 
 
-def _checked(frame: pd.DataFrame, name: str) -> str:
+def _require_complete(frame: pd.DataFrame, name: str) -> str:
     """Return the name of an outcome, if all runs have a number of that name."""
     numbers = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
     if name not in numbers:

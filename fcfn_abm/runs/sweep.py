@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
 from fcfn_abm.process.workers import (
@@ -31,15 +27,9 @@ from fcfn_abm.process.workers import (
     Serial,
     Workers,
 )
-from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_record, write_facts
-from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
-from fcfn_abm.records.integrity import require_unchanged
-from fcfn_abm.records.tables import frame_of, read_table
+from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.report.marks import Text, join, verdict
-from fcfn_abm.runs.facts import versions
 from fcfn_abm.runs.results import (
-    RECORDS,
-    RESULTS,
     carry_out_run,
     carry_out_runs,
     create_table,
@@ -48,88 +38,24 @@ from fcfn_abm.runs.results import (
     find_missing_runs,
     remove_leftovers,
     result_path,
-    run_name,
     write_result,
     write_table,
 )
-from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text
-from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
+from fcfn_abm.runs.sensitivity import sensitivity_text
+from fcfn_abm.runs.sweep_folder import (
+    TABLE,
+    Sweep,
+    claim_folder,
+    read_sweep,
+    require_same,
+    require_same_versions,
+)
+from fcfn_abm.scenario import Scenario, SweepRun
 from fcfn_abm.scenario.load import require_scenario
 
-KIND = "sweep"
-TABLE = "sweep.parquet"
-LOCK = ".lock"
 _MAX_LISTED = 5  # failed runs that are listed one by one
 _PRELOAD = "fcfn_abm.runs.run"  # loads all that a run needs, Mesa too
 _LONG_SECONDS = 5.0  # a first run that takes longer is not slow for what it had to load
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The runs of a sweep, on disk."""
-
-    scenario: Scenario
-    """The scenario with its sweep, resolved: every default written out."""
-    run: dict[str, Any]
-    """What is swept, how many runs there are, and the versions that it was begun with."""
-    path: Path
-    """The folder."""
-
-    def frame(self) -> pd.DataFrame:
-        """Return one row a run: its number, seed and axes, how it ended, and its results.
-
-        Returns
-        -------
-        DataFrame
-            One column an axis, named by its path. What a run does not have is missing: results of
-            a run that failed, accuracy of one that does not train.
-
-        Raises
-        ------
-        InvalidRecordError
-            If a result cannot be read.
-        """
-        if (self.path / TABLE).is_file():
-            require_unchanged(self.path, [TABLE])
-            return read_table(self.path / TABLE)
-        return frame_of(create_table(build.list_runs(self.scenario), self.path))
-
-    def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return how much of each outcome's variance each axis explains: its Sobol indices.
-
-        Parameters
-        ----------
-        outcomes : sequence of str, optional
-            Numeric columns of the frame. Without them those of participation, total_epsilon,
-            budget, welfare, server_utility and accuracy that every run has and that vary.
-
-        Returns
-        -------
-        DataFrame
-            One row an outcome and axis: ``first_order``, the share that the axis explains by
-            itself; ``total_order``, with all its interactions; and the ends of their 95 % bootstrap
-            intervals, ``..._low`` and ``..._high``. The outcome of a point is the mean over its
-            replications.
-
-        Raises
-        ------
-        InvalidScenarioError
-            If the sweep's mode is not ``"sobol"``.
-        InvalidRecordError
-            If runs have failed or are missing, or have no such value.
-        UnknownNameError
-            If there is no such outcome.
-        """
-        return sensitivity(self.scenario, self.frame(), outcomes)
-
-    def record(self, run: int) -> Record:
-        """Read the record of a run, of a sweep with ``keep = "record"``."""
-        return read_record(self.path / RECORDS / run_name(run))
-
-    def counts(self) -> dict[str, int]:
-        """Return how many runs are done, failed and missing."""
-        found = self.frame()["status"].value_counts()
-        return {status: int(found.get(status, 0)) for status in ("done", "failed", "missing")}
 
 
 @dataclass(frozen=True)
@@ -204,10 +130,10 @@ def run_sweep(
     scenario, runs = _resolve_sweep(scenario)
     workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
     out = Path(out)
-    with _claim_folder(scenario, runs, out):
+    with claim_folder(scenario, runs, out):
         again = find_failed_results(out, runs) if retry else []
         if again or find_missing_runs(out, runs):
-            _require_same_versions(out)
+            require_same_versions(out)
         for path in again:
             path.unlink()
         todo = find_missing_runs(out, runs)
@@ -219,34 +145,6 @@ def run_sweep(
                 write_table(create_table(runs, out), out / TABLE)
                 remove_leftovers(out)
     return read_sweep(out)
-
-
-def read_sweep(path: str | Path) -> Sweep:
-    """Read a sweep back, whether it has ended or not.
-
-    Parameters
-    ----------
-    path : str or Path
-        Its folder.
-
-    Returns
-    -------
-    Sweep
-        Its ``frame()`` has one row a run.
-
-    Raises
-    ------
-    InvalidRecordError
-        If the folder is missing, or does not hold a sweep.
-    """
-    path = Path(path)
-    require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
-    run = read_facts(path, KIND)
-    if run.get("kind") != KIND:
-        raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
-    file = path / SCENARIO_FILE
-    scenario = build.resolve_defaults(tree_to_scenario(read_toml(file), str(file)))
-    return Sweep(scenario, run, path)
 
 
 def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
@@ -276,7 +174,7 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
     scenario, runs = _resolve_sweep(scenario)
     out = Path(out)
     if out.exists():
-        _require_same(scenario, out)
+        require_same(scenario, out)
     todo = find_missing_runs(out, runs)
     seconds: list[float] = []
     errors: list[str] = []
@@ -307,7 +205,7 @@ def plan_text(plan: Plan) -> str:
 def sweep_facts(sweep: Sweep) -> dict[str, Any]:
     """Return how a sweep ended, for scripts."""
     facts = {**sweep.run, "counts": sweep.counts(), "path": str(sweep.path)}
-    if _settings(sweep.scenario).mode == "sobol" and facts["counts"]["done"] == sweep.run["n_runs"]:
+    if sweep.run["mode"] == "sobol" and facts["counts"]["done"] == sweep.run["n_runs"]:
         facts["sensitivity"] = json.loads(sweep.sensitivity().to_json(orient="records"))
     return facts
 
@@ -325,7 +223,7 @@ def sweep_text(sweep: Sweep) -> Text:
         errors.append(f"({len(failed) - _MAX_LISTED} more in the table)")
     lines: list[str | Text] = [join("", [f"{len(frame):,} runs: ", counts, "."]), *errors]
     lines += [f"The table lies in {sweep.path / TABLE}."]
-    if _settings(sweep.scenario).mode == "sobol":
+    if sweep.run["mode"] == "sobol":
         try:
             lines += ["", sensitivity_text(sweep.sensitivity())]
         except InvalidRecordError as error:
@@ -344,87 +242,6 @@ def _resolve_sweep(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
     return scenario, build.list_runs(scenario)
 
 
-@contextmanager
-def _claim_folder(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterator[None]:
-    """Make the folder, or check that it is the scenario's; keep other processes out of it."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        try:
-            with new_folder(out) as folder:
-                write_facts(scenario, _facts(scenario, len(runs)), folder)
-                (folder / RESULTS).mkdir()
-        except OutputError:
-            if not (out / RUN_FILE).is_file():  # else another process was quicker
-                raise
-    _require_same(scenario, out)
-    lock = FileLock(out / LOCK, timeout=0)
-    with raise_as_output_error(out):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise OutputError(f"{out}: another process works on this sweep.") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _require_same(scenario: Scenario, out: Path) -> None:
-    """Raise OutputError unless a folder holds the sweep of an equal scenario."""
-    try:
-        there = read_sweep(out).scenario
-    except InvalidRecordError:
-        if (out / RESULTS).is_dir():  # it is one, and damaged
-            raise
-        raise OutputError(
-            f"{out}: exists and is not a sweep; choose another folder with --out."
-        ) from None
-    if there != scenario:
-        difference = _difference(there.model_dump(mode="json"), scenario.model_dump(mode="json"))
-        raise OutputError(
-            f"{out}: holds the sweep of another scenario: {difference}; choose another folder "
-            "with --out."
-        )
-
-
-def _require_same_versions(out: Path) -> None:
-    """Raise OutputError if the runs of a folder were begun with other versions than these."""
-    there, here = read_sweep(out).run.get("versions", {}), versions()
-    for name in there:
-        if there[name] != here.get(name):
-            raise OutputError(
-                f"{out}: was begun with {name} {there[name]}, and here it is "
-                f"{here.get(name, 'missing')}: runs of both would not be comparable; go on with "
-                "that version, or choose another folder with --out."
-            )
-
-
-def _difference(there: Any, here: Any, path: str = "") -> str:
-    """Say in which key two scenarios differ first."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in [*there, *here]:
-            if there.get(key) != here.get(key):
-                return _difference(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
-    return f"{path} is {there!r} there, and {here!r} here"
-
-
-def _settings(scenario: Scenario) -> SweepSettings:
-    return scenario.sweep or SweepSettings()
-
-
-def _facts(scenario: Scenario, n_runs: int) -> dict[str, Any]:
-    sweep = _settings(scenario)
-    return {
-        "kind": KIND,
-        "title": scenario.title,
-        "seed": scenario.seed,
-        "mode": sweep.mode,
-        "axes": list(sweep.axes),
-        "replications": sweep.replications,
-        "n_runs": n_runs,
-        "versions": versions(),
-    }
-
-
 def _carry_out(
     todo: list[SweepRun],
     n_runs: int,
@@ -437,7 +254,7 @@ def _carry_out(
     if isinstance(workers, Processes):
         n_workers = min(workers.n_workers, max(len(todo), 1))
         workers = replace(workers, n_workers=n_workers, preload=(_PRELOAD,))
-    keeps = _settings(scenario).keep == "record"
+    keeps = scenario.sweep is not None and scenario.sweep.keep == "record"
     failed = 0
     with progress_bar(
         total=n_runs,

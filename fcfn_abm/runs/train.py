@@ -254,7 +254,7 @@ class RunTrainings:
     def _nodes(self, reports: list[Floats]) -> dict[str, Any]:
         """Return the columns of the nodes' table, for what each node reported last."""
         trainer, own = self._trainer, self._own
-        spent = trainer.privacy(_latest(reports))
+        spent = trainer.privacy(_find_latest(reports))
         columns = {
             "n_samples": trainer.n_samples.astype(np.int64),
             "label_divergence": self._population.held.label_divergence,
@@ -266,11 +266,11 @@ class RunTrainings:
             "delta": spent.delta,
         }
         if self._scenario.privacy.check:
-            columns["flagged_round"] = _or_missing(own.flagged_round)
+            columns["flagged_round"] = _mask_zeros(own.flagged_round)
         return columns
 
 
-def _latest(reports: list[Floats]) -> Floats:
+def _find_latest(reports: list[Floats]) -> Floats:
     """Return what each node reported last that was more than nothing."""
     latest = reports[0]
     for of_round in reports[1:]:
@@ -278,7 +278,7 @@ def _latest(reports: list[Floats]) -> Floats:
     return latest
 
 
-def _or_missing(flagged_round: npt.NDArray[np.int64]) -> Any:
+def _mask_zeros(flagged_round: npt.NDArray[np.int64]) -> Any:
     """Return rounds, missing where they are zero."""
     rounds = pd.array(flagged_round, dtype="Int64")
     rounds[flagged_round == 0] = pd.NA

@@ -137,7 +137,7 @@ class TrainingLog:
         """Take in a round, and keep where the training stands if it is time to."""
         delta = self._trainer.plan.delta
         if self._keeps_spending and training.ledger and result.round:
-            self._spent.append(_spending(training.ledger, result.round, delta))
+            self._spent.append(_list_spending(training.ledger, result.round, delta))
         due = result.round % self._every == 0
         if self._checkpoint and (due or training.over):
             spent = _to_arrays(self.spent) if self._keeps_spending else {}
@@ -145,7 +145,7 @@ class TrainingLog:
             self._checkpoint.save(self._key, {**training.state(), **spent, **mark})
 
 
-def _spending(ledger: Ledger, round_index: int, delta: float) -> pd.DataFrame:
+def _list_spending(ledger: Ledger, round_index: int, delta: float) -> pd.DataFrame:
     """Return what the nodes of a round have spent: in it, and so far, in both views."""
     now = ledger.latest
     if now is None:

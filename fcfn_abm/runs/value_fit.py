@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 from scipy.special import fdtri, stdtrit
 
-from fcfn_abm.errors import InvalidGameError, RunFailedError, require_positive
+from fcfn_abm.errors import InvalidGameError, RunFailedError, as_floats, require_positive
 from fcfn_abm.scenario.schema import LARGEST, SMALLEST
 
 type Floats = npt.NDArray[np.float64]
@@ -51,7 +51,7 @@ class ValueFit:
 
     def __call__(self, epsilon: npt.ArrayLike) -> Floats:
         """Return the value at some epsilons, in currency."""
-        return np.asarray(self.beta * np.log1p(self.alpha * np.asarray(epsilon, dtype=float)))
+        return np.asarray(self.beta * np.log1p(self.alpha * as_floats("epsilon", epsilon)))
 
 
 def fit_value(
@@ -97,7 +97,7 @@ def fit_value(
     >>> round(fit.alpha, 6), round(fit.beta, 6), fit.identified
     (3.0, 2.0, 'both')
     """
-    epsilon, value = np.asarray(epsilon, dtype=float), np.asarray(value, dtype=float)
+    epsilon, value = as_floats("epsilon", epsilon), as_floats("value", value)
     require_positive(epsilon=epsilon)
     if np.unique(epsilon).size < LEAST:
         raise InvalidGameError(f"A fit needs {LEAST} different epsilons or more.")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from fcfn_abm.errors import InvalidScenarioError, abbreviate, did_you_mean, join_lines
 from fcfn_abm.registry import problem
-from fcfn_abm.scenario.schema import Choice, Scenario, Training, named
+from fcfn_abm.scenario.schema import Choice, Scenario, Training, expand_name
 from fcfn_abm.scenario.shipped import locate_scenario, shipped_files
 
 _DEEPEST = 50  # tables and lists in one another, far below what Python can follow
@@ -167,8 +167,8 @@ def merge_trees(
     for key, change in changes.items():
         below, inner = result.get(key), (*place, key)
         if inner in _default_kinds():
-            below = named(below) if isinstance(below, str) else below
-            change = named(change) if isinstance(change, str) else change
+            below = expand_name(below) if isinstance(below, str) else below
+            change = expand_name(change) if isinstance(change, str) else change
         if isinstance(below, Mapping) and isinstance(change, Mapping):
             if "kind" in change and change["kind"] != _kind(below, inner):
                 below = {}
@@ -237,7 +237,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         for part in path[:-1]:
             inner = place.get(part, {})
             if isinstance(inner, str):
-                inner = named(inner)
+                inner = expand_name(inner)
             if not isinstance(inner, Mapping):
                 raise InvalidScenarioError(f"{part} is a value, not a table.", file=f"--set {text}")
             place[part] = dict(inner)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from fcfn_abm.rng import LARGEST_SEED
 
 SMALLEST, LARGEST = 1e-18, 1e18
 """Range of costs, money and epsilon: then epsilon itself, money over cost, fits into the 32 bits of
@@ -19,8 +29,14 @@ MOST_RUNS = 1_000_000
 """Of one sweep: all of them are checked, and held in memory, before the first begins."""
 
 
-def _lies(requirement: str, low: float, high: float = math.inf) -> AfterValidator:
-    """Return a check of what is not zero, where a plain bound would be told with all its zeros."""
+def _as_int(value: Any) -> Any:
+    """Return whole numbers of NumPy as int, and everything else as it is."""
+    is_other = isinstance(value, Integral) and not isinstance(value, bool)
+    return int(value) if is_other else value
+
+
+def _require_between(requirement: str, low: float, high: float = math.inf) -> AfterValidator:
+    """Return a check of what is not zero; a plain bound would be printed with all its zeros."""
 
     def check(value: float) -> float:
         if value and not low <= value <= high:
@@ -34,22 +50,22 @@ _SIZED = f"lie from {SMALLEST:g} to {LARGEST:g}"
 Positive = Annotated[
     float,
     Field(gt=0, allow_inf_nan=False, json_schema_extra={"minimum": SMALLEST, "maximum": LARGEST}),
-    _lies(_SIZED, SMALLEST, LARGEST),
+    _require_between(_SIZED, SMALLEST, LARGEST),
 ]
 NotNegative = Annotated[
     float,
     Field(ge=0, allow_inf_nan=False, json_schema_extra={"maximum": LARGEST}),
-    _lies(f"be zero, or {_SIZED}", SMALLEST, LARGEST),
+    _require_between(f"be zero, or {_SIZED}", SMALLEST, LARGEST),
 ]
 Finite = Annotated[
     float,
     Field(allow_inf_nan=False, json_schema_extra={"minimum": -LARGEST, "maximum": LARGEST}),
-    _lies(f"lie from {-LARGEST:g} to {LARGEST:g}", -LARGEST, LARGEST),
+    _require_between(f"lie from {-LARGEST:g} to {LARGEST:g}", -LARGEST, LARGEST),
 ]
 Gain = Annotated[
     float,
     Field(gt=0, le=1, json_schema_extra={"minimum": SMALLEST}),
-    _lies(f"not be smaller than {SMALLEST:g}", SMALLEST),
+    _require_between(f"not be smaller than {SMALLEST:g}", SMALLEST),
 ]
 Single = Annotated[
     float,
@@ -58,12 +74,12 @@ Single = Annotated[
         allow_inf_nan=False,
         json_schema_extra={"minimum": _TRAINS_FROM, "maximum": _TRAINS_TO},
     ),
-    _lies(f"lie from {_TRAINS_FROM:g} to {_TRAINS_TO:g}", _TRAINS_FROM, _TRAINS_TO),
+    _require_between(f"lie from {_TRAINS_FROM:g} to {_TRAINS_TO:g}", _TRAINS_FROM, _TRAINS_TO),
 ]
 Rare = Annotated[
     float,
     Field(gt=0, lt=1, json_schema_extra={"minimum": _RAREST}),
-    _lies(f"not be smaller than {_RAREST:g}", _RAREST),
+    _require_between(f"not be smaller than {_RAREST:g}", _RAREST),
 ]
 Share = Annotated[float, Field(gt=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
@@ -89,18 +105,18 @@ class Section(BaseModel):
             if field.annotation is not Choice:
                 continue
             if isinstance(value, str):
-                tree[name] = named(value)
+                tree[name] = expand_name(value)
             elif isinstance(value, Mapping) and "kind" not in value:
                 tree[name] = {"kind": field.get_default(call_default_factory=True).kind, **value}
         return tree
 
 
-def named(text: str) -> dict[str, Any]:
+def expand_name(text: str) -> dict[str, Any]:
     """Return what a name alone stands for: ``"parquet:images"`` gives a path with it.
 
     Examples
     --------
-    >>> named("parquet:images/birds")
+    >>> expand_name("parquet:images/birds")
     {'kind': 'parquet', 'path': 'images/birds'}
     """
     kind, colon, path = text.partition(":")
@@ -128,8 +144,8 @@ def _choice(kind: str, **options: Any) -> Any:
 class Misreport(Section):
     """Nodes that report one epsilon and inject the noise of a smaller one.
 
-    Where the mechanism asks for costs they report a higher cost than their own, and inject the noise
-    of what they sell.
+    Where the mechanism asks for costs, they report a higher cost than their own, and inject the
+    noise of what they sell.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -183,7 +199,7 @@ class Game(Section):
     """Model-value parameter of the server, in currency."""
     average_over: Literal["active", "population", "effective"] = "active"
     """eps_g averages over the nodes that take part, over all (the paper's printed form), or over
-    the effective number of nodes, S^2 / sum eps^2."""
+    their effective number, S^2 / sum eps^2."""
     budget: NotNegative | None = None
     """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
     with another one (half of beta without it), and what other mechanisms may spend (B* without it).
@@ -345,7 +361,7 @@ class Axis(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _list_alone(cls, tree: Any) -> Any:
+    def _accept_list(cls, tree: Any) -> Any:
         if isinstance(tree, (list, tuple)):
             return {"values": tree}
         if not isinstance(tree, Mapping):
@@ -355,7 +371,7 @@ class Axis(Section):
         return tree
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> Axis:
+    def _require_list_or_range(self) -> Axis:
         ranged = [name for name in ("low", "high", "n") if getattr(self, name) is not None]
         if self.values is not None:
             if ranged or self.log:
@@ -402,7 +418,7 @@ class SweepSettings(Section):
         return self.mode in ("random", "latin-hypercube", "sobol")
 
     @model_validator(mode="after")
-    def _axes_suit_the_mode(self) -> SweepSettings:
+    def _require_axes_for_mode(self) -> SweepSettings:
         if self.samples and not (self.axes and self.n_samples):
             raise ValueError(f"the mode {self.mode!r} needs n_samples, and one axis or more.")
         if self.mode == "sobol":
@@ -426,7 +442,7 @@ class Scenario(Section):
 
     title: str = ""
     """A line that says what the scenario is about."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_int)] = 0
     """Root of all chance."""
     population: Population = Population()
     game: Game = Game()

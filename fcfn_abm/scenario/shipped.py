@@ -87,7 +87,7 @@ def copy_shipped(name: str, to: Path | None = None) -> Path:
     to = to / source.name if to.is_dir() else to
     try:
         with to.open("x", encoding="utf-8") as file:
-            file.write(_moved(source))
+            file.write(_rewrite_paths(source))
     except FileExistsError:
         raise OutputError(f"{to}: exists already; name another file.") from None
     except OSError as error:
@@ -95,14 +95,14 @@ def copy_shipped(name: str, to: Path | None = None) -> Path:
     return to
 
 
-def _moved(source: Path) -> str:
+def _rewrite_paths(source: Path) -> str:
     """Return a shipped file's text, with the names of other files as they are known anywhere."""
     folder = shipped_folder()
 
-    def base(match: re.Match[str]) -> str:
+    def rename_base(match: re.Match[str]) -> str:
         other = (source.parent / match[1]).resolve().relative_to(folder.resolve())
         return f'extends = "{other.as_posix()}"'
 
     text = source.read_text(encoding="utf-8")
     text = re.sub(r"\A#:schema .*", f"#:schema {folder.resolve()}/scenario.schema.json", text)
-    return re.sub(r'^extends = "(.*)"', base, text, flags=re.MULTILINE)
+    return re.sub(r'^extends = "(.*)"', rename_base, text, flags=re.MULTILINE)

@@ -139,10 +139,10 @@ def _axis_problem(path: str, paths: list[str]) -> str | None:
 def _points(scenario: Scenario, where: str) -> Iterator[dict[str, Any]]:
     sweep = _settings(scenario)
     if sweep.samples:
-        yield from _sampled(scenario, sweep)
+        yield from _sample(scenario, sweep)
         return
     lists = [
-        list(axis.values) if axis.values is not None else _spaced(scenario, path, axis, where)
+        list(axis.values) if axis.values is not None else _divide(scenario, path, axis, where)
         for path, axis in sweep.axes.items()
     ]
     if sweep.mode == "grid" or not lists:
@@ -153,11 +153,11 @@ def _points(scenario: Scenario, where: str) -> Iterator[dict[str, Any]]:
         yield dict(zip(sweep.axes, values, strict=True))
 
 
-def _spaced(scenario: Scenario, path: str, axis: Axis, where: str) -> list[Any]:
+def _divide(scenario: Scenario, path: str, axis: Axis, where: str) -> list[Any]:
     """Divide a range, both ends included; into whole numbers where the scenario has one."""
     low, high, n = axis.low or 0.0, axis.high or 0.0, axis.n or 1
     values = np.geomspace(low, high, n) if axis.log else np.linspace(low, high, n)
-    if not _whole(scenario, path):
+    if not _is_whole(scenario, path):
         return [float(value) for value in values]
     whole = [round(value) for value in values]
     if len(set(whole)) < n:
@@ -171,10 +171,10 @@ def _spaced(scenario: Scenario, path: str, axis: Axis, where: str) -> list[Any]:
     return whole
 
 
-def _sampled(scenario: Scenario, sweep: SweepSettings) -> Iterator[dict[str, Any]]:
+def _sample(scenario: Scenario, sweep: SweepSettings) -> Iterator[dict[str, Any]]:
     unit = _unit_points(sweep, stream(scenario.seed, "design"))
     columns = [
-        _stretched(unit[:, i], axis, whole=_whole(scenario, path))
+        _stretch(unit[:, i], axis, whole=_is_whole(scenario, path))
         for i, (path, axis) in enumerate(sweep.axes.items())
     ]
     for values in zip(*columns, strict=True):
@@ -196,7 +196,7 @@ def _unit_points(sweep: SweepSettings, rng: np.random.Generator) -> Floats:
     return np.concatenate([a, b, *mixed])
 
 
-def _stretched(unit: Floats, axis: Axis, *, whole: bool) -> list[Any]:
+def _stretch(unit: Floats, axis: Axis, *, whole: bool) -> list[Any]:
     """Carry numbers in [0, 1) over to an axis: equal shares of it are equally likely."""
     if axis.values is not None:
         return [axis.values[int(u * len(axis.values))] for u in unit]
@@ -209,7 +209,7 @@ def _stretched(unit: Floats, axis: Axis, *, whole: bool) -> list[Any]:
     return [min(float(value), high) for value in values]
 
 
-def _whole(scenario: Scenario, path: str) -> bool:
+def _is_whole(scenario: Scenario, path: str) -> bool:
     """Whether a key holds a whole number; the schema has made floats of all others."""
     return type(_value_at(scenario, path)) is int
 
@@ -227,12 +227,12 @@ def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, where:
     """Return the scenario with the values of a point, checked."""
     place = f"{where}, [{_AXES}]"
     try:
-        return _replace_values(base, values, check, place)
+        return replace_values(base, values, check, place)
     except InvalidScenarioError as error:
         problem = error
     for path, value in values.items():  # is one axis to blame alone?
         try:
-            _replace_values(base, {path: value}, check, place)
+            replace_values(base, {path: value}, check, place)
         except InvalidScenarioError as error:
             if str(error) == str(problem):
                 values = {path: value}
@@ -247,9 +247,8 @@ def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, where:
     ) from None
 
 
-def _replace_values(
-    base: Scenario, values: Mapping[str, Any], check: Check, where: str
-) -> Scenario:
+def replace_values(base: Scenario, values: Mapping[str, Any], check: Check, where: str) -> Scenario:
+    """Return a scenario with other values at some paths, such as ``game.alpha``, checked."""
     changes: dict[str, Any] = {}
     for path, value in values.items():
         *tables, key = path.split(".")

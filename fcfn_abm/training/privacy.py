@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fcfn_abm.dp import Ledger, central_multipliers, multiplier_for_releases, spent_epsilon
 from fcfn_abm.dp.check import max_upload_norm
-from fcfn_abm.errors import InvalidPrivacyError
+from fcfn_abm.errors import InvalidPrivacyError, as_floats
 from fcfn_abm.training.placements import ReleasePlan
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
 
@@ -58,7 +58,8 @@ class PrivacyAccounts:
 
     def calibrate(self, epsilon: npt.ArrayLike) -> NodePrivacy:
         """Work out noise and privacy of each node; as :meth:`FederatedTrainer.privacy`."""
-        plan, epsilon = self._plan, np.asarray(epsilon, dtype=float)
+        plan = self._plan
+        epsilon = as_floats("epsilon", epsilon, error=InvalidPrivacyError)
         per_round = self._n_releases
         total = per_round * plan.rounds
         covered = per_round if plan.horizon == "round" else total

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.dp import Ledger
-from fcfn_abm.errors import InvalidPrivacyError, RunFailedError
+from fcfn_abm.errors import InvalidPrivacyError, RunFailedError, as_floats
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Engine
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
@@ -99,7 +99,9 @@ class Training:
     ) -> None:
         n_nodes = setup.n_samples.size
         self._setup, self._private = setup, private
-        self._misreport = np.broadcast_to(np.asarray(misreport, dtype=float), (n_nodes,))
+        self._misreport = np.broadcast_to(
+            as_floats("misreport", misreport, error=InvalidPrivacyError), (n_nodes,)
+        )
         self._reports: _Reports | None = None
         self.ledger = setup.accounts.create_ledger() if private else None
         self.flagged_round = np.zeros(n_nodes, dtype=np.int64)
@@ -147,7 +149,7 @@ class Training:
             raise RunFailedError(
                 f"the training is over: all {self._setup.plan.rounds} rounds of its plan are done."
             )
-        reports = self._interpret(np.asarray(epsilon, dtype=float))
+        reports = self._interpret(as_floats("epsilon", epsilon, error=InvalidPrivacyError))
         with self._setup.engine.configure_torch():
             result = self._train_round(reports, self.round_index + 1)
         self.results.append(result)

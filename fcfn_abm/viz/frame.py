@@ -47,7 +47,7 @@ class Frame:
     utility: Floats
     """Utility of each, shape (k,), in currency."""
     exited: npt.NDArray[np.bool_]
-    """Which of them have left, shape (k,)."""
+    """Which of them had left before this round, shape (k,); they report nothing in it."""
     history: Mapping[str, Sequence[float]]
     """Measures of the rounds so far, by the names of the records' table of rounds."""
     form: Mapping[str, Any]
@@ -130,6 +130,6 @@ class Source(Protocol):
         """Return the known reports of a node so far."""
         ...
 
-    def left(self, node: int) -> int | None:
+    def exit_round(self, node: int) -> int | None:
         """Return the round at whose end a node left; None if it has not left."""
         ...

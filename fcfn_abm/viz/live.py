@@ -14,7 +14,7 @@ from fcfn_abm.abm.state import RoundState
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import FcfnError
 from fcfn_abm.process.workers import count_cores
-from fcfn_abm.records import sampled_rows
+from fcfn_abm.records import sample_rows
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.scenario import Scenario
@@ -52,7 +52,7 @@ class LiveMarket:
         self._kept = (
             np.arange(rho.size)
             if rho.size <= _KEPT_WHOLE
-            else sampled_rows(rho, _KEPT, self.market.outcome.epsilon > 0)
+            else sample_rows(rho, _KEPT, self.market.outcome.epsilon > 0)
         )
         self._reports: list[Floats] = [self._report()]
         self._watched: dict[int, tuple[list[int], list[float]]] = {}
@@ -142,7 +142,7 @@ class LiveMarket:
             epsilon=columns.epsilon,
             payment=columns.payment,
             utility=columns.utility,
-            exited=columns.exited,
+            exited=columns.exited_before(self.market.round_index),
             history={name: data[name] for name in _MEASURES},
             form=self.form,
             priced=None if self.form["threshold"] else self.market.outcome.epsilon,
@@ -169,7 +169,7 @@ class LiveMarket:
         rounds, epsilon = self._watched.setdefault(node, ([start[0]], [start[1]]))
         return Path(rounds, epsilon)
 
-    def left(self, node: int) -> int | None:
+    def exit_round(self, node: int) -> int | None:
         """Return the round at whose end a node left."""
         round_index = self.market.columns.exit_round.item(node)
         return None if round_index == NEVER else round_index

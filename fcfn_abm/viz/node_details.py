@@ -36,7 +36,7 @@ def describe_node(frame: Frame, source: Source, node: int) -> list[str]:
     return [
         _cost(frame, rho),
         _present(frame, place, epsilon),
-        *_absence(frame, source.left(node), rho, epsilon),
+        *_absence(frame, source.exit_round(node), rho, epsilon),
         *_since(source, node),
     ]
 

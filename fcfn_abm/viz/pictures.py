@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fcfn_abm.report.blocks import format_count
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, arm_label
 from fcfn_abm.viz.frame import Floats, Frame, Path, Rows
 from fcfn_abm.viz.svg import (
@@ -64,28 +65,28 @@ def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
     of inactive nodes are drawn as counts along the axis, large numbers of active ones as cells.
     """
     rho, epsilon = frame.rho, frame.epsilon
-    low, high = _costs_shown(frame)
+    low, high = _choose_costs(frame)
     line_x = np.linspace(low, high, 80)
     line_y = _closed_form(frame, line_x)
     most = max(float(epsilon.max(initial=0.0)), float(line_y.max(initial=0.0)))
-    y = Scale(0.0, _rounded_up(most), 220.0, 44.0)
+    y = Scale(0.0, _round_up(most), 220.0, 44.0)
     x = Scale(low, high, 50.0, WIDTH - 14.0 - STRIP)
     chart = Chart(x, y, "unit privacy cost rho", "epsilon")
-    dear = rho > high
+    costly = rho > high
     across = x(np.minimum(rho, high))
-    if dear.any():
-        order = frame.by_cost[dear[frame.by_cost]]
+    if costly.any():
+        order = frame.by_cost[costly[frame.by_cost]]
         steps = (np.arange(order.size) + 0.5) / order.size
         across[order] = x.end + 8.0 + steps * (STRIP - 10.0)
     down = y(epsilon)
     sells = epsilon > 0
-    chart.parts += _outside(across[~sells], y.start)
+    chart.parts += _draw_outside(across[~sells], y.start)
     if np.count_nonzero(sells) <= SELLS_BY_NAME:
         n_sells = np.count_nonzero(sells)
         size = 8.0 if n_sells <= 300 else 4.0
         chart.parts.append(dots(across[sells], down[sells], STAYS, size=size, opacity=0.75))
     else:
-        chart.parts += _cells(across[sells], down[sells], y)
+        chart.parts += _draw_cells(across[sells], down[sells], y)
     if frame.threshold:
         at = x.at(frame.threshold)
         if x.start <= at <= x.end:
@@ -99,14 +100,14 @@ def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
     elif frame.priced is not None and frame.priced.size <= SELLS_BY_NAME:
         chart.parts.append(dots(across, y(frame.priced), INK, size=2.5))
         chart.legend.append(("as priced", INK, "1 3"))
-    if dear.any():
-        chart.parts.append(_strip(x.end, y, int(dear.sum())))
+    if costly.any():
+        chart.parts.append(_draw_strip(x.end, y, int(costly.sum())))
     place = None if picked is None else frame.place_of(picked)
     if place is not None:
-        chart.parts.append(_marked(float(across[place]), float(down[place]), 7.0))
+        chart.parts.append(draw_ring(float(across[place]), float(down[place]), 7.0))
     alt = (
-        f"Epsilon against unit privacy cost of {_counted(rho.size, 'node')}: {sells.sum():,} report"
-        " more than zero"
+        f"Epsilon against unit privacy cost of {format_count(rho.size, 'node')}: {sells.sum():,} "
+        "report more than zero"
     )
     if sells.any():
         alt += f", at costs from {number(rho[sells].min())} to {number(rho[sells].max())}"
@@ -129,7 +130,7 @@ def _closed_form(frame: Frame, rho: Floats) -> Floats:
     return np.asarray(np.maximum(frame.expected_total * (1.0 - rho / frame.threshold), 0.0))
 
 
-def _costs_shown(frame: Frame) -> tuple[float, float]:
+def _choose_costs(frame: Frame) -> tuple[float, float]:
     """Return the costs between which the axis lies: around the threshold, if there is one."""
     rho = frame.rho
     if not rho.size:
@@ -142,27 +143,27 @@ def _costs_shown(frame: Frame) -> tuple[float, float]:
     return max(least - room, 0.0), most + room
 
 
-def _outside(across: Floats, bottom: float) -> list[str]:
+def _draw_outside(across: Floats, bottom: float) -> list[str]:
     """Draw nodes that report zero along the axis: as points, or as counts."""
     if across.size <= SELLS_BY_NAME:
         return [dots(across, np.full(across.size, bottom), LEAVES, size=6.0, opacity=0.8)]
     width = 5.0
     counts = np.bincount((across / width).astype(np.intp))
     parts = []
-    for level, colour in zip(_in_levels(counts), _GREYS, strict=True):
+    for level, colour in zip(_group_by_count(counts), _GREYS, strict=True):
         if level.size:
             left, top = width * level.astype(float), np.full(level.size, bottom - 7.0)
             parts.append(rectangles(left, top, width, 7.0, colour))
     return parts
 
 
-def _cells(across: Floats, down: Floats, y: Scale) -> list[str]:
+def _draw_cells(across: Floats, down: Floats, y: Scale) -> list[str]:
     """Draw the number of nodes in each cell of a grid; darker cells hold more."""
     size, columns = 6.0, int(WIDTH // 6.0) + 1
     cell = (down / size).astype(np.intp) * columns + (across / size).astype(np.intp)
     counts = np.bincount(cell)
     parts = []
-    for level, colour in zip(_in_levels(counts), _LEVELS, strict=True):
+    for level, colour in zip(_group_by_count(counts), _LEVELS, strict=True):
         if level.size:
             row, column = np.divmod(level.astype(float), columns)
             top = np.minimum(row * size, y.start - size)
@@ -170,7 +171,7 @@ def _cells(across: Floats, down: Floats, y: Scale) -> list[str]:
     return parts
 
 
-def _in_levels(counts: Rows) -> list[Rows]:
+def _group_by_count(counts: Rows) -> list[Rows]:
     """Return where counts are positive, in six groups of equal steps of their logarithm."""
     filled = np.flatnonzero(counts)
     if not filled.size:
@@ -180,16 +181,17 @@ def _in_levels(counts: Rows) -> list[Rows]:
     return [filled[level == k] for k in range(len(_LEVELS))]
 
 
-def _strip(end: float, y: Scale, n_dear: int) -> str:
+def _draw_strip(end: float, y: Scale, n_costly: int) -> str:
     line = (
         f'<path d="M{end + 4:.1f} {y.start:.1f}V{y.end:.1f}" stroke="{MUTED}" '
         'stroke-width="1" stroke-dasharray="1 3"/>'
         f'<path d="M{end + 4:.1f} {y.start:.1f}h{STRIP:.1f}" stroke="{MUTED}" stroke-width="1"/>'
     )
-    return line + text(end + 4 + STRIP, y.end - 9, f"{n_dear:,} dearer ⟶", anchor="end")
+    return line + text(end + 4 + STRIP, y.end - 9, f"{n_costly:,} costlier ⟶", anchor="end")
 
 
-def _marked(x: float, y: float, radius: float) -> str:
+def draw_ring(x: float, y: float, radius: float) -> str:
+    """Mark a node with a ring around it."""
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="none" stroke="{INK}" '
         'stroke-width="2.2" data-picked="true"/>'
@@ -210,7 +212,7 @@ def draw_totals(frame: Frame) -> Picture:
     """Draw S and B round by round, and the closed form."""
     history, form = frame.history, frame.form
     total, cap = float(form["total_epsilon"]), float(form["payment"])
-    svg = _over_rounds(
+    svg = _draw_rounds(
         frame,
         _Part("S, sum of all epsilon", total, [("total_epsilon", "market", STAYS, "")]),
         _Part("B, payment cap in currency", cap, [("budget", "", STAYS, "")]),
@@ -229,7 +231,7 @@ def _reference(frame: Frame) -> str:
     return "closed form" if frame.threshold else "as priced"
 
 
-def _over_rounds(frame: Frame, *charts: _Part) -> str:
+def _draw_rounds(frame: Frame, *charts: _Part) -> str:
     """Draw one chart of rounds, or two above each other."""
     places = [(220.0, 44.0)] if len(charts) == 1 else [(128.0, 44.0), (220.0, 158.0)]
     parts = []
@@ -285,13 +287,13 @@ def draw_distances(frame: Frame) -> Picture:
 
 
 def draw_participation(frame: Frame) -> Picture:
-    """Draw the numbers of active and of exited nodes."""
+    """Draw the numbers of active and of exited nodes while the reports of a round stand."""
     n_form, n_nodes = int(frame.form["n_active"]), frame.n_nodes
     few = 0 < n_form < n_nodes / 30  # on a linear scale the line would lie on the axis
     y = (
         Scale(1.0, 10.0 ** math.ceil(math.log10(n_nodes)), 220.0, 44.0, log=True)
         if few
-        else Scale(0.0, _rounded_up(n_nodes), 220.0, 44.0)
+        else Scale(0.0, _round_up(n_nodes), 220.0, 44.0)
     )
     label = "nodes, log scale" if few else "nodes"
     chart = Chart(_rounds_scale(frame), y, "round", label, whole_x=True)
@@ -303,7 +305,10 @@ def draw_participation(frame: Frame) -> Picture:
     chart.level(float(n_form) if n_form else math.nan, BOUND, f"{name}: {n_form:,}")
     alt = f"In closed form {n_form:,} of {n_nodes:,} nodes take part."
     if frame.round:
-        alt = f"Round {frame.round}: {active[-1]:,.0f} take part, {left[-1]:,.0f} have left. {alt}"
+        counts = [f"{active[-1]:,.0f} take part", f"{left[-1]:,.0f} have left"]
+        if "n_inactive" in frame.history:  # not in records of earlier versions
+            counts.insert(1, f"{frame.history['n_inactive'][-1]:,} report nothing")
+        alt = f"Round {frame.round}: {', '.join(counts)}. {alt}"
     return Picture("participation", "Who takes part", alt, picture(WIDTH, HEIGHT, [chart.render()]))
 
 
@@ -324,11 +329,11 @@ def draw_utilities(frame: Frame) -> list[Picture]:
         _describe_utility(frame, own, "all nodes together"),
     ]
     if frame.training:
-        svg = _over_rounds(frame, both, own)
+        svg = _draw_rounds(frame, both, own)
         return [Picture("utilities", "Utilities and welfare", " ".join(alt), svg)]
     return [
-        Picture("utilities", "Server and welfare", alt[0], _over_rounds(frame, both)),
-        Picture("node-utilities", "What all nodes earn", alt[1], _over_rounds(frame, own)),
+        Picture("utilities", "Server and welfare", alt[0], _draw_rounds(frame, both)),
+        Picture("node-utilities", "What all nodes earn", alt[1], _draw_rounds(frame, own)),
     ]
 
 
@@ -371,7 +376,7 @@ def draw_node_path(frame: Frame, node: int, known: Path) -> Picture:
     """Draw the epsilon of one node, round by round."""
     rounds = np.array(known.rounds, dtype=float)
     values = np.array(known.epsilon, dtype=float)
-    y = Scale(0.0, _rounded_up(float(values.max(initial=0.0))), 118.0, 26.0)
+    y = Scale(0.0, _round_up(float(values.max(initial=0.0))), 118.0, 26.0)
     chart = Chart(_rounds_scale(frame), y, "round", "its epsilon", whole_x=True)
     chart.parts.append(path(chart.x(rounds), y(values), STAYS, width=2))
     alt = f"Epsilon of node {node:,} round by round: nothing is known yet."
@@ -408,16 +413,12 @@ def _y_scale(seen: list[Floats], level: float, bottom: float, top: float) -> Sca
     now = min((float(line[-1]) for line in seen if line.size), default=0.0)
     floor = -1.5 * max(most, abs(level))
     low = max(float(every.min(initial=0.0)), floor if now >= floor else 10 * now)
-    return Scale(-_rounded_up(-low) if low < 0 else 0.0, _rounded_up(most), bottom, top)
+    return Scale(-_round_up(-low) if low < 0 else 0.0, _round_up(most), bottom, top)
 
 
-def _rounded_up(value: float) -> float:
+def _round_up(value: float) -> float:
     """Return the next round number above, so that axes rarely move."""
     if value <= 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value * 1.02))
     return next(m * power for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * power >= value)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")

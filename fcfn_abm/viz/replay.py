@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcfn_abm.records import Record, sampled_rows
+from fcfn_abm.records import Record, sample_rows
 from fcfn_abm.records.integrity import raise_as_record_error
 from fcfn_abm.viz.frame import Floats, Frame, Path, Rows, Training
 
@@ -113,7 +113,7 @@ class Replay:
             epsilon=_floats(shown, "epsilon"),
             payment=_floats(shown, "payment"),
             utility=_floats(shown, "utility"),
-            exited=about["exit_round"].to_numpy(dtype=float, na_value=np.nan) <= self.round,
+            exited=about["exit_round"].to_numpy(dtype=float, na_value=np.nan) < self.round,
             history={name: self._so_far(name) for name in self.rounds.columns},
             form=self._form,
             priced=None if self._form["threshold"] else _floats(about, "equilibrium_epsilon"),
@@ -142,7 +142,7 @@ class Replay:
         own = self.traces[(self.traces["node"] == node) & (self.traces["round"] <= self.round)]
         return Path(own["round"].tolist(), own["epsilon"].tolist())
 
-    def left(self, node: int) -> int | None:
+    def exit_round(self, node: int) -> int | None:
         """Return the round at whose end a node left for the last time, if that is past."""
         place = self._places.get_indexer(pd.Index([node]))[0]
         if place < 0:
@@ -192,5 +192,5 @@ def _traces(record: Record) -> pd.DataFrame:
     if record.kept_traces is None and n_nodes * len(record.rounds) <= _MOST_VALUES:
         return record.traces
     expected = (record.nodes["equilibrium_epsilon"] > 0).to_numpy()
-    rows: Rows = sampled_rows(record.nodes["rho"].to_numpy(), _FEWER, expected)
+    rows: Rows = sample_rows(record.nodes["rho"].to_numpy(), _FEWER, expected)
     return record.traces_of(record.nodes["node"].iloc[rows])  # places may be empty

@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from fcfn_abm.report.blocks import format_count
 from fcfn_abm.report.theme import LEAVES
 from fcfn_abm.viz.frame import Floats, Frame
-from fcfn_abm.viz.pictures import WIDTH, Picture, _counted, _marked
+from fcfn_abm.viz.pictures import WIDTH, Picture, draw_ring
 from fcfn_abm.viz.svg import INK, MUTED, add_title, number, picture, power_of_ten, text
 
 CROWD = 300
@@ -74,7 +75,7 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
     parts = [*spokes, *circles, _server(frame)]
     at = None if picked is None else frame.place_of(picked)
     if at is not None:
-        parts.append(_marked(float(x[at]), float(y[at]), max(float(radius[at]), 4) + 4))
+        parts.append(draw_ring(float(x[at]), float(y[at]), max(float(radius[at]), 4) + 4))
         out = 1.0 - 30.0 / _RADIUS
         parts.append(
             text(
@@ -93,8 +94,9 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
     parts.append(_legend(colour_by, values, scale, LEAVES, lines))
     n_sell, n_left = int((frame.epsilon > 0).sum()), int(frame.exited.sum())
     alt = (
-        f"The server and {_counted(n_shown, 'node')} around it, the cheapest at the top and dearer "
-        f"ones clockwise: {n_sell} report epsilon, up to {number(most)}; {n_left} have left."
+        f"The server and {format_count(n_shown, 'node')} around it, the cheapest at the top and "
+        f"costlier ones clockwise: {n_sell} report epsilon, up to {number(most)}; {n_left} have "
+        "left."
     )
     return Picture(
         "star", "Server and nodes", alt, picture(WIDTH, _HEIGHT, parts), [(frame.nodes, x, y)]
@@ -148,7 +150,7 @@ def _draw_rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
     if picked is not None and (place := frame.place_of(picked)) is not None:
         rank = int(np.flatnonzero(order == place)[0])
         ring = int(np.searchsorted(edges, rank, side="right")) - 1
-        parts.append(_marked(_X, _Y, _CORE + (ring + 0.5) * thick))
+        parts.append(draw_ring(_X, _Y, _CORE + (ring + 0.5) * thick))
     alt = (
         f"{n_shown:,} nodes as rings around the server, the cheapest innermost: "
         + "; ".join(counts_within)

@@ -264,8 +264,8 @@ def test_a_summary_has_a_row_a_point_in_the_order_of_the_runs():
     assert found["count"].tolist() == [2.0, 5.0]
 
 
-def test_numbers_are_told_without_exponents_where_people_can_do_without():
+def test_numbers_are_written_without_exponents_where_people_can_do_without():
     assert common.number(2587.3) == "2,590"
     assert common.number(0.01234) == "0.0123"
-    assert common.told(pd.Series([1.0, 2587.3])) == "1 to 2,590"
-    assert common.told(pd.Series([3.0, 3.0])) == "3"
+    assert common.format_range(pd.Series([1.0, 2587.3])) == "1 to 2,590"
+    assert common.format_range(pd.Series([3.0, 3.0])) == "3"

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import fcfn_abm as fa
 from fcfn_abm.cli import app
-from fcfn_abm.cli.base import named_after
+from fcfn_abm.cli.base import choose_name
 from fcfn_abm.process.streams import _ESCAPE, open_streams
 from fcfn_abm.report.blocks import Page, Words
 from fcfn_abm.report.figures.files import svg_of
 from fcfn_abm.report.render import render_html, render_markdown
-from fcfn_abm.report.theme import plain
+from fcfn_abm.report.theme import escape_text
 
 pytestmark = pytest.mark.slow
 
@@ -152,7 +152,7 @@ def test_reports_hold_no_control_characters():
         assert not set(text) & {"\x1b", "\x00", "\u202e"}
         assert "u202eB" in text
     figure = Figure()
-    figure.text(0, 0, plain(title))
+    figure.text(0, 0, escape_text(title))
     assert minidom.parseString(svg_of(figure))
 
 
@@ -178,7 +178,7 @@ def test_a_home_that_cannot_be_written_is_no_matter_for_reports(tmp_path):
     ],
 )
 def test_results_are_never_the_folder_of_all_results(file, name):
-    assert named_after(Path(file)) == name
+    assert choose_name(Path(file)) == name
 
 
 def test_a_scenario_without_a_name_has_a_folder_of_its_own(tmp_path):

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import fcfn_abm as fa
 from fcfn_abm.cli import app
-from fcfn_abm.cli.terminal import colours, render
+from fcfn_abm.cli.terminal import has_colours, render
 from fcfn_abm.report.blocks import Table
 from fcfn_abm.report.marks import heading, join, mark_verdict, verdict
 
@@ -22,7 +22,7 @@ TEXT = join(
         "",
         mark_verdict("10 nodes: cycling after 60 rounds; it converged after all.", "cycling", 10),
         f"{WIDE}end",
-        Table(["", "a node"], [["ours", "1"]], "Utilities").marked(),
+        Table(["", "a node"], [["ours", "1"]], "Utilities").to_rich_text(),
         "Noise multiplier: noise over sensitivity.",
     ],
 )
@@ -53,9 +53,9 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch, environment, expe
     monkeypatch.setenv("TERM", "xterm")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert not colours()  # stdout is captured
+    assert not has_colours()  # stdout is captured
     monkeypatch.setattr("sys.stdout", Screen())
-    assert colours() == expected
+    assert has_colours() == expected
 
 
 @pytest.mark.slow

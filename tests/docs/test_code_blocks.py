@@ -69,6 +69,7 @@ if __name__ == "__main__":  # which workers are not
 LESS = {  # what `fcfn` is given on top, to take less time
     "run": ["--set", "training.rounds=1"],
     "compare": ["--replications", "2"],
+    "check-mechanism": ["--games", "5"],
     "calibrate": [
         *("--set", "training.rounds=2"),
         *("--epsilons", "1,9,99"),

@@ -69,6 +69,19 @@ def test_the_rule_finds_the_equilibrium(example):
     assert market.state.distance < 1e-6
 
 
+def test_the_mechanism_keeps_its_claims(example):
+    example("A mechanism")
+    found = fa.check_mechanism("piece-rate", 50)
+    assert {row.name: row.verdict for row in found.properties if row.claimed} == {
+        "valid outcomes": "holds",
+        "individual rationality of nodes": "holds",
+        "incentive compatibility in cost": "holds",
+        "incentive compatibility in contracts": "holds",
+        "monotonicity in cost": "holds",
+        "anonymity": "holds",
+    }
+
+
 def test_the_mechanism_is_priced_and_played(example):
     scenario = example("A mechanism", "population.rho={kind='uniform', low=0.01, high=0.03}")
     outcome = fa.price("piece-rate", [0.01, 0.05], alpha=1.0, beta=1.0, price=0.02)

@@ -97,7 +97,9 @@ def test_flower_averages_by_precision_what_the_nodes_send(local, plan):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    told = [float(x) for x in re.findall(r"^round \d+: accuracy (.*)$", done.stdout, re.MULTILINE)]
+    printed = [
+        float(x) for x in re.findall(r"^round \d+: accuracy (.*)$", done.stdout, re.MULTILINE)
+    ]
 
     whole, net = local.read_plan(str(plan)), local.build_net()
     expected = [local.accuracy(net, *local.test_set(whole))]
@@ -116,4 +118,4 @@ def test_flower_averages_by_precision_what_the_nodes_send(local, plan):
         }
         net.load_state_dict(mean)
         expected.append(local.accuracy(net, *local.test_set(whole)))
-    assert told == pytest.approx(expected, abs=2e-3)  # a digit or two of rounding
+    assert printed == pytest.approx(expected, abs=2e-3)  # a digit or two of rounding

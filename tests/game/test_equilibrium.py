@@ -101,15 +101,15 @@ def test_the_total_solves_the_share_equation(rho, budget):
 def test_scaling_laws(rho, budget, power):
     scale = 2.0**power  # a power of two changes no digit
     market = nash_equilibrium(rho, budget)
-    dearer = nash_equilibrium(scale * rho, budget)
+    costlier = nash_equilibrium(scale * rho, budget)
     richer = nash_equilibrium(rho, scale * budget)
-    assert_array_equal(dearer.active, market.active)
-    assert_array_equal(dearer.epsilon * scale, market.epsilon)
-    assert_array_equal(dearer.utility, market.utility)
+    assert_array_equal(costlier.active, market.active)
+    assert_array_equal(costlier.epsilon * scale, market.epsilon)
+    assert_array_equal(costlier.utility, market.utility)
     assert_array_equal(richer.active, market.active)
     assert_array_equal(richer.epsilon, market.epsilon * scale)
     assert_array_equal(richer.utility, market.utility * scale)
-    assert (dearer.tau, richer.tau) == (market.tau * scale, market.tau)
+    assert (costlier.tau, richer.tau) == (market.tau * scale, market.tau)
 
 
 @given(rho=costs(), budget=budgets, scale=st.floats(1e-3, 1e3))
@@ -166,12 +166,12 @@ def test_equal_costs_are_decided_together(rho):
         assert np.unique(market.epsilon[rho == cost]).size == 1
 
 
-@pytest.mark.parametrize("dear", [2.0, 3.0, 1e300**0.5, 1e290])
-@pytest.mark.parametrize("n_dear", [1, 2, 5])
-def test_a_cost_at_the_threshold_stays_out(dear, n_dear):
-    market = nash_equilibrium([1.0, 1.0] + n_dear * [dear], 4.0)
-    assert_array_equal(market.active, [True, True] + n_dear * [False])
-    assert_array_equal(market.epsilon, [1.0, 1.0] + n_dear * [0.0])
+@pytest.mark.parametrize("costly", [2.0, 3.0, 1e300**0.5, 1e290])
+@pytest.mark.parametrize("n_costly", [1, 2, 5])
+def test_a_cost_at_the_threshold_stays_out(costly, n_costly):
+    market = nash_equilibrium([1.0, 1.0] + n_costly * [costly], 4.0)
+    assert_array_equal(market.active, [True, True] + n_costly * [False])
+    assert_array_equal(market.epsilon, [1.0, 1.0] + n_costly * [0.0])
     assert market.threshold == 2.0
 
 
@@ -261,14 +261,14 @@ def test_extreme_scales_keep_their_digits(digits, scale, spread, budget, seed):
 
 
 @pytest.mark.parametrize("free", [1e-300, 1e-40, 1e-17])
-@pytest.mark.parametrize("dear", [1.0, 0.1, 0.7])
-def test_a_node_that_is_nearly_free_keeps_just_the_cheapest_others_in(free, dear):
-    rho = [free, dear, dear, dear, np.nextafter(dear, 2.0)]
+@pytest.mark.parametrize("costly", [1.0, 0.1, 0.7])
+def test_a_node_that_is_nearly_free_keeps_just_the_cheapest_others_in(free, costly):
+    rho = [free, costly, costly, costly, np.nextafter(costly, 2.0)]
     market = nash_equilibrium(rho, 9.0)
     _, epsilon, _ = exact_solution(rho, 9.0)
     assert_array_equal(market.active, [True, True, True, True, False])
     assert_allclose(market.epsilon, rounded(epsilon), rtol=1e-14)
-    assert_allclose(market.epsilon[1] * dear**2, 3 * free, rtol=1e-14)  # all that holds them in
+    assert_allclose(market.epsilon[1] * costly**2, 3 * free, rtol=1e-14)  # all that holds them in
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-9, 4e-7, 9e-7, 1.1e-6, 1e-4])

@@ -124,7 +124,7 @@ def test_with_another_alpha_figure_4_would_read_otherwise():
     assert_allclose(game.epsilon, 98.9, rtol=1e-13)
 
 
-def test_a_case_solved_by_hand_averages_over_whom_it_is_told():
+def test_a_case_solved_by_hand_averages_over_the_nodes_that_are_asked_for():
     rho = [1.0, 1.0, 5.0]  # two take part, tau 2: S = B / 2
     active = stackelberg_equilibrium(rho, alpha=1.0, beta=10.0)  # 10 ln(1 + B / 4) - B
     assert active.budget == pytest.approx(6.0, rel=1e-14)
@@ -186,8 +186,8 @@ def test_scaling_laws(rho, alpha, beta, average_over, power):
 
 @given(rho=costs(), alpha=alphas, beta=betas, more=st.floats(1.0, 10.0))
 def test_who_stays_out_counts_in_the_population_only(rho, alpha, beta, more):
-    dear = nash_equilibrium(rho, 1.0).threshold * more * (1 + 1e-15)
-    joined = np.append(rho, dear)
+    costly = nash_equilibrium(rho, 1.0).threshold * more * (1 + 1e-15)
+    joined = np.append(rho, costly)
     before = stackelberg_equilibrium(rho, alpha, beta)
     assert stackelberg_equilibrium(joined, alpha, beta).budget == before.budget
     before = stackelberg_equilibrium(rho, alpha, beta, "population")

@@ -166,6 +166,32 @@ def test_the_citation_has_what_its_format_requires_and_agrees_with_the_package()
     assert cited["authors"] == project["authors"]
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "README.md",
+        "README.zh.md",
+        "CITATION.cff",
+        *(f"docs/{n}.md" for n in ("theory", "replication")),
+    ],
+)
+def test_the_paper_is_cited_alike_and_in_full(file):
+    text = " ".join(Path(file).read_text(encoding="utf-8").split())
+    if file == "CITATION.cff":
+        (paper,) = citation()["references"]
+        name = paper["authors"][0]
+        text = (
+            f"{name['given-names']} {name['family-names']}: {paper['title']}. {paper['journal']} "
+            f"{paper['volume']} ({paper['issue']}), {paper['year']}"
+        )
+    assert "Zan Zhou" in text
+    assert (
+        "Adaptive incentive mechanism of privacy computing for federated compute first networks"
+    ) in text
+    assert "Chinese Journal of Computers" in text
+    assert "46 (12), 2023" in text
+
+
 def test_all_is_every_extra_that_a_user_runs():
     extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
     (everything,) = extras["all"]

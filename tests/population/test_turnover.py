@@ -34,7 +34,7 @@ def test_in_the_long_run_the_number_of_nodes_is_binomial(arrivals, departures):
     assert_allclose(lagged, memory, atol=0.06)
 
 
-def test_a_full_market_empties_towards_that_at_the_rate_that_is_told():
+def test_a_full_market_empties_towards_that_at_the_rate_that_is_documented():
     n_places, arrivals, departures = 200_000, 0.02, 0.08
     counts, _ = chain(n_places, arrivals, departures, 20)
     share = arrivals / (arrivals + departures)
@@ -51,7 +51,7 @@ def test_nobody_comes_or_goes_where_nobody_may_and_everybody_where_all_must():
         assert_array_equal(departing, [0, 2] if departures else [])
 
 
-def test_the_drift_of_a_cost_comes_to_the_variance_that_is_told():
+def test_the_drift_of_a_cost_comes_to_the_variance_that_is_documented():
     rng, drift, reversion = np.random.default_rng(2), 0.05, 0.1
     deviation = np.zeros(40_000)
     for _ in range(100):
@@ -80,8 +80,8 @@ def test_newcomers_follow_the_law_of_those_who_were_there_first():
 def test_single_newcomers_follow_laws_that_deal_exact_shares():
     rng = np.random.default_rng(5)
     law = RHO_DISTRIBUTIONS.create("two-group", {"low": 1.0, "high": 2.0, "share_high": 0.3})
-    dear = [draw_newcomer_costs(law, 10, 1, rng).item() == 2.0 for _ in range(2000)]
-    assert_allclose(np.mean(dear), 0.3, atol=4 * np.sqrt(0.21 / 2000))
+    costly = [draw_newcomer_costs(law, 10, 1, rng).item() == 2.0 for _ in range(2000)]
+    assert_allclose(np.mean(costly), 0.3, atol=4 * np.sqrt(0.21 / 2000))
     listed = RHO_DISTRIBUTIONS.create("listed", {"values": [1.0, 2.0, 4.0]})
     drawn = [draw_newcomer_costs(listed, 3, 2, rng) for _ in range(300)]
     assert all(len(set(pair)) == 2 for pair in drawn)  # of one population: none stands twice

@@ -4,14 +4,22 @@ import os
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError
 from fcfn_abm.process.options import select_workers
 from fcfn_abm.process.tasks import carry_out_tasks
-from fcfn_abm.process.workers import ExternalExecutor, Processes, Serial, count_cores
+from fcfn_abm.process.workers import (
+    ExternalExecutor,
+    Processes,
+    Serial,
+    _set_up_worker,
+    count_cores,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -136,9 +144,72 @@ def test_processes_that_cannot_be_started_are_reported(monkeypatch):
     message = "a worker process cannot be started: Resource temporarily unavailable; take fewer"
     with pytest.raises(RunFailedError, match=message), Processes(4).open():
         pass
-    monkeypatch.setattr("fcfn_abm.process.workers._require_ready", lambda *_: None)
+    monkeypatch.setattr("fcfn_abm.process.workers._wait_until_ready", lambda *_: True)
     with pytest.raises(RunFailedError, match=message):
         carry_out_tasks([1], list, Processes(4), missing=list, on_results=list, on_killer=list)
+
+
+def set_up_or_die(environment):
+    """Set a worker up; it is killed instead while there are files in a folder, each for one."""
+    for death in Path(environment["FCFN_TEST_DEATHS"]).iterdir():
+        with suppress(FileNotFoundError):  # another has taken it
+            death.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+    _set_up_worker(environment)
+
+
+@pytest.fixture
+def deaths(tmp_path, monkeypatch):
+    """A folder: for each file in it, a worker is killed as it starts."""
+    folder = tmp_path / "deaths"
+    folder.mkdir()
+    monkeypatch.setenv("FCFN_TEST_DEATHS", str(folder))
+    monkeypatch.setattr("fcfn_abm.process.workers._set_up_worker", set_up_or_die)
+    return folder
+
+
+def test_workers_that_are_killed_as_they_start_are_replaced(deaths):
+    for number in range(2):
+        (deaths / str(number)).touch()
+    with Processes(1).open() as place:
+        assert place.executor.submit(abs, -3).result() == 3
+    assert not list(deaths.iterdir())
+
+
+def test_workers_that_never_start_are_given_up_after_three_deaths(deaths):
+    for number in range(5):
+        (deaths / str(number)).touch()
+    message = "the worker processes do not start: they were killed"
+    with pytest.raises(RunFailedError, match=message), Processes(1).open():
+        pass
+    assert len(list(deaths.iterdir())) == 2
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), EOFError("unexpected EOF")])
+@pytest.mark.parametrize("n_before", [0, 1, 2, 3])
+def test_a_process_that_is_lost_as_the_pool_starts_it_is_replaced(
+    error, n_before, tmp_path, monkeypatch
+):
+    submit, calls = ProcessPoolExecutor.submit, []
+
+    def submit_or_fail(pool, *args):
+        calls.append(args)
+        if len(calls) == n_before + 1:
+            raise error
+        return submit(pool, *args)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_or_fail)
+    work = Doing(tmp_path)
+    carry_out_tasks(
+        range(6),
+        work,
+        Processes(2),
+        missing=work.missing,
+        on_results=list,
+        on_killer=pytest.fail,
+    )
+    assert len(calls) > n_before + 2
+    assert work.missing(range(6)) == []
 
 
 def test_without_a_number_there_is_a_worker_for_each_core():

@@ -163,4 +163,4 @@ def test_a_record_whose_places_are_empty_is_replayed(tmp_path):
         frame = replay.frame()
         known = record.nodes.set_index("node")["rho"]
         assert (frame.rho == known[frame.nodes].to_numpy()).all()
-        replay.left(int(frame.nodes[-1]))
+        replay.exit_round(int(frame.nodes[-1]))

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
-from fcfn_abm.records import Record, Recorder, new_folder, read_record, sampled_rows
+from fcfn_abm.records import Record, Recorder, new_folder, read_record, sample_rows
 from fcfn_abm.records.folders import resolve_output_file
 from fcfn_abm.records.integrity import SUMS
 from fcfn_abm.records.tables import TABLES
@@ -355,11 +355,11 @@ def test_a_sample_spreads_over_all_costs():
 def test_half_of_a_sample_takes_part_where_there_are_as_many(n_inside, sampled):
     rho = np.random.default_rng(1).permutation(1000) + 1.0
     inside = rho <= n_inside
-    rows = sampled_rows(rho, 10, inside)
+    rows = sample_rows(rho, 10, inside)
     assert len(set(rows.tolist())) == 10
     assert (np.diff(rows) > 0).all()
     assert np.count_nonzero(inside[rows]) == sampled
     for group in (inside, ~inside):
         drawn = rho[rows][group[rows]]
-        if drawn.size > 1:  # the cheapest and the dearest of each group among them
+        if drawn.size > 1:  # the cheapest and the costliest of each group among them
             assert (drawn.min(), drawn.max()) == (rho[group].min(), rho[group].max())

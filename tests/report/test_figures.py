@@ -283,12 +283,12 @@ def test_a_calibration_keeps_its_digits_and_its_shares():
     ],
 )
 @pytest.mark.parametrize("frame", [pd.DataFrame(), pd.DataFrame({"other": [1.0]})])
-def test_a_frame_without_the_columns_of_a_figure_is_told_so(draw, frame):
+def test_a_frame_without_the_columns_of_a_figure_is_refused(draw, frame):
     with pytest.raises(InvalidRecordError, match=r"The figure needs the columns .* none called '"):
         draw(frame)
 
 
-def test_a_frame_without_rows_is_told_so():
+def test_a_frame_without_rows_is_refused():
     rounds = record(20).rounds
     with pytest.raises(InvalidRecordError, match=r"needs the columns round, .* has no rows"):
         utilities(rounds.head(0))

@@ -210,7 +210,7 @@ def test_nodes_are_counted_by_what_became_of_them(market, page):
 
 def test_the_nodes_beside_the_threshold_are_listed_in_order(market, page):
     threshold = market.run["equilibrium"]["threshold"]
-    rows = tables(page)["The dearest nodes that stay, and the cheapest that are out"].rows
+    rows = tables(page)["The costliest nodes that stay, and the cheapest that are out"].rows
     beyond = [float(row[3]) for row in rows]
     assert beyond == sorted(beyond)
     ranked = market.nodes.set_index("node")["rho"].sort_values()
@@ -354,7 +354,7 @@ def test_the_means_of_a_sweep_are_those_of_its_runs():
     assert "The same in all runs: payment (currency) = 5." in words
 
 
-def test_failed_and_missing_runs_of_a_sweep_are_told():
+def test_failed_and_missing_runs_of_a_sweep_are_listed():
     frame = sweep_frame()
     frame.loc[3, ["status", "error"]] = ["failed", HOSTILE]
     frame.loc[5:9, "status"] = "missing"

@@ -112,7 +112,7 @@ def test_there_is_no_other_format(record):
         fa.export_plan(record, format="xml")
 
 
-def test_a_file_is_written_and_a_place_that_cannot_be_is_told(record, tmp_path):
+def test_a_file_is_written_and_a_place_that_cannot_be_is_refused(record, tmp_path):
     text = fa.export_plan(record, tmp_path / "plan.json")
     assert (tmp_path / "plan.json").read_text() == text
     assert fa.export_plan(record, tmp_path / "new" / "plan.json") == text

@@ -82,7 +82,7 @@ def fit_facts(fit, seeds=3):
     return {"fit": asdict(fit), "seeds": seeds}
 
 
-def test_in_the_linear_regime_only_the_product_is_told():
+def test_in_the_linear_regime_only_the_product_is_identified():
     rng = np.random.default_rng(2)
     fits = [fit_value(GRID, measured(rng, 1e-5, 2e3, 3, 0.05)) for _ in range(100)]
     linear = [fit for fit in fits if fit.identified == "product"]
@@ -95,7 +95,7 @@ def test_in_the_linear_regime_only_the_product_is_told():
     assert f"alpha * beta = {linear[0].limit:.4g} (" in text
 
 
-def test_in_saturation_only_the_level_is_told():
+def test_in_saturation_only_the_level_is_identified():
     rng = np.random.default_rng(2)
     fits = [fit_value(GRID, 0.7 + 0.05 * rng.standard_normal((3, 8))) for _ in range(100)]
     flat = [fit for fit in fits if fit.identified == "level"]
@@ -168,9 +168,9 @@ def test_the_folder_holds_table_facts_and_figures(found):
     texts = {"scenario.toml", "calibrated.toml", "run.json", "SHA256SUMS"}
     assert files == {"calibration.parquet", *figures, *texts}
     assert read_table(found.path / "calibration.parquet").equals(found.frame)
-    told = json.loads((found.path / "run.json").read_text(encoding="utf-8"))
-    assert told["kind"] == "calibration"
-    assert told["fit"]["alpha"] == found.fit.alpha
+    run = json.loads((found.path / "run.json").read_text(encoding="utf-8"))
+    assert run["kind"] == "calibration"
+    assert run["fit"]["alpha"] == found.fit.alpha
     assert [p.name for p in found.path.parent.iterdir()] == ["calibration"]  # nothing hidden
 
 
@@ -266,12 +266,12 @@ def test_any_number_of_workers_gives_the_same_table(scenario, found, monkeypatch
 
 
 def test_the_bar_tells_what_is_trained_and_how_well_it_does(scenario, monkeypatch):
-    told = []
-    monkeypatch.setattr(tqdm, "set_postfix", lambda _, **facts: told.append(facts))
+    shown = []
+    monkeypatch.setattr(tqdm, "set_postfix", lambda _, **facts: shown.append(facts))
     frame = calibrate_value(scenario, [2, 20, 200], 1).frame
     last = {"seed": 0, "epsilon": "200", "accuracy": f"{frame['accuracy'][2]:.1%}"}
-    assert told[-1] == {**last, "refresh": False}
-    assert len(told) == 3 * 5  # a round before training, and four
+    assert shown[-1] == {**last, "refresh": False}
+    assert len(shown) == 3 * 5  # a round before training, and four
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,23 @@ def test_mistakes_are_named_before_any_work(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_claims_are_those_of_the_scenario_s_own_options():
+    printed = scenario(mechanism={"kind": "ic-mle", "constraint": "printed"})
+    found = fa.compare_mechanisms(printed, ["ic-mle", "yang"], replications=1)
+    claims = found.run["claims"]
+    assert list(claims) == ["ic-mle", "yang"]
+    assert claims["ic-mle"]["incentive_compatible"] == []
+    lines = comparison_text(found.frame, found.run).plain.splitlines()
+    table = lines[lines.index("Claims, under a given cap") :]
+    heads = ("within cap", "rational for", "compatible in", "monotone", "anonymous", "scale-free")
+    assert " ".join(table[1].split()) == " ".join(heads)
+    assert table[2].split() == ["ic-mle", "yes", "nodes", "-", "yes", "yes", "yes"]
+    assert table[3].split() == [
+        *("yang", "yes", "nodes,", "server,", "agency"),
+        *("epsilon", "-", "yes", "yes"),
+    ]
+
+
 def test_text_and_figure_need_no_interval_and_know_every_mechanism(found):
     alone = fa.compare_mechanisms(scenario(), ["static", "random", "static"], replications=1)
     assert list(alone.frame["mechanism"]) == ["static", "random"]
@@ -275,7 +292,7 @@ def test_text_and_figure_need_no_interval_and_know_every_mechanism(found):
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == found.run["mechanisms"]
     text = comparison_text(found.frame, found.run).plain
     for name in MECHANISMS:
-        assert text.count(f"\n  {name} ") == 2
+        assert text.count(f"\n  {name} ") == 3  # utilities, privacy, claims
     assert "6 populations of 30 nodes" in text
     assert "over the nodes that take part" in text
     assert max(map(len, text.splitlines())) <= 100

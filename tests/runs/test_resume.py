@@ -92,10 +92,10 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path):
     process = started(file, tmp_path / "out")
     wait_for(lambda: (tmp_path / ".out.checkpoint" / "stackelberg.state").exists(), process)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from where the training stood" in told
-    assert "Traceback" not in told
+    assert "the same command goes on from where the training stood" in stderr
+    assert "Traceback" not in stderr
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"run.toml", ".out.checkpoint"}
 
@@ -204,10 +204,10 @@ def test_every_round_trains_with_the_reports_of_that_round(tmp_path):
     spent = record.ledger
     assert len(record.rounds) < 70  # the market ends first, and its last round stands
     for round_index, group in spent.groupby("round"):
-        told = reports[min(round_index, len(reports)) - 1]
-        np.testing.assert_array_equal(group["node"], np.flatnonzero(told > 0))
+        reported = reports[min(round_index, len(reports)) - 1]
+        np.testing.assert_array_equal(group["node"], np.flatnonzero(reported > 0))
         # calibrated at float64; traces on disk are float32
-        np.testing.assert_allclose(group["epsilon_round"], told[told > 0], rtol=1e-5)
+        np.testing.assert_allclose(group["epsilon_round"], reported[reported > 0], rtol=1e-5)
     assert record.run["verdict"]["kind"] == "converged"
 
 

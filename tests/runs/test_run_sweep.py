@@ -24,7 +24,7 @@ from fcfn_abm.errors import (
 )
 from fcfn_abm.process import workers
 from fcfn_abm.runs import run as run_module
-from fcfn_abm.runs import sweep as sweep_module
+from fcfn_abm.runs import sweep_folder
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
 
 pytestmark = pytest.mark.slow
@@ -154,13 +154,13 @@ def test_a_row_is_what_the_run_alone_leads_to(serial):
 
 def test_no_more_processes_start_than_there_are_runs(tmp_path, monkeypatch):
     started = []
-    require_ready = workers._require_ready
+    wait_until_ready = workers._wait_until_ready
 
-    def counted(pool, n_workers):
+    def count(pool, n_workers):
         started.append(n_workers)
-        require_ready(pool, n_workers)
+        return wait_until_ready(pool, n_workers)
 
-    monkeypatch.setattr(workers, "_require_ready", counted)
+    monkeypatch.setattr(workers, "_wait_until_ready", count)
     found = fa.run_sweep(small(tmp_path), tmp_path / "out", workers.Processes(4096))
     assert started == [2]
     assert found.counts()["done"] == 2
@@ -194,6 +194,29 @@ def test_a_killed_worker_loses_nothing(file, serial, tmp_path):
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert contents(out) == contents(serial.path)
+
+
+def set_up_or_die(environment):
+    """Set a worker up; the first one is killed instead."""
+    try:
+        os.open(environment["FCFN_TEST_DEATH"], os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        set_up_worker(environment)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+set_up_worker = workers._set_up_worker
+
+
+def test_a_worker_that_is_killed_as_it_starts_loses_nothing(tmp_path, monkeypatch):
+    scenario = small(tmp_path)
+    alone = fa.run_sweep(scenario, tmp_path / "alone")
+    monkeypatch.setenv("FCFN_TEST_DEATH", str(tmp_path / "death"))
+    monkeypatch.setattr(workers, "_set_up_worker", set_up_or_die)
+    killed = fa.run_sweep(scenario, tmp_path / "killed", workers.Processes(2))
+    assert (tmp_path / "death").exists()
+    assert contents(killed.path) == contents(alone.path)
 
 
 def test_a_killed_sweep_goes_on_where_it_was(file, serial, tmp_path):
@@ -288,13 +311,13 @@ def test_failed_runs_are_run_again_when_asked(tmp_path, monkeypatch):
 def test_missing_runs_of_another_version_are_not_mixed_in(tmp_path, monkeypatch):
     scenario = small(tmp_path)
     fa.run_sweep(scenario, tmp_path / "out")
-    now = sweep_module.versions()
-    monkeypatch.setattr(sweep_module, "versions", lambda: {**now, "numpy": "9.9"})
+    now = sweep_folder.versions()
+    monkeypatch.setattr(sweep_folder, "versions", lambda: {**now, "numpy": "9.9"})
     fa.run_sweep(scenario, tmp_path / "out")  # it is complete
-    next((tmp_path / "out" / sweep_module.RESULTS).iterdir()).unlink()
+    next((tmp_path / "out" / sweep_folder.RESULTS).iterdir()).unlink()
     with pytest.raises(OutputError, match=rf"with numpy {now['numpy']}, and here it is 9\.9"):
         fa.run_sweep(scenario, tmp_path / "out")
-    monkeypatch.setattr(sweep_module, "versions", lambda: {"fcfn_abm": now["fcfn_abm"]})
+    monkeypatch.setattr(sweep_folder, "versions", lambda: {"fcfn_abm": now["fcfn_abm"]})
     with pytest.raises(OutputError, match="here it is missing"):
         fa.run_sweep(scenario, tmp_path / "out")
 
@@ -309,7 +332,7 @@ def test_failures_of_another_version_are_kept_and_not_run_again(tmp_path, monkey
         patch.setattr(run_module, "_play", broken)
         assert fa.run_sweep(scenario, tmp_path / "out").counts()["failed"] == 2
     before = contents(tmp_path / "out")
-    monkeypatch.setattr(sweep_module, "versions", lambda: {"fcfn_abm": "9.9"})
+    monkeypatch.setattr(sweep_folder, "versions", lambda: {"fcfn_abm": "9.9"})
     fa.run_sweep(scenario, tmp_path / "out")
     with pytest.raises(OutputError, match=r"here it is 9\.9"):
         fa.run_sweep(scenario, tmp_path / "out", retry=True)
@@ -364,7 +387,7 @@ def test_reading_says_what_is_not_a_sweep(tmp_path):
         fa.read_sweep(found.path).frame()
 
 
-def test_a_bit_that_flips_in_a_sweep_is_told_and_never_gone_on_with(tmp_path):
+def test_a_bit_that_flips_in_a_sweep_is_reported_and_never_used(tmp_path):
     scenario = small(tmp_path)
     out = fa.run_sweep(scenario, tmp_path / "out").path
     table = (out / "sweep.parquet").read_bytes()

@@ -184,14 +184,14 @@ def test_sensitivity_needs_every_run(tmp_path):
     (sweep.path / "sweep.parquet").unlink()
     result_path(sweep.path, 3).unlink()
     write_result(result_path(sweep.path, 4), {"run": 4, "status": "failed", "error": "why"})
-    told = r"needs every run, but not all 10 are done \(1 failed, 1 missing\); .*--retry"
-    with pytest.raises(InvalidRecordError, match=told):
+    message = r"needs every run, but not all 10 are done \(1 failed, 1 missing\); .*--retry"
+    with pytest.raises(InvalidRecordError, match=message):
         sweep.sensitivity()
     assert "(1 failed, 1 missing)" in sweep_text(sweep)
     assert "sensitivity" not in sweep_facts(sweep)
 
 
-def test_what_has_no_sensitivity_is_told_in_a_sentence(sweep):
+def test_what_has_no_sensitivity_is_refused_in_a_sentence(sweep):
     with pytest.raises(UnknownNameError, match=r"called 'welfar'. Did you mean 'welfare'\?"):
         sweep.sensitivity(["welfar"])
     with pytest.raises(UnknownNameError, match="no numeric outcome of the sweep called 'verdict'"):

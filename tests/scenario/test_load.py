@@ -228,7 +228,7 @@ def test_what_is_no_text_is_refused(tree, place):
     assert str(caught.value).startswith(f"test, {place}: must be UTF-8 text, but holds '")
 
 
-def test_a_tree_that_is_no_table_is_told_without_a_place():
+def test_a_tree_that_is_no_table_is_refused_without_a_place():
     with pytest.raises(InvalidScenarioError, match=r"^test: "):
         tree_to_scenario([], "test")
 
@@ -287,7 +287,7 @@ def test_what_is_wrong_in_the_file_is_not_blamed_on_an_override(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "quoted"),
     [
         ("2020-01-01", "2020-01-01"),
         ("10:20:30", "10:20:30"),
@@ -295,9 +295,9 @@ def test_what_is_wrong_in_the_file_is_not_blamed_on_an_override(tmp_path, text):
         ("{a = 1}", "the table {'a': 1}"),
     ],
 )
-def test_a_value_that_toml_alone_has_is_told_too(tmp_path, value, told):
+def test_a_value_that_toml_alone_has_is_quoted_too(tmp_path, value, quoted):
     message = sentence(tmp_path, f"seed = {value}")
-    assert message.endswith(f"seed: input should be a valid integer, but it is {told}.")
+    assert message.endswith(f"seed: input should be a valid integer, but it is {quoted}.")
 
 
 def test_a_mistake_about_a_whole_table_does_not_tell_all_of_it(tmp_path):

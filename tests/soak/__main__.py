@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from soak import faults, fuzz
+from soak import faults, fuzz, verdicts
 from soak.works import WORKS
 
 _INPUTS = {"scenario values": 4_000, "records": 1_500}  # each of these takes a while
@@ -60,6 +60,7 @@ def _campaigns(folder: Path, scale: float, seed: int):
         yield f"damaged files: {work.name}", named(faults.damage, work, 300)
         if work.verb != "sweep":
             yield f"jumping clock: {work.name}", named(faults.jumping_clocks, work, 5)
+    yield "verdicts of markets at random", lambda: verdicts.campaign(many(1_000), seed)
     for name in fuzz.TARGETS:
         n = many(_INPUTS.get(name, 10_000))
         yield f"fuzz: {name}", lambda name=name, n=n: fuzz.campaign(name, n, seed)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from soak import faults, fuzz
+from soak import faults, fuzz, verdicts
 from soak.works import WORKS
 
 pytestmark = pytest.mark.slow
@@ -74,3 +74,20 @@ def test_no_input_gets_a_traceback(name):
 @given(data=st.binary(max_size=200))
 def test_no_bytes_get_a_traceback(name, data):
     assert fuzz.TARGETS[name](data) in {"taken", "refused", "not TOML"}
+
+
+def test_verdicts_of_markets_at_random_are_true():
+    counts = verdicts.campaign(60, 7)
+    assert counts.total() == 60
+    assert {"converged", "no-trade", "max-rounds"} <= set(counts)
+
+
+def test_a_false_verdict_is_caught(monkeypatch):
+    # a judge that does not look at the leader calls any rest of the nodes convergence
+    monkeypatch.setattr("fcfn_abm.abm.verdict.Leader.is_near_best", True)
+    monkeypatch.setattr("fcfn_abm.learning.server_anticipate.Anticipate.content", lambda *_: True)
+    monkeypatch.setattr(
+        "fcfn_abm.learning.server_anticipate.Anticipate.next_budget", lambda _, seen: seen.budget
+    )
+    with pytest.raises(AssertionError, match="off B"):
+        verdicts.campaign(60, 7)

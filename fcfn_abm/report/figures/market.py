@@ -14,8 +14,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fcfn_abm.report.figures.frames import require_columns
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, finished, theme
+from fcfn_abm.records import Record
+from fcfn_abm.records.tables import empty
+from fcfn_abm.report.figures.frames import few_traces, given_or, require_columns, table_of
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
 
 CROWD = 2000
 """Up to so many nodes are drawn one by one."""
@@ -32,14 +34,20 @@ _BARS = 40  # exits are counted in so many of them at most
 _POINTS = 20_000  # from so many on lines are drawn as an image, also in vector files
 
 
-def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float) -> Figure:
+def convergence(
+    rounds: pd.DataFrame | Record,
+    traces: pd.DataFrame | None = None,
+    total_epsilon: float | None = None,
+) -> Figure:
     """Draw how epsilon and S reach the equilibrium.
 
     Parameters
     ----------
-    rounds, traces : DataFrame
-        Tables of a record.
-    total_epsilon : float
+    rounds : DataFrame or Record
+        Table of a record, or a record, which holds the other two as well.
+    traces : DataFrame, optional
+        Table of a record.
+    total_epsilon : float, optional
         S of the closed form.
 
     Returns
@@ -48,6 +56,10 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
         Three panels: the traced nodes' epsilon, S, and the distances on a log scale. Of a long
         market that jumps about to the end, only the last rounds are drawn.
     """
+    total_epsilon = given_or(total_epsilon, rounds, "S", "equilibrium", "total_epsilon")
+    if traces is None:
+        traces = few_traces(rounds) if isinstance(rounds, Record) else empty("traces")
+    rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "total_epsilon", "distance", "exploitability", "change")
     if len(traces):  # none may have been kept
         require_columns(traces, "round", "node", "epsilon")
@@ -91,7 +103,7 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if len(rounds) < n_rounds:
                 axes.set_xlabel(f"round (the last {_LATE} of {n_rounds:,})")
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _reports(axes: Axes, traces: pd.DataFrame) -> None:
@@ -131,20 +143,24 @@ def _spans_decades(most: float, end: float) -> bool:
     return bool(end > 0 and most > 100 * end)
 
 
-def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
+def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = None) -> Figure:
     """Draw how many nodes take part, round by round, and when those who are out left.
 
     Parameters
     ----------
-    rounds, nodes : DataFrame
-        Tables of a record.
+    rounds : DataFrame or Record
+        Table of a record, or a record.
+    nodes : DataFrame, optional
+        Table of a record; a record holds it.
 
     Returns
     -------
     Figure
-        Two panels: nodes that take part and nodes that have left, with those that take part where
-        the mechanism leads to; and how many left in each round for good.
+        Two panels: nodes that take part and nodes that left in an earlier round, with those that
+        take part where the mechanism leads to; and how many left in each round for good.
     """
+    nodes = table_of(rounds if nodes is None else nodes, "nodes")
+    rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "n_active", "n_exited")
     require_columns(nodes, "equilibrium_epsilon", "exit_round", rows=False)
     expected = int((nodes["equilibrium_epsilon"] > 0).sum())
@@ -177,7 +193,7 @@ def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
         _exits(exits, nodes["exit_round"].dropna().to_numpy(dtype=int), int(rounds["round"].max()))
         for axes in (counts, exits):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
@@ -200,13 +216,13 @@ def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
         axes.set_ylabel(f"nodes that left for good, in {width} rounds")
 
 
-def utilities(rounds: pd.DataFrame) -> Figure:
+def utilities(rounds: pd.DataFrame | Record) -> Figure:
     """Draw what server and nodes earn, round by round.
 
     Parameters
     ----------
-    rounds : DataFrame
-        Table of a record.
+    rounds : DataFrame or Record
+        Table of a record, or a record.
 
     Returns
     -------
@@ -214,6 +230,7 @@ def utilities(rounds: pd.DataFrame) -> Figure:
         Two panels, in currency: the server's utility and what it pays; and the utility of all
         nodes together.
     """
+    rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "server_utility", "payment", "node_utility")
     with theme():
         figure = Figure(figsize=(11, 3.6))
@@ -229,10 +246,10 @@ def utilities(rounds: pd.DataFrame) -> Figure:
             axes.axhline(0, color="0.35", linewidth=0.8)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return finished(figure)
+    return fix_ticks(figure)
 
 
-def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
+def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = None) -> Figure:
     """Draw who takes part, and with how much, against what privacy costs them.
 
     Parameters
@@ -249,6 +266,8 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
         The nodes, what the mechanism leads to as a line, and the threshold. More than
         :data:`CROWD` nodes are counted in cells, and a second panel counts those of every cost.
     """
+    threshold = given_or(threshold, nodes, "the threshold", "equilibrium", "threshold")
+    nodes = table_of(nodes, "nodes")
     require_columns(nodes, "rho", "epsilon", "active", "equilibrium_epsilon", rows=False)
     crowd = len(nodes) > CROWD
     n_active = int(nodes["active"].sum())
@@ -292,7 +311,7 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
             ylabel="epsilon in the end",
         )
         axes.xaxis.set_major_locator(MaxNLocator(5))  # costs close together have long names
-        _note_dearer(axes, nodes["rho"], right)
+        _note_costlier(axes, nodes["rho"], right)
         for other in others:
             _costs(other, nodes["rho"], groups)
         if threshold > 0:
@@ -302,7 +321,24 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
                 )
         for each in (axes, *others):
             each.legend(loc="upper right", title=None)
-    return finished(figure)
+    return fix_ticks(figure)
+
+
+def equilibrium(game: Any) -> Figure:
+    """Draw a closed form: epsilon against unit privacy cost.
+
+    Parameters
+    ----------
+    game : Equilibrium
+        Of :func:`fcfn_abm.nash_equilibrium` or :func:`fcfn_abm.stackelberg_equilibrium`.
+
+    Returns
+    -------
+    Figure
+        As :func:`rho_against_epsilon`, of the nodes in equilibrium.
+    """
+    frame = game.to_frame()
+    return rho_against_epsilon(frame.assign(equilibrium_epsilon=frame["epsilon"]), game.threshold)
 
 
 def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]) -> None:
@@ -357,7 +393,7 @@ def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[boo
 
 
 def _right_edge(nodes: pd.DataFrame, threshold: float) -> float:
-    """Leave out the dearest nodes where they would squeeze all others into a corner."""
+    """Leave out the costliest nodes where they would squeeze all others into a corner."""
     rho = nodes["rho"]
     least, most = float(rho.min()), float(rho.max())
     if threshold <= least or most < threshold + 2 * (threshold - least):
@@ -366,13 +402,13 @@ def _right_edge(nodes: pd.DataFrame, threshold: float) -> float:
     return max(threshold + 0.6 * (threshold - least), dearest_active)
 
 
-def _note_dearer(axes: Axes, rho: pd.Series[float], right: float) -> None:
+def _note_costlier(axes: Axes, rho: pd.Series[float], right: float) -> None:
     beyond = int((rho > right).sum())
     if not beyond:
         return
     axes.set_xlim(rho.min() - 0.05 * (right - rho.min()), right)
     axes.annotate(
-        f"{beyond:,} dearer nodes,\nup to rho = {rho.max():.3g}",
+        f"{beyond:,} costlier nodes,\nup to rho = {rho.max():.3g}",
         xy=(1.0, 0.055),
         xytext=(0.98, 0.16),
         xycoords="axes fraction",

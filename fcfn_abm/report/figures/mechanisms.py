@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fcfn_abm.report.compare import Average, Averages, averages
-from fcfn_abm.report.figures.frames import require_columns
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, finished, theme
+from fcfn_abm.report.figures.frames import require_columns, table_of
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, theme
 
 _PANELS = {  # quantity: title, and what the axis measures
     "mean_node_utility": ("Node utility", "currency, mean of all nodes"),
@@ -33,12 +34,12 @@ _DECADES = 30.0  # from this ratio on an axis is logarithmic
 _MANY_DECADES = 1e3  # and from this one on it has ticks at powers of ten alone
 
 
-def comparison(frame: pd.DataFrame) -> Figure:
+def comparison(frame: Any) -> Figure:
     """Draw what every mechanism leads to: means, their intervals, and the single populations.
 
     Parameters
     ----------
-    frame : DataFrame
+    frame : DataFrame or Comparison
         Table of a comparison, one row a replication and mechanism.
 
     Returns
@@ -46,6 +47,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
     Figure
         A panel for each quantity, with one line for each mechanism, in the order of the frame.
     """
+    frame = table_of(frame, "frame")
     same = ("replication", "average_over", "n_nodes", "budget")
     require_columns(frame, "mechanism", "status", *same, *_PANELS)
     names = list(dict.fromkeys(frame["mechanism"]))
@@ -65,7 +67,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.5)
         _caption(grid[-1], frame)
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _panel(

@@ -15,14 +15,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from fcfn_abm.records.tables import NO_UNIT, columns_of
 from fcfn_abm.report.compare import average
-from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
     ARM_DASHES,
     ARM_MARKERS,
     STAYS,
-    finished,
-    plain,
+    escape_text,
+    fix_ticks,
     theme,
 )
 
@@ -43,12 +43,12 @@ _ABOVE: dict[str, Any] = {
 _DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1), (6, 2, 1, 2), (2, 1), (8, 2))
 
 
-def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None = None) -> Figure:
+def sweep_outcome(frame: Any, axis: str, outcome: str, by: str | None = None) -> Figure:
     """Draw one outcome of a sweep against one of its axes.
 
     Parameters
     ----------
-    frame : DataFrame
+    frame : DataFrame or Sweep
         Table of a sweep, one row a run.
     axis, outcome : str
         Columns of it.
@@ -60,19 +60,20 @@ def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None =
     Figure
         Means over all runs with a value of the axis, and their 95 % t-intervals.
     """
+    frame = table_of(frame, "frame")
     require_columns(frame, "status", axis, outcome, *([by] if by else []), rows=False)
     with theme():
         figure = Figure(figsize=(6.5, 4.2))
         axes = figure.subplots()
         _panel(axes, frame[frame["status"] == "done"], axis, outcome, by)
-        axes.set(xlabel=plain(axis), ylabel=label_of(outcome))
+        axes.set(xlabel=escape_text(axis), ylabel=label_of(outcome))
         if by:
-            axes.legend(title=plain(by), loc="best")
-    return finished(figure)
+            axes.legend(title=escape_text(by), loc="best")
+    return fix_ticks(figure)
 
 
 def sweep_overview(
-    frame: pd.DataFrame,
+    frame: Any,
     axes: Sequence[str],
     outcomes: Sequence[str],
     all_axes: Sequence[str] | None = None,
@@ -81,7 +82,7 @@ def sweep_overview(
 
     Parameters
     ----------
-    frame : DataFrame
+    frame : DataFrame or Sweep
         Table of a sweep, one row a run.
     axes, outcomes : sequence of str
         Columns of it: a column of panels for each axis, a row of them for each outcome.
@@ -94,6 +95,7 @@ def sweep_overview(
         Means over all runs with a value of the axis, and their 95 % t-intervals. Where another
         axis has few values, these get a line each.
     """
+    frame = table_of(frame, "frame")
     require_columns(frame, "status", *axes, *outcomes, *(all_axes or ()), rows=False)
     done = frame[frame["status"] == "done"]
     with theme():
@@ -107,10 +109,10 @@ def sweep_overview(
                 _panel(grid[row, column], done, axis, outcome, by)
                 if column == 0:
                     grid[row, 0].set_ylabel(label_of(outcome))
-            grid[-1, column].set_xlabel(plain(axis))
+            grid[-1, column].set_xlabel(escape_text(axis))
             if by:
-                grid[0, column].legend(title=plain(by), alignment="left", **_ABOVE)
-    return finished(figure)
+                grid[0, column].legend(title=escape_text(by), alignment="left", **_ABOVE)
+    return fix_ticks(figure)
 
 
 def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
@@ -125,18 +127,18 @@ def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
 def label_of(outcome: str) -> str:
     """Return what an outcome is called in figures and tables, with its unit."""
     unit = next((c.unit for c in columns_of("sweep") if c.name == outcome), NO_UNIT)
-    words = plain(outcome.replace("n_active", "nodes that take part").replace("_", " "))
+    words = escape_text(outcome.replace("n_active", "nodes that take part").replace("_", " "))
     return words if unit == NO_UNIT else f"{words} ({unit})"
 
 
-def grouped(values: pd.Series) -> pd.Series:
+def group_values(values: pd.Series) -> pd.Series:
     """Return the group of each run: its value on an axis, or the middle of its bin of many.
 
     Examples
     --------
-    >>> grouped(pd.Series([0.1, 0.2, 0.1])).tolist()
+    >>> group_values(pd.Series([0.1, 0.2, 0.1])).tolist()
     [0.1, 0.2, 0.1]
-    >>> grouped(pd.Series(range(80))).nunique()
+    >>> group_values(pd.Series(range(80))).nunique()
     8
     """
     if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= MANY:
@@ -200,7 +202,7 @@ def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | No
 def _means(runs: pd.DataFrame, axis: str, outcome: str) -> pd.DataFrame:
     """Return a row a value of the axis: where it is drawn, the mean, and half of its interval."""
     rows = []
-    for at, values in runs[outcome].groupby(grouped(runs[axis]), sort=False):
+    for at, values in runs[outcome].groupby(group_values(runs[axis]), sort=False):
         of = average(values.dropna().to_numpy(dtype=float))
         if of.n and math.isfinite(of.mean):
             rows.append({"at": at, "mean": of.mean, "half_width": of.half_width})
@@ -219,7 +221,7 @@ def _colours(levels: Sequence[Any]) -> list[Any]:
 def _level(level: Any) -> str:
     if isinstance(level, (float, np.floating)):
         return f"{level:.3g}"
-    return plain(str(level))
+    return escape_text(str(level))
 
 
 def _is_bool(values: pd.Series) -> bool:

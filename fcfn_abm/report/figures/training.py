@@ -11,15 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.records import Record
+from fcfn_abm.report.figures.frames import given_or, require_columns, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
     ARM_DASHES,
     BOUND,
     STAYS,
     arm_label,
-    finished,
-    plain,
+    escape_text,
+    fix_ticks,
     theme,
 )
 
@@ -27,16 +28,20 @@ _MANY = 6  # arms, beyond which names stand beside lines and bars
 _DECADES = 30.0  # from this ratio on an axis is logarithmic
 
 
-def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_label: str) -> Figure:
+def accuracy(
+    training: pd.DataFrame | Record,
+    arms: Sequence[Mapping[str, Any]] | None = None,
+    data_label: str | None = None,
+) -> Figure:
     """Draw what each arm's epsilon buys: test accuracy, and what it leaves the nodes.
 
     Parameters
     ----------
-    training : DataFrame
-        Table of a record.
-    arms : sequence of mapping
+    training : DataFrame or Record
+        Table of a record, or a record, which holds the other two as well.
+    arms : sequence of mapping, optional
         The arms as they stand in a record's ``run.json``: name, nodes, utilities.
-    data_label : str
+    data_label : str, optional
         What the images are, for the title.
 
     Returns
@@ -45,6 +50,11 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
         Two panels: accuracy round by round, one line an arm; and the utility of all nodes
         together, one bar an arm whose epsilon is paid for.
     """
+    if isinstance(training, Record):
+        require_columns(training.training, "round", "arm", "accuracy")
+    arms = given_or(arms, training, "the arms", "training", "arms")
+    data_label = given_or(data_label, training, "the name of the data", "training", "data")
+    training = table_of(training, "training")
     require_columns(training, "round", "arm", "accuracy")
     names = [arm["name"] for arm in arms]
     colours = {name: ARM_COLOURS.get(name, "0.5") for name in names}
@@ -78,14 +88,14 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
             for line in curves.lines:
                 line.set_marker("o")
         curves.set(
-            title=plain(f"Federated training on {data_label}"),
+            title=escape_text(f"Federated training on {data_label}"),
             xlabel="communication round",
             ylabel="test accuracy",
             ylim=(0, 1),
         )
         earnings = _earnings_of_many if many else _earnings
         earnings(bars, [arm for arm in arms if arm["private"]], colours)
-    return finished(figure)
+    return fix_ticks(figure)
 
 
 def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
@@ -118,14 +128,14 @@ def _earnings_of_many(
     axes.set(title="What the nodes earn", xlabel="utility of all nodes (currency)")
 
 
-def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
+def ledger(ledger: pd.DataFrame | Record, delta: float | None = None) -> Figure:
     """Draw how much privacy has been spent, round by round.
 
     Parameters
     ----------
-    ledger : DataFrame
-        Table of a record: one row a round and node that trained in it.
-    delta : float
+    ledger : DataFrame or Record
+        Table of a record, one row a round and node that trained in it; or a record.
+    delta : float, optional
         The delta of every epsilon in it.
 
     Returns
@@ -135,6 +145,10 @@ def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
         the total as the server sees it, which under secure aggregation is less. Lines are the
         median node, bands go from the node that spends least to the one that spends most.
     """
+    if delta is None and isinstance(ledger, Record):
+        delta = ledger.scenario.privacy.delta
+    delta = given_or(delta, ledger, "delta", "delta")
+    ledger = table_of(ledger, "ledger")
     require_columns(ledger, "round", "epsilon_round", "epsilon_total")
     views: dict[str, tuple[tuple[str, str, str, Any], ...]] = {
         "Each upload by itself": (
@@ -170,4 +184,4 @@ def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
                 axes.tick_params(which="minor", length=0)
         else:
             panels[0].set(ylim=(0, None))
-    return finished(figure)
+    return fix_ticks(figure)

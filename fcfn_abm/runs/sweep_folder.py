@@ -1,0 +1,246 @@
+"""The folder of a sweep: what lies in it, whose it is, and who works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from fcfn_abm import build
+from fcfn_abm.errors import InvalidRecordError, OutputError, join_lines
+from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_record, write_facts
+from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
+from fcfn_abm.records.integrity import require_unchanged
+from fcfn_abm.records.tables import empty, frame_of, read_table
+from fcfn_abm.runs.facts import versions
+from fcfn_abm.runs.results import (
+    RECORDS,
+    RESULTS,
+    create_table,
+    run_name,
+)
+from fcfn_abm.runs.sensitivity import sensitivity
+from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
+from fcfn_abm.show import Shown
+
+KIND = "sweep"
+TABLE = "sweep.parquet"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep(Shown):
+    """The runs of a sweep, on disk."""
+
+    scenario: Scenario
+    """The scenario with its sweep, resolved: every default written out."""
+    run: dict[str, Any]
+    """What is swept, how many runs there are, and the versions that it was begun with."""
+    path: Path
+    """The folder."""
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row a run: its number, seed and axes, how it ended, and its results.
+
+        Returns
+        -------
+        DataFrame
+            One column an axis, named by its path. What a run does not have is missing: results of
+            a run that failed, accuracy of one that does not train.
+
+        Raises
+        ------
+        InvalidRecordError
+            If a result cannot be read.
+        """
+        if (self.path / TABLE).is_file():
+            require_unchanged(self.path, [TABLE])
+            return read_table(self.path / TABLE)
+        return frame_of(create_table(build.list_runs(self.scenario), self.path))
+
+    def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return how much of each outcome's variance each axis explains: its Sobol indices.
+
+        Parameters
+        ----------
+        outcomes : sequence of str, optional
+            Numeric columns of the frame. Without them those of participation, total_epsilon,
+            budget, welfare, server_utility and accuracy that every run has and that vary.
+
+        Returns
+        -------
+        DataFrame
+            One row an outcome and axis: ``first_order``, the share that the axis explains by
+            itself; ``total_order``, with all its interactions; and the ends of their 95 % bootstrap
+            intervals, ``..._low`` and ``..._high``. The outcome of a point is the mean over its
+            replications.
+
+        Raises
+        ------
+        InvalidScenarioError
+            If the sweep's mode is not ``"sobol"``.
+        InvalidRecordError
+            If runs have failed or are missing, or have no such value.
+        UnknownNameError
+            If there is no such outcome.
+        """
+        return sensitivity(self.scenario, self.frame(), outcomes)
+
+    def record(self, run: int) -> Record:
+        """Read the record of a run, of a sweep with ``keep = "record"``."""
+        return read_record(self.path / RECORDS / run_name(run))
+
+    def rounds(self) -> pd.DataFrame:
+        """Return all rounds of the records that were kept, of a sweep with ``keep = "record"``.
+
+        Returns
+        -------
+        DataFrame
+            One row a run and round: the run's number, replication, seed and axes, and the columns
+            of ``rounds.parquet``.
+
+        Raises
+        ------
+        InvalidRecordError
+            If no records were kept, or one cannot be read.
+        """
+        if self.scenario.sweep is None or self.scenario.sweep.keep != "record":
+            raise InvalidRecordError(
+                f"{self.path}: this sweep kept no rounds; with [sweep] keep = 'record' it does."
+            )
+        runs = self.frame()
+        about = ["run", "replication", "seed", *self.scenario.sweep.axes]
+        tables = []
+        for _, row in runs[runs["status"] == "done"][about].iterrows():
+            folder = self.path / RECORDS / run_name(int(row["run"]))
+            require_unchanged(folder, ["rounds.parquet"])
+            table = read_table(folder / "rounds.parquet")
+            keys = runs.loc[[row.name] * len(table), about].reset_index(drop=True)
+            tables.append(pd.concat([keys, table], axis=1))
+        return pd.concat(tables, ignore_index=True) if tables else empty("rounds")
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        counts = self.counts()
+        settings = self.scenario.sweep
+        title = join_lines(self.scenario.title)
+        return f"Sweep: {title}" if title else "Sweep", {
+            "runs": ", ".join(f"{n:,} {status}" for status, n in counts.items() if n),
+            "axes": ", ".join(settings.axes) if settings and settings.axes else "none",
+            "replications": settings.replications if settings else 1,
+            "folder": str(self.path),
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Return how many runs are done, failed and missing."""
+        found = self.frame()["status"].value_counts()
+        return {status: int(found.get(status, 0)) for status in ("done", "failed", "missing")}
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Read a sweep back, whether it has ended or not.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its folder.
+
+    Returns
+    -------
+    Sweep
+        Its ``frame()`` has one row a run.
+
+    Raises
+    ------
+    InvalidRecordError
+        If the folder is missing, or does not hold a sweep.
+    """
+    path = Path(path)
+    require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
+    run = read_facts(path, KIND)
+    if run.get("kind") != KIND:
+        raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
+    file = path / SCENARIO_FILE
+    scenario = build.resolve_defaults(tree_to_scenario(read_toml(file), str(file)))
+    return Sweep(scenario, run, path)
+
+
+@contextmanager
+def claim_folder(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterator[None]:
+    """Make the folder, or check that it is the scenario's; keep other processes out of it."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        try:
+            with new_folder(out) as folder:
+                write_facts(scenario, _facts(scenario, len(runs)), folder)
+                (folder / RESULTS).mkdir()
+        except OutputError:
+            if not (out / RUN_FILE).is_file():  # else another process was quicker
+                raise
+    require_same(scenario, out)
+    lock = FileLock(out / LOCK, timeout=0)
+    with raise_as_output_error(out):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OutputError(f"{out}: another process works on this sweep.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def require_same(scenario: Scenario, out: Path) -> None:
+    """Raise OutputError unless a folder holds the sweep of an equal scenario."""
+    try:
+        there = read_sweep(out).scenario
+    except InvalidRecordError:
+        if (out / RESULTS).is_dir():  # it is one, and damaged
+            raise
+        raise OutputError(
+            f"{out}: exists and is not a sweep; choose another folder with --out."
+        ) from None
+    if there != scenario:
+        difference = _difference(there.model_dump(mode="json"), scenario.model_dump(mode="json"))
+        raise OutputError(
+            f"{out}: holds the sweep of another scenario: {difference}; choose another folder "
+            "with --out."
+        )
+
+
+def require_same_versions(out: Path) -> None:
+    """Raise OutputError if the runs of a folder were begun with other versions than these."""
+    there, here = read_sweep(out).run.get("versions", {}), versions()
+    for name in there:
+        if there[name] != here.get(name):
+            raise OutputError(
+                f"{out}: was begun with {name} {there[name]}, and here it is "
+                f"{here.get(name, 'missing')}: runs of both would not be comparable; go on with "
+                "that version, or choose another folder with --out."
+            )
+
+
+def _difference(there: Any, here: Any, path: str = "") -> str:
+    """Say in which key two scenarios differ first."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in [*there, *here]:
+            if there.get(key) != here.get(key):
+                return _difference(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+    return f"{path} is {there!r} there, and {here!r} here"
+
+
+def _facts(scenario: Scenario, n_runs: int) -> dict[str, Any]:
+    sweep = scenario.sweep or SweepSettings()
+    return {
+        "kind": KIND,
+        "title": scenario.title,
+        "seed": scenario.seed,
+        "mode": sweep.mode,
+        "axes": list(sweep.axes),
+        "replications": sweep.replications,
+        "n_runs": n_runs,
+        "versions": versions(),
+    }
