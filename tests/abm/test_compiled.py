@@ -71,6 +71,8 @@ def play(tree, rho, many, n_rounds=12, rule=None):
 def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
     if tree["mechanism"]["kind"] == "ic-mle":
         tree = {**tree, "game": {"budget": 2.0}, "server": {"kind": "fixed"}}
+    if LEARNING_RULES[tree["learning"]["kind"]].needs == "full":
+        tree = {**tree, "information": {**tree["information"], "reports": "full"}}
     compiled, single = play(tree, rho, 0), play(tree, rho, 10**9)
     assert compiled.state == single.state
     assert compiled.verdict == single.verdict
