@@ -17,7 +17,7 @@ ROOT = PACKAGE.parent
 OUTSIDE = ("tests", "benchmarks", "examples", "analysis", "docs")
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
-    {"errors", "rng"},
+    {"errors", "rng", "jit"},
     {"process"},
     {"registry"},
     {"scenario"},
@@ -40,7 +40,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ONLY = {  # what of ours a package may import, where that is less than all below
     "process": {"errors"},
     "game": {"errors"},
-    "dp": {"errors", "rng", "registry"},
+    "dp": {"errors", "rng", "jit", "registry"},
     "training": {"errors", "rng", "registry", "dp"},
     "records": {"errors", "process", "scenario"},
     "report": {"errors", "records"},

@@ -97,12 +97,12 @@ class LocalSteps:
         return self.clipping(gradients.rows()).double().sum(0)
 
     def add_noise(self, value: Tensor, noise: Tensor) -> Tensor:
-        """Return the release of a value, in 32 bits.
+        """Return the release of a value, in 32 bits and, without a grid, in the noise's memory.
 
         On a grid the sum is exact, and what 32 bits then keep of it depends on it alone.
         """
         if self.grid is None:
-            return value + noise
+            return noise.add_(value)
         return ((value.double() / self.grid).round() * self.grid + noise).float()
 
 
