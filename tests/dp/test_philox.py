@@ -174,7 +174,7 @@ def test_no_release_repeats_itself_at_any_distance():
     for values in (release, release**2 - 1, np.sign(release)):
         assert largest_autocorrelation(values) < most
     repeated = np.tile(release[: n // 2], 2)
-    assert largest_autocorrelation(repeated) > 50 * most
+    assert largest_autocorrelation(repeated) > 40 * most
 
 
 @pytest.mark.parametrize("same", ["round", "node"])
