@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,6 +78,8 @@ class TrainingPlan:
     distribution if each node adds noise once a round, without a grid, and nobody checks uploads."""
     precision: Precision = "fp32"
     """Of the layers' work on gradients."""
+    max_participations: int | None = None
+    """Rounds in which a node takes part at most; None for :attr:`participation_limit`'s choice."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError or InvalidDataError for what cannot be carried out as asked."""
@@ -90,11 +93,27 @@ class TrainingPlan:
         if self.false_alarm is not None:
             require_between(0, 1, error=wrong, false_alarm=self.false_alarm)
         require_counts(error=InvalidDataError, rounds=self.rounds)
+        if self.max_participations is not None:
+            require_counts(error=wrong, max_participations=self.max_participations)
         if self.placement.sampling_rate < 1 and self.steps.batch_size is not None:
             raise InvalidDataError(
                 f"batch_size = {self.steps.batch_size} does not go together with a sampling rate "
                 f"of {self.placement.sampling_rate:g}, which decides how many samples a step takes."
             )
+
+    @property
+    def participation_limit(self) -> int:
+        """Rounds in which a node takes part at most; a total epsilon covers so many.
+
+        Where the plan does not say it, all rounds with an epsilon for each round, and with a total
+        one as many as a node is expected to take part in, rounded up.
+        """
+        if self.max_participations is not None:
+            return min(self.max_participations, self.rounds)
+        if self.horizon == "round":
+            return self.rounds
+        expected = self.rounds * self.chances.participation * (1 - self.chances.dropping)
+        return max(math.ceil(expected - 1e-9), 1)  # a product of decimals may lie a hair above
 
     def plan_releases(self, n_samples: npt.NDArray[np.int64]) -> list[ReleasePlan]:
         """Return what each node releases in a round; nodes of one size share a plan.
@@ -124,7 +143,8 @@ class NodePrivacy:
     epsilon_per_round: Floats
     """True epsilon of one round."""
     epsilon_total: Floats
-    """True epsilon of all rounds, by composition: exact, or closely above where data is sampled."""
+    """True epsilon of all rounds that the node may take part in, by composition: exact, or closely
+    above where data is sampled."""
     delta: float
     """Delta of both."""
 

@@ -60,7 +60,7 @@ class PrivacyAccounts:
         """Work out noise and privacy of each node; as :meth:`FederatedTrainer.privacy`."""
         plan, epsilon = self._plan, np.asarray(epsilon, dtype=float)
         per_round = self._n_releases
-        total = per_round * plan.rounds
+        total = per_round * plan.participation_limit
         covered = per_round if plan.horizon == "round" else total
         sampling = (plan.placement.sampling_rate, plan.neighbours)
         multiplier = multiplier_for_releases(
