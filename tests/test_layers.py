@@ -41,7 +41,7 @@ ONLY = {  # what of ours a package may import, where that is less than all below
     "process": {"errors"},
     "game": {"errors"},
     "dp": {"errors", "rng", "jit", "registry"},
-    "training": {"errors", "rng", "registry", "dp"},
+    "training": {"errors", "rng", "jit", "registry", "dp"},
     "records": {"errors", "process", "scenario"},
     "report": {"errors", "records"},
 }
