@@ -222,7 +222,7 @@ def spent_epsilon_of_runs(
     Examples
     --------
     >>> round(spent_epsilon_of_runs([(0.7, 1), (4.0, 39)], 1e-5, 0.1), 1)
-    2.5
+    3.6
     """
     counts: dict[float, int] = {}
     for multiplier, n_releases in runs:
