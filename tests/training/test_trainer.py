@@ -72,6 +72,7 @@ def sent(made, node, noise=None, rng=None, samples=None):
     images, labels = samples or made.samples(node)
     rows = placement.draw_batches(steps, len(labels), rng)
     batches = take_batches(images, labels, rows, made.releases[node].divisor)
+    noise = None if noise is None else noise.clone()  # releases are made in its memory
     return placement.train(made.first_parameters, batches, steps, made.gradients[0], noise)
 
 
@@ -289,8 +290,9 @@ def test_two_rounds_replayed_by_hand_give_the_same_parameters(
     draw = made.draws.draw_noise
 
     def spy(std, round_index, node):
-        drawn[round_index, node] = (std, draw(std, round_index, node))
-        return drawn[round_index, node][1]
+        noise = draw(std, round_index, node)
+        drawn[round_index, node] = (std, noise.clone())  # releases are made in its memory
+        return noise
 
     monkeypatch.setattr(made.draws, "draw_noise", spy)
     training = made.begin()
