@@ -18,7 +18,7 @@ OUTSIDE = ("tests", "benchmarks", "examples", "analysis", "docs")
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
     {"errors", "show"},
-    {"rng"},
+    {"rng", "jit"},
     {"process"},
     {"registry"},
     {"scenario"},
@@ -41,8 +41,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ONLY = {  # what of ours a package may import, where that is less than all below
     "process": {"errors"},
     "game": {"errors", "show"},
-    "dp": {"errors", "rng", "registry"},
-    "training": {"errors", "rng", "registry", "dp"},
+    "dp": {"errors", "rng", "jit", "registry"},
+    "training": {"errors", "rng", "jit", "registry", "dp"},
     "records": {"errors", "show", "process", "scenario"},
     "report": {"errors", "records"},
 }

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
@@ -24,21 +23,11 @@ from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import count_idle_one, reenter_one
 from fcfn_abm.abm.round import Round
 from fcfn_abm.game.best_response import reply_one
+from fcfn_abm.jit import compile_loop
 from fcfn_abm.learning import ScalarMoves
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
 _NOTHING = np.ones(0)
-
-
-def _compile(function: Any) -> Any:
-    options: dict[str, Any] = {
-        "nogil": True,  # traces are written meanwhile
-        "error_model": "numpy",
-    }
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder where it could be kept: compiled in each process anew
-        return numba.njit(**options)(function)
 
 
 # plain functions, and not dispatchers: numba's cache on disk knows them again in the next process
@@ -174,7 +163,7 @@ def _in_turn_of(plan: Any, step: Any, remembers: bool) -> Any:
                 total = max(total - own, 0.0) + new
         return total
 
-    return _compile(in_turn)
+    return compile_loop(in_turn)
 
 
 @cache
@@ -213,7 +202,7 @@ def _at_once_of(plan: Any, step: Any, remembers: bool) -> Any:
             )
             epsilon[row] = new if left == NEVER else 0.0
 
-    return _compile(at_once)
+    return compile_loop(at_once)
 
 
 @dataclass(frozen=True)
@@ -259,7 +248,7 @@ def measures(
     return Measures(*_measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor))
 
 
-@_compile
+@compile_loop
 def _measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
     gain, change, largest, distance, largest_target = 0.0, 0.0, 0.0, 0.0, 0.0
     for row in range(epsilon.size):

@@ -245,6 +245,22 @@ def check_protected_unit(scenario: Scenario) -> Problems:
         )
 
 
+def check_sampling(scenario: Scenario) -> Problems:
+    """Refuse a batch size where sampling decides how many samples a step takes."""
+    training, options = scenario.training, scenario.privacy.placement.options
+    if training is None or training.batch_size is None:
+        return
+    rate = options.get("sampling_rate", 1.0)
+    if rate < 1:
+        yield Problem(
+            "a local step then takes each sample with that probability, so that no batch has a "
+            "given size; leave one of the two out.",
+            "training",
+            "batch_size",
+            f"privacy.placement.sampling_rate = {rate:g}",
+        )
+
+
 RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_node_count,
     check_distribution,
@@ -259,6 +275,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_comparisons,
     check_noise_of_sum,
     check_protected_unit,
+    check_sampling,
 )
 """In the order in which they are asked: the first problem is the one that is reported, and a rule
 may rely on all before it."""

@@ -185,6 +185,7 @@ def create_trainer(
         false_alarm=privacy.check.false_alarm if privacy.check else None,
         chances=Chances(settings.participation, settings.dropping, settings.straggling),
         noise_of=privacy.noise_of,
+        max_participations=privacy.max_participations,
         precision=settings.precision,
     )
     shards = population.held.shards

@@ -100,10 +100,12 @@ TABLES: dict[str, list[Column]] = {
             noise_multiplier="noise standard deviation over L2 sensitivity, one release",
             noise_std="noise standard deviation on each parameter, one release",
             epsilon_per_round="true epsilon of one round of training",
-            epsilon_total="true epsilon of the whole training, by composition",
+            epsilon_sold="true epsilon that the noise was worked out for: of one round, or of all "
+            "that the node may take part in, as privacy.horizon says",
+            epsilon_total="true epsilon spent in the whole training, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
-            delta="delta of the three",
+            delta="delta of the four",
         ),
         *_counts(flagged_round="round of training in which the check flagged the node, if it did"),
     ],
@@ -273,7 +275,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
     ),
-    "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
+    "nodes": (*WHERE_ASKED_FOR, "epsilon_central", "epsilon_sold"),
     "ledger": ("epsilon_central",),
     "sweep": TRACKING,
 }

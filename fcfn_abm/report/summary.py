@@ -156,6 +156,7 @@ def privacy_table(record: Record) -> Table | None:
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
             ("epsilon, one round", "epsilon_per_round"),
+            *([("epsilon, total, sold", "epsilon_sold")] if settings.horizon == "training" else []),
             (f"epsilon, total of {rounds} rounds", "epsilon_total"),
             ("epsilon, total, as the server sees it", "epsilon_central"),
             ("noise multiplier", "noise_multiplier"),

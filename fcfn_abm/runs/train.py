@@ -129,11 +129,12 @@ class RunTrainings:
                     continue  # without trade nobody trains
                 frames.append(pd.DataFrame(map(asdict, log.results)).assign(arm=comparison.name))
                 facts.append(self._facts(comparison, rounds.reports, log, market))
+        nodes = self._nodes([*rounds.reports, market.epsilon])
         used = [*rounds.reports, *(one.epsilon for one in comparisons if one.private)]
         return Trained(
             rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
             ledger=own.spent,
-            nodes=self._nodes([*rounds.reports, market.epsilon]),
+            nodes=nodes,
             facts={
                 "data": self._trainer.data.label,
                 "n_parameters": self._trainer.n_parameters,
@@ -141,8 +142,12 @@ class RunTrainings:
                 "arms": facts,
                 **({"broke_down": broke_down} if broke_down else {}),
                 "central_note": write_central_note(self._trainer),
+                "max_participations": self._trainer.plan.participation_limit,
                 "privacy_note": write_privacy_note(
-                    self._trainer, max(float(epsilon.max(initial=0.0)) for epsilon in used)
+                    self._trainer,
+                    max(float(epsilon.max(initial=0.0)) for epsilon in used),
+                    nodes["epsilon_sold"],
+                    nodes["epsilon_total"],
                 ),
                 "noise_note": SECURE_NOTE if self._scenario.privacy.secure_noise else NOISE_NOTE,
             },
@@ -261,6 +266,9 @@ class RunTrainings:
             "noise_multiplier": spent.noise_multiplier,
             "noise_std": spent.noise_std,
             "epsilon_per_round": spent.epsilon_per_round,
+            "epsilon_sold": (
+                spent.epsilon_per_round if trainer.plan.horizon == "round" else spent.epsilon_total
+            ),
             "epsilon_total": own.ledger.epsilon(spent.delta),
             "epsilon_central": own.ledger.central_epsilon(spent.delta),
             "delta": spent.delta,

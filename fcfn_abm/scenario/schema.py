@@ -273,6 +273,11 @@ class Privacy(Section):
     """How they differ: it is replaced by another, or by one that contributes nothing."""
     horizon: Literal["round", "training"] = "round"
     """Epsilon is spent in each round, or is the total over the whole training."""
+    max_participations: Count | None = None
+    """Rounds in which a node takes part at most; then it rests. With horizon = "training" the noise
+    covers so many rounds, and without this key as many as a node is expected to take part in,
+    rounded up: rounds * participation * (1 - dropping). With horizon = "round" there is no limit
+    without it."""
     placement: Choice = _choice("dp-sgd")
     """Where noise is added."""
     clipping_norm: Single = 1.0
