@@ -140,9 +140,10 @@ TABLES: dict[str, list[Column]] = {
 
 WHERE_ASKED_FOR = (
     *("true_rho", "misreport_factor", "flagged_round"),
-    *("arrival_round", "first_rho"),
+    *("arrival_round", "first_rho", "epsilon_sold"),
 )
-"""Columns of the nodes that only records of scenarios with liars, a check, or churn have."""
+"""Columns of the nodes that only records of scenarios with liars, a check, churn, or training have.
+"""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -275,7 +276,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
     ),
-    "nodes": (*WHERE_ASKED_FOR, "epsilon_central", "epsilon_sold"),
+    "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
     "ledger": ("epsilon_central",),
     "sweep": TRACKING,
 }

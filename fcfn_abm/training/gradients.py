@@ -9,7 +9,6 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol, override
 
 from fcfn_abm.dp.sensitivity import l2_norms
-from fcfn_abm.training.kernels import LEAST_WIDTH, is_sparse, kernel_gradients
 from fcfn_abm.training.net_checks import require_known_layers
 
 if TYPE_CHECKING:
@@ -300,6 +299,8 @@ def sample_blocks(
     if isinstance(layer, nn.Linear):
         return Outer(back, given), Matrix(back)
     if _is_sparse(layer, back):
+        from fcfn_abm.training.kernels import kernel_gradients
+
         weights = kernel_gradients(
             back.permute(0, 2, 3, 1).numpy(), pad_image(layer, given).numpy(), layer.kernel_size
         )
@@ -317,6 +318,8 @@ def sample_blocks(
 
 def _is_sparse(layer: Any, back: Tensor) -> bool:
     """Return whether a loop over what is not zero gives a convolution's gradients the fastest."""
+    from fcfn_abm.training.kernels import LEAST_WIDTH, is_sparse  # loads numba
+
     plain = tuple(layer.stride) == tuple(layer.dilation) == (1, 1)
     wide = layer.kernel_size[1] * layer.in_channels >= LEAST_WIDTH
     if not (plain and wide and back.device.type == "cpu"):
