@@ -169,9 +169,9 @@ def check_comparisons(scenario: Scenario) -> Problems:
     for name in compare:
         if compare.count(name) > 1:
             yield Problem(f"{name!r} stands twice.", "training", "compare")
-    known = [NO_NOISE, *(name for name in MECHANISMS if name != "stackelberg")]
     for name in compare:
-        if name not in known:
+        if name != NO_NOISE and (name == "stackelberg" or name not in MECHANISMS):
+            known = [NO_NOISE, *(known for known in MECHANISMS if known != "stackelberg")]
             reason = f"{name!r} is not known. Known: {', '.join(known)}."
             yield Problem(reason, "training", "compare")
 

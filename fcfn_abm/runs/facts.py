@@ -15,6 +15,7 @@ import fcfn_abm
 from fcfn_abm import build
 from fcfn_abm.game import averaged_nodes, epsilon_ceiling, nash_equilibrium, privacy_cost_ceiling
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
+from fcfn_abm.plugins import list_plugins
 from fcfn_abm.scenario import Scenario
 
 _LIBRARIES = (
@@ -33,6 +34,12 @@ _LIBRARIES = (
 def versions() -> dict[str, str]:
     """Return the versions of what the numbers depend on."""
     return dict(_versions())
+
+
+def describe_program() -> dict[str, Any]:
+    """Return what the numbers depend on besides the scenario: versions, and plug-ins if any."""
+    plugins = [plugin.facts() for plugin in list_plugins()]
+    return {"versions": versions(), **({"plugins": plugins} if plugins else {})}
 
 
 @cache  # reading them takes longer than a short run

@@ -17,7 +17,7 @@ from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_rec
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.tables import frame_of, read_table
-from fcfn_abm.runs.facts import versions
+from fcfn_abm.runs.facts import describe_program
 from fcfn_abm.runs.results import (
     RECORDS,
     RESULTS,
@@ -201,5 +201,5 @@ def _facts(scenario: Scenario, n_runs: int) -> dict[str, Any]:
         "axes": list(sweep.axes),
         "replications": sweep.replications,
         "n_runs": n_runs,
-        "versions": versions(),
+        **describe_program(),
     }
