@@ -93,11 +93,23 @@ def import_plugin(source: str | Path, folder: str | Path | None = None) -> Plugi
         With one sentence, if there is no such file or module, if its import fails, or if it
         registers a name that is taken. Nothing that it registered stays then.
     """
+    if not isinstance(source, str | Path):
+        raise PluginError(f"a plug-in is named by a text or a path, not {abbreviate(source)}.")
     folder = Path() if folder is None else Path(folder)
     with _lock:
         if is_file_name(source):
             return _import_source(*_read(folder / source))
         return _import_module(str(source), folder.resolve())
+
+
+def import_plugins(sources: Iterable[str | Path]) -> None:
+    """Import several plug-ins, relative to the current folder; see :func:`import_plugin`."""
+    if isinstance(sources, str | Path) or not isinstance(sources, Iterable):
+        raise PluginError(
+            f"imports must be a list such as ['my_rules.py'], not {abbreviate(sources)}."
+        )
+    for source in sources:
+        import_plugin(source)
 
 
 def import_again(plugins: Iterable[Plugin]) -> None:

@@ -5,13 +5,7 @@ a closed form costs neither.
 """
 
 from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
-from fcfn_abm.build.load import (
-    import_plugins,
-    list_runs,
-    list_scenarios,
-    load_scenario,
-    resolve_defaults,
-)
+from fcfn_abm.build.load import list_runs, list_scenarios, load_scenario, resolve_defaults
 from fcfn_abm.build.parts import (
     Floats,
     create_trainer,
@@ -37,7 +31,6 @@ __all__ = [
     "create_trainer",
     "deal_images",
     "draw_population",
-    "import_plugins",
     "list_runs",
     "list_scenarios",
     "load_images",

@@ -9,7 +9,7 @@ from pathlib import Path
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidScenarioError, PluginError, abbreviate
-from fcfn_abm.plugins import find_plugin, import_plugin, is_installed
+from fcfn_abm.plugins import find_plugin, import_plugin, import_plugins, is_installed
 from fcfn_abm.scenario import (
     Scenario,
     SweepRun,
@@ -67,16 +67,6 @@ def load_scenario(
     if scenario.sweep:
         list_runs(scenario, where)
     return scenario
-
-
-def import_plugins(sources: Iterable[str | Path]) -> None:
-    """Import plug-ins that the user names, relative to the current folder."""
-    if isinstance(sources, str | Path) or not isinstance(sources, Iterable):
-        raise InvalidScenarioError(
-            f"imports must be a list such as ['my_rules.py'], not {abbreviate(sources)}."
-        )
-    for source in sources:
-        import_plugin(source)
 
 
 def _import_named(scenario: Scenario, folder: Path, where: str, *, trust: bool) -> None:
