@@ -153,18 +153,18 @@ def find_plugin(name: str, folder: Path) -> Plugin | None:
     return next((p for p in list_plugins() if p.path is not None and p.sha256 == digest), None)
 
 
-def is_installed(name: str) -> bool:
-    """Whether a module is the entry point of an installed plug-in."""
-    return any(point.module == name for point in _entry_points())
+def import_installed(module: str | None = None) -> list[PluginError]:
+    """Import the installed plug-ins that have not been, or that of a module alone.
 
-
-def import_installed() -> list[PluginError]:
-    """Import the installed plug-ins that have not been; return what went wrong."""
+    Returns what went wrong: one that cannot be imported does not keep the others away.
+    """
     errors: list[PluginError] = []
     with _lock:
         if _current:  # a plug-in that looks something up while it is imported
             return errors
         for point in _entry_points():
+            if module not in (None, point.module):
+                continue
             by = f"the installed plug-in {point.name!r}"
             if point.dist is not None:
                 by += f" of {point.dist.name} {point.dist.version}"

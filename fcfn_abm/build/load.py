@@ -9,7 +9,7 @@ from pathlib import Path
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidScenarioError, PluginError, abbreviate
-from fcfn_abm.plugins import find_plugin, import_plugin, import_plugins, is_installed
+from fcfn_abm.plugins import find_plugin, import_installed, import_plugin, import_plugins
 from fcfn_abm.scenario import (
     Scenario,
     SweepRun,
@@ -74,7 +74,11 @@ def _import_named(scenario: Scenario, folder: Path, where: str, *, trust: bool) 
     for name in scenario.imports or ():
         if find_plugin(name, folder):
             continue
-        if not trust and not is_installed(name):
+        for error in import_installed(name):
+            raise InvalidScenarioError(str(error), file=where, key="imports")
+        if find_plugin(name, folder):
+            continue
+        if not trust:
             raise InvalidScenarioError(
                 f"names code, {abbreviate(name)}, which runs only where you allow it: --trust runs "
                 "all that the file names, --import one plug-in (in Python: trust=True, or "
