@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import linecache
 import re
 import sys
 import traceback
@@ -226,7 +227,11 @@ def _import_source(path: Path, source: bytes) -> Plugin:
         module = ModuleType(key)
         module.__file__ = str(path)
         sys.modules[key] = module  # dataclasses and pickle look for their classes there
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+        code = compile(source, path, "exec", dont_inherit=True)
+        # on disk it may be another by now, or missing: pydantic reads the help of options here
+        lines = importlib.util.decode_source(source).splitlines(keepends=True)
+        linecache.cache[str(path)] = (len(source), None, lines, str(path))
+        exec(code, module.__dict__)  # noqa: S102
         return module
 
     def describe(module: ModuleType) -> Plugin:
