@@ -338,6 +338,9 @@ def test_a_worker_runs_the_file_as_it_was():
     forget_plugins()
     file.write_text("1 / 0\n")
     plugins.import_again([plugin])
+    forget_plugins()
+    file.unlink()
+    plugins.import_again([plugin])
     assert "cautious" in LEARNING_RULES
     assert plugins.list_plugins() == (plugin,)
 
