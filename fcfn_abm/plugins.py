@@ -267,7 +267,7 @@ def _import_module(name: str, folder: Path | None, version: str | None = None) -
 def _run(
     key: str, name: str, run: Callable[[], ModuleType], describe: Callable[[ModuleType], Plugin]
 ) -> Plugin:
-    """Run a plug-in in place of its earlier version, or leave all as it was."""
+    """Run a plug-in in place of its earlier version; if that fails, neither is registered."""
     before, modules = _imports.pop(key, None), set(sys.modules)
     if before:
         before.take_back()
