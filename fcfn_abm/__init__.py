@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from fcfn_abm.mechanisms import Claims, Outcome, price
     from fcfn_abm.mechanisms.check import MechanismCheck, check_mechanism
+    from fcfn_abm.plugins import Plugin, import_plugin
     from fcfn_abm.records import Record, read_record
     from fcfn_abm.report import figures as plot
     from fcfn_abm.report.plan import export_plan
@@ -58,6 +59,7 @@ _HOMES = {
     ],
     "mechanisms": ["Claims", "Outcome", "price"],
     "mechanisms.check": ["MechanismCheck", "check_mechanism"],
+    "plugins": ["Plugin", "import_plugin"],
     "records": ["Record", "read_record"],
     "report.plan": ["export_plan"],
     "runs.calibrate": ["ValueCalibration", "calibrate_value"],
@@ -78,6 +80,7 @@ __all__ = [
     "FcfnError",
     "MechanismCheck",
     "Outcome",
+    "Plugin",
     "PrivacyMarket",
     "Record",
     "Scenario",
@@ -93,6 +96,7 @@ __all__ = [
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_sigma",
+    "import_plugin",
     "load_scenario",
     "nash_equilibrium",
     "node_utility",
