@@ -133,7 +133,7 @@ class Market(RowModel):
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
         self.rule = TakeOrLeave(self.offer) if isinstance(self.offer, Contracts) else learning
-        self.columns = NodeColumns.of(self._primitives.rho, self.rule.memory)
+        self.columns = NodeColumns.of(self._primitives.rho, self.rule)
         self.churn = None
         if rules.churn is not None and distribution is not None:
             self.churn = Turnover(rules.churn, self.columns, distribution, self.rule, seed)
@@ -146,6 +146,7 @@ class Market(RowModel):
             patience,
             rounds.maximum,
             noisy=rules.information.noise > 0,
+            exploring=self.rule.explores,
         )
         self._add_nodes()
         opening = game.beta / 2 if game.budget is None else game.budget
@@ -240,8 +241,13 @@ class Market(RowModel):
         and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
         (fig. 3), which answer the cap of the round before.
         """
+        self.open_round()
+        self.close_round()
+
+    def open_round(self) -> None:
+        """Do what comes before the moves: nodes see the cap and the reports that stand."""
         self.round_index += 1
-        before = (self.columns.epsilon.copy(), self.budget)
+        self._before = (self.columns.epsilon.copy(), self.budget)
         if not self.pays_after_reports:
             self.announce_budget()
         self.answered_pool = self.pool
@@ -250,13 +256,16 @@ class Market(RowModel):
         self.publish()
         self.inform_newcomers()
         self.draw_movers()
+
+    def close_round(self) -> None:
+        """Let nodes move, and do what comes after that."""
         self._play(self.round)
         if self.pays_after_reports:
             self.set_budget()
         self.server.pay(self.columns)
         self.learn()
         self.let_nodes_leave()
-        self.measure(*before)
+        self.measure(*self._before)
         self.datacollector.collect(self)
 
     def set_budget(self) -> None:
@@ -314,6 +323,7 @@ class Market(RowModel):
             self.present if rows is None else rows,
             noise=self._rules.information.noise,
             changing=self.churn is not None and self.churn.changing,
+            newcomers=rows is not None,
         )
 
     def let_nodes_leave(self) -> None:
@@ -334,6 +344,7 @@ class Market(RowModel):
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
             content=self.server.is_content,
+            searching=self.server.is_searching,
             leader=self.leader,
             n_active=self.n_active,
             at_rest_without_trade=self._no_trade(),

@@ -79,7 +79,8 @@ class Judge:
     closer in the second half of the play than in the quarter before does not settle: it is
     diverging where the distance still grows, and cycling otherwise. How it began does not count.
     One that comes closer in nearly every round, however slowly, or moves ever less, is neither.
-    With noise in what nodes see it cannot rest, and is not said to cycle. As long as the population
+    With noise in what nodes see, or nodes that try reports at random, it cannot rest, and is not
+    said to cycle; nor is one whose server keeps trying caps. As long as the population
     itself changes, it is said how far behind the market is; once it does not, all begins anew.
     """
 
@@ -87,6 +88,7 @@ class Judge:
     patience: int
     maximum: int
     noisy: bool = False
+    exploring: bool = False
     calm_rounds: int = 0
     distances: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
@@ -106,6 +108,7 @@ class Judge:
         budget_change: float,
         distance: float,
         content: bool = True,
+        searching: bool = False,
         leader: Leader | None = None,
         n_active: int = 2,
         at_rest_without_trade: str = "",
@@ -123,6 +126,8 @@ class Judge:
             Relative distance of epsilon to the closed form.
         content : bool, default True
             Whether the server would leave its cap as it is.
+        searching : bool, default False
+            Whether it keeps trying caps.
         leader : Leader, optional
             Where the server stands; without it, the nodes' game alone is judged.
         n_active : int, default 2
@@ -140,6 +145,7 @@ class Judge:
             exploitability,
             change,
             leader,
+            searching,
             n_active,
             at_rest_without_trade,
             moving,
@@ -156,6 +162,7 @@ class Judge:
         exploitability: float,
         change: float,
         leader: Leader | None,
+        searching: bool,
         n_active: int,
         at_rest_without_trade: str,
         moving: bool,
@@ -179,6 +186,9 @@ class Judge:
             return "max-rounds", self._away_from_best(leader)
         if leader and any(late := self.without_cap[played // 2 :]):
             return "max-rounds", self._given_up(sum(late), len(late), leader)
+        if searching and leader and leader.judged:
+            allowed = f"{self.maximum} rounds were allowed"
+            return "max-rounds", f"{allowed}; the server keeps trying caps: {leader.describe()}."
         unsettled = None if change <= self.tolerance else self._unsettled()
         return unsettled or ("max-rounds", self._at_end(exploitability, change))
 
@@ -222,9 +232,14 @@ class Judge:
                 f"{allowed}epsilon rests, but not at an equilibrium: a node could gain "
                 f"{exploitability:.2g} of B by moving alone."
             )
+        still = self.distances[self.still_from :]
+        late = float(np.median(still[len(still) // 2 :]))
+        if self.exploring:
+            return (
+                f"{allowed}nodes try reports at random, and their market keeps moving (median "
+                f"distance to the equilibrium {late:.2g} of the largest epsilon)."
+            )
         if self.noisy:
-            still = self.distances[self.still_from :]
-            late = float(np.median(still[len(still) // 2 :]))
             return (
                 f"{allowed}what nodes see is noisy, and keeps them moving around the equilibrium "
                 f"(median distance {late:.2g} of the largest epsilon)."
@@ -235,7 +250,7 @@ class Judge:
         """Return word and reason of a market that will not settle, as far as can be seen."""
         still = self.distances[self.still_from :]
         n_still = len(still)
-        if n_still < self._FEWEST:
+        if n_still < self._FEWEST or self.exploring:
             return None
         late = np.array(still[n_still // 2 :])
         if (late[1:] < late[:-1]).mean() > self._NEARLY_ALL:
