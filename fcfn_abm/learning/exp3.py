@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from fcfn_abm.learning.base import LEARNING_RULES, Floats
 from fcfn_abm.learning.grid import (
@@ -35,12 +33,10 @@ class Exp3(GridLearner):
     stochastic and nonstochastic multi-armed bandit problems", theorem 3.1.
     """
 
-    levels: Levels = 16
+    levels: Levels = 10
     """Reports on the grid, besides zero."""
-    smallest: Smallest = 0.02
+    smallest: Smallest = 0.05
     """The smallest of them, as a share of the largest, B / (4 rho)."""
-    boldness: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Multiplies the rate: above 1 nodes learn faster, and the bound no longer holds."""
 
     def update(self, kept: Mapping[str, Floats], rows: Rows, action: Rows, utility: Floats) -> None:
         """Charge an action with its loss, divided by its probability."""
@@ -51,4 +47,4 @@ class Exp3(GridLearner):
         """Return the exponential weights."""
         n_actions = self.levels + 1
         rate = np.sqrt(np.log(n_actions) / (n_actions * (kept["n_tries"] + 1.0)))
-        return prefer_high(kept["score"], 1.0 / (self.boldness * rate))
+        return prefer_high(kept["score"], 1.0 / rate)

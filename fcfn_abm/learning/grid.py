@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -40,7 +41,7 @@ class GridLearner(LearningRule):
     @property
     def shares(self) -> Floats:
         """The grid, as shares of B / (4 rho), ascending, shape (levels + 1,)."""
-        return np.concatenate(([0.0], np.geomspace(self.smallest, 1.0, self.levels)))
+        return _create_grid(self.levels, self.smallest)
 
     @property
     def memory(self) -> Mapping[str, Start]:
@@ -86,6 +87,11 @@ class GridLearner(LearningRule):
     @abstractmethod
     def probabilities(self, kept: Mapping[str, Floats]) -> Floats:
         """Return with which probability each node takes each action, shape (n, levels + 1)."""
+
+
+@cache
+def _create_grid(levels: int, smallest: float) -> Floats:
+    return np.concatenate(([0.0], np.geomspace(smallest, 1.0, levels)))
 
 
 def prefer_high(score: Floats, temperature: Floats) -> Floats:

@@ -29,9 +29,9 @@ class QLearning(GridLearner):
     Waltman and Kaymak 2008, "Q-learning agents in a Cournot oligopoly model".
     """
 
-    levels: Levels = 16
+    levels: Levels = 10
     """Reports on the grid, besides zero."""
-    smallest: Smallest = 0.02
+    smallest: Smallest = 0.05
     """The smallest of them, as a share of the largest, B / (4 rho)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Weight of what an action paid last."""
