@@ -146,7 +146,6 @@ class Market(RowModel):
             patience,
             rounds.maximum,
             noisy=rules.information.noise > 0,
-            exploring=self.rule.explores,
         )
         self._add_nodes()
         opening = game.beta / 2 if game.budget is None else game.budget
@@ -344,6 +343,7 @@ class Market(RowModel):
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
             content=self.server.is_content,
+            exploring=self._explores,
             searching=self.server.is_searching,
             leader=self.leader,
             n_active=self.n_active,
@@ -375,6 +375,14 @@ class Market(RowModel):
         n_averaged = averaged_nodes(game.average_over, n_active, active.size)
         unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
         return best_budget(tau, n_active, n_averaged, game.alpha, game.beta), unit_mean
+
+    @property
+    def _explores(self) -> bool:
+        """Whether nodes that are there try reports at random."""
+        if not self.rule.explores:
+            return False
+        kept = self.columns.memory
+        return self.rule.still_tries({name: values[self.present] for name, values in kept.items()})
 
     @property
     def _chooses_cap(self) -> bool:

@@ -88,7 +88,6 @@ class Judge:
     patience: int
     maximum: int
     noisy: bool = False
-    exploring: bool = False
     calm_rounds: int = 0
     distances: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
@@ -108,6 +107,7 @@ class Judge:
         budget_change: float,
         distance: float,
         content: bool = True,
+        exploring: bool = False,
         searching: bool = False,
         leader: Leader | None = None,
         n_active: int = 2,
@@ -126,8 +126,10 @@ class Judge:
             Relative distance of epsilon to the closed form.
         content : bool, default True
             Whether the server would leave its cap as it is.
+        exploring : bool, default False
+            Whether nodes try reports at random: what repeats itself then does so by chance.
         searching : bool, default False
-            Whether it keeps trying caps.
+            Whether the server keeps trying caps.
         leader : Leader, optional
             Where the server stands; without it, the nodes' game alone is judged.
         n_active : int, default 2
@@ -141,10 +143,13 @@ class Judge:
         self.changes.append(min(change, 1.0))  # after tiny reports any change is a huge one
         self.without_cap.append(leader is not None and leader.has_no_cap)
         ended = self._end(
-            max(exploitability, change, budget_change) <= self.tolerance and content,
+            max(exploitability, change, budget_change) <= self.tolerance
+            and content
+            and not exploring,
             exploitability,
             change,
             leader,
+            exploring,
             searching,
             n_active,
             at_rest_without_trade,
@@ -162,6 +167,7 @@ class Judge:
         exploitability: float,
         change: float,
         leader: Leader | None,
+        exploring: bool,
         searching: bool,
         n_active: int,
         at_rest_without_trade: str,
@@ -171,8 +177,9 @@ class Judge:
         played = len(self.distances)
         if at_rest_without_trade:
             return "no-trade", at_rest_without_trade
-        if moving:
+        if moving or exploring:
             self.still_from = played
+        if moving:
             return ("max-rounds", self._behind()) if played >= self.maximum else None
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
         at_rest = self.calm_rounds >= self.patience
@@ -189,6 +196,8 @@ class Judge:
         if searching and leader and leader.judged:
             allowed = f"{self.maximum} rounds were allowed"
             return "max-rounds", f"{allowed}; the server keeps trying caps: {leader.describe()}."
+        if exploring:
+            return "max-rounds", self._exploring()
         unsettled = None if change <= self.tolerance else self._unsettled()
         return unsettled or ("max-rounds", self._at_end(exploitability, change))
 
@@ -215,6 +224,13 @@ class Judge:
             f"{n_without} of the last {n_late} rounds, though B* = {leader.best_budget:.6g} (41)."
         )
 
+    def _exploring(self) -> str:
+        late = float(np.median(self.distances[len(self.distances) // 2 :]))
+        return (
+            f"{self.maximum} rounds were allowed; nodes still try reports at random, at a median "
+            f"distance of {late:.2g} of the largest epsilon to the equilibrium."
+        )
+
     def _behind(self) -> str:
         """Say how far behind a moving equilibrium the market was, once it had begun to follow."""
         late = np.array(self.distances[len(self.distances) // 2 :])
@@ -232,14 +248,9 @@ class Judge:
                 f"{allowed}epsilon rests, but not at an equilibrium: a node could gain "
                 f"{exploitability:.2g} of B by moving alone."
             )
-        still = self.distances[self.still_from :]
-        late = float(np.median(still[len(still) // 2 :]))
-        if self.exploring:
-            return (
-                f"{allowed}nodes try reports at random, and their market keeps moving (median "
-                f"distance to the equilibrium {late:.2g} of the largest epsilon)."
-            )
         if self.noisy:
+            still = self.distances[self.still_from :]
+            late = float(np.median(still[len(still) // 2 :]))
             return (
                 f"{allowed}what nodes see is noisy, and keeps them moving around the equilibrium "
                 f"(median distance {late:.2g} of the largest epsilon)."
@@ -250,7 +261,7 @@ class Judge:
         """Return word and reason of a market that will not settle, as far as can be seen."""
         still = self.distances[self.still_from :]
         n_still = len(still)
-        if n_still < self._FEWEST or self.exploring:
+        if n_still < self._FEWEST:
             return None
         late = np.array(still[n_still // 2 :])
         if (late[1:] < late[:-1]).mean() > self._NEARLY_ALL:

@@ -105,8 +105,8 @@ class News:
     utility: Floats = field(default_factory=_nothing)
     """Its payment less its privacy cost, in currency."""
     chance: Floats = field(default_factory=_nothing)
-    """A random number of each node, uniform in [0, 1), for rules that :attr:`LearningRule.explores`
-    names: it depends on the seed, the round and the place of the node, and on nothing else."""
+    """A random number of each node, uniform in [0, 1), where :attr:`LearningRule.explores`: it
+    depends on the seed, the round and the place of the node, and on nothing else."""
 
 
 def plan_reply(
@@ -149,7 +149,7 @@ class LearningRule(Protocol):
     rests_at_equilibrium: ClassVar[bool] = True
     """Whether nodes that are at the Nash equilibrium stay there."""
     explores: ClassVar[bool] = False
-    """Whether nodes try reports at random: they draw from :attr:`News.chance`, and do not rest."""
+    """Whether nodes try reports at random, drawn from :attr:`News.chance`."""
 
     @property
     def memory(self) -> Mapping[str, Start]:
@@ -190,6 +190,11 @@ class LearningRule(Protocol):
         """
         del n_active
         return None
+
+    def still_tries(self, memory: Memory) -> bool:
+        """Return whether nodes that explore still do; before they stop, no market is at rest."""
+        del memory
+        return self.explores
 
     def learn(self, news: News) -> None:
         """Take in what a round has shown (and, before the first one, the first reports)."""

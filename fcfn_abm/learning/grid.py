@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from fcfn_abm.learning.base import Floats, LearningRule, News, Observation, Start
+from fcfn_abm.learning.base import Floats, LearningRule, Memory, News, Observation, Start
 
 type Levels = Annotated[int, Field(ge=2, le=200)]
 type Smallest = Annotated[float, Field(gt=0, lt=1)]
 type Rows = npt.NDArray[np.intp]
 
 LARGEST_COST = 0.25  # of the largest report on the grid, as a share of B
+_CERTAIN = 1e-6  # chance of another action that is as good as none
 
 
 class GridLearner(LearningRule):
@@ -58,6 +59,10 @@ class GridLearner(LearningRule):
         share = self.shares[np.asarray(seen.remembered("action"), dtype=np.intp)]
         epsilon = share * (LARGEST_COST * seen.budget / seen.rho)
         return float(epsilon) if isinstance(seen.epsilon, float) else epsilon
+
+    def still_tries(self, memory: Memory) -> bool:
+        """Return whether a node may well take another action than the one that it drew."""
+        return bool((memory["probability"] < 1.0 - _CERTAIN).any())
 
     def watches_total(self) -> bool:
         """Return False: what it reports was drawn after the last round."""
