@@ -287,7 +287,7 @@ class _ChosenReports(LearningRule):
 
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         chosen: Any = self._epsilon[seen.row]
-        return float(chosen) if isinstance(seen.epsilon, float) else chosen
+        return float(chosen) if isinstance(seen.epsilon, float) else np.asarray(chosen)
 
     def watches_total(self) -> bool:
         return False
@@ -313,4 +313,4 @@ def _check_action(actions: Mapping[str, Any], agent: str) -> float:
         raise InvalidGameError(
             f"The action of {agent!r} must be one number from 0 to 1, but is {action.tolist()}."
         )
-    return action.item()
+    return float(action.item())

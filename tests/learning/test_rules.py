@@ -32,8 +32,9 @@ def market(rule, rho, *, seed=1, budget=3.0, information=None, rounds=None, exit
 def remembering(rule, n_nodes, news=None):
     memory = create_memory(rule, n_nodes)
     if news:
-        chance = np.random.default_rng(4).random(n_nodes)
-        rule.learn(News(*news, memory, chance=chance))
+        own = {"rho": np.ones(n_nodes), "utility": np.zeros(n_nodes)}
+        own["chance"] = np.random.default_rng(4).random(n_nodes)
+        rule.learn(News(*news, memory, **own))
     return memory
 
 
