@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from strategies import costs
 from test_rules import market
 
 from fcfn_abm.abm import order
-from fcfn_abm.learning import LEARNING_RULES, News
+from fcfn_abm.learning import LEARNING_RULES, LearningRule, News
 from fcfn_abm.learning.base import create_memory
 
 LEARNERS = [name for name in LEARNING_RULES if LEARNING_RULES[name].explores]
@@ -293,3 +294,43 @@ def test_the_mean_reports_of_two_exp3_nodes_come_closer_to_the_equilibrium():
         )
     early, late = np.mean(distances, axis=0)
     assert late < 0.7 * early
+
+
+class Witness(LearningRule):
+    """Keep what a round has shown of a node itself, in a memory with a width."""
+
+    memory: ClassVar = {"seen": (0.0, 0.0, -1.0)}
+    explores: ClassVar = True
+
+    def __init__(self):
+        self.remembered = []
+
+    def next_epsilon(self, seen, rng):
+        del rng
+        self.remembered.append(np.array(seen.remembered("seen")))  # what is kept changes later
+        return seen.best_response
+
+    def learn(self, news):
+        news.memory["seen"][:] = np.column_stack((news.rho, news.payment, news.utility))
+
+
+@pytest.mark.parametrize("order_", ["in_turn", "simultaneous"])
+def test_a_rule_sees_its_own_cost_payment_and_utility(order_):
+    played = market("fixed", [1.0, 2.0, 4.0], rounds={"order": order_})
+    played.rule = Witness()
+    played.columns.memory.update(create_memory(played.rule, 3))
+    assert_array_equal(played.columns.memory["seen"], [[0.0, 0.0, -1.0]] * 3)
+    played.step()
+    columns = played.columns
+    own = np.column_stack((columns.rho, columns.payment, columns.utility))
+    assert_array_equal(columns.memory["seen"], own)
+    assert_allclose(columns.payment.sum(), 3.0)
+    assert_allclose(columns.utility, columns.payment - columns.rho * columns.epsilon)
+    before = own.copy()
+    played.rule.remembered.clear()
+    played.step()
+    shown = played.rule.remembered
+    if order_ == "simultaneous":
+        assert_array_equal(shown, [before])
+    else:  # one node after another
+        assert_array_equal(np.sort(shown, axis=0), np.sort(before, axis=0))
