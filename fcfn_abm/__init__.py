@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fcfn_abm.build import load_scenario
     from fcfn_abm.build.market import PrivacyMarket
     from fcfn_abm.dp import gaussian_delta, gaussian_epsilon, gaussian_sigma
+    from fcfn_abm.environment import env
     from fcfn_abm.errors import FcfnError
     from fcfn_abm.game import (
         Equilibrium,
@@ -45,6 +46,7 @@ _HOMES = {
     "build": ["load_scenario"],
     "build.market": ["PrivacyMarket"],
     "dp": ["gaussian_delta", "gaussian_epsilon", "gaussian_sigma"],
+    "environment": ["env"],
     "errors": ["FcfnError"],
     "game": [
         "Equilibrium",
@@ -91,6 +93,7 @@ __all__ = [
     "calibrate_value",
     "check_mechanism",
     "compare_mechanisms",
+    "env",
     "exploitability",
     "export_plan",
     "gaussian_delta",

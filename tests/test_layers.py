@@ -32,7 +32,7 @@ LAYERS = [  # from the bottom up; members of one layer do not import each other
     {"records"},
     {"report"},
     {"build"},
-    {"runs"},
+    {"runs", "environment"},
     {"viz"},
     {"cli"},
     {"__main__"},
@@ -50,6 +50,8 @@ ONLY = {  # what of ours a package may import, where that is less than all below
 }
 HOMES = {  # where a heavy library may be imported
     "mesa": {"abm", "viz"},
+    "pettingzoo": {"environment"},
+    "gymnasium": {"environment"},
     "torch": {"training", "dp/noise", "dp/audit", "dp/sensitivity"},
     "sklearn": {"training"},
     "opendp": {"dp/noise"},

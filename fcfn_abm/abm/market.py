@@ -147,7 +147,7 @@ class Market(Shown, RowModel):
             self.rule: LearningRule = TakeOrLeave(self.offer)
         else:
             self.rule = playing(self.offer, learning)
-        self.columns = NodeColumns.of(self._primitives.rho, self.rule.memory)
+        self.columns = NodeColumns.of(self._primitives.rho, self.rule)
         self.churn = None
         if rules.churn is not None and distribution is not None:
             self.churn = Turnover(rules.churn, self.columns, distribution, self.rule, seed)
@@ -277,8 +277,13 @@ class Market(Shown, RowModel):
         and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
         (fig. 3), which answer the cap of the round before.
         """
+        self.open_round()
+        self.close_round()
+
+    def open_round(self) -> None:
+        """Do what comes before the moves: nodes see the cap and the reports that stand."""
         self.round_index += 1
-        before = (self.columns.epsilon.copy(), self.budget)
+        self._before = (self.columns.epsilon.copy(), self.budget)
         if not self.pays_after_reports:
             self.announce_budget()
         self.answered_pool = self.pool
@@ -287,6 +292,9 @@ class Market(Shown, RowModel):
         self.publish()
         self.inform_newcomers()
         self.draw_movers()
+
+    def close_round(self) -> None:
+        """Let nodes move, and do what comes after that."""
         with played_in_scores(self.round) as played:
             self._play(played)
         if self.pays_after_reports:
@@ -294,7 +302,7 @@ class Market(Shown, RowModel):
         self.server.pay(self.columns)
         self.learn()
         self.let_nodes_leave()
-        self.measure(*before)
+        self.measure(*self._before)
         self.datacollector.collect(self)
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
@@ -365,6 +373,7 @@ class Market(Shown, RowModel):
                 self.present if rows is None else rows,
                 noise=self._rules.information.noise,
                 changing=self.churn is not None and self.churn.changing,
+                newcomers=rows is not None,
             )
 
     def let_nodes_leave(self) -> None:
@@ -383,6 +392,8 @@ class Market(Shown, RowModel):
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
             content=self.server.is_content,
+            exploring=self._explores,
+            searching=self.server.is_searching,
             leader=self.leader,
             n_active=self.n_active,
             at_rest_without_trade=self._no_trade(),
@@ -413,6 +424,14 @@ class Market(Shown, RowModel):
         n_averaged = averaged_nodes(game.average_over, contest.epsilon)
         unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
         return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
+
+    @property
+    def _explores(self) -> bool:
+        """Whether nodes that are there try reports at random."""
+        if not self.rule.explores:
+            return False
+        kept = self.columns.memory
+        return self.rule.still_tries({name: values[self.present] for name, values in kept.items()})
 
     @property
     def _chooses_cap(self) -> bool:

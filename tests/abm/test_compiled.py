@@ -69,6 +69,8 @@ def play(tree, rho, many, n_rounds=12, rule=None):
 @settings(max_examples=300)
 @given(tree=SCENARIOS, rho=costs(max_size=12))
 def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
+    if tree["learning"]["kind"] == "estimate":
+        tree = {**tree, "information": {**tree["information"], "reports": "full"}}
     if tree["mechanism"]["kind"] == "ic-mle":
         tree = {**tree, "game": {"budget": 2.0}, "server": {"kind": "fixed"}}
     if LEARNING_RULES[tree["learning"]["kind"]].needs == "full":

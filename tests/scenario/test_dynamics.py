@@ -127,7 +127,7 @@ def settles_ten_times_later(p):
 
 def rushes_in_first(p):
     at_the_closed_form(17, rounds=(30, 80))(p)
-    assert (p.frame["n_active"].iloc[:2] == 50).all()
+    assert (p.frame["n_active"].iloc[:2] > 40).all()  # who has not moved yet has no share
     assert p.frame["n_active"].iloc[29] == 17
     assert p.frame["total_epsilon"].iloc[0] == approx(p.end.total_epsilon, rel=0.05)
 
