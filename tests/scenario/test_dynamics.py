@@ -172,6 +172,29 @@ def climbs_slower_than_anticipating(p):
     assert p.end.round > 2 * play("server-anticipate").end.round
 
 
+def compares_longer_than_climbing(p):
+    finds_the_best_cap(1e-3)(p)
+    assert p.end.round > play("server-gradient").end.round
+
+
+def shares_of_total(p):
+    """Return S of each round as a share of the closed form's."""
+    return p.frame["total_epsilon"] / (p.frame["budget"] * p.market.contest.total_epsilon)
+
+
+def tries_for_ever(p):
+    total = shares_of_total(p)
+    assert total[:1000].mean() == approx(0.5, abs=0.05)
+    assert total[-1000:].mean() == approx(2 / 3, abs=0.05)
+    assert p.frame["exploitability"].iloc[-1000:].median() > 0.01
+
+
+def rests_near_the_equilibrium(p):
+    assert p.end.change == 0
+    assert shares_of_total(p).iloc[-1] == approx(1.0, abs=0.1)
+    assert p.end.exploitability > 1e-3
+
+
 def halves_everything(p):
     at_the_closed_form(21, rounds=(20, 80))(p)
     for name in ("epsilon", "utility"):
@@ -211,6 +234,8 @@ CLAIMS = {
     "fictitious-play": ("max-rounds", falls_hardly_faster_than_one_over_sqrt_t),
     "gradient-play": ("converged", at_the_closed_form(17, rounds=(30, 60))),
     "replicator": ("max-rounds", rests_at_the_price_takers_point),
+    "exp3": ("max-rounds", tries_for_ever),
+    "q-learning": ("max-rounds", rests_near_the_equilibrium),
     "estimate-exact": ("converged", at_the_closed_form(17, rounds=(2, 2))),
     "estimate-noisy": ("max-rounds", estimates_move_eight_times_less),
     "aggregate-1000": ("converged", at_the_closed_form(30, rounds=(5, 12))),
@@ -222,6 +247,7 @@ CLAIMS = {
     "exit-on-loss": ("converged", leaves_on_loss_and_is_right),
     "server-anticipate": ("converged", finds_the_best_cap(1e-6)),
     "server-gradient": ("converged", climbs_slower_than_anticipating),
+    "server-bandit": ("converged", compares_longer_than_climbing),
     "pay-after-reports": ("converged", rests_where_caps_are_announced),
     "server-fixed": ("converged", halves_everything),
     "mechanism-ic-mle": ("converged", nobody_refuses),
