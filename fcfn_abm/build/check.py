@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from fcfn_abm.build.parts import draw_population
-from fcfn_abm.build.registries import REGISTRIES
+from fcfn_abm.build.parts import draw_population, follows_data
+from fcfn_abm.build.registries import registry_at
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
@@ -41,7 +41,7 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
     :func:`check_settings`.
     """
     check_settings(scenario, where)
-    if scenario.population.rho.kind != "divergence":  # those that follow data always lie in range
+    if not follows_data(scenario):  # those that follow data always lie in range
         draw_population(scenario, where=where)
 
 
@@ -60,6 +60,32 @@ def check_node_count(scenario: Scenario) -> Problems:
         yield Problem(str(error), "population", "n_nodes")
 
 
+def check_groups(scenario: Scenario) -> Problems:
+    """Require groups with names of their own, which together hold all nodes."""
+    people = scenario.population
+    groups, sizes = people.groups or (), people.group_sizes
+    names = [group.name for group in groups]
+    for name in names:
+        if names.count(name) > 1:
+            yield Problem(f"the name {name!r} stands twice.", "population", "groups")
+    rests = [g.name for g in groups if g.share is None and g.n_nodes is None]
+    if len(rests) > 1:
+        yield Problem(
+            "one group alone may take the rest, but neither share nor n_nodes is given for "
+            f"{' and '.join(map(repr, rests))}.",
+            "population",
+            "groups",
+        )
+    if groups and sum(sizes) != people.n_nodes:
+        parts = ", ".join(f"{n} {name!r}" for n, name in zip(sizes, names, strict=True))
+        yield Problem(
+            f"must hold all nodes, but population.n_nodes = {people.n_nodes}, and they hold "
+            f"{sum(sizes)} ({parts}); a group without share and n_nodes takes the rest.",
+            "population",
+            "groups",
+        )
+
+
 def check_distribution(scenario: Scenario) -> Problems:
     """Require a registered distribution of costs, with options that it takes."""
     yield from _check_choice(("population", "rho"), scenario.population.rho)
@@ -67,13 +93,14 @@ def check_distribution(scenario: Scenario) -> Problems:
 
 def check_divergence(scenario: Scenario) -> Problems:
     """Require data where costs follow them."""
-    if scenario.population.rho.kind == "divergence" and scenario.training is None:
-        yield Problem(
-            "'divergence' follows the data that nodes hold, so there must be a [training] table "
-            "(with enabled = false to train no net).",
-            "population.rho",
-            "kind",
-        )
+    for place, choice in choices(scenario.population, ("population",)):
+        if choice.kind == "divergence" and scenario.training is None:
+            yield Problem(
+                "'divergence' follows the data that nodes hold, so there must be a [training] "
+                "table (with enabled = false to train no net).",
+                table_name(place),
+                "kind",
+            )
 
 
 def check_registered_names(scenario: Scenario) -> Problems:
@@ -84,7 +111,7 @@ def check_registered_names(scenario: Scenario) -> Problems:
 
 def _check_choice(place: tuple[str, ...], choice: Choice) -> Problems:
     try:
-        REGISTRIES[place].create(choice.kind, choice.options)
+        registry_at(place).create(choice.kind, choice.options)
     except UnknownNameError as error:
         yield Problem(str(error), table_name(place), "kind")
     except OptionError as error:
@@ -116,11 +143,11 @@ def check_churn(scenario: Scenario) -> Problems:
         return
     conflicts = {
         "[population.rho] kind = 'divergence'": (
-            people.rho.kind == "divergence",
+            follows_data(scenario),
             "newcomers bring no data of their own.",
         ),
         "[population.misreport]": (
-            people.misreport is not None,
+            people.can_misreport,
             "nobody says whether newcomers lie.",
         ),
         f"[mechanism] kind = {mechanism!r}": (
@@ -153,14 +180,17 @@ def check_payment(scenario: Scenario) -> Problems:
 
 def check_learning_rule(scenario: Scenario) -> Problems:
     """Require public reports for a learning rule that reads each of them."""
-    needed = LEARNING_RULES[scenario.learning.kind].needs
-    if needed == "full" and scenario.information.reports != "full":
-        yield Problem(
-            f"the rule {scenario.learning.kind!r} needs to see every report, but "
-            "information.reports = 'aggregate' shows their sum alone.",
-            "learning",
-            "kind",
-        )
+    for place, choice in choices(scenario):
+        if place[-1] != "learning":
+            continue
+        needed = LEARNING_RULES[choice.kind].needs
+        if needed == "full" and scenario.information.reports != "full":
+            yield Problem(
+                f"the rule {choice.kind!r} needs to see every report, but "
+                "information.reports = 'aggregate' shows their sum alone.",
+                table_name(place),
+                "kind",
+            )
 
 
 def check_comparisons(scenario: Scenario) -> Problems:
@@ -208,6 +238,7 @@ def check_protected_unit(scenario: Scenario) -> Problems:
 
 RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_node_count,
+    check_groups,
     check_distribution,
     check_divergence,
     check_registered_names,

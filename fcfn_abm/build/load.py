@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.registries import create
@@ -55,9 +56,9 @@ def resolve_defaults(scenario: Scenario) -> Scenario:
     """Return the scenario with the default options of every registered name written out."""
     tree = scenario.model_dump(exclude_none=True)
     for place, choice in choices(scenario):
-        inner = tree
+        inner: Any = tree
         for part in place[:-1]:
-            inner = inner[part]
+            inner = inner[int(part)] if isinstance(inner, tuple) else inner[part]
         inner[place[-1]] = {"kind": choice.kind, **asdict(create(scenario, place, choice))}
     return Scenario.model_validate(tree)
 

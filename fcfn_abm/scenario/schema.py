@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -100,12 +100,13 @@ class Section(BaseModel):
         tree = dict(tree)
         for name, field in cls.model_fields.items():
             value = tree.get(name)
-            if field.annotation is not Choice:
+            if Choice not in (field.annotation, *get_args(field.annotation)):
                 continue
+            default = field.get_default(call_default_factory=True)
             if isinstance(value, str):
                 tree[name] = expand_name(value)
-            elif isinstance(value, Mapping) and "kind" not in value:
-                tree[name] = {"kind": field.get_default(call_default_factory=True).kind, **value}
+            elif isinstance(value, Mapping) and "kind" not in value and default is not None:
+                tree[name] = {"kind": default.kind, **value}
         return tree
 
 
@@ -170,6 +171,52 @@ class Churn(Section):
         return self.departures > 0 or self.drift > 0
 
 
+Start = Literal["random", "cold", "warm"]
+
+
+class Exit(Section):
+    """When nodes leave, and whether they come back."""
+
+    criterion: Literal["best-response", "loss"] = "best-response"
+    """A reason to leave: staying out is best (as the learning rule sees it), or the present report
+    loses money."""
+    patience: Count = 3
+    """For how many rounds in a row there must be a reason before a node leaves."""
+    reentry: bool = True
+    """Whether a node that left comes back when entering pays."""
+
+
+class Group(Section):
+    """A part of the nodes, and in what it differs: what it leaves out is as for all nodes.
+
+    Nodes of a group are neighbours: the first group holds the first rows, and so on. They move
+    among the nodes of other groups, in one order.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=40)]
+    """What the group is called in tables and figures; each name stands once."""
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of all nodes; the number of nodes is rounded to a whole one."""
+    n_nodes: Annotated[int, Field(ge=0)] | None = None
+    """How many nodes, in place of a share. One group may leave out both, and takes the rest."""
+    rho: Choice | None = None
+    """The distribution of the group's costs, in place of that in [population.rho]."""
+    misreport: Misreport | None = None
+    """Which of its nodes misreport, in place of [population.misreport]."""
+    learning: Choice | None = None
+    """How its nodes adapt, in place of [learning]."""
+    exit: Exit | None = None
+    """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
+    start: Start | None = None
+    """Its first reports, in place of rounds.start."""
+
+    @model_validator(mode="after")
+    def _require_one_size(self) -> Group:
+        if self.share is not None and self.n_nodes is not None:
+            raise ValueError("takes a share or n_nodes, not both.")
+        return self
+
+
 class Population(Section):
     """Who plays."""
 
@@ -181,6 +228,36 @@ class Population(Section):
     """Without this table all nodes are honest."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
+    groups: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)] | None = None
+    """Parts of the nodes that differ in more than their costs; without it all are alike."""
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """How many nodes each group holds; they sum to ``n_nodes`` in a scenario that was checked.
+
+        Shares are added up before they are rounded, so that shares with the sum one fill the
+        population.
+        """
+        groups, ends, covered = self.groups or (), [0], 0.0
+        sizes = []
+        for group in groups:
+            if group.share is not None:
+                covered += group.share
+                ends.append(round(covered * self.n_nodes))
+                sizes.append(ends[-1] - ends[-2])
+            else:
+                sizes.append(group.n_nodes or 0)
+        rest = max(self.n_nodes - sum(sizes), 0)
+        return [
+            rest if group.share is None and group.n_nodes is None else size
+            for group, size in zip(groups, sizes, strict=True)
+        ]
+
+    @property
+    def can_misreport(self) -> bool:
+        """Whether a table says that some nodes misreport."""
+        own = [group.misreport for group in self.groups or ()]
+        return any(lies is not None for lies in (self.misreport, *own))
 
 
 class Game(Section):
@@ -212,7 +289,7 @@ class Rounds(Section):
     reports of the round, which answer the cap of the round before (its fig. 3)."""
     participation: Share = 1.0
     """Share of nodes that move in a round, drawn afresh each time; the others stand still."""
-    start: Literal["random", "cold", "warm"] = "random"
+    start: Start = "random"
     """First reports: around "everybody is like me", the smallest admissible, or the equilibrium."""
     maximum: Count = 1000
     """Rounds after which the market stops, whatever it does."""
@@ -231,18 +308,6 @@ class Information(Section):
     """Relative error of what is seen, log-normal with mean one, drawn afresh each round: of each
     report, the same for all who read it; where the sum alone is public, of each node's view of it.
     """
-
-
-class Exit(Section):
-    """When nodes leave, and whether they come back."""
-
-    criterion: Literal["best-response", "loss"] = "best-response"
-    """A reason to leave: staying out is best (as the learning rule sees it), or the present report
-    loses money."""
-    patience: Count = 3
-    """For how many rounds in a row there must be a reason before a node leaves."""
-    reentry: bool = True
-    """Whether a node that left comes back when entering pays."""
 
 
 class Check(Section):
