@@ -47,6 +47,10 @@ class InvalidGameError(FcfnError, ValueError):
     """A game whose numbers make no sense: costs, budgets, parameters."""
 
 
+class ReadOnlyError(FcfnError, AttributeError):
+    """An attribute that is computed, and cannot be set."""
+
+
 class InvalidPrivacyError(FcfnError, ValueError):
     """Privacy parameters outside their range."""
 

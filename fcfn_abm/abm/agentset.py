@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,8 +43,11 @@ class _Agents(AbstractAgentSet):
         default_value: Any = None,
     ) -> list[Any]:
         """Return an attribute of every agent, or several."""
+        _require_known(handle_missing)
         if not isinstance(attr_names, str):
             columns = [self.get(name, handle_missing, default_value) for name in attr_names]
+            if not columns:
+                return [[] for _ in range(len(self))]
             return [list(row) for row in zip(*columns, strict=True)]
         if handle_missing == "error":
             return [getattr(agent, attr_names) for agent in self]
@@ -59,6 +63,22 @@ class _Agents(AbstractAgentSet):
         if isinstance(method, str):
             return [getattr(agent, method)(*args, **kwargs) for agent in self]
         return [method(agent, *args, **kwargs) for agent in self]
+
+
+def _require_known(handle_missing: str) -> None:
+    """Raise as Mesa does where it does not know what to do about missing attributes."""
+    if handle_missing not in ("error", "default"):
+        raise ValueError(
+            f"Unknown handle_missing option: {handle_missing}, "
+            "should be one of 'error' or 'default'"
+        )
+
+
+def _count(at_most: float, size: int) -> int:
+    """Return how many agents ``at_most`` of Mesa's ``select`` allows: a share, or a number."""
+    if isinstance(at_most, float) and at_most <= 1.0:
+        at_most = int(size * at_most)
+    return max(0, math.ceil(min(at_most, size)))
 
 
 class NodeSet(_Agents, Sequence[EdgeNode]):
@@ -121,6 +141,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         default_value: Any = None,
     ) -> list[Any]:
         """Return an attribute of every node (or several): fast where it is a column."""
+        _require_known(handle_missing)
         if isinstance(attr_names, str) and attr_names in EdgeNode.COLUMNS:
             values = getattr(self.columns, attr_names)[self.rows]
             return list(values.tolist())
@@ -140,9 +161,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         if filter_func is not None:
             kept = [bool(filter_func(self.view(row))) for row in rows.tolist()]
             rows = rows[np.array(kept, dtype=bool)]
-        if isinstance(at_most, float) and at_most <= 1.0:
-            at_most = int(len(self) * at_most)
-        rows = rows[: len(rows) if at_most == float("inf") else int(at_most)]
+        rows = rows[: _count(at_most, len(self))]
         return self._with(rows, inplace=inplace)
 
     def shuffle(self, inplace: bool = False) -> NodeSet:
@@ -155,6 +174,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         """Return the nodes in the order of a key; an attribute that is a column sorts fast."""
         if isinstance(key, str) and key in EdgeNode.COLUMNS:
             values = getattr(self.columns, key)[self.rows]
+            values = values.astype(np.int8) if values.dtype == bool else values
             order = np.argsort(values if ascending else -values, kind="stable")
         else:
             of = operator.attrgetter(key) if isinstance(key, str) else key
@@ -180,6 +200,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
     def add(self, agent: EdgeNode) -> None:
         """Add a node of the same market, unless it is there."""
         if agent not in self:
+            self._require_own([agent])
             self.rows = np.append(self.rows, agent.row)
 
     def discard(self, agent: EdgeNode) -> None:
@@ -193,8 +214,28 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         self.discard(agent)
 
     def _update(self, agents: Iterable[EdgeNode]) -> NodeSet:
+        agents = list(agents)
+        self._require_own(agents)
         self.rows = np.array([agent.row for agent in agents], dtype=np.intp)
         return self
+
+    def _from_iterable(self, agents: Iterable[EdgeNode]) -> Any:
+        """Return what ``|`` and the like lead to: a set of nodes, or of agents of several kinds."""
+        agents = list(agents)
+        if not all(map(self._is_own, agents)):
+            return AgentList(agents, self.random)
+        rows = dict.fromkeys(agent.row for agent in agents)
+        return self._of(np.array(list(rows), dtype=np.intp))
+
+    def _is_own(self, agent: object) -> bool:
+        return isinstance(agent, EdgeNode) and agent.model.columns is self.columns
+
+    def _require_own(self, agents: Iterable[object]) -> None:
+        if not all(map(self._is_own, agents)):
+            raise InvalidGameError(
+                "A set of nodes holds nodes of one market alone; mesa.agent.AgentSet(agents) holds "
+                "agents of any kind."
+            )
 
     def _of(self, rows: RowNumbers) -> NodeSet:
         return NodeSet(self.columns, self.view, self.random, rows)
@@ -223,17 +264,27 @@ class AgentList(_Agents):
     """
 
     def __init__(self, agents: Iterable[mesa.Agent], random: Random) -> None:
-        self._agents = dict.fromkeys(agents)
+        self._agents = _by_id(agents)
         self.random = random
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: other objects have other ids."""
+        return {**vars(self), "_agents": list(self._agents.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _agents=_by_id(state["_agents"]))
 
     def __len__(self) -> int:
         return len(self._agents)
 
     def __iter__(self) -> Iterator[mesa.Agent]:
-        return iter(self._agents)
+        return iter(list(self._agents.values()))
 
     def __contains__(self, agent: object) -> bool:
-        return agent in self._agents
+        return id(agent) in self._agents
+
+    def _from_iterable(self, agents: Iterable[mesa.Agent]) -> AgentList:
+        return AgentList(agents, self.random)
 
     def __getitem__(self, item: int | slice) -> Any:
         """Return one agent, or a list of agents."""
@@ -251,8 +302,7 @@ class AgentList(_Agents):
         agent_type: type | None = None,
     ) -> AgentList:
         """Return the agents for which ``filter_func`` holds; see Mesa's ``AgentSet.select``."""
-        if isinstance(at_most, float) and at_most <= 1.0:
-            at_most = int(len(self) * at_most)
+        at_most = _count(at_most, len(self))
         selected: list[mesa.Agent] = []
         for agent in self:
             if len(selected) >= at_most:
@@ -294,19 +344,26 @@ class AgentList(_Agents):
 
     def add(self, agent: mesa.Agent) -> None:
         """Add an agent."""
-        self._agents[agent] = None
+        self._agents[id(agent)] = agent
 
     def discard(self, agent: mesa.Agent) -> None:
         """Take an agent out, if it is there."""
-        self._agents.pop(agent, None)
+        self._agents.pop(id(agent), None)
 
     def remove(self, agent: mesa.Agent) -> None:
         """Take an agent out."""
-        del self._agents[agent]
+        if agent not in self:
+            raise KeyError(agent)
+        self.discard(agent)
 
     def _update(self, agents: Iterable[mesa.Agent]) -> AgentList:
-        self._agents = dict.fromkeys(agents)
+        self._agents = _by_id(agents)
         return self
+
+
+def _by_id(agents: Iterable[mesa.Agent]) -> dict[int, mesa.Agent]:
+    """Return agents by what tells objects apart: markets keep the nodes that are hashed."""
+    return {id(agent): agent for agent in agents}
 
 
 class MarketAgents(AgentList):
@@ -320,10 +377,21 @@ class MarketAgents(AgentList):
         return len(self._agents) + len(self._nodes)
 
     def __iter__(self) -> Iterator[mesa.Agent]:
-        return chain(self._agents, self._nodes)
+        return chain(super().__iter__(), self._nodes)
 
     def __contains__(self, agent: object) -> bool:
-        return agent in self._agents or agent in self._nodes
+        return super().__contains__(agent) or agent in self._nodes
+
+    def add(self, agent: mesa.Agent) -> None:
+        """Add an agent; the nodes are there."""
+        if agent not in self._nodes:
+            super().add(agent)
+
+    def discard(self, agent: mesa.Agent) -> None:
+        """Take an agent out, if it is there; the nodes stay."""
+        if agent in self._nodes:
+            agent.remove()  # which says why not
+        super().discard(agent)
 
     def _update(self, agents: Iterable[mesa.Agent]) -> AgentList:  # noqa: ARG002
         raise InvalidGameError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any, Self
 
 import mesa
@@ -15,14 +16,16 @@ from fcfn_abm.abm import order
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
-from fcfn_abm.abm.columns import Floats, NodeColumns
+from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.contracts import TakeOrLeave
+from fcfn_abm.abm.groups import GroupRules, group_nodes
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Leader, Verdict
+from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
@@ -33,12 +36,12 @@ from fcfn_abm.game import (
     server_utility,
     takes_part,
 )
-from fcfn_abm.learning import LearningRule, ServerRule
+from fcfn_abm.learning import ServerRule
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contracts, Mechanism, Outcome, PricingGame
-from fcfn_abm.population import Population, RhoDistribution
+from fcfn_abm.population import Population
 from fcfn_abm.rng import stream
-from fcfn_abm.scenario import Churn, Exit, Game, Information, Rounds, Scenario
+from fcfn_abm.scenario import Churn, Game, Information, Rounds, Scenario
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,6 @@ class MarketRules:
     game: Game
     rounds: Rounds
     information: Information
-    exit: Exit
     churn: Churn | None
     """None where the same nodes stay."""
     cap: float | None
@@ -63,7 +65,6 @@ class MarketRules:
             game=scenario.game,
             rounds=scenario.rounds,
             information=scenario.information,
-            exit=scenario.exit,
             churn=scenario.population.churn,
             cap=scenario.cap,
             mechanism=scenario.mechanism.kind,
@@ -82,14 +83,12 @@ class Market(RowModel):
         Who plays, and what a unit of reported epsilon costs each of them.
     mechanism : Mechanism
         How the server prices.
-    learning : LearningRule
-        How nodes choose their epsilon, where the mechanism holds a contest.
+    behaviour : sequence of GroupRules
+        How nodes choose their epsilon, start and leave: of each group of the population, or of all.
     server : ServerRule
         How the server chooses its cap, where the mechanism leaves it open.
     rules : MarketRules
-        How rounds are played, what nodes see, and when they leave.
-    distribution : RhoDistribution, optional
-        Of the costs of newcomers; needed where nodes come and go.
+        How rounds are played, and what nodes see.
     seed : int, default 0
         Root of all chance in this market.
     collect_nodes : bool, default False
@@ -99,6 +98,8 @@ class Market(RowModel):
     ----------
     columns : NodeColumns
         The state of all nodes, one array a quantity.
+    groups : tuple of NodeGroup
+        Their rules, by rows; one group without a name where all nodes are alike.
     churn : Turnover or None
         Who came and went, where nodes do.
     nodes : NodeSet
@@ -116,11 +117,10 @@ class Market(RowModel):
         self,
         population: Population,
         mechanism: Mechanism,
-        learning: LearningRule,
+        behaviour: Sequence[GroupRules],
         server: ServerRule,
         rules: MarketRules,
         *,
-        distribution: RhoDistribution | None = None,
         seed: int = 0,
         collect_nodes: bool = False,
     ) -> None:
@@ -132,11 +132,13 @@ class Market(RowModel):
         )
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
-        self.rule = TakeOrLeave(self.offer) if isinstance(self.offer, Contracts) else learning
-        self.columns = NodeColumns.of(self._primitives.rho, self.rule.memory)
+        offered = TakeOrLeave(self.offer) if isinstance(self.offer, Contracts) else None
+        self.columns, self.groups = group_nodes(
+            self._primitives.rho, population.groups, behaviour, offered
+        )
         self.churn = None
-        if rules.churn is not None and distribution is not None:
-            self.churn = Turnover(rules.churn, self.columns, distribution, self.rule, seed)
+        if rules.churn is not None:
+            self.churn = Turnover(rules.churn, self.columns, self.groups, seed)
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
@@ -154,6 +156,7 @@ class Market(RowModel):
         self._register_nodes()
         self.round_index = 0
         self.verdict: Verdict | None = None
+        self._state: RoundState | None = None
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
@@ -162,9 +165,10 @@ class Market(RowModel):
         self.learn()
         state = RoundState if self.churn is None else ChurnState
         self.datacollector = mesa.DataCollector(
-            model_reporters={field.name: _reporter(field.name) for field in fields(state)},
+            # partial and attrgetter, unlike names and lambdas, can be pickled
+            model_reporters={field.name: partial(_measure, field.name) for field in fields(state)},
             agenttype_reporters=(
-                {EdgeNode: {name: name for name in ("epsilon", "payment", "utility")}}
+                {EdgeNode: {name: attrgetter(name) for name in ("epsilon", "payment", "utility")}}
                 if collect_nodes
                 else {}
             ),
@@ -172,9 +176,9 @@ class Market(RowModel):
 
     def _add_nodes(self) -> None:
         """Make the sets of nodes, which are rows until somebody looks at them."""
-        view = NodeViews(self)
-        self.nodes = NodeSet(self.columns, view, self.random)
-        every = NodeSet(self.columns, view, self.random, self.nodes.rows)
+        self.views = NodeViews(self)
+        self.nodes = NodeSet(self.columns, self.views, self.random)
+        every = NodeSet(self.columns, self.views, self.random, self.nodes.rows)
         self._all_agents = MarketAgents(every, self.random)
 
     def _register_nodes(self) -> None:
@@ -182,6 +186,26 @@ class Market(RowModel):
         self._agents_by_type[EdgeNode] = self.nodes
         self.first_node_id = self.agent_id_counter
         self.agent_id_counter += len(self.columns)
+
+    def deregister_agent(self, agent: mesa.Agent) -> None:
+        """Take an agent that a user added out of the market; nodes stay."""
+        if isinstance(agent, EdgeNode):
+            agent.remove()  # which says why not
+        super().deregister_agent(agent)
+
+    def remove_all_agents(self) -> None:
+        """Refuse: a market is its server and its nodes."""
+        raise InvalidGameError(
+            "A market cannot be without its server and its nodes: make another market, or remove "
+            "the agents that you added, each with agent.remove()."
+        )
+
+    @property
+    def state(self) -> RoundState:
+        """What was measured of the last round; before the first, of the first reports."""
+        if self._state is None:
+            self._state = self._measure_round(self.columns.epsilon)
+        return self._state
 
     @property
     def budget(self) -> float:
@@ -221,16 +245,16 @@ class Market(RowModel):
             index=self.round_index,
             columns=self.columns,
             bulletin=self.bulletin,
-            rule=self.rule,
+            groups=self.groups,
             pool=self.answered_pool,
             n_active=self.n_active,
             present=self.present,
             movers=self.movers,
-            exit=rules.exit,
             epsilon_floor=rules.game.epsilon_floor,
             turns=rules.rounds.turns,
             seed=self.seed,
             rng=self.rng,
+            agents={},
         )
 
     def step(self) -> None:
@@ -318,15 +342,15 @@ class Market(RowModel):
 
     def let_nodes_leave(self) -> None:
         """Let those nodes leave that had a reason to for long enough."""
-        columns = self.columns
-        leaving = ~columns.exited & (columns.idle_rounds >= self._rules.exit.patience)
-        columns.exit_round[leaving] = self.round_index
+        for group in self.groups:
+            exit_round = self.columns.exit_round[group.rows]
+            idle_rounds = self.columns.idle_rounds[group.rows]
+            leaving = (exit_round == NEVER) & (idle_rounds >= group.exit.patience)
+            exit_round[leaving] = self.round_index  # a view
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
-        contest = None if isinstance(self.offer, Contracts) else self.contest
-        paid = replace(self.round, pool=self.pool)
-        self.state = measure_round(paid, epsilon_before, self.server, contest, self.churn)
+        self._state = self._measure_round(epsilon_before)
         self.total_epsilon, self._n_active = self.state.total_epsilon, self.state.n_active
         self.verdict = self._judge.see(
             exploitability=self.state.exploitability,
@@ -340,6 +364,11 @@ class Market(RowModel):
             moving=bool(self.churn and self.churn.moving(self.round_index)),
         )
         self.running = self.verdict is None
+
+    def _measure_round(self, epsilon_before: Floats) -> RoundState:
+        contest = None if isinstance(self.offer, Contracts) else self.contest
+        paid = replace(self.round, pool=self.pool)
+        return measure_round(paid, epsilon_before, self.server, contest, self.churn)
 
     @property
     def leader(self) -> Leader:
@@ -441,18 +470,22 @@ class Market(RowModel):
 
     def _first_reports(self) -> Floats:
         """Return what nodes report before they have seen anything."""
-        n_nodes, start = len(self.columns), self._rules.rounds.start
-        self._n_active = n_nodes
+        self._n_active = n_nodes = len(self.columns)
+        reports = np.zeros(n_nodes)
         if isinstance(self.offer, Contracts):
-            return np.zeros(n_nodes)
-        if start == "cold":
-            return np.full(n_nodes, self._rules.game.epsilon_floor)
-        if start == "warm":
-            return self.pool * self.contest.epsilon
-        alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
+            return reports
         chance = stream(self.seed, "first-reports")
-        return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
+        for group in self.groups:
+            rows = group.rows
+            if group.start == "cold":
+                reports[rows] = self._rules.game.epsilon_floor
+            elif group.start == "warm":
+                reports[rows] = self.pool * self.contest.epsilon[rows]
+            else:
+                alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho[rows])
+                reports[rows] = alike * chance.uniform(0.5, 1.5, alike.size)
+        return reports
 
 
-def _reporter(name: str) -> Callable[[Market], Any]:
-    return lambda market: getattr(market.state, name)
+def _measure(name: str, market: Market) -> Any:
+    return getattr(market.state, name)

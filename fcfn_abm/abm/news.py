@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from fcfn_abm.abm.groups import NodeGroup, find_group
 from fcfn_abm.abm.round import Round
 from fcfn_abm.game import takes_part
 from fcfn_abm.learning import News
@@ -24,25 +27,37 @@ def learn_from(played: Round, rows: Rows, *, noise: float, changing: bool) -> No
     changing : bool
         Whether nodes come and go, or their costs change.
     """
-    epsilon, shown, kept = played.columns.epsilon, played.bulletin, played.columns.memory
+    epsilon, shown = played.columns.epsilon, played.bulletin
     reports = shown.recount(epsilon)
     moved = np.zeros(epsilon.size, dtype=bool)
     moved[played.movers] = True
-    own = epsilon[rows]
-    memory = {name: values[rows] for name, values in kept.items()}  # views, where all learn
-    played.rule.learn(
-        News(
-            played.pool,
-            own,
-            shown.others(own, rows),
-            None if reports is None else reports[rows],
-            moved[rows],
-            noise,
-            memory,
-            int(np.count_nonzero(takes_part(epsilon))),
-            changing,
+    n_active = int(np.count_nonzero(takes_part(epsilon)))
+
+    def inform(learn: Callable[[News], None], group: NodeGroup, own: Rows, read: Rows) -> None:
+        """Let nodes learn: ``own`` are those who do, and ``read`` those whose reports they see."""
+        memory = {name: values[own] for name, values in group.memory.items()}  # views of slices
+        learn(
+            News(
+                played.pool,
+                epsilon[own],
+                shown.others(epsilon[own], own),
+                None if reports is None else reports[read],
+                moved[own],
+                noise,
+                memory,
+                n_active,
+                changing,
+            )
         )
-    )
-    if not isinstance(rows, slice):
-        for name, values in memory.items():
-            kept[name][rows] = values
+        if not isinstance(own, slice):
+            for name, values in memory.items():
+                group.memory[name][own] = values
+
+    for group in played.groups:
+        # who reads all reports keeps something about each node, those of other groups included
+        own = rows if group.rule.needs == "full" else group.among(rows)
+        if epsilon[own].size:
+            inform(group.rule.learn, group, own, own)
+    for row in np.intersect1d(played.acting, np.arange(epsilon.size)[rows]).tolist():
+        group = find_group(played.groups, row)
+        inform(played.agents[row].learn, group, slice(row, row + 1), played.present)

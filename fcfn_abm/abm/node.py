@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import mesa
@@ -10,13 +10,15 @@ import mesa
 from fcfn_abm.abm import order
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.round import RowModel
-from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.errors import InvalidGameError, ReadOnlyError
 
 
 class EdgeNode(mesa.Agent):
     """One edge node: a view of a row of the market's columns, which is a place.
 
-    Where nodes come and go, it shows the node that holds the place.
+    Where nodes come and go, it shows the node that holds the place. The market keeps a node as long
+    as it lives itself once an attribute is set on it, or it is put into a set or a dict; other
+    nodes are made anew when they are looked at.
     """
 
     model: RowModel
@@ -29,14 +31,42 @@ class EdgeNode(mesa.Agent):
     def of_row(cls, market: RowModel, row: int) -> EdgeNode:
         """Return the node of a row; nothing is registered, since the market knows its rows."""
         node = cls.__new__(cls)
-        node.model, node.row, node.pos = market, row, None
-        node.unique_id = market.first_node_id + row
+        node.__dict__.update(model=market, row=row, pos=None, unique_id=market.first_node_id + row)
         return node
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise InvalidGameError(
+            "A market makes its nodes itself, as many as population.n_nodes says: "
+            "market.nodes[row] is one of them."
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of one's own; those of the game are computed."""
+        computed = getattr(type(self), name, None)
+        if isinstance(computed, property) and computed.fset is None:
+            raise ReadOnlyError(
+                f"{name} of a node is computed by its market, and cannot be set; give costs to "
+                "the market, PrivacyMarket(scenario, rho=...), or use another name."
+            )
+        super().__setattr__(name, value)
+        self._keep()
+
+    def __hash__(self) -> int:
+        """Return a number of this object: who asks, as Mesa's ``AgentSet``, relies on it."""
+        self._keep()
+        return object.__hash__(self)
+
+    def _keep(self) -> None:
+        """Let the market hold this object; a node that is just being unpickled is held already."""
+        views = getattr(vars(self).get("model"), "views", None)
+        if views is not None:
+            views.keep(self)
 
     def remove(self) -> None:
         """Refuse: rows stay, and nodes leave by `exit_round`."""
         raise InvalidGameError(
-            "A node cannot be removed from a market: it leaves when staying does not pay."
+            "A node cannot be removed from a market: it leaves when staying does not pay. Take it "
+            "out of a set of your own with discard, or make a market with fewer nodes."
         )
 
     @property
@@ -87,12 +117,26 @@ class EdgeNode(mesa.Agent):
 class NodeViews:
     """The nodes of a market that somebody looks at, by row.
 
-    A node is the same object for as long as it is held.
+    A node is the same object for as long as it is held, and for good once it is kept.
     """
 
     def __init__(self, model: RowModel) -> None:
         self._model = model
         self._held: WeakValueDictionary[int, EdgeNode] = WeakValueDictionary()
+        self._kept: dict[int, EdgeNode] = {}
+
+    def keep(self, node: EdgeNode) -> None:
+        """Hold the node of a row, so that it is not made anew."""
+        if self._held.get(node.row) is node:  # and not a copy of it
+            self._kept[node.row] = node
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: weak references cannot be."""
+        return {**vars(self), "_held": dict(self._held)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._held = WeakValueDictionary(state["_held"])
 
     def __call__(self, row: int) -> EdgeNode:
         """Return the node of a row."""

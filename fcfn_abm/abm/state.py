@@ -171,7 +171,7 @@ def _measure_moves(
 
 def _measure_contracts(played: Round, rho: Floats, epsilon: Floats) -> tuple[float, Floats]:
     """Return the largest gain from taking or leaving a contract, and what was offered."""
-    rule = played.rule
+    rule = played.groups[0].rule
     if not isinstance(rule, TakeOrLeave):
         raise TypeError(f"contracts are taken or left, and not played by {type(rule).__name__}")
     return rule.regret(rho, epsilon, played.pool), rule.contracts.epsilon

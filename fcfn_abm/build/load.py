@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.registries import create
-from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.errors import InvalidScenarioError, did_you_mean
 from fcfn_abm.scenario import (
+    Choice,
     Scenario,
     SweepRun,
     apply_overrides,
@@ -20,6 +23,8 @@ from fcfn_abm.scenario import (
     sweep_runs,
     tree_to_scenario,
 )
+from fcfn_abm.scenario.load import section_at
+from fcfn_abm.scenario.sweep import replace_values
 
 
 def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
@@ -65,12 +70,63 @@ def resolve_defaults(scenario: Scenario) -> Scenario:
 
 def list_runs(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
     """Return the runs of a scenario's sweep, each checked and complete."""
+    return sweep_runs(scenario, _check_and_resolve, where)
 
-    def check_and_resolve(run: Scenario, where: str) -> Scenario:
-        check_scenario(run, where)
-        return resolve_defaults(run)
 
-    return sweep_runs(scenario, check_and_resolve, where)
+def _check_and_resolve(scenario: Scenario, where: str) -> Scenario:
+    check_scenario(scenario, where)
+    return resolve_defaults(scenario)
+
+
+def set_keys(scenario: Scenario, settings: Mapping[str, Any], where: str) -> Scenario:
+    """Return a scenario with other values of some keys, checked.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        Complete and checked.
+    settings : mapping
+        From keys to values. A key is a path, such as ``game.alpha``, or its last part where no
+        other table has such a key: ``alpha``.
+    where : str
+        Where the settings come from, for the error message.
+
+    Raises
+    ------
+    InvalidScenarioError
+        If there is no such key, or several are called so, or a value is not allowed.
+    """
+    values = {
+        _path_of(name, where): value.item() if isinstance(value, np.generic) else value
+        for name, value in settings.items()
+    }
+    return replace_values(scenario, values, _check_and_resolve, where)
+
+
+def _path_of(name: str, where: str) -> str:
+    """Return the path of a key that is called by its last part."""
+    if "." in name or name in Scenario.model_fields:
+        return name
+    keys = {
+        table: section
+        for table in Scenario.model_fields
+        if (section := section_at(Scenario, table)) is not None
+        and section is not Choice
+        and table != "sweep"
+    }
+    paths = [f"{table}.{name}" for table, section in keys.items() if name in section.model_fields]
+    if len(paths) == 1:
+        return paths[0]
+    if paths:
+        raise InvalidScenarioError(
+            f"may be {' or '.join(paths)}: give the whole path, as in **{{{paths[0]!r}: ...}}.",
+            file=where,
+            key=name,
+        )
+    known = {*Scenario.model_fields, *(key for s in keys.values() for key in s.model_fields)}
+    raise InvalidScenarioError(
+        f"there is no such key in any table.{did_you_mean(name, known)}", file=where, key=name
+    )
 
 
 def list_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:

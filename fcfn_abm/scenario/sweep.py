@@ -233,12 +233,12 @@ def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, where:
     """Return the scenario with the values of a point, checked."""
     place = f"{where}, [{_AXES}]"
     try:
-        return _replace_values(base, values, check, place)
+        return replace_values(base, values, check, place)
     except InvalidScenarioError as error:
         problem = error
     for path, value in values.items():  # is one axis to blame alone?
         try:
-            _replace_values(base, {path: value}, check, place)
+            replace_values(base, {path: value}, check, place)
         except InvalidScenarioError as error:
             if str(error) == str(problem):
                 values = {path: value}
@@ -253,9 +253,8 @@ def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, where:
     ) from None
 
 
-def _replace_values(
-    base: Scenario, values: Mapping[str, Any], check: Check, where: str
-) -> Scenario:
+def replace_values(base: Scenario, values: Mapping[str, Any], check: Check, where: str) -> Scenario:
+    """Return a scenario with other values at some paths, such as ``game.alpha``, checked."""
     changes: dict[str, Any] = {}
     for path, value in values.items():
         *tables, key = path.split(".")
