@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from operator import attrgetter
@@ -18,14 +18,14 @@ from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.contracts import TakeOrLeave
-from fcfn_abm.abm.groups import GroupRules, group_nodes
+from fcfn_abm.abm.groups import GroupRules, find_group, group_nodes
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Leader, Verdict
-from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.errors import InvalidGameError, abbreviate
 from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
@@ -42,6 +42,8 @@ from fcfn_abm.mechanisms import Contracts, Mechanism, Outcome, PricingGame
 from fcfn_abm.population import Population
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn, Game, Information, Rounds, Scenario
+
+type NodeClass = type[EdgeNode] | Mapping[str, type[EdgeNode]]
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,10 @@ class Market(RowModel):
         Root of all chance in this market.
     collect_nodes : bool, default False
         Whether the data collector keeps every node in every round.
+    node_class : type or mapping, optional
+        A class derived from :class:`EdgeNode` for all nodes, or one for each name of a group. Nodes
+        whose class has a ``respond``, ``choose_epsilon`` or ``learn`` of its own act by it, one by
+        one; all others remain rows.
 
     Attributes
     ----------
@@ -123,6 +129,7 @@ class Market(RowModel):
         *,
         seed: int = 0,
         collect_nodes: bool = False,
+        node_class: NodeClass | None = None,
     ) -> None:
         super().__init__(rng=stream(seed, "market"))
         self.seed, self.population, self._rules = seed, population, rules
@@ -149,7 +156,7 @@ class Market(RowModel):
             rounds.maximum,
             noisy=rules.information.noise > 0,
         )
-        self._add_nodes()
+        self._add_nodes(_classes_of(node_class, [group.name for group in self.groups]))
         opening = game.beta / 2 if game.budget is None else game.budget
         opening = opening if self.offer.learns_cap else self._primitives.cap
         self.server = ParameterServer(self, server, self.offer, game, opening)
@@ -162,28 +169,35 @@ class Market(RowModel):
         self.movers: Rows = slice(0)
         self.answered_pool = self.pool
         self.publish()
+        self.views.make_acting(slice(None))
         self.learn()
         state = RoundState if self.churn is None else ChurnState
         self.datacollector = mesa.DataCollector(
             # partial and attrgetter, unlike names and lambdas, can be pickled
             model_reporters={field.name: partial(_measure, field.name) for field in fields(state)},
             agenttype_reporters=(
-                {EdgeNode: {name: attrgetter(name) for name in ("epsilon", "payment", "utility")}}
+                {
+                    self._node_class: {
+                        name: attrgetter(name) for name in ("epsilon", "payment", "utility")
+                    }
+                }
                 if collect_nodes
                 else {}
             ),
         )
 
-    def _add_nodes(self) -> None:
+    def _add_nodes(self, classes: Mapping[str, type[EdgeNode]]) -> None:
         """Make the sets of nodes, which are rows until somebody looks at them."""
-        self.views = NodeViews(self)
+        kinds = {classes.get(group.name, EdgeNode) for group in self.groups}
+        self._node_class = kinds.pop() if len(kinds) == 1 else EdgeNode
+        self.views = NodeViews(self, classes)
         self.nodes = NodeSet(self.columns, self.views, self.random)
         every = NodeSet(self.columns, self.views, self.random, self.nodes.rows)
         self._all_agents = MarketAgents(every, self.random)
 
     def _register_nodes(self) -> None:
         """Give the nodes the numbers after the server's."""
-        self._agents_by_type[EdgeNode] = self.nodes
+        self._agents_by_type[self._node_class] = self.nodes
         self.first_node_id = self.agent_id_counter
         self.agent_id_counter += len(self.columns)
 
@@ -254,7 +268,7 @@ class Market(RowModel):
             turns=rules.rounds.turns,
             seed=self.seed,
             rng=self.rng,
-            agents={},
+            agents=self.views.acting,
         )
 
     def step(self) -> None:
@@ -275,6 +289,7 @@ class Market(RowModel):
         self.inform_newcomers()
         self.draw_movers()
         self._play(self.round)
+        self.require_reports()
         if self.pays_after_reports:
             self.set_budget()
         self.server.pay(self.columns)
@@ -282,6 +297,24 @@ class Market(RowModel):
         self.let_nodes_leave()
         self.measure(*before)
         self.datacollector.collect(self)
+
+    def require_reports(self) -> None:
+        """Raise where a rule has reported something that is no epsilon.
+
+        Raises
+        ------
+        InvalidGameError
+            If a report is not a finite number, or is below zero.
+        """
+        epsilon = self.columns.epsilon
+        if epsilon.min() >= 0 and epsilon.max() < math.inf:
+            return
+        row = int(np.argmin((epsilon >= 0) & (epsilon < math.inf)))
+        rule = type(find_group(self.groups, row).rule).__name__
+        raise InvalidGameError(
+            f"an epsilon must be a finite number, zero or more, but the rule {rule} reports "
+            f"{epsilon[row]:g} for node {row} in round {self.round_index}."
+        )
 
     def set_budget(self) -> None:
         """Let the server set the cap of this round from the reports of this round."""
@@ -306,6 +339,7 @@ class Market(RowModel):
             self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
             for known in ("equilibrium", "outcome", "contest", "_best_cap"):
                 self.__dict__.pop(known, None)
+            self.views.make_acting(self.churn.arrived)
 
     def clear_exited_reports(self) -> None:
         """Set the reports of the nodes that left to zero."""
@@ -485,6 +519,24 @@ class Market(RowModel):
                 alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho[rows])
                 reports[rows] = alike * chance.uniform(0.5, 1.5, alike.size)
         return reports
+
+
+def _classes_of(node_class: NodeClass | None, names: Sequence[str]) -> dict[str, type[EdgeNode]]:
+    """Return the class of the nodes of each group that has one of its own."""
+    if node_class is None:
+        return {}
+    classes = node_class if isinstance(node_class, Mapping) else dict.fromkeys(names, node_class)
+    for name, kind in classes.items():
+        if name not in names:
+            known = ", ".join(map(repr, names)) if any(names) else "it has no groups"
+            raise InvalidGameError(
+                f"node_class names the group {name!r}, which the market lacks: {known}."
+            )
+        if not (isinstance(kind, type) and issubclass(kind, EdgeNode)):
+            raise InvalidGameError(
+                f"node_class must be a class derived from EdgeNode, not {abbreviate(kind)}."
+            )
+    return dict(classes)
 
 
 def _measure(name: str, market: Market) -> Any:

@@ -58,6 +58,6 @@ def learn_from(played: Round, rows: Rows, *, noise: float, changing: bool) -> No
         own = rows if group.rule.needs == "full" else group.among(rows)
         if epsilon[own].size:
             inform(group.rule.learn, group, own, own)
-    for row in np.intersect1d(played.acting, np.arange(epsilon.size)[rows]).tolist():
+    for row in played.acting_among(rows):
         group = find_group(played.groups, row)
         inform(played.agents[row].learn, group, slice(row, row + 1), played.present)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import reenter_one, update_exits
 from fcfn_abm.abm.groups import NodeGroup, find_group
 from fcfn_abm.abm.round import Round
+from fcfn_abm.errors import InvalidGameError, abbreviate
 from fcfn_abm.learning import Observation, ScalarMoves
 from fcfn_abm.learning.base import Rows, scalar_moves, watches_total
 from fcfn_abm.rng import stream
@@ -51,7 +53,7 @@ def _move_in_stretches(
     from fcfn_abm.abm import compiled  # loads numba, which takes a while
 
     alone = np.zeros(len(played.columns), dtype=bool)
-    alone[played.acting] = True
+    alone[list(played.agents)] = True
     decided = {}
     for index, (group, form) in enumerate(zip(played.groups, forms, strict=True)):
         if form is None and _is_decided_before(played, group):
@@ -72,10 +74,10 @@ def _move_in_stretches(
 def move_at_once(played: Round) -> None:
     """All nodes answer the last round's reports at once."""
     exact = played.pool > 0 and played.bulletin.factor is None
-    acting, total = played.acting, played.bulletin.total
+    acting, total = played.acting_among(played.movers), played.bulletin.total
     for group in played.groups:
         rows = group.among(played.movers)
-        if acting.size:
+        if acting:
             rows = np.setdiff1d(np.arange(len(played.columns))[rows], acting)
         moves = scalar_moves(group.rule, played.n_active)
         if moves and exact and len(played.columns) >= MANY:
@@ -84,7 +86,7 @@ def move_at_once(played: Round) -> None:
             compiled.move_at_once(played, group, moves, rows)
         else:
             played.columns.epsilon[rows] = _decide(played, group, rows)
-    for row in np.intersect1d(acting, np.arange(len(played.columns))[played.movers]).tolist():
+    for row in acting:
         played.agents[row].respond()
         played.bulletin.total = total  # nobody sees another's move
 
@@ -115,9 +117,32 @@ def respond(played: Round, row: int) -> None:
     reason = rule.loses(seen) if settings.criterion == "loss" else not planned > 0
     columns.idle_rounds[row] = columns.idle_rounds.item(row) + 1 if reason else 0
     agent = played.agents.get(row)
-    epsilon = agent.choose_epsilon(seen) if agent else rule.next_epsilon(seen, played.rng)
-    columns.epsilon[row] = epsilon
+    if agent:
+        report(played, row, agent.choose_epsilon(seen))
+        return
+    columns.epsilon[row] = epsilon = rule.next_epsilon(seen, played.rng)
     played.bulletin.move(row, own, epsilon)
+
+
+def report(played: Round, row: int, epsilon: float) -> None:
+    """Let the node of a row report an epsilon, which code of a user has chosen."""
+    try:
+        epsilon = float(epsilon)
+    except (TypeError, ValueError):
+        raise _bad_report(played, row, epsilon) from None
+    if not 0 <= epsilon < math.inf:
+        raise _bad_report(played, row, epsilon)
+    before = played.columns.epsilon.item(row)
+    played.columns.epsilon[row] = epsilon
+    played.bulletin.move(row, before, epsilon)
+
+
+def _bad_report(played: Round, row: int, epsilon: object) -> InvalidGameError:
+    return InvalidGameError(
+        f"an epsilon must be a finite number, zero or more, but node {row} "
+        f"({type(played.agents[row]).__name__}) reports {abbreviate(epsilon)} in round "
+        f"{played.index}."
+    )
 
 
 def _is_decided_before(played: Round, group: NodeGroup) -> bool:

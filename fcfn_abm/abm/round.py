@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 
 import mesa
 import numpy as np
-import numpy.typing as npt
 
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NodeColumns
@@ -62,16 +61,20 @@ class Round:
     agents: Mapping[int, Actor]
     """Nodes that act by methods of their own, by row; all others follow the rule of their group."""
 
-    @property
-    def acting(self) -> npt.NDArray[np.intp]:
-        """Rows of the nodes that act by methods of their own, ascending."""
-        return np.array(sorted(self.agents), dtype=np.intp)
+    def acting_among(self, rows: Rows) -> list[int]:
+        """Return those of some rows whose nodes act by methods of their own, ascending."""
+        if not self.agents:
+            return []
+        among = np.zeros(len(self.columns), dtype=bool)
+        among[rows] = True
+        return [row for row in sorted(self.agents) if among[row]]
 
 
 class RowModel(mesa.Model):
     """A Mesa model whose nodes are rows of columns: what a node needs of its market."""
 
     columns: NodeColumns
+    groups: tuple[NodeGroup, ...]
     first_node_id: int
     views: Any
     """Makes the agent of a row, and keeps those agents that hold something of their own."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fcfn_abm.abm import GroupRules, Market, MarketRules
+from fcfn_abm.abm.market import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import draw_population, list_groups
@@ -36,6 +37,9 @@ class PrivacyMarket(Market):
         a run turns it off, since its recorder does.
     population : Population, optional
         Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
+    node_class : type or mapping, optional
+        A class derived from :class:`fcfn_abm.EdgeNode` for all nodes, or one for each name of a
+        group: ``{"learners": MyNode}``.
     **settings
         Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
         part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
@@ -70,6 +74,7 @@ class PrivacyMarket(Market):
         rng: Chance | None = None,
         collect_nodes: bool = True,
         population: Population | None = None,
+        node_class: NodeClass | None = None,
         **settings: Any,
     ) -> None:
         scenario = Scenario() if scenario is None else scenario
@@ -101,6 +106,7 @@ class PrivacyMarket(Market):
             MarketRules.of(scenario),
             seed=seed,
             collect_nodes=collect_nodes and scenario.record.traces == "all",
+            node_class=node_class,
         )
 
     @property

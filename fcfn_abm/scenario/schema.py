@@ -253,6 +253,15 @@ class Population(Section):
             for group, size in zip(groups, sizes, strict=True)
         ]
 
+    def group_of(self, row: int) -> Group | None:
+        """Return the group of a node; None where there are no groups."""
+        end = 0
+        for group, size in zip(self.groups or (), self.group_sizes, strict=True):
+            end += size
+            if row < end:
+                return group
+        return None
+
     @property
     def can_misreport(self) -> bool:
         """Whether a table says that some nodes misreport."""

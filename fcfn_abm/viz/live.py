@@ -43,7 +43,7 @@ class LiveMarket:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self._images: ImageData | None = None
-        if scenario.population.rho.kind == "divergence":
+        if build.follows_data(scenario):
             self._images = build.load_images(scenario)  # the costs depend on them
         self._population = build.draw_population(scenario, self._images)
         self.market = PrivacyMarket(scenario, population=self._population, collect_nodes=False)
