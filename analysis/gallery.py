@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 import fcfn_abm as fa
+from fcfn_abm.build import solve_equilibrium
 from fcfn_abm.process.workers import Processes, count_cores
 from fcfn_abm.report.figures.files import write_png
 
@@ -54,6 +55,7 @@ def figures(folder: Path) -> dict[str, Figure]:
     sweep = fa.read_sweep(folder / "sweep").frame()
     axes = ["population.rho.sigma", "population.n_nodes"]
     return {
+        "equilibrium": solve_equilibrium(run.scenario).plot(),
         "convergence": fa.plot.convergence(run.rounds, run.traces, form["total_epsilon"]),
         "participation": fa.plot.participation(run.rounds, run.nodes),
         "rho_against_epsilon": fa.plot.rho_against_epsilon(run.nodes, form["threshold"]),

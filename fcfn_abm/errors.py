@@ -10,7 +10,7 @@ import difflib
 import re
 import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -302,3 +302,43 @@ def require_between(
         if not ((array > low) & (array < high)).all():
             worst = array[~((array > low) & (array < high))].flat[0]
             raise error(f"{name} must lie between {low:g} and {high:g}, but is {worst:g}.")
+
+
+def require_one_of(kind: Any, *, error: type[FcfnError] = InvalidGameError, **values: Any) -> None:
+    """Raise ``error`` unless every value is one of the names of a ``Literal`` type.
+
+    Examples
+    --------
+    >>> from typing import Literal
+    >>> type Unit = Literal["record", "client"]
+    >>> require_one_of(Unit, unit="person")
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: unit must be 'record' or 'client', but is 'person'.
+    """
+    allowed = get_args(getattr(kind, "__value__", kind))
+    for name, value in values.items():
+        if not (isinstance(value, str) and value in allowed):
+            names = " or ".join(map(repr, allowed))
+            raise error(f"{name} must be {names}, but is {abbreviate(value)}.")
+
+
+def require_counts(*, error: type[FcfnError] = InvalidGameError, **values: npt.ArrayLike) -> None:
+    """Raise ``error`` unless every value is a whole number of at least 1; 2.0 and True are not.
+
+    Examples
+    --------
+    >>> require_counts(n_releases=1.5)
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: n_releases must be a whole number of at least 1, but is 1.5.
+    """
+    for name, value in values.items():
+        require_unmasked(error=error, **{name: value})
+        array = np.asarray(value)
+        bad = array < 1 if array.dtype.kind in "iu" else np.ones(array.shape, dtype=bool)
+        if bad.any():
+            raise error(
+                f"{name} must be a whole number of at least 1, but is "
+                f"{abbreviate(array[bad][0].item())}."
+            )

@@ -39,7 +39,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "first-parameters": lambda: (3, 0),
     "batches": lambda round_index, node: (3, 1, round_index, node),
     "attendance": lambda round_index: (3, 2, round_index),
-    "noise": lambda round_index, node: (4, round_index, node),
+    "noise": lambda: (4,),
     "canary": lambda: (4, "canary"),
     "mechanism": lambda name: (5, name),
     "replication": lambda index: (6, index),
@@ -76,7 +76,7 @@ def stream(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
 
     Examples
     --------
-    >>> stream(7, "noise", 3, 12).integers(100) == stream(7, "noise", 3, 12).integers(100)
+    >>> stream(7, "batches", 3, 12).integers(100) == stream(7, "batches", 3, 12).integers(100)
     np.True_
     """
     return np.random.default_rng(_sequence(seed, purpose, *index))
@@ -147,6 +147,20 @@ def require_seed(seed: object) -> int:
     if not 0 <= seed <= LARGEST_SEED:
         raise InvalidGameError(f"a seed must lie from 0 to 2^63 - 1, but is {abbreviate(seed)}.")
     return seed
+
+
+def key(seed: int, purpose: str, *index: int | str) -> tuple[int, int]:
+    """Return the key of one use of chance, two words of 32 bits, for a generator with counters.
+
+    Takes what :func:`stream` takes.
+
+    Examples
+    --------
+    >>> key(7, "noise") == key(7, "noise"), key(7, "noise") == key(8, "noise")
+    (True, False)
+    """
+    first, second = _sequence(seed, purpose, *index).generate_state(2, np.uint32).tolist()
+    return first, second
 
 
 def replication_seed(seed: int, index: int) -> int:

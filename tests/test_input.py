@@ -152,7 +152,9 @@ def test_whole_numbers_of_any_kind_are_the_seed_of_the_scenario():
         assert fa.Scenario(seed=seed).seed == 7
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.5, "seven", [-1], [1.5], {}, object()], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [-1, 1.5, "seven", [-1], [1.5], {}, object()], ids=lambda wrong: type(wrong).__name__
+)
 def test_what_numpy_does_not_take_is_refused_in_one_sentence(wrong):
     for take in (as_generator, as_seed, *DRAWS.values(), lambda r: fa.PrivacyMarket(SMALL, rng=r)):
         with pytest.raises(InvalidGameError, match=r"^(rng|a seed) must") as refused:

@@ -17,8 +17,8 @@ ROOT = PACKAGE.parent
 OUTSIDE = ("tests", "benchmarks", "examples", "analysis", "docs")
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
-    {"errors"},
-    {"rng"},
+    {"errors", "show"},
+    {"rng", "jit"},
     {"process"},
     {"registry"},
     {"scenario"},
@@ -40,10 +40,10 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ONLY = {  # what of ours a package may import, where that is less than all below
     "process": {"errors"},
-    "game": {"errors"},
-    "dp": {"errors", "rng", "registry"},
-    "training": {"errors", "rng", "registry", "dp"},
-    "records": {"errors", "process", "scenario"},
+    "game": {"errors", "show"},
+    "dp": {"errors", "rng", "jit", "registry"},
+    "training": {"errors", "rng", "jit", "registry", "dp"},
+    "records": {"errors", "show", "process", "scenario"},
     "report": {"errors", "records"},
 }
 HOMES = {  # where a heavy library may be imported

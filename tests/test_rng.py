@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fcfn_abm.rng import PURPOSES, replication_seed, stream
+from fcfn_abm.rng import PURPOSES, key, replication_seed, stream
 
 PLACES = {  # never change: every run would have other numbers
     ("costs",): (0,),
@@ -20,7 +20,7 @@ PLACES = {  # never change: every run would have other numbers
     ("first-parameters",): (3, 0),
     ("batches", 3, 7): (3, 1, 3, 7),
     ("attendance", 3): (3, 2, 3),
-    ("noise", 3, 12): (4, 3, 12),
+    ("noise",): (4,),
     ("canary",): (4, 1036808545),
     ("mechanism", "random"): (5, 373021397),
     ("replication", 3): (6, 3),
@@ -52,10 +52,17 @@ def test_no_two_uses_of_chance_share_a_place():
 
 
 def test_a_stream_is_a_grandchild_of_the_seed():
-    noise = np.random.SeedSequence(7).spawn(5)[4]
-    node_12_in_round_3 = noise.spawn(4)[3].spawn(13)[12]
+    batches = np.random.SeedSequence(7).spawn(4)[3].spawn(2)[1]
+    node_12_in_round_3 = batches.spawn(4)[3].spawn(13)[12]
     expected = np.random.default_rng(node_12_in_round_3).random(5)
-    assert_array_equal(stream(7, "noise", 3, 12).random(5), expected)
+    assert_array_equal(stream(7, "batches", 3, 12).random(5), expected)
+
+
+def test_a_key_is_the_first_two_words_of_a_place_in_the_tree_of_seeds():
+    state = np.random.SeedSequence(7).spawn(5)[4].generate_state(2)
+    assert key(7, "noise") == tuple(state.tolist())
+    keys = {key(seed, *use) for seed in (0, 7, 2**53) for use in PLACES}
+    assert len(keys) == 3 * len(PLACES)
 
 
 @pytest.mark.parametrize("use", PLACES, ids=str)
@@ -65,16 +72,16 @@ def test_the_same_use_of_chance_gives_the_same_numbers(use):
 
 def test_all_other_uses_of_chance_are_independent_of_it():
     draws = [stream(0, *use).random(1000) for use in PLACES]
-    draws += [stream(0, "noise", *index).random(1000) for index in [(0, 0), (1, 0), (0, 1)]]
-    draws += [stream(1, "noise", 0, 0).random(1000)]
+    draws += [stream(0, "batches", *index).random(1000) for index in [(0, 0), (1, 0), (0, 1)]]
+    draws += [stream(1, "batches", 0, 0).random(1000)]
     for one, other in combinations(draws, 2):
         assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(1000)
 
 
 def test_drawing_from_one_stream_changes_no_other():
-    costs, noise = stream(3, "costs"), stream(3, "noise", 0, 0)
+    costs, batches = stream(3, "costs"), stream(3, "batches", 0, 0)
     costs.random(100)
-    assert_array_equal(noise.random(4), stream(3, "noise", 0, 0).random(4))
+    assert_array_equal(batches.random(4), stream(3, "batches", 0, 0).random(4))
 
 
 def test_an_unknown_purpose_is_refused():

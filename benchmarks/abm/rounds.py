@@ -64,7 +64,7 @@ def best(function, repetitions=5):
 def moves(made, rows=None):
     """Return the moves of a round alone: in this order, or at once."""
     played = made.round
-    form = played.rule.scalar_moves(played.n_active)
+    form = played.groups[0].rule.scalar_moves(played.n_active)
     if rows is None:
         return lambda: move_at_once(played, form)
     return lambda: move_in_turn(played, form, rows)

@@ -73,7 +73,8 @@ def main() -> None:
     turns = Turns()
     made = trainer(work)
     words = work.variant.split("+")
-    epsilon = np.full(work.nodes, 50.0)
+    # next to no noise, which takes as long to draw: with more few nodes soon train to infinity
+    epsilon = np.full(work.nodes, 1e6)
     if "idle" in words:
         epsilon[1:] = 0.0
     private = "noise" in words or "noise-of-sum" in words

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from numba.extending import register_jitable
@@ -25,6 +24,7 @@ from fcfn_abm.abm.exits import count_idle_one, reenter_one
 from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.abm.round import Round
 from fcfn_abm.game.best_response import reply_one
+from fcfn_abm.jit import compile_loop
 from fcfn_abm.learning import ScalarMoves
 from fcfn_abm.learning.base import Rows
 
@@ -33,17 +33,6 @@ type Kinds = tuple[tuple[Callable[..., Any], Callable[..., Any], bool], ...]
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
 _NOTHING = np.ones(0)
-
-
-def _compile(function: Any) -> Any:
-    options: dict[str, Any] = {
-        "nogil": True,  # traces are written meanwhile
-        "error_model": "numpy",
-    }
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder where it could be kept: compiled in each process anew
-        return numba.njit(**options)(function)
 
 
 # plain functions, and not dispatchers: numba's cache on disk knows them again in the next process
@@ -274,7 +263,7 @@ def _in_turn_of(kinds: Kinds) -> Any:
                 total = max(total - own, 0.0) + new
         return total
 
-    return _compile(in_turn)
+    return compile_loop(in_turn)
 
 
 @cache
@@ -313,7 +302,7 @@ def _at_once_of(plan: Any, step: Any, remembers: bool) -> Any:
             )
             epsilon[row] = new if left == NEVER else 0.0
 
-    return _compile(at_once)
+    return compile_loop(at_once)
 
 
 @dataclass(frozen=True)
@@ -359,7 +348,7 @@ def measures(
     return Measures(*_measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor))
 
 
-@_compile
+@compile_loop
 def _measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
     gain, change, largest, distance, largest_target = 0.0, 0.0, 0.0, 0.0, 0.0
     for row in range(epsilon.size):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -66,7 +66,10 @@ class NodeGroup:
 
 
 def group_nodes(
-    rho: Floats, groups: Sequence[Group], rules: Sequence[GroupRules], offer: LearningRule | None
+    rho: Floats,
+    groups: Sequence[Group],
+    rules: Sequence[GroupRules],
+    play_by: Callable[[LearningRule], LearningRule],
 ) -> tuple[NodeColumns, tuple[NodeGroup, ...]]:
     """Return the columns of a market, and its groups.
 
@@ -78,11 +81,11 @@ def group_nodes(
         Names and rows, which cover the market; without any all nodes are one.
     rules : sequence of GroupRules
         What each group follows.
-    offer : LearningRule or None
-        How all nodes answer a mechanism that makes offers, whatever their rules.
+    play_by : callable
+        Returns how nodes with a learning rule answer the mechanism.
     """
     groups = groups or Group.partition({"": rho.size})
-    learning = [offer or own.learning for own in rules]
+    learning = [play_by(own.learning) for own in rules]
     memory = {
         _memory_key(group, name): start
         for group, rule in zip(groups, learning, strict=True)

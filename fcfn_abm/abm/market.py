@@ -22,6 +22,7 @@ from fcfn_abm.abm.groups import GroupRules, find_group, group_nodes
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, RowModel
+from fcfn_abm.abm.scores import played_in_scores, playing, unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Leader, Verdict
@@ -30,18 +31,18 @@ from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
     averaged_nodes,
-    best_budget,
-    nash_equilibrium,
+    best_linear_budget,
     server_regret,
     server_utility,
     takes_part,
 )
-from fcfn_abm.learning import ServerRule
+from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
-from fcfn_abm.mechanisms import Contracts, Mechanism, Outcome, PricingGame
+from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
 from fcfn_abm.population import Population
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn, Game, Information, Rounds, Scenario
+from fcfn_abm.show import Shown
 
 type NodeClass = type[EdgeNode] | Mapping[str, type[EdgeNode]]
 
@@ -73,7 +74,7 @@ class MarketRules:
         )
 
 
-class Market(RowModel):
+class Market(Shown, RowModel):
     """Edge nodes that sell privacy to a parameter server, round by round.
 
     A market is made of finished parts; :class:`fcfn_abm.PrivacyMarket` makes one of a scenario. It
@@ -132,16 +133,23 @@ class Market(RowModel):
         node_class: NodeClass | None = None,
     ) -> None:
         super().__init__(rng=stream(seed, "market"))
+        if mechanism.reports == "cost":
+            population = population.asked_for_costs()
         self.seed, self.population, self._rules = seed, population, rules
         game, rounds = rules.game, rules.rounds
         self._primitives = PricingGame(
-            population.rho.copy(), game.alpha, game.beta, rules.cap, game.average_over
+            population.rho.copy(),
+            game.alpha,
+            game.beta,
+            rules.cap,
+            game.average_over,
+            population.reported_cost,
+            population.held,
         )
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
-        offered = TakeOrLeave(self.offer) if isinstance(self.offer, Contracts) else None
         self.columns, self.groups = group_nodes(
-            self._primitives.rho, population.groups, behaviour, offered
+            self._primitives.rho, population.groups, behaviour, partial(_play_by, self.offer)
         )
         self.churn = None
         if rules.churn is not None:
@@ -170,6 +178,11 @@ class Market(RowModel):
         self.answered_pool = self.pool
         self.publish()
         self.views.make_acting(slice(None))
+        if self.views.acting and isinstance(self.offer, Contest) and not self.offer.is_linear:
+            raise InvalidGameError(
+                "nodes of a class of one's own act where payments are shared by epsilon, and "
+                f"{rules.mechanism!r} shares them by a score of it."
+            )
         self.learn()
         state = RoundState if self.churn is None else ChurnState
         self.datacollector = mesa.DataCollector(
@@ -269,6 +282,7 @@ class Market(RowModel):
             seed=self.seed,
             rng=self.rng,
             agents=self.views.acting,
+            contest=None if isinstance(self.offer, Contracts) else self.offer,
         )
 
     def step(self) -> None:
@@ -288,7 +302,8 @@ class Market(RowModel):
         self.publish()
         self.inform_newcomers()
         self.draw_movers()
-        self._play(self.round)
+        with played_in_scores(self.round) as played:
+            self._play(played)
         self.require_reports()
         if self.pays_after_reports:
             self.set_budget()
@@ -316,12 +331,20 @@ class Market(RowModel):
             f"{epsilon[row]:g} for node {row} in round {self.round_index}."
         )
 
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        verdict = self.verdict.kind if self.verdict else "still running"
+        return f"{type(self).__name__}, round {self.round_index:,}: {verdict}", {
+            "nodes that take part": f"{self.n_active:,} of {len(self.columns):,}",
+            "payment cap B": float(self.budget),
+            "total epsilon S": float(self.total_epsilon),
+            "mechanism": self._rules.mechanism,
+        }
+
     def set_budget(self) -> None:
         """Let the server set the cap of this round from the reports of this round."""
         game = self._rules.game
         epsilon = self.columns.epsilon[self.present]
-        n_active = int(np.count_nonzero(takes_part(epsilon)))
-        n_averaged = averaged_nodes(game.average_over, n_active, epsilon.size)
+        n_averaged = averaged_nodes(game.average_over, epsilon)
         mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
         self.server.choose_budget(epsilon, unchanged, self._rounds_a_turn)
@@ -348,7 +371,11 @@ class Market(RowModel):
     def publish(self) -> None:
         """Show the reports that stand, as far as nodes may see them."""
         chance = stream(self.seed, "observation-errors", self.round_index)
-        self.bulletin = Bulletin.of(self.columns.epsilon, self._rules.information, chance)
+        offer = self.offer
+        shown = self.columns.epsilon
+        if not isinstance(offer, Contracts):
+            shown = offer.score(shown)
+        self.bulletin = Bulletin.of(shown, self._rules.information, chance)
 
     def inform_newcomers(self) -> None:
         """Let newcomers learn from what stands, as all nodes did before the first round."""
@@ -367,12 +394,13 @@ class Market(RowModel):
 
     def learn(self, rows: Rows | None = None) -> None:
         """Let nodes learn from the round: those that are there, or some newcomers."""
-        learn_from(
-            self.round,
-            self.present if rows is None else rows,
-            noise=self._rules.information.noise,
-            changing=self.churn is not None and self.churn.changing,
-        )
+        with played_in_scores(self.round) as played:
+            learn_from(
+                played,
+                self.present if rows is None else rows,
+                noise=self._rules.information.noise,
+                changing=self.churn is not None and self.churn.changing,
+            )
 
     def let_nodes_leave(self) -> None:
         """Let those nodes leave that had a reason to for long enough."""
@@ -419,14 +447,9 @@ class Market(RowModel):
         the last digit, rounding would decide whether the server averages over one node more.
         """
         game, contest = self._rules.game, self.contest
-        active = takes_part(contest.epsilon)
-        n_active = int(np.count_nonzero(active))
-        tau = contest.tau
-        if n_active < contest.n_active:
-            tau = float(self._primitives.rho[active].sum())
-        n_averaged = averaged_nodes(game.average_over, n_active, active.size)
+        n_averaged = averaged_nodes(game.average_over, contest.epsilon)
         unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
-        return best_budget(tau, n_active, n_averaged, game.alpha, game.beta), unit_mean
+        return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
 
     @property
     def _chooses_cap(self) -> bool:
@@ -500,7 +523,8 @@ class Market(RowModel):
     @cached_property
     def contest(self) -> Equilibrium:
         """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
-        return nash_equilibrium(self._primitives.rho, 1.0)
+        offer = Contest() if isinstance(self.offer, Contracts) else self.offer
+        return unit_equilibrium(offer, self._primitives.rho)
 
     def _first_reports(self) -> Floats:
         """Return what nodes report before they have seen anything."""
@@ -517,8 +541,15 @@ class Market(RowModel):
                 reports[rows] = self.pool * self.contest.epsilon[rows]
             else:
                 alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho[rows])
+                if self.offer.exponent != 1:
+                    alike *= self.offer.exponent
                 reports[rows] = alike * chance.uniform(0.5, 1.5, alike.size)
         return reports
+
+
+def _play_by(offer: Offer, rule: LearningRule) -> LearningRule:
+    """Return the rule by which nodes with a learning rule answer an offer."""
+    return TakeOrLeave(offer) if isinstance(offer, Contracts) else playing(offer, rule)
 
 
 def _classes_of(node_class: NodeClass | None, names: Sequence[str]) -> dict[str, type[EdgeNode]]:

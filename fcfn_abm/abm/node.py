@@ -13,6 +13,7 @@ from fcfn_abm.abm import order
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.groups import find_group
 from fcfn_abm.abm.round import RowModel
+from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.errors import InvalidGameError, ReadOnlyError
 from fcfn_abm.learning import News, Observation
 from fcfn_abm.learning.base import Rows
@@ -128,7 +129,8 @@ class EdgeNode(mesa.Agent):
 
     def respond(self) -> None:
         """See the running total, and choose the epsilon of this round."""
-        order.respond(self.model.round, self.row)
+        with played_in_scores(self.model.round) as played:
+            order.respond(played, self.row)
 
     def choose_epsilon(self, seen: Observation[float]) -> float:
         """Return the epsilon of this round; by default what the learning rule chooses.

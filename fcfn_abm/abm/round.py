@@ -15,6 +15,7 @@ from fcfn_abm.abm.columns import NodeColumns
 from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.learning import News, Observation
 from fcfn_abm.learning.base import Rows
+from fcfn_abm.mechanisms import Contest
 
 
 class Actor(Protocol):
@@ -60,6 +61,8 @@ class Round:
     """Chance for rules that draw as they move."""
     agents: Mapping[int, Actor]
     """Nodes that act by methods of their own, by row; all others follow the rule of their group."""
+    contest: Contest | None = None
+    """What payments are shared by; None where nodes answer contracts."""
 
     def acting_among(self, rows: Rows) -> list[int]:
         """Return those of some rows whose nodes act by methods of their own, ascending."""

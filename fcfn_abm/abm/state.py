@@ -11,6 +11,7 @@ from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.scores import contest_exploitability
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.game import (
     Equilibrium,
@@ -106,7 +107,7 @@ def measure_round(
     n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
     n_exited = int(np.count_nonzero(columns.exited_before(played.index)))
     total_epsilon = float(columns.epsilon.sum())
-    n_averaged = averaged_nodes(game.average_over, n_active, n_nodes)
+    n_averaged = averaged_nodes(game.average_over, columns.epsilon[played.present])
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
     left_to_server = server_utility(mean_epsilon, game.alpha, game.beta, server.paid)
     nodes = float(columns.utility.sum())
@@ -129,7 +130,7 @@ def measure_round(
     )
     if churn is None or contest is None:
         return state
-    n_averaged = averaged_nodes(game.average_over, contest.n_active, n_nodes)
+    n_averaged = averaged_nodes(game.average_over, contest.epsilon)
     return ChurnState(
         **vars(state),
         n_present=n_nodes,
@@ -151,6 +152,9 @@ def _measure_moves(
     epsilon, before, rho = played.columns.epsilon[rows], before[rows], played.columns.rho[rows]
     if contest is None:
         gain, target = _measure_contracts(played, rho, epsilon)
+    elif played.contest is not None and not played.contest.is_linear:
+        gain = contest_exploitability(played.contest, epsilon, rho, pool, floor)
+        target = pool * contest.epsilon
     elif epsilon.size >= order.MANY and pool > 0:
         from fcfn_abm.abm.compiled import measures  # loads numba
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from fcfn_abm.build.parts import draw_population, follows_data
+from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
 from fcfn_abm.build.registries import registry_at
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.learning import LEARNING_RULES
@@ -41,7 +41,7 @@ def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
     :func:`check_settings`.
     """
     check_settings(scenario, where)
-    if not follows_data(scenario):  # those that follow data always lie in range
+    if not needs_holdings(scenario):  # those that follow data always lie in range
         draw_population(scenario, where=where)
 
 
@@ -103,6 +103,51 @@ def check_divergence(scenario: Scenario) -> Problems:
             )
 
 
+def check_mechanism(scenario: Scenario) -> Problems:
+    """Require what a mechanism needs to know, and rules that nodes can play it by."""
+    kind, options = scenario.mechanism.kind, scenario.mechanism.options
+    missing = missing_for(scenario, kind)
+    if missing:
+        yield Problem(missing, "mechanism", "distribution")
+    mechanism = MECHANISMS.create(kind, options)
+    if mechanism.needs_data and scenario.training is None:
+        yield Problem(
+            f"{options['by']!r} looks at the data that nodes hold, so there must be a [training] "
+            "table (with enabled = false to train no net).",
+            "mechanism",
+            "by",
+        )
+    n_nodes = scenario.population.n_nodes
+    for name in ("weights", "accepted"):
+        listed = options.get(name) or ()
+        if listed and len(listed) != n_nodes:
+            reason = f"must have one value for each of {n_nodes} nodes, but has {len(listed)}."
+            yield Problem(reason, "mechanism", name)
+    if kind != "tullock" or getattr(mechanism, "exponent", 1.0) == 1:
+        return
+    for place, choice in choices(scenario):
+        if place[-1] == "learning" and choice.kind != "best-response":
+            yield Problem(
+                f"{choice.kind!r} knows the contest with exponent = 1 alone; with another "
+                "exponent nodes learn by 'best-response'.",
+                table_name(place),
+                "kind",
+            )
+    exits = {"exit": scenario.exit} | {
+        f"population.groups.{index}.exit": group.exit
+        for index, group in enumerate(scenario.population.groups or ())
+        if group.exit
+    }
+    for table, settings in exits.items():
+        if settings.criterion == "loss":
+            yield Problem(
+                "'loss' knows the contest with exponent = 1 alone; with another exponent nodes "
+                "leave by 'best-response'.",
+                table,
+                "criterion",
+            )
+
+
 def check_registered_names(scenario: Scenario) -> Problems:
     """Require registered names, with options that they take."""
     for place, choice in choices(scenario):
@@ -126,8 +171,7 @@ def check_fixed_budget(scenario: Scenario) -> Problems:
 
 def check_first_budget(scenario: Scenario) -> Problems:
     """Require a positive first budget of a server that adapts it."""
-    chooses = scenario.mechanism.kind == "stackelberg" and scenario.server.kind != "fixed"
-    if chooses and scenario.game.budget == 0:
+    if scenario.chooses_cap and scenario.game.budget == 0:
         yield Problem(
             f"must be positive, since the server rule {scenario.server.kind!r} starts from it; "
             "leave it out to start from half of beta.",
@@ -204,6 +248,8 @@ def check_comparisons(scenario: Scenario) -> Problems:
         if name not in known:
             reason = f"{name!r} is not known. Known: {', '.join(known)}."
             yield Problem(reason, "training", "compare")
+        elif name != NO_NOISE and (missing := missing_for(scenario, name)):
+            yield Problem(missing, "training", "compare")
 
 
 def check_noise_of_sum(scenario: Scenario) -> Problems:
@@ -236,12 +282,29 @@ def check_protected_unit(scenario: Scenario) -> Problems:
         )
 
 
+def check_sampling(scenario: Scenario) -> Problems:
+    """Refuse a batch size where sampling decides how many samples a step takes."""
+    training, options = scenario.training, scenario.privacy.placement.options
+    if training is None or training.batch_size is None:
+        return
+    rate = options.get("sampling_rate", 1.0)
+    if rate < 1:
+        yield Problem(
+            "a local step then takes each sample with that probability, so that no batch has a "
+            "given size; leave one of the two out.",
+            "training",
+            "batch_size",
+            f"privacy.placement.sampling_rate = {rate:g}",
+        )
+
+
 RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_node_count,
     check_groups,
     check_distribution,
     check_divergence,
     check_registered_names,
+    check_mechanism,
     check_fixed_budget,
     check_first_budget,
     check_churn,
@@ -250,6 +313,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_comparisons,
     check_noise_of_sum,
     check_protected_unit,
+    check_sampling,
 )
 """In the order in which they are asked: the first problem is the one that is reported, and a rule
 may rely on all before it."""

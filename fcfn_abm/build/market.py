@@ -10,7 +10,7 @@ from fcfn_abm.abm import GroupRules, Market, MarketRules
 from fcfn_abm.abm.market import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
-from fcfn_abm.build.parts import draw_population, list_groups
+from fcfn_abm.build.parts import create_mechanism, draw_population, list_groups
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.population import Population, require_sized
@@ -100,7 +100,7 @@ class PrivacyMarket(Market):
             )
         super().__init__(
             population,
-            create(scenario, ("mechanism",)),
+            create_mechanism(scenario),
             _behaviour(scenario),
             create(scenario, ("server",)),
             MarketRules.of(scenario),

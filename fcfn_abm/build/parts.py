@@ -12,7 +12,7 @@ from fcfn_abm.build.registries import create
 from fcfn_abm.dp import Clipping
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
-from fcfn_abm.mechanisms import Outcome, price
+from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.population import (
     Group,
     Holdings,
@@ -22,6 +22,7 @@ from fcfn_abm.population import (
     require_sized,
 )
 from fcfn_abm.process.workers import require_workers
+from fcfn_abm.registry import OptionError
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Scenario, Training
 from fcfn_abm.training import (
@@ -36,8 +37,15 @@ type Floats = npt.NDArray[np.float64]
 
 
 def needs_images(scenario: Scenario) -> bool:
-    """Return whether a run of a scenario looks at images: to train, or since costs follow them."""
-    return scenario.trains or follows_data(scenario)
+    """Return whether a run of a scenario looks at images: to train, or to price."""
+    return scenario.trains or needs_holdings(scenario)
+
+
+def needs_holdings(scenario: Scenario) -> bool:
+    """Return whether costs, or what the mechanism pays, follow the data that nodes hold."""
+    kind, options = scenario.mechanism.kind, scenario.mechanism.options
+    needed: bool = MECHANISMS.create(kind, options).needs_data
+    return needed or follows_data(scenario)
 
 
 def follows_data(scenario: Scenario) -> bool:
@@ -45,6 +53,45 @@ def follows_data(scenario: Scenario) -> bool:
     people = scenario.population
     laws = [people.rho, *(group.rho for group in people.groups or () if group.rho)]
     return any(law.kind == "divergence" for law in laws)
+
+
+def missing_for(scenario: Scenario, mechanism: str) -> str:
+    """Return what a mechanism needs to know and a scenario does not say; empty if nothing."""
+    try:
+        create_mechanism(scenario, mechanism)
+    except InvalidScenarioError as error:
+        return error.reason
+    return ""
+
+
+def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
+    """Build a scenario's mechanism, or another one with its default options.
+
+    A mechanism that needs the distribution of costs knows that of the population, unless its
+    options name another one.
+    """
+    own = scenario.mechanism
+    kind = own.kind if kind is None else kind
+    options = own.options if own.kind == kind else {}
+    if "distribution" not in MECHANISMS.options(kind) or options.get("distribution"):
+        return MECHANISMS.create(kind, options)
+    rho = scenario.population.rho
+    if any(group.rho for group in scenario.population.groups or ()):
+        raise InvalidScenarioError(
+            f"{kind!r} needs to know the distribution of costs, and groups have some of their own: "
+            'name one, such as distribution = { kind = "uniform", low = 0.5, high = 1.5 }.'
+        )
+    known = {"kind": rho.kind, **rho.options}
+    try:
+        return MECHANISMS.create(kind, {**options, "distribution": known})
+    except OptionError as error:
+        if error.option != "distribution":
+            raise
+        raise InvalidScenarioError(
+            f"{kind!r} needs to know the distribution of costs, and [population.rho] kind = "
+            f"{rho.kind!r} does not say which are likely: name one, such as distribution = "
+            '{ kind = "uniform", low = 0.5, high = 1.5 }.'
+        ) from None
 
 
 def load_images(scenario: Scenario) -> ImageData:
@@ -73,7 +120,7 @@ def draw_population(
     InvalidScenarioError
         If a cost is not a positive number within the range of the formulas.
     """
-    if images is None and follows_data(scenario):
+    if images is None and needs_holdings(scenario):
         images = load_images(scenario)
     held = Holdings() if images is None else _deal(scenario, images)
     try:
@@ -206,6 +253,7 @@ def create_trainer(
         false_alarm=privacy.check.false_alarm if privacy.check else None,
         chances=Chances(settings.participation, settings.dropping, settings.straggling),
         noise_of=privacy.noise_of,
+        max_participations=privacy.max_participations,
         precision=settings.precision,
     )
     shards = population.held.shards
@@ -226,27 +274,30 @@ def solve_equilibrium(scenario: Scenario, rho: Floats | None = None) -> Stackelb
     return stackelberg_equilibrium(rho, game.alpha, game.beta, game.average_over)
 
 
-def price_scenario(scenario: Scenario, rho: Floats | None = None) -> Outcome:
+def price_scenario(scenario: Scenario, population: Population | None = None) -> Outcome:
     """Price these nodes, or a scenario's own, with its mechanism: where play comes to rest."""
-    rho = draw_population(scenario).rho if rho is None else rho
-    return price_mechanism(scenario, scenario.mechanism.kind, rho, scenario.cap)
+    population = draw_population(scenario) if population is None else population
+    return price_mechanism(scenario, scenario.mechanism.kind, population, scenario.cap)
 
 
 def price_mechanism(
-    scenario: Scenario, mechanism: str, rho: Floats, budget: float | None
+    scenario: Scenario, mechanism: str, population: Population, budget: float | None
 ) -> Outcome:
     """Price nodes with any mechanism under a given cap (None: B*, or its own choice).
 
     Where it is the scenario's own mechanism it has the scenario's options, else its defaults.
     """
-    game, own = scenario.game, scenario.mechanism
-    return price(
-        mechanism,
-        rho,
-        alpha=game.alpha,
-        beta=game.beta,
-        budget=budget,
-        average_over=game.average_over,
-        rng=stream(scenario.seed, "mechanism", mechanism),
-        **(own.options if own.kind == mechanism else {}),
+    priced = create_mechanism(scenario, mechanism)
+    if priced.reports == "cost":
+        population = population.asked_for_costs()
+    game = scenario.game
+    primitives = PricingGame(
+        population.rho,
+        game.alpha,
+        game.beta,
+        budget,
+        game.average_over,
+        population.reported_cost,
+        population.held,
     )
+    return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))

@@ -73,8 +73,9 @@ def equilibrium(
     from fcfn_abm.runs.facts import bound_facts, reference_facts
 
     loaded = load_scenario(scenario, overrides or ())
-    rho = draw_population(loaded).rho
-    facts = reference_facts(price_scenario(loaded, rho), rho)
+    population = draw_population(loaded)
+    rho = population.rho
+    facts = reference_facts(price_scenario(loaded, population), rho)
     bounds = bound_facts(loaded, rho)
     if as_json:
         print_json({**facts, **bounds})

@@ -1,6 +1,10 @@
 """Epsilon to noise: calibration, accounting, sensitivity; only `noise` and `audit` use torch."""
 
-from fcfn_abm.dp.accounting import multiplier_for_releases, spent_epsilon
+from fcfn_abm.dp.accounting import (
+    multiplier_for_releases,
+    spent_epsilon,
+    spent_epsilon_of_runs,
+)
 from fcfn_abm.dp.calibration import (
     Calibration,
     gaussian_delta,
@@ -23,4 +27,5 @@ __all__ = [
     "gaussian_sigma",
     "multiplier_for_releases",
     "spent_epsilon",
+    "spent_epsilon_of_runs",
 ]

@@ -24,12 +24,14 @@ from fcfn_abm.errors import (
     InvalidPrivacyError,
     MissingExtraError,
     as_floats,
+    require_between,
+    require_counts,
+    require_one_of,
     require_positive,
-    require_unmasked,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 type Floats = npt.NDArray[np.float64]
 
@@ -43,6 +45,8 @@ LEAST_RATE = 1e-6
 _MOST_RATE = 1 - 1e-9  # above it sampling saves less than dp-accounting can tell
 _LEAST_RATIO = 24  # octaves from a rate to the multipliers whose losses drown in rounding
 _LEAST_OCTAVE = -6  # below a multiplier of 2**-6 the closed form without sampling is the bound
+_MOST_RUNS = 8  # of releases with different noise that are composed one by one
+_FINEST_STEP = 1 / 16  # octaves between the multipliers that more of them are rounded down to
 _DEGREES = (2, 4, 8, 16, 32)  # of the polynomial in one octave of multipliers; points are nested
 
 
@@ -99,8 +103,10 @@ def multiplier_for_releases(
     >>> multiplier_for_releases([1.0, 10.0], 1e-5, 40).round(3)
     array([23.595,  3.162])
     """
-    _require(n_releases, sampling_rate)
+    _require(n_releases, delta, sampling_rate, neighbours)
+    require_one_of(Calibration, error=InvalidPrivacyError, calibration=calibration)
     epsilon = as_floats("epsilon", epsilon, error=InvalidPrivacyError)
+    require_positive(error=InvalidPrivacyError, zero=True, epsilon=epsilon)
     multiplier = np.full(epsilon.shape, np.inf)
     some = epsilon > 0
     with np.errstate(over="ignore"):  # noise beyond the range of floats is infinite
@@ -138,7 +144,8 @@ def spent_epsilon(
     Returns
     -------
     ndarray of float, shape (n,)
-        Privacy spent, dimensionless; zero where the multiplier is infinite. Exact without
+        Privacy spent, dimensionless; zero where the multiplier is infinite, and where a record is
+        drawn at all with a probability of at most delta, ``1 - (1 - q)**n <= delta``. Exact without
         sampling; with it never too small, and too large by 0.1 to 0.5 %.
 
     Raises
@@ -162,13 +169,13 @@ def spent_epsilon(
     Zhu, Dong and Wang 2022, Theorems 10 and 11; Doroshenko et al. 2022 for the discretisation,
     which rounds losses up only.
     """
-    _require(n_releases, sampling_rate)
+    _require(n_releases, delta, sampling_rate, neighbours)
     multiplier, n_releases = np.broadcast_arrays(
         as_floats("noise_multiplier", noise_multiplier, error=InvalidPrivacyError),
         np.asarray(n_releases),
     )
     spent = np.zeros(multiplier.shape)
-    some = ~np.isinf(multiplier)
+    some = ~np.isposinf(multiplier)
     multiplier, n_releases = multiplier[some], n_releases[some]
     require_positive(error=InvalidPrivacyError, noise_multiplier=multiplier)
     mu = np.sqrt(n_releases) / multiplier
@@ -176,15 +183,113 @@ def spent_epsilon(
         sampled = _Sampled(sampling_rate, delta, neighbours)
         for n in np.unique(n_releases).tolist():
             mu[n_releases == n] = _mu(sampled, multiplier[n_releases == n], n)
-    spent[some] = gaussian_epsilon(1 / mu, delta)
+    spent[some] = np.where(
+        _is_covered_by_delta(n_releases, delta, sampling_rate), 0.0, gaussian_epsilon(1 / mu, delta)
+    )
     return spent
 
 
-def _require(n_releases: npt.ArrayLike, sampling_rate: float) -> None:
-    require_unmasked(error=InvalidPrivacyError, n_releases=n_releases)
-    counts = np.asarray(n_releases)
-    if (counts < 1).any():
-        raise InvalidPrivacyError(f"n_releases must be at least 1, but is {counts.min()}.")
+def spent_epsilon_of_runs(
+    runs: Sequence[tuple[float, int]],
+    delta: float,
+    sampling_rate: float,
+    neighbours: Relation = "zero-out",
+) -> float:
+    """Return the true epsilon of sampled releases whose noise changed on the way.
+
+    Parameters
+    ----------
+    runs : sequence of (float, int)
+        Noise multiplier of some equal releases, and how many of them there are; in any order.
+    delta : float
+        Probability with which the guarantee may fail.
+    sampling_rate : float
+        Probability with which each record takes part in a release, independently of all others.
+    neighbours : {"zero-out", "replace-one"}, default "zero-out"
+        What the multipliers' sensitivity refers to.
+
+    Returns
+    -------
+    float
+        Privacy spent, dimensionless; never too small. Up to eight different multipliers are
+        composed as they are; more are rounded down, to at most eight.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range.
+    MissingExtraError
+        With sampling, if dp-accounting is not installed.
+
+    Examples
+    --------
+    >>> round(spent_epsilon_of_runs([(0.7, 1), (4.0, 39)], 1e-5, 0.1), 1)
+    3.6
+    """
+    counts: dict[float, int] = {}
+    for multiplier, n_releases in runs:
+        _require(n_releases, delta, sampling_rate, neighbours)
+        require_positive(error=InvalidPrivacyError, noise_multiplier=multiplier)
+        counts[float(multiplier)] = counts.get(float(multiplier), 0) + int(n_releases)
+    if not counts:
+        return 0.0
+    if sampling_rate >= _MOST_RATE:
+        mu = math.sqrt(sum(n / multiplier**2 for multiplier, n in counts.items()))
+        return gaussian_epsilon(1 / mu, delta)
+    # as if all releases had the least noise: the bound that does not compose anything
+    n_releases, least = sum(counts.values()), min(counts)
+    (bound,) = spent_epsilon([least], n_releases, delta, sampling_rate, neighbours).tolist()
+    if len(counts) == 1 or bound == 0:
+        return float(bound)
+    step = _FINEST_STEP
+    while len(counts) > _MOST_RUNS:
+        rounded: dict[float, int] = {}
+        for multiplier, n in counts.items():
+            below = 2.0 ** (math.floor(math.log2(multiplier) / step) * step)
+            below = min(below, multiplier)  # whatever the last digit says
+            rounded[below] = rounded.get(below, 0) + n
+        counts, step = rounded, 2 * step
+    sampled = _Sampled(sampling_rate, delta, neighbours)
+    return min(float(bound), _composed_epsilon(sampled, tuple(sorted(counts.items()))))
+
+
+@lru_cache(maxsize=65536)  # a ledger asks again in every round, and nodes of one noise are alike
+def _composed_epsilon(sampled: _Sampled, runs: tuple[tuple[float, int], ...]) -> float:
+    """Return the epsilon of runs of equal releases, as PLD finds it: an upper bound."""
+    intervals = [_interval(sampled.rate, sampled.neighbours, multiplier) for multiplier, _ in runs]
+    # as fine as the narrowest loss asks for, unless the widest would then fill the memory
+    interval = max(min(intervals), max(intervals) / 2**5)
+    with np.errstate(all="ignore"):
+        whole = None
+        for multiplier, n in runs:
+            loss = _loss(sampled.rate, sampled.neighbours, multiplier, interval)
+            loss = loss.self_compose(n) if n > 1 else loss
+            whole = loss if whole is None else whole.compose(loss)
+        epsilon = float(whole.get_epsilon_for_delta(sampled.delta)) if whole else 0.0
+    return max(epsilon, 0.0) if not math.isnan(epsilon) else math.inf
+
+
+def _is_covered_by_delta(n_releases: npt.ArrayLike, delta: float, sampling_rate: float) -> Any:
+    """Return whether a record is drawn in some release with a probability of at most delta.
+
+    Where it is never drawn its neighbour tells the same: then epsilon is zero.
+    """
+    if sampling_rate == 1:
+        return np.zeros(np.shape(n_releases), dtype=bool)
+    return -np.expm1(np.asarray(n_releases) * np.log1p(-sampling_rate)) <= delta
+
+
+def _require(
+    n_releases: npt.ArrayLike, delta: float, sampling_rate: float, neighbours: Relation
+) -> None:
+    require_counts(error=InvalidPrivacyError, n_releases=n_releases)
+    require_between(0, 1, error=InvalidPrivacyError, delta=delta)
+    require_sampling(sampling_rate, neighbours)
+
+
+def require_sampling(sampling_rate: float, neighbours: Relation) -> None:
+    """Raise InvalidPrivacyError for a sampling rate or a relation that is not allowed."""
+    require_one_of(Relation, error=InvalidPrivacyError, neighbours=neighbours)
     if not LEAST_RATE <= sampling_rate <= 1:
         raise InvalidPrivacyError(
             f"sampling_rate must be {LEAST_RATE:g} or more and not above 1, but is "
@@ -297,7 +402,8 @@ def _table(sampled: _Sampled, octave: int, n_releases: int) -> Chebyshev:
 def _log_mu_of(sampled: _Sampled, multiplier: float, n_releases: int) -> float:
     """Return ln(mu) as PLD finds it: an upper bound, since losses are rounded up."""
     with np.errstate(all="ignore"):  # what overflows there is larger than what it is compared with
-        loss = _loss(sampled.rate, sampled.neighbours, multiplier)
+        interval = _interval(sampled.rate, sampled.neighbours, multiplier)
+        loss = _loss(sampled.rate, sampled.neighbours, multiplier, interval)
         if n_releases > 1:
             loss = loss.self_compose(n_releases)
         epsilon, delta = loss.get_epsilon_for_delta(sampled.delta), sampled.delta
@@ -309,8 +415,16 @@ def _log_mu_of(sampled: _Sampled, multiplier: float, n_releases: int) -> float:
     return float(min(highest, -np.log(gaussian_sigma(epsilon, delta))))
 
 
+def _interval(rate: float, neighbours: Relation, multiplier: float) -> float:
+    """Return how far apart the values of a privacy loss may lie: rounding up then costs little."""
+    std = 2 * multiplier if neighbours == "replace-one" else multiplier
+    reach = 10 / std + 0.5 / std**2
+    span = np.log1p(rate * np.expm1(reach)) if reach < 700 else reach + np.log(rate)
+    return float(max(min(span / 2**11, rate / std / 16 if std > 0.5 else span), span / 2**16))
+
+
 @lru_cache(maxsize=256)
-def _loss(rate: float, neighbours: Relation, multiplier: float) -> Any:
+def _loss(rate: float, neighbours: Relation, multiplier: float, interval: float) -> Any:
     """Return the privacy loss distribution of one sampled release.
 
     dp-accounting counts noise in clipping norms, and a replaced record moves a sum by two.
@@ -324,13 +438,8 @@ def _loss(rate: float, neighbours: Relation, multiplier: float) -> Any:
             "pip install 'fcfn-abm[train]'; or use a sampling rate of 1."
         ) from None
     replaced = neighbours == "replace-one"
-    std = 2 * multiplier if replaced else multiplier
-    # as fine as the loss is narrow: rounding up its values then costs little, at any scale
-    reach = 10 / std + 0.5 / std**2
-    span = np.log1p(rate * np.expm1(reach)) if reach < 700 else reach + np.log(rate)
-    interval = max(min(span / 2**11, rate / std / 16 if std > 0.5 else span), span / 2**16)
     return privacy_loss_distribution.from_gaussian_mechanism(
-        std,
+        2 * multiplier if replaced else multiplier,
         sampling_prob=rate,
         value_discretization_interval=interval,
         neighboring_relation=(

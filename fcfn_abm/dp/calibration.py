@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import elementwise
 from scipy.special import erfcx, ndtr
 
-from fcfn_abm.errors import InvalidPrivacyError, as_floats, require_between, require_positive
+from fcfn_abm.errors import (
+    InvalidPrivacyError,
+    as_floats,
+    require_between,
+    require_one_of,
+    require_positive,
+)
 
 type Floats = npt.NDArray[np.float64]
 type Calibration = Literal["analytic", "classical"]
@@ -73,6 +79,7 @@ def gaussian_sigma(
     >>> gaussian_sigma([1.0, 98.0], 1e-5, calibration="classical").round(4)
     array([4.8448, 0.0494])
     """
+    require_one_of(Calibration, error=InvalidPrivacyError, calibration=calibration)
     epsilon, delta, sensitivity = np.broadcast_arrays(
         as_floats("epsilon", epsilon, error=InvalidPrivacyError),
         as_floats("delta", delta, error=InvalidPrivacyError),
@@ -84,13 +91,8 @@ def gaussian_sigma(
     with np.errstate(over="ignore"):  # noise beyond the range of floats is infinite
         if calibration == "classical":
             sigma = np.sqrt(2 * np.log(1.25 / delta)) * (sensitivity / epsilon)
-        elif calibration == "analytic":
-            sigma = sensitivity / _mu_of(epsilon, delta)
         else:
-            raise InvalidPrivacyError(
-                f"calibration must be one of {get_args(Calibration.__value__)}, "
-                f"but is {calibration!r}."
-            )
+            sigma = sensitivity / _mu_of(epsilon, delta)
     return _same_kind(sigma)
 
 

@@ -12,7 +12,13 @@ import numpy.typing as npt
 from scipy.stats import chi, chi2, ncx2
 
 from fcfn_abm.dp.calibration import gaussian_epsilon, gaussian_sigma
-from fcfn_abm.errors import InvalidPrivacyError, as_floats, require_between, require_positive
+from fcfn_abm.errors import (
+    InvalidPrivacyError,
+    as_floats,
+    require_between,
+    require_counts,
+    require_positive,
+)
 
 type Floats = npt.NDArray[np.float64]
 
@@ -63,16 +69,12 @@ def max_upload_norm(
     >>> max_upload_norm(1000, [0.1, 1.0], max_clean_norm=1.0, false_alarm=1e-6).round(2)
     array([ 3.67, 35.05])
     """
+    require_counts(error=InvalidPrivacyError, n_parameters=n_parameters, n_releases=n_releases)
     noise_std = as_floats("noise_std", noise_std, error=InvalidPrivacyError)
     max_clean_norm = as_floats("max_clean_norm", max_clean_norm, error=InvalidPrivacyError)
-    n_releases = as_floats("n_releases", n_releases, error=InvalidPrivacyError)
+    n_releases = np.asarray(n_releases)
     require_positive(error=InvalidPrivacyError, noise_std=noise_std[~np.isposinf(noise_std)])
-    require_positive(
-        error=InvalidPrivacyError,
-        n_parameters=n_parameters,
-        n_releases=n_releases,
-        max_clean_norm=max_clean_norm,
-    )
+    require_positive(error=InvalidPrivacyError, max_clean_norm=max_clean_norm)
     require_between(0, 1, error=InvalidPrivacyError, false_alarm=false_alarm)
     dependent = max_clean_norm + noise_std * chi.isf(false_alarm, n_parameters)
     ratio = np.minimum(max_clean_norm / noise_std, _MAX_RATIO)

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp.accounting import spent_epsilon
+from fcfn_abm.dp.accounting import require_sampling, spent_epsilon, spent_epsilon_of_runs
 from fcfn_abm.dp.sensitivity import Relation
 from fcfn_abm.errors import (
     InvalidPrivacyError,
     MissingExtraError,
     as_floats,
+    require_counts,
     require_positive,
     require_unmasked,
 )
@@ -49,11 +50,19 @@ def central_multipliers(weights: Floats, noise_std: Floats, sensitivity: Floats)
         ``sqrt(sum_j (w_j sigma_j)**2) / (w_i Delta_i)``: never less than a node's own. Exact for
         one release a round; it assumes that every node adds its noise.
 
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is not positive and finite.
+
     Examples
     --------
     >>> central_multipliers(np.full(4, 0.25), np.ones(4), np.ones(4))  # four times the variance
     array([2., 2., 2., 2.])
     """
+    require_positive(
+        error=InvalidPrivacyError, weights=weights, noise_std=noise_std, sensitivity=sensitivity
+    )
     noise = float(np.sqrt(((weights * noise_std) ** 2).sum()))
     # alone in the sum a node has its own noise, whatever the last digit says
     return np.asarray(np.maximum(noise / (weights * sensitivity), noise_std / sensitivity))
@@ -83,12 +92,16 @@ class Ledger:
     neighbours : {"zero-out", "replace-one"}, default "zero-out"
         What the multipliers' sensitivities refer to.
 
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range, or the relation is unknown.
+
     Notes
     -----
     Without sampling the sum is exact: Gaussian releases add up as ``1 / z**2``. With sampling
-    equal releases are counted and charged as :func:`spent_epsilon` does; if a node's multiplier
-    changed on the way, all of its releases are charged as the least noisy one, an upper bound.
-    :meth:`event` always tells them apart.
+    equal releases are counted and charged as :func:`spent_epsilon` does, and those of a node whose
+    multiplier changed on the way are composed as :func:`spent_epsilon_of_runs` does.
 
     Examples
     --------
@@ -105,6 +118,8 @@ class Ledger:
     def __init__(
         self, n_nodes: int, sampling_rate: float = 1.0, neighbours: Relation = "zero-out"
     ) -> None:
+        require_counts(error=InvalidPrivacyError, n_nodes=n_nodes)
+        require_sampling(sampling_rate, neighbours)
         self.n_nodes, self.sampling_rate, self.neighbours = n_nodes, sampling_rate, neighbours
         # one row for each run of equal releases of a node, in the order in which they began
         self._node = np.empty(0, dtype=np.int64)
@@ -136,12 +151,12 @@ class Ledger:
         Raises
         ------
         InvalidPrivacyError
-            If a node is unknown or stands twice, a number is not positive, or ``central`` is
-            given for several releases: what the server sees of later steps depends on a node's
-            own noise in earlier ones, and nothing is proven about it.
+            If a node is unknown or stands twice, a number is not positive, ``central`` is less
+            than the node's own multiplier, or is given for several releases: what the server sees
+            of later steps depends on a node's own noise in earlier ones, and nothing is proven
+            about it.
         """
-        require_unmasked(error=InvalidPrivacyError, nodes=nodes)
-        nodes = np.asarray(nodes, dtype=np.int64)
+        nodes = _to_rows(nodes)
         multipliers = as_floats("multipliers", multipliers, error=InvalidPrivacyError)
         central = (
             multipliers
@@ -176,14 +191,13 @@ class Ledger:
                 f"nodes must be rows from 0 to {self.n_nodes - 1}, each once, but are "
                 f"{nodes[:12].tolist()}{'...' if nodes.size > 12 else ''}."
             )
-        if n_releases < 1:
-            raise InvalidPrivacyError(f"n_releases must be at least 1, but is {n_releases}.")
+        require_counts(error=InvalidPrivacyError, n_releases=n_releases)
         if n_releases > 1 and (central != multipliers).any():
             raise InvalidPrivacyError(
                 f"With {n_releases} releases a round the central view must be left out: it is "
                 "proven for one release a round only."
             )
-        require_positive(error=InvalidPrivacyError, multipliers=multipliers, central=central)
+        _require_multipliers(nodes, multipliers, central)
 
     @property
     def n_releases(self) -> Ints:
@@ -233,10 +247,28 @@ class Ledger:
             combined, counts = np.full(self.n_nodes, np.inf), self.n_releases
             np.minimum.at(combined, self._node, multiplier)
             counts[counts == 0] = 1  # of no information, for a multiplier that is infinite
-        if nodes is not None:
-            rows = np.asarray(nodes, dtype=np.int64)
-            combined, counts = combined[rows], counts[rows]
-        return spent_epsilon(combined, counts, delta, self.sampling_rate, self.neighbours)
+        rows = np.arange(self.n_nodes) if nodes is None else _to_rows(nodes)
+        sampling = (delta, self.sampling_rate, self.neighbours)
+        if self.sampling_rate == 1:
+            return spent_epsilon(combined[rows], counts[rows], *sampling)
+        changed = np.zeros(self.n_nodes, dtype=bool)
+        changed[self._node[multiplier != combined[self._node]]] = True
+        spent, steady = np.empty(rows.size), ~changed[rows]
+        spent[steady] = spent_epsilon(combined[rows[steady]], counts[rows[steady]], *sampling)
+        order = np.argsort(self._node, kind="stable")
+        first, last = (
+            np.searchsorted(self._node[order], rows[~steady], side=side)
+            for side in ("left", "right")
+        )
+        own = [order[start:end] for start, end in zip(first, last, strict=True)]
+        spent[~steady] = [
+            spent_epsilon_of_runs(
+                list(zip(multiplier[at].tolist(), self._n_releases[at].tolist(), strict=True)),
+                *sampling,
+            )
+            for at in own
+        ]
+        return spent
 
     def event(self, node: int) -> Any:
         """Return all that a node released, for the accountants of dp-accounting.
@@ -302,7 +334,7 @@ class Ledger:
         Raises
         ------
         InvalidPrivacyError
-            If a column is missing, or does not fit ``n_nodes``.
+            If a column is missing, does not fit ``n_nodes``, or holds what :meth:`spend` refuses.
         """
         missing = [name for name in _COLUMNS if name not in state]
         if missing or len({np.shape(state[name]) for name in _COLUMNS}) > 1:
@@ -311,16 +343,40 @@ class Ledger:
                 f"but holds {', '.join(state) or 'nothing'}."
             )
         ledger = cls(n_nodes, sampling_rate, neighbours)
-        ledger._node = np.array(state["node"], dtype=np.int64)
+        ledger._node = _to_rows(state["node"]).copy()
         ledger._multiplier = np.array(state["multiplier"], dtype=float)
         ledger._central = np.array(state["central"], dtype=float)
+        require_counts(error=InvalidPrivacyError, n_releases=state["n_releases"])
         ledger._n_releases = np.array(state["n_releases"], dtype=np.int64)
+        _require_multipliers(ledger._node, ledger._multiplier, ledger._central)
         if ledger._node.size and not 0 <= ledger._node.min() <= ledger._node.max() < n_nodes:
             raise InvalidPrivacyError(
                 f"The state of a ledger names node {ledger._node.max()}, but there are {n_nodes}."
             )
         ledger._row[ledger._node] = np.arange(ledger._node.size)  # the last one stands
         return ledger
+
+
+def _to_rows(nodes: npt.ArrayLike) -> Ints:
+    """Return row numbers as integers; raise InvalidPrivacyError for what is none."""
+    require_unmasked(error=InvalidPrivacyError, nodes=nodes)
+    rows = np.asarray(nodes)
+    if rows.size and rows.dtype.kind not in "iu":
+        raise InvalidPrivacyError(f"nodes must be whole numbers, but are of type {rows.dtype}.")
+    return rows.astype(np.int64, copy=False)
+
+
+def _require_multipliers(nodes: Ints, multipliers: Floats, central: Floats) -> None:
+    """Raise InvalidPrivacyError where a node's multipliers cannot be."""
+    require_positive(error=InvalidPrivacyError, multipliers=multipliers, central=central)
+    below = np.flatnonzero(central < multipliers)
+    if below.size:
+        place = below[0]
+        raise InvalidPrivacyError(
+            "the sum hides a node at least as well as its own noise, so central must not be below "
+            f"the node's multiplier, but of node {nodes[place]} it is {central[place]:g}, below "
+            f"{multipliers[place]:g}."
+        )
 
 
 def _dp_accounting() -> Any:

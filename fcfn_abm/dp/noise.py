@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
 
-from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError
-from fcfn_abm.rng import stream
+from fcfn_abm.dp.philox import fill_gaussian
+from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError, require_positive
+from fcfn_abm.rng import key
 
 _FINENESS = 2.0**-20  # the share by which rounding to the grid may raise a sensitivity
+_OF_NODES = 0  # word of the counter that says what noise is for
 _MOST_STEPS = 2.0**48  # up to here float64 adds multiples of the grid without rounding
 
 
@@ -24,17 +27,28 @@ def node_noise(size: int, std: float, seed: int, round_index: int, node: int) ->
     std : float
         Standard deviation of each.
     seed, round_index, node : int
-        Which stream; no two share a draw. NumPy's generator is used because torch's keeps only
-        the low 32 bits of a seed.
+        Which draw. Of one seed no two share one; seeds have keys of 64 bits.
 
     Returns
     -------
     Tensor of float32, shape (size,)
-        The same for equal arguments, whatever else was drawn.
+        The same for equal arguments, whatever else was drawn, and on any processor. No number is
+        further out than 7.54 standard deviations.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If ``std`` is negative or not finite.
     """
-    draws = stream(seed, "noise", round_index, node).standard_normal(size)
-    draws *= std
-    return torch.from_numpy(draws.astype(np.float32))
+    require_positive(error=InvalidPrivacyError, zero=True, std=std)
+    draws = np.empty(size, dtype=np.float32)
+    fill_gaussian(draws, std, _noise_key(seed), (_OF_NODES, round_index, node))
+    return torch.from_numpy(draws)
+
+
+@lru_cache(maxsize=64)
+def _noise_key(seed: int) -> tuple[int, int]:
+    return key(seed, "noise")
 
 
 def release_grid(l2_sensitivity: float, size: int) -> float:
@@ -52,7 +66,13 @@ def release_grid(l2_sensitivity: float, size: int) -> float:
     float
         A power of two g. Rounding two vectors to multiples of g moves them apart by at most
         ``g * sqrt(size)``, which is at most a millionth of the sensitivity.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If the sensitivity is not positive and finite.
     """
+    require_positive(error=InvalidPrivacyError, l2_sensitivity=l2_sensitivity)
     return float(2.0 ** math.floor(math.log2(_FINENESS * l2_sensitivity / math.sqrt(size))))
 
 
@@ -78,7 +98,8 @@ def secure_noise(size: int, std: float, grid: float) -> torch.Tensor:
     MissingExtraError
         If OpenDP is not installed.
     InvalidPrivacyError
-        If the noise is so wide that float64 cannot add multiples of the grid exactly.
+        If a number is not positive and finite, or the noise is so wide that float64 cannot add
+        multiples of the grid exactly.
 
     Notes
     -----
@@ -93,6 +114,7 @@ def secure_noise(size: int, std: float, grid: float) -> torch.Tensor:
     require_secure()
     import opendp.prelude as dp
 
+    require_positive(error=InvalidPrivacyError, std=std, grid=grid)
     if std > _MOST_STEPS * grid:
         raise InvalidPrivacyError(
             f"secure noise on a grid of {grid:.3g} can have a standard deviation of at most "

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from fcfn_abm.errors import InvalidPrivacyError, require_one_of, require_positive
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -31,6 +33,12 @@ class Sensitivity:
     """How they differ: one unit is replaced by another, or by one that contributes nothing; sizes
     stay known in both."""
 
+    def __post_init__(self) -> None:
+        """Raise InvalidPrivacyError for a distance that is not positive, or an unknown name."""
+        require_positive(error=InvalidPrivacyError, l2_sensitivity=self.l2)
+        require_one_of(Unit, error=InvalidPrivacyError, unit=self.unit)
+        require_one_of(Relation, error=InvalidPrivacyError, relation=self.relation)
+
 
 @dataclass(frozen=True)
 class Clipping:
@@ -42,6 +50,10 @@ class Clipping:
 
     norm: float
     """Largest L2 norm that is left."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidPrivacyError unless the norm is positive and finite."""
+        require_positive(error=InvalidPrivacyError, clipping_norm=self.norm)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Clip each row, shape (m, n_parameters)."""
@@ -73,7 +85,14 @@ class Clipping:
             A replaced row may point the other way: it moves the sum twice as far as one that goes.
         share : float, default 1.0
             Weight of a row in what is released; 1 / m in a mean of m rows.
+
+        Raises
+        ------
+        InvalidPrivacyError
+            If the unit or the relation is unknown, or the share is not positive.
         """
+        require_one_of(Relation, error=InvalidPrivacyError, relation=relation)
+        require_positive(error=InvalidPrivacyError, share=share)
         distance = 2.0 if relation == "replace-one" else 1.0
         return Sensitivity(distance * self.norm * share, unit, relation)
 

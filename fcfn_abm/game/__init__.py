@@ -17,9 +17,11 @@ from fcfn_abm.game.stackelberg import (
     StackelbergEquilibrium,
     averaged_nodes,
     best_budget,
+    best_linear_budget,
     marginal_budget,
     stackelberg_equilibrium,
 )
+from fcfn_abm.game.tullock import tullock_equilibrium, tullock_reply
 from fcfn_abm.game.welfare import (
     Welfare,
     gini,
@@ -39,6 +41,7 @@ __all__ = [
     "Welfare",
     "averaged_nodes",
     "best_budget",
+    "best_linear_budget",
     "best_response",
     "epsilon_ceiling",
     "exploitability",
@@ -57,5 +60,7 @@ __all__ = [
     "social_welfare",
     "stackelberg_equilibrium",
     "takes_part",
+    "tullock_equilibrium",
+    "tullock_reply",
     "welfare",
 ]

@@ -8,16 +8,16 @@ import numpy.typing as npt
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 
 
-def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: int) -> float:
+def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: float) -> float:
     """Return the unit privacy cost that no active node reaches where trade pays, for any costs.
 
     Parameters
     ----------
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
-    n_nodes : int
+    n_nodes : float
         How many nodes the mean epsilon is averaged over: all of them in the paper, the active ones
-        with ``average_over = "active"``.
+        with ``average_over = "active"``, their effective number with ``"effective"``.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: int) -> float:
     """
     require_positive(alpha=alpha, beta=beta)
     if n_nodes < 1:
-        raise InvalidGameError(f"n_nodes must be 1 or more, but is {n_nodes}.")
+        raise InvalidGameError(f"n_nodes must be 1 or more, but is {n_nodes:g}.")
     return float(alpha * beta / n_nodes)
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.game.exact import Floats, exact_sum, two_product, two_sum
+from fcfn_abm.show import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LARGEST = 1e290  # so that sums of costs, and their products with n, stay finite
 _ROOM = 1.0 + 1e-9  # far more than plain sums of a billion numbers are off
 
 
-@dataclass(frozen=True)
-class Equilibrium:
+@dataclass(frozen=True, repr=False)
+class Equilibrium(Shown):
     """The one profile from which no node gains by moving alone.
 
     All zero where there is no market: fewer than two nodes, or a budget of zero.
@@ -33,11 +40,33 @@ class Equilibrium:
     """Sum of the unit privacy costs of the nodes that take part."""
     utility: Floats
     """Utilities of the nodes, in currency, shape (n,)."""
+    rho: Floats
+    """Unit privacy costs that it was solved for, shape (n,)."""
 
     @property
     def threshold(self) -> float:
         """The unit privacy cost from which on a node stays out, tau / (n - 1) (48)."""
         return self.tau / (self.n_active - 1) if self.n_active > 1 else 0.0
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a node: ``rho``, ``epsilon``, ``active``, ``utility``."""
+        import pandas as pd  # takes a while to load
+
+        names = ("rho", "epsilon", "active", "utility")
+        frame = pd.DataFrame({name: getattr(self, name) for name in names})
+        return frame.rename_axis("node").reset_index()
+
+    def plot(self) -> Any:
+        """Return a figure of epsilon against unit cost: :func:`fcfn_abm.plot.equilibrium`."""
+        return import_module("fcfn_abm").plot.equilibrium(self)  # figures lie above the maths
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        return type(self).__name__, {
+            "nodes that take part": f"{self.n_active:,} of {self.epsilon.size:,}",
+            "total epsilon S": self.total_epsilon,
+            "threshold of rho": self.threshold,
+            "utility of all nodes": float(self.utility.sum()),
+        }
 
 
 def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
@@ -93,7 +122,7 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
     epsilon, utility = np.zeros_like(rho), np.zeros_like(rho)
     if rho.size < 2 or budget == 0:
         active = np.zeros(rho.shape, dtype=bool)
-        return Equilibrium(epsilon, active, 0, 0.0, 0.0, utility)
+        return Equilibrium(epsilon, active, 0, 0.0, 0.0, utility, rho)
 
     members, gap, tau = active_set(rho)
     share = gap / tau  # of the payments; sums to one
@@ -106,7 +135,7 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
     utility[members] = budget * share**2
     active = np.zeros(rho.shape, dtype=bool)
     active[members] = True
-    return Equilibrium(epsilon, active, int(members.size), float(total_epsilon), tau, utility)
+    return Equilibrium(epsilon, active, int(members.size), float(total_epsilon), tau, utility, rho)
 
 
 def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:

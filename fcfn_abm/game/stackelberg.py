@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.game.activity import takes_part
 from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
 from fcfn_abm.game.payoffs import server_utility
 
-type AverageOver = Literal["active", "population"]
+type AverageOver = Literal["active", "population", "effective"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StackelbergEquilibrium(Equilibrium):
     """The server announces the cap that is best for it; the nodes answer with their equilibrium."""
 
@@ -27,6 +30,11 @@ class StackelbergEquilibrium(Equilibrium):
     """eps_g, total epsilon over ``n_g`` nodes."""
     average_over: AverageOver
     """Which nodes ``mean_epsilon`` is averaged over."""
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        title, facts = super()._describe()
+        own = {"payment cap B*": self.budget, "utility of the server": self.server_utility}
+        return title, {**own, **facts}
 
 
 def stackelberg_equilibrium(
@@ -40,9 +48,10 @@ def stackelberg_equilibrium(
         Unit privacy costs, in currency per unit of epsilon; positive.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
-    average_over : {"active", "population"}, default "active"
-        Over which nodes epsilon is averaged: those that take part, since only they train the
-        model, or all (the paper's printed form). They agree when everybody is active.
+    average_over : {"active", "population", "effective"}, default "active"
+        Over how many nodes epsilon is averaged: those that take part, since only they train the
+        model; all (the paper's printed form); or the effective number ``S**2 / sum epsilon**2``.
+        The three agree when all nodes sell the same epsilon.
 
     Returns
     -------
@@ -58,7 +67,9 @@ def stackelberg_equilibrium(
     -----
     The active set does not depend on the budget, so total epsilon is ``B (n - 1) / tau`` for every
     B, and the server maximises ``beta ln(1 + alpha kappa B) - B`` with
-    ``kappa = (n - 1) / (n_g tau)``: B* = max(0, beta - 1 / (alpha kappa)).
+    ``kappa = (n - 1) / (n_g tau)``: B* = max(0, beta - 1 / (alpha kappa)). With
+    ``average_over = "effective"``, ``1 / n_g`` is the sum of the squared shares
+    ``1 - rho_i (n - 1) / tau``, which do not depend on the budget either.
 
     References
     ----------
@@ -74,7 +85,7 @@ def stackelberg_equilibrium(
     require_positive(alpha=alpha, beta=beta)
     alpha, beta = float(alpha), float(beta)
     market = nash_equilibrium(rho, 1.0)  # any budget shows who takes part
-    n_averaged = averaged_nodes(average_over, market.n_active, market.epsilon.size)
+    n_averaged = averaged_nodes(average_over, market.epsilon)
     budget = best_budget(market.tau, market.n_active, n_averaged, alpha, beta)
     answer = nash_equilibrium(rho, budget)
     mean_epsilon = answer.total_epsilon / n_averaged if n_averaged else 0.0
@@ -87,15 +98,17 @@ def stackelberg_equilibrium(
     )
 
 
-def best_budget(tau: float, n_active: int, n_averaged: int, alpha: float, beta: float) -> float:
+def best_budget(tau: float, n_active: int, n_averaged: float, alpha: float, beta: float) -> float:
     """Return B* (41) of a market whose active set is known; zero where no trade pays.
 
     Parameters
     ----------
     tau : float
         Sum of the active nodes' unit privacy costs, in currency per unit of epsilon.
-    n_active, n_averaged : int
-        How many nodes take part, and over how many epsilon is averaged.
+    n_active : int
+        How many nodes take part.
+    n_averaged : float
+        Over how many epsilon is averaged (:func:`averaged_nodes`).
     alpha, beta : float
         The server's model-value parameters.
 
@@ -107,7 +120,9 @@ def best_budget(tau: float, n_active: int, n_averaged: int, alpha: float, beta: 
     return max(0.0, marginal_budget(tau, n_active, n_averaged, alpha, beta))
 
 
-def marginal_budget(tau: float, n_active: int, n_averaged: int, alpha: float, beta: float) -> float:
+def marginal_budget(
+    tau: float, n_active: int, n_averaged: float, alpha: float, beta: float
+) -> float:
     """Return beta - 1 / (alpha kappa): B* where that is positive, and how far trade is from paying.
 
     Parameters are those of `best_budget`. Minus infinity where fewer than two nodes take part.
@@ -117,9 +132,77 @@ def marginal_budget(tau: float, n_active: int, n_averaged: int, alpha: float, be
     return beta - n_averaged * (tau / (n_active - 1)) / alpha
 
 
-def averaged_nodes(average_over: AverageOver, n_active: int, n_nodes: int) -> int:
-    """Return n_g, how many nodes the mean epsilon is averaged over."""
+def best_linear_budget(unit_mean_epsilon: float, alpha: float, beta: float) -> float:
+    """Return the best cap of a contest in which epsilon grows in proportion to the cap.
+
+    Parameters
+    ----------
+    unit_mean_epsilon : float
+        Mean epsilon that a cap of one unit of currency buys; zero or positive.
+    alpha, beta : float
+        The server's model-value parameters.
+
+    Returns
+    -------
+    float
+        ``max(0, beta - 1 / (alpha * unit_mean_epsilon))``, in currency; zero where nothing is
+        bought.
+
+    References
+    ----------
+    Zhou et al. 2023, eq. 41, whose kappa is ``unit_mean_epsilon``.
+
+    Examples
+    --------
+    >>> best_linear_budget(0.5, alpha=1.0, beta=10.0)
+    8.0
+    """
+    if unit_mean_epsilon == 0:
+        return 0.0
+    return max(0.0, beta - 1.0 / alpha / unit_mean_epsilon)
+
+
+def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
+    """Return n_g, how many nodes the mean epsilon is averaged over.
+
+    Parameters
+    ----------
+    average_over : {"active", "population", "effective"}
+        The nodes that take part, all of them, or their effective number.
+    epsilon : array_like of float, shape (n,)
+        Privacy budgets, dimensionless; zero where a node stays out. A node takes part if its share
+        matters (:func:`takes_part`).
+
+    Returns
+    -------
+    float
+        A whole number, but for the effective number ``S**2 / sum epsilon**2``: that of equal
+        epsilons with the same sum and the same sum of squares. It lies between one and the number
+        of nodes that take part, and is zero where nobody does.
+
+    Raises
+    ------
+    InvalidGameError
+        If ``average_over`` is something else.
+
+    References
+    ----------
+    The inverse of Herfindahl's index of concentration; Kish 1965 for weighted samples.
+
+    Examples
+    --------
+    >>> epsilon = [3.0, 1.0, 0.0]
+    >>> [averaged_nodes(over, epsilon) for over in ("active", "population", "effective")]
+    [2, 3, 1.6]
+    """
     allowed = get_args(AverageOver.__value__)
     if average_over not in allowed:
         raise InvalidGameError(f"average_over must be one of {allowed}, but is {average_over!r}.")
-    return n_active if average_over == "active" else n_nodes
+    epsilon = np.asarray(epsilon, dtype=float)
+    n_active = int(np.count_nonzero(takes_part(epsilon)))
+    if average_over == "population":
+        return epsilon.size
+    if average_over == "active" or n_active == 0:
+        return n_active
+    share = epsilon / epsilon.max()  # whose squares stay finite
+    return float(share.sum()) ** 2 / float(share @ share)

@@ -58,8 +58,8 @@ def welfare(
         What each node gets, in currency; zero or positive.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
-    average_over : {"active", "population"}, default "active"
-        Over which nodes epsilon is averaged.
+    average_over : {"active", "population", "effective"}, default "active"
+        Over how many nodes epsilon is averaged (:func:`averaged_nodes`).
 
     Returns
     -------
@@ -124,8 +124,9 @@ def social_welfare(
         Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon).
     alpha, beta : float
         The server's model-value parameters.
-    average_over : {"active", "population"}, default "active"
-        Over which nodes epsilon is averaged: those with ``epsilon > 0``, or all.
+    average_over : {"active", "population", "effective"}, default "active"
+        Over how many nodes epsilon is averaged: those with ``epsilon > 0``, all, or their
+        effective number.
 
     Returns
     -------
@@ -149,7 +150,7 @@ def social_welfare(
     """
     cost = privacy_cost(rho, epsilon)
     epsilon = as_floats("epsilon", epsilon)
-    n_averaged = averaged_nodes(average_over, int(np.count_nonzero(epsilon)), epsilon.size)
+    n_averaged = averaged_nodes(average_over, epsilon)
     mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
     return server_utility(mean_epsilon, alpha, beta, float(cost.sum()))
 
@@ -169,8 +170,9 @@ def social_optimum(
         Unit privacy costs, in currency per unit of epsilon; positive.
     alpha, beta : float
         The server's model-value parameters.
-    average_over : {"active", "population"}, default "active"
-        Over which nodes epsilon is averaged: those with ``epsilon > 0``, or all.
+    average_over : {"active", "population", "effective"}, default "active"
+        Over how many nodes epsilon is averaged: those with ``epsilon > 0``, all, or their
+        effective number.
     members : array_like of bool, shape (n,), optional
         Who takes part, for a planner who may choose how much but not who. A supremum then: all
         but the cheapest give next to nothing. Without it the planner chooses that too.
@@ -190,9 +192,10 @@ def social_optimum(
     For a given total S and number n_g, cost is least when the cheapest node gives everything, which
     leaves ``beta ln(1 + alpha S / n_g) - rho_min S``. With ``x = rho_min n_g / (alpha beta) < 1``
     its maximum is at ``S = beta / rho_min - n_g / alpha`` and is ``beta (x - 1 - ln x)``; otherwise
-    S = 0 is best. The value falls with n_g. Over the population n_g is fixed; over the active
-    nodes the planner takes one of them, n_g = 1: a mean over those who take part is highest when
-    they are few, which is worth knowing before a price of anarchy is read.
+    S = 0 is best. The value falls with n_g. Over the population n_g is fixed; over the active nodes
+    the planner takes one of them, n_g = 1: a mean over those who take part is highest when they are
+    few, which is worth knowing before a price of anarchy is read. The effective number is one too,
+    with any members, since all but the cheapest give next to nothing.
 
     Examples
     --------
@@ -205,7 +208,8 @@ def social_optimum(
     if rho.ndim != 1:
         raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
     require_positive(rho=rho, alpha=alpha, beta=beta)
-    taking_part, n_active = rho, 1
+    taking_part, giving = rho, np.zeros(rho.size)
+    giving[:1] = 1.0
     if members is not None:
         require_unmasked(members=members)
         chosen = np.asarray(members, dtype=bool)
@@ -214,8 +218,10 @@ def social_optimum(
                 f"members must have one value for each cost, but the shapes are {chosen.shape} "
                 f"and {rho.shape}."
             )
-        taking_part, n_active = rho[chosen], int(chosen.sum())
-    n_averaged = averaged_nodes(average_over, n_active, rho.size)
+        taking_part = rho[chosen]
+        if average_over == "active":
+            giving = chosen.astype(float)
+    n_averaged = averaged_nodes(average_over, giving)
     if taking_part.size == 0:
         return 0.0
     cheapest = float(taking_part.min())

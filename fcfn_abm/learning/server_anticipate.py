@@ -68,7 +68,7 @@ class Anticipate(RetryingServer):
             return seen.budget * (1.0 - self.largest_cut)
 
         rho = seen.budget * ((total - reports) / total) / total
-        n_averaged = averaged_nodes(seen.average_over, reports.size, seen.epsilon.size)
+        n_averaged = averaged_nodes(seen.average_over, seen.epsilon)
         # one node alone is no contest, and gets nothing
         gain = marginal_budget(float(rho.sum()), reports.size, n_averaged, seen.alpha, seen.beta)
         best = max(0.0, gain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -19,7 +19,7 @@ from fcfn_abm.game import (
     stackelberg_equilibrium,
 )
 from fcfn_abm.mechanisms.claims import Claims
-from fcfn_abm.population import require_sized
+from fcfn_abm.population import Holdings, require_sized
 from fcfn_abm.registry import Registry
 from fcfn_abm.rng import Chance, as_generator
 from fcfn_abm.scenario.schema import LARGEST
@@ -43,6 +43,8 @@ class PricingGame:
     """Which nodes the mean epsilon is averaged over."""
     reported_cost: Floats | None = None
     """Unit costs that the nodes report, shape (n,); None where they report the truth."""
+    held: Holdings = field(default_factory=Holdings)
+    """The data that nodes hold, for a mechanism that looks at them; empty where there are none."""
 
     @property
     def bids(self) -> Floats:
@@ -104,21 +106,44 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contest:
-    """An offer: a pool is shared in proportion to epsilon, and nodes choose epsilon freely."""
+    """An offer: a pool is shared in proportion to a score of epsilon, which nodes choose freely.
+
+    The score is epsilon itself, unless there are weights or an exponent:
+    ``weight * epsilon**exponent``.
+    """
 
     pool: float | None = None
     """What is shared, in currency; None is the cap that the server announces each round."""
     price: float | None = None
     """What the server pays a middleman for a unit of epsilon; None where there is none."""
+    exponent: float = 1.0
+    """Of epsilon in the score; above zero and at most one."""
+    weight: Floats | None = None
+    """Of each node in the score, shape (n,); None where all weigh the same."""
 
     @property
     def learns_cap(self) -> bool:
         """Whether the server chooses the cap round by round."""
         return self.pool is None
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the score is epsilon itself, as in the contest of the paper."""
+        return self.exponent == 1 and self.weight is None
+
     def payment(self, epsilon: Floats, pool: float) -> Floats:
         """Return what each node gets, in currency."""
-        return payments(epsilon, pool)
+        return payments(self.score(epsilon), pool)
+
+    def score(self, epsilon: Floats) -> Floats:
+        """Return what payments are in proportion to, shape (n,)."""
+        score = epsilon if self.exponent == 1 else epsilon**self.exponent
+        return score if self.weight is None else self.weight * score
+
+    def epsilon(self, score: Floats) -> Floats:
+        """Return the epsilon that scores so much: the inverse of `score`."""
+        own = score if self.weight is None else score / self.weight
+        return own if self.exponent == 1 else own ** (1.0 / self.exponent)
 
     def server_payment(self, epsilon: Floats, payment: Floats) -> float:
         """Return what the server pays in all, in currency."""
@@ -170,6 +195,11 @@ class Mechanism(Protocol):
         """What the mechanism claims of itself, with its options."""
         return Claims()
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether it looks at the data that nodes hold."""
+        return False
+
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round in closed form, without exits other than those of the closed form."""
         ...
@@ -202,7 +232,7 @@ def settle(
     if server_payment is None:
         server_payment = to_nodes
     active = epsilon > 0
-    n_averaged = averaged_nodes(game.average_over, int(active.sum()), epsilon.size)
+    n_averaged = averaged_nodes(game.average_over, epsilon)
     mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
     if status is None:
         status = "solved" if active.any() else "no-trade"
@@ -252,8 +282,9 @@ def price(
         Payment cap B of the round, in currency. Without it a mechanism that can chooses its own,
         and the others get the Stackelberg leader's B*. The printed equations of ``"yang"`` know no
         cap, except with ``payment = "shared-cap"``.
-    average_over : {"active", "population"}, default "active"
-        Which nodes the mean epsilon is averaged over.
+    average_over : {"active", "population", "effective"}, default "active"
+        Over how many nodes epsilon is averaged: those that take part, all, or their effective
+        number ``S**2 / sum epsilon**2``.
     reported_cost : array_like of float, shape (n,), optional
         Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
     rng : Generator, BitGenerator, SeedSequence, int or list of int, optional

@@ -149,7 +149,7 @@ class ThreeParty(Mechanism):
         if market.n_active < 2:
             return Quote(0.0, 0.0, 0.0, 0.0)
         cost = market.threshold
-        n_averaged = averaged_nodes(game.average_over, market.n_active, game.rho.size)
+        n_averaged = averaged_nodes(game.average_over, market.epsilon)
         value = game.alpha * (game.beta / n_averaged)
         price = math.sqrt(cost) * math.sqrt(value)
         if cost >= value:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
 
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.registry import Registry
@@ -24,6 +27,35 @@ class RhoDistribution(Protocol):
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Return ``n_nodes`` positive costs."""
         ...
+
+    def best_price(self, value: float) -> float:
+        """Return the price that pays a buyer best who knows the distribution, and not the cost.
+
+        Parameters
+        ----------
+        value : float
+            What a unit of epsilon is to the buyer, in currency.
+
+        Returns
+        -------
+        float
+            The largest price p that maximises ``F(p) * (value - p)``, with F(p) the chance that a
+            node costs no more; zero where no price pays. It is the largest cost whose virtual
+            cost, ``rho + F / f`` made non-decreasing, does not exceed the value.
+
+        Raises
+        ------
+        InvalidGameError
+            If the distribution does not say what costs are likely: the default.
+
+        References
+        ----------
+        Myerson 1981, "Optimal auction design".
+        """
+        del value
+        raise InvalidGameError(
+            f"the distribution {type(self).__name__!r} does not say which costs are likely."
+        )
 
 
 RHO_DISTRIBUTIONS: Registry[RhoDistribution] = Registry("distribution of rho")
@@ -121,6 +153,10 @@ class Constant(RhoDistribution):
         """Return the same cost for all."""
         return np.full(n_nodes, self.value)
 
+    def best_price(self, value: float) -> float:
+        """Return the one cost, if the value reaches it."""
+        return self.value if value >= self.value else 0.0
+
 
 @RHO_DISTRIBUTIONS.register("uniform")
 class Uniform(RhoDistribution):
@@ -141,6 +177,10 @@ class Uniform(RhoDistribution):
         """Draw from U(low, high)."""
         return rng.uniform(self.low, self.high, n_nodes)
 
+    def best_price(self, value: float) -> float:
+        """Return the middle of the value and the smallest cost, up to the largest cost."""
+        return min((self.low + value) / 2.0, self.high) if value >= self.low else 0.0
+
 
 @RHO_DISTRIBUTIONS.register("lognormal")
 class LogNormal(RhoDistribution):
@@ -155,6 +195,10 @@ class LogNormal(RhoDistribution):
         """Draw from a log-normal distribution."""
         return _lognormal(self.median, self.sigma, n_nodes, rng)
 
+    def best_price(self, value: float) -> float:
+        """Return the best price for a buyer of this value."""
+        return _best_price_among([(1.0, self.median)], self.sigma, value)
+
 
 @RHO_DISTRIBUTIONS.register("pareto")
 class Pareto(RhoDistribution):
@@ -168,6 +212,19 @@ class Pareto(RhoDistribution):
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Draw from a Pareto distribution."""
         return self.minimum * (1.0 + rng.pareto(self.exponent, n_nodes))
+
+    def best_price(self, value: float) -> float:
+        """Return the cost whose virtual cost is the value; these rise with the cost."""
+        if value < self.minimum:
+            return 0.0
+        a = self.exponent
+        # virtual cost over the minimum, at minimum * exp(u), is exp(u) (1 + (exp(a u) - 1) / a)
+        target = math.log(value) - math.log(self.minimum)
+        return self.minimum * math.exp(
+            brentq(lambda u: u + np.log1p(np.expm1(a * u) / a) - target, 0.0, target, xtol=1e-15)
+            if target > 0
+            else 0.0
+        )
 
 
 @RHO_DISTRIBUTIONS.register("two-group")
@@ -185,6 +242,15 @@ class TwoGroup(RhoDistribution):
         """Deal both costs out in random order."""
         n_high = round(self.share_high * n_nodes)
         return rng.permutation(np.repeat([self.high, self.low], [n_high, n_nodes - n_high]))
+
+    def best_price(self, value: float) -> float:
+        """Return the cost of one of the groups, or zero."""
+        first, second = sorted((self.low, self.high))
+        below = 1.0 - self.share_high if self.low <= self.high else self.share_high
+        from_all, from_some = value - second, below * (value - first)
+        if from_all >= max(from_some, 0.0):
+            return second
+        return first if from_some >= 0 and below > 0 else 0.0
 
 
 @RHO_DISTRIBUTIONS.register("outliers")
@@ -206,6 +272,11 @@ class Outliers(RhoDistribution):
         outliers = rng.permutation(n_nodes)[: round(self.share * n_nodes)]
         rho[outliers] *= self.factor
         return rho
+
+    def best_price(self, value: float) -> float:
+        """Return the best price for a buyer of this value, where a node is an outlier by chance."""
+        groups = [(1.0 - self.share, self.median), (self.share, self.median * self.factor)]
+        return _best_price_among(groups, self.sigma, value)
 
 
 @RHO_DISTRIBUTIONS.register("listed")
@@ -243,6 +314,47 @@ class Divergence(RhoDistribution):
             "the distribution of rho 'divergence' follows the data that nodes hold, and there is "
             "no data here."
         )
+
+
+def _best_price_among(groups: list[tuple[float, float]], sigma: float, value: float) -> float:
+    """Return the best price for nodes of several log-normal groups: their shares and medians.
+
+    Where the virtual cost is the value, the buyer's gain has a top or a valley; a grid tells which
+    of the tops is the highest.
+    """
+    groups = [(share, math.log(median)) for share, median in groups if share > 0]
+    if sigma == 0:
+        tops = [
+            (sum(share for share, other in groups if other <= at) * (value - math.exp(at)), at)
+            for _, at in groups
+        ]
+        gain, at = max(tops)
+        return math.exp(at) if gain >= 0 else 0.0
+    limit = math.log(value)
+
+    def log_chance(log_price: Floats) -> Floats:
+        each = [math.log(share) + log_ndtr((log_price - at) / sigma) for share, at in groups]
+        return np.asarray(np.logaddexp.reduce(each, axis=0))
+
+    def log_virtual(log_price: Floats) -> Floats:
+        """Return ln(rho + F / f) at ln(rho)."""
+        z = [(log_price - at) / sigma for _, at in groups]
+        each = [
+            math.log(share / sigma) - one**2 / 2 for (share, _), one in zip(groups, z, strict=True)
+        ]
+        log_density = np.logaddexp.reduce(each, axis=0) - math.log(2 * math.pi) / 2
+        return np.asarray(log_price + np.logaddexp(0.0, log_chance(log_price) - log_density))
+
+    width = 12.0 * sigma + max(abs(limit - at) for _, at in groups)
+    near = [at + sigma * np.linspace(-12.0, 12.0, 2001) for _, at in groups]
+    grid = np.unique(np.concatenate([*near, limit - np.linspace(0.0, width, 2001)[1:]]))
+    grid = grid[grid < limit]
+    best = int(np.argmax(log_chance(grid) + np.log(-np.expm1(grid - limit))))
+    below = np.flatnonzero(log_virtual(grid[: best + 1]) < limit)
+    if below.size == 0:
+        return math.exp(float(grid[best]))
+    low, high = float(grid[below[-1]]), float(np.append(grid, limit)[below[-1] + 1])
+    return math.exp(brentq(lambda at: float(log_virtual(np.array(at))) - limit, low, high))
 
 
 def _lognormal(median: float, sigma: float, n_nodes: int, rng: np.random.Generator) -> Floats:

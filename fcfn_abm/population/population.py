@@ -67,6 +67,9 @@ class Population:
     """Reported over spent epsilon; one for a node that reports what it spends."""
     held: Holdings = Holdings()
     """The data that nodes hold."""
+    reported_cost: Floats | None = None
+    """Unit costs that nodes report where they are asked for costs, and not for epsilon
+    (:meth:`asked_for_costs`); None where they report epsilon."""
     groups: tuple[Group, ...] = ()
     """The groups that a scenario names, in order; empty where it names none."""
 
@@ -100,7 +103,26 @@ class Population:
         if misreport_factor is None:
             misreport_factor = np.ones(true_rho.size)
         misreport_factor = as_floats("misreport_factor", misreport_factor)
-        return cls(true_rho / misreport_factor, true_rho, misreport_factor, held, groups)
+        return cls(true_rho / misreport_factor, true_rho, misreport_factor, held, groups=groups)
+
+    def asked_for_costs(self) -> Population:
+        """Return the same nodes in a mechanism that asks for costs, and not for epsilon.
+
+        Nodes that misreport report their true cost times their misreport factor, and spend the
+        epsilon that they sell.
+        """
+        return Population(
+            self.true_rho,
+            self.true_rho,
+            np.ones(self.true_rho.size),
+            self.held,
+            self.true_rho * self.misreport_factor,
+            self.groups,
+        )
+
+    def telling_the_truth(self) -> Population:
+        """Return the same nodes without misreports."""
+        return Population.of(self.true_rho, held=self.held, groups=self.groups)
 
     @property
     def n_nodes(self) -> int:
@@ -115,5 +137,7 @@ class Population:
 
     @property
     def misreports(self) -> npt.NDArray[np.bool_]:
-        """Which nodes report more than they spend."""
+        """Which nodes report more than they spend, or another cost than their own."""
+        if self.reported_cost is not None:
+            return np.asarray(self.reported_cost != self.true_rho)
         return np.asarray(self.misreport_factor != 1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from fcfn_abm.errors import FcfnError, InvalidRecordError
+from fcfn_abm.errors import FcfnError, InvalidRecordError, join_lines
 from fcfn_abm.process.folders import describe_error
 from fcfn_abm.records.folders import (
     PARTS,
@@ -27,12 +28,13 @@ from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.stream import open_parts, read_parts
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
+from fcfn_abm.show import Shown
 
 _LATER_TABLES = {"ledger"}  # records of an earlier version lack them
 
 
-@dataclass(frozen=True)
-class Record:
+@dataclass(frozen=True, repr=False)
+class Record(Shown):
     """What one run left: frames, and the facts about the run."""
 
     scenario: Scenario
@@ -51,6 +53,32 @@ class Record:
     """One row a round and node that trained in it with the market's epsilon: privacy spent."""
     path: Path | None = None
     """The folder, if the record is on disk."""
+
+    @property
+    def plot(self) -> Any:
+        """The figures of this record: ``record.plot.convergence()``; see :data:`fcfn_abm.plot`."""
+        figures = import_module("fcfn_abm.report.figures.records")  # which lies above
+        return figures.FiguresOf(self)
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        market, verdict = self.run.get("market", {}), self.run.get("verdict") or {}
+        facts: dict[str, object] = {
+            "ended": f"{verdict.get('kind', 'no verdict')}, round {len(self.rounds):,}",
+            "nodes that take part": f"{market.get('n_active', 0):,} of {len(self.nodes):,}",
+        }
+        names = {
+            "payment cap B": "budget",
+            "mean epsilon": "mean_epsilon",
+            "utility of the server": "server_utility",
+            "utility of all nodes": "node_utility",
+        }
+        facts |= {label: market[name] for label, name in names.items() if name in market}
+        for arm in self.run.get("training", {}).get("arms", [])[:1]:
+            facts["test accuracy"] = f"{arm['accuracy']:.1%}"
+        if self.path:
+            facts["folder"] = str(self.path)
+        title = join_lines(self.scenario.title)
+        return f"Record: {title}" if title else "Record", facts
 
     @cached_property
     def traces(self) -> pd.DataFrame:

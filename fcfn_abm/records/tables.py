@@ -101,10 +101,12 @@ TABLES: dict[str, list[Column]] = {
             noise_multiplier="noise standard deviation over L2 sensitivity, one release",
             noise_std="noise standard deviation on each parameter, one release",
             epsilon_per_round="true epsilon of one round of training",
-            epsilon_total="true epsilon of the whole training, by composition",
+            epsilon_sold="true epsilon that the noise was worked out for: of one round, or of all "
+            "that the node may take part in, as privacy.horizon says",
+            epsilon_total="true epsilon spent in the whole training, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
-            delta="delta of the three",
+            delta="delta of the four",
         ),
         *_counts(flagged_round="round of training in which the check flagged the node, if it did"),
     ],
@@ -140,9 +142,9 @@ TABLES: dict[str, list[Column]] = {
 WHERE_ASKED_FOR = (
     "group",
     *("true_rho", "misreport_factor", "flagged_round"),
-    *("arrival_round", "first_rho"),
+    *("arrival_round", "first_rho", "epsilon_sold"),
 )
-"""Columns of the nodes that only records of scenarios with groups, liars, a check or churn have."""
+"""Columns of the nodes that only records with groups, liars, a check, churn, or training have."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",

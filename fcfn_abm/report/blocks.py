@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 type Tone = Literal["good", "fair", "bad"]
 
+AVERAGED = {
+    "active": "the nodes that take part",
+    "population": "all nodes",
+    "effective": "the effective number of nodes",
+}
+"""What ``game.average_over`` averages epsilon over, in words."""
+
 
 @dataclass(frozen=True)
 class Table:

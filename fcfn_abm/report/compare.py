@@ -15,12 +15,13 @@ from rich.text import Text
 from scipy.special import stdtrit
 
 from fcfn_abm.errors import join_lines
-from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.claims import claims_table
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-9
 QUANTITIES = (
     "budget",
     "n_active",
@@ -204,7 +205,7 @@ def comparison_tables(frame: pd.DataFrame) -> list[Table]:
 def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     n = run["replications"]
     budgets = frame.drop_duplicates("replication")["budget"]
-    over = "the nodes that take part" if run["average_over"] == "active" else "all nodes"
+    over = AVERAGED[run["average_over"]]
     if n == 1:
         populations = f"One population of {run['n_nodes']} nodes, the scenario's own: no intervals."
     else:
@@ -273,6 +274,11 @@ def notes(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"{name}: welfare is not positive in {anarchy.n_infinite} of {anarchy.n}, where "
                 f"the price of anarchy is infinite{median}."
+            )
+        paid, cap = found[name, "server_payment"].mean, found[name, "budget"].mean
+        if paid > cap * (1.0 + _ROUNDING):
+            lines.append(
+                f"{name}: pays {paid:.4g} on average, more than the cap, which it ignores."
             )
         if kept > 0:
             lines.append(f"{name}: an agency keeps {kept:.4g} on average, which is in welfare.")

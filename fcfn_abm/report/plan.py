@@ -21,12 +21,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "n_samples": ("1", "training samples of the node, which its sigma belongs to"),
     "payment_currency": ("currency a round", "what the server pays the node"),
     "epsilon_per_round": ("1", "true epsilon of one round, at delta"),
-    "epsilon_total": ("1", "true epsilon of all rounds, by composition, at delta"),
+    "epsilon_total": ("1", "true epsilon spent in all rounds, by composition, at delta"),
 }
 """Columns of the nodes' part, with units and meanings."""
 
 COMMON: dict[str, tuple[str, str]] = {
     "rounds": ("1", "rounds of training"),
+    "max_participations": ("1", "rounds in which a node takes part at most, and then rests"),
     "delta": ("1", "probability with which epsilon may fail"),
     "unit": ("", "what epsilon protects: a record, or a client's whole data"),
     "neighbours": ("", "how neighbouring data sets differ: replace-one or zero-out"),
@@ -140,6 +141,7 @@ def _common(record: Record, *, any_train: bool) -> dict[str, Any]:
     found = {
         **privacy.model_dump(),
         **(training.model_dump() if training else {}),
+        "max_participations": record.run["training"].get("max_participations"),
         "placement": privacy.placement.kind,
         "sampling_rate": privacy.placement.options.get("sampling_rate", 1.0),
         "note": note or None,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import (
+    AVERAGED,
     Block,
     Fact,
     Facts,
@@ -23,13 +24,13 @@ from fcfn_abm.report.blocks import (
     format_count,
     number,
 )
+from fcfn_abm.report.figures.frames import few_traces
 from fcfn_abm.report.figures.market import (
     convergence,
     participation,
     rho_against_epsilon,
     utilities,
 )
-from fcfn_abm.report.figures.records import few_traces
 from fcfn_abm.report.settings import reproduce, settings_table
 from fcfn_abm.report.summary import equilibrium_table, groups_table
 from fcfn_abm.report.theme import arm_label
@@ -130,7 +131,7 @@ def _describe_cap(verdict: Mapping[str, Any]) -> list[Fact]:
 
 def _describe_mean(record: Record) -> str:
     over = record.run["equilibrium"]["average_over"]
-    return "of those that take part" if over == "active" else "of all nodes"
+    return f"over {AVERAGED[over]}"
 
 
 def _in_short(record: Record) -> list[str]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fcfn_abm.report.blocks import Block, Code, Section, Table, Words, number
+from fcfn_abm.report.blocks import AVERAGED, Block, Code, Section, Table, Words, number
 
 _MECHANISMS = {
     "stackelberg": "the server announces a cap, and nodes share it in proportion to epsilon",
+    "tullock": "the server announces a cap, and nodes share it in proportion to a power of epsilon",
+    "weighted": "the server announces a cap, and nodes share it in proportion to weighted epsilon",
+    "fair-query": "nodes report costs; as many of the cheapest as the cap pays for sell the same",
+    "vcg": "nodes report costs; the cheapest sell the same, at the cost of the next node",
+    "myerson-cap": "nodes report costs; the server buys a fixed epsilon while virtual costs pay",
+    "posted-price": "who costs less than a posted price sells",
+    "pooled-weights": "nodes name the epsilon that they accept, and are weighed; nobody is paid",
     "random": "each node takes a random epsilon",
     "static": "all nodes take the same epsilon",
     "ic-mle": "each node picks a contract from a menu",
@@ -48,7 +55,7 @@ def settings_table(scenario: Any) -> Table:
         **_describe_population(scenario),
         "Worth of the net to the server": (
             f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
-            f"(currency), eps the mean epsilon of {_describe_mean(game.average_over)}"
+            f"(currency), eps the mean epsilon over {AVERAGED[game.average_over]}"
         ),
         "Mechanism": _explain(
             describe_choice(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
@@ -125,15 +132,11 @@ def _describe_training(scenario: Any) -> dict[str, str]:
 
 
 def _describe_cap(scenario: Any) -> str:
-    if scenario.mechanism.kind == "stackelberg" and scenario.server.kind != "fixed":
+    if scenario.chooses_cap:
         return f"chosen by the server: {describe_choice(scenario.server)}"
     if scenario.game.budget is None:
         return "B* of the closed form"
     return f"{number(scenario.game.budget)}, currency a round"
-
-
-def _describe_mean(average_over: str) -> str:
-    return "the nodes that take part" if average_over == "active" else "all nodes"
 
 
 def _explain(name: str, words: str | None) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.records import Record
-from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.marks import heading, join, mark_verdict
 from fcfn_abm.report.theme import arm_label
 
@@ -69,7 +69,7 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
     reference = "closed form" if form["threshold"] else "as priced"
     contest = form["mechanism"] == "stackelberg"
     pays = "payment cap B" if contest else "the server pays"
-    over = "nodes that take part" if form["average_over"] == "active" else "all nodes"
+    over = AVERAGED[form["average_over"]]
     quantities = [
         (pays, "payment", "currency"),
         ("nodes that take part", "n_active", ""),
@@ -158,6 +158,7 @@ def privacy_table(record: Record) -> Table | None:
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
             ("epsilon, one round", "epsilon_per_round"),
+            *([("epsilon, total, sold", "epsilon_sold")] if settings.horizon == "training" else []),
             (f"epsilon, total of {rounds} rounds", "epsilon_total"),
             ("epsilon, total, as the server sees it", "epsilon_central"),
             ("noise multiplier", "noise_multiplier"),
@@ -244,18 +245,23 @@ def free_riders_table(record: Record) -> Table | None:
     if not arms or "free_riders" not in arms[0]:
         return None
     groups, check = arms[0]["free_riders"], record.scenario.privacy.check
-    people = record.scenario.population
+    people, label_lies, title = record.scenario.population, "", "Free riders"
     factors = {
         lies.factor
         for lies in (people.misreport, *(group.misreport for group in people.groups or ()))
         if lies
     }
-    spent = " or ".join(f"epsilon / {factor:g}" for factor in sorted(factors))
+    by = " or ".join(f"{factor:g}" for factor in sorted(factors))
+    if by:
+        label_lies = f"that spend epsilon / {by}"
+    if groups.get("reports") == "cost":
+        title = "False costs"
+        label_lies = f"that report {by} times their cost" if by else ""
     columns = ["utility_if_all_were_honest", "utility_unchecked"] + ["utility"] * bool(check)
     rows = [
         [f"{group['n_nodes']} {label}", *(_number(group[name]) for name in columns), "currency"]
         for label, group in (
-            (f"that spend {spent}" if spent else "", groups["misreporting"]),
+            (label_lies, groups["misreporting"]),
             ("honest", groups["honest"]),
         )
         if group["n_nodes"]
@@ -269,7 +275,7 @@ def free_riders_table(record: Record) -> Table | None:
             f"{_describe_flagged(groups['misreporting'], 'nodes that misreport')}, and "
             f"{_describe_flagged(groups['honest'], 'honest ones')}."
         )
-    return Table([*head, ""], rows, "Free riders: mean utility of a round", note)
+    return Table([*head, ""], rows, f"{title}: mean utility of a round", note)
 
 
 def _describe_flagged(group: Mapping[str, Any], whom: str) -> str:

@@ -19,6 +19,13 @@ ARM_COLOURS = {
     "static": "#E69F00",
     "ic-mle": "#009E73",
     "yang": "#CC79A7",
+    "tullock": "#56B4E9",  # and from here on Tol's muted colours
+    "weighted": "#332288",
+    "fair-query": "#882255",
+    "vcg": "#999933",
+    "myerson-cap": "#44AA99",
+    "posted-price": "#AA4499",
+    "pooled-weights": "#117733",
 }
 ARM_DASHES: dict[str, tuple[float, ...] | str] = {
     "stackelberg": "",
@@ -27,6 +34,13 @@ ARM_DASHES: dict[str, tuple[float, ...] | str] = {
     "static": (6.0, 2.0, 1.0, 2.0),
     "ic-mle": (2.0, 1.0),
     "yang": (8.0, 2.0),
+    "tullock": (3.0, 1.0),
+    "weighted": (5.0, 1.0),
+    "fair-query": (1.0, 2.0),
+    "vcg": (1.0, 3.0),
+    "myerson-cap": (6.0, 1.0, 1.0, 1.0),
+    "posted-price": (4.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    "pooled-weights": (10.0, 3.0),
 }
 ARM_MARKERS = {
     "stackelberg": "o",
@@ -34,6 +48,13 @@ ARM_MARKERS = {
     "static": "^",
     "ic-mle": "s",
     "yang": "v",
+    "tullock": "h",
+    "weighted": "p",
+    "fair-query": "<",
+    "vcg": ">",
+    "myerson-cap": "*",
+    "posted-price": "P",
+    "pooled-weights": "X",
 }
 ARM_LABELS = {
     "stackelberg": "equilibrium",

@@ -127,8 +127,9 @@ def calibrate_value(
     """
     require_scenario(scenario, "calibrate_value")
     scenario = _check_and_resolve(scenario, seeds, value, workers)
-    rho = build.draw_population(scenario).rho
-    before = build.price_scenario(scenario, rho)
+    population = build.draw_population(scenario)
+    rho = population.rho
+    before = build.price_scenario(scenario, population)
     grid = (
         _choose_epsilons(before.epsilon[before.epsilon > 0])
         if epsilons is None
@@ -165,7 +166,7 @@ def calibrate_value(
         "points": _points(grid, values, fit, frame),
         "equilibrium": {
             "before": reference_facts(before, rho),
-            "calibrated": reference_facts(build.price_scenario(calibrated, rho), rho),
+            "calibrated": reference_facts(build.price_scenario(calibrated, population), rho),
         },
         "worth_of_trade": _find_least_value(calibrated, rho, value),
         "versions": versions(),
@@ -352,7 +353,7 @@ def _find_least_value(calibrated: Scenario, rho: Floats, value: float) -> float 
     contest = nash_equilibrium(rho, 1.0)
     if calibrated.mechanism.kind != "stackelberg" or contest.n_active == 0:
         return None
-    n = averaged_nodes(game.average_over, contest.n_active, rho.size)
+    n = averaged_nodes(game.average_over, contest.epsilon)
     bought = contest.total_epsilon / n  # mean epsilon for a unit of money
     return value / (game.alpha * game.beta * bought)
 

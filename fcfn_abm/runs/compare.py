@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fcfn_abm import build
 from fcfn_abm.dp import gaussian_sigma
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
-from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome
+from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
+from fcfn_abm.mechanisms.base import settle
+from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder, raise_as_output_error, write_facts
 from fcfn_abm.records.tables import columns_of, write_table
@@ -144,20 +147,21 @@ def _price_all(
     ) as bar:
         for index in range(replications):
             replica = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
-            rho = build.draw_population(replica).rho
+            population = build.draw_population(replica)
+            rho = population.rho
             budget = scenario.game.budget
             if budget is None:
                 budget = build.solve_equilibrium(replica, rho).budget
             for name in names:
                 bar.set_postfix(replication=index, mechanism=name, refresh=False)
-                outcome = build.price_mechanism(replica, name, rho, budget)
+                outcome = _price(replica, name, population, budget)
                 rows.append(
                     {
                         "replication": index,
                         "seed": replica.seed,
                         "mechanism": name,
                         "budget": budget,
-                        **_measure(scenario, rho, outcome),
+                        **_measure(scenario, population, outcome),
                     }
                 )
                 bar.update()
@@ -172,9 +176,21 @@ def _price_all(
     return frame
 
 
-def _measure(scenario: Scenario, rho: build.Floats, outcome: Outcome) -> dict[str, Any]:
+def _price(scenario: Scenario, name: str, population: Population, budget: float) -> Outcome:
+    """Price with a mechanism; without what it needs to know there is no solution."""
+    missing = build.missing_for(scenario, name)
+    if not missing:
+        return build.price_mechanism(scenario, name, population, budget)
+    game, nothing = scenario.game, np.zeros(population.n_nodes)
+    primitives = PricingGame(population.rho, game.alpha, game.beta, budget, game.average_over)
+    return settle(name, primitives, nothing, nothing, status="no-solution", reason=missing)
+
+
+def _measure(scenario: Scenario, population: Population, outcome: Outcome) -> dict[str, Any]:
     """Return what an outcome is worth to all, and what it asks of whom."""
     game, privacy = scenario.game, scenario.privacy
+    asks_for_costs = MECHANISMS[outcome.mechanism].reports == "cost"
+    rho = population.true_rho if asks_for_costs else population.rho
     judged = welfare(
         outcome.epsilon, rho, outcome.payment, game.alpha, game.beta, game.average_over
     )

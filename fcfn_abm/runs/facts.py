@@ -81,7 +81,7 @@ def bound_facts(scenario: Scenario, rho: npt.NDArray[np.float64]) -> dict[str, f
     if scenario.mechanism.kind != "stackelberg" or form.n_active == 0:
         return {}
     budget = form.budget if scenario.cap is None else scenario.cap
-    averaged = averaged_nodes(game.average_over, form.n_active, rho.size)
+    averaged = averaged_nodes(game.average_over, form.epsilon)
     ceiling = epsilon_ceiling(rho, budget)
     return {
         "privacy_cost_ceiling": privacy_cost_ceiling(game.alpha, game.beta, averaged),

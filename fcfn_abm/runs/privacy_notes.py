@@ -21,6 +21,7 @@ SECURE_NOTE = (
 """What the records' privacy does not cover; docs/privacy.md says why."""
 
 _CLASSICAL_RANGE = 1.0  # the proof of the classical formula holds below this epsilon
+_NEARLY_ALL = 0.75  # who takes part as often as expected, give or take, spends about so much
 _NO_GUARANTEE = 0.5  # a claim that fails with this probability protects nobody
 
 
@@ -45,7 +46,9 @@ def write_central_note(trainer: FederatedTrainer) -> str:
     )
 
 
-def write_privacy_note(trainer: FederatedTrainer, largest_epsilon: float) -> str:
+def write_privacy_note(
+    trainer: FederatedTrainer, largest_epsilon: float, sold: Floats, spent: Floats
+) -> str:
     """Say where the claimed epsilons are not what the noise gives, a line each.
 
     Parameters
@@ -54,6 +57,8 @@ def write_privacy_note(trainer: FederatedTrainer, largest_epsilon: float) -> str
         Who trained.
     largest_epsilon : float
         The largest epsilon that any node trained with.
+    sold, spent : ndarray of float, shape (n_nodes,)
+        What each node's noise was worked out for, and what it has spent in the end.
     """
     plan = trainer.plan
     notes = sorted({release.caveat for release in trainer.releases})  # most often the same
@@ -65,7 +70,23 @@ def write_privacy_note(trainer: FederatedTrainer, largest_epsilon: float) -> str
         )
     if plan.calibration == "classical" and largest_epsilon >= _CLASSICAL_RANGE:
         notes.append(_write_classical_note(largest_epsilon, plan.delta))
+    notes.append(_write_spending_note(trainer, sold, spent))
     return "\n".join(note for note in notes if note)
+
+
+def _write_spending_note(trainer: FederatedTrainer, sold: Floats, spent: Floats) -> str:
+    """Say where nodes spent much less in the whole training than they sold; else nothing."""
+    plan, trained = trainer.plan, spent > 0
+    if plan.horizon == "round" or not trained.any():
+        return ""
+    median_sold, median_spent = (float(np.median(e[trained])) for e in (sold, spent))
+    if median_spent > _NEARLY_ALL * median_sold:
+        return ""
+    return (
+        f"The noise covers {plan.participation_limit} rounds of each node, and nodes took part in "
+        f"fewer: the median node sold a total epsilon of {median_sold:.3g}, and spent "
+        f"{median_spent:.3g}; a lower privacy.max_participations adds less noise."
+    )
 
 
 def _write_classical_note(epsilon: float, delta: float) -> str:

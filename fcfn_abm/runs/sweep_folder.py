@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.errors import InvalidRecordError, OutputError, join_lines
 from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_record, write_facts
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.integrity import require_unchanged
-from fcfn_abm.records.tables import frame_of, read_table
+from fcfn_abm.records.tables import empty, frame_of, read_table
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.runs.results import (
     RECORDS,
@@ -26,14 +26,15 @@ from fcfn_abm.runs.results import (
 )
 from fcfn_abm.runs.sensitivity import sensitivity
 from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
+from fcfn_abm.show import Shown
 
 KIND = "sweep"
 TABLE = "sweep.parquet"
 LOCK = ".lock"
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Shown):
     """The runs of a sweep, on disk."""
 
     scenario: Scenario
@@ -93,6 +94,46 @@ class Sweep:
     def record(self, run: int) -> Record:
         """Read the record of a run, of a sweep with ``keep = "record"``."""
         return read_record(self.path / RECORDS / run_name(run))
+
+    def rounds(self) -> pd.DataFrame:
+        """Return all rounds of the records that were kept, of a sweep with ``keep = "record"``.
+
+        Returns
+        -------
+        DataFrame
+            One row a run and round: the run's number, replication, seed and axes, and the columns
+            of ``rounds.parquet``.
+
+        Raises
+        ------
+        InvalidRecordError
+            If no records were kept, or one cannot be read.
+        """
+        if self.scenario.sweep is None or self.scenario.sweep.keep != "record":
+            raise InvalidRecordError(
+                f"{self.path}: this sweep kept no rounds; with [sweep] keep = 'record' it does."
+            )
+        runs = self.frame()
+        about = ["run", "replication", "seed", *self.scenario.sweep.axes]
+        tables = []
+        for _, row in runs[runs["status"] == "done"][about].iterrows():
+            folder = self.path / RECORDS / run_name(int(row["run"]))
+            require_unchanged(folder, ["rounds.parquet"])
+            table = read_table(folder / "rounds.parquet")
+            keys = runs.loc[[row.name] * len(table), about].reset_index(drop=True)
+            tables.append(pd.concat([keys, table], axis=1))
+        return pd.concat(tables, ignore_index=True) if tables else empty("rounds")
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        counts = self.counts()
+        settings = self.scenario.sweep
+        title = join_lines(self.scenario.title)
+        return f"Sweep: {title}" if title else "Sweep", {
+            "runs": ", ".join(f"{n:,} {status}" for status, n in counts.items() if n),
+            "axes": ", ".join(settings.axes) if settings and settings.axes else "none",
+            "replications": settings.replications if settings else 1,
+            "folder": str(self.path),
+        }
 
     def counts(self) -> dict[str, int]:
         """Return how many runs are done, failed and missing."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fcfn_abm import build
 from fcfn_abm.build.market import PrivacyMarket
+from fcfn_abm.mechanisms import MECHANISMS
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records.tables import empty
@@ -128,11 +129,12 @@ class RunTrainings:
                     continue  # without trade nobody trains
                 frames.append(pd.DataFrame(map(asdict, log.results)).assign(arm=comparison.name))
                 facts.append(self._facts(comparison, rounds.reports, log, market))
+        nodes = self._nodes([*rounds.reports, market.epsilon])
         used = [*rounds.reports, *(one.epsilon for one in comparisons if one.private)]
         return Trained(
             rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
             ledger=own.spent,
-            nodes=self._nodes([*rounds.reports, market.epsilon]),
+            nodes=nodes,
             facts={
                 "data": self._trainer.data.label,
                 "n_parameters": self._trainer.n_parameters,
@@ -140,8 +142,12 @@ class RunTrainings:
                 "arms": facts,
                 **({"broke_down": broke_down} if broke_down else {}),
                 "central_note": write_central_note(self._trainer),
+                "max_participations": self._trainer.plan.participation_limit,
                 "privacy_note": write_privacy_note(
-                    self._trainer, max(float(epsilon.max(initial=0.0)) for epsilon in used)
+                    self._trainer,
+                    max(float(epsilon.max(initial=0.0)) for epsilon in used),
+                    nodes["epsilon_sold"],
+                    nodes["epsilon_total"],
                 ),
                 "noise_note": SECURE_NOTE if self._scenario.privacy.secure_noise else NOISE_NOTE,
             },
@@ -151,13 +157,19 @@ class RunTrainings:
         return TrainingLog(
             name,
             self._trainer,
-            self._population.misreport_factor,
+            self._population_in(name).misreport_factor,
             private=private,
             checkpoint=self._checkpoint,
             dealt=self._dealt,
             every=self._settings.checkpoint_every,
             keeps_spending=keeps_spending,
         )
+
+    def _population_in(self, name: str) -> Population:
+        """Return the nodes as a comparison's mechanism sees them."""
+        kind = self._scenario.mechanism.kind if name == build.NO_NOISE else name
+        asks_for_costs = MECHANISMS[kind].reports == "cost"
+        return self._population.asked_for_costs() if asks_for_costs else self._population
 
     def _comparisons(self, market: PrivacyMarket) -> list[_Comparison]:
         """Return the market's own training, and what it is compared with."""
@@ -168,9 +180,7 @@ class RunTrainings:
             if name == build.NO_NOISE:
                 found.append(_Comparison(name, epsilon, False, *own))
                 continue
-            priced = build.price_mechanism(
-                self._scenario, name, self._population.rho, market.budget
-            )
+            priced = build.price_mechanism(self._scenario, name, self._population, market.budget)
             utilities = priced.node_utility, priced.server_utility
             found.append(_Comparison(name, priced.epsilon, True, *utilities))
         return found
@@ -227,13 +237,12 @@ class RunTrainings:
         self, comparison: _Comparison, log: TrainingLog, market: PrivacyMarket
     ) -> dict[str, Any]:
         """Say what nodes that misreport earn, and the others; and if none of them did."""
-        scenario, population = self._scenario, self._population
+        scenario, population = self._scenario, self._population_in(comparison.name)
+        truthful = population.telling_the_truth()
         if comparison.name == scenario.mechanism.kind:
-            fair = build.price_scenario(scenario, population.true_rho)
+            fair = build.price_scenario(scenario, truthful)
         else:
-            fair = build.price_mechanism(
-                scenario, comparison.name, population.true_rho, market.budget
-            )
+            fair = build.price_mechanism(scenario, comparison.name, truthful, market.budget)
         cost, flagged = population.rho * comparison.epsilon, log.flagged_round
         earned = utility_a_round(comparison.node_utility, cost, flagged, self._trainer.plan.rounds)
         utilities = {
@@ -244,6 +253,7 @@ class RunTrainings:
         return {
             "misreporting": group_facts(population.misreports, flagged, utilities),
             "honest": group_facts(~population.misreports, flagged, utilities),
+            **({} if population.reported_cost is None else {"reports": "cost"}),
         }
 
     def _nodes(self, reports: list[Floats]) -> dict[str, Any]:
@@ -256,6 +266,9 @@ class RunTrainings:
             "noise_multiplier": spent.noise_multiplier,
             "noise_std": spent.noise_std,
             "epsilon_per_round": spent.epsilon_per_round,
+            "epsilon_sold": (
+                spent.epsilon_per_round if trainer.plan.horizon == "round" else spent.epsilon_total
+            ),
             "epsilon_total": own.ledger.epsilon(spent.delta),
             "epsilon_central": own.ledger.central_epsilon(spent.delta),
             "delta": spent.delta,

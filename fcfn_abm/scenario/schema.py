@@ -23,6 +23,8 @@ SMALLEST, LARGEST = 1e-18, 1e18
 traces, and no product or ratio in the formulas leaves 64."""
 _TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets have 32 bits
 _RAREST = 1e-100
+CONTESTS = ("stackelberg", "tullock", "weighted")
+"""Mechanisms whose contest stands for any cap, so that the server may choose one each round."""
 MOST_RUNS = 1_000_000
 """Of one sweep: all of them are checked, and held in memory, before the first begins."""
 
@@ -141,12 +143,17 @@ def _choice(kind: str, **options: Any) -> Any:
 
 
 class Misreport(Section):
-    """Nodes that report one epsilon and inject the noise of a smaller one."""
+    """Nodes that report one epsilon and inject the noise of a smaller one.
+
+    Where the mechanism asks for costs, they report a higher cost than their own, and inject the
+    noise of what they sell.
+    """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of nodes that do so; their number is rounded to the nearest whole one."""
     factor: Annotated[float, Field(gt=1, le=1e6)] = 1.5
-    """Reported over spent epsilon. They pay ``rho / factor`` for a unit of what they report."""
+    """Reported over spent epsilon: they pay ``rho / factor`` for a unit of what they report. Or
+    reported over true cost."""
 
 
 class Churn(Section):
@@ -276,8 +283,9 @@ class Game(Section):
     """Model-value parameter of the server: it gains beta ln(1 + alpha eps_g)."""
     beta: Positive = 10.0
     """Model-value parameter of the server, in currency."""
-    average_over: Literal["active", "population"] = "active"
-    """eps_g averages over the nodes that take part, or over all (the paper's printed form)."""
+    average_over: Literal["active", "population", "effective"] = "active"
+    """eps_g averages over the nodes that take part, over all (the paper's printed form), or over
+    their effective number, S^2 / sum eps^2."""
     budget: NotNegative | None = None
     """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
     with another one (half of beta without it), and what other mechanisms may spend (B* without it).
@@ -339,6 +347,11 @@ class Privacy(Section):
     """How they differ: it is replaced by another, or by one that contributes nothing."""
     horizon: Literal["round", "training"] = "round"
     """Epsilon is spent in each round, or is the total over the whole training."""
+    max_participations: Count | None = None
+    """Rounds in which a node takes part at most; then it rests. With horizon = "training" the noise
+    covers so many rounds, and without this key as many as a node is expected to take part in,
+    rounded up: rounds * participation * (1 - dropping). With horizon = "round" there is no limit
+    without it."""
     placement: Choice = _choice("dp-sgd")
     """Where noise is added."""
     clipping_norm: Single = 1.0
@@ -531,8 +544,12 @@ class Scenario(Section):
     @property
     def cap(self) -> float | None:
         """The payment cap that stands in every round; None where the server chooses it."""
-        chooses = self.mechanism.kind == "stackelberg" and self.server.kind != "fixed"
-        return None if chooses else self.game.budget
+        return None if self.chooses_cap else self.game.budget
+
+    @property
+    def chooses_cap(self) -> bool:
+        """Whether the server chooses the cap round by round: in contests that stand for any cap."""
+        return self.mechanism.kind in CONTESTS and self.server.kind != "fixed"
 
     @property
     def trains(self) -> bool:

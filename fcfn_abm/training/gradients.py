@@ -14,6 +14,8 @@ from fcfn_abm.training.net_checks import require_known_layers
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_CACHE_BYTES = 2**19  # half of a second cache
+
 type Precision = Literal["fp32", "bf16"]
 
 
@@ -57,6 +59,28 @@ class Matrix(SampleGradients):
     def rows(self) -> Tensor:
         """Return the matrix."""
         return self.matrix
+
+
+@dataclass(frozen=True)
+class Kernels(SampleGradients):
+    """Rows of a convolution's weights, in the order in which products give them the fastest."""
+
+    kernels: Tensor
+    """Of each sample, shape (m, height * width * n_in, n_out)."""
+
+    def norms(self) -> Tensor:
+        """Return the L2 norm of each row."""
+        return l2_norms(self.kernels.flatten(1))
+
+    def weighted(self, factors: Tensor) -> Tensor:
+        """Return the sum of the rows, each times its factor."""
+        total = Matrix(self.kernels.flatten(1)).weighted(factors)
+        kernels = total.view(*total.shape[:-1], *self.kernels.shape[1:])
+        return kernels.mT.flatten(-2)
+
+    def rows(self) -> Tensor:
+        """Return the matrix."""
+        return self.kernels.mT.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -274,9 +298,49 @@ def sample_blocks(
 
     if isinstance(layer, nn.Linear):
         return Outer(back, given), Matrix(back)
+    if _is_sparse(layer, back):
+        from fcfn_abm.training.kernels import kernel_gradients
+
+        weights = kernel_gradients(
+            back.permute(0, 2, 3, 1).numpy(), pad_image(layer, given).numpy(), layer.kernel_size
+        )
+        return Matrix(torch.from_numpy(weights)), Matrix(back.sum((2, 3)))
     back = back.flatten(2)
-    weights = [torch.bmm(back, seen) for seen in unfold_rows(layer, given)]
-    return Matrix(torch.cat(weights, dim=2).flatten(1)), Matrix(back.sum(2))
+    (height, width), n_in = layer.kernel_size, layer.in_channels
+    kernels = back.new_empty(len(back), height, width * n_in, layer.out_channels)
+    size = _count_cached_samples(layer, given)
+    parts = (torch.split(whole, size) for whole in (back, given, kernels))
+    for back_part, given_part, part in zip(*parts, strict=True):
+        for row, seen in enumerate(unfold_rows(layer, given_part)):
+            torch.bmm(seen.mT, back_part.mT, out=part[:, row])
+    return Kernels(kernels.flatten(1, 2)), Matrix(back.sum(2))
+
+
+def _is_sparse(layer: Any, back: Tensor) -> bool:
+    """Return whether a loop over what is not zero gives a convolution's gradients the fastest."""
+    from fcfn_abm.training.kernels import LEAST_WIDTH, is_sparse  # loads numba
+
+    plain = tuple(layer.stride) == tuple(layer.dilation) == (1, 1)
+    wide = layer.kernel_size[1] * layer.in_channels >= LEAST_WIDTH
+    if not (plain and wide and back.device.type == "cpu"):
+        return False
+    return is_sparse(back.permute(0, 2, 3, 1).numpy())
+
+
+def _count_cached_samples(layer: Any, given: Tensor) -> int:
+    """Return of how many samples the unfolded inputs fit into a processor's second cache."""
+    if given.device.type != "cpu" or len(given) == 0:
+        return max(len(given), 1)  # a device takes all at once
+    n_numbers: int = layer.kernel_size[1] * given[0].numel()
+    return max(_CACHE_BYTES // (4 * n_numbers), 1)
+
+
+def pad_image(layer: Any, given: Tensor) -> Tensor:
+    """Return what goes into a convolution, padded and channels last, (m, height, width, n_in)."""
+    from torch.nn.functional import pad
+
+    top, left = layer.padding
+    return pad(given.permute(0, 2, 3, 1), (0, 0, left, left, top, top)).contiguous()
 
 
 def unfold_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
@@ -284,12 +348,9 @@ def unfold_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
 
     Each of shape (m, n_places, n_columns * n_in): of each sample, at each place of the output.
     """
-    from torch.nn.functional import pad
-
     (high, wide), (down, right) = layer.kernel_size, layer.stride
-    (below, beside), (top, left) = layer.dilation, layer.padding
-    image = pad(given.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
-    windows = image.unfold(2, beside * (wide - 1) + 1, right)[..., ::beside]
+    below, beside = layer.dilation
+    windows = pad_image(layer, given).unfold(2, beside * (wide - 1) + 1, right)[..., ::beside]
     seen = windows.transpose(3, 4).flatten(3).contiguous()
     span = seen.shape[1] - below * (high - 1)
     for start in range(0, below * high, below):

@@ -13,7 +13,12 @@ import numpy.typing as npt
 
 from fcfn_abm.dp import Clipping
 from fcfn_abm.dp.sensitivity import l2_norms
-from fcfn_abm.errors import InvalidPrivacyError
+from fcfn_abm.errors import (
+    InvalidDataError,
+    InvalidPrivacyError,
+    require_counts,
+    require_positive,
+)
 from fcfn_abm.training.gradients import Gradients, SampleGradients
 
 if TYPE_CHECKING:
@@ -35,6 +40,17 @@ class LocalSteps:
     """Samples of a step; None, or as many as there are, takes all of them in one step."""
     grid: float | None = None
     """Spacing, a power of two, of the values that a release can take; None for plain floats."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidDataError for a number outside its range."""
+        require_counts(error=InvalidDataError, epochs=self.epochs)
+        if self.batch_size is not None:
+            require_counts(error=InvalidDataError, batch_size=self.batch_size)
+        require_positive(error=InvalidDataError, learning_rate=self.learning_rate)
+        if not 0 <= self.momentum < 1:
+            raise InvalidDataError(
+                f"momentum must be at least 0, and below 1, but is {self.momentum}."
+            )
 
     def samples_per_step(self, n_samples: int) -> int:
         """Return how many samples a full step takes."""
@@ -81,12 +97,12 @@ class LocalSteps:
         return self.clipping(gradients.rows()).double().sum(0)
 
     def add_noise(self, value: Tensor, noise: Tensor) -> Tensor:
-        """Return the release of a value, in 32 bits.
+        """Return the release of a value, in 32 bits and, without a grid, in the noise's memory.
 
         On a grid the sum is exact, and what 32 bits then keep of it depends on it alone.
         """
         if self.grid is None:
-            return value + noise
+            return noise.add_(value)
         return ((value.double() / self.grid).round() * self.grid + noise).float()
 
 

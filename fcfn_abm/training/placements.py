@@ -119,7 +119,7 @@ class Placement(Protocol):
             What computes gradients.
         noise : Tensor or None
             One entry for each time that noise is added, in units of a release; of a group each
-            entry has a row for each node. None for no noise.
+            entry has a row for each node, and its memory may be used. None for no noise.
         """
         ...
 
@@ -282,6 +282,6 @@ class Paper(Placement):
         if noise is None:
             clean = values = sgd.finish()
         else:
-            values = -steps.learning_rate * steps.add_noise(sgd.velocity_sum, noise[0])
+            values = steps.add_noise(sgd.velocity_sum, noise[0]).mul_(-steps.learning_rate)
             clean = sgd.finish()
         return Upload(values, clean)

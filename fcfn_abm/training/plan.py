@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.dp import Calibration, Relation
+from fcfn_abm.errors import (
+    InvalidDataError,
+    InvalidPrivacyError,
+    require_between,
+    require_counts,
+    require_one_of,
+)
 from fcfn_abm.training.aggregate import Aggregation
 from fcfn_abm.training.gradients import Precision
 from fcfn_abm.training.local_steps import LocalSteps
@@ -16,6 +24,8 @@ from fcfn_abm.training.nets import Net
 from fcfn_abm.training.placements import Placement, ReleasePlan
 
 type Floats = npt.NDArray[np.float64]
+type Horizon = Literal["round", "training"]
+type NoiseOf = Literal["nodes", "sum"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,18 @@ class Chances:
     straggling: float = 0.0
     """That it sends too late: its privacy is spent, and its update is not used."""
 
+    def __post_init__(self) -> None:
+        """Raise InvalidDataError for what is no probability, or lets nobody take part."""
+        if not 0 < self.participation <= 1:
+            raise InvalidDataError(
+                f"participation must be above 0, and at most 1, but is {self.participation}."
+            )
+        for name in ("dropping", "straggling"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidDataError(
+                    f"{name} must be at least 0, and below 1, but is {getattr(self, name)}."
+                )
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -41,7 +63,7 @@ class TrainingPlan:
     steps: LocalSteps
     delta: float
     calibration: Calibration
-    horizon: Literal["round", "training"]
+    horizon: Horizon
     neighbours: Relation
     seed: int
     secure_noise: bool = False
@@ -51,11 +73,47 @@ class TrainingPlan:
     no check."""
     chances: Chances = Chances()
     """Probabilities that a node takes part in a round."""
-    noise_of: Literal["nodes", "sum"] = "nodes"
+    noise_of: NoiseOf = "nodes"
     """Whether noise is drawn for each node, or once for the weighted sum of all, which has the same
     distribution if each node adds noise once a round, without a grid, and nobody checks uploads."""
     precision: Precision = "fp32"
     """Of the layers' work on gradients."""
+    max_participations: int | None = None
+    """Rounds in which a node takes part at most; None for :attr:`participation_limit`'s choice."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidPrivacyError or InvalidDataError for what cannot be carried out as asked."""
+        wrong = InvalidPrivacyError
+        require_one_of(Relation, error=wrong, neighbours=self.neighbours)
+        require_one_of(Horizon, error=wrong, horizon=self.horizon)
+        require_one_of(Calibration, error=wrong, calibration=self.calibration)
+        require_one_of(NoiseOf, error=wrong, noise_of=self.noise_of)
+        require_one_of(Precision, error=InvalidDataError, precision=self.precision)
+        require_between(0, 1, error=wrong, delta=self.delta)
+        if self.false_alarm is not None:
+            require_between(0, 1, error=wrong, false_alarm=self.false_alarm)
+        require_counts(error=InvalidDataError, rounds=self.rounds)
+        if self.max_participations is not None:
+            require_counts(error=wrong, max_participations=self.max_participations)
+        if self.placement.sampling_rate < 1 and self.steps.batch_size is not None:
+            raise InvalidDataError(
+                f"batch_size = {self.steps.batch_size} does not go together with a sampling rate "
+                f"of {self.placement.sampling_rate:g}, which decides how many samples a step takes."
+            )
+
+    @property
+    def participation_limit(self) -> int:
+        """Rounds in which a node takes part at most; a total epsilon covers so many.
+
+        Where the plan does not say it, all rounds with an epsilon for each round, and with a total
+        one as many as a node is expected to take part in, rounded up.
+        """
+        if self.max_participations is not None:
+            return min(self.max_participations, self.rounds)
+        if self.horizon == "round":
+            return self.rounds
+        expected = self.rounds * self.chances.participation * (1 - self.chances.dropping)
+        return max(math.ceil(expected - 1e-9), 1)  # a product of decimals may lie a hair above
 
     def plan_releases(self, n_samples: npt.NDArray[np.int64]) -> list[ReleasePlan]:
         """Return what each node releases in a round; nodes of one size share a plan.
@@ -85,7 +143,8 @@ class NodePrivacy:
     epsilon_per_round: Floats
     """True epsilon of one round."""
     epsilon_total: Floats
-    """True epsilon of all rounds, by composition: exact, or closely above where data is sampled."""
+    """True epsilon of all rounds that the node may take part in, by composition: exact, or closely
+    above where data is sampled."""
     delta: float
     """Delta of both."""
 

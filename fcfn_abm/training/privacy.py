@@ -61,7 +61,7 @@ class PrivacyAccounts:
         plan = self._plan
         epsilon = as_floats("epsilon", epsilon, error=InvalidPrivacyError)
         per_round = self._n_releases
-        total = per_round * plan.rounds
+        total = per_round * plan.participation_limit
         covered = per_round if plan.horizon == "round" else total
         sampling = (plan.placement.sampling_rate, plan.neighbours)
         multiplier = multiplier_for_releases(

@@ -40,12 +40,12 @@ _SAMPLED_MULTIPLE = (
 
 @dataclass(frozen=True)
 class NodeSamples:
-    """All samples, each node's side by side."""
+    """All samples, and whose they are."""
 
     images: Tensor
     labels: Tensor
-    starts: npt.NDArray[np.int64]
-    """Where the samples of each node begin, shape (n_nodes,)."""
+    shards: Sequence[npt.NDArray[np.intp]]
+    """Rows of each node's samples."""
     sizes: npt.NDArray[np.int64]
     """How many samples each node has, shape (n_nodes,)."""
 
@@ -104,10 +104,10 @@ class Stacked(Engine):
 
         self.device, self._plan, self._samples = device, plan, samples
         self._releases, self._draws, self._threads = releases, draws, threads
-        # after the last sample one that counts for nothing, which fills batches up
-        nothing = torch.zeros_like(samples.images[:1]), torch.full_like(samples.labels[:1], -100)
-        self._images = torch.cat([samples.images, nothing[0]]).to(device)
-        self._labels = torch.cat([samples.labels, nothing[1]]).to(device)
+        self._images = samples.images.to(device)
+        # after the last label one that counts for nothing, which fills batches up
+        nothing = torch.full_like(samples.labels[:1], -100)
+        self._labels = torch.cat([samples.labels, nothing]).to(device)
         self._test_images, self._test_labels = test_images.to(device), test_labels.to(device)
         self._graphs = Graphs()
         self._gradients = StackedGradients(net, self._graphs)
@@ -254,23 +254,24 @@ class Stacked(Engine):
         plan, samples, nodes = self._plan, self._samples, group.nodes.tolist()
         each = []  # of each node, the samples of its steps
         for node, size in zip(nodes, samples.sizes[group.nodes].tolist(), strict=True):
-            whole, rng = np.arange(size), self._draws.create_batch_generator(round_index, node)
+            own, rng = samples.shards[node], self._draws.create_batch_generator(round_index, node)
             batches = plan.placement.draw_batches(plan.steps, size, rng)
-            each.append([whole[rows] for rows in batches])
+            each.append([own[rows] for rows in batches])
         by_step = list(zip(*each, strict=True))
         widths = group.widths or [_round_up(max(map(len, taken))) for taken in by_step]
         tables, divisors = [], np.ones((len(by_step), group.n_rows, 1), dtype=np.float32)
         for step, (taken, width) in enumerate(zip(by_step, widths, strict=True)):
             table = np.full((group.n_rows, width), len(samples.labels))
             for row, (node, rows) in enumerate(zip(nodes, taken, strict=True)):
-                table[row, : len(rows)] = samples.starts[node] + rows
+                table[row, : len(rows)] = rows
                 divisor = self._releases[node].divisor
                 divisors[step, row] = len(rows) if divisor is None else divisor
             tables.append(table)
         places = torch.from_numpy(np.concatenate(tables, axis=1)).to(self.device)
         shares = torch.from_numpy(divisors).to(self.device)
         for at, divisor in zip(torch.split(places, list(widths), dim=1), shares, strict=True):
-            yield Batch(self._images[at], self._labels[at], divisor)
+            images = self._images[at.clamp(max=len(self._images) - 1)]  # any one fills up
+            yield Batch(images, self._labels[at], divisor)
 
     def _choose_formulation(self) -> None:
         """Find out which formulation of many nets at once is the fastest on the first class."""

@@ -76,11 +76,8 @@ class FederatedTrainer:
         self.data, self.shards = data, shards
         self.n_samples = np.array([len(rows) for rows in shards], dtype=np.int64)
         """How many samples each node has, shape (n_nodes,)."""
-        # one copy of all samples, each node's side by side, channels last as processors like them
-        order = np.concatenate(shards)
-        self._images = _channels_last(data.train_images[order])
-        self._labels = torch.from_numpy(data.train_labels[order])
-        self._ends = np.cumsum(self.n_samples)
+        self._images = _channels_last(data.train_images)
+        self._labels = torch.from_numpy(data.train_labels)
         with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
             net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
         require_independent_samples(net, data.train_images.shape[1:])
@@ -101,9 +98,7 @@ class FederatedTrainer:
         tests = _channels_last(data.test_images), torch.from_numpy(data.test_labels)
         self.engine: Engine = Serial(self.gradients, self.train_node, *tests)
         if name == "stacked":
-            samples = NodeSamples(
-                self._images, self._labels, self._ends - self.n_samples, self.n_samples
-            )
+            samples = NodeSamples(self._images, self._labels, shards, self.n_samples)
             self.engine = Stacked(
                 plan, net, samples, self.releases, *tests, self.draws, place, workers
             )
@@ -185,8 +180,8 @@ class FederatedTrainer:
 
     def samples(self, node: int) -> tuple[Tensor, Tensor]:
         """Return a node's images and labels."""
-        rows = slice(self._ends[node] - self.n_samples[node], self._ends[node])
-        return self._images[rows], self._labels[rows]
+        own = self.shards[node]
+        return self._images[own], self._labels[own]
 
     def train_node(
         self,
@@ -213,12 +208,15 @@ class FederatedTrainer:
             In place of its own.
         """
         placement, steps = self.plan.placement, self.plan.steps
-        images, own = self.samples(node)
+        own = self.shards[node]
         generator = self.draws.create_batch_generator(round_index, node)
         rows = placement.draw_batches(steps, len(own), generator)
-        batches = take_batches(
-            images, own if labels is None else labels, rows, self.releases[node].divisor
-        )
+        if labels is None:
+            images, labels = self._images, self._labels
+            rows = (own[taken] for taken in rows)
+        else:
+            images = self._images[own]
+        batches = take_batches(images, labels, rows, self.releases[node].divisor)
         noise = None if noise_std is None else self.draws.draw_noise(noise_std, round_index, node)
         return placement.train(flat, batches, steps, gradients, noise)
 
@@ -247,6 +245,7 @@ def _require_one_noise_per_node(plan: TrainingPlan, releases: Sequence[ReleasePl
 
 
 def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:
+    """Return images channels last in memory: those themselves, where they lie so already."""
     import torch
 
     return torch.from_numpy(images).contiguous(memory_format=torch.channels_last)

@@ -59,9 +59,10 @@ class _Reports:
 class Training:
     """Trains a net round by round; made by :meth:`FederatedTrainer.begin`.
 
-    In a round those nodes take part whose epsilon is positive, and that the plan's chances leave
-    in. With a check a node whose upload holds more noise than it reported is flagged: that upload
-    is not aggregated, and the node takes no further part.
+    In a round those nodes take part whose epsilon is positive, that have not taken part as often
+    as the plan allows, and that the plan's chances leave in. With a check a node whose upload holds
+    more noise than it reported is flagged: that upload is not aggregated, and the node takes no
+    further part.
 
     Parameters
     ----------
@@ -89,6 +90,9 @@ class Training:
     flagged_round: Ints
     """Round in which the check flagged each node, shape (n_nodes,); 0 where it did not."""
 
+    n_participations: Ints
+    """In how many rounds each node has sent an update, in time or too late, shape (n_nodes,)."""
+
     def __init__(
         self,
         setup: TrainingSetup,
@@ -105,6 +109,7 @@ class Training:
         self._reports: _Reports | None = None
         self.ledger = setup.accounts.create_ledger() if private else None
         self.flagged_round = np.zeros(n_nodes, dtype=np.int64)
+        self.n_participations = np.zeros(n_nodes, dtype=np.int64)
         self._flat = setup.first_parameters.to(setup.engine.device, copy=True)
         self.results = []
         if resume is not None:
@@ -162,6 +167,7 @@ class Training:
             "flat": self._flat.to("cpu", copy=True).numpy(),
             "results": np.array([astuple(result) for result in self.results], dtype=float),
             "flagged_round": self.flagged_round.copy(),
+            "n_participations": self.n_participations.copy(),
             **{f"ledger_{name}": column for name, column in ledger.items()},
         }
 
@@ -174,6 +180,7 @@ class Training:
             for index, accuracy, loss, ratio, n_nodes in state["results"].tolist()
         ]
         self.flagged_round = state["flagged_round"].copy()
+        self.n_participations = state["n_participations"].copy()
         if self.ledger:
             columns = {
                 name.removeprefix("ledger_"): column
@@ -207,7 +214,10 @@ class Training:
     def _train_round(self, reports: _Reports, round_index: int) -> TrainingRound:
         setup = self._setup
         able = (reports.epsilon > 0) & (self.flagged_round == 0)
+        able &= self.n_participations < setup.plan.participation_limit
         nodes, late = setup.draws.draw_attendance(able, round_index)
+        self.n_participations[nodes] += 1
+        self.n_participations[late] += 1
         weights = np.zeros(0)  # of nobody, if no node is left
         if nodes.size:
             weights = setup.plan.aggregation.weights(

@@ -43,8 +43,8 @@ class LiveMarket:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self._images: ImageData | None = None
-        if build.follows_data(scenario):
-            self._images = build.load_images(scenario)  # the costs depend on them
+        if build.needs_holdings(scenario):
+            self._images = build.load_images(scenario)  # costs or payments depend on them
         self._population = build.draw_population(scenario, self._images)
         self.market = PrivacyMarket(scenario, population=self._population, collect_nodes=False)
         rho = self.market.columns.rho
@@ -125,7 +125,7 @@ class LiveMarket:
             population = build.deal_images(self.scenario, population, images)
         trainer = build.create_trainer(self.scenario, population, images, count_cores())
         self._data_label = images.label
-        return trainer.begin(misreport=population.misreport_factor)
+        return trainer.begin(misreport=self.market.population.misreport_factor)
 
     def _report(self) -> Floats:
         return np.asarray(self.market.columns.epsilon[self._kept])

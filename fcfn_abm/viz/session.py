@@ -29,6 +29,11 @@ from fcfn_abm.viz.svg import number
 FRAMES = 8.0
 """Upper limit of pictures per second; faster play makes several rounds per picture."""
 
+_AVERAGED = {
+    "active": "active nodes",
+    "population": "all nodes",
+    "effective": "the effective number",
+}
 _VERDICT_NAMES = {
     "converged": "Converged",
     "cycling": "Cycling",
@@ -328,7 +333,7 @@ def list_tiles(frame: Frame) -> list[dict[str, str]]:
         values = frame.history[measure]
         return number(values[-1]) if len(values) else "-"
 
-    over = "active nodes" if form["average_over"] == "active" else "all nodes"
+    over = _AVERAGED[form["average_over"]]
     rows: list[tuple[str, str, str]] = [
         ("Round", f"{frame.round:,}", f"at most {frame.scenario.rounds.maximum:,}"),
         ("Payment cap B", now("budget"), f"{name} {number(form['payment'])}"),

@@ -77,6 +77,8 @@ def require_equal_bits(tree, rho):
         tree = {**tree, "information": {**tree["information"], "reports": "full"}}
     if tree["mechanism"]["kind"] == "ic-mle":
         tree = {**tree, "game": {"budget": 2.0}, "server": {"kind": "fixed"}}
+    if LEARNING_RULES[tree["learning"]["kind"]].needs == "full":
+        tree = {**tree, "information": {**tree["information"], "reports": "full"}}
     compiled, single = play(tree, rho, 0), play(tree, rho, 10**9)
     assert compiled.state == single.state
     assert compiled.verdict == single.verdict

@@ -49,6 +49,16 @@ class PlainModel(mesa.Model):
         """Do nothing."""
 
 
+class Log:
+    """Counts events."""
+
+    n_notes = 0
+
+    def note(self):
+        """Take in an event."""
+        self.n_notes += 1
+
+
 def twins():
     ours = fa.PrivacyMarket(n_nodes=len(RHO), rho=RHO)
     ours.kind = EdgeNode
@@ -66,7 +76,7 @@ def simplify(value):
     if isinstance(value, mesa.Model):
         return "model"
     if isinstance(value, dict):
-        return {simplify(key): simplify(inner) for key, inner in value.items()}
+        return {key: simplify(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)) or hasattr(value, "shuffle_do"):
         return [simplify(inner) for inner in value]
     if isinstance(value, mesa.agentset.GroupBy):
@@ -322,11 +332,10 @@ AGREE = {
     "run_until": sequence(lambda m: m.run_until(2), lambda m: (m.steps, m.time)),
     "running": lambda m: m.running,
     "event": sequence(
-        lambda m: setattr(m, "log", []),
-        lambda m: setattr(m, "note", lambda: m.log.append(m.time)),
-        lambda m: m.schedule_event(m.note, at=1.5),
+        lambda m: setattr(m, "log", Log()),
+        lambda m: m.schedule_event(m.log.note, at=1.5),
         lambda m: m.run_for(2),
-        lambda m: m.log,
+        lambda m: (m.log.n_notes, m.steps),
     ),
     "random": lambda m: isinstance(m.random.random(), float),
     "set agents": lambda m: setattr(m, "agents", []),

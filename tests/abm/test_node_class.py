@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - a choice need not look at what it sees
 """Node classes of a user: what they override is honoured, and everybody else stays a row."""
 
 import copy
@@ -74,7 +75,7 @@ def test_a_class_that_chooses_as_its_rule_does_gives_the_same_bits(
 @SIZES
 def test_choices_are_honoured_and_state_lives_on_the_agent(monkeypatch, moves, many):
     monkeypatch.setattr(order, "MANY", many)
-    ours = market({"own": Constant}, moves, GROUPS)
+    ours = market({"own": Constant}, moves, GROUPS, exit={"patience": 100})
     ours.run_until(5)
     assert_array_equal(ours.columns.epsilon[:4], 0.25)
     assert not (ours.columns.epsilon[4:] == 0.25).any()
@@ -151,6 +152,13 @@ def test_a_class_with_nothing_to_do_stays_rows():
     ours = market(Named)
     assert ours.nodes[3].double() == 2 * ours.columns.rho[3]
     assert not ours.views.acting
+
+
+def test_a_contest_in_scores_is_refused():
+    tree = {"mechanism": {"kind": "weighted", "by": "listed", "weights": [1.0, 2.0, 3.0]}}
+    tree |= {"population": {"n_nodes": 3}}
+    with pytest.raises(InvalidGameError, match="'weighted' shares them by a score"):
+        fa.PrivacyMarket(Scenario.model_validate(tree), node_class=Constant)
 
 
 @pytest.mark.parametrize(

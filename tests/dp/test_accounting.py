@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from fcfn_abm.dp import gaussian_sigma, multiplier_for_releases, spent_epsilon
+from fcfn_abm.dp import (
+    gaussian_epsilon,
+    gaussian_sigma,
+    multiplier_for_releases,
+    spent_epsilon,
+    spent_epsilon_of_runs,
+)
 from fcfn_abm.dp.noise import node_noise
 from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError
 
@@ -172,8 +178,11 @@ def test_accounting_for_samples_without_its_library_says_what_to_install(monkeyp
 @pytest.mark.parametrize(
     ("n_releases", "rate", "words"),
     [
-        (0, 1.0, "n_releases must be at least 1"),
-        ([3, -1], 1.0, "n_releases must be at least 1, but is -1"),
+        (0, 1.0, "n_releases must be a whole number of at least 1, but is 0"),
+        ([3, -1], 1.0, "n_releases must be a whole number of at least 1, but is -1"),
+        (1.5, 1.0, "n_releases must be a whole number of at least 1, but is 1.5"),
+        (2.0, 1.0, "n_releases must be a whole number of at least 1, but is 2.0"),
+        (True, 1.0, "n_releases must be a whole number of at least 1, but is True"),
         (1, 0.0, "sampling_rate must be 1e-06 or more and not above 1, but is 0"),
         (1, 1e-308, "sampling_rate must be 1e-06 or more"),
         (1, 1.5, "sampling_rate must be 1e-06 or more"),
@@ -182,6 +191,80 @@ def test_accounting_for_samples_without_its_library_says_what_to_install(monkeyp
 def test_counts_and_rates_outside_their_range_are_refused(n_releases, rate, words):
     with pytest.raises(InvalidPrivacyError, match=words):
         spent_epsilon([1.0, 1.0], n_releases, 1e-5, rate)
+
+
+@pytest.mark.parametrize("door", [spent_epsilon, multiplier_for_releases])
+def test_no_door_of_accounting_takes_an_unknown_relation_or_a_delta_that_is_none(door):
+    with pytest.raises(
+        InvalidPrivacyError, match="must be 'replace-one' or 'zero-out', but is 're"
+    ):
+        door([1.0], n_releases=1, delta=1e-5, neighbours="replace_one")
+    for delta in (0.0, 1.0, np.nan, -1e-5):
+        with pytest.raises(InvalidPrivacyError, match="delta must lie between 0 and 1"):
+            door([], n_releases=1, delta=delta)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf])
+def test_an_epsilon_that_nobody_can_agree_to_gets_no_multiplier(wrong):
+    with pytest.raises(InvalidPrivacyError, match=r"epsilon\[1\]"):
+        multiplier_for_releases([1.0, wrong], 1e-5, 3)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, -np.inf, 0.0])
+def test_a_multiplier_that_is_none_does_not_pass_for_no_release(wrong):
+    with pytest.raises(InvalidPrivacyError, match="noise_multiplier"):
+        spent_epsilon([1.0, wrong], 3, 1e-5)
+
+
+def test_a_calibration_is_checked_even_where_nobody_releases_anything():
+    with pytest.raises(InvalidPrivacyError, match="must be 'analytic' or 'classical'"):
+        multiplier_for_releases([0.0], 1e-5, 1, calibration="exact")
+
+
+@pytest.mark.parametrize("neighbours", ["zero-out", "replace-one"])
+def test_a_record_that_is_hardly_ever_drawn_spends_nothing(neighbours):
+    # drawn in one of four releases with a probability of 4e-6, less than delta; of 40 with more
+    few, many = (spent_epsilon([0.1], n, 1e-5, 1e-6, neighbours) for n in (4, 40))
+    assert few == 0 < many
+    for n, spends in ((9, False), (11, True)):  # 1 - (1 - 1e-6)^n against 1e-5
+        assert (spent_epsilon([0.05], n, 1e-5, 1e-6, neighbours) > 0) == spends
+
+
+def compose(runs, rate, neighbours, delta):
+    """What dp-accounting finds, on a grid of its own and in its own order."""
+    replaced = neighbours == "replace-one"
+    relation = NeighboringRelation.REPLACE_ONE if replaced else NeighboringRelation.REPLACE_SPECIAL
+    accountant = pld.PLDAccountant(relation, 1e-4)
+    for multiplier, n in runs:
+        noise = dp_accounting.GaussianDpEvent(multiplier * (2 if replaced else 1))
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, noise), n)
+    return accountant.get_epsilon(delta)
+
+
+@pytest.mark.parametrize("neighbours", ["zero-out", "replace-one"])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [(0.7, 1), (4.0, 39)],
+        [(2.0, 5), (1.0, 5), (2.0, 5)],  # a multiplier may come back
+        [(3.0, 2), (3.1, 2), (3.2, 2), (3.3, 2)],
+    ],
+)
+def test_sampled_releases_of_changing_noise_are_composed(runs, neighbours):
+    ours = spent_epsilon_of_runs(runs, 1e-5, 0.1, neighbours)
+    assert 0.9995 < ours / compose(runs, 0.1, neighbours, 1e-5) < 1.005  # that rounds up as well
+
+
+def test_many_different_multipliers_are_charged_a_little_more_and_never_less():
+    runs = [(2.0 * 1.03**i, 1) for i in range(9)]
+    ours = spent_epsilon_of_runs(runs, 1e-5, 0.1)
+    assert 1 <= ours / compose(runs, 0.1, "zero-out", 1e-5) < 1.08
+
+
+def test_without_sampling_runs_add_up_in_closed_form():
+    found = spent_epsilon_of_runs([(3.0, 9), (2.0, 4)], 1e-5, 1.0)
+    assert_allclose(found, gaussian_epsilon(2**-0.5, 1e-5), rtol=1e-12)
+    assert spent_epsilon_of_runs([], 1e-5, 0.5) == 0
 
 
 def test_noise_follows_its_law_and_no_two_streams_are_alike():

@@ -139,7 +139,7 @@ def test_corners():
         (lambda: gaussian_sigma(1.0, 0.0), "delta must lie between 0 and 1, but is 0"),
         (lambda: gaussian_sigma(1.0, 1.0), "delta must lie between 0 and 1, but is 1"),
         (lambda: gaussian_sigma(1.0, 1e-5, 0.0), "sensitivity must be positive"),
-        (lambda: gaussian_sigma(1.0, 1e-5, calibration="exact"), "calibration must be one of"),
+        (lambda: gaussian_sigma(1.0, 1e-5, calibration="exact"), "but is 'exact'"),
         (lambda: gaussian_epsilon(0.0, 1e-5), "sigma must be positive"),
         (lambda: gaussian_delta(1.0, np.inf), "sigma must be positive and finite"),
     ],

@@ -104,7 +104,9 @@ def test_an_excess_is_a_factor_of_epsilon():
     [
         (lambda: max_upload_norm(10, 0.0, 1.0, 0.1), "noise_std must be positive"),
         (lambda: max_upload_norm(10, np.nan, 1.0, 0.1), "noise_std must be positive"),
-        (lambda: max_upload_norm(0, 1.0, 1.0, 0.1), "n_parameters must be positive"),
+        (lambda: max_upload_norm(0, 1.0, 1.0, 0.1), "n_parameters must be a whole number"),
+        (lambda: max_upload_norm(10, 1.0, -1.0, 0.1), "max_clean_norm must be positive"),
+        (lambda: max_upload_norm(10, 1.0, 1.0, 0.1, 1.5), "n_releases must be a whole number"),
         (lambda: max_upload_norm(10, 1.0, 1.0, 1.0), "false_alarm must lie between 0 and 1"),
         (lambda: smallest_excess(10, 1.0, 1.0, 0.1, power=1.0), "power must lie between 0 and 1"),
     ],

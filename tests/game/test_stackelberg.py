@@ -19,7 +19,15 @@ from fcfn_abm.game import (
     stackelberg_equilibrium,
 )
 
-over = st.sampled_from(["active", "population"])
+AVERAGES = ("active", "population", "effective")
+over = st.sampled_from(AVERAGES)
+
+
+def count(average_over, epsilon):
+    """How many nodes the mean is over, spelled out."""
+    if average_over == "effective":
+        return epsilon.sum() ** 2 / (epsilon**2).sum() if epsilon.any() else 1.0
+    return max(1, np.count_nonzero(epsilon)) if average_over == "active" else epsilon.size
 
 
 def answered_utility(budget, rho, alpha, beta, average_over):
@@ -33,8 +41,8 @@ def answered_utility(budget, rho, alpha, beta, average_over):
         xtol=1e-300,
         rtol=1e-14,
     )
-    n_active = nash_equilibrium(rho, budget).n_active  # no root tells a tie from a near tie
-    mean_epsilon = total / (n_active if average_over == "active" else rho.size)
+    epsilon = nash_equilibrium(rho, budget).epsilon  # no root tells a tie from a near tie
+    mean_epsilon = total / count(average_over, epsilon)
     return beta * np.log1p(alpha * mean_epsilon) - budget
 
 
@@ -68,8 +76,8 @@ def test_no_other_cap_pays_the_server_more(rho, alpha, beta, average_over, facto
     game = stackelberg_equilibrium(rho, alpha, beta, average_over)
     for other in (factor * game.budget, factor * beta):
         answer = nash_equilibrium(rho, other)
-        n_averaged = max(1, answer.n_active) if average_over == "active" else rho.size
-        value = beta * np.log1p(alpha * answer.total_epsilon / n_averaged)
+        mean_epsilon = answer.total_epsilon / count(average_over, answer.epsilon)
+        value = beta * np.log1p(alpha * mean_epsilon)
         assert value - other <= game.server_utility + 1e-12 * beta
 
 
@@ -79,7 +87,7 @@ def test_the_nodes_answer_with_their_equilibrium(rho, alpha, beta, average_over)
     answer = nash_equilibrium(rho, game.budget)
     for name, value in vars(answer).items():
         assert_array_equal(getattr(game, name), value)
-    n_averaged = game.n_active if average_over == "active" else rho.size
+    n_averaged = count(average_over, game.epsilon)
     assert_allclose(game.mean_epsilon * n_averaged, game.epsilon.sum(), rtol=1e-13)
     assert game.average_over == average_over
 
@@ -89,7 +97,9 @@ def test_the_cap_agrees_with_exact_fractions(rho, alpha, beta, average_over):
     active = nash_equilibrium(rho, 1.0).active  # itself tested against fractions
     n = int(active.sum())
     tau = sum(map(Fraction, rho[active].tolist()))
-    kappa = (n - 1) / ((n if average_over == "active" else rho.size) * tau)
+    shares = [1 - Fraction(cost) * (n - 1) / tau for cost in rho[active].tolist()]
+    averaged = {"active": n, "population": rho.size, "effective": 1 / sum(s**2 for s in shares)}
+    kappa = (n - 1) / (averaged[average_over] * tau)
     exact = max(Fraction(0), Fraction(beta) - 1 / (Fraction(alpha) * kappa))
     budget = stackelberg_equilibrium(rho, alpha, beta, average_over).budget
     assert_allclose(budget, float(exact), rtol=1e-15, atol=1e-15 * beta)
@@ -186,11 +196,40 @@ def test_who_stays_out_counts_in_the_population_only(rho, alpha, beta, more):
     assert after.server_utility <= before.server_utility
 
 
-@given(rho=costs(), alpha=alphas, beta=betas, average_over=over)
-def test_when_all_take_part_both_averages_agree(rho, alpha, beta, average_over):
+@given(rho=costs(), alpha=alphas, beta=betas)
+def test_when_all_take_part_population_and_active_agree(rho, alpha, beta):
     rho = rho[nash_equilibrium(rho, 1.0).active]
-    game = stackelberg_equilibrium(rho, alpha, beta, average_over)
+    game = stackelberg_equilibrium(rho, alpha, beta, "population")
     assert game.budget == stackelberg_equilibrium(rho, alpha, beta).budget
+
+
+@given(n_nodes=st.integers(2, 40), rho=st.floats(1e-3, 1e3), alpha=alphas, beta=betas)
+def test_for_equal_nodes_all_averages_agree(n_nodes, rho, alpha, beta):
+    games = [stackelberg_equilibrium(np.full(n_nodes, rho), alpha, beta, over) for over in AVERAGES]
+    for game in games[1:]:
+        assert_allclose(game.budget, games[0].budget, rtol=1e-12, atol=1e-12 * beta)
+        assert_allclose(game.mean_epsilon, games[0].mean_epsilon, rtol=1e-12)
+
+
+def test_a_node_at_the_threshold_moves_the_mean_over_active_nodes_and_not_the_effective_one():
+    # checked numbers: five nodes of cost 4, and three at, or just below, where they stay out
+    utility = {}
+    for cost in (4.9999, 5.0):
+        rho = np.array([4.0] * 5 + [cost] * 3)
+        for average_over in ("active", "effective"):
+            game = stackelberg_equilibrium(rho, 10.0, 10.0, average_over)
+            utility[average_over, cost] = game.server_utility
+    assert utility["active", 4.9999] == pytest.approx(3.163, abs=5e-4)
+    assert utility["active", 5.0] == pytest.approx(6.363, abs=5e-4)
+    assert utility["effective", 4.9999] == pytest.approx(6.3625, abs=5e-5)
+    assert utility["effective", 5.0] == pytest.approx(6.3629, abs=5e-5)
+
+
+@given(epsilon=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30))
+def test_the_effective_number_lies_between_one_and_the_number_of_active_nodes(epsilon):
+    number = averaged_nodes("effective", [*epsilon, 0.0])
+    assert 1 - 1e-12 <= number <= len(epsilon) * (1 + 1e-12)
+    assert_allclose(number, count("effective", np.array(epsilon)), rtol=1e-12)
 
 
 def test_a_million_nearly_equal_nodes_keep_twelve_digits():
@@ -233,7 +272,10 @@ def test_numbers_of_any_make_are_answered_in_plain_floats(number):
 def test_the_parts_are_usable_by_themselves():
     assert best_budget(tau=2.0, n_active=2, n_averaged=3, alpha=1.0, beta=10.0) == 4.0
     assert best_budget(tau=0.0, n_active=0, n_averaged=3, alpha=1.0, beta=10.0) == 0.0
-    assert (averaged_nodes("active", 2, 3), averaged_nodes("population", 2, 3)) == (2, 3)
+    averages = [averaged_nodes(over, [1.0, 2.0, 0.0]) for over in AVERAGES]
+    assert averages == [2, 3, 9.0 / 5.0]
+    assert [averaged_nodes(over, [0.0, 0.0]) for over in AVERAGES] == [0, 2, 0]
+    assert averaged_nodes("effective", [1e300, 1e300, 1e300]) == 3.0
     assert fa.stackelberg_equilibrium is stackelberg_equilibrium
 
 
@@ -248,7 +290,7 @@ def test_the_parts_are_usable_by_themselves():
         (lambda: stackelberg_equilibrium([[1.0]], 1.0, 1.0), "rho must be one-dimensional"),
         (
             lambda: stackelberg_equilibrium([1.0, 1.0], 1.0, 1.0, "all"),
-            r"average_over must be one of \('active', 'population'\), but is 'all'",
+            r"average_over must be one of \('active', 'population', 'effective'\), but is 'all'",
         ),
         (lambda: stackelberg_equilibrium([], 1.0, 1.0, "all"), "average_over must be one of"),
     ],

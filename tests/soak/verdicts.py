@@ -15,7 +15,7 @@ from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.scenario import Scenario
 
 Drawn = dict[str, Any]
-MECHANISMS = ("stackelberg",) * 5 + ("ic-mle", "static", "random", "yang")
+MECHANISMS = ("stackelberg",) * 6 + ("ic-mle", "static", "random", "yang", "fair-query", "vcg")
 _LEAST_SHARE = 1e-8  # of the largest share: who takes part
 _LEADER = 1e-3  # how far a cap may be from B*
 _ACTIVE_TIE = 1e-6  # costs so near the threshold may be in or out
@@ -34,7 +34,8 @@ def draw_market(chance: np.random.Generator) -> tuple[Drawn, list[float]]:
         n = int((cheapest > 0).sum())
         off = float(chance.choice([-1e-2, -1e-4, 1e-4, 1e-2, 0.1]))
         alpha = (1 + off) * n / (10.0 * cheapest.sum())
-    game: Drawn = {"alpha": alpha, "average_over": str(chance.choice(["active", "population"]))}
+    average = str(chance.choice(["active", "population", "effective"]))
+    game: Drawn = {"alpha": alpha, "average_over": average}
     if server == "fixed" or mechanism != "stackelberg" or chance.random() < 0.2:
         game["budget"] = float(chance.choice([0.5, 3.0, 9.0]))
     rounds = {
@@ -104,7 +105,11 @@ def _equilibrium(rho: np.ndarray, cap: float) -> np.ndarray:
 def _server_gain(rho: np.ndarray, cap: float, game: Any) -> float:
     """Return what a cap leaves the server, the nodes at equilibrium."""
     epsilon = _equilibrium(rho, cap)
-    n = rho.size if game.average_over == "population" else int((epsilon > 0).sum())
+    n = float((epsilon > 0).sum())
+    if game.average_over == "population":
+        n = rho.size
+    elif game.average_over == "effective" and n:
+        n = epsilon.sum() ** 2 / (epsilon**2).sum()
     return game.beta * math.log1p(game.alpha * epsilon.sum() / n) - cap if n else -cap
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import urllib.error
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,13 @@ import pytest
 import torchvision
 from numpy.testing import assert_array_equal
 from PIL import Image
+from test_training_plan import PLAN
 from typer.testing import CliRunner
 
 from fcfn_abm.cli import app
 from fcfn_abm.errors import InvalidDataError
 from fcfn_abm.rng import stream
-from fcfn_abm.training import DATASETS
+from fcfn_abm.training import DATASETS, NETS, FederatedTrainer
 
 
 def encoded(pixels, kind="PNG"):
@@ -400,3 +402,19 @@ def test_without_a_network_one_sentence_says_how_to_get_it(tmp_path, monkeypatch
     assert f"{name} could not be downloaded: " in failed.stderr
     assert f"copy {tmp_path} here" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
+def test_a_trainer_holds_no_images_of_its_own(tmp_path, shape):
+    write(tmp_path / "train.parquet", pictures(30, shape), np.arange(30) % 3)
+    data = load("parquet", path=str(tmp_path))
+    shards = [np.array([5, 2, 9, 0]), np.array([1, 23])]
+    plan = replace(PLAN, net=NETS.create("emnist-cnn"))
+    made = FederatedTrainer(data, shards, plan)
+    assert np.shares_memory(made._images.numpy(), data.train_images)
+    assert np.shares_memory(made.engine._test_images.numpy(), data.test_images)
+    stacked = FederatedTrainer(data, shards, plan, engine="stacked", device="cpu").engine
+    assert np.shares_memory(stacked._images.numpy(), data.train_images)
+    images, labels = made.samples(1)
+    assert_array_equal(images, data.train_images[shards[1]])
+    assert_array_equal(labels, data.train_labels[shards[1]])

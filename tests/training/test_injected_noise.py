@@ -55,10 +55,10 @@ def injected(monkeypatch, made, epsilon=EPSILON):
 
     def spy(self, flat, batches, steps, gradients, noise):
         batches = list(batches)
+        handed.append(noise.clone())  # releases are made in its memory
         sent = train_node(self, flat, batches, steps, gradients, noise)
         clean = train_node(self, flat, batches, steps, gradients, None).clean
         excess.append(sent.values.double() - clean.double())
-        handed.append(noise)
         sizes.append(len(batches[0].labels))  # all samples
         return sent
 

@@ -321,7 +321,7 @@ def test_what_is_captured_asks_for_no_value(formulation):
 def test_a_round_of_a_group_asks_the_device_for_nothing(options):
     one = trainer("serial", **options)
     sizes = one.n_samples
-    samples = stacked.NodeSamples(one._images, one._labels, one._ends - sizes, sizes)
+    samples = stacked.NodeSamples(one._images, one._labels, one.shards, sizes)
     tests = one.engine._test_images, one.engine._test_labels
     net = one.gradients[0].net
     engine = stacked.Stacked(one.plan, net, samples, one.releases, *tests, one.draws, "meta")

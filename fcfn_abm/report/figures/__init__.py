@@ -5,6 +5,7 @@ They are ``fa.plot.convergence`` and so on for notebooks; docs/gallery.md shows 
 
 from fcfn_abm.report.figures.market import (
     convergence,
+    equilibrium,
     participation,
     rho_against_epsilon,
     utilities,
@@ -19,6 +20,7 @@ __all__ = [
     "calibration",
     "comparison",
     "convergence",
+    "equilibrium",
     "ledger",
     "participation",
     "rho_against_epsilon",

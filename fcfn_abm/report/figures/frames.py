@@ -2,9 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from fcfn_abm.errors import InvalidRecordError, abbreviate
+from fcfn_abm.records import Record, sample_rows
+
+
+def table_of(data: Any, name: str) -> pd.DataFrame:
+    """Return what a figure draws: a frame as it is, or that of a record, sweep or comparison.
+
+    Parameters
+    ----------
+    data : DataFrame, Record, Sweep, Comparison or ValueCalibration
+        What the figure was given.
+    name : str
+        Which table of a record it is.
+    """
+    if isinstance(data, pd.DataFrame):
+        return data
+    found = getattr(data, name if isinstance(data, Record) else "frame", None)
+    found = found() if callable(found) else found
+    if not isinstance(found, pd.DataFrame):
+        raise InvalidRecordError(
+            f"The figure draws a frame, or a record or the like, not {abbreviate(data)}."
+        )
+    return found
+
+
+def given_or(value: Any, data: Any, what: str, *path: str) -> Any:
+    """Return a value that was given beside a frame; without it, what a record's facts say.
+
+    Raises
+    ------
+    InvalidRecordError
+        If there is neither.
+    """
+    if value is not None:
+        return value
+    found = getattr(data, "run", None)
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    if found is None:
+        raise InvalidRecordError(f"The figure needs {what}: give it, or a record that holds it.")
+    return found
+
+
+def few_traces(record: Record) -> pd.DataFrame:
+    """Return the traces of as many nodes as a sample holds, whatever was kept."""
+    nodes, settings = record.nodes, record.scenario.record
+    if settings.traces in ("none", "sample") or len(nodes) <= settings.sample_size:
+        return record.traces
+    expected = (nodes["equilibrium_epsilon"] > 0).to_numpy()
+    rows = sample_rows(nodes["rho"].to_numpy(), settings.sample_size, expected)
+    return record.traces_of(nodes["node"].iloc[rows])  # places may be empty
 
 
 def require_columns(frame: pd.DataFrame, *names: str, rows: bool = True) -> None:

@@ -14,7 +14,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.records import Record
+from fcfn_abm.records.tables import empty
+from fcfn_abm.report.figures.frames import few_traces, given_or, require_columns, table_of
 from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
 
 CROWD = 2000
@@ -32,14 +34,20 @@ _BARS = 40  # exits are counted in so many of them at most
 _POINTS = 20_000  # from so many on lines are drawn as an image, also in vector files
 
 
-def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float) -> Figure:
+def convergence(
+    rounds: pd.DataFrame | Record,
+    traces: pd.DataFrame | None = None,
+    total_epsilon: float | None = None,
+) -> Figure:
     """Draw how epsilon and S reach the equilibrium.
 
     Parameters
     ----------
-    rounds, traces : DataFrame
-        Tables of a record.
-    total_epsilon : float
+    rounds : DataFrame or Record
+        Table of a record, or a record, which holds the other two as well.
+    traces : DataFrame, optional
+        Table of a record.
+    total_epsilon : float, optional
         S of the closed form.
 
     Returns
@@ -48,6 +56,10 @@ def convergence(rounds: pd.DataFrame, traces: pd.DataFrame, total_epsilon: float
         Three panels: the traced nodes' epsilon, S, and the distances on a log scale. Of a long
         market that jumps about to the end, only the last rounds are drawn.
     """
+    total_epsilon = given_or(total_epsilon, rounds, "S", "equilibrium", "total_epsilon")
+    if traces is None:
+        traces = few_traces(rounds) if isinstance(rounds, Record) else empty("traces")
+    rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "total_epsilon", "distance", "exploitability", "change")
     if len(traces):  # none may have been kept
         require_columns(traces, "round", "node", "epsilon")
@@ -131,13 +143,15 @@ def _spans_decades(most: float, end: float) -> bool:
     return bool(end > 0 and most > 100 * end)
 
 
-def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
+def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = None) -> Figure:
     """Draw how many nodes take part, round by round, and when those who are out left.
 
     Parameters
     ----------
-    rounds, nodes : DataFrame
-        Tables of a record.
+    rounds : DataFrame or Record
+        Table of a record, or a record.
+    nodes : DataFrame, optional
+        Table of a record; a record holds it.
 
     Returns
     -------
@@ -145,6 +159,8 @@ def participation(rounds: pd.DataFrame, nodes: pd.DataFrame) -> Figure:
         Two panels: nodes that take part and nodes that left in an earlier round, with those that
         take part where the mechanism leads to; and how many left in each round for good.
     """
+    nodes = table_of(rounds if nodes is None else nodes, "nodes")
+    rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "n_active", "n_exited")
     require_columns(nodes, "equilibrium_epsilon", "exit_round", rows=False)
     expected = int((nodes["equilibrium_epsilon"] > 0).sum())
@@ -200,13 +216,13 @@ def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
         axes.set_ylabel(f"nodes that left for good, in {width} rounds")
 
 
-def utilities(rounds: pd.DataFrame) -> Figure:
+def utilities(rounds: pd.DataFrame | Record) -> Figure:
     """Draw what server and nodes earn, round by round.
 
     Parameters
     ----------
-    rounds : DataFrame
-        Table of a record.
+    rounds : DataFrame or Record
+        Table of a record, or a record.
 
     Returns
     -------
@@ -214,6 +230,7 @@ def utilities(rounds: pd.DataFrame) -> Figure:
         Two panels, in currency: the server's utility and what it pays; and the utility of all
         nodes together.
     """
+    rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "server_utility", "payment", "node_utility")
     with theme():
         figure = Figure(figsize=(11, 3.6))
@@ -232,7 +249,7 @@ def utilities(rounds: pd.DataFrame) -> Figure:
     return fix_ticks(figure)
 
 
-def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
+def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = None) -> Figure:
     """Draw who takes part, and with how much, against what privacy costs them.
 
     Parameters
@@ -249,6 +266,8 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
         The nodes, what the mechanism leads to as a line, and the threshold. More than
         :data:`CROWD` nodes are counted in cells, and a second panel counts those of every cost.
     """
+    threshold = given_or(threshold, nodes, "the threshold", "equilibrium", "threshold")
+    nodes = table_of(nodes, "nodes")
     require_columns(nodes, "rho", "epsilon", "active", "equilibrium_epsilon", rows=False)
     crowd = len(nodes) > CROWD
     n_active = int(nodes["active"].sum())
@@ -303,6 +322,23 @@ def rho_against_epsilon(nodes: pd.DataFrame, threshold: float) -> Figure:
         for each in (axes, *others):
             each.legend(loc="upper right", title=None)
     return fix_ticks(figure)
+
+
+def equilibrium(game: Any) -> Figure:
+    """Draw a closed form: epsilon against unit privacy cost.
+
+    Parameters
+    ----------
+    game : Equilibrium
+        Of :func:`fcfn_abm.nash_equilibrium` or :func:`fcfn_abm.stackelberg_equilibrium`.
+
+    Returns
+    -------
+    Figure
+        As :func:`rho_against_epsilon`, of the nodes in equilibrium.
+    """
+    frame = game.to_frame()
+    return rho_against_epsilon(frame.assign(equilibrium_epsilon=frame["epsilon"]), game.threshold)
 
 
 def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]) -> None:

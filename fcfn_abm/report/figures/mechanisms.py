@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fcfn_abm.report.compare import Average, Averages, averages
-from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, theme
 
 _PANELS = {  # quantity: title, and what the axis measures
@@ -21,19 +22,24 @@ _PANELS = {  # quantity: title, and what the axis measures
     "welfare": ("Welfare", "currency, all utilities together"),
     "price_of_anarchy": ("Price of anarchy", "best welfare / welfare"),
     "participation": ("Participation", "share of the nodes"),
-    "mean_epsilon": ("Mean epsilon", "epsilon, mean of {over} nodes"),
+    "mean_epsilon": ("Mean epsilon", "epsilon, {over}"),
     "noise_multiplier": ("Noise", "noise / sensitivity, one release"),
+}
+_AVERAGED = {
+    "active": "mean of active nodes",
+    "population": "mean of all nodes",
+    "effective": "over the effective number",
 }
 _DECADES = 30.0  # from this ratio on an axis is logarithmic
 _MANY_DECADES = 1e3  # and from this one on it has ticks at powers of ten alone
 
 
-def comparison(frame: pd.DataFrame) -> Figure:
+def comparison(frame: Any) -> Figure:
     """Draw what every mechanism leads to: means, their intervals, and the single populations.
 
     Parameters
     ----------
-    frame : DataFrame
+    frame : DataFrame or Comparison
         Table of a comparison, one row a replication and mechanism.
 
     Returns
@@ -41,13 +47,15 @@ def comparison(frame: pd.DataFrame) -> Figure:
     Figure
         A panel for each quantity, with one line for each mechanism, in the order of the frame.
     """
+    frame = table_of(frame, "frame")
     same = ("replication", "average_over", "n_nodes", "budget")
     require_columns(frame, "mechanism", "status", *same, *_PANELS)
     names = list(dict.fromkeys(frame["mechanism"]))
     found = averages(frame)
-    over = "active" if frame["average_over"].iloc[0] == "active" else "all"
+    over = _AVERAGED[frame["average_over"].iloc[0]]
     with theme():
         figure = Figure(figsize=(13.5, 3.4 + 0.62 * len(names)))
+        figure.set_layout_engine("constrained", wspace=0.05)
         grid = figure.subplots(2, 4, sharey=True).ravel()
         for axes, (quantity, (title, measure)) in zip(grid, _PANELS.items(), strict=False):
             _panel(axes, frame, found, quantity, names)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import pandas as pd
 from matplotlib.figure import Figure
 
-from fcfn_abm.records import Record, sample_rows
-from fcfn_abm.report.figures.market import convergence, rho_against_epsilon
-from fcfn_abm.report.figures.training import accuracy
+from fcfn_abm.records import Record
+from fcfn_abm.report.figures.market import (
+    convergence,
+    participation,
+    rho_against_epsilon,
+    utilities,
+)
+from fcfn_abm.report.figures.training import accuracy, ledger
 
 
 def main_figures(record: Record) -> dict[str, Figure]:
@@ -18,22 +22,44 @@ def main_figures(record: Record) -> dict[str, Figure]:
     record : Record
         Of traces of all nodes a sample is read.
     """
-    form = record.run["equilibrium"]
-    figures = {
-        "convergence": convergence(record.rounds, few_traces(record), form["total_epsilon"]),
-        "rho_epsilon": rho_against_epsilon(record.nodes, form["threshold"]),
-    }
+    figures = {"convergence": convergence(record), "rho_epsilon": rho_against_epsilon(record)}
     if not record.training.empty:
-        task = record.run["training"]
-        figures["accuracy"] = accuracy(record.training, task["arms"], task["data"])
+        figures["accuracy"] = accuracy(record)
     return figures
 
 
-def few_traces(record: Record) -> pd.DataFrame:
-    """Return the traces of as many nodes as a sample holds, whatever was kept."""
-    nodes, settings = record.nodes, record.scenario.record
-    if settings.traces in ("none", "sample") or len(nodes) <= settings.sample_size:
-        return record.traces
-    expected = (nodes["equilibrium_epsilon"] > 0).to_numpy()
-    rows = sample_rows(nodes["rho"].to_numpy(), settings.sample_size, expected)
-    return record.traces_of(nodes["node"].iloc[rows])  # places may be empty
+class FiguresOf:
+    """The figures of a record, each without arguments.
+
+    Parameters
+    ----------
+    record : Record
+        What they draw.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def convergence(self) -> Figure:
+        """Draw how epsilon and S reach the equilibrium."""
+        return convergence(self._record)
+
+    def participation(self) -> Figure:
+        """Draw how many nodes take part, and when others left."""
+        return participation(self._record)
+
+    def rho_against_epsilon(self) -> Figure:
+        """Draw what nodes report against what privacy costs them."""
+        return rho_against_epsilon(self._record)
+
+    def utilities(self) -> Figure:
+        """Draw what server and nodes earn, round by round."""
+        return utilities(self._record)
+
+    def accuracy(self) -> Figure:
+        """Draw what each arm's epsilon buys."""
+        return accuracy(self._record)
+
+    def ledger(self) -> Figure:
+        """Draw how much privacy has been spent, round by round."""
+        return ledger(self._record)

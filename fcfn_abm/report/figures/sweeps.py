@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from fcfn_abm.records.tables import NO_UNIT, columns_of
 from fcfn_abm.report.compare import average
-from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
     ARM_DASHES,
@@ -43,12 +43,12 @@ _ABOVE: dict[str, Any] = {
 _DASHES: tuple[Any, ...] = ("", (4, 1.5), (1, 1), (6, 2, 1, 2), (2, 1), (8, 2))
 
 
-def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None = None) -> Figure:
+def sweep_outcome(frame: Any, axis: str, outcome: str, by: str | None = None) -> Figure:
     """Draw one outcome of a sweep against one of its axes.
 
     Parameters
     ----------
-    frame : DataFrame
+    frame : DataFrame or Sweep
         Table of a sweep, one row a run.
     axis, outcome : str
         Columns of it.
@@ -60,6 +60,7 @@ def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None =
     Figure
         Means over all runs with a value of the axis, and their 95 % t-intervals.
     """
+    frame = table_of(frame, "frame")
     require_columns(frame, "status", axis, outcome, *([by] if by else []), rows=False)
     with theme():
         figure = Figure(figsize=(6.5, 4.2))
@@ -72,7 +73,7 @@ def sweep_outcome(frame: pd.DataFrame, axis: str, outcome: str, by: str | None =
 
 
 def sweep_overview(
-    frame: pd.DataFrame,
+    frame: Any,
     axes: Sequence[str],
     outcomes: Sequence[str],
     all_axes: Sequence[str] | None = None,
@@ -81,7 +82,7 @@ def sweep_overview(
 
     Parameters
     ----------
-    frame : DataFrame
+    frame : DataFrame or Sweep
         Table of a sweep, one row a run.
     axes, outcomes : sequence of str
         Columns of it: a column of panels for each axis, a row of them for each outcome.
@@ -94,6 +95,7 @@ def sweep_overview(
         Means over all runs with a value of the axis, and their 95 % t-intervals. Where another
         axis has few values, these get a line each.
     """
+    frame = table_of(frame, "frame")
     require_columns(frame, "status", *axes, *outcomes, *(all_axes or ()), rows=False)
     done = frame[frame["status"] == "done"]
     with theme():

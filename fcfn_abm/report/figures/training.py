@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.records import Record
+from fcfn_abm.report.figures.frames import given_or, require_columns, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
     ARM_DASHES,
@@ -23,19 +24,24 @@ from fcfn_abm.report.theme import (
     theme,
 )
 
+_MANY = 6  # arms, beyond which names stand beside lines and bars
 _DECADES = 30.0  # from this ratio on an axis is logarithmic
 
 
-def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_label: str) -> Figure:
+def accuracy(
+    training: pd.DataFrame | Record,
+    arms: Sequence[Mapping[str, Any]] | None = None,
+    data_label: str | None = None,
+) -> Figure:
     """Draw what each arm's epsilon buys: test accuracy, and what it leaves the nodes.
 
     Parameters
     ----------
-    training : DataFrame
-        Table of a record.
-    arms : sequence of mapping
+    training : DataFrame or Record
+        Table of a record, or a record, which holds the other two as well.
+    arms : sequence of mapping, optional
         The arms as they stand in a record's ``run.json``: name, nodes, utilities.
-    data_label : str
+    data_label : str, optional
         What the images are, for the title.
 
     Returns
@@ -44,12 +50,18 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
         Two panels: accuracy round by round, one line an arm; and the utility of all nodes
         together, one bar an arm whose epsilon is paid for.
     """
+    if isinstance(training, Record):
+        require_columns(training.training, "round", "arm", "accuracy")
+    arms = given_or(arms, training, "the arms", "training", "arms")
+    data_label = given_or(data_label, training, "the name of the data", "training", "data")
+    training = table_of(training, "training")
     require_columns(training, "round", "arm", "accuracy")
     names = [arm["name"] for arm in arms]
     colours = {name: ARM_COLOURS.get(name, "0.5") for name in names}
     with theme():
-        figure = Figure(figsize=(11, 4.8))
-        curves, bars = figure.subplots(1, 2, width_ratios=(3, 1.4))
+        many = len(arms) > _MANY
+        figure = Figure(figsize=(13, 3 + 0.3 * len(arms)) if many else (11, 4.8))
+        curves, bars = figure.subplots(1, 2, width_ratios=(3, 1.8 if many else 1.4))
         sns.lineplot(
             training,
             x="round",
@@ -65,7 +77,11 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
         )
         handles, labels = curves.get_legend_handles_labels()
         nodes = {arm["name"]: arm["n_nodes"] for arm in arms}
-        curves.legend(handles, [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels])
+        curves.legend(
+            handles,
+            [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels],
+            **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}),
+        )
         curves.yaxis.set_major_formatter(PercentFormatter(1.0))
         curves.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if not training["round"].any():  # a training that broke down at once: no lines
@@ -77,7 +93,8 @@ def accuracy(training: pd.DataFrame, arms: Sequence[Mapping[str, Any]], data_lab
             ylabel="test accuracy",
             ylim=(0, 1),
         )
-        _earnings(bars, [arm for arm in arms if arm["private"]], colours)
+        earnings = _earnings_of_many if many else _earnings
+        earnings(bars, [arm for arm in arms if arm["private"]], colours)
     return fix_ticks(figure)
 
 
@@ -94,14 +111,31 @@ def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[st
     axes.set(title="What the nodes earn", ylabel="utility of all nodes (currency)")
 
 
-def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
+def _earnings_of_many(
+    axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
+) -> None:
+    """Draw bars that lie, so that many names fit beside them."""
+    names = [arm["name"] for arm in arms]
+    utility = [arm["node_utility"] for arm in arms]
+    bars = axes.barh(names, utility, color=[colours[name] for name in names], height=0.6)
+    axes.bar_label(bars, [f"{arm['node_utility']:.3g}" for arm in arms], padding=4)
+    axes.axvline(0, color="0.2", linewidth=0.8)
+    axes.margins(x=0.3, y=0.02)
+    lose = [f"{arm_label(arm['name'])} ({arm['n_losing']} lose)" for arm in arms]
+    axes.set_yticks(range(len(names)), lose)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set(title="What the nodes earn", xlabel="utility of all nodes (currency)")
+
+
+def ledger(ledger: pd.DataFrame | Record, delta: float | None = None) -> Figure:
     """Draw how much privacy has been spent, round by round.
 
     Parameters
     ----------
-    ledger : DataFrame
-        Table of a record: one row a round and node that trained in it.
-    delta : float
+    ledger : DataFrame or Record
+        Table of a record, one row a round and node that trained in it; or a record.
+    delta : float, optional
         The delta of every epsilon in it.
 
     Returns
@@ -111,6 +145,10 @@ def ledger(ledger: pd.DataFrame, delta: float) -> Figure:
         the total as the server sees it, which under secure aggregation is less. Lines are the
         median node, bands go from the node that spends least to the one that spends most.
     """
+    if delta is None and isinstance(ledger, Record):
+        delta = ledger.scenario.privacy.delta
+    delta = given_or(delta, ledger, "delta", "delta")
+    ledger = table_of(ledger, "ledger")
     require_columns(ledger, "round", "epsilon_round", "epsilon_total")
     views: dict[str, tuple[tuple[str, str, str, Any], ...]] = {
         "Each upload by itself": (

@@ -12,18 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from fcfn_abm.report.calibrate import r_squared
-from fcfn_abm.report.figures.frames import require_columns
+from fcfn_abm.report.figures.frames import given_or, require_columns, table_of
 from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
 
 
-def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
+def calibration(frame: Any, run: Mapping[str, Any] | None = None) -> Figure:
     """Draw the measured values, the law that fits them, and what it leaves over.
 
     Parameters
     ----------
-    frame : DataFrame
-        Table of a calibration, one row a training.
-    run : mapping
+    frame : DataFrame or ValueCalibration
+        Table of a calibration, one row a training; or a calibration, which holds the other too.
+    run : mapping, optional
         Its ``run.json``.
 
     Returns
@@ -31,6 +31,8 @@ def calibration(frame: pd.DataFrame, run: Mapping[str, Any]) -> Figure:
     Figure
         Two panels over epsilon: values with the fit, and residuals.
     """
+    run = given_or(run, frame, "run.json")
+    frame = table_of(frame, "frame")
     require_columns(frame, "epsilon", "value")
     with theme():
         figure = Figure(figsize=(13, 4.5))

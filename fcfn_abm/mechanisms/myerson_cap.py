@@ -1,0 +1,117 @@
+"""The truthful mechanism that leaves the server most, for nodes that sell a cap or nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import field_validator
+
+from fcfn_abm.errors import FcfnError, InvalidGameError
+from fcfn_abm.mechanisms.auction import buy_from_cheapest, settle_contracts
+from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame
+from fcfn_abm.mechanisms.claims import Claims
+from fcfn_abm.population import RHO_DISTRIBUTIONS, RhoDistribution
+from fcfn_abm.scenario.schema import Positive
+
+
+@MECHANISMS.register("myerson-cap")
+class MyersonCap(Mechanism):
+    """A server that knows the distribution of costs buys a fixed epsilon from the cheapest nodes.
+
+    Notes
+    -----
+    Costs are taken to be drawn independently from a distribution F with density f. The virtual cost
+    of a node is ``psi = rho + F / f``, made non-decreasing where it falls: what the server loses by
+    the node's sale, rent included. With epsilon averaged over the population, the j-th seller of
+    ``largest_epsilon`` e adds the value ``M_j`` a unit of epsilon, which falls with j:
+    ``M_j = (beta / e) ln((1 + alpha e j / N) / (1 + alpha e (j - 1) / N))``. The server buys from
+    the cheapest while ``psi(v_k) <= M_k``, and pays each seller ``e min(v_{k+1}, psi^-1(M_k))``,
+    the highest report with which it would still have sold: that is e times the largest over j of
+    ``min(o_j, psi^-1(M_j))`` with the others' reports o in order. Among truthful mechanisms in
+    which nodes sell e or nothing, none leaves the server more in the mean over F. It knows no cap:
+    it spends what pays.
+
+    Costs above all that F holds possible do not sell, so that nobody loses; what the benchmark
+    promises in the mean, it promises for costs from F.
+
+    References
+    ----------
+    Myerson 1981, "Optimal auction design".
+    """
+
+    reports: ClassVar = "cost"
+    claims: ClassVar[Claims] = Claims(
+        individually_rational=("nodes",),
+        incentive_compatible=("cost",),
+        monotone=True,
+        anonymous=True,
+    )
+
+    largest_epsilon: Positive = 10.0
+    """e, what a seller sells, dimensionless."""
+    distribution: Mapping[str, Any] | None = None
+    """F, as a table like [population.rho]; without it, in a scenario, that of its population."""
+
+    @field_validator("distribution")
+    @classmethod
+    def _check(cls, table: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if table is not None:
+            _known_costs(table)
+        return table
+
+    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
+        """Price one round: the server buys what the reports say."""
+        why = "No node's virtual cost is below what its epsilon is worth to the server."
+        return settle_contracts("myerson-cap", game, self.offer(game, rng), why)
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
+        """Return what each node sells and is paid for its reported cost.
+
+        Raises
+        ------
+        InvalidGameError
+            If the distribution is not named, or does not say which costs are likely.
+        """
+        if self.distribution is None:
+            raise InvalidGameError(
+                "'myerson-cap' needs to know the distribution of costs: name it, such as "
+                'distribution = {"kind": "uniform", "low": 0.5, "high": 1.5}.'
+            )
+        known, ranked = _known_costs(self.distribution), np.sort(game.bids)
+
+        def limit(k: int) -> float:
+            """Return psi^-1(M_k), the largest cost that the k-th seller may have."""
+            return known.best_price(self._marginal_value(game, k))
+
+        low, high = 0, ranked.size  # sellers for certain, and at most: the limit falls with k
+        while low < high:
+            middle = (low + high + 1) // 2
+            if ranked[middle - 1] <= limit(middle):
+                low = middle
+            else:
+                high = middle - 1
+        price = min(limit(low), float(ranked[low]) if low < ranked.size else math.inf) if low else 0
+        epsilon = self.largest_epsilon
+        return buy_from_cheapest(game.bids, low, epsilon, price * epsilon)
+
+    def _marginal_value(self, game: PricingGame, k: int) -> float:
+        """Return M_k, in currency per unit of epsilon."""
+        step = game.alpha * (self.largest_epsilon / game.rho.size)
+        return game.beta / self.largest_epsilon * math.log1p(step / (1.0 + step * (k - 1)))
+
+
+def _known_costs(table: Mapping[str, Any]) -> RhoDistribution:
+    """Return F as a table describes it."""
+    options = dict(table)
+    kind = options.pop("kind", None)
+    if not isinstance(kind, str):
+        raise ValueError("needs a kind, such as 'uniform'")
+    try:
+        known = RHO_DISTRIBUTIONS.create(kind, options)
+        known.best_price(1.0)
+    except FcfnError as error:
+        raise ValueError(str(error)) from None
+    return known

@@ -1,0 +1,123 @@
+"""The contest with weights: what a node's epsilon counts for depends on its data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.game import averaged_nodes, best_linear_budget, nash_equilibrium
+from fcfn_abm.mechanisms.base import (
+    MECHANISMS,
+    Contest,
+    Floats,
+    Mechanism,
+    Outcome,
+    PricingGame,
+    settle,
+)
+from fcfn_abm.mechanisms.claims import Claims
+from fcfn_abm.scenario.schema import NotNegative, Positive
+
+
+@MECHANISMS.register("weighted")
+class Weighted(Mechanism):
+    """Nodes share the cap in proportion to weight * epsilon: the server pays more for some data.
+
+    Notes
+    -----
+    In the scores ``x_i = w_i epsilon_i`` this is the contest of Zhou et al. 2023 with the unit
+    costs ``rho_i / w_i``, so that their closed form stands. Epsilon is linear in the cap, and (41)
+    stands with another kappa.
+
+    References
+    ----------
+    Zhou et al. 2023 name an incentive that sees data as future work.
+    """
+
+    by: Literal["equal", "listed", "samples", "divergence"] = "equal"
+    """What weighs: nothing (the contest of the paper), the list ``weights``, how many samples a
+    node holds, or 1 / (1 + coupling * divergence) of its label shares from those of all."""
+    weights: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
+    """One weight a node, with by = "listed"."""
+    coupling: NotNegative = 1.0
+    """How much less a node weighs that has nothing in common with the others, with
+    by = "divergence"."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.weights) != (self.by == "listed"):
+            raise ValueError("weights are needed with by = 'listed', and mean nothing without it")
+        if self.coupling != 1 and self.by != "divergence":
+            raise ValueError("coupling means nothing without by = 'divergence'")
+        return self
+
+    @property
+    def claims(self) -> Claims:
+        """With unequal weights, a node's place tells its weight, and a high cost may sell more."""
+        return Claims(
+            budget_balanced=True,
+            individually_rational=("nodes",),
+            incentive_compatible=("epsilon",),
+            monotone=True,
+            anonymous=self.by == "equal",
+            scale_invariant=True,
+        )
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether weights follow from the data that nodes hold."""
+        return self.by in ("samples", "divergence")
+
+    def weigh(self, game: PricingGame) -> Floats | None:
+        """Return the weight of each node, shape (n,); None where all weigh the same.
+
+        Raises
+        ------
+        InvalidGameError
+            If there is no weight for each node.
+        """
+        held = game.held
+        if self.by == "equal":
+            return None
+        if self.by == "listed":
+            weight = np.array(self.weights)
+        elif held.label_divergence is None:
+            raise InvalidGameError(
+                f"by = {self.by!r} looks at the data that nodes hold, and there are none here; "
+                "by = 'listed' takes weights from a list."
+            )
+        elif self.by == "samples":
+            weight = np.array([float(rows.size) for rows in held.shards])
+        else:
+            weight = 1.0 / (1.0 + self.coupling * held.label_divergence)
+        if weight.size != game.rho.size:
+            raise InvalidGameError(
+                f"there must be a weight for each of {game.rho.size} nodes, but there are "
+                f"{weight.size}."
+            )
+        return weight
+
+    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
+        """Price one round at the equilibrium of the nodes."""
+        offer = self.offer(game, rng)
+        costs = game.rho if offer.weight is None else game.rho / offer.weight
+        cap = game.cap if offer.weight is None else self._cap(game, costs, offer)
+        epsilon = offer.epsilon(nash_equilibrium(costs, cap).epsilon)
+        return settle("weighted", game, epsilon, offer.payment(epsilon, cap))
+
+    def _cap(self, game: PricingGame, costs: Floats, offer: Contest) -> float:
+        """Return the payment cap: the given one, else the best one (41)."""
+        if game.budget is not None:
+            return game.budget
+        bought = offer.epsilon(nash_equilibrium(costs, 1.0).epsilon)
+        if not bought.any():
+            return 0.0
+        mean_epsilon = float(bought.sum()) / averaged_nodes(game.average_over, bought)
+        return best_linear_budget(mean_epsilon, game.alpha, game.beta)
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contest:  # noqa: ARG002
+        """Return the contest for the cap that the server announces."""
+        return Contest(weight=self.weigh(game))
