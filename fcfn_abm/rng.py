@@ -50,6 +50,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "cost-drift": lambda round_index: (8, round_index, 2),
     "group-newcomers": lambda round_index, group: (8, round_index, 3, group),
     "events": lambda round_index: (8, round_index, 4),
+    "event-misreports": lambda round_index, index: (8, round_index, 5, index),
     "checked-game": lambda index: (9, index),
 }
 """What chance is used for, what tells one use from another, and the place of each in the tree of

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats, NodeColumns
 from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.learning.base import Rows
 from fcfn_abm.population import draw_newcomer_costs, draw_turnover, drift_costs
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn
@@ -94,6 +95,14 @@ class Turnover:
             self.present = np.flatnonzero(columns.present)
         return settings.drift > 0 or self.arrived.size + self.departed.size > 0
 
+    def set_rho(self, places: Rows, rho: Floats) -> None:
+        """Set the costs of some nodes, around which they drift from now on."""
+        costs = self._columns.rho.copy()
+        costs[places] = self.first_rho[places] = rho
+        self._columns.rho = costs
+        self._deviation[places] = 0.0
+        self._down[places], self._up[places] = _room(costs[places])
+
     def _depart(self, places: Places) -> None:
         columns = self._columns
         columns.present[places] = False
@@ -107,8 +116,7 @@ class Turnover:
         stayed = self.present[columns.present[self.present]]
         for group in self._groups:
             self._arrive_in(group, places, stayed, round_index)
-        self._deviation[places] = 0.0
-        self._down[places], self._up[places] = _room(columns.rho[places])
+        self.set_rho(places, self.first_rho[places])
         self.arrival_round[places] = round_index
         columns.present[places] = True
 
@@ -121,7 +129,7 @@ class Turnover:
         chance = stream(self._seed, "group-newcomers" if name else "newcomers", round_index, *name)
         n_places = group.rows.stop - group.rows.start
         rho = draw_newcomer_costs(group.distribution, n_places, own.size, chance)
-        self._columns.rho[own] = self.first_rho[own] = rho
+        self.first_rho[own] = rho
         asks = group.rule.newcomers_ask and known.size > 0
         asked = known[chance.integers(known.size, size=own.size)] if asks else None
         for memory, start in group.rule.memory.items():

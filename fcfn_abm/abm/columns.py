@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ class NodeColumns:
     """One entry a place, which holds a node or is empty, shape (n,)."""
 
     rho: Floats
-    """Unit privacy cost, currency per unit of epsilon."""
+    """Unit privacy cost, currency per unit of epsilon. Read only: `Market.set_rho` changes it, and
+    the equilibria that are computed from it."""
     epsilon: Floats
     """Report of this round, dimensionless."""
     payment: Floats
@@ -49,6 +51,17 @@ class NodeColumns:
             present=np.ones(n_nodes, dtype=bool),
             memory={name: np.full(n_nodes, start) for name, start in memory.items()},
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "rho":
+            value = value.view()
+            value.flags.writeable = False
+        super().__setattr__(name, value)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Set what was copied or pickled: copies of arrays that are read only can be written to."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     @property
     def exited(self) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import mesa
 import numpy as np
+import numpy.typing as npt
 
 from fcfn_abm.abm import order
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet
@@ -18,15 +19,16 @@ from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.contracts import TakeOrLeave
+from fcfn_abm.abm.events import Calendar
 from fcfn_abm.abm.groups import GroupRules, find_group, group_nodes
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.scores import played_in_scores, playing, unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
-from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
+from fcfn_abm.abm.state import ChurnState, MovingState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Leader, Verdict
-from fcfn_abm.errors import InvalidGameError, abbreviate
+from fcfn_abm.errors import InvalidGameError, abbreviate, join_lines
 from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
@@ -39,9 +41,10 @@ from fcfn_abm.game import (
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
-from fcfn_abm.population import Population
-from fcfn_abm.rng import stream
-from fcfn_abm.scenario import Churn, Game, Information, Rounds, Scenario
+from fcfn_abm.population import Population, draw_misreport_factors, require_sized
+from fcfn_abm.rng import Chance, stream
+from fcfn_abm.scenario import Churn, Event, Game, Information, Rounds, Scenario
+from fcfn_abm.scenario import Population as PopulationSettings
 from fcfn_abm.show import Shown
 
 type NodeClass = type[EdgeNode] | Mapping[str, type[EdgeNode]]
@@ -56,6 +59,10 @@ class MarketRules:
     information: Information
     churn: Churn | None
     """None where the same nodes stay."""
+    events: tuple[Event, ...]
+    """What changes the game while it is played."""
+    misreport_factor: dict[str, float]
+    """Reported over spent epsilon of nodes that misreport, by group; "" for all."""
     cap: float | None
     """The payment cap that stands in every round; None where the server chooses it."""
     mechanism: str
@@ -69,6 +76,8 @@ class MarketRules:
             rounds=scenario.rounds,
             information=scenario.information,
             churn=scenario.population.churn,
+            events=scenario.events or (),
+            misreport_factor=_misreport_factors(scenario.population),
             cap=scenario.cap,
             mechanism=scenario.mechanism.kind,
         )
@@ -154,6 +163,7 @@ class Market(Shown, RowModel):
         self.churn = None
         if rules.churn is not None:
             self.churn = Turnover(rules.churn, self.columns, self.groups, seed)
+        self._calendar = Calendar(rules.events, seed)
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
@@ -184,7 +194,7 @@ class Market(Shown, RowModel):
                 f"{rules.mechanism!r} shares them by a score of it."
             )
         self.learn()
-        state = RoundState if self.churn is None else ChurnState
+        state = ChurnState if self.churn else MovingState if self._calendar else RoundState
         self.datacollector = mesa.DataCollector(
             # partial and attrgetter, unlike names and lambdas, can be pickled
             model_reporters={field.name: partial(_measure, field.name) for field in fields(state)},
@@ -293,6 +303,7 @@ class Market(Shown, RowModel):
         (fig. 3), which answer the cap of the round before.
         """
         self.round_index += 1
+        self.carry_out_events()
         before = (self.columns.epsilon.copy(), self.budget)
         if not self.pays_after_reports:
             self.announce_budget()
@@ -359,10 +370,141 @@ class Market(Shown, RowModel):
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
         if self.churn and self.churn.update(self.round_index):
-            self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
-            for known in ("equilibrium", "outcome", "contest", "_best_cap"):
-                self.__dict__.pop(known, None)
+            self._renew()
             self.views.make_acting(self.churn.arrived)
+
+    def carry_out_events(self) -> None:
+        """Let the events of this round happen."""
+        for index, event in self._calendar.list_due(self.round_index):
+            if event.change == "rho":
+                rows = self.rows_of(event.group)
+                scale, value = event.scale or 1.0, event.value
+                self.set_rho(rows, self.columns.rho[rows] * scale if value is None else value)
+            elif event.change == "misreport":
+                chance = stream(self.seed, "event-misreports", self.round_index, index)
+                self._set_misreports(event.group, event.value or 0.0, chance)
+            else:
+                old = (
+                    self.budget
+                    if event.change == "budget"
+                    else getattr(self._rules.game, event.change)
+                )
+                new = old * (event.scale or 1.0) if event.value is None else event.value
+                self.set_game(**{event.change: new})
+
+    def rows_of(self, group: str | None) -> slice:
+        """Return the rows of a group, or of all nodes."""
+        if group is None:
+            return slice(None)
+        return next((g.rows for g in self.groups if g.name == group), slice(0))
+
+    def set_rho(self, rows: Any, values: npt.ArrayLike) -> None:
+        """Set unit privacy costs while the market plays; the closed form follows.
+
+        Parameters
+        ----------
+        rows : slice, int, or array_like of int or bool
+            Whose.
+        values : array_like of float
+            Currency per unit of reported epsilon: one for all, or one each.
+
+        Raises
+        ------
+        InvalidGameError
+            If there is no such row, or a cost is not positive, or out of range; or if the mechanism
+            made its offer for the costs as they were.
+        """
+        self._require_contest()
+        rho = self.columns.rho.copy()
+        try:
+            rho[rows] = values
+        except (IndexError, TypeError, ValueError) as error:
+            raise InvalidGameError(f"costs cannot be set: {join_lines(str(error))}.") from None
+        require_sized(rho=rho)
+        if self.churn:
+            self.churn.set_rho(rows, rho[rows])
+        self.columns.rho = rho
+        self._replace_population(rho * self.population.misreport_factor, None)
+
+    def set_game(
+        self,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        budget: float | None = None,
+    ) -> None:
+        """Set primitives of the server while the market plays; the closed form follows.
+
+        Parameters
+        ----------
+        alpha, beta : float, optional
+            Model-value parameters.
+        budget : float, optional
+            Payment cap of the next rounds, in currency, where it stands in the scenario.
+
+        Raises
+        ------
+        InvalidGameError
+            If a number is out of range, or the server chooses its cap itself; or if the mechanism
+            made its offer for the game as it was.
+        """
+        self._require_contest()
+        given = {"alpha": alpha, "beta": beta, "budget": budget}
+        changed = {name: float(value) for name, value in given.items() if value is not None}
+        require_sized(**{name: value for name, value in changed.items() if name != "budget"})
+        if budget is not None:
+            if self._rules.cap is None:
+                raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
+            if budget != 0:
+                require_sized(budget=budget)
+            self.server.budget = float(budget)
+        game = self._rules.game.model_copy(update=changed)
+        cap = self._rules.cap if budget is None else float(budget)
+        self._rules = replace(self._rules, game=game, cap=cap)
+        self.server.game = game
+        self._primitives = replace(self._primitives, alpha=game.alpha, beta=game.beta, budget=cap)
+        self._begin_anew()
+
+    def _set_misreports(self, group: str | None, share: float, chance: Chance) -> None:
+        """Draw anew who misreports; what nodes truly pay for privacy stays."""
+        rows, factors = self.rows_of(group), self._rules.misreport_factor
+        factor = factors.get(group or "", factors.get("", 1.0))
+        misreport_factor = self.population.misreport_factor.copy()
+        n_nodes = misreport_factor[rows].size
+        misreport_factor[rows] = draw_misreport_factors(n_nodes, share, factor, chance)
+        self.columns.rho = self.population.true_rho / misreport_factor
+        require_sized(rho=self.columns.rho)
+        self._replace_population(self.population.true_rho, misreport_factor)
+
+    def _require_contest(self) -> None:
+        if self._rules.mechanism != "stackelberg":
+            raise InvalidGameError(
+                f"{self._rules.mechanism!r} makes its offer once, in the game as it is at first: "
+                "the game of a market with the mechanism 'stackelberg' alone can be changed."
+            )
+
+    def _replace_population(self, true_rho: Floats, misreport_factor: Floats | None) -> None:
+        """Let the population, and all that is computed from it, follow the costs."""
+        old = self.population
+        self.population = replace(
+            old,
+            rho=self.columns.rho,
+            true_rho=true_rho,
+            misreport_factor=old.misreport_factor if misreport_factor is None else misreport_factor,
+        )
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Forget what was computed of the game as it was; play goes on."""
+        self._renew()
+        self._judge.begin_anew()
+        self.verdict, self.running = None, True
+
+    def _renew(self) -> None:
+        """Let the closed form follow those who are there, and their costs."""
+        self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
+        for known in ("equilibrium", "outcome", "contest", "_best_cap"):
+            self.__dict__.pop(known, None)
 
     def clear_exited_reports(self) -> None:
         """Set the reports of the nodes that left to zero."""
@@ -399,7 +541,7 @@ class Market(Shown, RowModel):
                 played,
                 self.present if rows is None else rows,
                 noise=self._rules.information.noise,
-                changing=self.churn is not None and self.churn.changing,
+                changing=bool(self._calendar or (self.churn and self.churn.changing)),
             )
 
     def let_nodes_leave(self) -> None:
@@ -423,14 +565,16 @@ class Market(Shown, RowModel):
             leader=self.leader,
             n_active=self.n_active,
             at_rest_without_trade=self._no_trade(),
-            moving=bool(self.churn and self.churn.moving(self.round_index)),
+            moving=self._name_changing(),
         )
         self.running = self.verdict is None
 
     def _measure_round(self, epsilon_before: Floats) -> RoundState:
         contest = None if isinstance(self.offer, Contracts) else self.contest
         paid = replace(self.round, pool=self.pool)
-        return measure_round(paid, epsilon_before, self.server, contest, self.churn)
+        return measure_round(
+            paid, epsilon_before, self.server, contest, self.churn, moving=bool(self._calendar)
+        )
 
     @property
     def leader(self) -> Leader:
@@ -457,9 +601,17 @@ class Market(Shown, RowModel):
         misreports = bool(self.population.misreports.any())
         return self._rules.cap is None and self.offer.learns_cap and not misreports
 
+    def _name_changing(self) -> str:
+        """Return what still changes from outside of the market: empty if nothing does."""
+        if self.churn and self.churn.moving(self.round_index):
+            return "the population"
+        return "the game" if self._calendar.may_change(self.round_index) else ""
+
     def _no_trade(self) -> str:
         """Return why nobody trades, where nobody does and nobody will."""
-        moving = bool(self.churn and self.churn.moving(self.round_index))
+        moving = self._name_changing()
+        if self._calendar.may_change(self.round_index + 1):
+            return ""
         if self.churn and self.churn.deserted(self.round_index):
             return "fewer than two nodes are left, and none will come."
         if self.total_epsilon > 0:
@@ -545,6 +697,12 @@ class Market(Shown, RowModel):
                     alike *= self.offer.exponent
                 reports[rows] = alike * chance.uniform(0.5, 1.5, alike.size)
         return reports
+
+
+def _misreport_factors(people: PopulationSettings) -> dict[str, float]:
+    """Return reported over spent epsilon of nodes that misreport, by group; "" for all."""
+    tables = {"": people.misreport} | {g.name: g.misreport for g in people.groups or ()}
+    return {name: table.factor for name, table in tables.items() if table}
 
 
 def _play_by(offer: Offer, rule: LearningRule) -> LearningRule:

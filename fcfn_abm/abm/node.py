@@ -58,8 +58,7 @@ class EdgeNode(mesa.Agent):
         computed = getattr(type(self), name, None)
         if isinstance(computed, property) and computed.fset is None:
             raise ReadOnlyError(
-                f"{name} of a node is computed by its market, and cannot be set; give costs to "
-                "the market, PrivacyMarket(scenario, rho=...), or use another name."
+                f"{name} of a node is computed by its market, and cannot be set; use another name."
             )
         super().__setattr__(name, value)
         self._keep()
@@ -86,6 +85,10 @@ class EdgeNode(mesa.Agent):
     def rho(self) -> float:
         """Unit privacy cost, currency per unit of epsilon."""
         return self.model.columns.rho.item(self.row)
+
+    @rho.setter
+    def rho(self, rho: float) -> None:
+        self.model.set_rho([self.row], rho)
 
     @property
     def epsilon(self) -> float:

@@ -82,6 +82,10 @@ class RowModel(mesa.Model):
     views: Any
     """Makes the agent of a row, and keeps those agents that hold something of their own."""
 
+    @abstractmethod
+    def set_rho(self, rows: Any, values: Any) -> None:
+        """Set unit privacy costs."""
+
     @property
     @abstractmethod
     def round(self) -> Round:

@@ -210,6 +210,33 @@ def check_churn(scenario: Scenario) -> Problems:
             yield Problem(reason, "population.churn", conflict=conflict)
 
 
+def check_events(scenario: Scenario) -> Problems:
+    """Require events that can happen, to something that is there."""
+    people, mechanism = scenario.population, scenario.mechanism.kind
+    groups = {group.name: group for group in people.groups or ()}
+    for index, event in enumerate(scenario.events or ()):
+        table = f"events.{index}"
+        if event.round is not None and event.round > scenario.rounds.maximum:
+            reason = f"the market ends with round {scenario.rounds.maximum} (rounds.maximum)."
+            yield Problem(reason, table, "round")
+        if event.group is not None and event.group not in groups:
+            known = f"known: {', '.join(groups)}" if groups else "there are no groups"
+            yield Problem(f"there is no group {event.group!r}; {known}.", table, "group")
+        if event.change == "budget" and scenario.cap is None:
+            reason = f"the server rule {scenario.server.kind!r} chooses the cap itself."
+            yield Problem(reason, table, "change")
+        own = groups[event.group].misreport if event.group else None
+        if event.change == "misreport" and not (own or people.misreport):
+            reason = "needs the table [population.misreport], which says by what factor nodes do."
+            yield Problem(reason, table, "change")
+        if mechanism != "stackelberg":
+            reason = "it makes its offer once, in the game as it is at first."
+            yield Problem(reason, table, conflict=f"[mechanism] kind = {mechanism!r}")
+        if scenario.trains:
+            reason = "a net is trained for one game; with enabled = false no net is trained."
+            yield Problem(reason, table, conflict="[training]")
+
+
 def check_payment(scenario: Scenario) -> Problems:
     """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
     mechanism = scenario.mechanism.kind
@@ -308,6 +335,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_fixed_budget,
     check_first_budget,
     check_churn,
+    check_events,
     check_payment,
     check_learning_rule,
     check_comparisons,

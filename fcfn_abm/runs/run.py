@@ -214,7 +214,7 @@ def _play(rounds: Rounds, market: PrivacyMarket, *, progress: bool) -> None:
 
 
 def _nodes(market: PrivacyMarket, population: Population, trained: Trained | None) -> pd.DataFrame:
-    columns = market.columns
+    columns, changed = market.columns, market.scenario.events is not None
     exit_round = pd.array(columns.exit_round, dtype="Int64")
     exit_round[columns.exit_round == NEVER] = pd.NA
     frame = pd.DataFrame(
@@ -222,7 +222,7 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "node": range(len(columns)),
             **({"group": population.group} if population.groups else {}),
             "rho": columns.rho,
-            **_misreport(market.scenario, population),
+            **_misreport(market.scenario, market.population if changed else population),
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,

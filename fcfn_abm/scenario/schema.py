@@ -327,6 +327,51 @@ class Information(Section):
     """
 
 
+class Event(Section):
+    """A change of the game between two rounds: a shock."""
+
+    change: Literal["rho", "alpha", "beta", "budget", "misreport"]
+    """What changes: unit privacy costs, a model-value parameter of the server, its payment cap, or
+    the share of nodes that misreport."""
+    round: Count | None = None
+    """The round before which it happens."""
+    chance: Share | None = None
+    """In place of a round: the probability with which it happens before each round."""
+    until: Count | None = None
+    """Last round before which chance may strike; without it there is none."""
+    scale: Positive | None = None
+    """What it is multiplied by."""
+    value: NotNegative | None = None
+    """In place of a scale: what it becomes; of costs that of every node."""
+    group: str | None = None
+    """Whose costs or misreports change; without it those of all nodes."""
+
+    @model_validator(mode="after")
+    def _require_one_of_each(self) -> Event:
+        if (self.round is None) == (self.chance is None):
+            raise ValueError("needs a round or a chance, and not both.")
+        if self.until is not None and self.chance is None:
+            raise ValueError("until means nothing without a chance.")
+        if (self.scale is None) == (self.value is None):
+            raise ValueError("needs a scale or a value, and not both.")
+        if self.group is not None and self.change not in ("rho", "misreport"):
+            raise ValueError(f"{self.change} belongs to no group.")
+        if self.change == "misreport" and (self.value is None or self.value > 1):
+            raise ValueError("misreport needs a value from 0 to 1, the share of nodes.")
+        if self.change != "misreport" and self.value == 0 and self.change != "budget":
+            raise ValueError(f"{self.change} must be positive, but value = 0.")
+        return self
+
+    @property
+    def last_round(self) -> float:
+        """Last round before which it may happen."""
+        return (
+            math.inf
+            if self.round is None and self.until is None
+            else (self.round or self.until or 0)
+        )
+
+
 class Check(Section):
     """The server's test of each upload for more noise than was reported."""
 
@@ -534,6 +579,8 @@ class Scenario(Section):
     rounds: Rounds = Rounds()
     information: Information = Information()
     exit: Exit = Exit()
+    events: Annotated[tuple[Event, ...], Field(strict=False)] | None = None
+    """Changes of the game while it is played."""
     privacy: Privacy = Privacy()
     training: Training | None = None
     """Without this table no net is trained."""
