@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -229,7 +230,8 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
                 table="mechanism",
                 key="kind",
             )
-        market.rule = _ChosenReports(self._chosen)
+        chosen = _ChosenReports(self._chosen)
+        market.groups = tuple(replace(group, rule=chosen) for group in market.groups)
         if SERVER in self.possible_agents:
             self._cap.value = market.budget
             market.server.rule = self._cap

@@ -27,6 +27,8 @@ LARGEST_SEED = 2**63 - 1
 PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "costs": lambda: (0,),
     "misreports": lambda: (0, 1),
+    "group-costs": lambda group: (0, 2, group),
+    "group-misreports": lambda group: (0, 3, group),
     "market": lambda: (1,),
     "first-reports": lambda: (1, 0),
     "order-of-moves": lambda round_index: (1, round_index),
@@ -48,6 +50,9 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "turnover": lambda round_index: (8, round_index),
     "newcomers": lambda round_index: (8, round_index, 1),
     "cost-drift": lambda round_index: (8, round_index, 2),
+    "group-newcomers": lambda round_index, group: (8, round_index, 3, group),
+    "events": lambda round_index: (8, round_index, 4),
+    "event-misreports": lambda round_index, index: (8, round_index, 5, index),
     "checked-game": lambda index: (9, index),
 }
 """What chance is used for, what tells one use from another, and the place of each in the tree of

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from plain_mesa import PlainMarket
 
-from fcfn_abm.abm.compiled import move_at_once, move_in_turn
+from fcfn_abm.abm.compiled import TurnLoop, move_at_once
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import nash_equilibrium
 from fcfn_abm.learning import LEARNING_RULES
@@ -37,12 +37,16 @@ from fcfn_abm.scenario import RecordSettings, Scenario
 BUDGET = 3.0
 
 
-def market(n_nodes, order="in_turn", rule="best-response", rho=None):
+def market(n_nodes, order="in_turn", rule="best-response", rho=None, groups=None):
     """Build a market whose cap stands still, with steps that settle."""
     damped = order == "simultaneous" and rule in {"best-response", "gradient"}
     tree = {
         "seed": 1,
-        "population": {"n_nodes": n_nodes, "rho": {"kind": "uniform"}},
+        "population": {
+            "n_nodes": n_nodes,
+            "rho": {"kind": "uniform"},
+            **({"groups": groups} if groups else {}),
+        },
         "game": {"budget": BUDGET},
         "server": {"kind": "fixed"},
         "learning": {"kind": rule, **({"gain": "auto"} if damped else {})},
@@ -64,10 +68,11 @@ def best(function, repetitions=5):
 def moves(made, rows=None):
     """Return the moves of a round alone: in this order, or at once."""
     played = made.round
-    form = played.rule.scalar_moves(played.n_active)
+    form = played.groups[0].rule.scalar_moves(played.n_active)
     if rows is None:
-        return lambda: move_at_once(played, form)
-    return lambda: move_in_turn(played, form, rows)
+        return lambda: move_at_once(played, played.groups[0], form, slice(None))
+    loop = TurnLoop(played, [form], {})
+    return lambda: loop.move(rows)
 
 
 def streaming_pass(made):
@@ -123,6 +128,35 @@ def passes(sizes):
         ],
         rows,
     )
+
+
+GROUPS = {
+    "half steps, and steps of 0.3": {"kind": "best-response", "gain": 0.3},
+    "best responses, and gradients": {"kind": "gradient"},
+    "best responses, and imitators": {"kind": "replicator"},
+    "best responses, and fictitious play": {"kind": "fictitious-play"},
+}
+
+
+def groups(n_nodes):
+    """Cost of a whole round with two groups of equal size, over one of best responses."""
+    one, *two = [None] + [
+        [{"name": "a", "share": 0.5}, {"name": "b", "learning": rule}] for rule in GROUPS.values()
+    ]
+    made = {
+        name: market(n_nodes, groups=g)
+        for name, g in zip(["one", *GROUPS], [one, *two], strict=True)
+    }
+    times = {}
+    for name, played in made.items():
+        for _ in range(2):
+            played.step()
+        times[name] = best(played.step, 7)
+    rows = [[name, f"{times[name] / times['one']:.2f}"] for name in GROUPS]
+    print(
+        f"**A whole round in turn with two groups, N = {n_nodes:,}, over one of best responses**\n"
+    )
+    table(["two groups", "over one"], rows)
 
 
 def rules(n_nodes):

@@ -157,7 +157,10 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         """Return the nodes for which ``filter_func`` holds; see Mesa's ``AgentSet.select``."""
         rows = self.rows
         if agent_type is not None and not issubclass(EdgeNode, agent_type):
-            rows = rows[:0]
+            if not issubclass(agent_type, EdgeNode):
+                rows = rows[:0]
+            kept = [isinstance(self.view(row), agent_type) for row in rows.tolist()]
+            rows = rows[np.array(kept, dtype=bool)]
         if filter_func is not None:
             kept = [bool(filter_func(self.view(row))) for row in rows.tolist()]
             rows = rows[np.array(kept, dtype=bool)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats, NodeColumns
-from fcfn_abm.learning import LearningRule
-from fcfn_abm.population import RhoDistribution, draw_newcomer_costs, draw_turnover, drift_costs
+from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.learning.base import Rows
+from fcfn_abm.population import draw_newcomer_costs, draw_turnover, drift_costs
 from fcfn_abm.rng import stream
 from fcfn_abm.scenario import Churn
 from fcfn_abm.scenario.schema import LARGEST, SMALLEST
@@ -24,10 +27,8 @@ class Turnover:
         How many come and go, and how far costs drift.
     columns : NodeColumns
         The places, all taken; changed in place.
-    law : RhoDistribution
-        The law of the newcomers' costs.
-    rule : LearningRule
-        Says what a newcomer knows.
+    groups : sequence of NodeGroup
+        Say what newcomers cost and know: a place stays in its group.
     seed : int
         Root of chance.
     """
@@ -36,12 +37,11 @@ class Turnover:
         self,
         settings: Churn,
         columns: NodeColumns,
-        law: RhoDistribution,
-        rule: LearningRule,
+        groups: Sequence[NodeGroup],
         seed: int,
     ) -> None:
         self._settings, self._columns = settings, columns
-        self._law, self._rule, self._seed = law, rule, seed
+        self._groups, self._seed = groups, seed
         self._deviation = np.zeros(len(columns))
         self.first_rho = columns.rho.copy()
         """Unit privacy cost of each node when it arrived."""
@@ -95,6 +95,14 @@ class Turnover:
             self.present = np.flatnonzero(columns.present)
         return settings.drift > 0 or self.arrived.size + self.departed.size > 0
 
+    def set_rho(self, places: Rows, rho: Floats) -> None:
+        """Set the costs of some nodes, around which they drift from now on."""
+        costs = self._columns.rho.copy()
+        costs[places] = self.first_rho[places] = rho
+        self._columns.rho = costs
+        self._deviation[places] = 0.0
+        self._down[places], self._up[places] = _room(costs[places])
+
     def _depart(self, places: Places) -> None:
         columns = self._columns
         columns.present[places] = False
@@ -105,19 +113,30 @@ class Turnover:
 
     def _arrive(self, places: Places, round_index: int) -> None:
         columns = self._columns
-        chance = stream(self._seed, "newcomers", round_index)
-        rho = draw_newcomer_costs(self._law, len(columns), places.size, chance)
-        columns.rho[places] = self.first_rho[places] = rho
-        self._deviation[places] = 0.0
-        self._down[places], self._up[places] = _room(rho)
-        self.arrival_round[places] = round_index
         stayed = self.present[columns.present[self.present]]
+        for group in self._groups:
+            self._arrive_in(group, places, stayed, round_index)
+        self.set_rho(places, self.first_rho[places])
+        self.arrival_round[places] = round_index
         columns.present[places] = True
-        asks = self._rule.newcomers_ask and stayed.size > 0
-        asked = stayed[chance.integers(stayed.size, size=places.size)] if asks else None
-        for name, start in self._rule.memory.items():
-            kept = columns.memory[name]
-            kept[places] = start if asked is None else kept[asked]
+
+    def _arrive_in(
+        self, group: NodeGroup, places: Places, stayed: Places, round_index: int
+    ) -> None:
+        """Give the newcomers of a group their costs, and what they know."""
+        own, known = group.among(places), group.among(stayed)
+        name = (group.name,) if group.name else ()
+        chance = stream(self._seed, "group-newcomers" if name else "newcomers", round_index, *name)
+        n_places = group.rows.stop - group.rows.start
+        rho = draw_newcomer_costs(group.distribution, n_places, own.size, chance)
+        self.first_rho[own] = rho
+        asks = group.rule.newcomers_ask and known.size > 0
+        asked = known[chance.integers(known.size, size=own.size)] if asks else None
+        for memory, start in group.rule.memory.items():
+            kept = group.memory[memory]
+            kept[places] = start  # also of newcomers in other groups, of whom it may know something
+            if asked is not None:
+                kept[own] = kept[asked]
 
 
 def _room(rho: Floats) -> tuple[Floats, Floats]:

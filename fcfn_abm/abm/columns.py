@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from fcfn_abm.learning import LearningRule
-from fcfn_abm.learning.base import create_memory
 
 type Floats = npt.NDArray[np.float64]
 
@@ -21,7 +20,8 @@ class NodeColumns:
     """One entry a place, which holds a node or is empty, shape (n,)."""
 
     rho: Floats
-    """Unit privacy cost, currency per unit of epsilon."""
+    """Unit privacy cost, currency per unit of epsilon. Read only: `Market.set_rho` changes it, and
+    the equilibria that are computed from it."""
     epsilon: Floats
     """Report of this round, dimensionless."""
     payment: Floats
@@ -38,8 +38,8 @@ class NodeColumns:
     """What the learning rule keeps from round to round, by name, shape (n,) or (n, width)."""
 
     @classmethod
-    def of(cls, rho: Floats, rule: LearningRule) -> NodeColumns:
-        """Return the columns of nodes that have not reported yet."""
+    def of(cls, rho: Floats, memory: dict[str, Floats]) -> NodeColumns:
+        """Return the columns of nodes that have not reported yet, and remember so much."""
         n_nodes = rho.size
         return cls(
             rho=rho,
@@ -49,8 +49,19 @@ class NodeColumns:
             idle_rounds=np.zeros(n_nodes, dtype=np.int64),
             exit_round=np.full(n_nodes, NEVER),
             present=np.ones(n_nodes, dtype=bool),
-            memory=create_memory(rule, n_nodes),
+            memory=memory,
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "rho":
+            value = value.view()
+            value.flags.writeable = False
+        super().__setattr__(name, value)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Set what was copied or pickled: copies of arrays that are read only can be written to."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     @property
     def exited(self) -> npt.NDArray[np.bool_]:

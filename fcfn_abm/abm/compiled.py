@@ -8,7 +8,7 @@ loops are compiled once, and kept on disk. Tests hold them to the bits of single
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,10 +21,15 @@ from numba.extending import register_jitable
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import count_idle_one, reenter_one
+from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.abm.round import Round
 from fcfn_abm.game.best_response import reply_one
 from fcfn_abm.jit import compile_loop
 from fcfn_abm.learning import ScalarMoves
+from fcfn_abm.learning.base import Rows
+
+type Kinds = tuple[tuple[Callable[..., Any], Callable[..., Any], bool], ...]
+"""Of each group: how its rule plans, how it steps, and whether it remembers something."""
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
 _NOTHING = np.ones(0)
@@ -36,72 +41,108 @@ for _scalar in (reply_one, reenter_one, count_idle_one):
     _inline(_scalar)
 
 
-def move_in_turn(played: Round, moves: ScalarMoves, rows: npt.NDArray[np.intp]) -> None:
-    """Let nodes move one after another, each seeing the moves before its own.
+class TurnLoop:
+    """Lets nodes move one after another, each seeing the moves before its own.
 
     Parameters
     ----------
     played : Round
         Whose columns and bulletin change.
-    moves : ScalarMoves
-        Its rule.
-    rows : ndarray of int
-        Who moves, in this order.
+    forms : sequence of ScalarMoves or None
+        The rule of each group; None where it has no compiled form.
+    decided : mapping
+        From the number of a group to rows and their next epsilon, where it does not depend on the
+        moves of the round: those are taken as they are.
     """
-    columns, shown = played.columns, played.bulletin
-    loop = _loop(_in_turn_of, moves)
-    shown.total = loop(
-        rows,
-        columns.rho,
-        columns.epsilon,
-        columns.idle_rounds,
-        columns.exit_round,
-        columns.memory[moves.memory] if moves.memory else _NOTHING,
-        _NOTHING if shown.factor is None else shown.factor,
-        _view(shown),
-        shown.total,
-        *_settings(played, moves),
-    )
+
+    def __init__(
+        self,
+        played: Round,
+        forms: Sequence[ScalarMoves | None],
+        decided: Mapping[int, tuple[Rows, Floats]],
+    ) -> None:
+        self._columns, self._shown = played.columns, played.bulletin
+        memories, kinds, parameters = [], [], []
+        for index, (group, form) in enumerate(zip(played.groups, forms, strict=True)):
+            if form is None:  # its nodes are decided, or move by themselves
+                kept = np.zeros(len(played.columns))
+                if index in decided:
+                    rows, epsilon = decided[index]
+                    kept[rows] = epsilon
+                form = _DECIDED
+            else:
+                kept = group.memory[form.memory] if form.memory else _NOTHING
+            memories.append(kept)
+            kinds.append((form.plan, form.step, form.memory is not None))
+            parameters.append(form.parameters)
+        exits = [group.exit for group in played.groups]
+        self._loop = _in_turn_of(tuple(kinds))
+        self._settings = (
+            tuple(memories),
+            tuple(parameters),
+            np.array([group.rows.stop for group in played.groups]),
+            np.array([form is None for form in forms]),
+            np.array([settings.reentry for settings in exits]),
+            np.array([settings.criterion == "loss" for settings in exits]),
+            played.pool,
+            played.epsilon_floor,
+        )
+
+    def move(self, rows: npt.NDArray[np.intp]) -> None:
+        """Let the nodes of some rows move, in this order."""
+        columns, shown = self._columns, self._shown
+        shown.total = self._loop(
+            rows,
+            columns.rho,
+            columns.epsilon,
+            columns.idle_rounds,
+            columns.exit_round,
+            _NOTHING if shown.factor is None else shown.factor,
+            _view(shown),
+            shown.total,
+            *self._settings,
+        )
 
 
-def move_at_once(played: Round, moves: ScalarMoves) -> None:
+def move_at_once(played: Round, group: NodeGroup, moves: ScalarMoves, rows: Rows) -> None:
     """Let nodes answer the last round's reports, which they see without errors.
 
     Parameters
     ----------
     played : Round
-        Whose movers move.
+        Whose columns change.
+    group : NodeGroup
+        To which they belong.
     moves : ScalarMoves
         Its rule.
+    rows : slice or ndarray of int
+        Who moves.
     """
-    columns, rows = played.columns, played.movers
+    columns = played.columns
     held = [columns.epsilon, columns.idle_rounds, columns.exit_round]
     if moves.memory:
-        held.append(columns.memory[moves.memory])
-    moving = [column[rows] for column in held]  # views, where all move
-    loop = _loop(_at_once_of, moves)
-    remembered = moving[3] if moves.memory else _NOTHING
-    total = played.bulletin.total
-    loop(columns.rho[rows], *moving[:3], remembered, total, *_settings(played, moves))
+        held.append(group.memory[moves.memory])
+    moving = [column[rows] for column in held]  # views, where all of the group move
+    _at_once_of(moves.plan, moves.step, moves.memory is not None)(
+        columns.rho[rows],
+        *moving[:3],
+        moving[3] if moves.memory else _NOTHING,
+        played.bulletin.total,
+        played.pool,
+        played.epsilon_floor,
+        moves.parameters,
+        group.exit.reentry,
+        group.exit.criterion == "loss",
+    )
     if not isinstance(rows, slice):
         for column, moved in zip(held, moving, strict=True):
             column[rows] = moved
-
-
-def _settings(played: Round, moves: ScalarMoves) -> tuple[Any, ...]:
-    leaves_on_loss = played.exit.criterion == "loss"
-    own = (moves.parameters, played.exit.reentry, leaves_on_loss)
-    return (played.pool, played.epsilon_floor, *own)
 
 
 def _view(shown: Bulletin) -> int:
     if shown.factor is None:
         return _EXACT
     return _NOISY_REPORTS if shown.full else _NOISY_TOTAL
-
-
-def _loop(factory: Callable[..., Any], moves: ScalarMoves) -> Any:
-    return factory(moves.plan, moves.step, moves.memory is not None)
 
 
 def _stamp(*functions: Any) -> int:
@@ -111,12 +152,64 @@ def _stamp(*functions: Any) -> int:
     return hash(tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
+def _take_decision(rho, others, own, planned, pool, epsilon_floor, parameters, decided):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Return what was decided before the round."""
+    return decided, decided
+
+
+_DECIDED = ScalarMoves(_take_decision, memory="decided")
+
+
+def _plan_of(kinds: Kinds, index: int = 0) -> Any:
+    """Return the plan of the group with a number, for groups from ``index`` on."""
+    own = _inline(kinds[index][0])
+    if index == len(kinds) - 1:
+
+        def plan(group, cost, others, own_epsilon, pool, floor):  # type: ignore[no-untyped-def]  # noqa: ARG001
+            return own(cost, others, own_epsilon, pool, floor)
+    else:
+        later = _plan_of(kinds, index + 1)
+
+        def plan(group, cost, others, own_epsilon, pool, floor):  # type: ignore[no-untyped-def]
+            if group == index:
+                return own(cost, others, own_epsilon, pool, floor)
+            return later(group, cost, others, own_epsilon, pool, floor)
+
+    return register_jitable(plan)
+
+
+def _step_of(kinds: Kinds, index: int = 0) -> Any:
+    """Return the step of the group with a number, for groups from ``index`` on."""
+    own: Any = _inline(kinds[index][1])
+    remembers = kinds[index][2]
+
+    def step(group, row, cost, others, now, planned, pool, floor, parameters, memories):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        kept = memories[index][row] if remembers else 0.0
+        new, kept = own(cost, others, now, planned, pool, floor, parameters[index], kept)
+        if remembers:
+            memories[index][row] = kept
+        return new
+
+    if index == len(kinds) - 1:
+        return register_jitable(step)
+    first: Any = register_jitable(step)
+    later = _step_of(kinds, index + 1)
+
+    def choose(group, row, cost, others, now, planned, pool, floor, parameters, memories):  # type: ignore[no-untyped-def]
+        if group == index:
+            return first(group, row, cost, others, now, planned, pool, floor, parameters, memories)
+        return later(group, row, cost, others, now, planned, pool, floor, parameters, memories)
+
+    return register_jitable(choose)
+
+
 @cache
-def _in_turn_of(plan: Any, step: Any, remembers: bool) -> Any:
-    """Return the loop of moves in turn for a rule."""
-    _inline(plan)
-    _inline(step)
-    stamp = _stamp(plan, step, reply_one, reenter_one, count_idle_one)
+def _in_turn_of(kinds: Kinds) -> Any:
+    """Return the loop of moves in turn for the rules of the groups of a market."""
+    plan, step = _plan_of(kinds), _step_of(kinds)
+    several = len(kinds) > 1
+    scalars = [function for kind in kinds for function in kind[:2]]
+    stamp = _stamp(*scalars, reply_one, reenter_one, count_idle_one)
 
     def in_turn(  # type: ignore[no-untyped-def]
         rows,
@@ -124,38 +217,45 @@ def _in_turn_of(plan: Any, step: Any, remembers: bool) -> Any:
         epsilon,
         idle_rounds,
         exit_round,
-        memory,
         factor,
         view,
         total,
-        pool,
-        epsilon_floor,
+        memories,
         parameters,
+        ends,
+        decided,
         reentry,
         leaves_on_loss,
+        pool,
+        epsilon_floor,
     ):
         _ = stamp  # part of the key under which the loop is kept
+        group = 0
         for row in rows:
+            if several:
+                group = 0
+                while row >= ends[group]:
+                    group += 1
             own, cost = epsilon[row], rho[row]
-            left = exit_round[row] if own == 0 else NEVER  # who is out reports nothing
             if view == _EXACT:
                 others = max(total - own, 0.0)
             elif view == _NOISY_REPORTS:
                 others = max(total - factor[row] * own, 0.0)
             else:
                 others = max(factor[row] * total - own, 0.0)
-            planned = plan(cost, others, own, pool, epsilon_floor)
-            if left != NEVER:
-                if reenter_one(planned, left, reentry) != NEVER:
-                    continue
-                exit_round[row] = NEVER
-            idle_rounds[row] = count_idle_one(
-                planned, cost, others, own, pool, idle_rounds[row], leaves_on_loss
+            planned = plan(group, cost, others, own, pool, epsilon_floor)
+            if not (several and decided[group]):
+                left = exit_round[row] if own == 0 else NEVER  # who is out reports nothing
+                if left != NEVER:
+                    if reenter_one(planned, left, reentry[group]) != NEVER:
+                        continue
+                    exit_round[row] = NEVER
+                idle_rounds[row] = count_idle_one(
+                    planned, cost, others, own, pool, idle_rounds[row], leaves_on_loss[group]
+                )
+            new = step(
+                group, row, cost, others, own, planned, pool, epsilon_floor, parameters, memories
             )
-            kept = memory[row] if remembers else 0.0
-            new, kept = step(cost, others, own, planned, pool, epsilon_floor, parameters, kept)
-            if remembers:
-                memory[row] = kept
             epsilon[row] = new
             if view == _NOISY_REPORTS:
                 total = max(total - factor[row] * own, 0.0) + factor[row] * new

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats, NodeColumns
-from fcfn_abm.learning import LearningRule, Observation
-from fcfn_abm.scenario import Exit
+from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.learning import Observation
 
 
 def reenter_one(planned: float, exit_round: int, reentry: bool) -> int:
@@ -31,18 +31,14 @@ def count_idle_one(
 
 
 def update_exits(
-    columns: NodeColumns,
-    rule: LearningRule,
-    planned: Floats,
-    seen: Observation[Floats],
-    settings: Exit,
+    columns: NodeColumns, group: NodeGroup, planned: Floats, seen: Observation[Floats]
 ) -> npt.NDArray[np.bool_]:
-    """Carry out both for many nodes, and return which of them are in the market."""
-    rows = seen.row
+    """Carry out both for many nodes of a group, and return which of them are in the market."""
+    rows, settings = seen.row, group.exit
     exit_round = columns.exit_round[rows]
     if settings.reentry:
         exit_round = np.where(planned > 0, NEVER, exit_round)
         columns.exit_round[rows] = exit_round
-    reason = rule.loses(seen) if settings.criterion == "loss" else ~(planned > 0)
+    reason = group.rule.loses(seen) if settings.criterion == "loss" else ~(planned > 0)
     columns.idle_rounds[rows] = np.where(reason, columns.idle_rounds[rows] + 1, 0)
     return np.asarray(exit_round == NEVER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from operator import attrgetter
@@ -11,21 +11,24 @@ from typing import Any, Self
 
 import mesa
 import numpy as np
+import numpy.typing as npt
 
 from fcfn_abm.abm import order
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
-from fcfn_abm.abm.columns import Floats, NodeColumns
+from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.contracts import TakeOrLeave
+from fcfn_abm.abm.events import Calendar
+from fcfn_abm.abm.groups import GroupRules, find_group, group_nodes
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, RowModel
 from fcfn_abm.abm.scores import played_in_scores, playing, unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
-from fcfn_abm.abm.state import ChurnState, RoundState, measure_round, ratio
+from fcfn_abm.abm.state import ChurnState, MovingState, RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Judge, Leader, Verdict
-from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.errors import InvalidGameError, abbreviate, join_lines
 from fcfn_abm.game import (
     Equilibrium,
     StackelbergEquilibrium,
@@ -37,11 +40,14 @@ from fcfn_abm.game import (
 )
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
-from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Outcome, PricingGame
-from fcfn_abm.population import Population, RhoDistribution
-from fcfn_abm.rng import stream
-from fcfn_abm.scenario import Churn, Exit, Game, Information, Rounds, Scenario
+from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
+from fcfn_abm.population import Population, draw_misreport_factors, require_sized
+from fcfn_abm.rng import Chance, stream
+from fcfn_abm.scenario import Churn, Event, Game, Information, Rounds, Scenario
+from fcfn_abm.scenario import Population as PopulationSettings
 from fcfn_abm.show import Shown
+
+type NodeClass = type[EdgeNode] | Mapping[str, type[EdgeNode]]
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,12 @@ class MarketRules:
     game: Game
     rounds: Rounds
     information: Information
-    exit: Exit
     churn: Churn | None
     """None where the same nodes stay."""
+    events: tuple[Event, ...]
+    """What changes the game while it is played."""
+    misreport_factor: dict[str, float]
+    """Reported over spent epsilon of nodes that misreport, by group; "" for all."""
     cap: float | None
     """The payment cap that stands in every round; None where the server chooses it."""
     mechanism: str
@@ -66,8 +75,9 @@ class MarketRules:
             game=scenario.game,
             rounds=scenario.rounds,
             information=scenario.information,
-            exit=scenario.exit,
             churn=scenario.population.churn,
+            events=scenario.events or (),
+            misreport_factor=_misreport_factors(scenario.population),
             cap=scenario.cap,
             mechanism=scenario.mechanism.kind,
         )
@@ -85,23 +95,27 @@ class Market(Shown, RowModel):
         Who plays, and what a unit of reported epsilon costs each of them.
     mechanism : Mechanism
         How the server prices.
-    learning : LearningRule
-        How nodes choose their epsilon, where the mechanism holds a contest.
+    behaviour : sequence of GroupRules
+        How nodes choose their epsilon, start and leave: of each group of the population, or of all.
     server : ServerRule
         How the server chooses its cap, where the mechanism leaves it open.
     rules : MarketRules
-        How rounds are played, what nodes see, and when they leave.
-    distribution : RhoDistribution, optional
-        Of the costs of newcomers; needed where nodes come and go.
+        How rounds are played, and what nodes see.
     seed : int, default 0
         Root of all chance in this market.
     collect_nodes : bool, default False
         Whether the data collector keeps every node in every round.
+    node_class : type or mapping, optional
+        A class derived from :class:`EdgeNode` for all nodes, or one for each name of a group. Nodes
+        whose class has a ``respond``, ``choose_epsilon`` or ``learn`` of its own act by it, one by
+        one; all others remain rows.
 
     Attributes
     ----------
     columns : NodeColumns
         The state of all nodes, one array a quantity.
+    groups : tuple of NodeGroup
+        Their rules, by rows; one group without a name where all nodes are alike.
     churn : Turnover or None
         Who came and went, where nodes do.
     nodes : NodeSet
@@ -119,13 +133,13 @@ class Market(Shown, RowModel):
         self,
         population: Population,
         mechanism: Mechanism,
-        learning: LearningRule,
+        behaviour: Sequence[GroupRules],
         server: ServerRule,
         rules: MarketRules,
         *,
-        distribution: RhoDistribution | None = None,
         seed: int = 0,
         collect_nodes: bool = False,
+        node_class: NodeClass | None = None,
     ) -> None:
         super().__init__(rng=stream(seed, "market"))
         if mechanism.reports == "cost":
@@ -143,14 +157,13 @@ class Market(Shown, RowModel):
         )
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
-        if isinstance(self.offer, Contracts):
-            self.rule: LearningRule = TakeOrLeave(self.offer)
-        else:
-            self.rule = playing(self.offer, learning)
-        self.columns = NodeColumns.of(self._primitives.rho, self.rule)
+        self.columns, self.groups = group_nodes(
+            self._primitives.rho, population.groups, behaviour, partial(_play_by, self.offer)
+        )
         self.churn = None
-        if rules.churn is not None and distribution is not None:
-            self.churn = Turnover(rules.churn, self.columns, distribution, self.rule, seed)
+        if rules.churn is not None:
+            self.churn = Turnover(rules.churn, self.columns, self.groups, seed)
+        self._calendar = Calendar(rules.events, seed)
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
@@ -161,7 +174,7 @@ class Market(Shown, RowModel):
             rounds.maximum,
             noisy=rules.information.noise > 0,
         )
-        self._add_nodes()
+        self._add_nodes(_classes_of(node_class, [group.name for group in self.groups]))
         opening = game.beta / 2 if game.budget is None else game.budget
         opening = opening if self.offer.learns_cap else self._primitives.cap
         self.server = ParameterServer(self, server, self.offer, game, opening)
@@ -174,28 +187,40 @@ class Market(Shown, RowModel):
         self.movers: Rows = slice(0)
         self.answered_pool = self.pool
         self.publish()
+        self.views.make_acting(slice(None))
+        if self.views.acting and isinstance(self.offer, Contest) and not self.offer.is_linear:
+            raise InvalidGameError(
+                "nodes of a class of one's own act where payments are shared by epsilon, and "
+                f"{rules.mechanism!r} shares them by a score of it."
+            )
         self.learn()
-        state = RoundState if self.churn is None else ChurnState
+        state = ChurnState if self.churn else MovingState if self._calendar else RoundState
         self.datacollector = mesa.DataCollector(
             # partial and attrgetter, unlike names and lambdas, can be pickled
             model_reporters={field.name: partial(_measure, field.name) for field in fields(state)},
             agenttype_reporters=(
-                {EdgeNode: {name: attrgetter(name) for name in ("epsilon", "payment", "utility")}}
+                {
+                    self._node_class: {
+                        name: attrgetter(name) for name in ("epsilon", "payment", "utility")
+                    }
+                }
                 if collect_nodes
                 else {}
             ),
         )
 
-    def _add_nodes(self) -> None:
+    def _add_nodes(self, classes: Mapping[str, type[EdgeNode]]) -> None:
         """Make the sets of nodes, which are rows until somebody looks at them."""
-        self.views = NodeViews(self)
+        kinds = {classes.get(group.name, EdgeNode) for group in self.groups}
+        self._node_class = kinds.pop() if len(kinds) == 1 else EdgeNode
+        self.views = NodeViews(self, classes)
         self.nodes = NodeSet(self.columns, self.views, self.random)
         every = NodeSet(self.columns, self.views, self.random, self.nodes.rows)
         self._all_agents = MarketAgents(every, self.random)
 
     def _register_nodes(self) -> None:
         """Give the nodes the numbers after the server's."""
-        self._agents_by_type[EdgeNode] = self.nodes
+        self._agents_by_type[self._node_class] = self.nodes
         self.first_node_id = self.agent_id_counter
         self.agent_id_counter += len(self.columns)
 
@@ -257,16 +282,16 @@ class Market(Shown, RowModel):
             index=self.round_index,
             columns=self.columns,
             bulletin=self.bulletin,
-            rule=self.rule,
+            groups=self.groups,
             pool=self.answered_pool,
             n_active=self.n_active,
             present=self.present,
             movers=self.movers,
-            exit=rules.exit,
             epsilon_floor=rules.game.epsilon_floor,
             turns=rules.rounds.turns,
             seed=self.seed,
             rng=self.rng,
+            agents=self.views.acting,
             contest=None if isinstance(self.offer, Contracts) else self.offer,
         )
 
@@ -283,6 +308,7 @@ class Market(Shown, RowModel):
     def open_round(self) -> None:
         """Do what comes before the moves: nodes see the cap and the reports that stand."""
         self.round_index += 1
+        self.carry_out_events()
         self._before = (self.columns.epsilon.copy(), self.budget)
         if not self.pays_after_reports:
             self.announce_budget()
@@ -297,6 +323,7 @@ class Market(Shown, RowModel):
         """Let nodes move, and do what comes after that."""
         with played_in_scores(self.round) as played:
             self._play(played)
+        self.require_reports()
         if self.pays_after_reports:
             self.set_budget()
         self.server.pay(self.columns)
@@ -304,6 +331,24 @@ class Market(Shown, RowModel):
         self.let_nodes_leave()
         self.measure(*self._before)
         self.datacollector.collect(self)
+
+    def require_reports(self) -> None:
+        """Raise where a rule has reported something that is no epsilon.
+
+        Raises
+        ------
+        InvalidGameError
+            If a report is not a finite number, or is below zero.
+        """
+        epsilon = self.columns.epsilon
+        if epsilon.min() >= 0 and epsilon.max() < math.inf:
+            return
+        row = int(np.argmin((epsilon >= 0) & (epsilon < math.inf)))
+        rule = type(find_group(self.groups, row).rule).__name__
+        raise InvalidGameError(
+            f"an epsilon must be a finite number, zero or more, but the rule {rule} reports "
+            f"{epsilon[row]:g} for node {row} in round {self.round_index}."
+        )
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
         verdict = self.verdict.kind if self.verdict else "still running"
@@ -333,9 +378,141 @@ class Market(Shown, RowModel):
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
         if self.churn and self.churn.update(self.round_index):
-            self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
-            for known in ("equilibrium", "outcome", "contest", "_best_cap"):
-                self.__dict__.pop(known, None)
+            self._renew()
+            self.views.make_acting(self.churn.arrived)
+
+    def carry_out_events(self) -> None:
+        """Let the events of this round happen."""
+        for index, event in self._calendar.list_due(self.round_index):
+            if event.change == "rho":
+                rows = self.rows_of(event.group)
+                scale, value = event.scale or 1.0, event.value
+                self.set_rho(rows, self.columns.rho[rows] * scale if value is None else value)
+            elif event.change == "misreport":
+                chance = stream(self.seed, "event-misreports", self.round_index, index)
+                self._set_misreports(event.group, event.value or 0.0, chance)
+            else:
+                old = (
+                    self.budget
+                    if event.change == "budget"
+                    else getattr(self._rules.game, event.change)
+                )
+                new = old * (event.scale or 1.0) if event.value is None else event.value
+                self.set_game(**{event.change: new})
+
+    def rows_of(self, group: str | None) -> slice:
+        """Return the rows of a group, or of all nodes."""
+        if group is None:
+            return slice(None)
+        return next((g.rows for g in self.groups if g.name == group), slice(0))
+
+    def set_rho(self, rows: Any, values: npt.ArrayLike) -> None:
+        """Set unit privacy costs while the market plays; the closed form follows.
+
+        Parameters
+        ----------
+        rows : slice, int, or array_like of int or bool
+            Whose.
+        values : array_like of float
+            Currency per unit of reported epsilon: one for all, or one each.
+
+        Raises
+        ------
+        InvalidGameError
+            If there is no such row, or a cost is not positive, or out of range; or if the mechanism
+            made its offer for the costs as they were.
+        """
+        self._require_contest()
+        rho = self.columns.rho.copy()
+        try:
+            rho[rows] = values
+        except (IndexError, TypeError, ValueError) as error:
+            raise InvalidGameError(f"costs cannot be set: {join_lines(str(error))}.") from None
+        require_sized(rho=rho)
+        if self.churn:
+            self.churn.set_rho(rows, rho[rows])
+        self.columns.rho = rho
+        self._replace_population(rho * self.population.misreport_factor, None)
+
+    def set_game(
+        self,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        budget: float | None = None,
+    ) -> None:
+        """Set primitives of the server while the market plays; the closed form follows.
+
+        Parameters
+        ----------
+        alpha, beta : float, optional
+            Model-value parameters.
+        budget : float, optional
+            Payment cap of the next rounds, in currency, where it stands in the scenario.
+
+        Raises
+        ------
+        InvalidGameError
+            If a number is out of range, or the server chooses its cap itself; or if the mechanism
+            made its offer for the game as it was.
+        """
+        self._require_contest()
+        given = {"alpha": alpha, "beta": beta, "budget": budget}
+        changed = {name: float(value) for name, value in given.items() if value is not None}
+        require_sized(**{name: value for name, value in changed.items() if name != "budget"})
+        if budget is not None:
+            if self._rules.cap is None:
+                raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
+            if budget != 0:
+                require_sized(budget=budget)
+            self.server.budget = float(budget)
+        game = self._rules.game.model_copy(update=changed)
+        cap = self._rules.cap if budget is None else float(budget)
+        self._rules = replace(self._rules, game=game, cap=cap)
+        self.server.game = game
+        self._primitives = replace(self._primitives, alpha=game.alpha, beta=game.beta, budget=cap)
+        self._begin_anew()
+
+    def _set_misreports(self, group: str | None, share: float, chance: Chance) -> None:
+        """Draw anew who misreports; what nodes truly pay for privacy stays."""
+        rows, factors = self.rows_of(group), self._rules.misreport_factor
+        factor = factors.get(group or "", factors.get("", 1.0))
+        misreport_factor = self.population.misreport_factor.copy()
+        n_nodes = misreport_factor[rows].size
+        misreport_factor[rows] = draw_misreport_factors(n_nodes, share, factor, chance)
+        self.columns.rho = self.population.true_rho / misreport_factor
+        require_sized(rho=self.columns.rho)
+        self._replace_population(self.population.true_rho, misreport_factor)
+
+    def _require_contest(self) -> None:
+        if self._rules.mechanism != "stackelberg":
+            raise InvalidGameError(
+                f"{self._rules.mechanism!r} makes its offer once, in the game as it is at first: "
+                "the game of a market with the mechanism 'stackelberg' alone can be changed."
+            )
+
+    def _replace_population(self, true_rho: Floats, misreport_factor: Floats | None) -> None:
+        """Let the population, and all that is computed from it, follow the costs."""
+        old = self.population
+        self.population = replace(
+            old,
+            rho=self.columns.rho,
+            true_rho=true_rho,
+            misreport_factor=old.misreport_factor if misreport_factor is None else misreport_factor,
+        )
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Forget what was computed of the game as it was; play goes on."""
+        self._renew()
+        self._judge.begin_anew()
+        self.verdict, self.running = None, True
+
+    def _renew(self) -> None:
+        """Let the closed form follow those who are there, and their costs."""
+        self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
+        for known in ("equilibrium", "outcome", "contest", "_best_cap"):
+            self.__dict__.pop(known, None)
 
     def clear_exited_reports(self) -> None:
         """Set the reports of the nodes that left to zero."""
@@ -372,15 +549,17 @@ class Market(Shown, RowModel):
                 played,
                 self.present if rows is None else rows,
                 noise=self._rules.information.noise,
-                changing=self.churn is not None and self.churn.changing,
+                changing=bool(self._calendar or (self.churn and self.churn.changing)),
                 newcomers=rows is not None,
             )
 
     def let_nodes_leave(self) -> None:
         """Let those nodes leave that had a reason to for long enough."""
-        columns = self.columns
-        leaving = ~columns.exited & (columns.idle_rounds >= self._rules.exit.patience)
-        columns.exit_round[leaving] = self.round_index
+        for group in self.groups:
+            exit_round = self.columns.exit_round[group.rows]
+            idle_rounds = self.columns.idle_rounds[group.rows]
+            leaving = (exit_round == NEVER) & (idle_rounds >= group.exit.patience)
+            exit_round[leaving] = self.round_index  # a view
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
         """Work out the state of this round, and whether the market is over."""
@@ -397,14 +576,16 @@ class Market(Shown, RowModel):
             leader=self.leader,
             n_active=self.n_active,
             at_rest_without_trade=self._no_trade(),
-            moving=bool(self.churn and self.churn.moving(self.round_index)),
+            moving=self._name_changing(),
         )
         self.running = self.verdict is None
 
     def _measure_round(self, epsilon_before: Floats) -> RoundState:
         contest = None if isinstance(self.offer, Contracts) else self.contest
         paid = replace(self.round, pool=self.pool)
-        return measure_round(paid, epsilon_before, self.server, contest, self.churn)
+        return measure_round(
+            paid, epsilon_before, self.server, contest, self.churn, moving=bool(self._calendar)
+        )
 
     @property
     def leader(self) -> Leader:
@@ -428,10 +609,13 @@ class Market(Shown, RowModel):
     @property
     def _explores(self) -> bool:
         """Whether nodes that are there try reports at random."""
-        if not self.rule.explores:
-            return False
-        kept = self.columns.memory
-        return self.rule.still_tries({name: values[self.present] for name, values in kept.items()})
+        return any(
+            group.rule.still_tries(
+                {name: kept[group.among(self.present)] for name, kept in group.memory.items()}
+            )
+            for group in self.groups
+            if group.rule.explores
+        )
 
     @property
     def _chooses_cap(self) -> bool:
@@ -439,9 +623,17 @@ class Market(Shown, RowModel):
         misreports = bool(self.population.misreports.any())
         return self._rules.cap is None and self.offer.learns_cap and not misreports
 
+    def _name_changing(self) -> str:
+        """Return what still changes from outside of the market: empty if nothing does."""
+        if self.churn and self.churn.moving(self.round_index):
+            return "the population"
+        return "the game" if self._calendar.may_change(self.round_index) else ""
+
     def _no_trade(self) -> str:
         """Return why nobody trades, where nobody does and nobody will."""
-        moving = bool(self.churn and self.churn.moving(self.round_index))
+        moving = self._name_changing()
+        if self._calendar.may_change(self.round_index + 1):
+            return ""
         if self.churn and self.churn.deserted(self.round_index):
             return "fewer than two nodes are left, and none will come."
         if self.total_epsilon > 0:
@@ -510,19 +702,52 @@ class Market(Shown, RowModel):
 
     def _first_reports(self) -> Floats:
         """Return what nodes report before they have seen anything."""
-        n_nodes, start = len(self.columns), self._rules.rounds.start
-        self._n_active = n_nodes
+        self._n_active = n_nodes = len(self.columns)
+        reports = np.zeros(n_nodes)
         if isinstance(self.offer, Contracts):
-            return np.zeros(n_nodes)
-        if start == "cold":
-            return np.full(n_nodes, self._rules.game.epsilon_floor)
-        if start == "warm":
-            return self.pool * self.contest.epsilon
-        alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho)
-        if self.offer.exponent != 1:
-            alike *= self.offer.exponent
+            return reports
         chance = stream(self.seed, "first-reports")
-        return np.asarray(alike * chance.uniform(0.5, 1.5, n_nodes))
+        for group in self.groups:
+            rows = group.rows
+            if group.start == "cold":
+                reports[rows] = self._rules.game.epsilon_floor
+            elif group.start == "warm":
+                reports[rows] = self.pool * self.contest.epsilon[rows]
+            else:
+                alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho[rows])
+                if self.offer.exponent != 1:
+                    alike *= self.offer.exponent
+                reports[rows] = alike * chance.uniform(0.5, 1.5, alike.size)
+        return reports
+
+
+def _misreport_factors(people: PopulationSettings) -> dict[str, float]:
+    """Return reported over spent epsilon of nodes that misreport, by group; "" for all."""
+    tables = {"": people.misreport} | {g.name: g.misreport for g in people.groups or ()}
+    return {name: table.factor for name, table in tables.items() if table}
+
+
+def _play_by(offer: Offer, rule: LearningRule) -> LearningRule:
+    """Return the rule by which nodes with a learning rule answer an offer."""
+    return TakeOrLeave(offer) if isinstance(offer, Contracts) else playing(offer, rule)
+
+
+def _classes_of(node_class: NodeClass | None, names: Sequence[str]) -> dict[str, type[EdgeNode]]:
+    """Return the class of the nodes of each group that has one of its own."""
+    if node_class is None:
+        return {}
+    classes = node_class if isinstance(node_class, Mapping) else dict.fromkeys(names, node_class)
+    for name, kind in classes.items():
+        if name not in names:
+            known = ", ".join(map(repr, names)) if any(names) else "it has no groups"
+            raise InvalidGameError(
+                f"node_class names the group {name!r}, which the market lacks: {known}."
+            )
+        if not (isinstance(kind, type) and issubclass(kind, EdgeNode)):
+            raise InvalidGameError(
+                f"node_class must be a class derived from EdgeNode, not {abbreviate(kind)}."
+            )
+    return dict(classes)
 
 
 def _measure(name: str, market: Market) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fcfn_abm.abm.columns import Floats
+from fcfn_abm.abm.groups import NodeGroup, find_group
 from fcfn_abm.abm.round import Round
 from fcfn_abm.game import takes_part
 from fcfn_abm.learning import News
@@ -30,38 +33,50 @@ def learn_from(
     newcomers : bool, default False
         Whether they are new in a round that is yet to be played, which they will learn from too.
     """
-    columns, shown, kept = played.columns, played.bulletin, played.columns.memory
+    columns, shown = played.columns, played.bulletin
     epsilon = columns.epsilon
     reports = shown.recount(epsilon)
     moved = np.zeros(epsilon.size, dtype=bool)
     moved[played.movers] = True
-    own = epsilon[rows]
-    memory = {name: values[rows] for name, values in kept.items()}  # views, where all learn
-    played.rule.learn(
-        News(
-            played.pool,
-            own,
-            shown.others(own, rows),
-            None if reports is None else reports[rows],
-            moved[rows],
-            noise,
-            memory,
-            int(np.count_nonzero(takes_part(epsilon))),
-            changing,
-            columns.rho[rows],
-            columns.payment[rows],
-            columns.utility[rows],
-            _draw_chance(played, rows, newcomers),
+    n_active = int(np.count_nonzero(takes_part(epsilon)))
+
+    def inform(learn: Callable[[News], None], group: NodeGroup, own: Rows, read: Rows) -> None:
+        """Let nodes learn: ``own`` are those who do, and ``read`` those whose reports they see."""
+        memory = {name: values[own] for name, values in group.memory.items()}  # views of slices
+        learn(
+            News(
+                played.pool,
+                epsilon[own],
+                shown.others(epsilon[own], own),
+                None if reports is None else reports[read],
+                moved[own],
+                noise,
+                memory,
+                n_active,
+                changing,
+                columns.rho[own],
+                columns.payment[own],
+                columns.utility[own],
+                _draw_chance(played, group, own, newcomers),
+            )
         )
-    )
-    if not isinstance(rows, slice):
-        for name, values in memory.items():
-            kept[name][rows] = values
+        if not isinstance(own, slice):
+            for name, values in memory.items():
+                group.memory[name][own] = values
+
+    for group in played.groups:
+        # who reads all reports keeps something about each node, those of other groups included
+        own = rows if group.rule.needs == "full" else group.among(rows)
+        if epsilon[own].size:
+            inform(group.rule.learn, group, own, own)
+    for row in played.acting_among(rows):
+        group = find_group(played.groups, row)
+        inform(played.agents[row].learn, group, slice(row, row + 1), played.present)
 
 
-def _draw_chance(played: Round, rows: Rows, newcomers: bool) -> Floats:
+def _draw_chance(played: Round, group: NodeGroup, rows: Rows, newcomers: bool) -> Floats:
     """Return a random number for each of some nodes, the same whoever else learns."""
-    if not played.rule.explores:
+    if not group.rule.explores:
         return played.columns.epsilon[:0]
     purpose = "first-trials" if newcomers else "trials"
     return stream(played.seed, purpose, played.index).random(len(played.columns))[rows]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
 import mesa
+import numpy as np
 
 from fcfn_abm.abm import order
 from fcfn_abm.abm.columns import NEVER
+from fcfn_abm.abm.groups import find_group
 from fcfn_abm.abm.round import RowModel
 from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.errors import InvalidGameError, ReadOnlyError
+from fcfn_abm.learning import News, Observation
+from fcfn_abm.learning.base import Rows
 
 
 class EdgeNode(mesa.Agent):
@@ -20,6 +25,10 @@ class EdgeNode(mesa.Agent):
     Where nodes come and go, it shows the node that holds the place. The market keeps a node as long
     as it lives itself once an attribute is set on it, or it is put into a set or a dict; other
     nodes are made anew when they are looked at.
+
+    A class of one's own, ``PrivacyMarket(scenario, node_class=MyNode)``, may have other versions of
+    :meth:`respond`, :meth:`choose_epsilon` and :meth:`learn`. Its nodes are made once, with
+    ``__init__(self, model)``, and hold what they like.
     """
 
     model: RowModel
@@ -29,25 +38,27 @@ class EdgeNode(mesa.Agent):
     """What is a column, and so can be read for all nodes at once."""
 
     @classmethod
-    def of_row(cls, market: RowModel, row: int) -> EdgeNode:
+    def of_row(cls, market: RowModel, row: int) -> Self:
         """Return the node of a row; nothing is registered, since the market knows its rows."""
         node = cls.__new__(cls)
         node.__dict__.update(model=market, row=row, pos=None, unique_id=market.first_node_id + row)
+        if cls.__init__ is not EdgeNode.__init__:
+            node.__init__(market)  # type: ignore[misc]
         return node
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise InvalidGameError(
-            "A market makes its nodes itself, as many as population.n_nodes says: "
-            "market.nodes[row] is one of them."
-        )
+    def __init__(self, model: RowModel) -> None:
+        if vars(self).get("model") is not model or "row" not in vars(self):
+            raise InvalidGameError(
+                "A market makes its nodes itself, as many as population.n_nodes says: "
+                "market.nodes[row] is one of them."
+            )
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute of one's own; those of the game are computed."""
         computed = getattr(type(self), name, None)
         if isinstance(computed, property) and computed.fset is None:
             raise ReadOnlyError(
-                f"{name} of a node is computed by its market, and cannot be set; give costs to "
-                "the market, PrivacyMarket(scenario, rho=...), or use another name."
+                f"{name} of a node is computed by its market, and cannot be set; use another name."
             )
         super().__setattr__(name, value)
         self._keep()
@@ -75,6 +86,10 @@ class EdgeNode(mesa.Agent):
         """Unit privacy cost, currency per unit of epsilon."""
         return self.model.columns.rho.item(self.row)
 
+    @rho.setter
+    def rho(self, rho: float) -> None:
+        self.model.set_rho([self.row], rho)
+
     @property
     def epsilon(self) -> float:
         """Report of this round, dimensionless."""
@@ -96,6 +111,11 @@ class EdgeNode(mesa.Agent):
         return self.model.columns.present.item(self.row)
 
     @property
+    def group_name(self) -> str:
+        """Name of the node's group in the scenario; empty where there are no groups."""
+        return find_group(self.model.groups, self.row).name
+
+    @property
     def exited(self) -> bool:
         """Whether the node has left the market."""
         return self.model.columns.exit_round.item(self.row) != NEVER
@@ -115,6 +135,33 @@ class EdgeNode(mesa.Agent):
         with played_in_scores(self.model.round) as played:
             order.respond(played, self.row)
 
+    def choose_epsilon(self, seen: Observation[float]) -> float:
+        """Return the epsilon of this round; by default what the learning rule chooses.
+
+        It is asked while the node is in the market: whether it is, the exit settings say.
+        """
+        played = self.model.round
+        return find_group(played.groups, self.row).rule.next_epsilon(seen, played.rng)
+
+    def learn(self, news: News) -> None:
+        """Take in what a round has shown (and, before the first one, the first reports).
+
+        By default nothing: the learning rule has done so already. The arrays of ``news`` have one
+        entry, this node's, but for the published reports of all.
+        """
+
+    def report(self, epsilon: float) -> None:
+        """Report an epsilon: for a :meth:`respond` of one's own."""
+        order.report(self.model.round, self.row, epsilon)
+
+    @classmethod
+    def acts(cls) -> bool:
+        """Return whether nodes of this class act by methods of their own."""
+        return any(
+            getattr(cls, name) is not getattr(EdgeNode, name)
+            for name in ("respond", "choose_epsilon", "learn")
+        )
+
 
 class NodeViews:
     """The nodes of a market that somebody looks at, by row.
@@ -122,8 +169,10 @@ class NodeViews:
     A node is the same object for as long as it is held, and for good once it is kept.
     """
 
-    def __init__(self, model: RowModel) -> None:
-        self._model = model
+    def __init__(self, model: RowModel, classes: Mapping[str, type[EdgeNode]]) -> None:
+        self._model, self._classes = model, classes
+        self.acting: dict[int, EdgeNode] = {}
+        """Nodes of classes that act by methods of their own, by row."""
         self._held: WeakValueDictionary[int, EdgeNode] = WeakValueDictionary()
         self._kept: dict[int, EdgeNode] = {}
 
@@ -144,5 +193,23 @@ class NodeViews:
         """Return the node of a row."""
         node = self._held.get(row)
         if node is None:
-            self._held[row] = node = EdgeNode.of_row(self._model, row)
+            node_class = self._class_of(row)
+            self._held[row] = node = node_class.of_row(self._model, row)
+            if node_class.__init__ is not EdgeNode.__init__:
+                self._kept[row] = node  # it may hold something from its first moment on
         return node
+
+    def _class_of(self, row: int) -> type[EdgeNode]:
+        if not self._classes:
+            return EdgeNode
+        return self._classes.get(find_group(self._model.groups, row).name, EdgeNode)
+
+    def make_acting(self, rows: Rows) -> None:
+        """Make the nodes of those rows that act by methods of their own, in place of older ones."""
+        if not any(kind.acts() for kind in self._classes.values()):
+            return
+        for row in np.arange(len(self._model.columns))[rows].tolist():
+            if self._class_of(row).acts():
+                self._held.pop(row, None)
+                self._kept.pop(row, None)
+                self.acting[row] = self(row)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import reenter_one, update_exits
+from fcfn_abm.abm.groups import NodeGroup, find_group
 from fcfn_abm.abm.round import Round
-from fcfn_abm.learning import Observation
+from fcfn_abm.errors import InvalidGameError, abbreviate
+from fcfn_abm.learning import Observation, ScalarMoves
 from fcfn_abm.learning.base import Rows, scalar_moves, watches_total
 from fcfn_abm.rng import stream
 
@@ -23,34 +26,75 @@ def move_in_turn(played: Round) -> None:
     rows = np.arange(len(played.columns))[played.movers]
     if played.turns == "random":
         rows = stream(played.seed, "order-of-moves", played.index).permutation(rows)
-    if rows.size >= MANY:
-        if moves := scalar_moves(played.rule, played.n_active):
-            from fcfn_abm.abm import compiled  # loads numba, which takes a while
+    forms = [scalar_moves(group.rule, played.n_active) for group in played.groups]
+    decide = [_is_decided_before(played, group) for group in played.groups]
+    if rows.size < MANY or not (any(forms) or any(decide)):
+        _move_one_by_one(played, rows)
+    elif not any(forms) and all(decide) and not played.agents:
+        for group in played.groups:
+            own = _select_answering(played, group, group.among(np.sort(rows)))
+            played.columns.epsilon[own] = _decide(played, group, own)
+    else:
+        _move_in_stretches(played, rows, forms)
 
-            compiled.move_in_turn(played, moves, rows)
-            return
-        if _order_is_idle(played):
-            _move_together(played, _select_answering(played, np.sort(rows)))
-            return
+
+def _move_one_by_one(played: Round, rows: npt.NDArray[np.intp]) -> None:
     for row in rows.tolist():
-        respond(played, row)
+        if agent := played.agents.get(row):
+            agent.respond()
+        else:
+            respond(played, row)
+
+
+def _move_in_stretches(
+    played: Round, rows: npt.NDArray[np.intp], forms: Sequence[ScalarMoves | None]
+) -> None:
+    """Move by compiled loops, from one node that has to move by itself to the next."""
+    from fcfn_abm.abm import compiled  # loads numba, which takes a while
+
+    alone = np.zeros(len(played.columns), dtype=bool)
+    alone[list(played.agents)] = True
+    decided = {}
+    for index, (group, form) in enumerate(zip(played.groups, forms, strict=True)):
+        if form is None and _is_decided_before(played, group):
+            own = group.among(np.sort(rows))
+            own = _select_answering(played, group, own[~alone[own]])
+            decided[index] = own, _decide(played, group, own)
+        elif form is None:
+            alone[group.rows] = True
+    loop = compiled.TurnLoop(played, forms, decided)
+    start = 0
+    for place in np.flatnonzero(alone[rows]).tolist():
+        loop.move(rows[start:place])
+        _move_one_by_one(played, rows[place : place + 1])
+        start = place + 1
+    loop.move(rows[start:])
 
 
 def move_at_once(played: Round) -> None:
     """All nodes answer the last round's reports at once."""
-    moves = scalar_moves(played.rule, played.n_active)
     exact = played.pool > 0 and played.bulletin.factor is None
-    if moves and exact and len(played.columns) >= MANY:
-        from fcfn_abm.abm import compiled
+    acting, total = played.acting_among(played.movers), played.bulletin.total
+    for group in played.groups:
+        rows = group.among(played.movers)
+        if acting:
+            rows = np.setdiff1d(np.arange(len(played.columns))[rows], acting)
+        moves = scalar_moves(group.rule, played.n_active)
+        if moves and exact and len(played.columns) >= MANY:
+            from fcfn_abm.abm import compiled
 
-        compiled.move_at_once(played, moves)
-    else:
-        _move_together(played, played.movers)
+            compiled.move_at_once(played, group, moves, rows)
+        else:
+            played.columns.epsilon[rows] = _decide(played, group, rows)
+    for row in acting:
+        played.agents[row].respond()
+        played.bulletin.total = total  # nobody sees another's move
 
 
 def respond(played: Round, row: int) -> None:
     """Let the node of a row see the running total, and choose the epsilon of this round."""
-    columns, settings = played.columns, played.exit
+    columns, group = played.columns, find_group(played.groups, row)
+    rule, settings = group.rule, group.exit
     if not columns.present.item(row):
         return
     rho, own = columns.rho.item(row), columns.epsilon.item(row)
@@ -63,45 +107,72 @@ def respond(played: Round, row: int) -> None:
         played.n_active,
         played.epsilon_floor,
         row,
-        columns.memory,
+        group.memory,
     )
-    planned = played.rule.planned(seen)
+    planned = rule.planned(seen)
     exit_round = reenter_one(planned, columns.exit_round.item(row), settings.reentry)
     if exit_round != NEVER:
         return
     columns.exit_round[row] = exit_round
-    reason = played.rule.loses(seen) if settings.criterion == "loss" else not planned > 0
+    reason = rule.loses(seen) if settings.criterion == "loss" else not planned > 0
     columns.idle_rounds[row] = columns.idle_rounds.item(row) + 1 if reason else 0
-    columns.epsilon[row] = epsilon = played.rule.next_epsilon(seen, played.rng)
+    agent = played.agents.get(row)
+    if agent:
+        report(played, row, agent.choose_epsilon(seen))
+        return
+    columns.epsilon[row] = epsilon = rule.next_epsilon(seen, played.rng)
     played.bulletin.move(row, own, epsilon)
 
 
-def _order_is_idle(played: Round) -> bool:
-    """Whether the moves of a round do not depend on each other."""
+def report(played: Round, row: int, epsilon: float) -> None:
+    """Let the node of a row report an epsilon, which code of a user has chosen."""
+    try:
+        epsilon = float(epsilon)
+    except (TypeError, ValueError):
+        raise _bad_report(played, row, epsilon) from None
+    if not 0 <= epsilon < math.inf:
+        raise _bad_report(played, row, epsilon)
+    before = played.columns.epsilon.item(row)
+    played.columns.epsilon[row] = epsilon
+    played.bulletin.move(row, before, epsilon)
+
+
+def _bad_report(played: Round, row: int, epsilon: object) -> InvalidGameError:
+    return InvalidGameError(
+        f"an epsilon must be a finite number, zero or more, but node {row} "
+        f"({type(played.agents[row]).__name__}) reports {abbreviate(epsilon)} in round "
+        f"{played.index}."
+    )
+
+
+def _is_decided_before(played: Round, group: NodeGroup) -> bool:
+    """Whether the moves of a group do not depend on the moves of a round."""
     shown = played.bulletin
     recounted = shown.full or shown.factor is None
-    return not watches_total(played.rule) and played.exit.criterion == "best-response" and recounted
+    idle = not watches_total(group.rule) and group.exit.criterion == "best-response"
+    return idle and recounted
 
 
-def _select_answering(played: Round, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Return those rows that are in the market, or come back now."""
+def _select_answering(
+    played: Round, group: NodeGroup, rows: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Return those rows of a group that are in the market, or come back now."""
     out = played.columns.exited[rows]
-    if not played.exit.reentry:
+    if not group.exit.reentry:
         return rows[~out]
-    return rows[~out | (played.rule.planned(_observe(played, rows)) > 0)]
+    return rows[~out | (group.rule.planned(_observe(played, group, rows)) > 0)]
 
 
-def _move_together(played: Round, rows: Rows) -> None:
-    """Let nodes answer what stands, and none see another's move."""
-    columns = played.columns
-    seen = _observe(played, rows)
-    taking_part = update_exits(columns, played.rule, played.rule.planned(seen), seen, played.exit)
-    epsilon = played.rule.next_epsilon(seen, played.rng)
-    columns.epsilon[rows] = np.where(taking_part, epsilon, 0.0)
+def _decide(played: Round, group: NodeGroup, rows: Rows) -> Floats:
+    """Return how nodes of a group answer what stands, where none sees another's move."""
+    seen = _observe(played, group, rows)
+    taking_part = update_exits(played.columns, group, group.rule.planned(seen), seen)
+    epsilon = group.rule.next_epsilon(seen, played.rng)
+    return np.where(taking_part, epsilon, 0.0)
 
 
-def _observe(played: Round, rows: Rows) -> Observation[Floats]:
-    """Return what nodes see of the reports that stand."""
+def _observe(played: Round, group: NodeGroup, rows: Rows) -> Observation[Floats]:
+    """Return what nodes of a group see of the reports that stand."""
     columns = played.columns
     epsilon = columns.epsilon[rows]
     return Observation(
@@ -112,7 +183,7 @@ def _observe(played: Round, rows: Rows) -> Observation[Floats]:
         played.n_active,
         played.epsilon_floor,
         rows,
-        columns.memory,
+        group.memory,
     )
 
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import mesa
 import numpy as np
 
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NodeColumns
-from fcfn_abm.learning import LearningRule
+from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.learning import News, Observation
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest
-from fcfn_abm.scenario import Exit
+
+
+class Actor(Protocol):
+    """A node that acts by methods of its own."""
+
+    def respond(self) -> None:
+        """Move."""
+
+    def choose_epsilon(self, seen: Observation[float]) -> float:
+        """Return the epsilon of this round."""
+
+    def learn(self, news: News) -> None:
+        """Take in what a round has shown."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +41,8 @@ class Round:
     """The state of all nodes."""
     bulletin: Bulletin
     """The reports that stand, as far as nodes may see them."""
-    rule: LearningRule
-    """How nodes move."""
+    groups: tuple[NodeGroup, ...]
+    """By which rules nodes move and leave; they cover all rows."""
     pool: float
     """What the nodes share in proportion to epsilon, in currency."""
     n_active: int
@@ -37,8 +51,6 @@ class Round:
     """Rows of the nodes that are there."""
     movers: Rows
     """Rows of the nodes that move."""
-    exit: Exit
-    """When nodes leave, and whether they come back."""
     epsilon_floor: float
     """Smallest admissible report."""
     turns: Literal["random", "fixed"]
@@ -47,17 +59,32 @@ class Round:
     """Root of all chance in the market."""
     rng: np.random.Generator
     """Chance for rules that draw as they move."""
+    agents: Mapping[int, Actor]
+    """Nodes that act by methods of their own, by row; all others follow the rule of their group."""
     contest: Contest | None = None
     """What payments are shared by; None where nodes answer contracts."""
+
+    def acting_among(self, rows: Rows) -> list[int]:
+        """Return those of some rows whose nodes act by methods of their own, ascending."""
+        if not self.agents:
+            return []
+        among = np.zeros(len(self.columns), dtype=bool)
+        among[rows] = True
+        return [row for row in sorted(self.agents) if among[row]]
 
 
 class RowModel(mesa.Model):
     """A Mesa model whose nodes are rows of columns: what a node needs of its market."""
 
     columns: NodeColumns
+    groups: tuple[NodeGroup, ...]
     first_node_id: int
     views: Any
     """Makes the agent of a row, and keeps those agents that hold something of their own."""
+
+    @abstractmethod
+    def set_rho(self, rows: Any, values: Any) -> None:
+        """Set unit privacy costs."""
 
     @property
     @abstractmethod

@@ -63,6 +63,18 @@ class RoundState:
 
 
 @dataclass(frozen=True)
+class MovingState(RoundState):
+    """The same where events change the game: where nodes should be."""
+
+    equilibrium_budget: float
+    """B* of the game as it is (41), in currency."""
+    equilibrium_n_active: int
+    """How many nodes take part in closed form, under any cap."""
+    equilibrium_total_epsilon: float
+    """S of the closed form at this round's B."""
+
+
+@dataclass(frozen=True)
 class ChurnState(RoundState):
     """The same where nodes come and go: who is there, and where they should be."""
 
@@ -86,6 +98,8 @@ def measure_round(
     server: ParameterServer,
     contest: Equilibrium | None,
     churn: Turnover | None,
+    *,
+    moving: bool = False,
 ) -> RoundState:
     """Measure a round that has been played and paid.
 
@@ -101,6 +115,8 @@ def measure_round(
         The closed form at B = 1 of the nodes that are there; None where they answer contracts.
     churn : Turnover or None
         Who came and went, where the population changes.
+    moving : bool, default False
+        Whether events change the game.
     """
     columns, game = played.columns, server.game
     n_nodes = columns.rho[played.present].size
@@ -128,19 +144,24 @@ def measure_round(
         change=change,
         distance=distance,
     )
-    if churn is None or contest is None:
+    if contest is None or not (churn or moving):
         return state
     n_averaged = averaged_nodes(game.average_over, contest.epsilon)
-    return ChurnState(
+    expected = MovingState(
         **vars(state),
-        n_present=n_nodes,
-        n_arrived=churn.arrived.size,
-        n_departed=churn.departed.size,
         equilibrium_budget=best_budget(
             contest.tau, contest.n_active, n_averaged, game.alpha, game.beta
         ),
         equilibrium_n_active=contest.n_active,
         equilibrium_total_epsilon=played.pool * contest.total_epsilon,
+    )
+    if churn is None:
+        return expected
+    return ChurnState(
+        **vars(expected),
+        n_present=n_nodes,
+        n_arrived=churn.arrived.size,
+        n_departed=churn.departed.size,
     )
 
 
@@ -175,7 +196,7 @@ def _measure_moves(
 
 def _measure_contracts(played: Round, rho: Floats, epsilon: Floats) -> tuple[float, Floats]:
     """Return the largest gain from taking or leaving a contract, and what was offered."""
-    rule = played.rule
+    rule = played.groups[0].rule
     if not isinstance(rule, TakeOrLeave):
         raise TypeError(f"contracts are taken or left, and not played by {type(rule).__name__}")
     return rule.regret(rho, epsilon, played.pool), rule.contracts.epsilon

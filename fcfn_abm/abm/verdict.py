@@ -99,6 +99,10 @@ class Judge:
     _NO_PROGRESS = 0.8  # fictitious play, the slowest that settles, goes like 1 / sqrt(t): 0.7
     _GROWTH = 1.5  # of the mean distance, from a quarter of the play to the half after it
 
+    def begin_anew(self) -> None:
+        """Judge what follows alone: the game has changed."""
+        self.still_from, self.calm_rounds = len(self.distances), 0
+
     def see(
         self,
         *,
@@ -112,7 +116,7 @@ class Judge:
         leader: Leader | None = None,
         n_active: int = 2,
         at_rest_without_trade: str = "",
-        moving: bool = False,
+        moving: str = "",
     ) -> Verdict | None:
         """Take in a round; return the verdict when there is one.
 
@@ -136,8 +140,8 @@ class Judge:
             How many nodes take part.
         at_rest_without_trade : str, optional
             Why nobody trades, where nobody does and nobody will.
-        moving : bool, default False
-            Whether nodes come and go, or their costs change, so that there is no rest.
+        moving : str, optional
+            What changes, so that there is no rest: "the population", "the game".
         """
         self.distances.append(distance)
         self.changes.append(min(change, 1.0))  # after tiny reports any change is a huge one
@@ -171,16 +175,17 @@ class Judge:
         searching: bool,
         n_active: int,
         at_rest_without_trade: str,
-        moving: bool,
+        moving: str,
     ) -> tuple[VerdictKind, str] | None:
         """Return word and reason, if the market is over."""
         played = len(self.distances)
         if at_rest_without_trade:
             return "no-trade", at_rest_without_trade
-        if moving or exploring:
+        if exploring:
             self.still_from = played
         if moving:
-            return ("max-rounds", self._behind()) if played >= self.maximum else None
+            self.begin_anew()
+            return ("max-rounds", self._behind(moving)) if played >= self.maximum else None
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
         at_rest = self.calm_rounds >= self.patience
         if at_rest and n_active == 0:
@@ -231,12 +236,12 @@ class Judge:
             f"distance of {late:.2g} of the largest epsilon to the equilibrium."
         )
 
-    def _behind(self) -> str:
+    def _behind(self, moving: str) -> str:
         """Say how far behind a moving equilibrium the market was, once it had begun to follow."""
         late = np.array(self.distances[len(self.distances) // 2 :])
         late = late[np.isfinite(late)]  # there is no equilibrium where fewer than two nodes are
         return (
-            f"{self.maximum} rounds were allowed; the population keeps changing, and the market "
+            f"{self.maximum} rounds were allowed; {moving} keeps changing, and the market "
             "follows the moving equilibrium at a mean distance of "
             f"{late.mean() if late.size else np.inf:.2g} of the largest epsilon."
         )

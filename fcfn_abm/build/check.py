@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from fcfn_abm.build.parts import draw_population, missing_for, needs_holdings
-from fcfn_abm.build.registries import REGISTRIES
+from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
+from fcfn_abm.build.registries import registry_at
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
@@ -62,6 +62,32 @@ def check_node_count(scenario: Scenario) -> Problems:
         yield Problem(str(error), "population", "n_nodes")
 
 
+def check_groups(scenario: Scenario) -> Problems:
+    """Require groups with names of their own, which together hold all nodes."""
+    people = scenario.population
+    groups, sizes = people.groups or (), people.group_sizes
+    names = [group.name for group in groups]
+    for name in names:
+        if names.count(name) > 1:
+            yield Problem(f"the name {name!r} stands twice.", "population", "groups")
+    rests = [g.name for g in groups if g.share is None and g.n_nodes is None]
+    if len(rests) > 1:
+        yield Problem(
+            "one group alone may take the rest, but neither share nor n_nodes is given for "
+            f"{' and '.join(map(repr, rests))}.",
+            "population",
+            "groups",
+        )
+    if groups and sum(sizes) != people.n_nodes:
+        parts = ", ".join(f"{n} {name!r}" for n, name in zip(sizes, names, strict=True))
+        yield Problem(
+            f"must hold all nodes, but population.n_nodes = {people.n_nodes}, and they hold "
+            f"{sum(sizes)} ({parts}); a group without share and n_nodes takes the rest.",
+            "population",
+            "groups",
+        )
+
+
 def check_distribution(scenario: Scenario) -> Problems:
     """Require a registered distribution of costs, with options that it takes."""
     yield from _check_choice(scenario, ("population", "rho"), scenario.population.rho)
@@ -69,13 +95,14 @@ def check_distribution(scenario: Scenario) -> Problems:
 
 def check_divergence(scenario: Scenario) -> Problems:
     """Require data where costs follow them."""
-    if scenario.population.rho.kind == "divergence" and scenario.training is None:
-        yield Problem(
-            "'divergence' follows the data that nodes hold, so there must be a [training] table "
-            "(with enabled = false to train no net).",
-            "population.rho",
-            "kind",
-        )
+    for place, choice in choices(scenario.population, ("population",)):
+        if choice.kind == "divergence" and scenario.training is None:
+            yield Problem(
+                "'divergence' follows the data that nodes hold, so there must be a [training] "
+                "table (with enabled = false to train no net).",
+                table_name(place),
+                "kind",
+            )
 
 
 def check_mechanism(scenario: Scenario) -> Problems:
@@ -100,20 +127,27 @@ def check_mechanism(scenario: Scenario) -> Problems:
             yield Problem(reason, "mechanism", name)
     if kind != "tullock" or getattr(mechanism, "exponent", 1.0) == 1:
         return
-    if scenario.learning.kind != "best-response":
-        yield Problem(
-            f"{scenario.learning.kind!r} knows the contest with exponent = 1 alone; with another "
-            "exponent nodes learn by 'best-response'.",
-            "learning",
-            "kind",
-        )
-    if scenario.exit.criterion == "loss":
-        yield Problem(
-            "'loss' knows the contest with exponent = 1 alone; with another exponent nodes leave "
-            "by 'best-response'.",
-            "exit",
-            "criterion",
-        )
+    for place, choice in choices(scenario):
+        if place[-1] == "learning" and choice.kind != "best-response":
+            yield Problem(
+                f"{choice.kind!r} knows the contest with exponent = 1 alone; with another "
+                "exponent nodes learn by 'best-response'.",
+                table_name(place),
+                "kind",
+            )
+    exits = {"exit": scenario.exit} | {
+        f"population.groups.{index}.exit": group.exit
+        for index, group in enumerate(scenario.population.groups or ())
+        if group.exit
+    }
+    for table, settings in exits.items():
+        if settings.criterion == "loss":
+            yield Problem(
+                "'loss' knows the contest with exponent = 1 alone; with another exponent nodes "
+                "leave by 'best-response'.",
+                table,
+                "criterion",
+            )
 
 
 def check_registered_names(scenario: Scenario) -> Problems:
@@ -124,7 +158,7 @@ def check_registered_names(scenario: Scenario) -> Problems:
 
 def _check_choice(scenario: Scenario, place: tuple[str, ...], choice: Choice) -> Problems:
     try:
-        REGISTRIES[place].create(choice.kind, choice.options)
+        registry_at(place).create(choice.kind, choice.options)
     except UnknownNameError as error:
         here = {plugin.name for plugin in list_plugins()}
         missing = [name for name in scenario.imports or () if PurePath(name).name not in here]
@@ -158,11 +192,11 @@ def check_churn(scenario: Scenario) -> Problems:
         return
     conflicts = {
         "[population.rho] kind = 'divergence'": (
-            people.rho.kind == "divergence",
+            follows_data(scenario),
             "newcomers bring no data of their own.",
         ),
         "[population.misreport]": (
-            people.misreport is not None,
+            people.can_misreport,
             "nobody says whether newcomers lie.",
         ),
         f"[mechanism] kind = {mechanism!r}": (
@@ -181,6 +215,33 @@ def check_churn(scenario: Scenario) -> Problems:
             yield Problem(reason, "population.churn", conflict=conflict)
 
 
+def check_events(scenario: Scenario) -> Problems:
+    """Require events that can happen, to something that is there."""
+    people, mechanism = scenario.population, scenario.mechanism.kind
+    groups = {group.name: group for group in people.groups or ()}
+    for index, event in enumerate(scenario.events or ()):
+        table = f"events.{index}"
+        if event.round is not None and event.round > scenario.rounds.maximum:
+            reason = f"the market ends with round {scenario.rounds.maximum} (rounds.maximum)."
+            yield Problem(reason, table, "round")
+        if event.group is not None and event.group not in groups:
+            known = f"known: {', '.join(groups)}" if groups else "there are no groups"
+            yield Problem(f"there is no group {event.group!r}; {known}.", table, "group")
+        if event.change == "budget" and scenario.cap is None:
+            reason = f"the server rule {scenario.server.kind!r} chooses the cap itself."
+            yield Problem(reason, table, "change")
+        own = groups[event.group].misreport if event.group else None
+        if event.change == "misreport" and not (own or people.misreport):
+            reason = "needs the table [population.misreport], which says by what factor nodes do."
+            yield Problem(reason, table, "change")
+        if mechanism != "stackelberg":
+            reason = "it makes its offer once, in the game as it is at first."
+            yield Problem(reason, table, conflict=f"[mechanism] kind = {mechanism!r}")
+        if scenario.trains:
+            reason = "a net is trained for one game; with enabled = false no net is trained."
+            yield Problem(reason, table, conflict="[training]")
+
+
 def check_payment(scenario: Scenario) -> Problems:
     """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
     mechanism = scenario.mechanism.kind
@@ -195,14 +256,17 @@ def check_payment(scenario: Scenario) -> Problems:
 
 def check_learning_rule(scenario: Scenario) -> Problems:
     """Require public reports for a learning rule that reads each of them."""
-    needed = LEARNING_RULES[scenario.learning.kind].needs
-    if needed == "full" and scenario.information.reports != "full":
-        yield Problem(
-            f"the rule {scenario.learning.kind!r} needs to see every report, but "
-            "information.reports = 'aggregate' shows their sum alone.",
-            "learning",
-            "kind",
-        )
+    for place, choice in choices(scenario):
+        if place[-1] != "learning":
+            continue
+        needed = LEARNING_RULES[choice.kind].needs
+        if needed == "full" and scenario.information.reports != "full":
+            yield Problem(
+                f"the rule {choice.kind!r} needs to see every report, but "
+                "information.reports = 'aggregate' shows their sum alone.",
+                table_name(place),
+                "kind",
+            )
 
 
 def check_comparisons(scenario: Scenario) -> Problems:
@@ -268,6 +332,7 @@ def check_sampling(scenario: Scenario) -> Problems:
 
 RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_node_count,
+    check_groups,
     check_distribution,
     check_divergence,
     check_registered_names,
@@ -275,6 +340,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_fixed_budget,
     check_first_budget,
     check_churn,
+    check_events,
     check_payment,
     check_learning_rule,
     check_comparisons,

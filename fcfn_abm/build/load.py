@@ -102,9 +102,9 @@ def resolve_defaults(scenario: Scenario) -> Scenario:
     """Return the scenario with the default options of every registered name written out."""
     tree = scenario.model_dump(exclude_none=True)
     for place, choice in choices(scenario):
-        inner = tree
+        inner: Any = tree
         for part in place[:-1]:
-            inner = inner[part]
+            inner = inner[int(part)] if isinstance(inner, tuple) else inner[part]
         inner[place[-1]] = {"kind": choice.kind, **asdict(create(scenario, place, choice))}
     return Scenario.model_validate(tree)
 

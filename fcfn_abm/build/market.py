@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fcfn_abm.abm import Market, MarketRules
+from fcfn_abm.abm import GroupRules, Market, MarketRules
+from fcfn_abm.abm.market import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
-from fcfn_abm.build.parts import create_mechanism, draw_population
+from fcfn_abm.build.parts import create_mechanism, draw_population, list_groups
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.population import Population, require_sized
@@ -36,6 +37,9 @@ class PrivacyMarket(Market):
         a run turns it off, since its recorder does.
     population : Population, optional
         Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
+    node_class : type or mapping, optional
+        A class derived from :class:`fcfn_abm.EdgeNode` for all nodes, or one for each name of a
+        group: ``{"learners": MyNode}``.
     **settings
         Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
         part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
@@ -70,6 +74,7 @@ class PrivacyMarket(Market):
         rng: Chance | None = None,
         collect_nodes: bool = True,
         population: Population | None = None,
+        node_class: NodeClass | None = None,
         **settings: Any,
     ) -> None:
         scenario = Scenario() if scenario is None else scenario
@@ -82,7 +87,9 @@ class PrivacyMarket(Market):
         if population is None:
             seeded = scenario.model_copy(update={"seed": seed})
             population = (
-                draw_population(seeded) if rho is None else Population.of(_check_costs(rho))
+                draw_population(seeded)
+                if rho is None
+                else Population.of(_check_costs(rho), groups=list_groups(scenario))
             )
         elif rho is not None:
             raise InvalidGameError("A market takes either rho or a population, and not both.")
@@ -94,12 +101,12 @@ class PrivacyMarket(Market):
         super().__init__(
             population,
             create_mechanism(scenario),
-            create(scenario, ("learning",)),
+            _behaviour(scenario),
             create(scenario, ("server",)),
             MarketRules.of(scenario),
-            distribution=create(scenario, ("population", "rho")),
             seed=seed,
             collect_nodes=collect_nodes and scenario.record.traces == "all",
+            node_class=node_class,
         )
 
     @property
@@ -110,6 +117,31 @@ class PrivacyMarket(Market):
     @scenario.setter
     def scenario(self, scenario: object) -> None:
         """Ignore the placeholder that Mesa puts here: ours is frozen and stays."""
+
+
+def _behaviour(scenario: Scenario) -> list[GroupRules]:
+    """Return what the groups of a scenario follow; one where all nodes are alike."""
+    base = GroupRules(
+        learning=create(scenario, ("learning",)),
+        exit=scenario.exit,
+        start=scenario.rounds.start,
+        distribution=create(scenario, ("population", "rho")),
+    )
+    groups = scenario.population.groups
+    if groups is None:
+        return [base]
+    found = []
+    for index, group in enumerate(groups):
+        place = ("population", "groups", str(index))
+        found.append(
+            GroupRules(
+                create(scenario, (*place, "learning")) if group.learning else base.learning,
+                group.exit or base.exit,
+                group.start or base.start,
+                create(scenario, (*place, "rho")) if group.rho else base.distribution,
+            )
+        )
+    return found
 
 
 def _check_costs(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

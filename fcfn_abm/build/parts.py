@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.population import (
+    Group,
     Holdings,
     Population,
     draw_misreport_factors,
@@ -43,7 +45,14 @@ def needs_holdings(scenario: Scenario) -> bool:
     """Return whether costs, or what the mechanism pays, follow the data that nodes hold."""
     kind, options = scenario.mechanism.kind, scenario.mechanism.options
     needed: bool = MECHANISMS.create(kind, options).needs_data
-    return needed or scenario.population.rho.kind == "divergence"
+    return needed or follows_data(scenario)
+
+
+def follows_data(scenario: Scenario) -> bool:
+    """Return whether costs of nodes follow the data that they hold."""
+    people = scenario.population
+    laws = [people.rho, *(group.rho for group in people.groups or () if group.rho)]
+    return any(law.kind == "divergence" for law in laws)
 
 
 def missing_for(scenario: Scenario, mechanism: str) -> str:
@@ -67,6 +76,11 @@ def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
     if "distribution" not in MECHANISMS.options(kind) or options.get("distribution"):
         return MECHANISMS.create(kind, options)
     rho = scenario.population.rho
+    if any(group.rho for group in scenario.population.groups or ()):
+        raise InvalidScenarioError(
+            f"{kind!r} needs to know the distribution of costs, and groups have some of their own: "
+            'name one, such as distribution = { kind = "uniform", low = 0.5, high = 1.5 }.'
+        )
     known = {"kind": rho.kind, **rho.options}
     try:
         return MECHANISMS.create(kind, {**options, "distribution": known})
@@ -106,14 +120,14 @@ def draw_population(
     InvalidScenarioError
         If a cost is not a positive number within the range of the formulas.
     """
-    distribution = create(scenario, ("population", "rho"))
     if images is None and needs_holdings(scenario):
         images = load_images(scenario)
     held = Holdings() if images is None else _deal(scenario, images)
-    chance, n_nodes = stream(scenario.seed, "costs"), scenario.population.n_nodes
     try:
-        true_rho = draw_rho(distribution, n_nodes, chance, held.label_divergence)
-        population = Population.of(true_rho, _draw_misreports(scenario), held)
+        true_rho = _draw_costs(scenario, held.label_divergence)
+        population = Population.of(
+            true_rho, _draw_misreports(scenario), held, list_groups(scenario)
+        )
         require_sized(rho=population.rho)
     except InvalidGameError as error:
         raise InvalidScenarioError(str(error), file=where, table="population.rho") from None
@@ -134,14 +148,68 @@ def _deal(scenario: Scenario, images: ImageData) -> Holdings:
     return Holdings(tuple(shards), label_divergence(labels, shards))
 
 
+def list_groups(scenario: Scenario) -> tuple[Group, ...]:
+    """Return the groups of a scenario with their rows; none where it names none."""
+    people = scenario.population
+    names = [group.name for group in people.groups or ()]
+    return Group.partition(dict(zip(names, people.group_sizes, strict=True)))
+
+
+def _own_rows(scenario: Scenario, key: str) -> tuple[dict[int, slice], npt.NDArray[np.bool_]]:
+    """Return the rows of the groups with a table of their own, by number, and all other nodes."""
+    others = np.ones(scenario.population.n_nodes, dtype=bool)
+    own = {}
+    for index, group in enumerate(list_groups(scenario)):
+        if getattr((scenario.population.groups or ())[index], key) is not None:
+            own[index] = group.rows
+            others[group.rows] = False
+    return own, others
+
+
+def _draw_costs(scenario: Scenario, divergence: Floats | None) -> Floats:
+    """Draw the nodes' true costs: of all together, but for groups with a distribution."""
+    people, chance = scenario.population, stream(scenario.seed, "costs")
+    own, others = _own_rows(scenario, "rho")
+    costs = np.empty(people.n_nodes)
+
+    def draw(place: tuple[str, ...], rows: Any, rng: np.random.Generator, count: str) -> None:
+        part = None if divergence is None else divergence[rows]
+        if size := costs[rows].size:
+            costs[rows] = draw_rho(create(scenario, place), size, rng, part, count)
+
+    draw(
+        ("population", "rho"),
+        others,
+        chance,
+        "the number of nodes without a distribution of their own" if own else "population.n_nodes",
+    )
+    for index, rows in own.items():
+        name = (people.groups or ())[index].name
+        place = ("population", "groups", str(index), "rho")
+        chance = stream(scenario.seed, "group-costs", name)
+        draw(place, rows, chance, f"the number of nodes of the group {name!r}")
+    return costs
+
+
 def _draw_misreports(scenario: Scenario) -> Floats | None:
     """Draw reported over spent epsilon of a scenario's nodes; None where nobody misreports."""
-    settings = scenario.population.misreport
-    if settings is None:
+    people = scenario.population
+    if not people.can_misreport:
         return None
-    chance = stream(scenario.seed, "misreports")
-    n_nodes = scenario.population.n_nodes
-    return draw_misreport_factors(n_nodes, settings.share, settings.factor, chance)
+    own, others = _own_rows(scenario, "misreport")
+    factors = np.ones(people.n_nodes)
+    if people.misreport:
+        chance, n_others = stream(scenario.seed, "misreports"), int(np.count_nonzero(others))
+        lies = people.misreport
+        factors[others] = draw_misreport_factors(n_others, lies.share, lies.factor, chance)
+    for index, rows in own.items():
+        group = (people.groups or ())[index]
+        chance = stream(scenario.seed, "group-misreports", group.name)
+        if group.misreport:
+            share, factor = group.misreport.share, group.misreport.factor
+            n_own = rows.stop - rows.start
+            factors[rows] = draw_misreport_factors(n_own, share, factor, chance)
+    return factors
 
 
 def create_trainer(

@@ -13,6 +13,8 @@ from fcfn_abm.training import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMEN
 
 REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
     ("population", "rho"): RHO_DISTRIBUTIONS,
+    ("population", "groups", "rho"): RHO_DISTRIBUTIONS,
+    ("population", "groups", "learning"): LEARNING_RULES,
     ("mechanism",): MECHANISMS,
     ("server",): SERVER_RULES,
     ("learning",): LEARNING_RULES,
@@ -22,11 +24,22 @@ REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
     ("training", "partition"): PARTITIONS,
     ("training", "aggregation"): AGGREGATIONS,
 }
-"""Where in a scenario which registered name stands."""
+"""Where in a scenario which registered name stands; lists of tables without their numbers."""
+
+
+def registry_at(place: tuple[str, ...]) -> Registry[Any]:
+    """Return the registry of what a scenario names at a place.
+
+    Examples
+    --------
+    >>> registry_at(("population", "groups", "0", "learning")).what
+    'learning rule'
+    """
+    return REGISTRIES[tuple(part for part in place if not part.isdigit())]
 
 
 def create(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = None) -> Any:
     """Build what a scenario names at ``place``, such as ``("training", "net")``."""
     if choice is None:
         choice = dict(choices(scenario))[place]
-    return REGISTRIES[place].create(choice.kind, choice.options)
+    return registry_at(place).create(choice.kind, choice.options)

@@ -35,6 +35,7 @@ def scenario_schema() -> dict[str, Any]:
 
 def _definition(schema: dict[str, Any]) -> str:
     options = [schema, *schema.get("allOf", []), *schema.get("anyOf", [])]
+    options += [option["items"] for option in options if "items" in option]
     return next(str(o["$ref"]).rsplit("/", 1)[1] for o in options if "$ref" in o)
 
 

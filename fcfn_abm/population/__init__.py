@@ -12,12 +12,13 @@ from fcfn_abm.population.distributions import (
     require_sized,
 )
 from fcfn_abm.population.misreport import draw_misreport_factors
-from fcfn_abm.population.population import Holdings, Population
+from fcfn_abm.population.population import Group, Holdings, Population
 from fcfn_abm.population.room import require_room
 
 __all__ = [
     "RHO_DISTRIBUTIONS",
     "Divergence",
+    "Group",
     "Holdings",
     "Population",
     "RhoDistribution",

@@ -66,6 +66,7 @@ def draw_rho(
     n_nodes: int,
     rng: Chance,
     divergence: Floats | None = None,
+    counted_by: str = "population.n_nodes",
 ) -> Floats:
     """Draw a population's unit privacy costs, and check them.
 
@@ -80,6 +81,8 @@ def draw_rho(
     divergence : ndarray of float, shape (n_nodes,), optional
         How far each node's label shares are from the global ones, from 0 to 1. Costs that follow
         the data need it; others ignore it.
+    counted_by : str, default "population.n_nodes"
+        What says how many nodes there are, for the error message.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def draw_rho(
             rho = as_floats("rho", distribution.draw(n_nodes, as_generator(rng)))
     if rho.shape != (n_nodes,):
         raise InvalidGameError(
-            f"the distribution of rho gives {rho.size} costs, but population.n_nodes = {n_nodes}."
+            f"the distribution of rho gives {rho.size} costs, but {counted_by} = {n_nodes}."
         )
     require_sized(rho=rho)
     return rho

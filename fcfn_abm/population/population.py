@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,30 @@ class Holdings:
     """Each node's rows of the training images."""
     label_divergence: Floats | None = None
     """How far each node's label shares are from those of all, from 0 to 1, shape (n_nodes,)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A named part of the nodes: neighbouring rows."""
+
+    name: str
+    """What it is called; empty where all nodes are one group."""
+    rows: slice
+    """Rows of its nodes, with start and stop."""
+
+    @classmethod
+    def partition(cls, sizes: Mapping[str, int]) -> tuple[Self, ...]:
+        """Return groups of these sizes, one after another.
+
+        Examples
+        --------
+        >>> [group.rows for group in Group.partition({"few": 2, "many": 8})]
+        [slice(0, 2, None), slice(2, 10, None)]
+        """
+        ends = np.cumsum([0, *sizes.values()]).tolist()
+        return tuple(
+            cls(name, slice(*rows)) for name, rows in zip(sizes, pairwise(ends), strict=True)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +70,8 @@ class Population:
     reported_cost: Floats | None = None
     """Unit costs that nodes report where they are asked for costs, and not for epsilon
     (:meth:`asked_for_costs`); None where they report epsilon."""
+    groups: tuple[Group, ...] = ()
+    """The groups that a scenario names, in order; empty where it names none."""
 
     @classmethod
     def of(
@@ -50,6 +79,7 @@ class Population:
         true_rho: npt.ArrayLike,
         misreport_factor: npt.ArrayLike | None = None,
         held: Holdings = Holdings(),  # frozen
+        groups: tuple[Group, ...] = (),
     ) -> Population:
         """Return the population of nodes with these true costs.
 
@@ -61,6 +91,8 @@ class Population:
             Reported over spent epsilon; without it nobody misreports.
         held : Holdings, optional
             The data that nodes hold.
+        groups : tuple of Group, optional
+            Named parts of the nodes.
 
         Examples
         --------
@@ -71,7 +103,7 @@ class Population:
         if misreport_factor is None:
             misreport_factor = np.ones(true_rho.size)
         misreport_factor = as_floats("misreport_factor", misreport_factor)
-        return cls(true_rho / misreport_factor, true_rho, misreport_factor, held)
+        return cls(true_rho / misreport_factor, true_rho, misreport_factor, held, groups=groups)
 
     def asked_for_costs(self) -> Population:
         """Return the same nodes in a mechanism that asks for costs, and not for epsilon.
@@ -85,16 +117,23 @@ class Population:
             np.ones(self.true_rho.size),
             self.held,
             self.true_rho * self.misreport_factor,
+            self.groups,
         )
 
     def telling_the_truth(self) -> Population:
         """Return the same nodes without misreports."""
-        return Population.of(self.true_rho, held=self.held)
+        return Population.of(self.true_rho, held=self.held, groups=self.groups)
 
     @property
     def n_nodes(self) -> int:
         """How many nodes there are."""
         return self.rho.size
+
+    @property
+    def group(self) -> npt.NDArray[np.str_]:
+        """Name of each node's group, shape (n_nodes,)."""
+        sizes = [group.rows.stop - group.rows.start for group in self.groups]
+        return np.repeat([group.name for group in self.groups], sizes)
 
     @property
     def misreports(self) -> npt.NDArray[np.bool_]:

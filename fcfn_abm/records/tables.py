@@ -75,6 +75,7 @@ TABLES: dict[str, list[Column]] = {
     ],
     "nodes": [
         *_counts(node="row of the node, from 0"),
+        Column("group", "string", NO_UNIT, "group of the node, in population.groups"),
         *_floats(
             COST,
             rho="unit privacy cost, of a unit of the report",
@@ -139,11 +140,11 @@ TABLES: dict[str, list[Column]] = {
 """What the record of a run holds."""
 
 WHERE_ASKED_FOR = (
+    "group",
     *("true_rho", "misreport_factor", "flagged_round"),
     *("arrival_round", "first_rho", "epsilon_sold"),
 )
-"""Columns of the nodes that only records of scenarios with liars, a check, churn, or training have.
-"""
+"""Columns of the nodes that only records with groups, liars, a check, churn, or training have."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -154,6 +155,25 @@ TRACKING = {
     "tracking_equilibrium_participation": "the same in closed form",
 }
 """What only sweeps of scenarios with churn have: how the market follows its equilibrium."""
+
+BY_GROUP = {
+    "n_nodes": Column("n_nodes", "int64", NO_UNIT, "nodes of the group that are there"),
+    "n_active": Column("n_active", "int64", NO_UNIT, "nodes of the group that take part"),
+    "total_epsilon": Column("total_epsilon", "float64", NO_UNIT, "sum of the group's reports"),
+    "payment": Column("payment", "float64", MONEY, "what the server paid to the group"),
+    "node_utility": Column("node_utility", "float64", MONEY, "sum of the group's utilities"),
+    "equilibrium_n_active": Column(
+        "equilibrium_n_active", "int64", NO_UNIT, "nodes of the group that take part in closed form"
+    ),
+    "equilibrium_total_epsilon": Column(
+        "equilibrium_total_epsilon", "float64", NO_UNIT, "sum of the group's reports in closed form"
+    ),
+    "equilibrium_node_utility": Column(
+        "equilibrium_node_utility", "float64", MONEY, "sum of the group's utilities in closed form"
+    ),
+}
+"""What is summed up of each group; sweeps of scenarios with groups have ``group.NAME.n_active`` and
+so on."""
 
 OTHER_TABLES: dict[str, list[Column]] = {
     "comparison": [

@@ -32,7 +32,7 @@ from fcfn_abm.report.figures.market import (
     utilities,
 )
 from fcfn_abm.report.settings import reproduce, settings_table
-from fcfn_abm.report.summary import equilibrium_table
+from fcfn_abm.report.summary import equilibrium_table, groups_table
 from fcfn_abm.report.theme import arm_label
 from fcfn_abm.report.trained_page import training_sections
 
@@ -45,6 +45,12 @@ _VERDICTS: dict[str, tuple[Tone, str]] = {
     "cycling": ("bad", "The market never settles: reports go round and round."),
     "diverged": ("bad", "The market moves away from its equilibrium."),
 }
+
+
+_GROUPS = (
+    "What the groups of nodes reached in the last round, beside where the mechanism leads to. The "
+    "column group of nodes.parquet says to which group a node belongs."
+)
 
 
 def run_page(record: Record, scenario_toml: str) -> Page:
@@ -64,6 +70,8 @@ def run_page(record: Record, scenario_toml: str) -> Page:
         _who_left(record),
         _earnings(record),
     ]
+    if groups := groups_table(record):
+        sections.insert(3, Section("The groups", [Words(_GROUPS), groups]))
     if "tracking" in record.run:
         sections.insert(2, _describe_tracking(record.run["tracking"]))
     if "training" in record.run:

@@ -89,10 +89,27 @@ def _describe_population(scenario: Any) -> dict[str, str]:
     found = {}
     for name in type(scenario.population).model_fields:
         value = getattr(scenario.population, name)
-        if name not in ("n_nodes", "rho") and value is not None:
-            shown = ", ".join(f"{key} = {format_value(each)}" for key, each in value)
-            found[f"Population: {name}"] = shown
+        if name not in ("n_nodes", "rho", "groups") and value is not None:
+            found[f"Population: {name}"] = _describe_keys(value)
+    for group in scenario.population.groups or ():
+        found[f"Group {group.name}"] = _describe_keys(group, leave_out="name") or "the rest"
     return found
+
+
+def _describe_keys(table: Any, leave_out: str = "") -> str:
+    """Return the keys of a table with their values, those that are not given left out."""
+    shown = []
+    for key, value in table:
+        if value is None or key == leave_out:
+            continue
+        if hasattr(value, "kind"):
+            value = describe_choice(value)
+        elif hasattr(value, "model_fields_set"):
+            value = f"({_describe_keys(value)})"
+        else:
+            value = format_value(value)
+        shown.append(f"{key} = {value}")
+    return ", ".join(shown)
 
 
 def _describe_training(scenario: Any) -> dict[str, str]:

@@ -27,6 +27,8 @@ def summary(record: Record) -> Text:
         equilibrium_table(record.run["equilibrium"], record.run["market"]).to_rich_text(),
         _who_left(record),
     ]
+    if groups := groups_table(record):
+        parts.insert(2, groups.to_rich_text())
     if "training" in record.run:
         spent = privacy_table(record)
         parts.append(spent.to_rich_text() if spent else "Nobody trains: there is no trade.")
@@ -178,6 +180,34 @@ def privacy_table(record: Record) -> Table | None:
     )
 
 
+def groups_table(record: Record) -> Table | None:
+    """Return what each group of nodes came to, beside its closed form; None without groups."""
+    if "groups" not in record.run:
+        return None
+    rules = {
+        g.name: g.learning or record.scenario.learning
+        for g in record.scenario.population.groups or ()
+    }
+    rows = []
+    for group in record.run["groups"]:
+        n_nodes, total = group["n_nodes"], group["total_epsilon"]
+        utility, expected = group["node_utility"], group["equilibrium_node_utility"]
+        rows.append(
+            [
+                group["name"],
+                rules[group["name"]].kind,
+                f"{n_nodes:,}",
+                f"{group['n_active']:,} ({group['equilibrium_n_active']:,})",
+                f"{_number(total)} ({_number(group['equilibrium_total_epsilon'])})",
+                _number(group["payment"]),
+                f"{_number(utility)} ({_number(expected)})",
+                _number(utility / n_nodes) if n_nodes else "-",
+            ]
+        )
+    head = ["", "learns by", "nodes", "take part", "sum of epsilon", "paid", "utility", "of a node"]
+    return Table(head, rows, "Groups, in brackets where the mechanism leads to")
+
+
 def arms_table(record: Record) -> Table:
     """Return what each arm of the training came to."""
     classical = record.scenario.privacy.calibration == "classical"
@@ -215,12 +245,18 @@ def free_riders_table(record: Record) -> Table | None:
     if not arms or "free_riders" not in arms[0]:
         return None
     groups, check = arms[0]["free_riders"], record.scenario.privacy.check
-    lies, label_lies, title = record.scenario.population.misreport, "", "Free riders"
-    if lies:
-        label_lies = f"that spend epsilon / {lies.factor:g}"
+    people, label_lies, title = record.scenario.population, "", "Free riders"
+    factors = {
+        lies.factor
+        for lies in (people.misreport, *(group.misreport for group in people.groups or ()))
+        if lies
+    }
+    by = " or ".join(f"{factor:g}" for factor in sorted(factors))
+    if by:
+        label_lies = f"that spend epsilon / {by}"
     if groups.get("reports") == "cost":
         title = "False costs"
-        label_lies = f"that report {lies.factor:g} times their cost" if lies else ""
+        label_lies = f"that report {by} times their cost" if by else ""
     columns = ["utility_if_all_were_honest", "utility_unchecked"] + ["utility"] * bool(check)
     rows = [
         [f"{group['n_nodes']} {label}", *(_number(group[name]) for name in columns), "currency"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -127,6 +127,35 @@ def bound_facts(scenario: Scenario, rho: npt.NDArray[np.float64]) -> dict[str, f
         "epsilon_ceiling_low": float(ceiling.min()),
         "epsilon_ceiling_high": float(ceiling.max()),
     }
+
+
+def group_facts(groups: Iterable[str], nodes: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return what each group of nodes came to; sums of them are those of all nodes.
+
+    Parameters
+    ----------
+    groups : iterable of str
+        Names, those of empty groups included.
+    nodes : DataFrame
+        Table of the nodes.
+    """
+    facts = []
+    for name in groups:
+        own = nodes[nodes["group"] == name]
+        facts.append(
+            {
+                "name": name,
+                "n_nodes": len(own),
+                "n_active": int(own["active"].sum()),
+                "total_epsilon": float(own["epsilon"].sum()),
+                "payment": float(own["payment"].sum()),
+                "node_utility": float(own["utility"].sum()),
+                "equilibrium_n_active": int((own["equilibrium_epsilon"] > 0).sum()),
+                "equilibrium_total_epsilon": float(own["equilibrium_epsilon"].sum()),
+                "equilibrium_node_utility": float(own["equilibrium_utility"].sum()),
+            }
+        )
+    return facts
 
 
 def tracking_facts(rounds: pd.DataFrame, until: int | None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fcfn_abm.process.interrupts import obey_interrupts
 from fcfn_abm.records import Record, raise_as_output_error
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
 from fcfn_abm.records.integrity import seal
-from fcfn_abm.records.tables import NO_UNIT, TRACKING, Column, columns_of, table_of
+from fcfn_abm.records.tables import BY_GROUP, NO_UNIT, TRACKING, Column, columns_of, table_of
 from fcfn_abm.scenario import SweepRun
 
 RESULTS = "runs"
@@ -103,6 +104,11 @@ def _results(run: SweepRun, record: Record) -> dict[str, Any]:
             for name, value in record.run.get("tracking", {}).items()
             if name in TRACKING
         },
+        **{
+            f"group.{group['name']}.{name}": group[name]
+            for group in record.run.get("groups", ())
+            for name in BY_GROUP
+        },
         **_training_results(record),
     }
 
@@ -133,9 +139,16 @@ def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
         rows.append({**axes, **result, **key})
     tracked = any(name in row for row in rows for name in TRACKING)
     columns = [c for c in columns_of("sweep") if tracked or c.name not in TRACKING]
+    columns += _group_columns(rows)
     place = [column.name for column in columns].index("seed") + 1
     columns = [*columns[:place], *_axis_columns(rows, runs), *columns[place:]]
     return table_of(rows, columns)
+
+
+def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Return the columns of what groups came to, of all groups that some run has."""
+    found = {name: None for row in rows for name in row if name.startswith("group.")}
+    return [replace(BY_GROUP[name.rsplit(".", 1)[1]], name=name) for name in found]
 
 
 def _axis_columns(rows: list[dict[str, Any]], runs: Sequence[SweepRun]) -> list[Column]:

@@ -31,7 +31,7 @@ from fcfn_abm.records import (
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
-from fcfn_abm.runs.facts import describe_program, reference_facts, tracking_facts
+from fcfn_abm.runs.facts import describe_program, group_facts, reference_facts, tracking_facts
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
@@ -151,12 +151,15 @@ def _carry_out(
         trained = trainings.carry_out(market, rounds, progress=progress)
     ended = time.perf_counter()
 
+    nodes = _nodes(market, population, trained)
+    names = [group.name for group in population.groups]
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
         "equilibrium": reference_facts(market.outcome, market.primitives.rho),
         "market": asdict(market.state),
+        **({"groups": group_facts(names, nodes)} if names else {}),
         **_tracking(market, recorder.rounds),
         **({"training": trained.facts} if trained else {}),
         "seconds": {"market": played - started, "training": ended - played},
@@ -166,7 +169,7 @@ def _carry_out(
         scenario=scenario,
         run=run,
         rounds=recorder.rounds,
-        nodes=_nodes(market, population, trained),
+        nodes=nodes,
         kept_traces=recorder.traces,
         training=trained.rounds if trained else empty("training"),
         ledger=trained.ledger if trained else empty("ledger"),
@@ -211,14 +214,15 @@ def _play(rounds: Rounds, market: PrivacyMarket, *, progress: bool) -> None:
 
 
 def _nodes(market: PrivacyMarket, population: Population, trained: Trained | None) -> pd.DataFrame:
-    columns = market.columns
+    columns, changed = market.columns, market.scenario.events is not None
     exit_round = pd.array(columns.exit_round, dtype="Int64")
     exit_round[columns.exit_round == NEVER] = pd.NA
     frame = pd.DataFrame(
         {
             "node": range(len(columns)),
+            **({"group": population.group} if population.groups else {}),
             "rho": columns.rho,
-            **_misreport(market.scenario, population),
+            **_misreport(market.scenario, market.population if changed else population),
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,
@@ -264,7 +268,7 @@ def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
 
 def _misreport(scenario: Scenario, population: Population) -> dict[str, Any]:
     """Return the columns that say who misreports, where the scenario lets nodes do so."""
-    if scenario.population.misreport is None:
+    if not scenario.population.can_misreport:
         return {}
     return {
         "true_rho": population.true_rho,

@@ -222,7 +222,7 @@ class RunTrainings:
             "loss": last.loss,
         }
         if comparison.private and (
-            self._scenario.population.misreport or self._scenario.privacy.check
+            self._scenario.population.can_misreport or self._scenario.privacy.check
         ):
             facts["free_riders"] = self._free_riders(comparison, log, market)
         return facts

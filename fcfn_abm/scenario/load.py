@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from fcfn_abm.errors import InvalidScenarioError, abbreviate, did_you_mean, join_lines
 from fcfn_abm.plugins import is_file_name
 from fcfn_abm.registry import problem
-from fcfn_abm.scenario.schema import Choice, Scenario, Training, expand_name
+from fcfn_abm.scenario.schema import Choice, Scenario, expand_name
 from fcfn_abm.scenario.shipped import locate_scenario, shipped_files
 
 _DEEPEST = 50  # tables and lists in one another, far below what Python can follow
@@ -160,7 +160,8 @@ def merge_trees(
 ) -> dict[str, Any]:
     """Return a tree with changes: tables are merged, values replaced.
 
-    Where a choice gets another ``kind``, the options of the old one go.
+    Where a choice gets another ``kind``, the options of the old one go. Changes of a list of tables
+    may be a table that leads from an entry's number, or its ``name``, to what changes in it.
 
     Parameters
     ----------
@@ -179,6 +180,9 @@ def merge_trees(
     result = dict(tree)
     for key, change in changes.items():
         below, inner = result.get(key), (*place, key)
+        if below is not None and is_list_of_tables(below) and isinstance(change, Mapping):
+            result[key] = merge_entries(below, change, inner)
+            continue
         if inner in _default_kinds():
             below = expand_name(below) if isinstance(below, str) else below
             change = expand_name(change) if isinstance(change, str) else change
@@ -190,9 +194,68 @@ def merge_trees(
     return result
 
 
+def is_list_of_tables(value: Any) -> bool:
+    """Return whether a value is a list of tables, such as ``population.groups``."""
+    return isinstance(value, (list, tuple)) and all(isinstance(v, Mapping) for v in value)
+
+
+def merge_entries(
+    entries: Sequence[Mapping[str, Any]], changes: Mapping[str, Any], place: tuple[str, ...]
+) -> list[Any]:
+    """Return a list of tables with changes, by the number or the name of an entry.
+
+    Examples
+    --------
+    >>> merge_entries([{"name": "a", "share": 0.1}, {"name": "b"}], {"a": {"share": 0.2}}, ())
+    [{'name': 'a', 'share': 0.2}, {'name': 'b'}]
+    """
+    result = list(entries)
+    for part, change in changes.items():
+        index = _require_entry(entries, part, None, table_name(place))
+        both = isinstance(change, Mapping)
+        result[index] = merge_trees(result[index], change, place) if both else change
+    return result
+
+
+def find_entry(entries: Sequence[Any], part: str) -> int | None:
+    """Return the place in a list of tables that a part of a path names: a number, or a name."""
+    names = [entry.get("name") if isinstance(entry, Mapping) else entry.name for entry in entries]
+    if part in names:
+        return names.index(part)
+    is_number = part.isascii() and part.isdigit() and len(part) < 10
+    return int(part) if is_number and int(part) < len(entries) else None
+
+
+def _require_entry(
+    entries: Sequence[Mapping[str, Any]], part: str, file: str | None, table: str | None = None
+) -> int:
+    index = find_entry(entries, part)
+    if index is None:
+        names = ", ".join(str(entry.get("name")) for entry in entries)
+        raise InvalidScenarioError(
+            f"there is no entry {abbreviate(part)}: take its name ({names}), or its number from 0.",
+            file=file,
+            table=table,
+        )
+    return index
+
+
 @cache
-def _default_kinds() -> dict[tuple[str, ...], str]:
-    return {place: choice.kind for place, choice in choices(Scenario(training=Training()))}
+def _default_kinds() -> dict[tuple[str, ...], str | None]:
+    """Return the places of all choices, with what they are where nothing is said."""
+    return dict(_choice_places(Scenario))
+
+
+def _choice_places(
+    section: type[BaseModel], place: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    for name, field in section.model_fields.items():
+        inner = section_at(section, name)
+        if inner is Choice:
+            default = field.get_default(call_default_factory=True)
+            yield (*place, name), default.kind if default else None
+        elif inner is not None:
+            yield from _choice_places(inner, (*place, name))
 
 
 def _kind(table: Mapping[str, Any], place: tuple[str, ...]) -> Any:
@@ -246,19 +309,34 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
             )
         path, value = parse_override(text)
         result.overrides.append((path, f"--set {join_lines(text)}"))
-        place: dict[str, Any] = result
+        place: Any = result
         for part in path[:-1]:
-            inner = place.get(part, {})
-            if isinstance(inner, str):
-                inner = expand_name(inner)
-            if not isinstance(inner, Mapping):
-                raise InvalidScenarioError(f"{part} is a value, not a table.", file=f"--set {text}")
-            place[part] = dict(inner)
-            place = place[part]
-        if path[-1] == "kind" and _kind(place, tuple(path[:-1])) != value:
+            place = _enter_table(place, part, text)
+        key: Any = path[-1]
+        if isinstance(place, list):
+            key = _require_entry(place, key, f"--set {text}")
+        elif key == "kind" and _kind(place, tuple(path[:-1])) != value:
             place.clear()  # the options of the old kind mean nothing to the new one
-        place[path[-1]] = value
+        place[key] = value
     return result
+
+
+def _enter_table(place: Any, part: str, text: str) -> Any:
+    """Return a copy of a table, or of a list of tables, that now stands in its place."""
+    if isinstance(place, list):
+        index = _require_entry(place, part, f"--set {text}")
+        place[index] = dict(place[index])
+        return place[index]
+    inner = place.get(part, {})
+    if isinstance(inner, str):
+        inner = expand_name(inner)
+    if inner and is_list_of_tables(inner):
+        place[part] = list(inner)
+    elif isinstance(inner, Mapping):
+        place[part] = dict(inner)
+    else:
+        raise InvalidScenarioError(f"{part} is a value, not a table.", file=f"--set {text}")
+    return place[part]
 
 
 def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
@@ -380,7 +458,8 @@ def section_at(section: type[BaseModel], key: str) -> type[BaseModel] | None:
     if key not in section.model_fields:
         return None
     kinds = [section.model_fields[key].annotation]
-    kinds += get_args(kinds[0])  # Training | None, dict[str, Axis]
+    for kind in kinds:
+        kinds += get_args(kind)  # Training | None, dict[str, Axis], tuple[Group, ...] | None
     return next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
 
 
@@ -392,7 +471,10 @@ def to_toml(scenario: Scenario, title: str = "") -> str:
 
 
 def choices(section: BaseModel, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Choice]]:
-    """Return every registered name that a scenario asks for, with its place."""
+    """Return every registered name that a scenario asks for, with its place.
+
+    Entries of lists have their numbers in it: ``("population", "groups", "0", "learning")``.
+    """
     found = []
     for name in type(section).model_fields:
         value = getattr(section, name)
@@ -400,4 +482,8 @@ def choices(section: BaseModel, path: tuple[str, ...] = ()) -> list[tuple[tuple[
             found.append(((*path, name), value))
         elif isinstance(value, BaseModel):
             found += choices(value, (*path, name))
+        elif isinstance(value, tuple):
+            for index, entry in enumerate(value):
+                if isinstance(entry, BaseModel):
+                    found += choices(entry, (*path, name, str(index)))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -102,12 +102,13 @@ class Section(BaseModel):
         tree = dict(tree)
         for name, field in cls.model_fields.items():
             value = tree.get(name)
-            if field.annotation is not Choice:
+            if Choice not in (field.annotation, *get_args(field.annotation)):
                 continue
+            default = field.get_default(call_default_factory=True)
             if isinstance(value, str):
                 tree[name] = expand_name(value)
-            elif isinstance(value, Mapping) and "kind" not in value:
-                tree[name] = {"kind": field.get_default(call_default_factory=True).kind, **value}
+            elif isinstance(value, Mapping) and "kind" not in value and default is not None:
+                tree[name] = {"kind": default.kind, **value}
         return tree
 
 
@@ -177,6 +178,52 @@ class Churn(Section):
         return self.departures > 0 or self.drift > 0
 
 
+Start = Literal["random", "cold", "warm"]
+
+
+class Exit(Section):
+    """When nodes leave, and whether they come back."""
+
+    criterion: Literal["best-response", "loss"] = "best-response"
+    """A reason to leave: staying out is best (as the learning rule sees it), or the present report
+    loses money."""
+    patience: Count = 3
+    """For how many rounds in a row there must be a reason before a node leaves."""
+    reentry: bool = True
+    """Whether a node that left comes back when entering pays."""
+
+
+class Group(Section):
+    """A part of the nodes, and in what it differs: what it leaves out is as for all nodes.
+
+    Nodes of a group are neighbours: the first group holds the first rows, and so on. They move
+    among the nodes of other groups, in one order.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=40)]
+    """What the group is called in tables and figures; each name stands once."""
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of all nodes; the number of nodes is rounded to a whole one."""
+    n_nodes: Annotated[int, Field(ge=0)] | None = None
+    """How many nodes, in place of a share. One group may leave out both, and takes the rest."""
+    rho: Choice | None = None
+    """The distribution of the group's costs, in place of that in [population.rho]."""
+    misreport: Misreport | None = None
+    """Which of its nodes misreport, in place of [population.misreport]."""
+    learning: Choice | None = None
+    """How its nodes adapt, in place of [learning]."""
+    exit: Exit | None = None
+    """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
+    start: Start | None = None
+    """Its first reports, in place of rounds.start."""
+
+    @model_validator(mode="after")
+    def _require_one_size(self) -> Group:
+        if self.share is not None and self.n_nodes is not None:
+            raise ValueError("takes a share or n_nodes, not both.")
+        return self
+
+
 class Population(Section):
     """Who plays."""
 
@@ -188,6 +235,45 @@ class Population(Section):
     """Without this table all nodes are honest."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
+    groups: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)] | None = None
+    """Parts of the nodes that differ in more than their costs; without it all are alike."""
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """How many nodes each group holds; they sum to ``n_nodes`` in a scenario that was checked.
+
+        Shares are added up before they are rounded, so that shares with the sum one fill the
+        population.
+        """
+        groups, ends, covered = self.groups or (), [0], 0.0
+        sizes = []
+        for group in groups:
+            if group.share is not None:
+                covered += group.share
+                ends.append(round(covered * self.n_nodes))
+                sizes.append(ends[-1] - ends[-2])
+            else:
+                sizes.append(group.n_nodes or 0)
+        rest = max(self.n_nodes - sum(sizes), 0)
+        return [
+            rest if group.share is None and group.n_nodes is None else size
+            for group, size in zip(groups, sizes, strict=True)
+        ]
+
+    def group_of(self, row: int) -> Group | None:
+        """Return the group of a node; None where there are no groups."""
+        end = 0
+        for group, size in zip(self.groups or (), self.group_sizes, strict=True):
+            end += size
+            if row < end:
+                return group
+        return None
+
+    @property
+    def can_misreport(self) -> bool:
+        """Whether a table says that some nodes misreport."""
+        own = [group.misreport for group in self.groups or ()]
+        return any(lies is not None for lies in (self.misreport, *own))
 
 
 class Game(Section):
@@ -220,7 +306,7 @@ class Rounds(Section):
     reports of the round, which answer the cap of the round before (its fig. 3)."""
     participation: Share = 1.0
     """Share of nodes that move in a round, drawn afresh each time; the others stand still."""
-    start: Literal["random", "cold", "warm"] = "random"
+    start: Start = "random"
     """First reports: around "everybody is like me", the smallest admissible, or the equilibrium."""
     maximum: Count = 1000
     """Rounds after which the market stops, whatever it does."""
@@ -241,16 +327,49 @@ class Information(Section):
     """
 
 
-class Exit(Section):
-    """When nodes leave, and whether they come back."""
+class Event(Section):
+    """A change of the game between two rounds: a shock."""
 
-    criterion: Literal["best-response", "loss"] = "best-response"
-    """A reason to leave: staying out is best (as the learning rule sees it), or the present report
-    loses money."""
-    patience: Count = 3
-    """For how many rounds in a row there must be a reason before a node leaves."""
-    reentry: bool = True
-    """Whether a node that left comes back when entering pays."""
+    change: Literal["rho", "alpha", "beta", "budget", "misreport"]
+    """What changes: unit privacy costs, a model-value parameter of the server, its payment cap, or
+    the share of nodes that misreport."""
+    round: Count | None = None
+    """The round before which it happens."""
+    chance: Share | None = None
+    """In place of a round: the probability with which it happens before each round."""
+    until: Count | None = None
+    """Last round before which chance may strike; without it there is none."""
+    scale: Positive | None = None
+    """What it is multiplied by."""
+    value: NotNegative | None = None
+    """In place of a scale: what it becomes; of costs that of every node."""
+    group: str | None = None
+    """Whose costs or misreports change; without it those of all nodes."""
+
+    @model_validator(mode="after")
+    def _require_one_of_each(self) -> Event:
+        if (self.round is None) == (self.chance is None):
+            raise ValueError("needs a round or a chance, and not both.")
+        if self.until is not None and self.chance is None:
+            raise ValueError("until means nothing without a chance.")
+        if (self.scale is None) == (self.value is None):
+            raise ValueError("needs a scale or a value, and not both.")
+        if self.group is not None and self.change not in ("rho", "misreport"):
+            raise ValueError(f"{self.change} belongs to no group.")
+        if self.change == "misreport" and (self.value is None or self.value > 1):
+            raise ValueError("misreport needs a value from 0 to 1, the share of nodes.")
+        if self.change != "misreport" and self.value == 0 and self.change != "budget":
+            raise ValueError(f"{self.change} must be positive, but value = 0.")
+        return self
+
+    @property
+    def last_round(self) -> float:
+        """Last round before which it may happen."""
+        return (
+            math.inf
+            if self.round is None and self.until is None
+            else (self.round or self.until or 0)
+        )
 
 
 class Check(Section):
@@ -463,6 +582,8 @@ class Scenario(Section):
     rounds: Rounds = Rounds()
     information: Information = Information()
     exit: Exit = Exit()
+    events: Annotated[tuple[Event, ...], Field(strict=False)] | None = None
+    """Changes of the game while it is played."""
     privacy: Privacy = Privacy()
     training: Training | None = None
     """Without this table no net is trained."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.rng import replication_seed, stream
-from fcfn_abm.scenario.load import merge_trees, section_at, tree_to_scenario
+from fcfn_abm.scenario.load import find_entry, merge_trees, section_at, tree_to_scenario
 from fcfn_abm.scenario.schema import MOST_RUNS, Axis, Choice, Scenario, SweepSettings
 
 type Floats = npt.NDArray[np.float64]
@@ -130,7 +130,9 @@ def _axis_problem(path: str, paths: list[str]) -> str | None:
         if other.startswith(f"{path}."):
             return f"overlaps with the axis {other}."
     section: Any = Scenario
-    for part in parts:
+    for above, part in zip(("", *parts), parts, strict=False):
+        if above == "groups":
+            continue  # the number, or the name, of one of them
         section = section_at(section, part)
         if section is None or section is Choice:
             return None
@@ -221,6 +223,10 @@ def _value_at(scenario: Scenario, path: str) -> Any:
     for part in path.split("."):
         if isinstance(value, Choice):
             value = {"kind": value.kind, **value.options}
+        if isinstance(value, tuple):
+            index = find_entry(value, part)
+            value = None if index is None else value[index]
+            continue
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fcfn_abm.scenario import Exit
 from fcfn_abm.viz.frame import Frame, Source
 from fcfn_abm.viz.svg import number
 
@@ -33,10 +34,13 @@ def describe_node(frame: Frame, source: Source, node: int) -> list[str]:
             ]
         return [f"There is no node {node:,}: they are numbered from 0 to {last:,}."]
     rho, epsilon = float(frame.rho[place]), float(frame.epsilon[place])
+    group = frame.scenario.population.group_of(node)
+    leave = group.exit if group and group.exit else frame.scenario.exit
     return [
+        *([f"It belongs to the group {group.name}."] if group else []),
         _cost(frame, rho),
         _present(frame, place, epsilon),
-        *_absence(frame, source.exit_round(node), rho, epsilon),
+        *_absence(frame, leave, source.exit_round(node), rho, epsilon),
         *_since(source, node),
     ]
 
@@ -80,22 +84,23 @@ def _present(frame: Frame, place: int, epsilon: float) -> str:
     )
 
 
-def _absence(frame: Frame, left: int | None, rho: float, epsilon: float) -> list[str]:
-    settings = frame.scenario.exit
+def _absence(
+    frame: Frame, settings: Exit, left: int | None, rho: float, epsilon: float
+) -> list[str]:
     if left is None:
         if epsilon or not frame.round:
             return []
         return ["It has not left: it waits for a round in which a report pays."]
     return [
-        f"It left at the end of round {left}: {_reason(frame, left, rho)}",
+        f"It left at the end of round {left}: {_reason(frame, settings, left, rho)}",
         "It watches, and comes back when a report pays."
         if settings.reentry
         else "It does not come back: in this scenario an exit is final.",
     ]
 
 
-def _reason(frame: Frame, left: int, rho: float) -> str:
-    settings, rounds = frame.scenario.exit, frame.history["round"]
+def _reason(frame: Frame, settings: Exit, left: int, rho: float) -> str:
+    rounds = frame.history["round"]
     for_so_long = (
         "in that round" if settings.patience == 1 else f"for {settings.patience} rounds in a row"
     )

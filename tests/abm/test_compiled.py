@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,15 +62,18 @@ def play(tree, rho, many, n_rounds=12, rule=None):
         patch.setattr(order, "MANY", many)
         scenario = Scenario.model_validate({"population": {"n_nodes": rho.size}, **tree})
         market = PrivacyMarket(scenario, rho=rho)
-        market.rule = rule or market.rule
+        if rule:
+            market.groups = (replace(market.groups[0], rule=rule),)
         market.run_until(n_rounds)
     return market
 
 
-@settings(max_examples=300)
-@given(tree=SCENARIOS, rho=costs(max_size=12))
-def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
-    if tree["learning"]["kind"] == "estimate":
+def require_equal_bits(tree, rho):
+    rules = [
+        tree["learning"],
+        *(g.get("learning", {}) for g in tree.get("population", {}).get("groups", [])),
+    ]
+    if any(rule.get("kind") == "estimate" for rule in rules):
         tree = {**tree, "information": {**tree["information"], "reports": "full"}}
     if tree["mechanism"]["kind"] == "ic-mle":
         tree = {**tree, "game": {"budget": 2.0}, "server": {"kind": "fixed"}}
@@ -82,6 +86,40 @@ def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
         assert_array_equal(getattr(compiled.columns, name), getattr(single.columns, name))
     for name, kept in single.columns.memory.items():
         assert_array_equal(compiled.columns.memory[name], kept)
+
+
+@settings(max_examples=300)
+@given(tree=SCENARIOS, rho=costs(max_size=12))
+def test_many_nodes_together_give_the_bits_of_single_agents(tree, rho):
+    require_equal_bits(tree, rho)
+
+
+PARTS = st.fixed_dictionaries(
+    {"n_nodes": st.integers(0, 4)},
+    optional={
+        "learning": st.sampled_from(RULES),
+        "start": st.sampled_from(["random", "cold", "warm"]),
+        "exit": st.fixed_dictionaries(
+            {
+                "criterion": st.sampled_from(["best-response", "loss"]),
+                "patience": st.integers(1, 3),
+                "reentry": st.booleans(),
+            }
+        ),
+    },
+)
+
+
+@settings(max_examples=300)
+@given(
+    tree=SCENARIOS,
+    parts=st.lists(PARTS, min_size=1, max_size=3),
+    rho=costs(min_size=12, max_size=16),
+)
+def test_groups_give_the_bits_of_single_agents_whatever_rules_they_mix(tree, parts, rho):
+    groups = [{"name": f"g{index}", **part} for index, part in enumerate(parts)]
+    groups.append({"name": "rest"})
+    require_equal_bits({**tree, "population": {"n_nodes": rho.size, "groups": groups}}, rho)
 
 
 class HalfEpsilon(LearningRule):

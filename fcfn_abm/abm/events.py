@@ -1,0 +1,49 @@
+"""Shocks: which events of a scenario happen before which round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fcfn_abm.rng import stream
+from fcfn_abm.scenario import Event
+
+
+class Calendar:
+    """Says which events happen when.
+
+    Parameters
+    ----------
+    events : sequence of Event
+        In the order in which they happen, where several do before one round.
+    seed : int
+        Root of chance.
+    """
+
+    def __init__(self, events: Sequence[Event], seed: int) -> None:
+        self._events, self._seed = events, seed
+        self._last = max((event.last_round for event in events), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self._events)
+
+    def may_change(self, round_index: int) -> bool:
+        """Return whether something may happen before this round, or a later one."""
+        return round_index <= self._last
+
+    def list_due(self, round_index: int) -> list[tuple[int, Event]]:
+        """Return the events that happen before a round, with their numbers."""
+        if not self.may_change(round_index):
+            return []
+        drawn = stream(self._seed, "events", round_index).random(len(self._events))
+        return [
+            (index, event)
+            for index, (event, number) in enumerate(zip(self._events, drawn.tolist(), strict=True))
+            if _is_due(event, round_index, number)
+        ]
+
+
+def _is_due(event: Event, round_index: int, number: float) -> bool:
+    """Return whether an event happens, with a number that was drawn from 0 to 1."""
+    if event.chance is None:
+        return event.round == round_index
+    return round_index <= event.last_round and number < event.chance

@@ -1,0 +1,117 @@
+"""Groups of nodes: who learns, starts and leaves by which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.abm.columns import Floats, NodeColumns
+from fcfn_abm.learning import LearningRule
+from fcfn_abm.learning.base import Rows, create_memory
+from fcfn_abm.population import Group, RhoDistribution
+from fcfn_abm.scenario import Exit
+from fcfn_abm.scenario.schema import Start
+
+type Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class GroupRules:
+    """What the nodes of a group have in common, beside their name."""
+
+    learning: LearningRule
+    """How they choose their epsilon, where the mechanism holds a contest."""
+    exit: Exit
+    """When they leave, and whether they come back."""
+    start: Start
+    """What they report first."""
+    distribution: RhoDistribution
+    """Of the costs of newcomers, where nodes come and go."""
+
+
+@dataclass(frozen=True)
+class NodeGroup:
+    """Neighbouring rows of a market, whose nodes follow the same rules."""
+
+    name: str
+    """Empty where all nodes are one group."""
+    rows: slice
+    """Rows of its nodes, with start and stop."""
+    rule: LearningRule
+    """How its nodes move."""
+    exit: Exit
+    """When they leave."""
+    start: Start
+    """What they report first."""
+    distribution: RhoDistribution
+    """Of the costs of newcomers."""
+    memory: dict[str, Floats]
+    """What its rule keeps, by the names in :attr:`LearningRule.memory`: arrays over the rows of the
+    whole market, since a rule that reads all reports also keeps something of the others."""
+
+    @overload
+    def among(self, rows: Places) -> Places: ...
+    @overload
+    def among(self, rows: Rows) -> Rows: ...
+    def among(self, rows: Rows) -> Rows:
+        """Return those of some rows, ascending, that belong to the group: a view where all do."""
+        if isinstance(rows, slice):
+            return self.rows if rows == slice(None) else slice(0)
+        first, last = np.searchsorted(rows, (self.rows.start, self.rows.stop))
+        return rows[first:last]
+
+
+def group_nodes(
+    rho: Floats,
+    groups: Sequence[Group],
+    rules: Sequence[GroupRules],
+    play_by: Callable[[LearningRule], LearningRule],
+) -> tuple[NodeColumns, tuple[NodeGroup, ...]]:
+    """Return the columns of a market, and its groups.
+
+    Parameters
+    ----------
+    rho : ndarray of float, shape (n,)
+        Unit privacy costs.
+    groups : sequence of Group
+        Names and rows, which cover the market; without any all nodes are one.
+    rules : sequence of GroupRules
+        What each group follows.
+    play_by : callable
+        Returns how nodes with a learning rule answer the mechanism.
+    """
+    groups = groups or Group.partition({"": rho.size})
+    learning = [play_by(own.learning) for own in rules]
+    memory = {
+        _memory_key(group, name): kept
+        for group, rule in zip(groups, learning, strict=True)
+        for name, kept in create_memory(rule, rho.size).items()
+    }
+    columns = NodeColumns.of(rho, memory)
+    return columns, tuple(
+        NodeGroup(
+            name=group.name,
+            rows=group.rows,
+            rule=rule,
+            exit=own.exit,
+            start=own.start,
+            distribution=own.distribution,
+            memory={name: columns.memory[_memory_key(group, name)] for name in rule.memory},
+        )
+        for group, rule, own in zip(groups, learning, rules, strict=True)
+        if group.rows.stop > group.rows.start
+    )
+
+
+def _memory_key(group: Group, name: str) -> str:
+    """Return what a column of memory is called: two groups may have the same rule."""
+    return f"{group.name}.{name}" if group.name else name
+
+
+def find_group(groups: Sequence[NodeGroup], row: int) -> NodeGroup:
+    """Return the group of a row."""
+    return next(group for group in groups if row < group.rows.stop)
