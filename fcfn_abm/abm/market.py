@@ -155,6 +155,7 @@ class Market(Shown, RowModel):
             population.reported_cost,
             population.held,
         )
+        self._primitives.rho.flags.writeable = False  # set_rho changes costs, and what follows
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
         self.columns, self.groups = group_nodes(
