@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fcfn_abm.build import load_scenario
     from fcfn_abm.build.market import PrivacyMarket
     from fcfn_abm.dp import gaussian_delta, gaussian_epsilon, gaussian_sigma
+    from fcfn_abm.environment import env
     from fcfn_abm.errors import FcfnError
     from fcfn_abm.game import (
         Equilibrium,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
     from fcfn_abm.mechanisms import Claims, Outcome, price
     from fcfn_abm.mechanisms.check import MechanismCheck, check_mechanism
+    from fcfn_abm.plugins import Plugin, import_plugin
     from fcfn_abm.records import Record, read_record
     from fcfn_abm.report import figures as plot
     from fcfn_abm.report.plan import export_plan
@@ -44,6 +46,7 @@ _HOMES = {
     "build": ["load_scenario"],
     "build.market": ["PrivacyMarket"],
     "dp": ["gaussian_delta", "gaussian_epsilon", "gaussian_sigma"],
+    "environment": ["env"],
     "errors": ["FcfnError"],
     "game": [
         "Equilibrium",
@@ -58,6 +61,7 @@ _HOMES = {
     ],
     "mechanisms": ["Claims", "Outcome", "price"],
     "mechanisms.check": ["MechanismCheck", "check_mechanism"],
+    "plugins": ["Plugin", "import_plugin"],
     "records": ["Record", "read_record"],
     "report.plan": ["export_plan"],
     "runs.calibrate": ["ValueCalibration", "calibrate_value"],
@@ -78,6 +82,7 @@ __all__ = [
     "FcfnError",
     "MechanismCheck",
     "Outcome",
+    "Plugin",
     "PrivacyMarket",
     "Record",
     "Scenario",
@@ -88,11 +93,13 @@ __all__ = [
     "calibrate_value",
     "check_mechanism",
     "compare_mechanisms",
+    "env",
     "exploitability",
     "export_plan",
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_sigma",
+    "import_plugin",
     "load_scenario",
     "nash_equilibrium",
     "node_utility",

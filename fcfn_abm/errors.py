@@ -117,6 +117,14 @@ class MissingExtraError(FcfnError, ImportError):
     """A feature whose optional dependencies are not installed."""
 
 
+class PluginError(FcfnError, ImportError):
+    """A plug-in that cannot be imported."""
+
+
+class TakenNameError(FcfnError, ValueError):
+    """A name that is registered already, for something else."""
+
+
 class UnknownNameError(FcfnError, LookupError):
     """A name that no registry knows."""
 

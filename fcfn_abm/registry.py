@@ -2,6 +2,7 @@
 
 A registered entry is a frozen dataclass whose fields are its options; pydantic checks them when
 a scenario is read, so an option that the entry does not know is refused with a suggestion.
+A name that is missing may be a plug-in's: those that are installed are imported then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from fcfn_abm.errors import FcfnError, UnknownNameError, abbreviate, did_you_mean
+from fcfn_abm import plugins
+from fcfn_abm.errors import (
+    FcfnError,
+    TakenNameError,
+    UnknownNameError,
+    abbreviate,
+    did_you_mean,
+)
 
 _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -46,26 +54,53 @@ class Registry[T]:
         """Return a decorator that makes a class a frozen, checked dataclass and files it.
 
         A name is taken once; only the same class, defined again as notebooks do, replaces itself.
+
+        Raises
+        ------
+        TakenNameError
+            From the decorator, if another class has the name.
         """
 
         def file(cls: type) -> type:
             taken = self._entries.get(name, cls)
             if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise ValueError(f"{self.what} {name!r} is {taken.__qualname__} already.")
+                raise TakenNameError(
+                    f"the {self.what} {name!r} is {taken.__module__}.{taken.__qualname__} already; "
+                    "choose another name."
+                )
             entry: type = checked_dataclass(frozen=True, kw_only=True, config=_STRICT)(cls)
+            before = self._entries.get(name)
             self._entries[name] = entry
+            plugins.add_undo(lambda: self._restore(name, before))
             return entry
 
         return file
 
+    def _restore(self, name: str, entry: type[T] | None) -> None:
+        """File an earlier class under a name again; None: there was none."""
+        if entry is None:
+            self._entries.pop(name, None)
+        else:
+            self._entries[name] = entry
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        """Yield all names, also those of the plug-ins that are installed."""
+        for error in plugins.import_installed():
+            raise error
+        return iter(list(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in list(self)
 
     def __getitem__(self, name: str) -> type[T]:
-        try:
+        if name in self._entries:
             return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(self.what, name, self._entries) from None
+        errors = plugins.import_installed()
+        if name in self._entries:
+            return self._entries[name]
+        for error in errors:
+            raise error
+        raise UnknownNameError(self.what, name, self._entries)
 
     def options(self, name: str) -> list[str]:
         """Return the names of the options that an entry takes."""

@@ -34,6 +34,8 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "order-of-moves": lambda round_index: (1, round_index),
     "observation-errors": lambda round_index: (1, round_index, 1),
     "movers": lambda round_index: (1, round_index, 2),
+    "trials": lambda round_index: (1, round_index, 3),
+    "first-trials": lambda round_index: (1, round_index, 4),
     "images": lambda: (2, 0),
     "partition": lambda: (2, 1),
     "first-parameters": lambda: (3, 0),

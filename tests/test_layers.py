@@ -20,6 +20,7 @@ LAYERS = [  # from the bottom up; members of one layer do not import each other
     {"errors", "show"},
     {"rng", "jit"},
     {"process"},
+    {"plugins"},
     {"registry"},
     {"scenario"},
     {"population"},
@@ -31,7 +32,7 @@ LAYERS = [  # from the bottom up; members of one layer do not import each other
     {"records"},
     {"report"},
     {"build"},
-    {"runs"},
+    {"runs", "environment"},
     {"viz"},
     {"cli"},
     {"__main__"},
@@ -40,6 +41,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ONLY = {  # what of ours a package may import, where that is less than all below
     "process": {"errors"},
+    "plugins": {"errors"},
     "game": {"errors", "show"},
     "dp": {"errors", "rng", "jit", "registry"},
     "training": {"errors", "rng", "jit", "registry", "dp"},
@@ -48,6 +50,8 @@ ONLY = {  # what of ours a package may import, where that is less than all below
 }
 HOMES = {  # where a heavy library may be imported
     "mesa": {"abm", "viz"},
+    "pettingzoo": {"environment"},
+    "gymnasium": {"environment"},
     "torch": {"training", "dp/noise", "dp/audit", "dp/sensitivity"},
     "sklearn": {"training"},
     "opendp": {"dp/noise"},

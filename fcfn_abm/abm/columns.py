@@ -35,10 +35,10 @@ class NodeColumns:
     present: npt.NDArray[np.bool_]
     """Which places hold a node: all, unless nodes come and go."""
     memory: dict[str, Floats]
-    """What the learning rule keeps from round to round, by name."""
+    """What the learning rule keeps from round to round, by name, shape (n,) or (n, width)."""
 
     @classmethod
-    def of(cls, rho: Floats, memory: Mapping[str, float]) -> NodeColumns:
+    def of(cls, rho: Floats, memory: dict[str, Floats]) -> NodeColumns:
         """Return the columns of nodes that have not reported yet."""
         n_nodes = rho.size
         return cls(
@@ -49,7 +49,7 @@ class NodeColumns:
             idle_rounds=np.zeros(n_nodes, dtype=np.int64),
             exit_round=np.full(n_nodes, NEVER),
             present=np.ones(n_nodes, dtype=bool),
-            memory={name: np.full(n_nodes, start) for name, start in memory.items()},
+            memory=memory,
         )
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -303,9 +303,14 @@ class Market(Shown, RowModel):
         and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
         (fig. 3), which answer the cap of the round before.
         """
+        self.open_round()
+        self.close_round()
+
+    def open_round(self) -> None:
+        """Do what comes before the moves: nodes see the cap and the reports that stand."""
         self.round_index += 1
         self.carry_out_events()
-        before = (self.columns.epsilon.copy(), self.budget)
+        self._before = (self.columns.epsilon.copy(), self.budget)
         if not self.pays_after_reports:
             self.announce_budget()
         self.answered_pool = self.pool
@@ -314,6 +319,9 @@ class Market(Shown, RowModel):
         self.publish()
         self.inform_newcomers()
         self.draw_movers()
+
+    def close_round(self) -> None:
+        """Let nodes move, and do what comes after that."""
         with played_in_scores(self.round) as played:
             self._play(played)
         self.require_reports()
@@ -322,7 +330,7 @@ class Market(Shown, RowModel):
         self.server.pay(self.columns)
         self.learn()
         self.let_nodes_leave()
-        self.measure(*before)
+        self.measure(*self._before)
         self.datacollector.collect(self)
 
     def require_reports(self) -> None:
@@ -543,6 +551,7 @@ class Market(Shown, RowModel):
                 self.present if rows is None else rows,
                 noise=self._rules.information.noise,
                 changing=bool(self._calendar or (self.churn and self.churn.changing)),
+                newcomers=rows is not None,
             )
 
     def let_nodes_leave(self) -> None:
@@ -563,6 +572,8 @@ class Market(Shown, RowModel):
             budget_change=ratio(abs(self.budget - budget_before), budget_before),
             distance=self.state.distance,
             content=self.server.is_content,
+            exploring=self._explores,
+            searching=self.server.is_searching,
             leader=self.leader,
             n_active=self.n_active,
             at_rest_without_trade=self._no_trade(),
@@ -595,6 +606,20 @@ class Market(Shown, RowModel):
         n_averaged = averaged_nodes(game.average_over, contest.epsilon)
         unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
         return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
+
+    @property
+    def _explores(self) -> bool:
+        """Whether nodes that are there try reports at random."""
+        for group in self.groups:
+            rows = group.among(self.present)
+            kept = {name: values[rows] for name, values in group.memory.items()}
+            if group.rule.explores and group.rule.still_tries(kept):
+                return True
+        return False
+
+    def set_rule(self, rule: LearningRule) -> None:
+        """Let all nodes move by another rule, which starts without memory."""
+        self.groups = tuple(replace(group, rule=rule) for group in self.groups)
 
     @property
     def _chooses_cap(self) -> bool:

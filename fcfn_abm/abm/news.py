@@ -6,14 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.groups import NodeGroup, find_group
 from fcfn_abm.abm.round import Round
 from fcfn_abm.game import takes_part
 from fcfn_abm.learning import News
 from fcfn_abm.learning.base import Rows
+from fcfn_abm.rng import stream
 
 
-def learn_from(played: Round, rows: Rows, *, noise: float, changing: bool) -> None:
+def learn_from(
+    played: Round, rows: Rows, *, noise: float, changing: bool, newcomers: bool = False
+) -> None:
     """Let the nodes of some rows take in what a round has shown.
 
     Parameters
@@ -26,8 +30,11 @@ def learn_from(played: Round, rows: Rows, *, noise: float, changing: bool) -> No
         Relative error of what is seen.
     changing : bool
         Whether nodes come and go, or their costs change.
+    newcomers : bool, default False
+        Whether they are new in a round that is yet to be played, which they will learn from too.
     """
-    epsilon, shown = played.columns.epsilon, played.bulletin
+    columns, shown = played.columns, played.bulletin
+    epsilon = columns.epsilon
     reports = shown.recount(epsilon)
     moved = np.zeros(epsilon.size, dtype=bool)
     moved[played.movers] = True
@@ -47,6 +54,10 @@ def learn_from(played: Round, rows: Rows, *, noise: float, changing: bool) -> No
                 memory,
                 n_active,
                 changing,
+                columns.rho[own],
+                columns.payment[own],
+                columns.utility[own],
+                _draw_chance(played, group, own, newcomers),
             )
         )
         if not isinstance(own, slice):
@@ -61,3 +72,11 @@ def learn_from(played: Round, rows: Rows, *, noise: float, changing: bool) -> No
     for row in played.acting_among(rows):
         group = find_group(played.groups, row)
         inform(played.agents[row].learn, group, slice(row, row + 1), played.present)
+
+
+def _draw_chance(played: Round, group: NodeGroup, rows: Rows, newcomers: bool) -> Floats:
+    """Return a random number for each of some nodes, the same whoever else learns."""
+    if not group.rule.explores:
+        return played.columns.epsilon[:0]
+    purpose = "first-trials" if newcomers else "trials"
+    return stream(played.seed, purpose, played.index).random(len(played.columns))[rows]

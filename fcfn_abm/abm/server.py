@@ -38,6 +38,11 @@ class ParameterServer(mesa.Agent):
         return not self.offer.learns_cap or self.rule.content(self.memory)
 
     @property
+    def is_searching(self) -> bool:
+        """Whether the server keeps trying caps, as its rule is to."""
+        return self.rule.searches and not self.is_content
+
+    @property
     def has_given_up(self) -> bool:
         """Whether the cap is zero, and will stay so."""
         if self.budget > 0:

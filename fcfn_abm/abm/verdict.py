@@ -79,7 +79,8 @@ class Judge:
     closer in the second half of the play than in the quarter before does not settle: it is
     diverging where the distance still grows, and cycling otherwise. How it began does not count.
     One that comes closer in nearly every round, however slowly, or moves ever less, is neither.
-    With noise in what nodes see it cannot rest, and is not said to cycle. As long as the population
+    With noise in what nodes see, or nodes that try reports at random, it cannot rest, and is not
+    said to cycle; nor is one whose server keeps trying caps. As long as the population
     itself changes, it is said how far behind the market is; once it does not, all begins anew.
     """
 
@@ -110,6 +111,8 @@ class Judge:
         budget_change: float,
         distance: float,
         content: bool = True,
+        exploring: bool = False,
+        searching: bool = False,
         leader: Leader | None = None,
         n_active: int = 2,
         at_rest_without_trade: str = "",
@@ -127,6 +130,10 @@ class Judge:
             Relative distance of epsilon to the closed form.
         content : bool, default True
             Whether the server would leave its cap as it is.
+        exploring : bool, default False
+            Whether nodes try reports at random: what repeats itself then does so by chance.
+        searching : bool, default False
+            Whether the server keeps trying caps.
         leader : Leader, optional
             Where the server stands; without it, the nodes' game alone is judged.
         n_active : int, default 2
@@ -140,10 +147,14 @@ class Judge:
         self.changes.append(min(change, 1.0))  # after tiny reports any change is a huge one
         self.without_cap.append(leader is not None and leader.has_no_cap)
         ended = self._end(
-            max(exploitability, change, budget_change) <= self.tolerance and content,
+            max(exploitability, change, budget_change) <= self.tolerance
+            and content
+            and not exploring,
             exploitability,
             change,
             leader,
+            exploring,
+            searching,
             n_active,
             at_rest_without_trade,
             moving,
@@ -160,6 +171,8 @@ class Judge:
         exploitability: float,
         change: float,
         leader: Leader | None,
+        exploring: bool,
+        searching: bool,
         n_active: int,
         at_rest_without_trade: str,
         moving: str,
@@ -170,6 +183,9 @@ class Judge:
             return "no-trade", at_rest_without_trade
         if moving:
             self.begin_anew()
+        elif exploring:
+            self.still_from = played
+        if moving:
             return ("max-rounds", self._behind(moving)) if played >= self.maximum else None
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
         at_rest = self.calm_rounds >= self.patience
@@ -183,6 +199,11 @@ class Judge:
             return "max-rounds", self._away_from_best(leader)
         if leader and any(late := self.without_cap[played // 2 :]):
             return "max-rounds", self._given_up(sum(late), len(late), leader)
+        if searching and leader and leader.judged:
+            allowed = f"{self.maximum} rounds were allowed"
+            return "max-rounds", f"{allowed}; the server keeps trying caps: {leader.describe()}."
+        if exploring:
+            return "max-rounds", self._exploring()
         unsettled = None if change <= self.tolerance else self._unsettled()
         return unsettled or ("max-rounds", self._at_end(exploitability, change))
 
@@ -207,6 +228,13 @@ class Judge:
         return (
             f"{self.maximum} rounds were allowed; the server keeps giving up: its cap was zero in "
             f"{n_without} of the last {n_late} rounds, though B* = {leader.best_budget:.6g} (41)."
+        )
+
+    def _exploring(self) -> str:
+        late = float(np.median(self.distances[len(self.distances) // 2 :]))
+        return (
+            f"{self.maximum} rounds were allowed; nodes still try reports at random, at a median "
+            f"distance of {late:.2g} of the largest epsilon to the equilibrium."
         )
 
     def _behind(self, moving: str) -> str:

@@ -7,6 +7,7 @@ write it and name it in ``RULES``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import NamedTuple
 
 from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
@@ -14,6 +15,7 @@ from fcfn_abm.build.registries import registry_at
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
+from fcfn_abm.plugins import list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
@@ -88,7 +90,7 @@ def check_groups(scenario: Scenario) -> Problems:
 
 def check_distribution(scenario: Scenario) -> Problems:
     """Require a registered distribution of costs, with options that it takes."""
-    yield from _check_choice(("population", "rho"), scenario.population.rho)
+    yield from _check_choice(scenario, ("population", "rho"), scenario.population.rho)
 
 
 def check_divergence(scenario: Scenario) -> Problems:
@@ -151,14 +153,17 @@ def check_mechanism(scenario: Scenario) -> Problems:
 def check_registered_names(scenario: Scenario) -> Problems:
     """Require registered names, with options that they take."""
     for place, choice in choices(scenario):
-        yield from _check_choice(place, choice)
+        yield from _check_choice(scenario, place, choice)
 
 
-def _check_choice(place: tuple[str, ...], choice: Choice) -> Problems:
+def _check_choice(scenario: Scenario, place: tuple[str, ...], choice: Choice) -> Problems:
     try:
         registry_at(place).create(choice.kind, choice.options)
     except UnknownNameError as error:
-        yield Problem(str(error), table_name(place), "kind")
+        here = {plugin.name for plugin in list_plugins()}
+        missing = [name for name in scenario.imports or () if PurePath(name).name not in here]
+        hint = f" The scenario needs {missing[0]}: fa.import_plugin." if missing else ""
+        yield Problem(f"{error}{hint}", table_name(place), "kind")
     except OptionError as error:
         yield Problem(error.reason, table_name(place), error.option)
 
@@ -270,9 +275,9 @@ def check_comparisons(scenario: Scenario) -> Problems:
     for name in compare:
         if compare.count(name) > 1:
             yield Problem(f"{name!r} stands twice.", "training", "compare")
-    known = [NO_NOISE, *(name for name in MECHANISMS if name != "stackelberg")]
     for name in compare:
-        if name not in known:
+        if name != NO_NOISE and (name == "stackelberg" or name not in MECHANISMS):
+            known = [NO_NOISE, *(known for known in MECHANISMS if known != "stackelberg")]
             reason = f"{name!r} is not known. Known: {', '.join(known)}."
             yield Problem(reason, "training", "compare")
         elif name != NO_NOISE and (missing := missing_for(scenario, name)):

@@ -11,7 +11,8 @@ import numpy as np
 
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.registries import create
-from fcfn_abm.errors import InvalidScenarioError, did_you_mean
+from fcfn_abm.errors import InvalidScenarioError, PluginError, abbreviate, did_you_mean
+from fcfn_abm.plugins import find_plugin, import_installed, import_plugin, import_plugins
 from fcfn_abm.scenario import (
     Choice,
     Scenario,
@@ -24,10 +25,17 @@ from fcfn_abm.scenario import (
     tree_to_scenario,
 )
 from fcfn_abm.scenario.load import section_at
+from fcfn_abm.scenario.shipped import locate_scenario
 from fcfn_abm.scenario.sweep import replace_values
 
 
-def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
+def load_scenario(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    imports: Iterable[str | Path] = (),
+    trust: bool = False,
+) -> Scenario:
     """Read and check a scenario file.
 
     Parameters
@@ -36,6 +44,12 @@ def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
         A TOML file, which may extend another one, or the name of a shipped one: ``"quickstart"``.
     overrides : iterable of str
         Replacements such as ``"game.alpha=20"``, carried out in order.
+    imports : iterable of str or Path
+        Plug-ins that are imported first, whether the file names them or not; see
+        :func:`fcfn_abm.import_plugin`.
+    trust : bool, default False
+        Whether the plug-ins that the file names are imported, which may do anything. Without it
+        the file may name those only that are imported or installed already.
 
     Returns
     -------
@@ -47,14 +61,41 @@ def load_scenario(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     ------
     InvalidScenarioError
         With one sentence that says what is wrong, where, and what is allowed.
+    PluginError
+        If one of ``imports`` cannot be imported.
     """
     tree, where = read_scenario(Path(path))
     scenario = tree_to_scenario(apply_overrides(tree, overrides), where)
+    import_plugins(imports)
+    _import_named(scenario, locate_scenario(Path(path)).parent, where, trust=trust)
     check_scenario(scenario, where)
     scenario = resolve_defaults(scenario)
     if scenario.sweep:
         list_runs(scenario, where)
     return scenario
+
+
+def _import_named(scenario: Scenario, folder: Path, where: str, *, trust: bool) -> None:
+    """Import the plug-ins that a scenario names, as far as the user allows it."""
+    for name in scenario.imports or ():
+        if find_plugin(name, folder):
+            continue
+        for error in import_installed(name):
+            raise InvalidScenarioError(str(error), file=where, key="imports")
+        if find_plugin(name, folder):
+            continue
+        if not trust:
+            raise InvalidScenarioError(
+                f"names code, {abbreviate(name)}, which runs only where you allow it: --trust runs "
+                "all that the file names, --import one plug-in (in Python: trust=True, or "
+                "fa.import_plugin).",
+                file=where,
+                key="imports",
+            )
+        try:
+            import_plugin(name, folder)
+        except PluginError as error:
+            raise InvalidScenarioError(str(error), file=where, key="imports") from error
 
 
 def resolve_defaults(scenario: Scenario) -> Scenario:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, ScenarioFile, app, print_json
+from fcfn_abm.cli.base import AsJson, Imports, Overrides, ScenarioFile, Trust, app, print_json
 from fcfn_abm.cli.terminal import show
 
 
@@ -28,6 +28,8 @@ def audit_command(
         float, typer.Option(help="Probability with which no lower bound is above the truth.")
     ] = 0.999,
     overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Attack a round of a scenario's training, and say which epsilon is disproved.
@@ -38,7 +40,7 @@ def audit_command(
     from fcfn_abm.runs.audit import EPSILONS, audit_scenario, audit_text
 
     found = audit_scenario(
-        load_scenario(scenario, overrides or ()),
+        load_scenario(scenario, overrides or (), imports=imports or (), trust=trust),
         epsilon or EPSILONS,
         trials=trials,
         confidence=confidence,

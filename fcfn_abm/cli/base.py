@@ -109,6 +109,17 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Replace a value: game.alpha=20. May be repeated."),
 ]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        help="Import a plug-in first: my_rules.py, my_package.rules. May be repeated.",
+        show_default=False,
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Import the plug-ins that the scenario names.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
 ]

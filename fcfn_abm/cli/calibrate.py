@@ -9,9 +9,11 @@ import typer
 
 from fcfn_abm.cli.base import (
     AsJson,
+    Imports,
     Overrides,
     Quiet,
     ScenarioFile,
+    Trust,
     Workers,
     app,
     numbers,
@@ -42,6 +44,8 @@ def calibrate(
         ),
     ] = None,
     overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     quiet: Quiet = False,
@@ -57,7 +61,7 @@ def calibrate(
     grid = None if epsilons is None else numbers(epsilons, "--epsilons")
     try:
         found = calibrate_value(
-            load_scenario(scenario, overrides or ()),
+            load_scenario(scenario, overrides or (), imports=imports or (), trust=trust),
             grid,
             seeds,
             out,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, app, print_json
+from fcfn_abm.cli.base import AsJson, Imports, app, print_json
 from fcfn_abm.cli.terminal import show
 from fcfn_abm.errors import InvalidScenarioError, join_lines
 
@@ -25,6 +25,7 @@ def check_mechanism_command(
         list[str] | None,
         typer.Option("--set", help="An option: mechanism.epsilon=3. May be repeated."),
     ] = None,
+    imports: Imports = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -34,8 +35,10 @@ def check_mechanism_command(
     """
     from fcfn_abm.mechanisms import MECHANISMS
     from fcfn_abm.mechanisms.check import check_mechanism
+    from fcfn_abm.plugins import import_plugins
     from fcfn_abm.report.claims import check_text
 
+    import_plugins(imports or ())
     options = _options(overrides or ())
     MECHANISMS.create(mechanism, options)  # refuses options that are named like our own, too
     try:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
+from fcfn_abm.cli.base import (
+    AsJson,
+    Imports,
+    Overrides,
+    Quiet,
+    ScenarioFile,
+    Trust,
+    app,
+    print_json,
+)
 from fcfn_abm.cli.terminal import say, show
 
 
@@ -26,6 +35,8 @@ def compare(
         ),
     ] = None,
     overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -38,7 +49,7 @@ def compare(
     out = Path("results") / f"{scenario.stem}-comparison" if out is None else out
     names = None if mechanisms is None else [n.strip() for n in mechanisms.split(",") if n.strip()]
     found = compare_mechanisms(
-        load_scenario(scenario, overrides or ()),
+        load_scenario(scenario, overrides or (), imports=imports or (), trust=trust),
         names,
         replications,
         out,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import app
+from fcfn_abm.cli.base import Imports, app
 from fcfn_abm.cli.terminal import say
 
 
@@ -27,8 +27,11 @@ def report(
         str, typer.Option("--format", help="html: one file; md: Markdown, and figures beside it.")
     ] = "html",
     overwrite: Annotated[bool, typer.Option(help="Replace a file of that name.")] = False,
+    imports: Imports = None,
 ) -> None:
     """Write a report of results: what was run, how it ended, what it means; and print its path."""
+    from fcfn_abm.plugins import import_plugins
     from fcfn_abm.runs.report import write_report
 
+    import_plugins(imports or ())
     say(write_report(results, out, form, overwrite=overwrite))

@@ -9,9 +9,11 @@ import typer
 
 from fcfn_abm.cli.base import (
     AsJson,
+    Imports,
     Overrides,
     Quiet,
     ScenarioFile,
+    Trust,
     Workers,
     app,
     choose_name,
@@ -29,6 +31,8 @@ def run(
         typer.Option(help="Folder that becomes the record.", show_default="results/NAME"),
     ] = None,
     overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     quiet: Quiet = False,
@@ -41,7 +45,7 @@ def run(
     from fcfn_abm.runs.run import run_scenario
 
     out = Path("results") / choose_name(scenario) if out is None else out
-    loaded = load_scenario(scenario, overrides or ())
+    loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
     if loaded.sweep:
         raise InvalidScenarioError(
             "has a [sweep] and stands for many runs: 'fcfn sweep' carries them out.",
@@ -64,7 +68,11 @@ def run(
 
 @app.command()
 def equilibrium(
-    scenario: ScenarioFile, overrides: Overrides = None, as_json: AsJson = False
+    scenario: ScenarioFile,
+    overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the closed form of a scenario's game, without playing it."""
     from fcfn_abm.build import draw_population, load_scenario, price_scenario
@@ -72,7 +80,7 @@ def equilibrium(
     from fcfn_abm.report.summary import describe_bounds, equilibrium_table
     from fcfn_abm.runs.facts import bound_facts, reference_facts
 
-    loaded = load_scenario(scenario, overrides or ())
+    loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
     population = draw_population(loaded)
     rho = population.rho
     facts = reference_facts(price_scenario(loaded, population), rho)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import App, app, print_json
+from fcfn_abm.cli.base import App, Imports, Trust, app, print_json
 from fcfn_abm.cli.terminal import print_message, say
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, join_lines
 
@@ -18,14 +18,18 @@ app.add_typer(scenarios, name="scenarios")
 @scenarios.command()
 def check(
     files: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
+    imports: Imports = None,
+    trust: Trust = False,
 ) -> None:
     """Check scenario files; say one sentence for each that is not right."""
     from fcfn_abm.build import load_scenario
+    from fcfn_abm.plugins import import_plugins
 
+    import_plugins(imports or ())
     wrong = 0
     for path in files:
         try:
-            load_scenario(path)
+            load_scenario(path, trust=trust)
         except FcfnError as error:
             print_message(error)
             wrong += 1
@@ -36,10 +40,12 @@ def check(
 
 
 @scenarios.command()
-def schema() -> None:
-    """Print the JSON schema of scenario files, for editors."""
+def schema(imports: Imports = None) -> None:
+    """Print the JSON schema of scenario files, for editors; with what plug-ins add to it."""
     from fcfn_abm.build import scenario_schema
+    from fcfn_abm.plugins import import_plugins
 
+    import_plugins(imports or ())
     print_json(scenario_schema())
 
 

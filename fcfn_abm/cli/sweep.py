@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Overrides, Quiet, ScenarioFile, app, print_json
+from fcfn_abm.cli.base import (
+    AsJson,
+    Imports,
+    Overrides,
+    Quiet,
+    ScenarioFile,
+    Trust,
+    app,
+    print_json,
+)
 from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.process.interrupts import obey_interrupts
 
@@ -42,6 +51,8 @@ def sweep(
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run what failed again.")] = False,
     overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +63,7 @@ def sweep(
 
     out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
     place = select_workers(workers, cluster, resource or ())
-    loaded = load_scenario(scenario, overrides or ())
+    loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
     if dry_run:
         plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))
         print_json(plan.facts()) if as_json else say(plan_text(plan))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import Overrides, app
+from fcfn_abm.cli.base import Imports, Overrides, Trust, app
 from fcfn_abm.cli.terminal import print_message, say
 
 
@@ -18,6 +18,8 @@ def view(
         typer.Argument(help="A scenario file, or the folder of a record.", show_default=False),
     ],
     overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8765,
@@ -30,7 +32,7 @@ def view(
     from fcfn_abm.viz.server import LOOPBACK, serve
     from fcfn_abm.viz.session import open_source
 
-    opened = open_source(source, tuple(overrides or ()))
+    opened = open_source(source, tuple(overrides or ()), imports=tuple(imports or ()), trust=trust)
     if host not in LOOPBACK:
         print_message(
             f"{host} is not loopback: whoever reaches this machine can use the window; "

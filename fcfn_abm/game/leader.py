@@ -6,6 +6,7 @@ import math
 
 from fcfn_abm.errors import require_positive
 
+_FLAT = 1e-3
 _SERIES_BELOW = 1e-3  # from where on the difference below keeps 13 digits
 
 
@@ -24,7 +25,7 @@ def server_regret(
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     unit_mean : float
         The mean epsilon at equilibrium per unit of the cap, ``kappa = (n - 1) / (n_g tau)``; zero
-        where there is no market. Only used where ``best_budget`` is zero.
+        where there is no market.
 
     Returns
     -------
@@ -40,7 +41,8 @@ def server_regret(
     -----
     Where trade pays, ``1 + alpha kappa B* = alpha kappa beta`` by (41), and the difference of the
     two utilities is ``beta (u - ln(1 + u))`` with ``u = (B - B*) / beta``: kappa is not needed, and
-    no digits are lost where B is close to B*.
+    no digits are lost where B is close to B*. The two utilities themselves are used where B* is
+    zero, or the cap is nearly zero and B* nearly beta.
 
     References
     ----------
@@ -56,6 +58,11 @@ def server_regret(
     if best_budget == 0:
         return max(0.0, budget - beta * math.log1p(alpha * unit_mean * budget))
     relative = (budget - best_budget) / beta
+    if 1 + relative < _FLAT:  # the cap is nearly zero, and B* nearly beta: no digits are left there
+        value, best_value = (
+            beta * math.log1p(alpha * unit_mean * cap) - cap for cap in (budget, best_budget)
+        )
+        return best_value - value
     if abs(relative) < _SERIES_BELOW:
         return beta * relative**2 * (1 / 2 - relative * (1 / 3 - relative * (1 / 4 - relative / 5)))
     return beta * (relative - math.log1p(relative))

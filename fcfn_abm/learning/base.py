@@ -15,8 +15,14 @@ from fcfn_abm.registry import Registry
 
 type Floats = npt.NDArray[np.float64]
 type Memory = Mapping[str, Floats]
+type Start = float | tuple[float, ...]
+"""What a node starts from: a number, or a fixed number of them."""
 type Rows = slice | npt.NDArray[np.intp]
 type Reports = Literal["full", "aggregate"]
+
+
+def _nothing() -> Floats:
+    return np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Observation[Value: (float, Floats)]:
     row: int | Rows = slice(None)
     """Whose entries of ``memory`` these are: one node's, or those of all that move."""
     memory: Memory = field(default_factory=dict)
-    """What nodes keep from round to round, one array of shape (n,) for each name in
+    """What nodes keep from round to round, one array of shape (n,) or (n, width) for each name in
     :attr:`LearningRule.memory`; a rule reads and writes its ``row`` only."""
 
     @property
@@ -52,10 +58,22 @@ class Observation[Value: (float, Floats)]:
         return best(self.rho, others, self.budget, self.epsilon_floor)
 
     def remembered(self, name: str) -> Value:
-        """Return the node's entries of a memory: a float for one, an array for all."""
+        """Return the node's entries of a memory: a float for one, an array for all.
+
+        Of a memory with a width, these are an array of one dimension for one, and of two for all.
+        """
         kept = self.memory[name]
-        entries: Any = kept.item(self.row) if isinstance(self.row, int) else kept[self.row]
+        is_number = isinstance(self.row, int) and kept.ndim == 1
+        entries: Any = kept[self.row].item() if is_number else kept[self.row]
         return entries  # type: ignore[no-any-return]
+
+
+def create_memory(rule: LearningRule, n_nodes: int) -> dict[str, Floats]:
+    """Return what so many nodes remember before they have seen anything, by name."""
+    return {
+        name: np.full((n_nodes, *np.shape(start)), start, dtype=float)
+        for name, start in rule.memory.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,15 @@ class News:
     """How many nodes took part."""
     changing: bool = False
     """Whether nodes come and go, or their costs change: old rounds tell of another market then."""
+    rho: Floats = field(default_factory=_nothing)
+    """Unit privacy cost of each node, which it alone knows."""
+    payment: Floats = field(default_factory=_nothing)
+    """What each node was paid, in currency; zero before the first round."""
+    utility: Floats = field(default_factory=_nothing)
+    """Its payment less its privacy cost, in currency."""
+    chance: Floats = field(default_factory=_nothing)
+    """A random number of each node, uniform in [0, 1), where :attr:`LearningRule.explores`: it
+    depends on the seed, the round and the place of the node, and on nothing else."""
 
 
 def plan_reply(
@@ -115,14 +142,23 @@ class ScalarMoves:
 class LearningRule(Protocol):
     """Turns what a node sees into its next epsilon, of the same shape and never negative."""
 
-    memory: ClassVar[Mapping[str, float]] = {}
-    """What each node keeps from round to round, with the value that it starts from."""
     needs: ClassVar[Reports] = "aggregate"
     """Whether it must see each report, or the total alone."""
     newcomers_ask: ClassVar[bool] = False
     """Whether a newcomer starts from what another node keeps, and not from nothing."""
     rests_at_equilibrium: ClassVar[bool] = True
     """Whether nodes that are at the Nash equilibrium stay there."""
+    explores: ClassVar[bool] = False
+    """Whether nodes try reports at random, drawn from :attr:`News.chance`."""
+
+    @property
+    def memory(self) -> Mapping[str, Start]:
+        """What each node keeps from round to round, with the value that it starts from.
+
+        A tuple gives a memory with a width. A class attribute of this name does as well, where no
+        option changes what is kept.
+        """
+        return {}
 
     def next_epsilon[Value: (float, Floats)](
         self, seen: Observation[Value], rng: np.random.Generator
@@ -154,6 +190,11 @@ class LearningRule(Protocol):
         """
         del n_active
         return None
+
+    def still_tries(self, memory: Memory) -> bool:
+        """Return whether nodes that explore still do; before they stop, no market is at rest."""
+        del memory
+        return self.explores
 
     def learn(self, news: News) -> None:
         """Take in what a round has shown (and, before the first one, the first reports)."""
@@ -203,6 +244,8 @@ class ServerRule(Protocol):
 
     memory: ClassVar[Mapping[str, Any]] = {}
     """What it keeps from round to round, with the value that it starts from."""
+    searches: ClassVar[bool] = False
+    """Whether it tries caps until it is content, however long that takes."""
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Choose the cap of this round, in currency."""

@@ -71,7 +71,7 @@ class ClimbUtility(RetryingServer):
         if again is not None:
             return again
         size = abs(kept["step"]) or self.first_step
-        if not self._is_over(seen, size):
+        if not is_trial_over(seen, seen.budget * size, self.settled, self.longest_trial):
             return seen.budget
         best = float(kept["best_budget"])
         if size < self.finest_step:
@@ -92,15 +92,28 @@ class ClimbUtility(RetryingServer):
             return best
         return best * float(np.exp(step))
 
-    def _is_over(self, seen: ServerObservation, size: float) -> bool:
-        """Return whether a trial with a step of some size has shown what it can."""
-        kept = seen.memory
-        n_quiet = 1 if seen.rounds_a_turn == 1 else _TURNS * seen.rounds_a_turn
-        moved = abs(seen.utility - kept["last_utility"])
-        kept["last_utility"], kept["age"] = seen.utility, kept["age"] + 1
-        telling = (seen.budget * size) ** 2 / (2 * seen.beta)
-        rounding = _ROUNDING * max(seen.budget, abs(seen.utility))
-        kept["quiet"] = kept["quiet"] + 1 if moved <= max(self.settled * telling, rounding) else 0
-        if kept["age"] >= self.longest_trial * seen.rounds_a_turn:
-            return True
-        return bool(kept["age"] >= 2 and kept["quiet"] >= n_quiet)
+
+def is_trial_over(seen: ServerObservation, step: float, settled: float, longest: int) -> bool:
+    """Return whether a cap has been held long enough to compare it with one a step away.
+
+    Parameters
+    ----------
+    seen : ServerObservation
+        Whose memory keeps ``age``, ``quiet`` and ``last_utility`` of the trial.
+    step : float
+        Distance of the caps, in currency: near its top utility differs by ``step**2 / (2 beta)``.
+    settled : float
+        Utility has settled when it moves in a round by less than this share of that.
+    longest : int
+        Rounds after which a trial is over in any case, where all nodes move in each.
+    """
+    kept = seen.memory
+    n_quiet = 1 if seen.rounds_a_turn == 1 else _TURNS * seen.rounds_a_turn
+    moved = abs(seen.utility - kept["last_utility"])
+    kept["last_utility"], kept["age"] = seen.utility, kept["age"] + 1
+    telling = step**2 / (2 * seen.beta)
+    rounding = _ROUNDING * max(seen.budget, abs(seen.utility))
+    kept["quiet"] = kept["quiet"] + 1 if moved <= max(settled * telling, rounding) else 0
+    if kept["age"] >= longest * seen.rounds_a_turn:
+        return True
+    return bool(kept["age"] >= 2 and kept["quiet"] >= n_quiet)

@@ -178,6 +178,10 @@ def reproduce(
         f"versions give equal tables, byte for byte. {seconds}"
     )
     versions = [[name, version] for name, version in run["versions"].items()]
+    for plugin in run.get("plugins", ()):
+        digest = f"SHA-256 {plugin['sha256']}"
+        version = f"{plugin['version']}, {digest}" if plugin["version"] else digest
+        versions.append([plugin["name"], version])
     blocks: list[Block] = [
         Words(words.strip()),
         Code(command),

@@ -33,7 +33,7 @@ from fcfn_abm.records.tables import columns_of, frame_of, table_of
 from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.compare import MOST_RUNS
-from fcfn_abm.runs.facts import reference_facts, versions
+from fcfn_abm.runs.facts import describe_program, reference_facts
 from fcfn_abm.runs.rounds import KnownReports, Rounds
 from fcfn_abm.runs.value_fit import CONFIDENCE, LEAST, ValueFit, fit_value, half_width
 from fcfn_abm.scenario import Scenario, to_toml
@@ -169,7 +169,7 @@ def calibrate_value(
             "calibrated": reference_facts(build.price_scenario(calibrated, population), rho),
         },
         "worth_of_trade": _find_least_value(calibrated, rho, value),
-        "versions": versions(),
+        **describe_program(),
     }
     if out is not None:
         with new_folder(out, overwrite=overwrite, kind=KIND) as folder, raise_as_output_error(out):
@@ -301,7 +301,7 @@ def _train(
 
 def _create_kept_folder(scenario: Scenario, out: Path) -> Path:
     """Make the hidden folder of trainings that have ended: one for each scenario and program."""
-    what = json.dumps([to_toml(scenario), versions()])
+    what = json.dumps([to_toml(scenario), describe_program()])
     digest = hashlib.sha256(what.encode()).hexdigest()[:12]
     folder = out.parent / f".{out.name}.trainings-{digest}"
     try:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from fcfn_abm.errors import OutputError
+from fcfn_abm.plugins import list_plugins
 from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.records.folders import RUN_FILE
 from fcfn_abm.runs.facts import versions
@@ -36,14 +37,19 @@ class Checkpoint:
     folder : Path
         Takes the files.
     scenario : Scenario
-        Whose run this is. States of another scenario, or of other versions of this program and the
-        libraries that it computes with, are thrown away.
+        Whose run this is. States of another scenario, or of other versions of this program, the
+        libraries that it computes with or its plug-ins, are thrown away.
     """
 
     def __init__(self, folder: Path, scenario: Scenario) -> None:
         self.folder = folder
         mark = folder / "scenario.toml"
-        by = ", ".join(f"{name} {version}" for name, version in versions().items())
+        by = ", ".join(
+            [
+                *(f"{name} {version}" for name, version in versions().items()),
+                *(f"{plugin.name} {plugin.sha256}" for plugin in list_plugins()),
+            ]
+        )
         text = to_toml(scenario, f"An unfinished run of this scenario by {by}.")
         if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
             for old in folder.glob(f"*{_STATE}"):

@@ -24,7 +24,7 @@ from fcfn_abm.records import new_folder, raise_as_output_error, write_facts
 from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts
 from fcfn_abm.rng import replication_seed
-from fcfn_abm.runs.facts import versions
+from fcfn_abm.runs.facts import describe_program
 from fcfn_abm.scenario import Scenario, SweepSettings
 from fcfn_abm.scenario.load import require_scenario
 
@@ -239,7 +239,7 @@ def _facts(
         "status": status_counts(frame),
         "statistics": averages_tree(frame),
         "seconds": seconds,
-        "versions": versions(),
+        **describe_program(),
     }
 
 

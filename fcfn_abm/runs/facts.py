@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ import pandas as pd
 
 import fcfn_abm
 from fcfn_abm import build
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, UnknownNameError
 from fcfn_abm.game import averaged_nodes, epsilon_ceiling, nash_equilibrium, privacy_cost_ceiling
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
+from fcfn_abm.plugins import list_plugins
 from fcfn_abm.scenario import Scenario
 
 _LIBRARIES = (
@@ -34,6 +38,41 @@ _LIBRARIES = (
 def versions() -> dict[str, str]:
     """Return the versions of what the numbers depend on."""
     return dict(_versions())
+
+
+def describe_program() -> dict[str, Any]:
+    """Return what the numbers depend on besides the scenario: versions, and plug-ins if any."""
+    plugins = [plugin.facts() for plugin in list_plugins()]
+    return {"versions": versions(), **({"plugins": plugins} if plugins else {})}
+
+
+def describe_plugin(plugin: Mapping[str, Any]) -> str:
+    """Return the version and the SHA-256 of a plug-in that a record names, in words.
+
+    Examples
+    --------
+    >>> describe_plugin({"name": "my_rules.py", "version": None, "sha256": "0f" * 32})
+    'SHA-256 0f0f0f0f0f0f'
+    """
+    digest = f"SHA-256 {plugin['sha256'][:12]}"
+    return f"{plugin['version']}, {digest}" if plugin["version"] else digest
+
+
+@contextmanager
+def require_plugins(path: Path, run: Mapping[str, Any]) -> Iterator[None]:
+    """Raise InvalidRecordError where a block lacks a name of a plug-in that the record names."""
+    try:
+        yield
+    except (UnknownNameError, InvalidScenarioError):
+        here = {plugin.name for plugin in list_plugins()}
+        missing = [plugin for plugin in run.get("plugins", ()) if plugin["name"] not in here]
+        if not missing:
+            raise
+        named = ", ".join(f"{plugin['name']} ({describe_plugin(plugin)})" for plugin in missing)
+        raise InvalidRecordError(
+            f"{path}: needs the plug-in {named}, which is not imported: name its file or module "
+            "with --import (in Python: fa.import_plugin)."
+        ) from None
 
 
 @cache  # reading them takes longer than a short run

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.plugins import Plugin, import_again
 from fcfn_abm.process.interrupts import obey_interrupts
 from fcfn_abm.records import Record, raise_as_output_error
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
@@ -30,11 +31,16 @@ _CHECKSUM = "sha256"
 _CHUNK_SECONDS = 1.0  # after which a worker hands back what it has not begun
 
 
-def carry_out_runs(runs: Sequence[SweepRun], *, out: Path, keeps: bool) -> list[dict[str, Any]]:
+def carry_out_runs(
+    runs: Sequence[SweepRun], *, out: Path, keeps: bool, plugins: Sequence[Plugin] = ()
+) -> list[dict[str, Any]]:
     """Carry out runs on a worker, write each result, and stop when the time is up.
+
+    The worker imports the plug-ins first.
 
     Returns the results of the first runs; whoever handed them out hands the others out again.
     """
+    import_again(plugins)
     started, results = time.perf_counter(), []
     for run in runs:
         path = result_path(out, run.index)

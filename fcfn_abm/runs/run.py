@@ -31,7 +31,12 @@ from fcfn_abm.records import (
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
-from fcfn_abm.runs.facts import group_facts, reference_facts, tracking_facts, versions
+from fcfn_abm.runs.facts import (
+    describe_program,
+    group_facts,
+    reference_facts,
+    tracking_facts,
+)
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
@@ -163,7 +168,7 @@ def _carry_out(
         **_tracking(market, recorder.rounds),
         **({"training": trained.facts} if trained else {}),
         "seconds": {"market": played - started, "training": ended - played},
-        "versions": versions(),
+        **describe_program(),
     }
     return Record(
         scenario=scenario,

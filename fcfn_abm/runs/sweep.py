@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError
+from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
 from fcfn_abm.process.workers import (
@@ -280,7 +281,7 @@ def _carry_out(
 
         carry_out_tasks(
             todo,
-            partial(carry_out_runs, out=out.resolve(), keeps=keeps),
+            partial(carry_out_runs, out=out.resolve(), keeps=keeps, plugins=list_plugins()),
             workers,
             missing=partial(find_missing_runs, out),
             on_results=take_in,

@@ -17,7 +17,7 @@ from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_rec
 from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
 from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.tables import empty, frame_of, read_table
-from fcfn_abm.runs.facts import versions
+from fcfn_abm.runs.facts import describe_plugin, describe_program, require_plugins
 from fcfn_abm.runs.results import (
     RECORDS,
     RESULTS,
@@ -61,7 +61,9 @@ class Sweep(Shown):
         if (self.path / TABLE).is_file():
             require_unchanged(self.path, [TABLE])
             return read_table(self.path / TABLE)
-        return frame_of(create_table(build.list_runs(self.scenario), self.path))
+        with require_plugins(self.path, self.run):
+            runs = build.list_runs(self.scenario)
+        return frame_of(create_table(runs, self.path))
 
     def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
         """Return how much of each outcome's variance each axis explains: its Sobol indices.
@@ -165,8 +167,9 @@ def read_sweep(path: str | Path) -> Sweep:
     if run.get("kind") != KIND:
         raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
     file = path / SCENARIO_FILE
-    scenario = build.resolve_defaults(tree_to_scenario(read_toml(file), str(file)))
-    return Sweep(scenario, run, path)
+    scenario = tree_to_scenario(read_toml(file), str(file))
+    with require_plugins(path, run):
+        return Sweep(build.resolve_defaults(scenario), run, path)
 
 
 @contextmanager
@@ -212,8 +215,8 @@ def require_same(scenario: Scenario, out: Path) -> None:
 
 
 def require_same_versions(out: Path) -> None:
-    """Raise OutputError if the runs of a folder were begun with other versions than these."""
-    there, here = read_sweep(out).run.get("versions", {}), versions()
+    """Raise OutputError if the runs of a folder were begun with other versions or plug-ins."""
+    there, here = _list_versions(read_sweep(out).run), _list_versions(describe_program())
     for name in there:
         if there[name] != here.get(name):
             raise OutputError(
@@ -221,6 +224,12 @@ def require_same_versions(out: Path) -> None:
                 f"{here.get(name, 'missing')}: runs of both would not be comparable; go on with "
                 "that version, or choose another folder with --out."
             )
+
+
+def _list_versions(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions of libraries and plug-ins that the facts about a sweep hold."""
+    plugins = {p["name"]: describe_plugin(p) for p in run.get("plugins", ())}
+    return {**run.get("versions", {}), **plugins}
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str:
@@ -242,5 +251,5 @@ def _facts(scenario: Scenario, n_runs: int) -> dict[str, Any]:
         "axes": list(sweep.axes),
         "replications": sweep.replications,
         "n_runs": n_runs,
-        "versions": versions(),
+        **describe_program(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
@@ -13,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from fcfn_abm.errors import InvalidScenarioError, abbreviate, did_you_mean, join_lines
+from fcfn_abm.plugins import is_file_name
 from fcfn_abm.registry import problem
 from fcfn_abm.scenario.schema import Choice, Scenario, expand_name
 from fcfn_abm.scenario.shipped import locate_scenario, shipped_files
@@ -136,10 +138,21 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
             below = read_toml(base)
         except InvalidScenarioError as error:
             raise InvalidScenarioError(str(error), file=str(chain[-1]), key="extends") from None
+        if isinstance(below.get("imports"), list):
+            below["imports"] = [
+                _rebase(name, base.parent, path.parent) for name in below["imports"]
+            ]
         chain.append(base)
         tree = merge_trees(below, tree)
     where = " extends ".join(map(str, chain))
     return tree, where
+
+
+def _rebase(name: Any, old: Path, new: Path) -> Any:
+    """Return the path of a plug-in's file in one folder as it is seen from another."""
+    if not isinstance(name, str) or not is_file_name(name):
+        return name
+    return Path(os.path.relpath(old / name, new)).as_posix()
 
 
 def merge_trees(

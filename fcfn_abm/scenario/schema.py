@@ -568,6 +568,9 @@ class Scenario(Section):
     """A line that says what the scenario is about."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_int)] = 0
     """Root of all chance."""
+    imports: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """Plug-ins that the scenario needs: Python files, "my_rules.py", relative to this file, or
+    modules, "my_package.rules". They are imported only where the user allows it (--trust)."""
     population: Population = Population()
     game: Game = Game()
     mechanism: Choice = _choice("stackelberg")

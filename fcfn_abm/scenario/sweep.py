@@ -122,6 +122,8 @@ def _axis_problem(path: str, paths: list[str]) -> str | None:
         return "must be a path such as game.alpha."
     if parts[0] == "sweep":
         return "an axis cannot lead into [sweep] itself."
+    if parts[0] == "imports":
+        return "cannot be an axis; list all plug-ins in imports itself."
     if path == "seed":
         return "cannot be an axis; replications have their own seeds."
     for other in paths:

@@ -167,7 +167,11 @@ def _verdict(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if facts is None:
         return None
     texts = {name: str(facts[name]) for name in ("kind", "reason")}
-    return {**texts, "rounds": int(facts["rounds"])}
+    leader = {  # older records lack them, and there is no ratio where no trade pays
+        name: None if facts.get(name) is None else float(facts[name])
+        for name in ("budget_ratio", "server_regret")
+    }
+    return {**texts, "rounds": int(facts["rounds"]), **leader}
 
 
 def _index_of(node: pd.Series) -> pd.Index:

@@ -54,8 +54,16 @@ class OpenedSource:
     record: Record | None = None
 
 
-def open_source(path: Path, overrides: tuple[str, ...] = ()) -> OpenedSource:
+def open_source(
+    path: Path,
+    overrides: tuple[str, ...] = (),
+    *,
+    imports: tuple[str, ...] = (),
+    trust: bool = False,
+) -> OpenedSource:
     """Read a scenario file or the folder of a record.
+
+    Plug-ins are imported as in :func:`fcfn_abm.build.load_scenario`; a record needs none.
 
     Raises
     ------
@@ -65,11 +73,14 @@ def open_source(path: Path, overrides: tuple[str, ...] = ()) -> OpenedSource:
     if path.is_dir():
         if overrides:
             raise InvalidScenarioError("a record cannot be changed.", file=f"--set {overrides[0]}")
+        if imports or trust:
+            option = f"--import {imports[0]}" if imports else "--trust"
+            raise InvalidScenarioError("a record is shown without any code.", file=option)
         record = read_record(path)
         if not len(record.rounds):
             raise InvalidRecordError(f"{path}: no round was played, so there is nothing to show.")
         return OpenedSource(path.name, record.scenario, record)
-    scenario = load_scenario(path, overrides)
+    scenario = load_scenario(path, overrides, imports=imports, trust=trust)
     return OpenedSource(path.stem, scenario.model_copy(update={"sweep": None}))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fcfn_abm.build import check_scenario, resolve_defaults, scenario_schema
 from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.plugins import Plugin, list_plugins
 from fcfn_abm.scenario import Scenario, tree_to_scenario
 from fcfn_abm.scenario.load import merge_trees
 
@@ -113,8 +114,12 @@ def describe_settings(tree: Tree) -> list[dict[str, Any]]:
     return found
 
 
-@cache
 def _schema() -> dict[str, Any]:
+    return _schema_with(list_plugins())
+
+
+@cache
+def _schema_with(_: tuple[Plugin, ...]) -> dict[str, Any]:
     return scenario_schema()
 
 

@@ -93,6 +93,16 @@ def test_the_servers_regret_is_the_difference_of_two_utilities(budget, best, bet
     assert_allclose(regret, float(exact), rtol=1e-11, atol=1e-300)
 
 
+def test_the_regret_of_a_cap_of_zero_is_all_that_trade_would_leave():
+    kappa = 1e12  # B* is beta to the last digits
+    best = BETA - 1 / (ALPHA * kappa)
+    assert_allclose(
+        server_regret(0.0, best, ALPHA, BETA, kappa),
+        BETA * math.log(1e13 * best) - best,
+        rtol=1e-12,
+    )
+
+
 def test_where_no_trade_pays_any_cap_is_a_loss():
     regret = server_regret(2.0, 0.0, ALPHA, BETA, 0.001)
     assert_allclose(regret, 2.0 - 10 * math.log(1.02), rtol=1e-14)

@@ -8,6 +8,7 @@ from strategies import costs
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import best_response, nash_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, News, Observation
+from fcfn_abm.learning.base import create_memory
 from fcfn_abm.scenario import Scenario
 
 NASH_RULES = [name for name in LEARNING_RULES if LEARNING_RULES[name].rests_at_equilibrium]
@@ -29,9 +30,11 @@ def market(rule, rho, *, seed=1, budget=3.0, information=None, rounds=None, exit
 
 
 def remembering(rule, n_nodes, news=None):
-    memory = {name: np.full(n_nodes, start) for name, start in rule.memory.items()}
+    memory = create_memory(rule, n_nodes)
     if news:
-        rule.learn(News(*news, memory))
+        own = {"rho": np.ones(n_nodes), "utility": np.zeros(n_nodes)}
+        own["chance"] = np.random.default_rng(4).random(n_nodes)
+        rule.learn(News(*news, memory, **own))
     return memory
 
 

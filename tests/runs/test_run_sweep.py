@@ -23,8 +23,8 @@ from fcfn_abm.errors import (
     RunFailedError,
 )
 from fcfn_abm.process import workers
+from fcfn_abm.runs import facts, sweep_folder
 from fcfn_abm.runs import run as run_module
-from fcfn_abm.runs import sweep_folder
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
 
 pytestmark = pytest.mark.slow
@@ -311,13 +311,13 @@ def test_failed_runs_are_run_again_when_asked(tmp_path, monkeypatch):
 def test_missing_runs_of_another_version_are_not_mixed_in(tmp_path, monkeypatch):
     scenario = small(tmp_path)
     fa.run_sweep(scenario, tmp_path / "out")
-    now = sweep_folder.versions()
-    monkeypatch.setattr(sweep_folder, "versions", lambda: {**now, "numpy": "9.9"})
+    now = facts.versions()
+    monkeypatch.setattr(facts, "versions", lambda: {**now, "numpy": "9.9"})
     fa.run_sweep(scenario, tmp_path / "out")  # it is complete
     next((tmp_path / "out" / sweep_folder.RESULTS).iterdir()).unlink()
     with pytest.raises(OutputError, match=rf"with numpy {now['numpy']}, and here it is 9\.9"):
         fa.run_sweep(scenario, tmp_path / "out")
-    monkeypatch.setattr(sweep_folder, "versions", lambda: {"fcfn_abm": now["fcfn_abm"]})
+    monkeypatch.setattr(facts, "versions", lambda: {"fcfn_abm": now["fcfn_abm"]})
     with pytest.raises(OutputError, match="here it is missing"):
         fa.run_sweep(scenario, tmp_path / "out")
 
@@ -332,7 +332,7 @@ def test_failures_of_another_version_are_kept_and_not_run_again(tmp_path, monkey
         patch.setattr(run_module, "_play", broken)
         assert fa.run_sweep(scenario, tmp_path / "out").counts()["failed"] == 2
     before = contents(tmp_path / "out")
-    monkeypatch.setattr(sweep_folder, "versions", lambda: {"fcfn_abm": "9.9"})
+    monkeypatch.setattr(facts, "versions", lambda: {"fcfn_abm": "9.9"})
     fa.run_sweep(scenario, tmp_path / "out")
     with pytest.raises(OutputError, match=r"here it is 9\.9"):
         fa.run_sweep(scenario, tmp_path / "out", retry=True)

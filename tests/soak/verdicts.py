@@ -199,6 +199,8 @@ def judge_market(tree: Drawn, rho: list[float]) -> str:
             late = table["distance"].to_numpy()[-len(table) // 4 :]
             assert late.max() > rounds.tolerance, "it is at the equilibrium"
             assert market.scenario.information.noise == 0, "noise alone may keep it moving"
+        assert ("at random" in said) <= LEARNING_RULES[tree["learning"]].explores, said
+        assert ("keeps trying caps" in said) <= SERVER_RULES[tree["server"]].searches, said
         if "not at its best cap" in said:
             assert abs(cap - best) > 0.9 * _LEADER * best - fine * best, "its cap is the best"
         if "not at an equilibrium" in said and contest:

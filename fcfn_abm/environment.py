@@ -1,0 +1,318 @@
+"""The market as a PettingZoo environment: agents of any kind play it through actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.build.market import PrivacyMarket
+from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, MissingExtraError
+from fcfn_abm.learning import LearningRule, Observation, ServerObservation, ServerRule
+from fcfn_abm.mechanisms import Contracts
+from fcfn_abm.scenario import Scenario
+from fcfn_abm.scenario.load import require_scenario
+
+try:
+    from gymnasium.spaces import Box
+    from pettingzoo import ParallelEnv
+except ImportError as error:
+    raise MissingExtraError(
+        "fcfn_abm.env needs PettingZoo: install the extra 'env' (pip install 'fcfn-abm[env]')."
+    ) from error
+
+type Floats = npt.NDArray[np.float64]
+type ByAgent[T] = dict[str, T]
+
+SERVER = "server"
+NODE_NAMES = (*("budget", "rho", "epsilon", "others", "n_active", "payment", "utility", "moves"),)
+"""What a node observes, in this order, and after it every report where these are public."""
+SERVER_NAMES = ("budget", "alpha", "beta", "total_epsilon", "n_active", "utility")
+"""What the server observes, in this order, and after it every report."""
+
+
+def env(scenario: Scenario | None = None, *, server: bool = False, rho: Any = None) -> MarketEnv:
+    """Return the market of a scenario as a PettingZoo parallel environment.
+
+    Parameters
+    ----------
+    scenario : Scenario, optional
+        The experiment; its learning rule is replaced by the actions of the nodes. Without one, the
+        defaults.
+    server : bool, default False
+        Whether the server is an agent too; otherwise the scenario's server rule sets the cap.
+    rho : array_like of float, shape (n_nodes,), optional
+        Costs of a unit of reported epsilon, in place of those that the scenario would draw.
+
+    Returns
+    -------
+    MarketEnv
+        With an agent ``"node_0"``, ``"node_1"``, ... for each node, and ``"server"``.
+
+    Raises
+    ------
+    MissingExtraError
+        If PettingZoo, the extra ``env``, is not installed.
+    InvalidScenarioError
+        If nodes come and go, or the mechanism posts contracts that nodes take or leave.
+
+    Examples
+    --------
+    >>> market = env(Scenario(seed=1), rho=[0.001] * 50)
+    >>> observations, infos = market.reset(seed=1)
+    >>> market.observation_names("node_0")[:4]
+    ('budget', 'rho', 'epsilon', 'others')
+    >>> actions = {agent: np.array([0.1]) for agent in market.agents}
+    >>> rewards = market.step(actions)[1]
+    >>> bool(np.isclose(rewards["node_0"], 5 / 50 - 0.1 * 5 / 4))  # B / n - rho epsilon
+    True
+    """
+    return MarketEnv(Scenario() if scenario is None else scenario, server=server, rho=rho)
+
+
+class MarketEnv(ParallelEnv[str, Floats, Floats]):
+    """One market, played by agents from outside; one step is one round.
+
+    **Actions** are arrays of one number from 0 to 1. A node that takes ``a`` reports
+    ``a * B / (4 rho)``: no best response exceeds ``B / (4 rho)``, and a larger report pays less
+    than that one whatever the others do. A server that takes ``a`` sets the cap ``a * beta``, which
+    B* never reaches (41): the cap of the next round, which nodes observe before they answer it; or,
+    with ``rounds.payment = "after-reports"``, that of this round. All act on what stands before the
+    round, so that ``rounds.order`` makes no difference. Actions of nodes that are not asked to move
+    (``moves`` is 0 in their observation) do nothing.
+
+    **Observations** are arrays of the numbers that :meth:`observation_names` lists, in currency and
+    in units of epsilon, and no more than the scenario's ``[information]`` shows: the others' total
+    and the reports with its errors, and reports only where they are public.
+
+    **Rewards** are the utilities of the round, in currency.
+
+    Agents are truncated after ``rounds.maximum`` rounds. A node is terminated that has left for
+    good, which needs ``exit.reentry = false``.
+
+    Attributes
+    ----------
+    market : PrivacyMarket
+        The market that is being played; :meth:`reset` makes a new one.
+    agents, possible_agents : list of str
+        Who plays now, and who does at first.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "fcfn_market_v0", "render_modes": []}
+
+    def __init__(self, scenario: Scenario, *, server: bool = False, rho: Any = None) -> None:
+        require_scenario(scenario, "env")
+        if scenario.population.churn is not None:
+            raise InvalidScenarioError(
+                "an environment has the same agents in all rounds.", table="population.churn"
+            )
+        self._scenario, self._rho, self.render_mode = scenario, rho, None
+        n_nodes = scenario.population.n_nodes
+        self._nodes = [f"node_{row}" for row in range(n_nodes)]
+        self.possible_agents = [*self._nodes, *([SERVER] if server else [])]
+        self.agents: list[str] = []
+        self._chosen = np.zeros(n_nodes)
+        self._cap = _ChosenCap()
+        self._shows_reports = scenario.information.reports == "full"
+        self._spaces = {agent: self._create_space(agent) for agent in self.possible_agents}
+        self._actions = {agent: Box(0.0, 1.0, (1,), np.float64) for agent in self.possible_agents}
+        self.market = self._create_market(None)
+
+    def observation_names(self, agent: str) -> tuple[str, ...]:
+        """Return what the numbers of an agent's observation are."""
+        names = SERVER_NAMES if agent == SERVER else NODE_NAMES
+        if agent == SERVER or self._shows_reports:
+            names = (*names, *(f"epsilon of {node}" for node in self._nodes))
+        return names
+
+    def observation_space(self, agent: str) -> Box:
+        """Return the space of an agent's observations."""
+        return self._spaces[agent]
+
+    def action_space(self, agent: str) -> Box:
+        """Return the space of an agent's actions: a number from 0 to 1."""
+        return self._actions[agent]
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[ByAgent[Floats], ByAgent[dict[str, Any]]]:
+        """Open a new market.
+
+        Parameters
+        ----------
+        seed : int, optional
+            Root of all chance in it, costs included, in place of the scenario's.
+        options : dict, optional
+            PettingZoo's; there are none here.
+
+        Returns
+        -------
+        observations, infos : dict
+            By agent; there is nothing in the infos.
+        """
+        del options
+        self.market = self._create_market(seed)
+        self.agents = list(self.possible_agents)
+        self.market.open_round()
+        return self._observe(self.agents), {agent: {} for agent in self.agents}
+
+    def step(
+        self, actions: Mapping[str, Floats]
+    ) -> tuple[
+        ByAgent[Floats],
+        ByAgent[float],
+        ByAgent[bool],
+        ByAgent[bool],
+        ByAgent[dict[str, Any]],
+    ]:
+        """Play a round.
+
+        Parameters
+        ----------
+        actions : dict
+            A number from 0 to 1, or an array of one, for each of :attr:`agents`.
+
+        Returns
+        -------
+        observations, rewards, terminations, truncations, infos : dict
+            By agent. The info of a node holds its ``epsilon`` and ``payment`` of the round.
+
+        Raises
+        ------
+        InvalidGameError
+            If an agent has no action, or one that is no number from 0 to 1.
+        """
+        market, playing = self.market, self.agents
+        columns = market.columns
+        chosen = {agent: _check_action(actions, agent) for agent in playing}
+        if SERVER in chosen:
+            self._cap.value = chosen.pop(SERVER) * market.server.game.beta
+        self._chosen[:] = 0.0
+        for agent, share in chosen.items():
+            self._chosen[self._row(agent)] = share
+        self._chosen *= 0.25 * market.answered_pool / columns.rho
+        market.close_round()
+        rewards: ByAgent[float] = {}
+        infos: ByAgent[dict[str, Any]] = {}
+        gone = columns.exited.copy()
+        for group in market.groups:
+            gone[group.rows] &= not group.exit.reentry
+        terminated = dict.fromkeys(playing, False)
+        for agent in playing:
+            if agent == SERVER:
+                rewards[agent], infos[agent] = market.state.server_utility, {}
+                continue
+            row = self._row(agent)
+            rewards[agent] = columns.utility.item(row)
+            infos[agent] = {
+                "epsilon": columns.epsilon.item(row),
+                "payment": columns.payment.item(row),
+            }
+            terminated[agent] = bool(gone[row])
+        ended = market.round_index >= market.scenario.rounds.maximum
+        self.agents = [agent for agent in playing if not ended and not terminated[agent]]
+        market.open_round()
+        return (
+            self._observe(playing),
+            rewards,
+            terminated,
+            dict.fromkeys(playing, ended),
+            infos,
+        )
+
+    def _create_market(self, seed: int | None) -> PrivacyMarket:
+        """Return a market that waits for actions."""
+        market = PrivacyMarket(self._scenario, rho=self._rho, rng=seed, collect_nodes=False)
+        if isinstance(market.offer, Contracts):
+            raise InvalidScenarioError(
+                "it posts contracts that nodes take or leave, and an environment is for contests.",
+                table="mechanism",
+                key="kind",
+            )
+        market.set_rule(_ChosenReports(self._chosen))
+        if SERVER in self.possible_agents:
+            self._cap.value = market.budget
+            market.server.rule = self._cap
+        return market
+
+    def _create_space(self, agent: str) -> Box:
+        low = np.zeros(len(self.observation_names(agent)))
+        names = SERVER_NAMES if agent == SERVER else NODE_NAMES
+        low[names.index("utility")] = -np.inf
+        return Box(low, np.inf, dtype=np.float64)
+
+    @staticmethod
+    def _row(agent: str) -> int:
+        return int(agent.removeprefix("node_"))
+
+    def _observe(self, agents: list[str]) -> ByAgent[Floats]:
+        """Return what agents see before a round."""
+        market = self.market
+        columns, shown = market.columns, market.bulletin
+        epsilon = columns.epsilon
+        moves = np.zeros(epsilon.size)
+        moves[market.movers] = 1.0
+        own = np.column_stack(
+            [
+                np.full(epsilon.size, market.answered_pool),
+                columns.rho,
+                epsilon,
+                shown.others(epsilon, slice(None)),
+                np.full(epsilon.size, market.n_active),
+                columns.payment,
+                columns.utility,
+                moves,
+            ]
+        )
+        reports = shown.reports(epsilon)
+        public = own[0, :0] if reports is None else reports
+        seen = {
+            agent: np.concatenate((own[self._row(agent)], public))
+            for agent in agents
+            if agent != SERVER
+        }
+        if SERVER in agents:
+            game, played = market.server.game, market.round_index > 1
+            utility = market.state.server_utility if played else 0.0
+            known = (game.alpha, game.beta, float(epsilon.sum()), market.n_active, utility)
+            seen[SERVER] = np.array([market.budget, *known, *epsilon], dtype=float)
+        return seen
+
+
+class _ChosenReports(LearningRule):
+    """Nodes that report what was chosen for them."""
+
+    def __init__(self, epsilon: Floats) -> None:
+        self._epsilon = epsilon
+
+    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        chosen: Any = self._epsilon[seen.row]
+        return float(chosen) if isinstance(seen.epsilon, float) else np.asarray(chosen)
+
+    def watches_total(self) -> bool:
+        return False
+
+
+class _ChosenCap(ServerRule):
+    """A server that announces what was chosen for it."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def next_budget(self, seen: ServerObservation) -> float:
+        del seen
+        return self.value
+
+
+def _check_action(actions: Mapping[str, Any], agent: str) -> float:
+    """Return the action of an agent as a number from 0 to 1."""
+    if agent not in actions:
+        raise InvalidGameError(f"There is no action for {agent!r}.")
+    action = np.asarray(actions[agent], dtype=float)
+    if action.size != 1 or not 0.0 <= action.item() <= 1.0:
+        raise InvalidGameError(
+            f"The action of {agent!r} must be one number from 0 to 1, but is {action.tolist()}."
+        )
+    return float(action.item())

@@ -1,0 +1,112 @@
+"""What the rules share that try reports from a grid, and learn from what these paid."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fcfn_abm.learning.base import Floats, LearningRule, Memory, News, Observation, Start
+
+type Levels = Annotated[int, Field(ge=2, le=200)]
+type Smallest = Annotated[float, Field(gt=0, lt=1)]
+type Rows = npt.NDArray[np.intp]
+
+LARGEST_COST = 0.25  # of the largest report on the grid, as a share of B
+_CERTAIN = 1e-6  # chance of another action that is as good as none
+
+
+class GridLearner(LearningRule):
+    """Choose among a few reports at random, and learn from one's own utility alone.
+
+    The grid is zero, and ``levels`` reports that fall in equal ratios from ``B / (4 rho)`` to the
+    share ``smallest`` of it. No best response (22) exceeds ``B / (4 rho)``: a larger report earns
+    less than that one whatever the others do. In these units an action means the same whatever the
+    cap is, and utility lies between -B / 4 and B.
+
+    Nodes draw the action of the next round when they learn from the last one. So it does not matter
+    in which order they move, and all state is in what they remember.
+    """
+
+    rests_at_equilibrium: ClassVar[bool] = False
+    explores: ClassVar[bool] = True
+
+    levels: int
+    smallest: float
+
+    @property
+    def shares(self) -> Floats:
+        """The grid, as shares of B / (4 rho), ascending, shape (levels + 1,)."""
+        return _create_grid(self.levels, self.smallest)
+
+    @property
+    def memory(self) -> Mapping[str, Start]:
+        """What a node thinks of each action, the last one that it drew, and how often it learnt."""
+        return {
+            "score": (0.0,) * (self.levels + 1),
+            "action": 0.0,
+            "probability": 0.0,  # with which the action was drawn: zero before the first draw
+            "n_tries": 0.0,
+        }
+
+    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the report that was drawn."""
+        share = self.shares[np.asarray(seen.remembered("action"), dtype=np.intp)]
+        epsilon = share * (LARGEST_COST * seen.budget / seen.rho)
+        return float(epsilon) if isinstance(seen.epsilon, float) else epsilon
+
+    def still_tries(self, memory: Memory) -> bool:
+        """Return whether a node may well take another action than the one that it drew."""
+        return bool((memory["probability"] < 1.0 - _CERTAIN).any())
+
+    def watches_total(self) -> bool:
+        """Return False: what it reports was drawn after the last round."""
+        return False
+
+    def learn(self, news: News) -> None:
+        """Take in what the action of the round paid, and draw that of the next one."""
+        kept = news.memory
+        action = kept["action"].astype(np.intp)
+        if news.budget > 0:
+            chosen = self.shares[action] * (LARGEST_COST * news.budget / news.rho)
+            # a node that had left did not get to play what it drew
+            tried = news.moved & (kept["probability"] > 0) & (news.epsilon == chosen)
+            rows = np.flatnonzero(tried)
+            kept["n_tries"][rows] += 1.0
+            utility = np.clip(news.utility[rows] / news.budget, -LARGEST_COST, 1.0)
+            self.update(kept, rows, action[rows], utility)
+        probability = self.probabilities(kept)
+        drawn = draw_actions(probability, news.chance)
+        kept["action"][:] = drawn
+        kept["probability"][:] = np.take_along_axis(probability, drawn[:, None], axis=1)[:, 0]
+
+    @abstractmethod
+    def update(self, kept: Mapping[str, Floats], rows: Rows, action: Rows, utility: Floats) -> None:
+        """Change the scores of some nodes for what an action paid them, as a share of B."""
+
+    @abstractmethod
+    def probabilities(self, kept: Mapping[str, Floats]) -> Floats:
+        """Return with which probability each node takes each action, shape (n, levels + 1)."""
+
+
+@cache
+def _create_grid(levels: int, smallest: float) -> Floats:
+    return np.concatenate(([0.0], np.geomspace(smallest, 1.0, levels)))
+
+
+def prefer_high(score: Floats, temperature: Floats) -> Floats:
+    """Return probabilities in proportion to ``exp(score / temperature)``, a row for each node."""
+    weight = np.exp((score - score.max(axis=1, keepdims=True)) / temperature[:, None])
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True))
+
+
+def draw_actions(probability: Floats, chance: Floats) -> Rows:
+    """Return an action for each node: that whose part of [0, 1) its random number falls into."""
+    upper = np.cumsum(probability, axis=1)
+    drawn = np.count_nonzero(upper <= (chance * upper[:, -1])[:, None], axis=1)
+    return np.asarray(np.minimum(drawn, probability.shape[1] - 1))  # where rounding reached the end
