@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -189,7 +188,7 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         columns = market.columns
         chosen = {agent: _check_action(actions, agent) for agent in playing}
         if SERVER in chosen:
-            self._cap.value = chosen.pop(SERVER) * market.scenario.game.beta
+            self._cap.value = chosen.pop(SERVER) * market.server.game.beta
         self._chosen[:] = 0.0
         for agent, share in chosen.items():
             self._chosen[self._row(agent)] = share
@@ -197,7 +196,9 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         market.close_round()
         rewards: ByAgent[float] = {}
         infos: ByAgent[dict[str, Any]] = {}
-        gone = columns.exited & (not market.scenario.exit.reentry)
+        gone = columns.exited.copy()
+        for group in market.groups:
+            gone[group.rows] &= not group.exit.reentry
         terminated = dict.fromkeys(playing, False)
         for agent in playing:
             if agent == SERVER:
@@ -230,8 +231,7 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
                 table="mechanism",
                 key="kind",
             )
-        chosen = _ChosenReports(self._chosen)
-        market.groups = tuple(replace(group, rule=chosen) for group in market.groups)
+        market.set_rule(_ChosenReports(self._chosen))
         if SERVER in self.possible_agents:
             self._cap.value = market.budget
             market.server.rule = self._cap
@@ -274,7 +274,7 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
             if agent != SERVER
         }
         if SERVER in agents:
-            game, played = market.scenario.game, market.round_index > 1
+            game, played = market.server.game, market.round_index > 1
             utility = market.state.server_utility if played else 0.0
             known = (game.alpha, game.beta, float(epsilon.sum()), market.n_active, utility)
             seen[SERVER] = np.array([market.budget, *known, *epsilon], dtype=float)

@@ -39,7 +39,7 @@ class NodeColumns:
 
     @classmethod
     def of(cls, rho: Floats, memory: dict[str, Floats]) -> NodeColumns:
-        """Return the columns of nodes that have not reported yet, and remember so much."""
+        """Return the columns of nodes that have not reported yet."""
         n_nodes = rho.size
         return cls(
             rho=rho,

@@ -86,30 +86,20 @@ def group_nodes(
     """
     groups = groups or Group.partition({"": rho.size})
     learning = [play_by(own.learning) for own in rules]
-    memory = {
-        _memory_key(group, name): kept
-        for group, rule in zip(groups, learning, strict=True)
-        for name, kept in create_memory(rule, rho.size).items()
-    }
-    columns = NodeColumns.of(rho, memory)
+    kept = [create_memory(rule, rho.size) for rule in learning]
+    columns = NodeColumns.of(
+        rho,
+        {
+            f"{group.name}.{name}" if group.name else name: values
+            for group, memory in zip(groups, kept, strict=True)
+            for name, values in memory.items()
+        },
+    )
     return columns, tuple(
-        NodeGroup(
-            name=group.name,
-            rows=group.rows,
-            rule=rule,
-            exit=own.exit,
-            start=own.start,
-            distribution=own.distribution,
-            memory={name: columns.memory[_memory_key(group, name)] for name in rule.memory},
-        )
-        for group, rule, own in zip(groups, learning, rules, strict=True)
+        NodeGroup(group.name, group.rows, rule, own.exit, own.start, own.distribution, memory)
+        for group, rule, own, memory in zip(groups, learning, rules, kept, strict=True)
         if group.rows.stop > group.rows.start
     )
-
-
-def _memory_key(group: Group, name: str) -> str:
-    """Return what a column of memory is called: two groups may have the same rule."""
-    return f"{group.name}.{name}" if group.name else name
 
 
 def find_group(groups: Sequence[NodeGroup], row: int) -> NodeGroup:

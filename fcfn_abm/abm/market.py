@@ -155,6 +155,7 @@ class Market(Shown, RowModel):
             population.reported_cost,
             population.held,
         )
+        self._primitives.rho.flags.writeable = False  # set_rho changes costs, and what follows
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
         self.columns, self.groups = group_nodes(
@@ -609,13 +610,16 @@ class Market(Shown, RowModel):
     @property
     def _explores(self) -> bool:
         """Whether nodes that are there try reports at random."""
-        return any(
-            group.rule.still_tries(
-                {name: kept[group.among(self.present)] for name, kept in group.memory.items()}
-            )
-            for group in self.groups
-            if group.rule.explores
-        )
+        for group in self.groups:
+            rows = group.among(self.present)
+            kept = {name: values[rows] for name, values in group.memory.items()}
+            if group.rule.explores and group.rule.still_tries(kept):
+                return True
+        return False
+
+    def set_rule(self, rule: LearningRule) -> None:
+        """Let all nodes move by another rule, which starts without memory."""
+        self.groups = tuple(replace(group, rule=rule) for group in self.groups)
 
     @property
     def _chooses_cap(self) -> bool:

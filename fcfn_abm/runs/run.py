@@ -31,7 +31,12 @@ from fcfn_abm.records import (
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
-from fcfn_abm.runs.facts import describe_program, group_facts, reference_facts, tracking_facts
+from fcfn_abm.runs.facts import (
+    describe_program,
+    group_facts,
+    reference_facts,
+    tracking_facts,
+)
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario

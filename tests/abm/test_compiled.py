@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,7 +62,7 @@ def play(tree, rho, many, n_rounds=12, rule=None):
         scenario = Scenario.model_validate({"population": {"n_nodes": rho.size}, **tree})
         market = PrivacyMarket(scenario, rho=rho)
         if rule:
-            market.groups = (replace(market.groups[0], rule=rule),)
+            market.set_rule(rule)
         market.run_until(n_rounds)
     return market
 

@@ -419,6 +419,7 @@ REFUSED = {
     "a node goes": (lambda m: first(m).remove(), "discard"),
     "a node is deregistered": (lambda m: m.deregister_agent(first(m)), "discard"),
     "all agents go": (lambda m: m.remove_all_agents(), "agent.remove"),
+    "a cost below zero is set": (lambda m: setattr(first(m), "rho", -1.0), "must be positive"),
     "epsilon is set": (lambda m: m.nodes.set("epsilon", 1.0), "another name"),
     "all agents are shuffled": (lambda m: m.agents.shuffle(inplace=True), "agents.copy"),
     "all agents are sorted": (lambda m: m.agents.sort("unique_id", inplace=True), "agents.copy"),

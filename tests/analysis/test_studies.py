@@ -92,6 +92,13 @@ REDUCED = {  # what makes a study small enough to run here; others get a single 
         "'learning.cautious' = [false, true], "
         "'learning.gain' = [0.5, 1.0], 'population.rho.high' = [0.02, 0.1]}",
     ],
+    "mixed_rules": [
+        "sweep.replications=1",
+        "rounds.maximum=40",
+        "population.n_nodes=12",
+        "sweep.axes={'population.groups.others.share' = [0.0, 0.25, 0.5], "
+        "'population.groups.others.learning' = ['replicator', 'gradient', 'fictitious-play']}",
+    ],
     "churn": [
         "sweep.replications=1",
         "rounds.maximum=20",

@@ -318,8 +318,9 @@ class Witness(LearningRule):
 @pytest.mark.parametrize("order_", ["in_turn", "simultaneous"])
 def test_a_rule_sees_its_own_cost_payment_and_utility(order_):
     played = market("fixed", [1.0, 2.0, 4.0], rounds={"order": order_})
-    memory = create_memory(Witness(), 3)
-    played.groups = (replace(played.groups[0], rule=Witness(), memory=memory),)
+    rule = Witness()
+    memory = create_memory(rule, 3)
+    played.groups = (replace(played.groups[0], rule=rule, memory=memory),)
     played.columns.memory.update(memory)
     assert_array_equal(played.columns.memory["seen"], [[0.0, 0.0, -1.0]] * 3)
     played.step()
@@ -329,9 +330,9 @@ def test_a_rule_sees_its_own_cost_payment_and_utility(order_):
     assert_allclose(columns.payment.sum(), 3.0)
     assert_allclose(columns.utility, columns.payment - columns.rho * columns.epsilon)
     before = own.copy()
-    played.rule.remembered.clear()
+    rule.remembered.clear()
     played.step()
-    shown = played.rule.remembered
+    shown = rule.remembered
     if order_ == "simultaneous":
         assert_array_equal(shown, [before])
     else:  # one node after another

@@ -25,7 +25,7 @@ def record():
         {
             c.name: pd.array([1, pd.NA], dtype="Int64")
             if c.name == "exit_round"
-            else np.array([1, 0]).astype(c.kind)
+            else np.array([1, 0]).astype("str" if c.kind == "string" else c.kind)
             for c in TABLES["nodes"]
         }
     )

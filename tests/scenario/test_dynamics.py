@@ -226,7 +226,21 @@ def losers_leave_until_it_pays(n_active):
     return check
 
 
+def follows_its_shocks(p):
+    rounds = p.frame.set_index("round")
+    for at, n_active, cap in ((59, 11, 10), (119, 8, 10), (p.end.round, 8, 20)):
+        there = rounds.loc[at]
+        assert there["n_active"] == there["equilibrium_n_active"] == n_active
+        assert there["budget"] == approx(cap, rel=1e-4)
+        assert there["total_epsilon"] == approx(there["equilibrium_total_epsilon"], rel=1e-6)
+    assert rounds["distance"][60] > 0.3
+    cheapest = np.sort(p.market.columns.rho)[:5]
+    assert (cheapest < 0.0008).all()
+    assert not p.active[:5].any()  # those whose costs have doubled
+
+
 CLAIMS = {
+    "shock": ("converged", follows_its_shocks),
     "in-turn-half-steps": ("converged", at_the_closed_form(17, rounds=(30, 60))),
     "in-turn-full-steps": ("cycling", cycles_between_two_unlike_nodes),
     "simultaneous-undamped": ("cycling", swings_all_the_way),
