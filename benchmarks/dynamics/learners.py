@@ -73,7 +73,7 @@ def play_learners(rule: str, n_nodes: int, seed: int, n_rounds: int) -> Played:
     """Play learners under a fixed cap to the last round, whatever the verdict."""
     tables = {"game": {"budget": 1.0}, "server": "fixed", "learning": rule}
     market = build(n_nodes, seed, n_rounds, **tables)
-    rho, shares = market.columns.rho, market.rule.shares
+    rho, shares = market.columns.rho, market.groups[0].rule.shares
     grid = (shares[:, None] * LARGEST_COST / rho).T  # reports of each node, (n, actions)
     earned = np.zeros(n_nodes)
     possible = np.zeros(grid.shape)  # what each report would have earned each node so far

@@ -183,10 +183,9 @@ class Judge:
             return "no-trade", at_rest_without_trade
         if moving:
             self.begin_anew()
-        elif exploring:
-            self.still_from = played
-        if moving:
             return ("max-rounds", self._behind(moving)) if played >= self.maximum else None
+        if exploring:
+            self.still_from = played
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
         at_rest = self.calm_rounds >= self.patience
         if at_rest and n_active == 0:

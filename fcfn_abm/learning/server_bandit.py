@@ -25,8 +25,9 @@ class Bandit(ServerRule):
     utility has settled, or for ``longest_trial`` rounds, and then counts with the mean of the later
     half of these. The three are tried again until two of them differ by more than ``confidence``
     standard errors, as their own trials scatter: the peak is then not beyond the worse one. Where
-    utility rises or falls over all three, the interval moves that way while it shrinks, so that a
-    mistake is made up for. It stays in the middle of an interval of relative width ``finest``.
+    utility rises or falls over all three, the interval moves that way while it shrinks, so that it
+    can still come to a peak less than its width outside. It stays in the middle of an interval of
+    relative width ``finest``.
 
     References
     ----------

@@ -16,7 +16,7 @@ type Draw = Callable[[np.random.Generator, int], Floats]
 SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 8, 12)
 """How many nodes a game has; each entry is as likely as the others."""
 
-_AVERAGES: tuple[AverageOver, ...] = ("active", "population")
+_AVERAGES: tuple[AverageOver, ...] = ("active", "population", "effective")
 
 
 def _two_types(rng: np.random.Generator, n_nodes: int) -> Floats:
@@ -71,5 +71,5 @@ def draw_game(rng: np.random.Generator, n_nodes: int | None = None) -> PricingGa
         alpha=10.0 ** rng.uniform(-2.0, 2.0),
         beta=budget * unit * 10.0 ** rng.uniform(-1.0, 2.0),
         budget=budget * unit,
-        average_over=_AVERAGES[rng.integers(2)],
+        average_over=_AVERAGES[rng.integers(len(_AVERAGES))],
     )

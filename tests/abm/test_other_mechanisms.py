@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fcfn_abm as fa
-from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
+from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.scenario.load import tree_to_scenario
 
 RHO = [1.0, 1.1, 1.3, 1.6, 2.5, 6.0]
@@ -170,7 +170,7 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(mechanism, tables, w
 
 
 def test_a_rule_that_knows_another_contest_is_refused_without_a_scenario():
-    with pytest.raises(InvalidGameError, match="Gradient knows the contest with exponent = 1"):
+    with pytest.raises(InvalidScenarioError, match="knows the contest with exponent = 1"):
         market({"kind": "tullock"}, learning={"kind": "gradient"})
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_reports_lie_on_the_grid_and_all_that_is_kept_is_finite(
     while played.running:
         played.step()
         moved[played.movers] = True
-        grid = played.rule.shares[:, None] * 3.0 / (4 * rho)
+        grid = played.groups[0].rule.shares[:, None] * 3.0 / (4 * rho)
         off = np.abs(played.columns.epsilon - grid) / grid[-1]
         assert (off.min(axis=0)[moved] < 1e-12).all()
         for kept in played.columns.memory.values():
@@ -317,8 +318,10 @@ class Witness(LearningRule):
 @pytest.mark.parametrize("order_", ["in_turn", "simultaneous"])
 def test_a_rule_sees_its_own_cost_payment_and_utility(order_):
     played = market("fixed", [1.0, 2.0, 4.0], rounds={"order": order_})
-    played.rule = Witness()
-    played.columns.memory.update(create_memory(played.rule, 3))
+    rule = Witness()
+    memory = create_memory(rule, 3)
+    played.groups = (replace(played.groups[0], rule=rule, memory=memory),)
+    played.columns.memory.update(memory)
     assert_array_equal(played.columns.memory["seen"], [[0.0, 0.0, -1.0]] * 3)
     played.step()
     columns = played.columns
@@ -327,9 +330,9 @@ def test_a_rule_sees_its_own_cost_payment_and_utility(order_):
     assert_allclose(columns.payment.sum(), 3.0)
     assert_allclose(columns.utility, columns.payment - columns.rho * columns.epsilon)
     before = own.copy()
-    played.rule.remembered.clear()
+    rule.remembered.clear()
     played.step()
-    shown = played.rule.remembered
+    shown = rule.remembered
     if order_ == "simultaneous":
         assert_array_equal(shown, [before])
     else:  # one node after another

@@ -93,7 +93,17 @@ def test_numbers_that_are_only_compared_may_have_any_size(key, value):
 
 @pytest.mark.parametrize("order", ["in_turn", "simultaneous"])
 @pytest.mark.parametrize(
-    "kind", ["best-response", "gradient", "replicator", "fictitious-play", "estimate", "aggregate"]
+    "kind",
+    [
+        "best-response",
+        "gradient",
+        "replicator",
+        "fictitious-play",
+        "estimate",
+        "aggregate",
+        "exp3",
+        "q-learning",
+    ],
 )
 @pytest.mark.parametrize(
     ("cap", "cost"), [(LARGEST, SMALLEST), (SMALLEST, LARGEST), (LARGEST, LARGEST)]
