@@ -54,10 +54,10 @@ def scenario_keys() -> str:
 def _tables(table: Mapping[str, Any], path: str, definitions: Mapping[str, Any]) -> Iterator[str]:
     inner, rows = [], []
     for name, key in table.get("properties", {}).items():
-        place = f"{path}.{name}" if path else name
+        place = f"{path.strip('[]')}.{name}" if path else name
         below = _reference(key)
         if below:
-            inner.append((place, definitions[below]))
+            inner.append((f"[{place}]" if _is_list(key) else place, definitions[below]))
         elif "oneOf" in key:
             inner.append((place, key))
         else:
@@ -89,10 +89,16 @@ def _choice(choice: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reference(key: Mapping[str, Any]) -> str | None:
-    for part in (key, *key.get("anyOf", []), *key.get("allOf", [])):
+    parts = [key, *key.get("anyOf", []), *key.get("allOf", [])]
+    for part in (*parts, *(part["items"] for part in parts if "items" in part)):
         if "$ref" in part:
             return str(part["$ref"]).rsplit("/", 1)[1]
     return None
+
+
+def _is_list(key: Mapping[str, Any]) -> bool:
+    """Whether a key holds a list of tables: ``[[events]]``."""
+    return any("items" in part for part in (key, *key.get("anyOf", [])))
 
 
 def _takes(key: Mapping[str, Any]) -> str:

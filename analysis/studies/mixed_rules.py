@@ -68,7 +68,9 @@ with theme():
         axes.set(title=label, xlabel="share of the others", ylabel="over the closed form")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-    panels[0].legend(loc="lower left", title="the others")
+        axes.label_outer()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title=None)
 picture = study.save(figure, "mixed_rules")
 picture
 
