@@ -10,11 +10,15 @@ from fcfn_abm.rng import PURPOSES, key, replication_seed, stream
 PLACES = {  # never change: every run would have other numbers
     ("costs",): (0,),
     ("misreports",): (0, 1),
+    ("group-costs", 3): (0, 2, 3),
+    ("group-misreports", 3): (0, 3, 3),
     ("market",): (1,),
     ("first-reports",): (1, 0),
     ("order-of-moves", 3): (1, 3),
     ("observation-errors", 3): (1, 3, 1),
     ("movers", 3): (1, 3, 2),
+    ("trials", 3): (1, 3, 3),
+    ("first-trials", 3): (1, 3, 4),
     ("images",): (2, 0),
     ("partition",): (2, 1),
     ("first-parameters",): (3, 0),
@@ -29,6 +33,9 @@ PLACES = {  # never change: every run would have other numbers
     ("turnover", 3): (8, 3),
     ("newcomers", 3): (8, 3, 1),
     ("cost-drift", 3): (8, 3, 2),
+    ("group-newcomers", 3, 7): (8, 3, 3, 7),
+    ("events", 3): (8, 3, 4),
+    ("event-misreports", 3, 7): (8, 3, 5, 7),
     ("checked-game", 3): (9, 3),
 }
 

@@ -191,9 +191,9 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
 
     Examples
     --------
-    >>> epsilon = [3.0, 1.0, 0.0]
+    >>> epsilon = [2.0, 1.0, 0.0]
     >>> [averaged_nodes(over, epsilon) for over in ("active", "population", "effective")]
-    [2, 3, 1.6]
+    [2, 3, 1.8]
     """
     allowed = get_args(AverageOver.__value__)
     if average_over not in allowed:

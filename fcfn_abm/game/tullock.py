@@ -58,7 +58,7 @@ def tullock_equilibrium(rho: npt.ArrayLike, budget: float, exponent: float = 1.0
     Examples
     --------
     >>> tullock_equilibrium([1.0, 1.0, 5.0], budget=4.0, exponent=0.5).epsilon.round(4)
-    array([0.494 , 0.494 , 0.0463])
+    array([0.4912, 0.4912, 0.0461])
     """
     if not (np.ndim(exponent) == 0 and 0 < exponent <= 1):
         raise InvalidGameError(f"exponent must lie above 0 and not above 1, but is {exponent}.")

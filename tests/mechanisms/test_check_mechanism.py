@@ -29,7 +29,9 @@ EVERYTHING = Claims(
     anonymous=True,
     scale_invariant=True,
 )
-NEEDS = {}  # options of mechanisms that cannot do without
+NEEDS = {  # options of mechanisms that cannot do without
+    "myerson-cap": {"distribution": {"kind": "lognormal", "median": 1.0, "sigma": 1.0}}
+}
 FEW = 15
 
 
@@ -176,7 +178,14 @@ class Untested(Mechanism):
 def plug_in():
     """Register mechanisms as a user's file does, and take them out again."""
     before = dict(MECHANISMS._entries)
-    yield lambda mechanism: MECHANISMS.register("plug-in")(type("PlugIn", (mechanism,), {}))
+
+    def register(mechanism):
+        class PlugIn(mechanism):
+            pass
+
+        return MECHANISMS.register("plug-in")(PlugIn)
+
+    yield register
     MECHANISMS._entries.clear()
     MECHANISMS._entries.update(before)
 
