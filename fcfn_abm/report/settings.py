@@ -57,6 +57,10 @@ def settings_table(scenario: Any) -> Table:
             f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
             f"(currency), eps the mean epsilon over {AVERAGED[game.average_over]}"
         ),
+        **{
+            f"Event {index}": _describe_keys(event)
+            for index, event in enumerate(scenario.events or (), start=1)
+        },
         "Mechanism": _explain(
             describe_choice(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
         ),
