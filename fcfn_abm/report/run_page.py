@@ -126,7 +126,7 @@ def _describe_cap(verdict: Mapping[str, Any]) -> list[Fact]:
     ratio, regret = verdict.get("budget_ratio"), verdict.get("server_regret")
     if ratio is None or regret is None:
         return []
-    return [Fact("Cap over the best cap B*", number(ratio), f"{number(regret, 3)} to gain by B*")]
+    return [Fact("B / B*", number(ratio), f"{number(regret, 3)} to gain by B*")]
 
 
 def _describe_mean(record: Record) -> str:
