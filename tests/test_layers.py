@@ -236,3 +236,9 @@ def test_every_import_of_the_package_names_what_is_there(folder):
                 and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
             ]
     assert missing == []
+
+
+def test_no_two_files_of_tests_share_a_name():
+    # pytest takes the second for the first, and collects neither
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
