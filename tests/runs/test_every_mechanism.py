@@ -62,16 +62,16 @@ def test_nodes_with_false_costs_add_the_noise_of_what_they_sell():
         [*SMALL, "mechanism=fair-query", lie, "training.compare=[]", "game.budget=1.0"],
     )
     record = fa.run_scenario(scenario)
-    told = scenario.model_copy(
+    asked = scenario.model_copy(
         update={"population": scenario.population.model_copy(update={"misreport": None})}
     )
-    honest = draw_population(told)
+    honest = draw_population(asked)
     assert_array_equal(record.nodes["rho"], honest.true_rho)
     paid = record.nodes["payment"] - record.nodes["rho"] * record.nodes["epsilon"]
     np.testing.assert_allclose(record.nodes["utility"], paid, rtol=1e-12)
     (one,) = record.run["training"]["arms"]
     assert one["mean_true_epsilon"] == pytest.approx(one["mean_epsilon"], rel=1e-6)
-    fair = price_mechanism(told, "fair-query", honest, 1.0)
+    fair = price_mechanism(asked, "fair-query", honest, 1.0)
     found = one["free_riders"]
     together = sum(
         found[group]["n_nodes"] * found[group]["utility_if_all_were_honest"]
