@@ -255,6 +255,8 @@ def create_trainer(
         noise_of=privacy.noise_of,
         max_participations=privacy.max_participations,
         precision=settings.precision,
+        server=create(scenario, ("training", "server")),
+        averaging=create(scenario, ("training", "averaging")),
     )
     shards = population.held.shards
     workers = min(workers, len(shards))  # each has a net of its own

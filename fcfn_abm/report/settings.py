@@ -132,7 +132,16 @@ def _describe_training(scenario: Any) -> dict[str, str]:
         "Net and data": f"{describe_choice(training.net)} on {describe_choice(training.data)}",
         "Data of a node": describe_choice(training.partition),
         "Aggregation": describe_choice(training.aggregation),
+        "Server": _describe_server(training),
     }
+
+
+def _describe_server(training: Any) -> str:
+    """Say how the server moves the net, and which nets it averages."""
+    text = f"optimiser {describe_choice(training.server)}"
+    if training.averaging.kind == "none":
+        return text
+    return f"{text}; evaluated: the average of nets, {describe_choice(training.averaging)}"
 
 
 def _describe_cap(scenario: Any) -> str:

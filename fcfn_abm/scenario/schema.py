@@ -425,6 +425,10 @@ class Training(Section):
     """How samples are dealt to nodes."""
     aggregation: Choice = _choice("uniform")
     """How the server averages what nodes send."""
+    server: Choice = _choice("sgd")
+    """How the server moves the net by that average; its learning rate may fall by a schedule."""
+    averaging: Choice = _choice("none")
+    """Of which rounds' nets the mean is evaluated; it costs no privacy."""
     schedule: Literal["at-equilibrium", "every-round"] = "at-equilibrium"
     """The market first, and then all rounds with the epsilon that it ended with; or a round of the
     market and a round of training in turn (the paper's fig. 3), exits included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,12 @@ from fcfn_abm.training.gradients import Precision
 from fcfn_abm.training.local_steps import LocalSteps
 from fcfn_abm.training.nets import Net
 from fcfn_abm.training.placements import Placement, ReleasePlan
+from fcfn_abm.training.server_steps import (
+    Averaging,
+    NoAveraging,
+    ServerOptimiser,
+    ServerSgd,
+)
 
 type Floats = npt.NDArray[np.float64]
 type Horizon = Literal["round", "training"]
@@ -80,6 +86,10 @@ class TrainingPlan:
     """Of the layers' work on gradients."""
     max_participations: int | None = None
     """Rounds in which a node takes part at most; None for :attr:`participation_limit`'s choice."""
+    server: ServerOptimiser = field(default_factory=ServerSgd)
+    """How the server moves the parameters by an aggregate."""
+    averaging: Averaging = field(default_factory=NoAveraging)
+    """Of which rounds' parameters the mean is evaluated."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError or InvalidDataError for what cannot be carried out as asked."""

@@ -16,6 +16,7 @@ from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Engine
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
 from fcfn_abm.training.privacy import PrivacyAccounts
+from fcfn_abm.training.server_steps import scale_rate
 from fcfn_abm.training.sums import RoundWork, Sums
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ class Training:
         self.flagged_round = np.zeros(n_nodes, dtype=np.int64)
         self.n_participations = np.zeros(n_nodes, dtype=np.int64)
         self._flat = setup.first_parameters.to(setup.engine.device, copy=True)
+        self._averaged = self._flat
+        self._moments = self._flat.new_zeros(setup.plan.server.n_moments, self._flat.numel())
+        self._n_server_steps = 0
         self.results = []
         if resume is not None:
             self._restore(resume)
@@ -165,6 +169,9 @@ class Training:
         ledger = self.ledger.state() if self.ledger else {}
         return {
             "flat": self._flat.to("cpu", copy=True).numpy(),
+            "averaged": self._averaged.to("cpu", copy=True).numpy(),
+            "moments": self._moments.to("cpu", copy=True).numpy(),
+            "n_server_steps": np.array(self._n_server_steps),
             "results": np.array([astuple(result) for result in self.results], dtype=float),
             "flagged_round": self.flagged_round.copy(),
             "n_participations": self.n_participations.copy(),
@@ -174,7 +181,11 @@ class Training:
     def _restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         import torch
 
-        self._flat = torch.tensor(state["flat"], device=self._setup.engine.device)
+        device = self._setup.engine.device
+        self._flat = torch.tensor(state["flat"], device=device)
+        self._averaged = torch.tensor(state["averaged"], device=device)
+        self._moments = torch.tensor(state["moments"], device=device)
+        self._n_server_steps = int(state["n_server_steps"])
         self.results = [
             TrainingRound(int(index), accuracy, loss, ratio, int(n_nodes))
             for index, accuracy, loss, ratio, n_nodes in state["results"].tolist()
@@ -230,10 +241,22 @@ class Training:
         update, clean = sums.update, sums.clean
         if sums.flagged and sums.passed > 0:  # the weights of those that passed are to be one
             update, clean = update / sums.passed, clean / sums.passed
-        self._flat = self._flat + update
+        self._move(update, round_index, moves=sums.passed > 0)
         noise = float((update - clean).norm())
         ratio = float(clean.norm()) / noise if noise > 0 else math.inf
         return self._evaluate(round_index, ratio, nodes.size - len(sums.flagged))
+
+    def _move(self, update: Tensor, round_index: int, *, moves: bool) -> None:
+        """Take a step of the server's optimiser if it ``moves``, and average the rounds' nets."""
+        plan = self._setup.plan
+        if moves:
+            self._n_server_steps += 1
+            scale = scale_rate(plan.server.schedule, round_index, plan.rounds)
+            self._flat = plan.server.step(
+                self._flat, update, self._moments, self._n_server_steps, scale
+            )
+        weight = plan.averaging.weight(round_index, plan.rounds)
+        self._averaged = self._averaged.lerp(self._flat, weight) if weight < 1 else self._flat
 
     def _add_up_uploads(
         self, reports: _Reports, nodes: Ints, weights: Floats, round_index: int
@@ -258,8 +281,8 @@ class Training:
         return sums
 
     def _evaluate(self, round_index: int, ratio: float, n_nodes: int) -> TrainingRound:
-        """Evaluate the net as it is."""
-        loss, n_right = self._setup.engine.evaluate(self._flat)
+        """Evaluate the average of the rounds' nets."""
+        loss, n_right = self._setup.engine.evaluate(self._averaged)
         if not math.isfinite(loss):
             raise RunFailedError(
                 f"training broke down in round {round_index}: the loss is not finite; "
