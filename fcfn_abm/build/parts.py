@@ -253,6 +253,8 @@ def create_trainer(
         false_alarm=privacy.check.false_alarm if privacy.check else None,
         chances=Chances(settings.participation, settings.dropping, settings.straggling),
         noise_of=privacy.noise_of,
+        view=privacy.view,
+        quorum=privacy.quorum,
         max_participations=privacy.max_participations,
         precision=settings.precision,
         server=create(scenario, ("training", "server")),

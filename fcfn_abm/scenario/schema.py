@@ -392,6 +392,14 @@ class Privacy(Section):
     """How they differ: it is replaced by another, or by one that contributes nothing."""
     horizon: Literal["round", "training"] = "round"
     """Epsilon is spent in each round, or is the total over the whole training."""
+    view: Literal["local", "central"] = "local"
+    """Against whom a node's epsilon holds: an observer of its own messages; or the server, if
+    secure aggregation shows it nothing but the weighted sum, which the noise of all nodes hides.
+    The same epsilon then takes far less noise. The record shows what was spent in both views."""
+    quorum: Share = 1.0
+    """With view = "central": share of the nodes asked in a round whose updates must arrive for the
+    sum to be opened. Each node adds noise enough for the claim to hold with these alone; with fewer
+    the round is given up."""
     max_participations: Count | None = None
     """Rounds in which a node takes part at most; then it rests. With horizon = "training" the noise
     covers so many rounds, and without this key as many as a node is expected to take part in,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 type Ints = npt.NDArray[np.int64]
+
+
+class Attendance(NamedTuple):
+    """Rows of nodes in a round, in ascending order."""
+
+    asked: Ints
+    """Who is asked to train."""
+    on_time: Ints
+    """Those of them whose update arrives in time."""
+    late: Ints
+    """Those whose update arrives too late; the rest of who is asked sends nothing."""
 
 
 class Draws:
@@ -66,7 +77,7 @@ class Draws:
             return np.random.default_rng()
         return stream(self._plan.seed, "batches", round_index, node)
 
-    def draw_attendance(self, able: npt.NDArray[np.bool_], round_index: int) -> tuple[Ints, Ints]:
+    def draw_attendance(self, able: npt.NDArray[np.bool_], round_index: int) -> Attendance:
         """Draw which of the able nodes send an update in a round.
 
         Parameters
@@ -78,11 +89,12 @@ class Draws:
 
         Returns
         -------
-        on_time, late : ndarray of int
-            Rows of the nodes whose update is used, and of those whose update comes too late.
+        Attendance
+            Who is asked, and whose update arrives.
         """
         chances = self._plan.chances
         draws = stream(self._plan.seed, "attendance", round_index).random((3, able.size))
-        sends = able & (draws[0] < chances.participation) & (draws[1] >= chances.dropping)
+        asked = able & (draws[0] < chances.participation)
+        sends = asked & (draws[1] >= chances.dropping)
         late = sends & (draws[2] < chances.straggling)
-        return np.flatnonzero(sends & ~late), np.flatnonzero(late)
+        return Attendance(*map(np.flatnonzero, (asked, sends & ~late, late)))

@@ -130,6 +130,15 @@ class FederatedTrainer:
         """
         return self._accounts.calibrate(epsilon)
 
+    def own_privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
+        """Work out what each node adds itself, and what its own messages reveal.
+
+        The same as :meth:`privacy`, unless epsilon holds against the server alone (the central
+        view): then it is less noise and a larger epsilon, as in a round that asks all nodes with an
+        epsilon.
+        """
+        return self._accounts.describe_own(epsilon, self.n_samples)
+
     def begin(
         self,
         misreport: npt.ArrayLike = 1.0,
@@ -230,8 +239,12 @@ class FederatedTrainer:
 
 
 def _require_one_noise_per_node(plan: TrainingPlan, releases: Sequence[ReleasePlan]) -> None:
-    """Raise InvalidPrivacyError where noise of the sum differs from the sum of nodes' noise."""
-    if plan.noise_of == "nodes":
+    """Raise InvalidPrivacyError where the noise of the sum is not that of nodes, added up."""
+    if plan.view == "central":
+        problem = 'epsilon cannot hold against the server alone (view = "central")'
+    elif plan.noise_of == "sum":
+        problem = 'noise cannot be drawn for the sum alone (noise_of = "sum")'
+    else:
         return
     for holds, reason in (
         (plan.secure_noise, "secure noise is drawn for each node"),
@@ -239,9 +252,7 @@ def _require_one_noise_per_node(plan: TrainingPlan, releases: Sequence[ReleasePl
         (any(r.n_noise_draws > 1 for r in releases), "nodes add noise several times a round"),
     ):
         if holds:
-            raise InvalidPrivacyError(
-                f'noise cannot be drawn for the sum alone (noise_of = "sum"), since {reason}.'
-            )
+            raise InvalidPrivacyError(f"{problem}, since {reason}.")
 
 
 def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:

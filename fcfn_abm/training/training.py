@@ -15,7 +15,7 @@ from fcfn_abm.errors import InvalidPrivacyError, RunFailedError, as_floats
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Engine
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
-from fcfn_abm.training.privacy import PrivacyAccounts
+from fcfn_abm.training.privacy import OwnNoise, PrivacyAccounts
 from fcfn_abm.training.server_steps import scale_rate
 from fcfn_abm.training.sums import RoundWork, Sums
 
@@ -226,18 +226,25 @@ class Training:
         setup = self._setup
         able = (reports.epsilon > 0) & (self.flagged_round == 0)
         able &= self.n_participations < setup.plan.participation_limit
-        nodes, late = setup.draws.draw_attendance(able, round_index)
+        asked, nodes, late = setup.draws.draw_attendance(able, round_index)
         self.n_participations[nodes] += 1
         self.n_participations[late] += 1
-        weights = np.zeros(0)  # of nobody, if no node is left
-        if nodes.size:
-            weights = setup.plan.aggregation.weights(
-                setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
-            )
-        sums = self._add_up_uploads(reports, nodes, weights, round_index)
+        if setup.plan.view == "central":
+            if nodes.size < setup.plan.count_quorum(asked.size):  # nobody opens the sum
+                nodes, late = nodes[:0], np.sort(np.concatenate([nodes, late]))
+            weights_asked = self._weigh(reports, asked)
+            weights = weights_asked[np.isin(asked, nodes)]
+            weights = weights / weights.sum() if nodes.size else weights
+        else:
+            weights_asked = weights = self._weigh(reports, nodes)
+        std, own = reports.injected_std, None
+        if std is not None and reports.privacy:
+            own = setup.accounts.share_noise(asked, weights_asked, reports.privacy)
+            std = _scale_noise(std, reports.noise_std, own)
+        sums = self._add_up_uploads(reports, std, nodes, weights, round_index)
         self.flagged_round[sums.flagged] = round_index
-        if self.ledger and reports.privacy:
-            setup.accounts.spend(self.ledger, nodes, weights, late, reports.privacy)
+        if self.ledger and reports.privacy and own:
+            setup.accounts.spend(self.ledger, nodes, weights, late, reports.privacy, own)
         update, clean = sums.update, sums.clean
         if sums.flagged and sums.passed > 0:  # the weights of those that passed are to be one
             update, clean = update / sums.passed, clean / sums.passed
@@ -258,11 +265,25 @@ class Training:
         weight = plan.averaging.weight(round_index, plan.rounds)
         self._averaged = self._averaged.lerp(self._flat, weight) if weight < 1 else self._flat
 
+    def _weigh(self, reports: _Reports, nodes: Ints) -> Floats:
+        """Return the weights of some nodes, which sum to one; of nobody, if there are none."""
+        if not nodes.size:
+            return np.zeros(0)
+        setup = self._setup
+        return setup.plan.aggregation.weights(
+            setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
+        )
+
     def _add_up_uploads(
-        self, reports: _Reports, nodes: Ints, weights: Floats, round_index: int
+        self,
+        reports: _Reports,
+        std: Floats | None,
+        nodes: Ints,
+        weights: Floats,
+        round_index: int,
     ) -> Sums:
-        """Let nodes train, and add up their uploads."""
-        setup, std = self._setup, reports.injected_std
+        """Let nodes train with noise of these standard deviations, and add up their uploads."""
+        setup = self._setup
         at_once = std is not None and setup.plan.noise_of == "sum"
         sums = setup.engine.train_round(
             RoundWork(
@@ -289,6 +310,16 @@ class Training:
                 "a smaller training.learning_rate may help."
             )
         return TrainingRound(round_index, n_right / self._setup.n_test, loss, ratio, n_nodes)
+
+
+def _scale_noise(injected: Floats, reported: Floats, own: OwnNoise) -> Floats:
+    """Return the noise that nodes add in truth, where by their reports it is ``own``."""
+    if own.std is reported:
+        return injected
+    std = np.full(injected.shape, np.inf)
+    asked = np.isfinite(own.std)
+    std[asked] = own.std[asked] * (injected[asked] / reported[asked])
+    return std
 
 
 def _leave_noise_out(epsilon: Floats) -> _Reports:
