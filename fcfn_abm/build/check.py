@@ -321,6 +321,28 @@ def check_quorum(scenario: Scenario) -> Problems:
         )
 
 
+def check_adaptive_clipping(scenario: Scenario) -> Problems:
+    """Refuse an adaptive clipping norm where counts cannot be made, or noised."""
+    privacy, training = scenario.privacy, scenario.training
+    if privacy.adaptive_clipping is None or training is None:
+        return
+    for conflict, holds, reason in (
+        ("privacy.secure_noise = true", privacy.secure_noise, "its grid has one clipping norm."),
+        (
+            f"training.engine = {training.engine!r}",
+            training.engine == "stacked",
+            "the serial engine alone counts what lies within the norm.",
+        ),
+        (
+            f"training.device = {training.device!r}",
+            training.device == "cuda",
+            "the serial engine alone, on the processor, counts what lies within the norm.",
+        ),
+    ):
+        if holds:
+            yield Problem(reason, "privacy.adaptive_clipping", conflict=conflict)
+
+
 def check_protected_unit(scenario: Scenario) -> Problems:
     """Require the unit of privacy that the placement of noise protects."""
     privacy = scenario.privacy
@@ -366,6 +388,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_comparisons,
     check_noise_of_sum,
     check_quorum,
+    check_adaptive_clipping,
     check_protected_unit,
     check_sampling,
 )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.build.registries import create
-from fcfn_abm.dp import Clipping
+from fcfn_abm.dp import AdaptiveClipping, Clipping
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
@@ -253,6 +253,11 @@ def create_trainer(
         false_alarm=privacy.check.false_alarm if privacy.check else None,
         chances=Chances(settings.participation, settings.dropping, settings.straggling),
         noise_of=privacy.noise_of,
+        adaptive_clipping=(
+            AdaptiveClipping(**privacy.adaptive_clipping.model_dump())
+            if privacy.adaptive_clipping
+            else None
+        ),
         view=privacy.view,
         quorum=privacy.quorum,
         max_participations=privacy.max_participations,

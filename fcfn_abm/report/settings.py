@@ -125,7 +125,12 @@ def _describe_training(scenario: Any) -> dict[str, str]:
             f"epsilon protects {_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
             f"{_VIEWS[privacy.view]}delta = {privacy.delta:g}"
         ),
-        "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration",
+        "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration"
+        + (
+            f", clipping norm adapts ({_describe_keys(privacy.adaptive_clipping)})"
+            if privacy.adaptive_clipping
+            else ""
+        ),
         "Training": (
             f"{training.rounds} rounds of {training.local_epochs} {passes} over the node's data, "
             f"{_SCHEDULES[training.schedule]}"

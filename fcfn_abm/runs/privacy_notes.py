@@ -84,6 +84,12 @@ def write_privacy_note(
         )
     if plan.calibration == "classical" and largest_epsilon >= _CLASSICAL_RANGE:
         notes.append(_write_classical_note(largest_epsilon, plan.delta))
+    if plan.adaptive_clipping:
+        notes.append(
+            "The clipping norm adapts: noise multipliers are those of a release and its count "
+            f"together, of which the counts take {plan.adaptive_clipping.noise_share:.3g}, and "
+            f"noise is given at the first norm, {plan.steps.clipping.norm:g}."
+        )
     if plan.view == "central" and (local > 0).any():
         notes.append(
             "Epsilon is sold in the central view: who sees the messages of a node learns more, "

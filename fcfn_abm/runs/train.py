@@ -222,6 +222,8 @@ class RunTrainings:
             "accuracy": last.accuracy,
             "loss": last.loss,
         }
+        if self._scenario.privacy.adaptive_clipping and log.training:
+            facts["clipping_norms"] = log.training.clipping_norms
         if comparison.private and (
             self._scenario.population.can_misreport or self._scenario.privacy.check
         ):

@@ -379,6 +379,18 @@ class Check(Section):
     """Chance of each honest node to be flagged in the whole training, at most."""
 
 
+class AdaptiveClipping(Section):
+    """A clipping norm that follows a quantile of the norms of what is clipped."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of what is clipped that is to lie within the clipping norm."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """How far the norm's logarithm moves in a round for each unit by which that share is off."""
+    noise_share: Annotated[float, Field(ge=1e-6, le=0.99)] = 0.01
+    """Share of a node's privacy that the counts of what lies within take; as much less is left for
+    what is clipped, so that what is sold stays what is spent."""
+
+
 class Privacy(Section):
     """What epsilon covers, and how it becomes noise."""
 
@@ -408,7 +420,10 @@ class Privacy(Section):
     placement: Choice = _choice("dp-sgd")
     """Where noise is added."""
     clipping_norm: Single = 1.0
-    """Largest L2 norm of what is clipped."""
+    """Largest L2 norm of what is clipped; the first one, if it adapts."""
+    adaptive_clipping: AdaptiveClipping | None = None
+    """With this table the clipping norm follows a quantile of what is clipped, from round to
+    round."""
     noise_of: Literal["nodes", "sum"] = "nodes"
     """Whether noise is drawn for each node, or once a round for the sum of what they send, which
     has the same law and takes a fraction of the time."""

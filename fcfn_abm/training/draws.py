@@ -67,6 +67,10 @@ class Draws:
         n_nodes = len(self._releases)  # the stream after those of the nodes
         return node_noise(self._n_parameters, std, self._plan.seed, round_index, n_nodes)
 
+    def draw_count_noise(self, std: float, round_index: int) -> float:
+        """Draw the noise of the weighted sum of the counts of what lies within the norm."""
+        return std * float(stream(self._plan.seed, "count-noise", round_index).standard_normal())
+
     def create_batch_generator(self, round_index: int, node: int) -> np.random.Generator:
         """Return the generator that draws a node's batches in a round.
 

@@ -60,7 +60,7 @@ class Serial(Engine):
     gradients : sequence of NetGradients
         As many nodes train at once, in threads; sums do not depend on how many.
     train_node : callable
-        Trains one node: parameters, node, round, standard deviation of its noise (None for none),
+        Trains one node: the round's work, node, standard deviation of its noise (None for none),
         and gradients, to its upload.
     test_images, test_labels : Tensor
         What the net is evaluated on.
@@ -71,7 +71,7 @@ class Serial(Engine):
     def __init__(
         self,
         gradients: Sequence[NetGradients],
-        train_node: Callable[[Tensor, int, int, float | None, NetGradients], Upload],
+        train_node: Callable[[RoundWork, int, float | None, NetGradients], Upload],
         test_images: Tensor,
         test_labels: Tensor,
     ) -> None:
@@ -87,7 +87,7 @@ class Serial(Engine):
 
         def train(node: int, gradients: NetGradients) -> Upload:
             std = None if work.noise_std is None else float(work.noise_std[node])
-            return self._train_node(work.flat, node, work.round_index, std, gradients)
+            return self._train_node(work, node, std, gradients)
 
         sums, nodes = Sums.zeros(work), work.nodes.tolist()
         uploads = map_in_order(train, nodes, self._gradients)
@@ -140,6 +140,8 @@ def select_engine(
     needs = ""
     if plan.secure_noise:
         needs = "privacy.secure_noise = true"
+    elif plan.adaptive_clipping:
+        needs = "[privacy.adaptive_clipping]"
     elif plan.precision == "bf16":
         needs = 'training.precision = "bf16"'
     if device == "auto":

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import Calibration, Relation
+from fcfn_abm.dp import AdaptiveClipping, Calibration, Relation
 from fcfn_abm.errors import (
     InvalidDataError,
     InvalidPrivacyError,
@@ -83,6 +83,8 @@ class TrainingPlan:
     noise_of: NoiseOf = "nodes"
     """Whether noise is drawn for each node, or once for the weighted sum of all, which has the same
     distribution if each node adds noise once a round, without a grid, and nobody checks uploads."""
+    adaptive_clipping: AdaptiveClipping | None = None
+    """How the clipping norm follows what is clipped; None keeps that of :attr:`steps`."""
     view: View = "local"
     """Whether an epsilon holds against who sees a node's own messages, or against a server that
     sees nothing but the weighted sum."""
@@ -115,6 +117,10 @@ class TrainingPlan:
         if self.false_alarm is not None:
             require_between(0, 1, error=wrong, false_alarm=self.false_alarm)
         require_counts(error=InvalidDataError, rounds=self.rounds)
+        if self.adaptive_clipping and self.secure_noise:
+            raise InvalidPrivacyError(
+                "the grid of secure noise is made for one clipping norm, which must not adapt."
+            )
         if self.max_participations is not None:
             require_counts(error=wrong, max_participations=self.max_participations)
         if self.placement.sampling_rate < 1 and self.steps.batch_size is not None:

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import Ledger, central_multipliers, multiplier_for_releases, spent_epsilon
+from fcfn_abm.dp import (
+    AdaptiveClipping,
+    Ledger,
+    central_multipliers,
+    multiplier_for_releases,
+    spent_epsilon,
+)
 from fcfn_abm.dp.check import max_upload_norm
 from fcfn_abm.errors import InvalidPrivacyError, as_floats
 from fcfn_abm.training.placements import ReleasePlan
@@ -166,6 +172,30 @@ class PrivacyAccounts:
             plan.false_alarm / plan.rounds,
             self._n_draws,
         )
+
+    def compute_std_of_count(
+        self, nodes: Ints, weights: Floats, noise_std: Floats, adaptive: AdaptiveClipping
+    ) -> float:
+        """Return the standard deviation of the noise in the weighted sum of some nodes' counts.
+
+        Parameters
+        ----------
+        nodes, weights : ndarray, shape (n,)
+            Whose, and their weights in the sum.
+        noise_std : ndarray of float, shape (n_nodes,)
+            Noise of a release and its count together, as if all were on the release, at the first
+            clipping norm.
+        adaptive : AdaptiveClipping
+            How they share it.
+
+        Notes
+        -----
+        A unit of data moves a count by half of what it moves a release over the clipping norm. A
+        node sends the mean of the counts of its releases.
+        """
+        norm = 2 * self._plan.steps.clipping.norm
+        own = adaptive.count_gain * noise_std[nodes] / norm / np.sqrt(self._n_draws[nodes])
+        return float(np.sqrt(((weights * own) ** 2).sum()))
 
     def compute_std_of_sum(self, nodes: Ints, weights: Floats, noise_std: Floats) -> float:
         """Return the standard deviation of the noise in the weighted sum of some nodes' uploads."""

@@ -16,7 +16,7 @@ from fcfn_abm.training.datasets import ImageData
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, select_engine
 from fcfn_abm.training.gradients import Gradients, NetGradients
-from fcfn_abm.training.local_steps import take_batches
+from fcfn_abm.training.local_steps import LocalSteps, take_batches
 from fcfn_abm.training.net_checks import require_independent_samples
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
@@ -24,6 +24,7 @@ from fcfn_abm.training.placements import ReleasePlan, Upload
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
 from fcfn_abm.training.privacy import PrivacyAccounts
 from fcfn_abm.training.stacked import NodeSamples, Stacked
+from fcfn_abm.training.sums import RoundWork
 from fcfn_abm.training.training import Training, TrainingSetup
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class FederatedTrainer:
         self.draws = Draws(plan, self.releases, self.n_parameters)
         self._accounts = PrivacyAccounts(plan, self.releases, self.n_parameters)
         tests = _channels_last(data.test_images), torch.from_numpy(data.test_labels)
-        self.engine: Engine = Serial(self.gradients, self.train_node, *tests)
+        self.engine: Engine = Serial(self.gradients, self._train_node_of_round, *tests)
         if name == "stacked":
             samples = NodeSamples(self._images, self._labels, shards, self.n_samples)
             self.engine = Stacked(
@@ -200,6 +201,7 @@ class FederatedTrainer:
         noise_std: float | None,
         gradients: Gradients,
         labels: Tensor | None = None,
+        steps: LocalSteps | None = None,
     ) -> Upload:
         """Train a node for a round, and return its upload.
 
@@ -215,8 +217,10 @@ class FederatedTrainer:
             What computes gradients.
         labels : Tensor, optional
             In place of its own.
+        steps : LocalSteps, optional
+            In place of the plan's: with the clipping norm of the round.
         """
-        placement, steps = self.plan.placement, self.plan.steps
+        placement, steps = self.plan.placement, steps or self.plan.steps
         own = self.shards[node]
         generator = self.draws.create_batch_generator(round_index, node)
         rows = placement.draw_batches(steps, len(own), generator)
@@ -228,6 +232,13 @@ class FederatedTrainer:
         batches = take_batches(images, labels, rows, self.releases[node].divisor)
         noise = None if noise_std is None else self.draws.draw_noise(noise_std, round_index, node)
         return placement.train(flat, batches, steps, gradients, noise)
+
+    def _train_node_of_round(
+        self, work: RoundWork, node: int, noise_std: float | None, gradients: Gradients
+    ) -> Upload:
+        """Train a node as the engine asks for it."""
+        where = work.flat, node, work.round_index
+        return self.train_node(*where, noise_std, gradients, steps=work.steps)
 
     def _on_a_grid(self, plan: TrainingPlan) -> TrainingPlan:
         """Return a plan with a grid of secure noise, fine enough for the least sensitivity."""

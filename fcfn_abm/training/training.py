@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import Ledger
+from fcfn_abm.dp import Clipping, Ledger
 from fcfn_abm.errors import InvalidPrivacyError, RunFailedError, as_floats
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Engine
@@ -94,6 +94,9 @@ class Training:
     n_participations: Ints
     """In how many rounds each node has sent an update, in time or too late, shape (n_nodes,)."""
 
+    clipping_norms: list[float]
+    """The clipping norm of each round so far, and that of the next round."""
+
     def __init__(
         self,
         setup: TrainingSetup,
@@ -116,6 +119,7 @@ class Training:
         self._moments = self._flat.new_zeros(setup.plan.server.n_moments, self._flat.numel())
         self._n_server_steps = 0
         self.results = []
+        self.clipping_norms = [setup.plan.steps.clipping.norm]
         if resume is not None:
             self._restore(resume)
         else:
@@ -173,6 +177,7 @@ class Training:
             "moments": self._moments.to("cpu", copy=True).numpy(),
             "n_server_steps": np.array(self._n_server_steps),
             "results": np.array([astuple(result) for result in self.results], dtype=float),
+            "clipping_norms": np.array(self.clipping_norms),
             "flagged_round": self.flagged_round.copy(),
             "n_participations": self.n_participations.copy(),
             **{f"ledger_{name}": column for name, column in ledger.items()},
@@ -186,6 +191,7 @@ class Training:
         self._averaged = torch.tensor(state["averaged"], device=device)
         self._moments = torch.tensor(state["moments"], device=device)
         self._n_server_steps = int(state["n_server_steps"])
+        self.clipping_norms = state["clipping_norms"].tolist()
         self.results = [
             TrainingRound(int(index), accuracy, loss, ratio, int(n_nodes))
             for index, accuracy, loss, ratio, n_nodes in state["results"].tolist()
@@ -220,7 +226,9 @@ class Training:
         std = injected_std = privacy.noise_std
         if (self._misreport != 1).any():
             injected_std = accounts.calibrate(epsilon / self._misreport).noise_std
-        return _Reports(epsilon, privacy, std, injected_std, accounts.compute_max_upload_norm(std))
+        adaptive = self._setup.plan.adaptive_clipping
+        most = accounts.compute_max_upload_norm(std * adaptive.release_gain if adaptive else std)
+        return _Reports(epsilon, privacy, std, injected_std, most)
 
     def _train_round(self, reports: _Reports, round_index: int) -> TrainingRound:
         setup = self._setup
@@ -241,7 +249,9 @@ class Training:
         if std is not None and reports.privacy:
             own = setup.accounts.share_noise(asked, weights_asked, reports.privacy)
             std = _scale_noise(std, reports.noise_std, own)
-        sums = self._add_up_uploads(reports, std, nodes, weights, round_index)
+        work = self._plan_work(reports, std, nodes, weights, round_index)
+        sums = self._add_up_uploads(work)
+        self._adapt_clipping(sums, std, nodes, weights, round_index)
         self.flagged_round[sums.flagged] = round_index
         if self.ledger and reports.privacy and own:
             setup.accounts.spend(self.ledger, nodes, weights, late, reports.privacy, own)
@@ -274,32 +284,52 @@ class Training:
             setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
         )
 
-    def _add_up_uploads(
+    def _plan_work(
         self,
         reports: _Reports,
         std: Floats | None,
         nodes: Ints,
         weights: Floats,
         round_index: int,
-    ) -> Sums:
-        """Let nodes train with noise of these standard deviations, and add up their uploads."""
-        setup = self._setup
-        at_once = std is not None and setup.plan.noise_of == "sum"
-        sums = setup.engine.train_round(
-            RoundWork(
-                round_index=round_index,
-                flat=self._flat,
-                nodes=nodes,
-                weights=weights,
-                noise_std=None if at_once else std,
-                max_upload_norm=reports.max_upload_norm,
-            )
-        )
-        if std is not None and at_once:  # the same distribution, for one draw instead of n
-            std_of_sum = setup.accounts.compute_std_of_sum(nodes, weights, std)
-            noise = setup.draws.draw_noise_of_sum(std_of_sum, round_index)
-            sums = replace(sums, update=sums.update + noise.to(sums.update.device))
-        return sums
+    ) -> RoundWork:
+        """Say what nodes are to do whose noise has these standard deviations."""
+        plan, most = self._setup.plan, reports.max_upload_norm
+        steps, adaptive = plan.steps, plan.adaptive_clipping
+        if adaptive:
+            norm = self.clipping_norms[-1]
+            scale = norm / steps.clipping.norm  # of all that is in units of a release
+            most = scale * most
+            std = None if std is None else scale * adaptive.release_gain * std
+            steps = replace(steps, clipping=Clipping(norm), counts_within=True)
+        return RoundWork(round_index, self._flat, steps, nodes, weights, std, most)
+
+    def _add_up_uploads(self, work: RoundWork) -> Sums:
+        """Let nodes train, and add up their uploads."""
+        setup, std = self._setup, work.noise_std
+        if std is None or setup.plan.noise_of == "nodes":
+            return setup.engine.train_round(work)
+        # the same distribution, for one draw instead of n
+        sums = setup.engine.train_round(replace(work, noise_std=None))
+        std_of_sum = setup.accounts.compute_std_of_sum(work.nodes, work.weights, std)
+        noise = setup.draws.draw_noise_of_sum(std_of_sum, work.round_index)
+        return replace(sums, update=sums.update + noise.to(sums.update.device))
+
+    def _adapt_clipping(
+        self, sums: Sums, std: Floats | None, nodes: Ints, weights: Floats, round_index: int
+    ) -> None:
+        """Set the clipping norm of the next round by how much lay within this one's."""
+        setup, norm = self._setup, self.clipping_norms[-1]
+        adaptive = setup.plan.adaptive_clipping
+        if adaptive and sums.passed > 0:
+            within = sums.within
+            if std is not None:
+                noised = ~np.isin(nodes, sums.flagged)
+                std_of_count = setup.accounts.compute_std_of_count(
+                    nodes[noised], weights[noised], std, adaptive
+                )
+                within += setup.draws.draw_count_noise(std_of_count, round_index)
+            norm = adaptive.next_norm(norm, within / sums.passed + 0.5)
+        self.clipping_norms.append(norm)
 
     def _evaluate(self, round_index: int, ratio: float, n_nodes: int) -> TrainingRound:
         """Evaluate the average of the rounds' nets."""
