@@ -123,9 +123,9 @@ class Serial(Engine):
 
 
 def select_engine(
-    engine: EngineName, device: Device, plan: TrainingPlan
+    engine: EngineName, device: Device, plan: TrainingPlan, *, with_formulas: bool = True
 ) -> tuple[Literal["serial", "stacked"], Literal["cpu", "cuda"]]:
-    """Select the engine that trains, and its device.
+    """Select the engine that trains, and its device, for a net ``with_formulas`` or without.
 
     "auto" takes a CUDA device where there is one and the plan allows, and there the
     stacked engine; elsewhere the serial one.
@@ -144,6 +144,8 @@ def select_engine(
         needs = "[privacy.adaptive_clipping]"
     elif plan.precision == "bf16":
         needs = 'training.precision = "bf16"'
+    elif not with_formulas:
+        needs = "training.net, with layers whose gradients have no formula,"
     if device == "auto":
         free = engine != "serial" and not needs
         device = "cuda" if free and torch.cuda.is_available() else "cpu"

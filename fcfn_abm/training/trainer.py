@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidDataError, InvalidPrivacyError, MissingExtraError
-from fcfn_abm.rng import stream
+from fcfn_abm.rng import key, stream
 from fcfn_abm.training.datasets import ImageData
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, select_engine
 from fcfn_abm.training.gradients import Gradients, NetGradients
 from fcfn_abm.training.local_steps import LocalSteps, take_batches
-from fcfn_abm.training.net_checks import require_independent_samples
+from fcfn_abm.training.net_checks import (
+    has_formula,
+    require_independent_samples,
+    split_into_layers,
+)
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
 from fcfn_abm.training.placements import ReleasePlan, Upload
@@ -79,11 +83,15 @@ class FederatedTrainer:
         """How many samples each node has, shape (n_nodes,)."""
         self._images = _channels_last(data.train_images)
         self._labels = torch.from_numpy(data.train_labels)
-        with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
-            net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
+        with torch.random.fork_rng(devices=[]):  # building layers draws
+            torch.default_generator.manual_seed(key(plan.seed, "first-parameters")[0])
+            net = split_into_layers(
+                plan.net.build(data.train_images.shape[1:], len(data.class_names))
+            )
         require_independent_samples(net, data.train_images.shape[1:])
         initialise(net, stream(plan.seed, "first-parameters"))
-        name, place = select_engine(engine, device, plan)
+        with_formulas = all(has_formula(layer) for layer in net if list(layer.parameters()))
+        name, place = select_engine(engine, device, plan, with_formulas=with_formulas)
         nets = [deepcopy(net) for _ in range(workers if name == "serial" else 1)]
         self.gradients = [NetGradients(net, plan.precision) for net in nets]
         self.first_parameters = self.gradients[0].flat
