@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from fcfn_abm.errors import InvalidPrivacyError, require_between, require_positive
 
+_LEAST, _MOST = 1e-30, 1e30
+
 
 @dataclass(frozen=True)
 class AdaptiveClipping:
@@ -75,6 +77,12 @@ class AdaptiveClipping:
             The present one.
         within : float
             Noisy share of what lay within it; beyond [0, 1] it counts as the nearest end.
+
+        Returns
+        -------
+        float
+            From 1e-30 to 1e30, which nets of 32 bits can hold.
         """
         within = min(max(within, 0.0), 1.0)
-        return norm * math.exp(-self.learning_rate * (within - self.quantile))
+        moved = norm * math.exp(-self.learning_rate * (within - self.quantile))
+        return min(max(moved, _LEAST), _MOST)

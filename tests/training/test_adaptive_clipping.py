@@ -12,6 +12,7 @@ import fcfn_abm as fa
 from fcfn_abm.dp import AdaptiveClipping, gaussian_epsilon
 from fcfn_abm.errors import InvalidDataError, InvalidPrivacyError, InvalidScenarioError
 from fcfn_abm.training import AGGREGATIONS, FederatedTrainer
+from fcfn_abm.training.local_steps import take_batches
 
 pytestmark = pytest.mark.slow
 DELTA = 1e-5
@@ -200,3 +201,25 @@ def test_the_record_says_how_the_norm_moved():
     assert "The clipping norm adapts" in record.run["training"]["privacy_note"]
     nodes = record.nodes[record.nodes["epsilon_total"] > 0]
     assert_allclose(nodes["epsilon_total"], nodes["epsilon_sold"], rtol=1e-8)
+
+
+@pytest.mark.parametrize("placement", ["dp-sgd", "update"])
+def test_no_replacement_moves_a_count_by_more_than_the_claim(placement):
+    made = adapting(placement=placement, clipping_norm=2.05)
+    steps = replace(made.plan.steps, counts_within=True)
+    claim = made.releases[0].sensitivity.l2 / (2 * 2.05)
+    assert claim == pytest.approx(1 / made.n_samples[0] if placement == "dp-sgd" else 1.0)
+
+    def count(images, labels):
+        batches = take_batches(images, labels, [slice(None)], made.releases[0].divisor)
+        at = made.first_parameters, batches, steps, made.gradients[0], None
+        return made.plan.placement.train(*at).within
+
+    before, rng, largest = count(*made.samples(0)), np.random.default_rng(2), 0.0
+    for scale in (0.0, 0.1, 1.0, 50.0) * 5:
+        images, labels = (part.clone() for part in made.samples(0))
+        rows = int(rng.integers(len(labels))) if placement == "dp-sgd" else slice(None)
+        images[rows] = scale * torch.from_numpy(rng.uniform(-1, 1, images[rows].shape)).float()
+        labels[rows] = int(rng.integers(10))
+        largest = max(largest, abs(count(images, labels) - before))
+    assert 0.9 * claim < largest <= claim * (1 + 1e-9)
