@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import solara
 
 from fcfn_abm.viz.session import OpenedSource, Session, View, parse_request
+
+logger = logging.getLogger(__name__)
 
 source: OpenedSource | None = None
 """What every tab shows; set before the server starts."""
@@ -36,7 +38,7 @@ def _window(  # type: ignore[no-untyped-def]
     pictures=(),
     path=None,
     node_details=(),
-    event_request: Callable[[dict[str, Any]], None] | None = None,
+    event_request: Callable[[object], None] | None = None,
 ):
     """Declare the properties and the event of the template: the fields of a view, and requests."""
 
@@ -56,9 +58,13 @@ def Page() -> None:  # noqa: N802 - Solara looks for this name
 
     solara.use_effect(run_session, [])
 
-    def send_request(message: dict[str, Any]) -> None:
-        action, arguments = parse_request(message)
-        session.request(action, *arguments)
+    def send_request(message: object) -> None:
+        try:
+            action, arguments = parse_request(message)
+        except ValueError as error:
+            logger.warning("A message from a browser is ignored: %s.", error)
+        else:
+            session.request(action, *arguments)
 
     solara.Title(f"{view.title} - fcfn")
     _window(**asdict(view), event_request=send_request)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from types import NoneType
 from typing import Any
 
 from fcfn_abm.build import load_scenario
-from fcfn_abm.errors import FcfnError, InvalidRecordError, InvalidScenarioError
+from fcfn_abm.errors import FcfnError, InvalidRecordError, InvalidScenarioError, abbreviate
 from fcfn_abm.records import Record, read_record
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz import pictures, settings
@@ -253,20 +255,38 @@ class Session:
         """Change a setting; a valid one restarts the market."""
         if self._opened.record:
             return
+        if path not in self._paths():  # what is not shown, such as a file to read, stays
+            raise InvalidScenarioError("the window has no such setting.", file=abbreviate(path))
         self._invalid = path
         self._tree = settings.replace_value(self._tree, path, value)
         self._groups = settings.describe_settings(self._tree)
         try:
-            self._scenario = settings.parse_tree(self._tree)
+            scenario = settings.parse_tree(self._tree)
+            self._require_few_nodes(scenario)
         except InvalidScenarioError as error:
             named = settings.path_of(error)  # with two invalid settings it may be the other one
-            paths = {control["path"] for group in self._groups for control in group["controls"]}
-            self._invalid = named if named in paths else path
+            self._invalid = named if named in self._paths() else path
             self._problem, self._playing = f"{error} The market is as it was before.", False
             return
+        self._scenario = scenario
         self._tree = settings.tree_of(self._scenario)
         self._groups = settings.describe_settings(self._tree)
         self._open()
+
+    def _paths(self) -> set[str]:
+        """Return the paths of the settings that are shown."""
+        return {control["path"] for group in self._groups for control in group["controls"]}
+
+    def _require_few_nodes(self, scenario: Scenario) -> None:
+        """Limit what one tab can take of this machine, unless the opened scenario takes more."""
+        most = max(settings.MOST_NODES, self._opened.scenario.population.n_nodes)
+        if scenario.population.n_nodes > most:
+            raise InvalidScenarioError(
+                f"must be at most {most:,} in the window; a scenario file may have more.",
+                file="settings",
+                table="population",
+                key="n_nodes",
+            )
 
     def show(self) -> None:
         """Send the current state to the browser."""
@@ -374,7 +394,39 @@ def _to_dict(picture: Picture) -> dict[str, str]:
     }
 
 
-def parse_request(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Return action and arguments of a message of the browser, which may send anything."""
-    arguments = message.get("arguments", [])
-    return str(message.get("action", "")), arguments if isinstance(arguments, list) else [arguments]
+_NUMBER, _WHOLE = (int, float), (int,)
+_ARGUMENTS: dict[str, tuple[tuple[type, ...], ...]] = {
+    "play": (),
+    "pause": (),
+    "step": (),
+    "reset": (),
+    "seek": (_WHOLE,),
+    "speed": (_NUMBER,),
+    "set": ((str,), (str, bool, int, float, NoneType)),
+    "pick": ((*_NUMBER, NoneType),),
+    "pick_at": ((str,), _NUMBER, _NUMBER),
+    "colour": ((str,),),
+}
+"""The actions of :meth:`Session.handle`, and the types of their arguments."""
+
+
+def parse_request(message: object) -> tuple[str, list[Any]]:
+    """Return action and arguments of a message of the browser.
+
+    Raises
+    ------
+    ValueError
+        If it is none that the page sends.
+    """
+    if not isinstance(message, dict):
+        raise ValueError(f"{abbreviate(message)} is not a request")
+    action, arguments = message.get("action"), message.get("arguments")
+    if not isinstance(action, str) or action not in _ARGUMENTS:
+        raise ValueError(f"there is no action {abbreviate(action)}")
+    types = _ARGUMENTS[action]
+    if not isinstance(arguments, list) or len(arguments) != len(types):
+        raise ValueError(f"{action} takes {len(types)} arguments, not {abbreviate(arguments)}")
+    for value, allowed in zip(arguments, types, strict=True):
+        if type(value) not in allowed or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{action} does not take {abbreviate(value)}")
+    return action, arguments
