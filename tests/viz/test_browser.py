@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -255,6 +258,74 @@ def test_a_phone_needs_no_sideways_scrolling(visit, live):
     box = page.locator("[data-picture=star]").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 375
+
+
+ATTACK = """
+<script>
+const name = "ADDRESS";
+const outcome = (promise) => promise.then(() => "reached", () => "refused");
+const socket = new WebSocket(`ws://${name}/jupyter/api/kernels/evil/channels?session_id=evil`);
+const script = document.createElement("script");
+const load = (element) => new Promise((done, fail) => {
+  element.onopen = element.onload = done;
+  element.onerror = fail;
+});
+const tries = [load(socket), load(script), fetch(`http://${name}/`, { credentials: "include" }),
+  fetch(`http://${name}/readyz`, { mode: "no-cors", credentials: "include" })];
+script.src = `http://${name}/static/main-vuetify.js`;
+document.head.append(script);
+Promise.all(tries.map(outcome)).then((all) => { document.title = all.join(" "); });
+</script>
+<iframe src="http://ADDRESS/"></iframe>
+"""
+
+
+@contextmanager
+def hosted(html):
+    """Serve one page on another port, which is another origin of the same site."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{other.server_port}/"
+        other.shutdown()
+
+
+def test_a_page_of_another_origin_reaches_nothing_though_the_cookie_is_there(browser, live):
+    context = browser.new_context()
+    with hosted(ATTACK.replace("ADDRESS", urlsplit(live).netloc)) as address:
+        page, foreign = context.new_page(), context.new_page()
+        page.goto(live)
+        page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
+        foreign.goto(address)
+        expect(foreign).to_have_title("refused refused refused refused", timeout=WAIT)
+        assert foreign.frames[1].locator("*", has_text="fcfn").count() == 0
+        button(page, "Step").click()
+        shows(tile(page, "Round"), "1")
+    context.close()
+
+
+def test_the_token_leaves_the_address_and_becomes_a_cookie_that_scripts_cannot_read(visit, live):
+    page = visit(live)
+    base, token = live.split("?token=")
+    assert page.url == base
+    cookies = {c["name"]: c for c in page.context.cookies()}
+    cookie = cookies[f"fcfn-{urlsplit(live).port}"]
+    assert (cookie["value"], cookie["httpOnly"], cookie["sameSite"]) == (token, True, "Lax")
+    assert token not in page.evaluate("document.cookie + document.documentElement.innerHTML")
+    page.reload()
+    page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
+    page.go_back()
+    assert page.url == "about:blank"  # no entry of the history has it
 
 
 def test_two_tabs_have_two_markets(visit, live):

@@ -34,7 +34,14 @@ from fcfn_abm.viz.frame import Training
 from fcfn_abm.viz.live import LiveMarket
 from fcfn_abm.viz.node_details import describe_node
 from fcfn_abm.viz.replay import Replay
-from fcfn_abm.viz.session import OpenedSource, Session, draw_pictures, list_tiles, open_source
+from fcfn_abm.viz.session import (
+    OpenedSource,
+    Session,
+    draw_pictures,
+    list_tiles,
+    open_source,
+    parse_request,
+)
 from fcfn_abm.viz.star import CROWD, draw_star
 from fcfn_abm.viz.svg import Chart, Scale, decades, dots, labels, number, text, ticks
 
@@ -564,6 +571,68 @@ def test_whatever_a_browser_asks_for_the_window_stays(request_):
     handle_requests(session, views, request_)
     view = handle_requests(session, views, ("reset",), ("step",))
     assert (view.problem, view.moment, len(view.pictures)) == ("", 1, 7)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        [],
+        "play",
+        {},
+        {"action": None, "arguments": []},
+        {"action": ["play"], "arguments": []},
+        {"action": "_open", "arguments": []},
+        {"action": "play"},
+        {"action": "play", "arguments": [1]},
+        {"action": "seek", "arguments": ["3"]},
+        {"action": "seek", "arguments": [True]},
+        {"action": "speed", "arguments": [math.inf]},
+        {"action": "pick_at", "arguments": ["star", math.nan, 1]},
+        {"action": "set", "arguments": [["game.alpha"], 1]},
+        {"action": "set", "arguments": ["game.alpha", {"a": 1}]},
+    ],
+)
+def test_a_message_that_the_page_does_not_send_is_refused(message):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_request(message)
+
+
+def test_the_messages_of_the_page_are_taken():
+    for action, arguments in (
+        ("play", []),
+        ("seek", [3]),
+        ("speed", [2.5]),
+        ("set", ["game.alpha", None]),
+        ("set", ["exit.reentry", True]),
+        ("pick", [None]),
+        ("pick_at", ["star", 1, 2.5]),
+    ):
+        assert parse_request({"action": action, "arguments": arguments}) == (action, arguments)
+
+
+def test_settings_that_the_window_does_not_show_cannot_be_set():
+    session, views = session_of(OpenedSource("quick", scenario()))
+    before = session._scenario
+    for path in ("training.data.path", "title", "imports", "game", "population.rho"):
+        view = handle_requests(session, views, ("set", path, "x"))
+        assert view.problem == f"{path!r}: the window has no such setting."
+    assert session._scenario is before
+    assert handle_requests(session, views, ("set", "game.alpha", 3.0)).problem == ""
+
+
+def test_a_session_has_at_most_a_million_nodes_or_as_many_as_were_opened():
+    session, views = session_of(OpenedSource("quick", scenario()))
+    view = handle_requests(session, views, ("set", "population.n_nodes", 1_000_001))
+    assert view.problem.startswith(
+        "settings, [population] n_nodes: must be at most 1,000,000 in the window"
+    )
+    assert (view.invalid, view.n_nodes) == ("population.n_nodes", 50)
+    large = scenario("population.n_nodes=1000003")
+    session = Session(OpenedSource("large", large), views.append)
+    session._require_few_nodes(large)
+    with pytest.raises(InvalidScenarioError, match="at most 1,000,003"):
+        session._require_few_nodes(scenario("population.n_nodes=1000004"))
 
 
 def test_play_goes_on_to_the_verdict_in_its_own_thread():
