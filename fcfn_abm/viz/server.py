@@ -10,6 +10,7 @@ import socket
 import warnings
 import webbrowser
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Thread
 from time import sleep
 
@@ -23,6 +24,8 @@ from fcfn_abm.viz.guard import WILDCARDS, Guard, bracket, list_hosts
 from fcfn_abm.viz.session import OpenedSource
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ASSETS = Path(__file__).parent / "assets"
+"""Folder of the charting library, which the page loads from this server."""
 MOST_BYTES = 1 << 20
 """Size of the largest message that a browser may send; those of the page are far smaller."""
 
@@ -87,6 +90,7 @@ def serve(
     solara.server.settings.theme.title = "fcfn"
     solara.server.settings.theme.show_banner = False
     solara.server.settings.kernel.cull_timeout = "2m"  # a closed tab stops playing
+    solara.server.settings.assets.extra_locations = [str(ASSETS)]
     solara.server.app.apps["__default__"] = solara.server.app.AppScript("fcfn_abm.viz.app")
     bound, token = listener.getsockname()[1], secrets.token_urlsafe(32)
     named = _reachable_name(host)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -20,6 +20,7 @@ from fcfn_abm.errors import FcfnError, InvalidRecordError, InvalidScenarioError,
 from fcfn_abm.records import Record, read_record
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz import pictures, settings
+from fcfn_abm.viz.charts import Feed, describe_charts, list_tables
 from fcfn_abm.viz.frame import Frame, Source
 from fcfn_abm.viz.live import LiveMarket
 from fcfn_abm.viz.node_details import describe_node
@@ -109,6 +110,7 @@ class View:
     tiles: list[dict[str, str]] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, str]] = field(default_factory=list)
+    charts: list[dict[str, Any]] = field(default_factory=list)
     path: dict[str, str] | None = None
     node_details: list[str] = field(default_factory=list)
 
@@ -122,10 +124,18 @@ class Session:
         Read once; each session creates its own market from it.
     show : callable
         Called with a new :class:`View` after every change.
+    send : callable, optional
+        Takes the increments of the charts' columns, as of :class:`fcfn_abm.viz.charts.Feed`.
     """
 
-    def __init__(self, opened: OpenedSource, show: Callable[[View], None]) -> None:
+    def __init__(
+        self,
+        opened: OpenedSource,
+        show: Callable[[View], None],
+        send: Callable[[list[dict[str, Any]], list[bytes]], None] = lambda *_: None,
+    ) -> None:
         self._opened, self._show = opened, show
+        self._feed, self._opens = Feed(send), 0
         self._tree = settings.tree_of(opened.scenario)
         self._scenario = opened.scenario
         self._source: Source | None = None
@@ -181,6 +191,8 @@ class Session:
         except FcfnError as error:
             self._problem, self._playing = str(error), False
         except Exception as error:  # without a message the page would stay blank
+            if self._closed:  # what was going on was cut off
+                return
             logger.exception("The window could not do this.")
             self._playing = False
             self._problem = f"This failed ({type(error).__name__}: {error}); reset to go on."
@@ -217,12 +229,15 @@ class Session:
                 self._pictures[name].node_at(float(x), float(y)) if name in self._pictures else None
             )
             self._picked = self._picked if found is None else found
+        elif action == "ready":  # the charts of the page have just appeared, or missed something
+            self._feed.restart()
         elif action == "colour" and arguments[0] in ("payment", "utility"):
             self._colour_by = arguments[0]
 
     def _open(self) -> None:
         """Start over: the market at its first round, the record at its last."""
         self._problem = self._invalid = ""
+        self._opens += 1
         if self._opened.record:
             first = self._source is None
             self._source = Replay(self._opened.record)
@@ -316,6 +331,8 @@ class Session:
         view.tiles = list_tiles(frame)
         self._pictures = {p.name: p for p in draw_pictures(frame, self._colour_by, self._picked)}
         view.pictures = [_to_dict(p) for p in self._pictures.values()]
+        view.charts = [asdict(chart) for chart in describe_charts(frame)]
+        self._feed.push(list_tables(frame), self._opens)
         if self._picked is not None:
             view.node_details = describe_node(frame, source, self._picked)
             if frame.place_of(self._picked) is not None:
@@ -342,17 +359,8 @@ class Session:
 
 
 def draw_pictures(frame: Frame, colour_by: Any, picked: int | None) -> list[Picture]:
-    """Draw all pictures of a frame, in the order of the page."""
-    accuracy = pictures.draw_accuracy(frame)
-    return [
-        draw_star(frame, colour_by, picked),
-        pictures.draw_rho_epsilon(frame, picked),
-        pictures.draw_totals(frame),
-        pictures.draw_distances(frame),
-        pictures.draw_participation(frame),
-        *pictures.draw_utilities(frame),
-        *([accuracy] if accuracy else []),
-    ]
+    """Draw the pictures of nodes, in the order of the page."""
+    return [draw_star(frame, colour_by, picked), pictures.draw_rho_epsilon(frame, picked)]
 
 
 def list_tiles(frame: Frame) -> list[dict[str, str]]:
@@ -404,6 +412,7 @@ _ARGUMENTS: dict[str, tuple[tuple[type, ...], ...]] = {
     "speed": (_NUMBER,),
     "set": ((str,), (str, bool, int, float, NoneType)),
     "pick": ((*_NUMBER, NoneType),),
+    "ready": (),
     "pick_at": ((str,), _NUMBER, _NUMBER),
     "colour": ((str,),),
 }
