@@ -271,7 +271,8 @@ class Session:
         if self._opened.record:
             return
         if path not in self._paths():  # what is not shown, such as a file to read, stays
-            raise InvalidScenarioError("the window has no such setting.", file=abbreviate(path))
+            self._problem = f"The window has no setting {abbreviate(path)}."
+            return
         self._invalid = path
         self._tree = settings.replace_value(self._tree, path, value)
         self._groups = settings.describe_settings(self._tree)

@@ -498,6 +498,21 @@ def test_the_token_leaves_the_address_and_becomes_a_cookie_that_scripts_cannot_r
     assert page.url == "about:blank"  # no entry of the history has it
 
 
+@pytest.mark.parametrize("width", [390, 1440, 1920])
+def test_the_buttons_stay_in_sight_and_the_page_is_as_wide_as_the_screen(visit, live, width):
+    page = visit(live, width=width, height=800)
+    page.wait_for_selector("[data-plot=node-utilities] canvas", timeout=WAIT)
+    page.evaluate("document.querySelector('[data-plot=node-utilities]').scrollIntoView()")
+    until(lambda: page.locator("[data-picture=totals]").bounding_box()["y"] < 0)
+    box = button(page, "Play").bounding_box()
+    assert 0 <= box["y"] < 120
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width > 900:
+        assert 0 <= page.locator("[data-test=status]").bounding_box()["y"] < 60
+    button(page, "Step").click()
+    shows(tile(page, "Round"), "1")
+
+
 def test_two_tabs_have_two_markets(visit, live):
     one, two = visit(live), visit(live)
     button(one, "Step").click()

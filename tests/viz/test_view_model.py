@@ -589,7 +589,7 @@ def test_settings_that_the_window_does_not_show_cannot_be_set():
     before = session._scenario
     for path in ("training.data.path", "title", "imports", "game", "population.rho"):
         view = handle_requests(session, views, ("set", path, "x"))
-        assert view.problem == f"{path!r}: the window has no such setting."
+        assert view.problem == f"The window has no setting {path!r}."
     assert session._scenario is before
     assert handle_requests(session, views, ("set", "game.alpha", 3.0)).problem == ""
 
