@@ -22,6 +22,7 @@ from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import count_idle_one, reenter_one
 from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.abm.order import shuffle
 from fcfn_abm.abm.round import Round
 from fcfn_abm.game.best_response import reply_one
 from fcfn_abm.jit import compile_loop
@@ -137,6 +138,10 @@ def move_at_once(played: Round, group: NodeGroup, moves: ScalarMoves, rows: Rows
     if not isinstance(rows, slice):
         for column, moved in zip(held, moving, strict=True):
             column[rows] = moved
+
+
+shuffle_many = compile_loop(shuffle)
+"""`fcfn_abm.abm.order.shuffle` for arrays."""
 
 
 def _view(shown: Bulletin) -> int:

@@ -165,6 +165,9 @@ class Market(Shown, RowModel):
         if rules.churn is not None:
             self.churn = Turnover(rules.churn, self.columns, self.groups, seed)
         self._calendar = Calendar(rules.events, seed)
+        self._turns = None
+        if rounds.order == "in_turn" and rounds.turns == "random":
+            self._turns = order.Turns(seed, len(self.columns))
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
@@ -289,7 +292,7 @@ class Market(Shown, RowModel):
             present=self.present,
             movers=self.movers,
             epsilon_floor=rules.game.epsilon_floor,
-            turns=rules.rounds.turns,
+            turns=self._turns,
             seed=self.seed,
             rng=self.rng,
             agents=self.views.acting,
