@@ -70,10 +70,10 @@ def shuffle(rows: Any, numbers: Any, shuffled: Any) -> None:
     All orders are equally likely: place k takes what stands in one of the places 0 to k, whose own
     row goes there (Fisher and Yates, inside out).
     """
-    for place in range(len(rows)):
+    for place, row in enumerate(rows):
         other = int(numbers[place] * (place + 1))
         shuffled[place] = shuffled[other]
-        shuffled[other] = rows[place]
+        shuffled[other] = row
 
 
 def _draw_order(played: Round, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

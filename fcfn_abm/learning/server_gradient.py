@@ -100,8 +100,9 @@ def climb_utility(
         return again
     begun = memory[_STEP] != 0.0
     size = abs(memory[_STEP]) if begun else first_step
+    last, age, quiet = memory[_LAST], memory[_AGE], memory[_QUIET]
     over, memory[_AGE], memory[_QUIET] = hold_trial(
-        seen, seen.budget * size, settled, longest_trial, memory[_LAST], memory[_AGE], memory[_QUIET]
+        seen, seen.budget * size, settled, longest_trial, last, age, quiet
     )
     memory[_LAST] = seen.utility
     if not over:
