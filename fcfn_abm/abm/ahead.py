@@ -14,6 +14,7 @@ from fcfn_abm.abm.judged import JudgedGame
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import MovingState, RoundState, expect_equilibrium
+from fcfn_abm.abm.stretch import Standing
 from fcfn_abm.learning.base import Rows, scalar_server
 from fcfn_abm.mechanisms import Contest
 
@@ -77,12 +78,16 @@ class PlaysAhead(JudgedGame):
             server.game,
             offer,
             self.contest.epsilon,
-            self.leader,
+            Standing(
+                server.budget,
+                self.state.server_utility if first > 1 else 0.0,  # it announces from round 2 on
+                self._n_active,
+                judge.calm_rounds,
+            ),
             server.memory,
-            self.state.server_utility,
-            judge.calm_rounds,
-            judge.patience,
-            most,
+            best_budget=self.best_budget if self._chooses_cap else None,
+            patience=judge.patience,
+            n_rounds=most,
             moving=moving,
         )
         self.round_index += found.n_rounds - 1
@@ -92,10 +97,11 @@ class PlaysAhead(JudgedGame):
         if self._calendar:
             columns |= self._expect(columns["budget"])
         for name, values in columns.items():
-            self.datacollector.model_vars[name].extend(values)
+            self.datacollector.model_vars[name] += values
         times = getattr(self.datacollector, "_collection_steps", [])  # which Mesa's batch_run reads
-        times.extend(self.time + place for place in range(len(columns["round"])))
-        has_best = self.leader.judged and self.leader.best_budget > 0
+        now = self.time
+        times += [now + place for place in range(len(columns["round"]))]
+        has_best = self._chooses_cap and self.best_budget > 0
         before = slice(found.n_rounds - 1)
         judge.take_in(
             columns["distance"][before],

@@ -65,6 +65,11 @@ class JudgedGame(ChangingGame):
         regret = server_regret(self.server.budget, best, game.alpha, game.beta, unit_mean)
         return Leader(self.server.budget, best, regret, self._chooses_cap)
 
+    @property
+    def best_budget(self) -> float:
+        """B* of the nodes that are there (41), in currency; zero where no trade pays."""
+        return self._best_cap[0]
+
     @cached_property
     def _best_cap(self) -> tuple[float, float]:
         """B*, and the mean epsilon at equilibrium per unit of the cap.

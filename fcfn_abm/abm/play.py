@@ -75,19 +75,9 @@ class Settings(NamedTuple):
     judged: bool
     """Whether the cap is judged by the best one."""
     best_budget: float
+    """B*, in currency."""
     same_parameters: bool
     """Whether rules do not ask how many nodes take part; else a stretch ends when that changes."""
-
-
-class Standing(NamedTuple):
-    """Where a market stands between two rounds."""
-
-    budget: float
-    server_utility: float
-    n_active: int
-    calm_rounds: int
-    looked: bool
-    """Whether the server has looked at the reports ``seen``, and remembers them."""
 
 
 @register_jitable
@@ -251,13 +241,14 @@ def play_of(
         scratch,
         server_parameters,
         server_memory,
+        looked,
         settings,
         standing,
         table,
     ):
         _ = stamp  # part of the key under which the loop is kept
         budget, server_utility = standing.budget, standing.server_utility
-        n_active, calm_rounds, looked = standing.n_active, standing.calm_rounds, standing.looked
+        n_active, calm_rounds = standing.n_active, standing.calm_rounds
         n_nodes, n_left, total = epsilon.size, 1, 0.0
         calm_before = calm_rounds
         status, played, answered = PLAYED, 0, 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.state import RoundState
-from fcfn_abm.abm.verdict import Leader
 from fcfn_abm.learning import LearningRule, ScalarMoves, ScalarServer
 from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.mechanisms import Contest
@@ -55,6 +54,19 @@ class Forms:
     moves: tuple[ScalarMoves, ...]
     """Of each group."""
     server: ScalarServer
+
+
+class Standing(NamedTuple):
+    """Where a market stands between two rounds."""
+
+    budget: float
+    """Payment cap, in currency."""
+    server_utility: float
+    """What the last round left the server, in currency."""
+    n_active: int
+    """How many nodes took part in it."""
+    calm_rounds: int
+    """For how many rounds in a row the market has been calm."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +126,12 @@ def play(
     game: Game,
     offer: Contest,
     unit_target: Floats,
-    leader: Leader,
+    standing: Standing,
     server_memory: dict[str, Any],
-    server_utility: float,
-    calm_rounds: int,
+    *,
+    best_budget: float | None,
     patience: int,
     n_rounds: int,
-    *,
     moving: bool,
 ) -> Stretch:
     """Play rounds from that of ``played`` on; its columns change.
@@ -137,14 +148,14 @@ def play(
         How the server pays; linear.
     unit_target : ndarray of float, shape (n,)
         Epsilon of the closed form per unit of the pool.
-    leader : Leader
-        Where the server stands.
+    standing : Standing
+        How the last round ended.
     server_memory : dict
-        What its rule remembers; not changed.
-    server_utility : float
-        What the last round left the server, in currency.
-    calm_rounds, patience : int
-        For how many rounds in a row the market has been calm, and after how many it is at rest.
+        What the server's rule remembers; not changed.
+    best_budget : float or None
+        B*, by which the cap is judged; None where it is not.
+    patience : int
+        After how many calm rounds the market is at rest.
     n_rounds : int
         Most rounds to play.
     moving : bool
@@ -185,12 +196,9 @@ def play(
         patience=patience,
         rounds_a_turn=1,
         moving=moving,
-        judged=leader.judged,
-        best_budget=float(leader.best_budget),
+        judged=best_budget is not None,
+        best_budget=float(best_budget or 0.0),
         same_parameters=all(form.constant for form in forms.moves),
-    )
-    standing = loop.Standing(
-        float(leader.budget), float(server_utility), played.n_active, calm_rounds, last is not None
     )
     exits = [group.exit for group in groups]
     described = loop.Groups(
@@ -222,6 +230,7 @@ def play(
             np.empty(n_nodes if forms.server.reads_reports else 0),
             forms.server.parameters,
             memory,
+            last is not None,
             settings,
             standing,
             table,
