@@ -53,8 +53,8 @@ class PlaysAhead(JudgedGame):
         server = scalar_server(self.server.rule)
         return stretch.Forms(moves, server) if moves and server else None
 
-    def play_ahead(self, forms: stretch.Forms, most: int, played: Round) -> int:
-        """Play rounds compiled, from the present one on; return how many.
+    def play_ahead(self, forms: stretch.Forms, most: int, played: Round, traced: Rows) -> Floats:
+        """Play rounds compiled, from the present one on; return the traces of some nodes.
 
         Parameters
         ----------
@@ -64,6 +64,13 @@ class PlaysAhead(JudgedGame):
             Rounds to play at most; the next event, or a verdict, may come first.
         played : Round
             The first of them, whose events have happened.
+        traced : slice or ndarray of int
+            Whose traces are kept.
+
+        Returns
+        -------
+        ndarray of float, shape (n_rounds, 3, n_traced)
+            Epsilon, payment and utility.
         """
         server, first, judge, offer = self.server, self.round_index, self._judge, self.offer
         if not isinstance(offer, Contest):
@@ -89,6 +96,7 @@ class PlaysAhead(JudgedGame):
             patience=judge.patience,
             n_rounds=most,
             moving=moving,
+            traced=traced,
         )
         self.round_index += found.n_rounds - 1
         self._take_over(forms, found)
@@ -120,7 +128,7 @@ class PlaysAhead(JudgedGame):
             self.datacollector.collect(self)
         else:
             self.measure(found.before, found.budget_before)  # which says what is out of range
-        return found.n_rounds
+        return found.traces
 
     @abstractmethod
     def settle_round(self) -> None:

@@ -37,6 +37,8 @@ from fcfn_abm.population import Population
 from fcfn_abm.rng import stream
 from fcfn_abm.show import Shown
 
+_NOBODY = slice(0)
+
 
 class Market(Shown, PlaysAhead):
     """Edge nodes that sell privacy to a parameter server, round by round.
@@ -141,7 +143,8 @@ class Market(Shown, PlaysAhead):
         self.round_index = 0
         self.verdict: Verdict | None = None
         self._state: RoundState | None = None
-        self._rounds_at_once = 1
+        self._plan: tuple[int, Rows] = (1, _NOBODY)
+        self._traces = np.empty((0, 3, 0))
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
@@ -251,16 +254,19 @@ class Market(Shown, PlaysAhead):
         and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
         (fig. 3), which answer the cap of the round before.
         """
-        most, self._rounds_at_once = self._rounds_at_once, 1
+        (most, traced), self._plan = self._plan, (1, _NOBODY)
         forms = self.find_forms() if steps_alone(type(self)) else None
         if forms is None or (most > 1 and not self._is_unwatched):
             stretch.count_single_moves(len(self.columns))
             self.open_round()
             self.close_round()
+            now = (self.columns.epsilon, self.columns.payment, self.columns.utility)
+            self._traces = np.array([[column[traced] for column in now]])
             return
         self.round_index += 1
         self.carry_out_events()
-        n_further = self.play_ahead(forms, most, self.round) - 1
+        self._traces = self.play_ahead(forms, most, self.round, traced)
+        n_further = len(self._traces) - 1
         self.steps += n_further  # Mesa's clock has counted one
         self.time += n_further
 
@@ -415,18 +421,32 @@ class Market(Shown, PlaysAhead):
                 on_round(self)
         return self.verdict
 
-    def step_ahead(self, most: int) -> None:
-        """Play one round, or more where that takes one compiled call.
+    def step_ahead(self, most: int, traced: Rows = _NOBODY) -> stretch.Passed:
+        """Play one round, or more where they take one compiled call.
 
         Parameters
         ----------
         most : int
             How many rounds may be played.
+        traced : slice or ndarray of int, default nobody
+            Nodes of which each round's epsilon, payment and utility are returned.
+
+        Returns
+        -------
+        Passed
+            What the rounds have shown.
         """
         first = self.round_index
-        self._rounds_at_once = most
+        self._plan = most, traced
         self.step()
-        self.time += max(self.round_index - first - 1, 0)  # Mesa's clock went on by one
+        n_rounds = self.round_index - first
+        self.time += n_rounds - 1  # Mesa's clock went on by one
+        if n_rounds == 1:
+            rounds = {name: [value] for name, value in vars(self.state).items()}
+        else:
+            collected = self.datacollector.model_vars
+            rounds = {name: values[-n_rounds:] for name, values in collected.items()}
+        return stretch.Passed(rounds, self._traces)
 
     @property
     def _is_unwatched(self) -> bool:

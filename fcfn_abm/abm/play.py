@@ -245,6 +245,8 @@ def play_of(
         settings,
         standing,
         table,
+        traced,
+        traces,
     ):
         _ = stamp  # part of the key under which the loop is kept
         budget, server_utility = standing.budget, standing.server_utility
@@ -373,6 +375,9 @@ def play_of(
             row[11] = change
             row[12] = distance
             row[13] = _ratio(abs(budget - budget_before), budget_before)
+            for column, values in enumerate((epsilon, payment, utility)):
+                for node in range(traced.size):
+                    traces[place, column, node] = values[traced[node]]
             calm = max(gain, change, row[13]) <= settings.tolerance
             if settings.learns_cap and not is_content(server_parameters, server_memory):
                 calm = False

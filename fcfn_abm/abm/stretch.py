@@ -15,7 +15,7 @@ from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.state import RoundState
 from fcfn_abm.learning import LearningRule, ScalarMoves, ScalarServer
-from fcfn_abm.learning.base import scalar_moves
+from fcfn_abm.learning.base import Rows, scalar_moves
 from fcfn_abm.mechanisms import Contest
 from fcfn_abm.scenario import Game, Rounds
 
@@ -78,6 +78,8 @@ class Stretch:
     table: Floats
     """The fields of `RoundState` but the round, and the relative change of the cap, a row a round;
     the last row says nothing unless its round came to its end."""
+    traces: Floats
+    """Epsilon, payment and utility of the traced nodes, shape (n_rounds, 3, n_traced)."""
     budget: float
     """The cap after the last round, in currency."""
     budget_before: float
@@ -107,6 +109,16 @@ class Stretch:
         return found
 
 
+@dataclass(frozen=True)
+class Passed:
+    """What rounds have shown, for records."""
+
+    rounds: dict[str, list[Any]]
+    """The fields of `RoundState`, a number a round."""
+    traces: Floats
+    """Epsilon, payment and utility of the traced nodes, shape (n_rounds, 3, n_traced)."""
+
+
 def forms_of(groups: Sequence[NodeGroup], n_active: int) -> tuple[ScalarMoves, ...] | None:
     """Return the compiled form of each group's rule; None where a rule has none, or learns."""
     forms = []
@@ -133,6 +145,7 @@ def play(
     patience: int,
     n_rounds: int,
     moving: bool,
+    traced: Rows,
 ) -> Stretch:
     """Play rounds from that of ``played`` on; its columns change.
 
@@ -160,6 +173,8 @@ def play(
         Most rounds to play.
     moving : bool
         Whether the game is about to change.
+    traced : slice or ndarray of int
+        Of which nodes the reports, payments and utilities of each round are kept.
     """
     from fcfn_abm.abm import compiled  # loads numba
     from fcfn_abm.abm import play as loop
@@ -174,6 +189,7 @@ def play(
     last = server_memory.get("last_reports")
     memory = np.array([server_memory[name] for name in forms.server.memory], dtype=float)
     table = np.empty((n_rounds, len(_FIELDS) + 1))
+    traces = np.empty((n_rounds, 3, columns.epsilon[traced].size))
     play_rounds = loop.play_of(
         tuple(compiled.kind_of(form) for form in forms.moves),
         forms.server.choose,
@@ -234,10 +250,13 @@ def play(
             settings,
             standing,
             table,
+            np.arange(n_nodes)[traced],
+            traces,
         )
     return Stretch(
         status,
         table[:n_played],
+        traces[:n_played],
         budget,
         budget_before,
         pool,
