@@ -23,6 +23,7 @@ from fcfn_abm.abm.exits import count_idle_one, reenter_one
 from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.abm.order import shuffle
 from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.touch import AHEAD, FAR, touch
 from fcfn_abm.game.best_response import reply_one
 from fcfn_abm.jit import compile_loop
 from fcfn_abm.learning import ScalarMoves
@@ -230,6 +231,7 @@ def in_turn_of(kinds: Kinds) -> Any:
     """Return the loop of moves in turn for the rules of the groups of a market."""
     plan, step = _plan_of(kinds), _step_of(kinds)
     several = len(kinds) > 1
+    remembers = not several and kinds[0][2]
     stamp = stamp_of(kinds)
 
     def in_turn(  # type: ignore[no-untyped-def]
@@ -251,8 +253,18 @@ def in_turn_of(kinds: Kinds) -> Any:
         epsilon_floor,
     ):
         _ = stamp  # part of the key under which the loop is kept
-        group = 0
-        for row in rows:
+        group, last = 0, rows.size - 1
+        far = last >= FAR
+        for place in range(rows.size):
+            row = rows[place]
+            if far:
+                later = rows[min(place + AHEAD, last)]
+                touch(epsilon, later)
+                touch(rho, later)
+                touch(exit_round, later)
+                touch(idle_rounds, later)
+                if remembers:
+                    touch(memories[0], later)
             if several:
                 group = 0
                 while row >= ends[group]:
