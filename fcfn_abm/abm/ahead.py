@@ -85,6 +85,7 @@ class PlaysAhead(JudgedGame):
             server.game,
             offer,
             self.contest.epsilon,
+            self._largest_unit_epsilon,
             Standing(
                 server.budget,
                 self.state.server_utility if first > 1 else 0.0,  # it announces from round 2 on
@@ -145,7 +146,7 @@ class PlaysAhead(JudgedGame):
             server.memory["last_reports"] = seen.copy() if found.looked else None
         if found.status == stretch.PLAYED:
             server.paid = found.table[-1, stretch.PAYMENT].item()
-        self.bulletin.total = float(columns.epsilon.sum())
+            self.bulletin.total = found.table[-1, stretch.TOTAL].item()
         self.answered_pool = found.answered_pool
         self.movers = slice(None)
         self._before = (found.before, found.budget_before)

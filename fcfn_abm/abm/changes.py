@@ -67,6 +67,11 @@ class ChangingGame(RowModel):
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
         return unit_equilibrium(offer, self._primitives.rho)
 
+    @cached_property
+    def _largest_unit_epsilon(self) -> float:
+        """The largest epsilon of :attr:`contest`."""
+        return float(self.contest.epsilon.max(initial=0.0))
+
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
         if self.churn and self.churn.update(self.round_index):
@@ -203,5 +208,6 @@ class ChangingGame(RowModel):
     def _renew(self) -> None:
         """Let the closed form follow those who are there, and their costs."""
         self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
-        for known in ("equilibrium", "outcome", "contest", "_best_cap"):
+        known_of_game = ("equilibrium", "outcome", "contest", "_largest_unit_epsilon", "_best_cap")
+        for known in (*known_of_game, "_chooses_cap"):
             self.__dict__.pop(known, None)

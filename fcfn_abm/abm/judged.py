@@ -92,11 +92,11 @@ class JudgedGame(ChangingGame):
                 return True
         return False
 
-    @property
+    @cached_property
     def _chooses_cap(self) -> bool:
         """Whether the server chooses the cap, and nothing but its own choice keeps it from B*."""
-        misreports = bool(self.population.misreports.any())
-        return self._rules.cap is None and self.offer.learns_cap and not misreports
+        chooses = self._rules.cap is None and self.offer.learns_cap
+        return chooses and not self.population.misreports.any()
 
     def _name_changing(self) -> str:
         """Return what still changes from outside of the market: empty if nothing does."""

@@ -42,39 +42,70 @@ def _sum_lanes(values, start, stop):  # type: ignore[no-untyped-def]
 
 
 @compile_loop
-def pairwise_sum(values, size):  # type: ignore[no-untyped-def]
-    """Return the sum of the first entries of an array with the digits of NumPy's ``sum``.
+def find_leaves(size):  # type: ignore[no-untyped-def]
+    """Return where the stretches end that NumPy sums in eight lanes, ascending.
 
-    NumPy halves an array until 128 entries are left, which it sums in eight lanes. (Numba's cache
-    does not know functions again that call themselves: the halves wait in lists here.)
+    It halves an array, the first half a multiple of eight, until 128 entries are left.
     """
-    if size <= _LEAF:
-        return _sum_lanes(values, 0, size)
-    starts, stops = np.empty(_DEPTH, np.int64), np.empty(_DEPTH, np.int64)
-    summed, left = np.zeros(_DEPTH, np.int64), np.empty(_DEPTH)
-    depth, value = 0, 0.0
-    starts[0], stops[0] = 0, size
+    found, n_found = np.empty(size // (_LEAF // 4) + 1, np.int64), 0
+    starts, stops, depth = np.zeros(_DEPTH, np.int64), np.zeros(_DEPTH, np.int64), 0
+    stops[0] = size
     while depth >= 0:
         start, stop = starts[depth], stops[depth]
         if stop - start <= _LEAF:
-            value = _sum_lanes(values, start, stop)
+            found[n_found] = stop
+            n_found += 1
             depth -= 1
             continue
         half = (stop - start) // 2
         middle = start + half - half % 8
-        if summed[depth] == 2:
+        starts[depth], stops[depth] = middle, stop  # comes after the first half
+        depth += 1
+        starts[depth], stops[depth] = start, middle
+    return found[:n_found]
+
+
+@compile_loop
+def combine(sums, size):  # type: ignore[no-untyped-def]
+    """Return the sum of the sums of the leaves of an array, two halves at a time, as NumPy does.
+
+    (Numba's cache does not know functions again that call themselves: the halves wait in lists.)
+    """
+    sizes, summed = np.empty(_DEPTH, np.int64), np.zeros(_DEPTH, np.int64)
+    left = np.empty(_DEPTH)
+    depth, value, leaf = 0, 0.0, 0
+    sizes[0] = size
+    while depth >= 0:
+        whole = sizes[depth]
+        first = whole // 2 - whole // 2 % 8
+        if whole <= _LEAF:
+            value = sums[leaf]
+            leaf += 1
+            depth -= 1
+        elif summed[depth] == 2:
             value = left[depth] + value
             depth -= 1
-            continue
-        if summed[depth] == 0:
-            stop = middle
         else:
-            left[depth] = value
-            start = middle
-        summed[depth] += 1
-        depth += 1
-        starts[depth], stops[depth], summed[depth] = start, stop, 0
+            if summed[depth] == 1:
+                left[depth] = value
+            summed[depth] += 1
+            depth += 1
+            sizes[depth] = first if summed[depth - 1] == 1 else whole - first
+            summed[depth] = 0
     return value
+
+
+@compile_loop
+def pairwise_sum(values, size):  # type: ignore[no-untyped-def]
+    """Return the sum of the first entries of an array with the digits of NumPy's ``sum``."""
+    if size <= _LEAF:
+        return _sum_lanes(values, 0, size)
+    leaves = find_leaves(size)
+    sums, start = np.empty(leaves.size), 0
+    for leaf, stop in enumerate(leaves):
+        sums[leaf] = _sum_lanes(values, start, stop)
+        start = stop
+    return combine(sums, size)
 
 
 @dataclass(frozen=True)
@@ -120,54 +151,110 @@ def measures(
     return Measures(*measure_moves(epsilon, before, unit_target, rho, total, pool, epsilon_floor))
 
 
+@register_jitable
+def _largest(values, start, stop):  # type: ignore[no-untyped-def]
+    """Return the largest of some entries, or zero; four lanes side by side."""
+    a = b = c = d = 0.0
+    whole = start + (stop - start) // 4 * 4
+    for place in range(start, whole, 4):
+        a = max(a, values[place])
+        b = max(b, values[place + 1])
+        c = max(c, values[place + 2])
+        d = max(d, values[place + 3])
+    for place in range(whole, stop):
+        a = max(a, values[place])
+    return max(max(a, b), max(c, d))
+
+
+@register_jitable
+def _gain_one(own, cost, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
+    """Return what a node could gain by moving alone, in currency."""
+    others = max(total - own, 0.0)
+    reply = reply_one(cost, others, pool, epsilon_floor)
+    if others / pool * cost > 0:
+        standing = others + own
+        if reply > 0:
+            return cost * (reply - own) * ((reply - own) / standing)
+        return own / standing * (cost * standing - pool)
+    if reply > 0:
+        return (0.0 if own > 0 else pool) - cost * (reply - own)
+    return cost * own - pool if own > 0 else 0.0
+
+
 @compile_loop
 def measure_moves(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
     """Return the five numbers of `Measures`."""
-    gain, change, largest, distance, largest_target = 0.0, 0.0, 0.0, 0.0, 0.0
-    for row in range(epsilon.size):
-        own, cost = epsilon[row], rho[row]
-        target = pool * unit_target[row]
-        change = max(change, abs(own - before[row]))
-        largest = max(largest, abs(before[row]))
-        distance = max(distance, abs(own - target))
-        largest_target = max(largest_target, target)
-        if pool <= 0.0:
-            gain = np.inf if own > 0.0 else gain
-            continue
-        others = max(total - own, 0.0)
-        reply = reply_one(cost, others, pool, epsilon_floor)
-        if others / pool * cost > 0:
-            standing = others + own
-            if reply > 0:
-                better = cost * (reply - own) * ((reply - own) / standing)
-            else:
-                better = own / standing * (cost * standing - pool)
-        elif reply > 0:
-            better = (0.0 if own > 0 else pool) - cost * (reply - own)
-        else:
-            better = cost * own - pool if own > 0 else 0.0
-        gain = max(gain, better)
-    return gain / pool if pool > 0.0 else gain, change, largest, distance, largest_target
+    gains, moved, away = np.empty(_LEAF), np.empty(_LEAF), np.empty(_LEAF)
+    gain, change, largest, distance, target = 0.0, 0.0, 0.0, 0.0, 0.0
+    for start in range(0, epsilon.size, _LEAF):
+        stop = min(start + _LEAF, epsilon.size)
+        size = stop - start
+        _measure_leaf(
+            epsilon,
+            before,
+            unit_target,
+            rho,
+            start,
+            stop,
+            total,
+            pool,
+            epsilon_floor,
+            gains,
+            moved,
+            away,
+        )
+        gain = max(gain, _largest(gains, 0, size))
+        change = max(change, _largest(moved, 0, size))
+        distance = max(distance, _largest(away, 0, size))
+        largest = max(largest, _largest(before, start, stop))
+        target = max(target, _largest(unit_target, start, stop))
+    return gain / pool if pool > 0.0 else gain, change, largest, distance, pool * target
+
+
+@register_jitable
+def _measure_leaf(  # type: ignore[no-untyped-def]
+    epsilon, before, unit_target, rho, start, stop, total, pool, epsilon_floor, gains, moved, away
+):
+    """Write what some nodes could gain, and how far they moved, and are from the closed form."""
+    for place in range(
+        stop - start
+    ):  # plain loops, of which processors take several rounds at once
+        row = start + place
+        moved[place] = abs(epsilon[row] - before[row])
+        away[place] = abs(epsilon[row] - pool * unit_target[row])
+    if pool > 0.0:
+        for place in range(stop - start):
+            row = start + place
+            gains[place] = _gain_one(epsilon[row], rho[row], total, pool, epsilon_floor)
+    else:
+        for place in range(stop - start):
+            gains[place] = np.inf if epsilon[start + place] > 0.0 else 0.0
 
 
 @compile_loop
-def scan(epsilon):  # type: ignore[no-untyped-def]
-    """Return whether all reports are numbers from zero on, and the largest."""
-    sound, largest = True, 0.0
-    for own in epsilon:
-        sound &= (own >= 0.0) & (own < np.inf)
-        largest = max(largest, own)
-    return sound, largest
+def clear_exited(epsilon, exit_round, leaves, sums):  # type: ignore[no-untyped-def]
+    """Let those that left report nothing; return the largest report before that, and the sum."""
+    largest, start = 0.0, 0
+    for leaf, stop in enumerate(leaves):
+        largest = max(largest, _largest(epsilon, start, stop))
+        for row in range(start, stop):
+            epsilon[row] = epsilon[row] if exit_round[row] == NEVER else 0.0
+        sums[leaf] = _sum_lanes(epsilon, start, stop)
+        start = stop
+    return largest, combine(sums, epsilon.size)
 
 
 @compile_loop
-def pay(epsilon, rho, payment, utility, total, pool):  # type: ignore[no-untyped-def]
-    """Share a pool by epsilon (3), and write what each node gets, and what that leaves it (6)."""
-    for row in range(epsilon.size):
-        own = epsilon[row]
-        paid = pool * (own / total) if total > 0.0 else 0.0
-        payment[row] = paid
-        utility[row] = paid - rho[row] * own
+def scan(epsilon, leaves, sums):  # type: ignore[no-untyped-def]
+    """Return whether all reports are numbers from zero on, the largest, and their sum."""
+    unsound, largest, start = 0, 0.0, 0
+    for leaf, stop in enumerate(leaves):
+        for row in range(start, stop):
+            unsound += not ((epsilon[row] >= 0.0) & (epsilon[row] < np.inf))
+        largest = max(largest, _largest(epsilon, start, stop))
+        sums[leaf] = _sum_lanes(epsilon, start, stop)
+        start = stop
+    return unsound == 0, largest, combine(sums, epsilon.size)
 
 
 @compile_loop
@@ -176,9 +263,56 @@ def count(epsilon, exit_round, largest, index):  # type: ignore[no-untyped-def]
     n_active, n_exited, least = 0, 0, LEAST_SHARE * largest
     for row in range(epsilon.size):
         n_active += epsilon[row] > least
-        left = exit_round[row]
-        n_exited += (left != NEVER) & (left < index)
+        n_exited += (exit_round[row] != NEVER) & (exit_round[row] < index)
     return n_active, n_exited
+
+
+@compile_loop
+def pay_and_measure(  # type: ignore[no-untyped-def]
+    epsilon, before, unit_target, rho, payment, utility, total, pool, epsilon_floor, leaves, sums
+):
+    """Share a pool by epsilon (3), and measure, a few rows at a time.
+
+    Writes what each node gets, and what that leaves it (6); returns the sums of both, the largest
+    gain as a share of the pool, the largest change, and the largest distance to the closed form.
+    """
+    gains, moved, away = np.empty(_LEAF), np.empty(_LEAF), np.empty(_LEAF)
+    gain, change, distance, start = 0.0, 0.0, 0.0, 0
+    for leaf, stop in enumerate(leaves):
+        size = stop - start
+        if total > 0.0:
+            for row in range(start, stop):
+                paid = pool * (epsilon[row] / total)
+                payment[row] = paid
+                utility[row] = paid - rho[row] * epsilon[row]
+        else:
+            for row in range(start, stop):
+                payment[row] = 0.0
+                utility[row] = 0.0 - rho[row] * epsilon[row]
+        sums[0, leaf] = _sum_lanes(payment, start, stop)
+        sums[1, leaf] = _sum_lanes(utility, start, stop)
+        _measure_leaf(
+            epsilon,
+            before,
+            unit_target,
+            rho,
+            start,
+            stop,
+            total,
+            pool,
+            epsilon_floor,
+            gains,
+            moved,
+            away,
+        )
+        gain = max(gain, _largest(gains, 0, size))
+        change = max(change, _largest(moved, 0, size))
+        distance = max(distance, _largest(away, 0, size))
+        start = stop
+    if pool > 0.0:
+        gain /= pool
+    to_nodes, of_nodes = combine(sums[0], epsilon.size), combine(sums[1], epsilon.size)
+    return to_nodes, of_nodes, gain, change, distance
 
 
 @compile_loop
@@ -186,7 +320,7 @@ def leave(idle_rounds, exit_round, patience, index):  # type: ignore[no-untyped-
     """Let those nodes leave that had a reason to for long enough; return how many."""
     n_left = 0
     for row in range(idle_rounds.size):
-        if (exit_round[row] == NEVER) & (idle_rounds[row] >= patience):
-            exit_round[row] = index
-            n_left += 1
+        leaving = (exit_round[row] == NEVER) & (idle_rounds[row] >= patience)
+        exit_round[row] = index if leaving else exit_round[row]
+        n_left += leaving
     return n_left

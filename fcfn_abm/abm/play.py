@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
-from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.compiled import (
     NOTHING,
     Kinds,
@@ -24,7 +23,15 @@ from fcfn_abm.abm.compiled import (
     stamp_files,
     stamp_of,
 )
-from fcfn_abm.abm.measures import count, leave, measure_moves, pairwise_sum, pay, scan
+from fcfn_abm.abm.measures import (
+    clear_exited,
+    count,
+    find_leaves,
+    leave,
+    pairwise_sum,
+    pay_and_measure,
+    scan,
+)
 from fcfn_abm.abm.order import shuffle
 from fcfn_abm.abm.server import announce
 from fcfn_abm.abm.stretch import MOVED, PAID, PLAYED
@@ -66,6 +73,8 @@ class Settings(NamedTuple):
     beta: float
     over_population: bool
     """Whether eps_g averages over all nodes, and not over those that take part."""
+    largest_unit_target: float
+    """Largest epsilon of the closed form per unit of the pool."""
     epsilon_floor: float
     tolerance: float
     patience: int
@@ -251,7 +260,9 @@ def play_of(
         _ = stamp  # part of the key under which the loop is kept
         budget, server_utility = standing.budget, standing.server_utility
         n_active, calm_rounds = standing.n_active, standing.calm_rounds
-        n_nodes, n_left, total = epsilon.size, 1, 0.0
+        n_nodes, n_left, total, largest = epsilon.size, 1, 0.0, 0.0
+        leaves = find_leaves(n_nodes)
+        sums = np.empty((2, leaves.size))
         calm_before = calm_rounds
         status, played, answered = PLAYED, 0, 0.0
         budget_before = budget
@@ -277,10 +288,8 @@ def play_of(
                 before[:] = epsilon
             answered = pool = settings.pool if settings.pool >= 0.0 else budget
             if n_left:  # who is out reports nothing
-                for row in range(n_nodes):
-                    if exit_round[row] != NEVER:
-                        epsilon[row] = 0.0
-                total = pairwise_sum(epsilon, n_nodes)
+                largest, total = clear_exited(epsilon, exit_round, leaves, sums[0])
+            largest_before = largest
             if settings.in_turn:
                 if settings.shuffled:
                     shuffle(range(n_nodes), numbers[place], rows)
@@ -316,8 +325,7 @@ def play_of(
                     parameters,
                     groups,
                 )
-            sound, largest = scan(epsilon)
-            total = pairwise_sum(epsilon, n_nodes)
+            sound, largest, total = scan(epsilon, leaves, sums[0])
             if not (sound and total < np.inf):
                 status = MOVED
                 break
@@ -341,14 +349,21 @@ def play_of(
                 looked = budget > 0.0
                 budget = chosen
                 pool = budget
-            pay(epsilon, rho, payment, utility, total, pool)
-            to_nodes = pairwise_sum(payment, n_nodes)
-            of_nodes = pairwise_sum(utility, n_nodes)
+            to_nodes, of_nodes, gain, moved, away = pay_and_measure(
+                epsilon,
+                before,
+                unit_target,
+                rho,
+                payment,
+                utility,
+                total,
+                pool,
+                settings.epsilon_floor,
+                leaves,
+                sums,
+            )
             paid = to_nodes if settings.price < 0.0 else settings.price * total
             server_utility = server_profit(mean, settings.alpha, settings.beta, paid)
-            gain, moved, largest_before, away, largest_target = measure_moves(
-                epsilon, before, unit_target, rho, total, pool, settings.epsilon_floor
-            )
             if not (abs(server_utility) < np.inf and (pool <= 0.0 or gain < np.inf)):
                 status = PAID
                 break
@@ -359,7 +374,10 @@ def play_of(
                     idle_rounds[start:end], exit_round[start:end], groups.patience[group], index
                 )
                 start = end
-            change, distance = _ratio(moved, largest_before), _ratio(away, largest_target)
+            change, distance = (
+                _ratio(moved, largest_before),
+                _ratio(away, pool * settings.largest_unit_target),
+            )
             row = table[place]
             row[0] = budget
             row[1] = total

@@ -23,8 +23,8 @@ LOADING = 50_000
 """Moves of single agents that take as long as loading compiled code does."""
 
 _FIELDS = [field.name for field in fields(RoundState)][1:]  # the round is the place in the table
-PAYMENT = _FIELDS.index("payment")
-"""Its place in the table."""
+PAYMENT, TOTAL = _FIELDS.index("payment"), _FIELDS.index("total_epsilon")
+"""Their places in the table."""
 PLAYED, MOVED, PAID = range(3)
 """How far the last round of a stretch came: to its end; or numbers left their range after the
 moves, or after the payments, and the rest of the round is for NumPy, which says what is wrong."""
@@ -138,6 +138,7 @@ def play(
     game: Game,
     offer: Contest,
     unit_target: Floats,
+    largest_unit_target: float,
     standing: Standing,
     server_memory: dict[str, Any],
     *,
@@ -161,6 +162,8 @@ def play(
         How the server pays; linear.
     unit_target : ndarray of float, shape (n,)
         Epsilon of the closed form per unit of the pool.
+    largest_unit_target : float
+        Its largest entry.
     standing : Standing
         How the last round ended.
     server_memory : dict
@@ -207,6 +210,7 @@ def play(
         alpha=float(game.alpha),
         beta=float(game.beta),
         over_population=game.average_over == "population",
+        largest_unit_target=largest_unit_target,
         epsilon_floor=float(game.epsilon_floor),
         tolerance=float(rounds.tolerance),
         patience=patience,
@@ -250,7 +254,7 @@ def play(
             settings,
             standing,
             table,
-            np.arange(n_nodes)[traced],
+            traced if isinstance(traced, np.ndarray) else np.arange(*traced.indices(n_nodes)),
             traces,
         )
     return Stretch(
