@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,68 +168,78 @@ def _largest(values, start, stop):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _gain_one(own, cost, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
-    """Return what a node could gain by moving alone, in currency."""
-    others = max(total - own, 0.0)
-    reply = reply_one(cost, others, pool, epsilon_floor)
-    if others / pool * cost > 0:
-        standing = others + own
-        if reply > 0:
-            return cost * (reply - own) * ((reply - own) / standing)
-        return own / standing * (cost * standing - pool)
-    if reply > 0:
-        return (0.0 if own > 0 else pool) - cost * (reply - own)
-    return cost * own - pool if own > 0 else 0.0
+def _smallest(values, start, stop):  # type: ignore[no-untyped-def]
+    """Return the smallest of some entries, or zero; four lanes side by side."""
+    a = b = c = d = 0.0
+    whole = start + (stop - start) // 4 * 4
+    for place in range(start, whole, 4):
+        a = min(a, values[place])
+        b = min(b, values[place + 1])
+        c = min(c, values[place + 2])
+        d = min(d, values[place + 3])
+    for place in range(whole, stop):
+        a = min(a, values[place])
+    return min(min(a, b), min(c, d))
+
+
+@register_jitable
+def _largest_distance(values, others, scale, start, stop):  # type: ignore[no-untyped-def]
+    """Return the largest ``|values - scale * others|`` of some entries; four lanes side by side."""
+    a = b = c = d = 0.0
+    whole = start + (stop - start) // 4 * 4
+    for place in range(start, whole, 4):
+        a = max(a, abs(values[place] - scale * others[place]))
+        b = max(b, abs(values[place + 1] - scale * others[place + 1]))
+        c = max(c, abs(values[place + 2] - scale * others[place + 2]))
+        d = max(d, abs(values[place + 3] - scale * others[place + 3]))
+    for place in range(whole, stop):
+        a = max(a, abs(values[place] - scale * others[place]))
+    return max(max(a, b), max(c, d))
+
+
+@register_jitable
+def _gain_alone(own, cost, pool, epsilon_floor):  # type: ignore[no-untyped-def]
+    """Return what a node that has no rival could gain, in currency."""
+    if reply_one(cost, 0.0, pool, epsilon_floor) > 0.0:
+        return (0.0 if own > 0.0 else pool) - cost * (epsilon_floor - own)
+    return cost * own - pool if own > 0.0 else 0.0
+
+
+@register_jitable
+def _largest_gain(epsilon, rho, start, stop, total, pool, epsilon_floor, gains):  # type: ignore[no-untyped-def]
+    """Return the most that one of some nodes could gain by moving alone, in currency."""
+    n_alone = 0
+    for place in range(stop - start):  # a plain loop: processors take several rounds of it at once
+        own, cost = epsilon[start + place], rho[start + place]
+        others = max(total - own, 0.0)
+        pull = others / pool * cost
+        reply = others * (1.0 - pull) / (math.sqrt(pull) + pull) if pull < 1.0 else 0.0
+        step, standing = reply - own, others + own
+        moving = cost * step * (step / standing)
+        leaving = own / standing * (cost * standing - pool)
+        gains[place] = moving if reply > 0.0 else leaving
+        n_alone += pull <= 0.0
+    if n_alone:
+        for place in range(stop - start):
+            own, cost = epsilon[start + place], rho[start + place]
+            if max(total - own, 0.0) / pool * cost <= 0.0:
+                gains[place] = _gain_alone(own, cost, pool, epsilon_floor)
+    return _largest(gains, 0, stop - start)
 
 
 @compile_loop
 def measure_moves(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
     """Return the five numbers of `Measures`."""
-    gains, moved, away = np.empty(_LEAF), np.empty(_LEAF), np.empty(_LEAF)
-    gain, change, largest, distance, target = 0.0, 0.0, 0.0, 0.0, 0.0
-    for start in range(0, epsilon.size, _LEAF):
-        stop = min(start + _LEAF, epsilon.size)
-        size = stop - start
-        _measure_leaf(
-            epsilon,
-            before,
-            unit_target,
-            rho,
-            start,
-            stop,
-            total,
-            pool,
-            epsilon_floor,
-            gains,
-            moved,
-            away,
-        )
-        gain = max(gain, _largest(gains, 0, size))
-        change = max(change, _largest(moved, 0, size))
-        distance = max(distance, _largest(away, 0, size))
-        largest = max(largest, _largest(before, start, stop))
-        target = max(target, _largest(unit_target, start, stop))
-    return gain / pool if pool > 0.0 else gain, change, largest, distance, pool * target
-
-
-@register_jitable
-def _measure_leaf(  # type: ignore[no-untyped-def]
-    epsilon, before, unit_target, rho, start, stop, total, pool, epsilon_floor, gains, moved, away
-):
-    """Write what some nodes could gain, and how far they moved, and are from the closed form."""
-    for place in range(
-        stop - start
-    ):  # plain loops, of which processors take several rounds at once
-        row = start + place
-        moved[place] = abs(epsilon[row] - before[row])
-        away[place] = abs(epsilon[row] - pool * unit_target[row])
-    if pool > 0.0:
-        for place in range(stop - start):
-            row = start + place
-            gains[place] = _gain_one(epsilon[row], rho[row], total, pool, epsilon_floor)
-    else:
-        for place in range(stop - start):
-            gains[place] = np.inf if epsilon[start + place] > 0.0 else 0.0
+    gains, size = np.empty(_LEAF), epsilon.size
+    gain = 0.0
+    for start in range(0, size, _LEAF):
+        stop = min(start + _LEAF, size)
+        largest = _largest_gain(epsilon, rho, start, stop, total, pool, epsilon_floor, gains)
+        gain = max(gain, largest)
+    change = _largest_distance(epsilon, before, 1.0, 0, size)
+    distance = _largest_distance(epsilon, unit_target, pool, 0, size)
+    largest_target = pool * _largest(unit_target, 0, size)
+    return gain / pool, change, _largest(before, 0, size), distance, largest_target
 
 
 @compile_loop
@@ -247,14 +258,14 @@ def clear_exited(epsilon, exit_round, leaves, sums):  # type: ignore[no-untyped-
 @compile_loop
 def scan(epsilon, leaves, sums):  # type: ignore[no-untyped-def]
     """Return whether all reports are numbers from zero on, the largest, and their sum."""
-    unsound, largest, start = 0, 0.0, 0
+    smallest, largest, start = 0.0, 0.0, 0
     for leaf, stop in enumerate(leaves):
-        for row in range(start, stop):
-            unsound += not ((epsilon[row] >= 0.0) & (epsilon[row] < np.inf))
+        smallest = min(smallest, _smallest(epsilon, start, stop))
         largest = max(largest, _largest(epsilon, start, stop))
         sums[leaf] = _sum_lanes(epsilon, start, stop)
         start = stop
-    return unsound == 0, largest, combine(sums, epsilon.size)
+    total = combine(sums, epsilon.size)
+    return smallest >= 0.0 and total < np.inf, largest, total  # what is no number has no sum
 
 
 @compile_loop
@@ -276,10 +287,9 @@ def pay_and_measure(  # type: ignore[no-untyped-def]
     Writes what each node gets, and what that leaves it (6); returns the sums of both, the largest
     gain as a share of the pool, the largest change, and the largest distance to the closed form.
     """
-    gains, moved, away = np.empty(_LEAF), np.empty(_LEAF), np.empty(_LEAF)
+    gains = np.empty(_LEAF)
     gain, change, distance, start = 0.0, 0.0, 0.0, 0
     for leaf, stop in enumerate(leaves):
-        size = stop - start
         if total > 0.0:
             for row in range(start, stop):
                 paid = pool * (epsilon[row] / total)
@@ -291,26 +301,16 @@ def pay_and_measure(  # type: ignore[no-untyped-def]
                 utility[row] = 0.0 - rho[row] * epsilon[row]
         sums[0, leaf] = _sum_lanes(payment, start, stop)
         sums[1, leaf] = _sum_lanes(utility, start, stop)
-        _measure_leaf(
-            epsilon,
-            before,
-            unit_target,
-            rho,
-            start,
-            stop,
-            total,
-            pool,
-            epsilon_floor,
-            gains,
-            moved,
-            away,
-        )
-        gain = max(gain, _largest(gains, 0, size))
-        change = max(change, _largest(moved, 0, size))
-        distance = max(distance, _largest(away, 0, size))
+        if pool > 0.0:
+            better = _largest_gain(epsilon, rho, start, stop, total, pool, epsilon_floor, gains)
+            gain = max(gain, better)
+        change = max(change, _largest_distance(epsilon, before, 1.0, start, stop))
+        distance = max(distance, _largest_distance(epsilon, unit_target, pool, start, stop))
         start = stop
     if pool > 0.0:
         gain /= pool
+    elif total > 0.0:
+        gain = np.inf
     to_nodes, of_nodes = combine(sums[0], epsilon.size), combine(sums[1], epsilon.size)
     return to_nodes, of_nodes, gain, change, distance
 

@@ -326,7 +326,7 @@ def play_of(
                     groups,
                 )
             sound, largest, total = scan(epsilon, leaves, sums[0])
-            if not (sound and total < np.inf):
+            if not sound:
                 status = MOVED
                 break
             was_active = n_active
