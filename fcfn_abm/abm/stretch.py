@@ -29,8 +29,8 @@ PLAYED, MOVED, PAID = range(3)
 """How far the last round of a stretch came: to its end; or numbers left their range after the
 moves, or after the payments, and the rest of the round is for NumPy, which says what is wrong."""
 _COUNTS = ("n_active", "n_inactive", "n_exited")
-_ENTRIES = 2**15  # of the random numbers that are drawn at once
-_MOST_ROUNDS = 64
+_ENTRIES = 2**15  # of random numbers, or of traces, that are held at once
+_MOST_ROUNDS = 64  # in a call, between two looks of a progress bar
 
 _single_moves = 0
 
@@ -184,7 +184,9 @@ def play(
 
     columns, groups, n_nodes = played.columns, played.groups, len(played.columns)
     shuffled = played.turns is not None
-    n_rounds = min(n_rounds, max(1, min(_MOST_ROUNDS, _ENTRIES // n_nodes)))
+    n_traced = columns.epsilon[traced].size
+    n_numbers = max(n_nodes if shuffled else 0, 3 * n_traced, 1)  # a round
+    n_rounds = min(n_rounds, max(1, min(_MOST_ROUNDS, _ENTRIES // n_numbers)))
     numbers = played.turns.draw(played.index, n_rounds) if played.turns else np.empty((0, n_nodes))
     before = columns.epsilon if n_rounds == 1 else columns.epsilon.copy()
     columns.epsilon = columns.epsilon.copy()  # whoever holds the old arrays keeps them
@@ -192,7 +194,7 @@ def play(
     last = server_memory.get("last_reports")
     memory = np.array([server_memory[name] for name in forms.server.memory], dtype=float)
     table = np.empty((n_rounds, len(_FIELDS) + 1))
-    traces = np.empty((n_rounds, 3, columns.epsilon[traced].size))
+    traces = np.empty((n_rounds, 3, n_traced))
     play_rounds = loop.play_of(
         tuple(compiled.kind_of(form) for form in forms.moves),
         forms.server.choose,
