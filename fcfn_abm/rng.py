@@ -31,7 +31,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "group-misreports": lambda group: (0, 3, group),
     "market": lambda: (1,),
     "first-reports": lambda: (1, 0),
-    "order-of-moves": lambda round_index: (1, round_index),
+    "turns": lambda: (1, "turns"),
     "observation-errors": lambda round_index: (1, round_index, 1),
     "movers": lambda round_index: (1, round_index, 2),
     "trials": lambda round_index: (1, round_index, 3),

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
-from fcfn_abm.records import Record, raise_as_output_error, read_record
+from fcfn_abm.records import Record, raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import resolve_output_file
 from fcfn_abm.records.integrity import raise_as_record_error
 
@@ -108,9 +108,7 @@ def export_plan(
     if out is not None:
         with raise_as_output_error(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            partial = out.with_name(f".{out.name}.partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(out)
+            write_file(out, text.encode())
     return text
 
 
