@@ -11,10 +11,10 @@ from fcfn_abm.abm import stretch
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.judged import JudgedGame
+from fcfn_abm.abm.play_types import MOVED, PLAYED, Standing
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import MovingState, RoundState, expect_equilibrium
-from fcfn_abm.abm.stretch import Standing
 from fcfn_abm.learning.base import Rows, scalar_server
 from fcfn_abm.mechanisms import Contest
 
@@ -101,7 +101,7 @@ class PlaysAhead(JudgedGame):
         )
         self.round_index += found.n_rounds - 1
         self._take_over(forms, found)
-        whole = found.status == stretch.PLAYED
+        whole = found.status == PLAYED
         columns = found.columns(first, found.n_rounds if whole else found.n_rounds - 1)
         if self._calendar:
             columns |= self._expect(columns["budget"])
@@ -124,7 +124,7 @@ class PlaysAhead(JudgedGame):
             self._state = MovingState(**last) if self._calendar else RoundState(**last)
         if whole:
             self.judge(found.budget_before)
-        elif found.status == stretch.MOVED:
+        elif found.status == MOVED:
             self.settle_round()
             self.datacollector.collect(self)
         else:
@@ -142,9 +142,9 @@ class PlaysAhead(JudgedGame):
         server.memory.update(zip(forms.server.memory, found.server_memory.tolist(), strict=True))
         if "last_reports" in server.memory:
             after = self._rules.rounds.payment == "after-reports"
-            seen = columns.epsilon if after and found.status != stretch.MOVED else found.before
+            seen = columns.epsilon if after and found.status != MOVED else found.before
             server.memory["last_reports"] = seen.copy() if found.looked else None
-        if found.status == stretch.PLAYED:
+        if found.status == PLAYED:
             server.paid = found.table[-1, stretch.PAYMENT].item()
             self.bulletin.total = found.table[-1, stretch.TOTAL].item()
         self.answered_pool = found.answered_pool

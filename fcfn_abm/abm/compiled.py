@@ -21,9 +21,9 @@ from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import count_idle_one, reenter_one
 from fcfn_abm.abm.groups import NodeGroup
-from fcfn_abm.abm.order import shuffle
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.touch import AHEAD, FAR, touch
+from fcfn_abm.abm.turns import shuffle
 from fcfn_abm.game.best_response import reply_one
 from fcfn_abm.jit import compile_loop
 from fcfn_abm.learning import ScalarMoves
@@ -154,7 +154,7 @@ def stamp_of(kinds: Kinds) -> int:
 
 
 shuffle_many = compile_loop(shuffle)
-"""`fcfn_abm.abm.order.shuffle` for arrays."""
+"""`fcfn_abm.abm.turns.shuffle` for arrays."""
 
 
 def _view(shown: Bulletin) -> int:

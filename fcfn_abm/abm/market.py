@@ -27,6 +27,7 @@ from fcfn_abm.abm.rules import MarketRules, NodeClass, classes_of, play_by
 from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import ChurnState, MovingState, RoundState
+from fcfn_abm.abm.turns import Turns
 from fcfn_abm.abm.verdict import Judge, Verdict
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import averaged_nodes, server_utility, takes_part
@@ -124,7 +125,7 @@ class Market(Shown, PlaysAhead):
         self._calendar = Calendar(rules.events, seed)
         self._turns = None
         if rounds.order == "in_turn" and rounds.turns == "random":
-            self._turns = order.Turns(seed, len(self.columns))
+            self._turns = Turns(seed, len(self.columns))
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))

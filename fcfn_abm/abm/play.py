@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
@@ -32,9 +32,9 @@ from fcfn_abm.abm.measures import (
     pay_and_measure,
     scan,
 )
-from fcfn_abm.abm.order import shuffle
+from fcfn_abm.abm.play_types import MOVED, PAID, PLAYED
 from fcfn_abm.abm.server import announce
-from fcfn_abm.abm.stretch import MOVED, PAID, PLAYED
+from fcfn_abm.abm.turns import shuffle
 from fcfn_abm.abm.verdict import LEADER_TOLERANCE
 from fcfn_abm.game.activity import LEAST_SHARE
 from fcfn_abm.game.payoffs import server_profit
@@ -53,40 +53,6 @@ for _function in (
     try_again,
 ):
     inline(_function)
-
-
-class Settings(NamedTuple):
-    """What stands for a stretch of rounds."""
-
-    first_round: int
-    in_turn: bool
-    shuffled: bool
-    """Whether the order of moves in turn is another one in each round."""
-    after_reports: bool
-    """Whether the server sets the cap from the reports of a round, and not before them."""
-    learns_cap: bool
-    pool: float
-    """What the nodes share, in currency; below zero where it is the cap."""
-    price: float
-    """What the server pays for a unit of epsilon; below zero where it pays the nodes."""
-    alpha: float
-    beta: float
-    over_population: bool
-    """Whether eps_g averages over all nodes, and not over those that take part."""
-    largest_unit_target: float
-    """Largest epsilon of the closed form per unit of the pool."""
-    epsilon_floor: float
-    tolerance: float
-    patience: int
-    rounds_a_turn: int
-    moving: bool
-    """Whether the game is about to change: nothing is at rest then."""
-    judged: bool
-    """Whether the cap is judged by the best one."""
-    best_budget: float
-    """B*, in currency."""
-    same_parameters: bool
-    """Whether rules do not ask how many nodes take part; else a stretch ends when that changes."""
 
 
 @register_jitable
@@ -183,17 +149,6 @@ def _all_at_once_of(kinds: Kinds, index: int = 0) -> Any:
             )
 
     return register_jitable(move)
-
-
-class Groups(NamedTuple):
-    """What tells one group from another; arrays of shape (n_groups,)."""
-
-    ends: Any
-    decided: Any
-    """False: all rules move by themselves."""
-    reentry: Any
-    leaves_on_loss: Any
-    patience: Any
 
 
 @cache
