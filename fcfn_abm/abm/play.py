@@ -12,14 +12,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from fcfn_abm.abm.compiled import (
     NOTHING,
     Kinds,
     at_once_of,
     in_turn_of,
-    inline,
     stamp_files,
     stamp_of,
 )
@@ -39,7 +37,7 @@ from fcfn_abm.abm.verdict import LEADER_TOLERANCE
 from fcfn_abm.game.activity import LEAST_SHARE
 from fcfn_abm.game.payoffs import server_profit
 from fcfn_abm.game.stackelberg import marginal_budget
-from fcfn_abm.jit import compile_loop
+from fcfn_abm.jit import compile_loop, inline
 from fcfn_abm.learning.base import Reading, try_again
 from fcfn_abm.learning.server_anticipate import FALLING, MINOR
 from fcfn_abm.learning.server_gradient import hold_trial
@@ -55,14 +53,14 @@ for _function in (
     inline(_function)
 
 
-@register_jitable
+@inline
 def _ratio(size: Any, scale: Any) -> Any:
     if scale > 0.0:
         return size / scale
     return np.inf if size > 0.0 else 0.0
 
 
-@register_jitable
+@inline
 def _read(
     epsilon: Any, last: Any, scratch: Any, looked: Any, budget: Any, utility: Any, settings: Any
 ) -> Any:
@@ -104,7 +102,7 @@ def _all_at_once_of(kinds: Kinds, index: int = 0) -> Any:
     """Return the loop of moves at once over the groups from ``index`` on."""
     own, remembers = at_once_of(kinds[index]), kinds[index][2]
     is_last = index == len(kinds) - 1
-    later = None if is_last else _all_at_once_of(kinds, index + 1)
+    later: Any = None if is_last else _all_at_once_of(kinds, index + 1)
 
     def move(  # type: ignore[no-untyped-def]
         start,
@@ -148,7 +146,7 @@ def _all_at_once_of(kinds: Kinds, index: int = 0) -> Any:
                 groups,
             )
 
-    return register_jitable(move)
+    return inline(move)
 
 
 @cache
@@ -167,7 +165,7 @@ def play_of(
         stamp_files(choose, try_again, announce, server_profit, marginal_budget),
     )
 
-    @register_jitable
+    @inline
     def set_cap(epsilon, last, scratch, looked, budget, utility, settings, parameters, memory):  # type: ignore[no-untyped-def]
         """Return the next cap."""
         if reads_reports and budget > 0.0:
