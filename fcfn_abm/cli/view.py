@@ -11,7 +11,7 @@ from fcfn_abm.cli.base import Imports, Overrides, Trust, app
 from fcfn_abm.cli.terminal import print_message, say
 
 
-@app.command()
+@app.command(help="Show a market live in the browser, or replay the record of one.")
 def view(
     source: Annotated[
         Path,
@@ -35,7 +35,6 @@ def view(
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the window in a browser.")] = True,
 ) -> None:
-    """Show a market live in the browser, or replay the record of one."""
     from fcfn_abm.viz.server import LOOPBACK, serve
     from fcfn_abm.viz.session import open_source
 

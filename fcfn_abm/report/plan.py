@@ -32,6 +32,11 @@ COMMON: dict[str, tuple[str, str]] = {
     "unit": ("", "what epsilon protects: a record, or a client's whole data"),
     "neighbours": ("", "how neighbouring data sets differ: replace-one or zero-out"),
     "horizon": ("", "whether epsilon is that of each round, or of the whole training"),
+    "view": (
+        "",
+        "against whom epsilon holds: local, who sees the node's own messages; central, the "
+        "server, which must see the sum alone",
+    ),
     "calibration": ("", "the formula that gave sigma"),
     "placement": ("", "where clipping and noise come in: docs/privacy.md"),
     "sampling_rate": ("1", "probability with which each record takes part in a release"),

@@ -84,7 +84,7 @@ def overrides(data: bytes) -> str:
 
 def images(data: bytes) -> str:
     """Read bytes, or damaged Parquet, as training images."""
-    from fcfn_abm.training.sources import parquet_source
+    from fcfn_abm.training.parquet import parquet_source
 
     chance = random.Random(data)
     path = _scratch() / "images.parquet"
