@@ -105,7 +105,7 @@ class Record(Shown):
                 if isinstance(error, InvalidRecordError):
                     raise
                 why = describe_error(error)
-                raise InvalidRecordError(f"{self._parts}: cannot be read: {why}") from error
+                raise InvalidRecordError(f"{self._parts}: cannot be read: {why}.") from error
         frame = self.kept_traces
         return frame if nodes is None else frame[frame["node"].isin(list(nodes))]
 
@@ -190,7 +190,7 @@ def read_record(path: str | Path) -> Record:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
         why = describe_error(error)
-        raise InvalidRecordError(f"{path}: the record cannot be read: {why}") from error
+        raise InvalidRecordError(f"{path}: the record cannot be read: {why}.") from error
     return Record(scenario, run, **frames, path=path)
 
 

@@ -363,7 +363,7 @@ def read_table(path: Path) -> pd.DataFrame:
         _require_columns(table.schema, path.stem)
         return frame_of(table)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InvalidRecordError(f"{path}: cannot be read: {describe_error(error)}") from error
+        raise InvalidRecordError(f"{path}: cannot be read: {describe_error(error)}.") from error
 
 
 def _require_columns(schema: pa.Schema, name: str) -> None:
