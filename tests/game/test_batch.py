@@ -146,7 +146,7 @@ def test_a_table_of_results_has_a_row_a_node_and_says_of_which_population():
 @pytest.mark.parametrize(
     ("rho", "budget", "words"),
     [
-        ([[1.0, 2.0], [3.0]], 1.0, r"rho must hold numbers, but rho\[0\] is \[1.0, 2.0\]"),
+        ([[1.0, 2.0], [3.0]], 1.0, "rho must have rows of equal length, but they differ"),
         ([[1.0, 2.0], [3.0, -1.0]], 1.0, r"rho\[1, 1\] = -1 \(1 of 4 values\)"),
         ([[1.0, 2.0], [3.0, np.nan]], 1.0, r"rho\[1, 1\] = nan"),
         (np.ma.masked_greater([[1.0, 2.0], [3.0, 9.0]], 5.0), 1.0, r"rho\[1, 1\] is masked"),
