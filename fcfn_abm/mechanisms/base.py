@@ -248,8 +248,8 @@ def settle(
     *,
     server_payment: PerGame | None = None,
     status: PerGame | None = None,
-    reason: str = "",
-    note: str = "",
+    reason: PerGame = "",
+    note: PerGame = "",
 ) -> Outcome:
     """Work out everybody's utility from what each node reports and is paid (6, 10).
 
@@ -265,6 +265,10 @@ def settle(
     mean_epsilon = average_per_node(epsilon.sum(axis=-1), n_averaged)
     if status is None:
         status = as_numbers(np.where(active.any(axis=-1), "solved", "no-trade"))
+    if epsilon.ndim == 2:
+        status, reason, note = (
+            np.broadcast_to(text, len(epsilon)) for text in (status, reason, note)
+        )
     return Outcome(
         mechanism=mechanism,
         epsilon=epsilon,
@@ -277,8 +281,8 @@ def settle(
         mean_epsilon=mean_epsilon,
         average_over=game.average_over,
         status=status,
-        reason=reason if epsilon.ndim == 1 else np.full(len(epsilon), reason),
-        note=note if epsilon.ndim == 1 else np.full(len(epsilon), note),
+        reason=reason,
+        note=note,
     )
 
 
