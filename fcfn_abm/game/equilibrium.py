@@ -48,7 +48,8 @@ class Equilibrium(Shown):
     @property
     def threshold(self) -> PerGame:
         """The unit privacy cost from which on a node stays out, tau / (n - 1) (48)."""
-        return self.tau / np.maximum(self.n_active - 1, 1)  # tau is zero where nobody takes part
+        threshold = np.asarray(self.tau / np.maximum(self.n_active - 1, 1))  # tau may be zero
+        return threshold if threshold.ndim else threshold.item()
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a node: ``rho``, ``epsilon``, ``active``, ``utility``.
