@@ -167,15 +167,16 @@ def server_utility(
     require_positive(zero=True, mean_epsilon=mean_epsilon, paid=paid)
     if np.ndim(mean_epsilon):
         games = zip(mean_epsilon.tolist(), paid.tolist(), strict=True)
-        utility: PerGame = np.array([_profit(*game, float(alpha), float(beta)) for game in games])
+        profits = [server_profit(mean, float(alpha), float(beta), sum_) for mean, sum_ in games]
+        utility: PerGame = np.array(profits)
     else:
-        utility = _profit(float(mean_epsilon), float(paid), float(alpha), float(beta))
+        utility = server_profit(float(mean_epsilon), float(alpha), float(beta), float(paid))
     _require_number(utility, "the server's utility")
     return utility  # type: ignore[no-any-return]
 
 
-def _profit(mean_epsilon: float, paid: float, alpha: float, beta: float) -> float:
-    """Return value less payments; in plain floats, whose logarithm is the same on any processor."""
+def server_profit(mean_epsilon: float, alpha: float, beta: float, paid: float) -> float:
+    """Return `server_utility` without checks: compiled play calls it too."""
     product = alpha * mean_epsilon
     if math.isinf(product):  # though its logarithm is a number of ordinary size
         logarithm = math.log(alpha) + math.log(mean_epsilon)
