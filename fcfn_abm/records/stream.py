@@ -125,7 +125,8 @@ class TraceWriter:
     def _hand_over(self) -> None:
         self._wait(_WRITERS - 1)
         path = self._folder / f"part-{self._n_parts:05d}.parquet"
-        future = self._threads.submit(write_part, self._filling.table(), path)
+        before = self._writing[-1][0] if self._writing else None
+        future = self._threads.submit(_write_in_order, self._filling.table(), path, before)
         self._writing.append((future, self._filling))
         self._n_parts += 1
         self._filling = self._free.pop() if self._free else _Rows(0, 0)  # none of an empty market
@@ -170,9 +171,16 @@ class _Rows:
 
 
 def write_part(table: pa.Table, path: Path) -> None:
-    """Write a part under a hidden name, which readers pass over, and then give it its own."""
+    """Write a part."""
+    pq.write_table(table, path, **_PARQUET)
+
+
+def _write_in_order(table: pa.Table, path: Path, before: Future[None] | None) -> None:
+    """Write a part under a hidden name, which readers pass over; name it after the one before."""
     hidden = path.with_name(f".{path.name}")
-    pq.write_table(table, hidden, **_PARQUET)
+    write_part(table, hidden)
+    if before is not None:
+        before.result()
     hidden.rename(path)
 
 
