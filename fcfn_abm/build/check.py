@@ -195,6 +195,10 @@ def check_churn(scenario: Scenario) -> Problems:
             follows_data(scenario),
             "newcomers bring no data of their own.",
         ),
+        "[population.rho] names": (
+            people.node_names is not None,
+            "newcomers have no names; name_column = \"\" leaves those of a file out.",
+        ),
         "[population.misreport]": (
             people.can_misreport,
             "nobody says whether newcomers lie.",

@@ -89,7 +89,11 @@ class PrivacyMarket(Market):
             population = (
                 draw_population(seeded)
                 if rho is None
-                else Population.of(_check_costs(rho), groups=list_groups(scenario))
+                else Population.of(
+                    _check_costs(rho),
+                    groups=list_groups(scenario),
+                    names=scenario.population.node_names,
+                )
             )
         elif rho is not None:
             raise InvalidGameError("A market takes either rho or a population, and not both.")

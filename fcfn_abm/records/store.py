@@ -26,7 +26,7 @@ from fcfn_abm.records.folders import (
 )
 from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.stream import open_parts, read_parts
-from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
+from fcfn_abm.records.tables import TABLES, empty, insert_names, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
 from fcfn_abm.show import Shown
 
@@ -100,7 +100,8 @@ class Record(Shown):
         """
         if self.kept_traces is None:
             try:
-                return read_parts(self._whole_parts, nodes=nodes)
+                traces = read_parts(self._whole_parts, nodes=nodes)
+                return insert_names(traces, self.scenario.population.node_names)
             except (OSError, ValueError, pa.ArrowException) as error:
                 if isinstance(error, InvalidRecordError):
                     raise

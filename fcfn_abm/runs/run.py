@@ -29,7 +29,7 @@ from fcfn_abm.records import (
     require_free,
     write_record,
 )
-from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
+from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import (
     describe_program,
@@ -156,7 +156,7 @@ def _carry_out(
         trained = trainings.carry_out(market, rounds, progress=progress)
     ended = time.perf_counter()
 
-    nodes = _nodes(market, population, trained)
+    nodes, traces = _nodes(market, population, trained), recorder.traces
     names = [group.name for group in population.groups]
     run = {
         "title": scenario.title,
@@ -174,10 +174,10 @@ def _carry_out(
         scenario=scenario,
         run=run,
         rounds=recorder.rounds,
-        nodes=nodes,
-        kept_traces=recorder.traces,
+        nodes=insert_names(nodes, population.names),
+        kept_traces=None if traces is None else insert_names(traces, population.names),
         training=trained.rounds if trained else empty("training"),
-        ledger=trained.ledger if trained else empty("ledger"),
+        ledger=insert_names(trained.ledger if trained else empty("ledger"), population.names),
     )
 
 

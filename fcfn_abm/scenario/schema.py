@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice, repeat
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args
 
@@ -270,10 +271,28 @@ class Population(Section):
         return None
 
     @property
+    def node_names(self) -> tuple[str | None, ...] | None:
+        """Names of the nodes, None for one without; None alone where no node has one."""
+        groups: tuple[Group | None, ...] = self.groups or (None,)
+        own = [group.rho for group in groups if group and group.rho]
+        if not any(choice.options.get("names") for choice in (self.rho, *own)):
+            return None
+        shared = _names_of(self.rho)
+        found: list[str | None] = []
+        for group, size in zip(groups, self.group_sizes or [self.n_nodes], strict=True):
+            names = _names_of(group.rho) if group and group.rho else shared
+            found += islice(names, size)
+        return tuple(found)
+
+    @property
     def can_misreport(self) -> bool:
         """Whether a table says that some nodes misreport."""
         own = [group.misreport for group in self.groups or ()]
         return any(lies is not None for lies in (self.misreport, *own))
+
+
+def _names_of(rho: Choice) -> Iterator[str | None]:
+    return iter(rho.options.get("names") or repeat(None))
 
 
 class Game(Section):
