@@ -197,7 +197,7 @@ def check_churn(scenario: Scenario) -> Problems:
         ),
         "[population.rho] names": (
             people.node_names is not None,
-            "newcomers have no names; name_column = \"\" leaves those of a file out.",
+            'newcomers have no names; name_column = "" leaves those of a file out.',
         ),
         "[population.misreport]": (
             people.can_misreport,

@@ -54,7 +54,7 @@ def list_costs(scenario: Scenario, find_folder: FindFolder, where: str) -> Scena
 
 
 def _read(choice: Choice, place: Place, find_folder: FindFolder, where: str) -> NodeCosts | None:
-    """Read the file of a choice; None where it names none, or has options that are refused later."""
+    """Read the file of a choice; None where there is none, or wrong options, refused later."""
     if choice.kind != "csv":
         return None
     try:

@@ -83,7 +83,7 @@ def load_costs(
     column: str | None = None,
     name_column: str | None = None,
 ) -> Scenario:
-    """Return the scenario in which the nodes of a CSV file play, and all else is as by default.
+    r"""Return the scenario in which the nodes of a CSV file play, and all else is as by default.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def load_costs(
     Examples
     --------
     >>> from pathlib import Path
-    >>> _ = Path("costs.csv").write_text("name;rho\\nA;0,1\\nB;0,2\\nC;0,15\\n", encoding="utf-8")
+    >>> _ = Path("costs.csv").write_text("name;rho\nA;0,1\nB;0,2\nC;0,15\n", encoding="utf-8")
     >>> load_costs("costs.csv").population.node_names
     ('A', 'B', 'C')
     """

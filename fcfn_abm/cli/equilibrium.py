@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from fcfn_abm.cli.base import (
 )
 from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.errors import InvalidScenarioError, join_lines
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @app.command()
@@ -56,7 +59,6 @@ def equilibrium(
 ) -> None:
     """Print the closed form of a game, without playing it: who takes part, and what is paid."""
     from fcfn_abm.build import draw_population, load_costs, load_scenario, price_scenario
-    from fcfn_abm.report.figures.files import require_format, write_figure
     from fcfn_abm.report.marks import heading, join
     from fcfn_abm.report.outcome import describe_outcome, nodes_frame, nodes_table, write_nodes
     from fcfn_abm.report.summary import describe_bounds, equilibrium_table
@@ -66,6 +68,8 @@ def equilibrium(
     settings = [f"{key}={value!r}" for key, value in values.items() if value is not None]
     settings += overrides or ()
     if figure:
+        from fcfn_abm.report.figures.files import require_format, write_figure  # load matplotlib
+
         require_format(figure)
     if is_costs_file(scenario):
         if imports or trust:
@@ -88,7 +92,7 @@ def equilibrium(
         print_json({**facts, **bounds})
     else:
         title = f"{join_lines(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
-        parts = [
+        parts: list[str | Text] = [
             heading(title),
             describe_outcome(facts, len(frame), fixed=loaded.cap is not None),
             equilibrium_table(facts).to_rich_text(),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import numpy as np
-from pydantic import Field
 
 from fcfn_abm.errors import InvalidDataError, InvalidGameError, abbreviate, did_you_mean
 from fcfn_abm.population.distributions import RHO_DISTRIBUTIONS, Floats, RhoDistribution

@@ -129,9 +129,7 @@ class Population:
 
     def telling_the_truth(self) -> Population:
         """Return the same nodes without misreports."""
-        return Population.of(
-            self.true_rho, held=self.held, groups=self.groups, names=self.names
-        )
+        return Population.of(self.true_rho, held=self.held, groups=self.groups, names=self.names)
 
     @property
     def n_nodes(self) -> int:

@@ -354,7 +354,7 @@ def insert_names(frame: pd.DataFrame, names: Sequence[str | None] | None) -> pd.
     """Return a table with the names of its nodes after their numbers; as it is without names."""
     if names is None:
         return frame
-    place = frame.columns.get_loc("node")
+    place = list(frame.columns).index("node")
     column = np.array(names, dtype=object)[frame["node"].to_numpy(dtype=np.intp)]
     frame = frame.copy(deep=False)
     frame.insert(place + 1, NAME.name, pd.Series(column, frame.index, dtype="str"))

@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from fcfn_abm.errors import OutputError
+from fcfn_abm.records.tables import insert_names
 from fcfn_abm.report.blocks import Table, format_count, number
 from fcfn_abm.report.summary import name_node
 
 _SHOWN = 60  # nodes that are listed; of more, those with the lowest costs
+_STAYS_OUT = ("-", "-", "stays out")
 
 
 def describe_outcome(facts: Mapping[str, Any], n_nodes: int, *, fixed: bool) -> str:
@@ -54,10 +56,9 @@ def nodes_frame(outcome: Any, rho: Any, names: Sequence[str | None] | None) -> p
     names : sequence of str or None, optional
         Names of the nodes.
     """
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "node": range(len(rho)),
-            **({} if names is None else {"name": pd.Series(names, dtype="str")}),
             "rho": rho,
             "epsilon": outcome.epsilon,
             "payment": outcome.payment,
@@ -65,23 +66,21 @@ def nodes_frame(outcome: Any, rho: Any, names: Sequence[str | None] | None) -> p
             "active": outcome.active,
         }
     )
+    return insert_names(frame, names)
 
 
 def nodes_table(nodes: pd.DataFrame) -> Table:
     """List the nodes, from the lowest cost up."""
     ranked = nodes.sort_values("rho", kind="stable")
-    rows = [
-        [
-            name_node(node),
-            number(node.rho, 4),
-            *(number(v, 4) if node.active else "-" for v in (node.epsilon, node.payment)),
-            number(node.utility, 4) if node.active else "stays out",
-        ]
-        for node in ranked.head(_SHOWN).itertuples()
-    ]
+    rows = [_list_node(node) for node in ranked.head(_SHOWN).itertuples()]
     more = len(ranked) - len(rows)
     note = f"{more:,} nodes with higher costs are not listed; --table writes all." if more else ""
     return Table(["node", "rho", "epsilon", "paid", "keeps"], rows, note=note)
+
+
+def _list_node(node: Any) -> list[str]:
+    sells = [number(node.epsilon, 4), number(node.payment, 4), number(node.utility, 4)]
+    return [name_node(node), number(node.rho, 4), *(sells if node.active else _STAYS_OUT)]
 
 
 def write_nodes(nodes: pd.DataFrame, path: Path) -> None:

@@ -18,7 +18,7 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import RunFailedError
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
-from fcfn_abm.process.progress import progress_bar
+from fcfn_abm.process.progress import print_note, progress_bar
 from fcfn_abm.records import (
     PARTS,
     Record,
@@ -104,6 +104,8 @@ def run_scenario(
         checkpoint_of(out, scenario) if scenario.trains else nullcontext() as checkpoint,
         new_folder(out, overwrite=overwrite) as folder,
     ):
+        if checkpoint and checkpoint.discarded:
+            print_note(f"{out}: {checkpoint.discarded}", shown=progress)
         streamed = scenario.record.traces == "all"
         stream = TraceWriter(folder / PARTS, out / PARTS) if streamed else nullcontext()
         try:

@@ -163,8 +163,9 @@ def _rebase(tree: dict[str, Any], old: Path, new: Path) -> None:
     for table in (people, *(groups if isinstance(groups, list) else ())):
         rho = table.get("rho") if isinstance(table, Mapping) else None
         rho = expand_name(rho) if isinstance(rho, str) else rho
-        if isinstance(rho, Mapping) and rho.get("kind") == "csv" and isinstance(rho.get("path"), str):
-            table["rho"] = {**rho, "path": move(rho["path"])}
+        if isinstance(rho, Mapping) and rho.get("kind") == "csv":
+            path = rho.get("path")
+            table["rho"] = {**rho, "path": move(path)} if isinstance(path, str) else rho
 
 
 def merge_trees(

@@ -365,17 +365,19 @@ def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]
 def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
     """Write names beside nodes, from the largest epsilon down, where they have room."""
     named = nodes[nodes["name"].notna()].sort_values("epsilon", ascending=False)
-    lowest = np.inf
+    room, lowest = _NAME_ROOM * named["epsilon"].max(), {"left": np.inf, "right": np.inf}
     for rho, epsilon, name in zip(named["rho"], named["epsilon"], named["name"], strict=True):
-        if lowest - epsilon < _NAME_ROOM * named["epsilon"].max():
+        free = [side for side in ("right", "left") if lowest[side] - epsilon >= room]
+        if not free:
             continue
-        lowest = epsilon
+        lowest[free[0]] = epsilon
         text = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
         axes.annotate(
             text.replace("$", r"\$"),  # which would begin a formula
             (rho, epsilon),
-            xytext=(6, 0),
+            xytext=(6 if free[0] == "right" else -6, 0),
             textcoords="offset points",
+            ha="left" if free[0] == "right" else "right",
             va="center",
             color="0.25",
             fontsize=7.5,
