@@ -133,6 +133,10 @@ def _list_axes(
             if isinstance(value, Mapping) and value.get("kind") == "csv":
                 choice = Choice.model_validate(value)
                 costs = _read(choice, place, find_folder, where)
-                values[index] = costs.listed() if costs else value
+                if costs:  # lists, as they are when the scenario is read back
+                    values[index] = {
+                        key: list(value) if isinstance(value, tuple) else value
+                        for key, value in costs.listed().items()
+                    }
         if values:
             axis["values"] = values
