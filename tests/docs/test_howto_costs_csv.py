@@ -76,7 +76,7 @@ def test_names_stand_in_the_summary_the_report_and_the_tables(followed):
 
 
 def test_weights_of_the_file_change_who_takes_part(followed):
-    folder, printed = followed
+    _, printed = followed
     costs = pd.read_csv(COSTS, sep=";", decimal=",")
     step = next(step for step in printed if "column:beds" in step)
     # in the scores w * epsilon it is the contest with the costs rho / w

@@ -200,7 +200,9 @@ def test_weights_can_be_a_column_of_the_file(tmp_path):
     weighted = fa.load_costs(path, ["mechanism.kind=weighted", "mechanism.by=column:beds"])
     assert weighted.mechanism.options["weights"] == (3.0, 1.0, 1.0)
     assert weighted.mechanism.options["by"] == "listed"
-    with pytest.raises(InvalidScenarioError, match=r"by: .* there is no column 'bed'. Did you mean"):
+    with pytest.raises(
+        InvalidScenarioError, match=r"by: .* there is no column 'bed'. Did you mean"
+    ):
         fa.load_costs(path, ["mechanism.kind=weighted", "mechanism.by=column:bed"])
     (tmp_path / "a.toml").write_text('[mechanism]\nkind = "weighted"\nby = "column:beds"\n')
     with pytest.raises(InvalidScenarioError, match="must be of the kind 'csv'"):
@@ -220,6 +222,8 @@ def test_a_sweep_begun_with_another_file_is_not_resumed(tmp_path):
 
 def test_a_hundred_thousand_costs_take_seconds(tmp_path):
     costs = [0.1 + 1e-9 * n for n in range(100_000)]
-    text = "".join(f"node {n},{cost!r}\n" for n, cost in zip(itertools.count(), costs, strict=False))
+    text = "".join(
+        f"node {n},{cost!r}\n" for n, cost in zip(itertools.count(), costs, strict=False)
+    )
     scenario = fa.load_costs(write(tmp_path, "name,rho\n" + text))
     assert scenario.population.n_nodes == 100_000
