@@ -85,6 +85,7 @@ Rare = Annotated[
 Share = Annotated[float, Field(gt=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+ClassName = Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -217,6 +218,8 @@ class Group(Section):
     """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
     start: Start | None = None
     """Its first reports, in place of rounds.start."""
+    node_class: ClassName | None = None
+    """The class of its nodes, in place of population.node_class."""
 
     @model_validator(mode="after")
     def _require_one_size(self) -> Group:
@@ -236,6 +239,9 @@ class Population(Section):
     """Without this table all nodes are honest."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
+    node_class: ClassName | None = None
+    """A class derived from EdgeNode in one of the plug-ins of imports: "my_nodes.py:MyNode", or
+    "my_package.nodes:MyNode". Its nodes act as it says."""
     groups: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)] | None = None
     """Parts of the nodes that differ in more than their costs; without it all are alike."""
 
