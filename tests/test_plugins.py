@@ -371,7 +371,7 @@ population = { n_nodes = 6, groups = [
 def test_a_scenario_names_a_class_of_nodes_and_runs_it_only_where_it_is_trusted():
     write("mine.py", NODES)
     Path("market.toml").write_text(WITH_NODES)
-    with pytest.raises(InvalidScenarioError, match=r"names code, 'mine\.py', which runs only where"):
+    with pytest.raises(InvalidScenarioError, match=r"names code, 'mine\.py', which runs"):
         fa.load_scenario("market.toml")
     record = fa.run_scenario(fa.load_scenario("market.toml", trust=True), "record")
     assert (record.nodes["epsilon"] == 0.25).tolist() == [True, True, False, False, False, False]

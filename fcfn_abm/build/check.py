@@ -264,9 +264,12 @@ def check_events(scenario: Scenario) -> Problems:
         if mechanism != "stackelberg":
             reason = "it makes its offer once, in the game as it is at first."
             yield Problem(reason, table, conflict=f"[mechanism] kind = {mechanism!r}")
-        if scenario.trains:
-            reason = "a net is trained for one game; with enabled = false no net is trained."
-            yield Problem(reason, table, conflict="[training]")
+        if scenario.trains and event.change == "misreport":
+            reason = (
+                "the noise of the training follows who misreports at first; with enabled = false "
+                "no net is trained."
+            )
+            yield Problem(reason, table, "change", conflict="[training]")
 
 
 def check_payment(scenario: Scenario) -> Problems:
