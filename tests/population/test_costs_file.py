@@ -1,5 +1,7 @@
 """Costs and names from CSV files: what is recognised, what is refused, and where names go."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,6 +186,22 @@ def test_names_stand_in_every_table_of_a_record_which_needs_the_file_no_more(tmp
     again = fa.run_scenario(fa.load_scenario(tmp_path / "record" / "scenario.toml"))
     shown = ["name", "rho", "epsilon"]
     assert again.nodes[shown].to_dict("list") == record.nodes[shown].to_dict("list")
+
+
+@pytest.mark.slow
+def test_names_stand_in_the_ledger_and_in_the_plan_for_another_program(tmp_path):
+    path = write(tmp_path, "name,rho\n" + "".join(f"{n},{c}\n" for n, c in COSTS.items()))
+    (tmp_path / "a.toml").write_text(
+        '[population]\nrho = "csv:costs.csv"\n[training]\nrounds = 2\ncompare = []\n'
+    )
+    record = fa.run_scenario(fa.load_scenario(path.with_name("a.toml")), tmp_path / "record")
+    assert dict(zip(record.ledger["node"], record.ledger["name"], strict=True)) == {
+        0: "North",
+        1: "South",
+        2: "East",
+    }
+    plan = json.loads(fa.export_plan(tmp_path / "record", format="json"))
+    assert [node["name"] for node in plan["nodes"]] == list(COSTS)
 
 
 def test_newcomers_have_no_names(tmp_path):
