@@ -62,6 +62,8 @@ def execute(script: Path) -> None:
     notebook.metadata = nbformat.from_dict(METADATA)  # without this machine's version of Python
     for cell in notebook.cells:
         if cell.cell_type == "code":  # progress is no result
+            if any("runs failed" in one.get("text", "") for one in cell.outputs):
+                raise SystemExit(f"{script.name}: runs of its sweep failed; nothing is stored.")
             cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
     nbformat.write(notebook, script.with_suffix(".ipynb"))
 
