@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-@app.command()
+@app.command(
+    help="Print the closed form of a game, without playing it: who takes part, and what is paid."
+)
 def equilibrium(
     scenario: Annotated[
         Path,
@@ -57,7 +59,6 @@ def equilibrium(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the closed form of a game, without playing it: who takes part, and what is paid."""
     from fcfn_abm.build import draw_population, load_costs, load_scenario, price_scenario
     from fcfn_abm.report.marks import heading, join
     from fcfn_abm.report.outcome import describe_outcome, nodes_frame, nodes_table, write_nodes

@@ -23,7 +23,7 @@ from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.errors import InvalidScenarioError
 
 
-@app.command()
+@app.command(help="Run one scenario: play the market, train with what it bought, write the record.")
 def run(
     scenario: ScenarioFile,
     out: Annotated[
@@ -38,7 +38,6 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one scenario: play the market, train with what it bought, write the record."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.process.workers import count_cores
     from fcfn_abm.report.summary import summary
