@@ -5,7 +5,14 @@ a closed form costs neither.
 """
 
 from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
-from fcfn_abm.build.load import list_runs, list_scenarios, load_scenario, resolve_defaults
+from fcfn_abm.build.load import (
+    list_runs,
+    list_scenarios,
+    load_costs,
+    load_scenario,
+    resolve_defaults,
+    write_costs_scenario,
+)
 from fcfn_abm.build.parts import (
     Floats,
     create_mechanism,
@@ -42,6 +49,7 @@ __all__ = [
     "list_groups",
     "list_runs",
     "list_scenarios",
+    "load_costs",
     "load_images",
     "load_scenario",
     "missing_for",
@@ -54,4 +62,5 @@ __all__ = [
     "resolve_defaults",
     "scenario_schema",
     "solve_equilibrium",
+    "write_costs_scenario",
 ]

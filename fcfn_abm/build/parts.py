@@ -128,7 +128,11 @@ def draw_population(
     try:
         true_rho = _draw_costs(scenario, held.label_divergence)
         population = Population.of(
-            true_rho, _draw_misreports(scenario), held, list_groups(scenario)
+            true_rho,
+            _draw_misreports(scenario),
+            held,
+            list_groups(scenario),
+            scenario.population.node_names,
         )
         require_sized(rho=population.rho)
     except InvalidGameError as error:

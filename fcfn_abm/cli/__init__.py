@@ -23,6 +23,7 @@ from fcfn_abm.process.streams import BROKEN_PIPE, UnwritableError, close_streams
 
 for _name in (
     "run",
+    "equilibrium",
     "report",
     "view",
     "many",

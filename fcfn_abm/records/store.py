@@ -26,7 +26,7 @@ from fcfn_abm.records.folders import (
 )
 from fcfn_abm.records.integrity import require_unchanged
 from fcfn_abm.records.stream import open_parts, read_parts
-from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
+from fcfn_abm.records.tables import NAME, TABLES, empty, insert_names, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
 from fcfn_abm.show import Shown
 
@@ -104,8 +104,12 @@ class Record(Shown):
         """
         names = None if columns is None else list(columns)
         if self.kept_traces is None:
+            # names of nodes are not stored with each of their rounds
+            stored = None if names is None else sorted({"node", *names} - {NAME.name})
             try:
-                return read_parts(self._whole_parts, nodes=nodes, columns=names)
+                traces = read_parts(self._whole_parts, nodes=nodes, columns=stored)
+                traces = insert_names(traces, self.scenario.population.node_names)
+                return traces if names is None else traces[names]
             except (OSError, ValueError, pa.ArrowException) as error:
                 if isinstance(error, InvalidRecordError):
                     raise

@@ -94,8 +94,10 @@ def _describe_population(scenario: Any) -> dict[str, str]:
     found = {}
     for name in type(scenario.population).model_fields:
         value = getattr(scenario.population, name)
-        if name not in ("n_nodes", "rho", "groups") and value is not None:
+        if name not in ("n_nodes", "rho", "groups", "node_class") and value is not None:
             found[f"Population: {name}"] = _describe_keys(value)
+    if scenario.population.node_class:
+        found["Class of the nodes"] = scenario.population.node_class
     for group in scenario.population.groups or ():
         found[f"Group {group.name}"] = _describe_keys(group, leave_out="name") or "the rest"
     return found
