@@ -42,6 +42,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "batches": lambda round_index, node: (3, 1, round_index, node),
     "attendance": lambda round_index: (3, 2, round_index),
     "noise": lambda: (4,),
+    "count-noise": lambda round_index: (4, "count", round_index),
     "canary": lambda: (4, "canary"),
     "mechanism": lambda name: (5, name),
     "replication": lambda index: (6, index),

@@ -12,10 +12,15 @@ from typing import NamedTuple
 
 from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
 from fcfn_abm.build.registries import registry_at
-from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
+from fcfn_abm.errors import (
+    InvalidGameError,
+    InvalidScenarioError,
+    PluginError,
+    UnknownNameError,
+)
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
-from fcfn_abm.plugins import list_plugins
+from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
@@ -86,6 +91,24 @@ def check_groups(scenario: Scenario) -> Problems:
             "population",
             "groups",
         )
+
+
+def check_node_classes(scenario: Scenario) -> Problems:
+    """Require classes of nodes that plug-ins hold which are imported."""
+    tables = {"population": scenario.population.node_class} | {
+        f"population.groups.{index}": group.node_class
+        for index, group in enumerate(scenario.population.groups or ())
+    }
+    for table, name in tables.items():
+        if name is None:
+            continue
+        try:
+            found = find_object(name)
+        except PluginError as error:
+            yield Problem(str(error), table, "node_class")
+        else:
+            if not isinstance(found, type):
+                yield Problem(f"{name} is no class.", table, "node_class")
 
 
 def check_distribution(scenario: Scenario) -> Problems:
@@ -195,6 +218,10 @@ def check_churn(scenario: Scenario) -> Problems:
             follows_data(scenario),
             "newcomers bring no data of their own.",
         ),
+        "[population.rho] names": (
+            people.node_names is not None,
+            'newcomers have no names; name_column = "" leaves those of a file out.',
+        ),
         "[population.misreport]": (
             people.can_misreport,
             "nobody says whether newcomers lie.",
@@ -237,9 +264,12 @@ def check_events(scenario: Scenario) -> Problems:
         if mechanism != "stackelberg":
             reason = "it makes its offer once, in the game as it is at first."
             yield Problem(reason, table, conflict=f"[mechanism] kind = {mechanism!r}")
-        if scenario.trains:
-            reason = "a net is trained for one game; with enabled = false no net is trained."
-            yield Problem(reason, table, conflict="[training]")
+        if scenario.trains and event.change == "misreport":
+            reason = (
+                "the noise of the training follows who misreports at first; with enabled = false "
+                "no net is trained."
+            )
+            yield Problem(reason, table, "change", conflict="[training]")
 
 
 def check_payment(scenario: Scenario) -> Problems:
@@ -285,10 +315,14 @@ def check_comparisons(scenario: Scenario) -> Problems:
 
 
 def check_noise_of_sum(scenario: Scenario) -> Problems:
-    """Refuse noise for the sum alone where a setting needs the noise of each node."""
+    """Refuse noise or privacy of the sum alone where a setting needs the noise of each node."""
     privacy, training = scenario.privacy, scenario.training
-    if privacy.noise_of != "sum" or training is None:
+    central = privacy.view == "central"
+    if training is None or not (central or privacy.noise_of == "sum"):
         return
+    key, problem = "noise_of", "noise cannot be drawn for the sum alone"
+    if central:
+        key, problem = "view", "epsilon cannot hold against a server that sees the sum alone"
     steps = training.local_epochs > 1 or training.batch_size is not None
     for holds, reason in (
         (privacy.secure_noise, "privacy.secure_noise = true draws it for each node"),
@@ -296,9 +330,47 @@ def check_noise_of_sum(scenario: Scenario) -> Problems:
         (privacy.placement.kind == "dp-sgd" and steps, "'dp-sgd' adds it in each local step"),
     ):
         if holds:
-            yield Problem(
-                f"noise cannot be drawn for the sum alone, since {reason}.", "privacy", "noise_of"
-            )
+            yield Problem(f"{problem}, since {reason}.", "privacy", key)
+
+
+def check_quorum(scenario: Scenario) -> Problems:
+    """Require a quorum that can be reached, and none where nothing asks for it."""
+    privacy, training = scenario.privacy, scenario.training
+    if privacy.view == "local" and privacy.quorum < 1:
+        yield Problem("means nothing without view = 'central'.", "privacy", "quorum")
+    if privacy.view == "local" or training is None:
+        return
+    arriving = (1 - training.dropping) * (1 - training.straggling)
+    if privacy.quorum > arriving:
+        yield Problem(
+            f"of the nodes asked in a round a share of {arriving:.3g} is expected to send in time, "
+            f"so that most rounds would be given up with a quorum of {privacy.quorum:g}: take a "
+            "lower one.",
+            "privacy",
+            "quorum",
+        )
+
+
+def check_adaptive_clipping(scenario: Scenario) -> Problems:
+    """Refuse an adaptive clipping norm where counts cannot be made, or noised."""
+    privacy, training = scenario.privacy, scenario.training
+    if privacy.adaptive_clipping is None or training is None:
+        return
+    for conflict, holds, reason in (
+        ("privacy.secure_noise = true", privacy.secure_noise, "its grid has one clipping norm."),
+        (
+            f"training.engine = {training.engine!r}",
+            training.engine == "stacked",
+            "the serial engine alone counts what lies within the norm.",
+        ),
+        (
+            f"training.device = {training.device!r}",
+            training.device == "cuda",
+            "the serial engine alone, on the processor, counts what lies within the norm.",
+        ),
+    ):
+        if holds:
+            yield Problem(reason, "privacy.adaptive_clipping", conflict=conflict)
 
 
 def check_protected_unit(scenario: Scenario) -> Problems:
@@ -333,6 +405,7 @@ def check_sampling(scenario: Scenario) -> Problems:
 RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_node_count,
     check_groups,
+    check_node_classes,
     check_distribution,
     check_divergence,
     check_registered_names,
@@ -345,6 +418,8 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_learning_rule,
     check_comparisons,
     check_noise_of_sum,
+    check_quorum,
+    check_adaptive_clipping,
     check_protected_unit,
     check_sampling,
 )

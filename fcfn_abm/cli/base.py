@@ -52,7 +52,10 @@ class App(typer.Typer):
         )
 
     def command(self, name: str | None = None, **kwargs: Any) -> Callable[..., Any]:
-        """Register a command, which prints the errors of this package in one line."""
+        """Register a command, which prints the errors of this package in one line.
+
+        Its ``help`` is a text of its own, since ``python -OO`` drops docstrings.
+        """
         register = super().command(name, **kwargs)
         return lambda function: register(_report_errors(function))
 
@@ -85,6 +88,11 @@ def choose_name(scenario: Path) -> str:
     """Return the name of what a scenario file leads to: its own, or "scenario" if it has none."""
     stem = scenario.stem
     return stem if stem.strip(".") and stem != ".toml" else "scenario"
+
+
+def is_costs_file(path: Path) -> bool:
+    """Whether an argument names a file of costs, and not a scenario."""
+    return path.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
 def report_interrupt(
@@ -122,6 +130,18 @@ Trust = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        help="In a file of costs: the column that holds them.", show_default="rho, or cost"
+    ),
+]
+NameColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="In a file of costs: the column with the nodes' names.", show_default="name, or node"
+    ),
 ]
 Quiet = Annotated[
     bool,

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from fcfn_abm.errors import OutputError
+from fcfn_abm.errors import OutputError, abbreviate
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.records.folders import RUN_FILE
@@ -51,9 +52,13 @@ class Checkpoint:
             ]
         )
         text = to_toml(scenario, f"An unfinished run of this scenario by {by}.")
-        if not mark.is_file() or mark.read_text(encoding="utf-8") != text:
+        self.discarded = ""
+        """Why states that were there are thrown away; empty if none were."""
+        before = mark.read_text(encoding="utf-8") if mark.is_file() else ""
+        if before != text:
             for old in folder.glob(f"*{_STATE}"):
                 old.unlink()
+                self.discarded = _say_difference(before, text)
             mark.write_text(text, encoding="utf-8")
 
     def interrupt_message(self) -> tuple[str, ...]:
@@ -89,6 +94,17 @@ class Checkpoint:
                     Path(file.name).unlink()
                     raise
             Path(file.name).replace(self.folder / f"{name}{_STATE}")
+
+
+def _say_difference(before: str, now: str) -> str:
+    """Say by the first line that differs why an unfinished run is not gone on with."""
+    lines = zip_longest(before.splitlines(), now.splitlines(), fillvalue="nothing")
+    there, here = next((pair for pair in lines if pair[0] != pair[1]), ("", ""))
+    return (
+        "the unfinished run that lies there is of another scenario or of other versions, and is "
+        f"begun again: it has {abbreviate(there.lstrip('# '))}, and here stands "
+        f"{abbreviate(here.lstrip('# '))}."
+    )
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice, repeat
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args
 
@@ -84,6 +85,7 @@ Rare = Annotated[
 Share = Annotated[float, Field(gt=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+ClassName = Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -216,6 +218,8 @@ class Group(Section):
     """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
     start: Start | None = None
     """Its first reports, in place of rounds.start."""
+    node_class: ClassName | None = None
+    """The class of its nodes, in place of population.node_class."""
 
     @model_validator(mode="after")
     def _require_one_size(self) -> Group:
@@ -235,6 +239,9 @@ class Population(Section):
     """Without this table all nodes are honest."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
+    node_class: ClassName | None = None
+    """A class derived from EdgeNode in one of the plug-ins of imports: "my_nodes.py:MyNode", or
+    "my_package.nodes:MyNode". Its nodes act as it says."""
     groups: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)] | None = None
     """Parts of the nodes that differ in more than their costs; without it all are alike."""
 
@@ -270,10 +277,28 @@ class Population(Section):
         return None
 
     @property
+    def node_names(self) -> tuple[str | None, ...] | None:
+        """Names of the nodes, None for one without; None alone where no node has one."""
+        groups: tuple[Group | None, ...] = self.groups or (None,)
+        own = [group.rho for group in groups if group and group.rho]
+        if not any(choice.options.get("names") for choice in (self.rho, *own)):
+            return None
+        shared = _names_of(self.rho)
+        found: list[str | None] = []
+        for group, size in zip(groups, self.group_sizes or [self.n_nodes], strict=True):
+            names = _names_of(group.rho) if group and group.rho else shared
+            found += islice(names, size)
+        return tuple(found)
+
+    @property
     def can_misreport(self) -> bool:
         """Whether a table says that some nodes misreport."""
         own = [group.misreport for group in self.groups or ()]
         return any(lies is not None for lies in (self.misreport, *own))
+
+
+def _names_of(rho: Choice) -> Iterator[str | None]:
+    return iter(rho.options.get("names") or repeat(None))
 
 
 class Game(Section):
@@ -379,6 +404,18 @@ class Check(Section):
     """Chance of each honest node to be flagged in the whole training, at most."""
 
 
+class AdaptiveClipping(Section):
+    """A clipping norm that follows a quantile of the norms of what is clipped."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of what is clipped that is to lie within the clipping norm."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """How far the norm's logarithm moves in a round for each unit by which that share is off."""
+    noise_share: Annotated[float, Field(ge=1e-6, le=0.99)] = 0.01
+    """Share of a node's privacy that the counts of what lies within take; as much less is left for
+    what is clipped, so that what is sold stays what is spent."""
+
+
 class Privacy(Section):
     """What epsilon covers, and how it becomes noise."""
 
@@ -392,6 +429,14 @@ class Privacy(Section):
     """How they differ: it is replaced by another, or by one that contributes nothing."""
     horizon: Literal["round", "training"] = "round"
     """Epsilon is spent in each round, or is the total over the whole training."""
+    view: Literal["local", "central"] = "local"
+    """Against whom a node's epsilon holds: an observer of its own messages; or the server, if
+    secure aggregation shows it nothing but the weighted sum, which the noise of all nodes hides.
+    The same epsilon then takes far less noise. The record shows what was spent in both views."""
+    quorum: Share = 1.0
+    """With view = "central": share of the nodes asked in a round whose updates must arrive for the
+    sum to be opened. Each node adds noise enough for the claim to hold with these alone; with fewer
+    the round is given up."""
     max_participations: Count | None = None
     """Rounds in which a node takes part at most; then it rests. With horizon = "training" the noise
     covers so many rounds, and without this key as many as a node is expected to take part in,
@@ -400,7 +445,10 @@ class Privacy(Section):
     placement: Choice = _choice("dp-sgd")
     """Where noise is added."""
     clipping_norm: Single = 1.0
-    """Largest L2 norm of what is clipped."""
+    """Largest L2 norm of what is clipped; the first one, if it adapts."""
+    adaptive_clipping: AdaptiveClipping | None = None
+    """With this table the clipping norm follows a quantile of what is clipped, from round to
+    round."""
     noise_of: Literal["nodes", "sum"] = "nodes"
     """Whether noise is drawn for each node, or once a round for the sum of what they send, which
     has the same law and takes a fraction of the time."""
@@ -425,6 +473,10 @@ class Training(Section):
     """How samples are dealt to nodes."""
     aggregation: Choice = _choice("uniform")
     """How the server averages what nodes send."""
+    server: Choice = _choice("sgd")
+    """How the server moves the net by that average; its learning rate may fall by a schedule."""
+    averaging: Choice = _choice("none")
+    """Of which rounds' nets the mean is evaluated; it costs no privacy."""
     schedule: Literal["at-equilibrium", "every-round"] = "at-equilibrium"
     """The market first, and then all rounds with the epsilon that it ended with; or a round of the
     market and a round of training in turn (the paper's fig. 3), exits included."""
