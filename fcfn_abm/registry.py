@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -104,7 +105,7 @@ class Registry[T]:
 
     def options(self, name: str) -> list[str]:
         """Return the names of the options that an entry takes."""
-        return [field.name for field in fields(self[name])]  # type: ignore[arg-type]
+        return list(_option_names(self[name]))  # type: ignore[arg-type]
 
     def create(self, name: str, options: Mapping[str, Any] | None = None) -> T:
         """Build the entry called ``name``.
@@ -138,6 +139,11 @@ class Registry[T]:
     def json_schema(self, name: str) -> dict[str, Any]:
         """Return the JSON schema of an entry's options."""
         return TypeAdapter(self[name]).json_schema()
+
+
+@cache  # a class keeps its options
+def _option_names(entry: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(entry))
 
 
 def import_modules(package: str) -> None:

@@ -25,10 +25,12 @@ class Bulletin:
     """The sum; with full reports of what is published, else of what was reported."""
 
     @classmethod
-    def of(cls, epsilon: Floats, settings: Information, rng: np.random.Generator) -> Bulletin:
-        """Publish reports."""
+    def of(
+        cls, epsilon: Floats, settings: Information, rng: np.random.Generator | None
+    ) -> Bulletin:
+        """Publish reports; ``rng`` may be None where there is no noise."""
         full, factor = settings.reports == "full", None
-        if settings.noise > 0:
+        if settings.noise > 0 and rng is not None:
             spread = settings.noise * rng.standard_normal(epsilon.size)
             factor = np.exp(spread - settings.noise**2 / 2)
         published = epsilon * factor if full and factor is not None else epsilon

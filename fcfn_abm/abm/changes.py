@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.abm.churn import Turnover
@@ -65,6 +66,8 @@ class ChangingGame(RowModel):
     def contest(self) -> Equilibrium:
         """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
+        if offer.is_linear:  # who takes part is found once, for this and for what follows
+            return self._primitives.answer_to(np.ones(()))
         return unit_equilibrium(offer, self._primitives.rho)
 
     @cached_property

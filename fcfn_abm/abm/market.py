@@ -353,12 +353,13 @@ class Market(Shown, PlaysAhead):
 
     def publish(self) -> None:
         """Show the reports that stand, as far as nodes may see them."""
-        chance = stream(self.seed, "observation-errors", self.round_index)
-        offer = self.offer
+        offer, settings, chance = self.offer, self._rules.information, None
+        if settings.noise > 0:  # making a generator takes longer than publishing without one
+            chance = stream(self.seed, "observation-errors", self.round_index)
         shown = self.columns.epsilon
         if not isinstance(offer, Contracts):
             shown = offer.score(shown)
-        self.bulletin = Bulletin.of(shown, self._rules.information, chance)
+        self.bulletin = Bulletin.of(shown, settings, chance)
 
     def inform_newcomers(self) -> None:
         """Let newcomers learn from what stands, as all nodes did before the first round."""

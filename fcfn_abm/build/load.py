@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import tomli_w
@@ -229,8 +230,27 @@ def resolve_defaults(scenario: Scenario) -> Scenario:
 
 
 def list_runs(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
-    """Return the runs of a scenario's sweep, each checked and complete."""
-    return sweep_runs(scenario, _check_and_resolve, where)
+    """Return the runs of a scenario's sweep, each checked and complete.
+
+    Those of the last scenario are kept as long as it lives: :func:`load_scenario` lists them to
+    check them, and the sweep asks for them again.
+    """
+    global _listed
+    if _listed and _listed[0]() is scenario:
+        return list(_listed[1])
+    runs = sweep_runs(scenario, _check_and_resolve, where)
+    _listed = (ref(scenario, _forget_listed), runs)
+    return list(runs)
+
+
+_listed: tuple[ref[Scenario], list[SweepRun]] | None = None
+
+
+def _forget_listed(scenario: ref[Scenario]) -> None:
+    """Forget the runs of a scenario that is gone."""
+    global _listed
+    if _listed and _listed[0] is scenario:
+        _listed = None
 
 
 def _check_and_resolve(scenario: Scenario, where: str) -> Scenario:

@@ -41,6 +41,9 @@ class PrivacyMarket(Market):
     node_class : type or mapping, optional
         A class derived from :class:`fcfn_abm.EdgeNode` for all nodes, or one for each name of a
         group: ``{"learners": MyNode}``. Without it those that the scenario names.
+    is_checked : bool, default False
+        Whether :func:`fcfn_abm.build.check_settings` has passed the scenario already, as it has the
+        runs of a sweep.
     **settings
         Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
         part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
@@ -76,13 +79,15 @@ class PrivacyMarket(Market):
         collect_nodes: bool = True,
         population: Population | None = None,
         node_class: NodeClass | None = None,
+        is_checked: bool = False,
         **settings: Any,
     ) -> None:
         scenario = Scenario() if scenario is None else scenario
         require_scenario(scenario, "PrivacyMarket")
         if settings:
             scenario = set_keys(scenario, settings, "PrivacyMarket")
-        check_settings(scenario)
+        elif not is_checked:
+            check_settings(scenario)
         self._scenario = scenario
         seed = scenario.seed if rng is None else as_seed(rng)
         if population is None:

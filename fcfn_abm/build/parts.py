@@ -157,7 +157,9 @@ def _deal(scenario: Scenario, images: ImageData) -> Holdings:
 def list_groups(scenario: Scenario) -> tuple[Group, ...]:
     """Return the groups of a scenario with their rows; none where it names none."""
     people = scenario.population
-    names = [group.name for group in people.groups or ()]
+    if not people.groups:
+        return ()
+    names = [group.name for group in people.groups]
     return Group.partition(dict(zip(names, people.group_sizes, strict=True)))
 
 

@@ -45,7 +45,8 @@ def registry_at(place: tuple[str, ...]) -> Registry[Any]:
     >>> registry_at(("population", "groups", "0", "learning")).what
     'learning rule'
     """
-    return REGISTRIES[tuple(part for part in place if not part.isdigit())]
+    found = REGISTRIES.get(place)
+    return found or REGISTRIES[tuple(part for part in place if not part.isdigit())]
 
 
 def create(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = None) -> Any:

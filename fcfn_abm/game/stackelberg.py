@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fcfn_abm.errors import InvalidGameError, require_positive
 from fcfn_abm.game.activity import takes_part
 from fcfn_abm.game.equilibrium import Equilibrium, as_costs, solve_nodes
-from fcfn_abm.game.exact import PerGame
+from fcfn_abm.game.exact import Floats, PerGame
 from fcfn_abm.game.payoffs import server_utility
 
 type AverageOver = Literal["active", "population", "effective"]
@@ -86,9 +86,23 @@ def stackelberg_equilibrium(
     >>> round(game.budget, 6), round(game.epsilon.max().item(), 6)
     (9.89899, 98.0)
     """
+    return solve_leader(solve_nodes(as_costs(rho)), alpha, beta, average_over)
+
+
+def solve_leader(
+    answer_to: Callable[[Floats], Equilibrium], alpha: float, beta: float, average_over: AverageOver
+) -> StackelbergEquilibrium:
+    """Solve the leader's problem where the nodes' answer to a budget is known.
+
+    Parameters
+    ----------
+    answer_to : callable
+        From :func:`fcfn_abm.game.equilibrium.solve_nodes`.
+    alpha, beta, average_over
+        As in :func:`stackelberg_equilibrium`.
+    """
     require_positive(alpha=alpha, beta=beta)
     alpha, beta = float(alpha), float(beta)
-    answer_to = solve_nodes(as_costs(rho))
     market = answer_to(np.ones(()))  # any budget shows who takes part
     n_averaged = averaged_nodes(average_over, market.epsilon)
     budget = _best_budgets(market, n_averaged, alpha, beta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import repeat
@@ -18,11 +18,10 @@ from fcfn_abm.game import (
     averaged_nodes,
     payments,
     server_utility,
-    stackelberg_equilibrium,
 )
-from fcfn_abm.game.equilibrium import as_budgets, as_costs
+from fcfn_abm.game.equilibrium import Equilibrium, as_budgets, as_costs, solve_nodes
 from fcfn_abm.game.exact import PerGame
-from fcfn_abm.game.stackelberg import average_per_node
+from fcfn_abm.game.stackelberg import average_per_node, solve_leader
 from fcfn_abm.game.welfare import as_numbers
 from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.population import Holdings, require_sized
@@ -58,9 +57,14 @@ class PricingGame:
         return self.rho if self.reported_cost is None else self.reported_cost
 
     @cached_property
+    def answer_to(self) -> Callable[[Floats], Equilibrium]:
+        """The function from a cap to the nodes' equilibrium in the contest of the paper."""
+        return solve_nodes(as_costs(self.rho))
+
+    @cached_property
     def stackelberg(self) -> StackelbergEquilibrium:
         """The leader-follower equilibrium of these primitives."""
-        return stackelberg_equilibrium(self.rho, self.alpha, self.beta, self.average_over)
+        return solve_leader(self.answer_to, self.alpha, self.beta, self.average_over)
 
     @property
     def cap(self) -> PerGame:

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fcfn_abm.game import nash_equilibrium, payments
+from fcfn_abm.game import payments
+from fcfn_abm.game.equilibrium import as_budgets
 from fcfn_abm.mechanisms.base import MECHANISMS, Contest, Mechanism, Outcome, PricingGame, settle
 from fcfn_abm.mechanisms.claims import Claims
 
@@ -28,7 +29,7 @@ class Stackelberg(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
         """Price one round of the game (29, 41)."""
-        epsilon = nash_equilibrium(game.rho, game.cap).epsilon
+        epsilon = game.answer_to(as_budgets(game.cap, game.rho)).epsilon
         return settle("stackelberg", game, epsilon, payments(epsilon, game.cap))
 
     def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Self
 
 import numpy as np
@@ -44,7 +44,7 @@ class Group:
         >>> [group.rows for group in Group.partition({"few": 2, "many": 8})]
         [slice(0, 2, None), slice(2, 10, None)]
         """
-        ends = np.cumsum([0, *sizes.values()]).tolist()
+        ends = accumulate(sizes.values(), initial=0)
         return tuple(
             cls(name, slice(*rows)) for name, rows in zip(sizes, pairwise(ends), strict=True)
         )

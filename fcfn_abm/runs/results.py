@@ -98,7 +98,7 @@ def _play(scenario: Scenario) -> dict[str, Any]:
     """Play a market without a record, and return its results."""
     from fcfn_abm.build.market import PrivacyMarket  # loads Mesa
 
-    market = PrivacyMarket(scenario, collect_nodes=False)
+    market = PrivacyMarket(scenario, collect_nodes=False, is_checked=True)
     verdict = market.run_until()
     if verdict is None:
         raise RunFailedError("the market did not end.")

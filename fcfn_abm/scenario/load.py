@@ -494,7 +494,7 @@ def choices(section: BaseModel, path: tuple[str, ...] = ()) -> list[tuple[tuple[
     Entries of lists have their numbers in it: ``("population", "groups", "0", "learning")``.
     """
     found = []
-    for name in type(section).model_fields:
+    for name in _keys_to_choices(type(section)):
         value = getattr(section, name)
         if isinstance(value, Choice):
             found.append(((*path, name), value))
@@ -505,3 +505,12 @@ def choices(section: BaseModel, path: tuple[str, ...] = ()) -> list[tuple[tuple[
                 if isinstance(entry, BaseModel):
                     found += choices(entry, (*path, name, str(index)))
     return found
+
+
+@cache
+def _keys_to_choices(section: type[BaseModel]) -> tuple[str, ...]:
+    """Return the keys of a table under which registered names may stand, at any depth."""
+    inner = {name: section_at(section, name) for name in section.model_fields}
+    return tuple(
+        name for name, kind in inner.items() if kind and (kind is Choice or _keys_to_choices(kind))
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import islice, repeat
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args
@@ -102,16 +103,24 @@ class Section(BaseModel):
         if not isinstance(tree, Mapping):
             return tree
         tree = dict(tree)
-        for name, field in cls.model_fields.items():
+        for name, kind in _choice_fields(cls).items():
             value = tree.get(name)
-            if Choice not in (field.annotation, *get_args(field.annotation)):
-                continue
-            default = field.get_default(call_default_factory=True)
             if isinstance(value, str):
                 tree[name] = expand_name(value)
-            elif isinstance(value, Mapping) and "kind" not in value and default is not None:
-                tree[name] = {"kind": default.kind, **value}
+            elif isinstance(value, Mapping) and "kind" not in value and kind is not None:
+                tree[name] = {"kind": kind, **value}
         return tree
+
+
+@cache
+def _choice_fields(section: type[Section]) -> dict[str, str | None]:
+    """Return the keys of a table that hold registered names, with their default names if any."""
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in section.model_fields.items()
+        if Choice in (field.annotation, *get_args(field.annotation))
+    }
+    return {name: default.kind if default else None for name, default in defaults.items()}
 
 
 def expand_name(text: str) -> dict[str, Any]:
