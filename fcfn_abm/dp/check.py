@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi, chi2, ncx2
 
 from fcfn_abm.dp.calibration import gaussian_epsilon, gaussian_sigma
 from fcfn_abm.errors import (
@@ -76,6 +75,8 @@ def max_upload_norm(
     require_positive(error=InvalidPrivacyError, noise_std=noise_std[~np.isposinf(noise_std)])
     require_positive(error=InvalidPrivacyError, max_clean_norm=max_clean_norm)
     require_between(0, 1, error=InvalidPrivacyError, false_alarm=false_alarm)
+    from scipy.stats import chi, ncx2  # takes half a second to load
+
     dependent = max_clean_norm + noise_std * chi.isf(false_alarm, n_parameters)
     ratio = np.minimum(max_clean_norm / noise_std, _MAX_RATIO)
     independent = noise_std * np.sqrt(ncx2.isf(false_alarm, n_parameters, ratio**2))
@@ -124,6 +125,8 @@ def smallest_excess(
     require_between(0, 1, error=InvalidPrivacyError, power=power)
     threshold = max_upload_norm(n_parameters, noise_std, max_clean_norm, false_alarm, n_releases)
     threshold = threshold + np.where(np.asarray(n_releases) > 1, max_clean_norm, 0.0)
+    from scipy.stats import chi2  # takes half a second to load
+
     return np.asarray(threshold / noise_std / np.sqrt(chi2.isf(power, n_parameters)))
 
 

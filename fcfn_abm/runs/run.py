@@ -144,9 +144,7 @@ def _carry_out(
     if scenario.trains and images is not None:
         trainer = build.create_trainer(scenario, population, images, workers)
         trainings = RunTrainings(scenario, population, trainer, checkpoint)
-    market = PrivacyMarket(
-        scenario, population=population, collect_nodes=False, is_checked=True
-    )
+    market = PrivacyMarket(scenario, population=population, collect_nodes=False, is_checked=True)
     trained = None
     with stream as writer:
         expected = market.outcome.epsilon > 0

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError
+from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
@@ -57,6 +58,8 @@ from fcfn_abm.scenario.load import require_scenario
 
 _MAX_LISTED = 5  # failed runs that are listed one by one
 _PRELOAD = "fcfn_abm.runs.run"  # loads all that a run needs, Mesa too
+_PRELOAD_COMPILED = "fcfn_abm.abm.play"  # loads numba
+_MANY_NODES = 5_000  # over all markets: after ten rounds each of them rounds are played compiled
 _LONG_SECONDS = 5.0  # a first run that takes longer is not slow for what it had to load
 
 
@@ -255,7 +258,7 @@ def _carry_out(
 ) -> None:
     if isinstance(workers, Processes):
         n_workers = min(workers.n_workers, max(len(todo), 1))
-        workers = replace(workers, n_workers=n_workers, preload=(_PRELOAD,))
+        workers = replace(workers, n_workers=n_workers, preload=_list_preloads(scenario, len(todo)))
     keeps = scenario.sweep is not None and scenario.sweep.keep == "record"
     failed = 0
     with progress_bar(
@@ -286,3 +289,10 @@ def _carry_out(
             on_killer=give_up,
         )
         bar.update(n_runs - bar.n)  # done by workers that died before they could say so
+
+
+def _list_preloads(scenario: Scenario, n_runs: int) -> tuple[str, ...]:
+    """Return what all workers load once: compiled rounds too where each worker would need them."""
+    is_compiled = scalar_moves(build.create(scenario, ("learning",)), 2) is not None
+    is_large = n_runs * scenario.population.n_nodes >= _MANY_NODES
+    return (_PRELOAD, _PRELOAD_COMPILED) if is_compiled and is_large else (_PRELOAD,)
