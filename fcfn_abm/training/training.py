@@ -160,6 +160,23 @@ class Training:
         self.results.append(result)
         return result
 
+    def aggregate(self, epsilon: npt.ArrayLike, nodes: Ints, round_index: int) -> Sums:
+        """Return what some nodes send in a round at the parameters as they are, added up.
+
+        Nothing changes by it: no step is taken, and nothing is entered into the ledger.
+
+        Parameters
+        ----------
+        epsilon : array_like of float, shape (n_nodes,)
+            What each node reports.
+        nodes : ndarray of int
+            Rows of the nodes that send something, in ascending order.
+        round_index : int
+            Whose random numbers are drawn.
+        """
+        reports = self._interpret(as_floats("epsilon", epsilon, error=InvalidPrivacyError))
+        return self._add_up_uploads(reports, nodes, self._weigh(reports, nodes), round_index)
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return all that the training needs to go on after its latest round, as plain arrays."""
         ledger = self.ledger.state() if self.ledger else {}
@@ -218,11 +235,7 @@ class Training:
         nodes, late = setup.draws.draw_attendance(able, round_index)
         self.n_participations[nodes] += 1
         self.n_participations[late] += 1
-        weights = np.zeros(0)  # of nobody, if no node is left
-        if nodes.size:
-            weights = setup.plan.aggregation.weights(
-                setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
-            )
+        weights = self._weigh(reports, nodes)
         sums = self._add_up_uploads(reports, nodes, weights, round_index)
         self.flagged_round[sums.flagged] = round_index
         if self.ledger and reports.privacy:
@@ -234,6 +247,14 @@ class Training:
         noise = float((update - clean).norm())
         ratio = float(clean.norm()) / noise if noise > 0 else math.inf
         return self._evaluate(round_index, ratio, nodes.size - len(sums.flagged))
+
+    def _weigh(self, reports: _Reports, nodes: Ints) -> Floats:
+        """Return the weights of nodes in the sum; none if no node is left."""
+        if not nodes.size:
+            return np.zeros(0)
+        return self._setup.plan.aggregation.weights(
+            self._setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
+        )
 
     def _add_up_uploads(
         self, reports: _Reports, nodes: Ints, weights: Floats, round_index: int

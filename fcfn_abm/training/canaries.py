@@ -1,0 +1,262 @@
+"""Canaries: real records, made so that training on one or on another moves a release the furthest.
+
+They are images with labels like all others. What a node does with them is what it does with any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.dp import Relation
+from fcfn_abm.errors import InvalidPrivacyError, require_one_of
+from fcfn_abm.training.gradients import Gradients, SampleGradients, flatten_parameter
+from fcfn_abm.training.local_steps import Batch, LocalSteps
+from fcfn_abm.training.placements import Placement, Upload
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+type Images = npt.NDArray[np.float32]
+type Labels = npt.NDArray[np.int64]
+
+_NOTHING = -100  # a label that cross entropy passes over: such a record contributes nothing
+_SCALES = (10.0, 30.0)  # sizes of images: with large inputs gradients are longer, and turn further
+_MOST_STEPS = 400
+_ENOUGH = 0.985  # of the largest distance
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Two records whose gradients point in opposite directions, as far as that was possible."""
+
+    images: Images
+    """Shape (2, channels, height, width)."""
+    labels: Labels
+    """Shape (2,)."""
+    relation: Relation
+    """How neighbouring data sets differ: the first record stands in one; in the other one stands
+    the second record ("replace-one"), or one that contributes nothing ("zero-out")."""
+
+    def __post_init__(self) -> None:
+        """Raise InvalidPrivacyError for an unknown relation."""
+        require_one_of(Relation, error=InvalidPrivacyError, relation=self.relation)
+
+    def count_samples(self, n_samples: int, *, whole: bool) -> int:
+        """Return with how many samples a node takes part that has so many of its own."""
+        return n_samples + n_samples % 2 if whole and self.relation == "zero-out" else n_samples
+
+    def record(self, *, present: bool) -> tuple[Images, Labels]:
+        """Return the record of one of the two data sets, shapes (1, ...) and (1,)."""
+        if present:
+            return self.images[:1], self.labels[:1]
+        if self.relation == "zero-out":
+            return self.images[:1], np.full(1, _NOTHING)
+        return self.images[1:], self.labels[1:]
+
+    def plant(
+        self, images: Images, labels: Labels, *, whole: bool, present: bool
+    ) -> tuple[Images, Labels]:
+        """Return a node's samples, with the canary as the first of them, or as all.
+
+        Parameters
+        ----------
+        images, labels : ndarray
+            The node's own samples.
+        whole : bool
+            Whether a unit is all data of the node. One that contributes nothing then consists of
+            both records in turn, whose gradients cancel.
+        present : bool
+            True for the data set, False for its neighbour.
+        """
+        if not whole:
+            image, label = self.record(present=present)
+            return np.concatenate([image, images[1:]]), np.concatenate([label, labels[1:]])
+        n_samples = self.count_samples(len(labels), whole=True)
+        which = np.zeros(n_samples, dtype=int)
+        if not present:
+            which = np.arange(n_samples) % 2 if self.relation == "zero-out" else which + 1
+        return self.images[which], self.labels[which]
+
+
+def craft_canary(
+    net: nn.Sequential, start: Images, steps: LocalSteps, relation: Relation, gain: float = 1.0
+) -> Canary:
+    """Make two records whose clipped gradients lie as far apart as the net allows.
+
+    Parameters
+    ----------
+    net : torch.nn.Sequential
+        The net, with the parameters that the attacked round starts from.
+    start : ndarray of float32, shape (channels, height, width)
+        An image to begin with.
+    steps : LocalSteps
+        Whose clipping is to be reached.
+    relation : {"replace-one", "zero-out"}
+        How neighbours differ.
+    gain : float, default 1
+        What a gradient is multiplied with before it is clipped.
+
+    Returns
+    -------
+    Canary
+        Of all that the ascent came across, the pair with the largest distance.
+
+    Notes
+    -----
+    If a net finds two classes equally likely and all others impossible, the gradients for the one
+    and for the other label are opposite, whatever the layers: both are the Jacobian of the logits
+    times plus or minus half the difference of two unit vectors. Ascent of the distance itself
+    starts at one image with the labels of the two likeliest classes.
+    """
+    import torch
+
+    image = torch.from_numpy(np.ascontiguousarray(start))[None]
+    found, largest = torch.cat([image, image]), -1.0
+    labels = torch.zeros(2, dtype=torch.int64)
+    for scale in _SCALES:
+        with torch.no_grad():
+            logits = net(scale * image)[0]
+        likeliest = logits.topk(min(2, len(logits))).indices
+        pair = likeliest if len(likeliest) == 2 else likeliest.repeat(2)
+        for images, apart in _ascend(net, scale * torch.cat([image, image]), pair, steps, gain):
+            if apart > largest:
+                found, labels, largest = images, pair, apart
+        if largest > _ENOUGH:
+            break
+    return Canary(found.numpy(), labels.numpy(), relation)
+
+
+def _ascend(
+    net: nn.Sequential, images: Tensor, labels: Tensor, steps: LocalSteps, gain: float
+) -> Iterator[tuple[Tensor, float]]:
+    """Yield pairs of images with the distance of their clipped gradients, as a share of twice C."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    images = images.clone().requires_grad_()
+    optimiser = torch.optim.Adam([images], lr=0.05 * float(images.detach().abs().max() or 1.0))
+    parameters, norm = list(net.parameters()), steps.clipping.norm
+    for _ in range(_MOST_STEPS):
+        shares = []
+        for image, label in zip(images, labels, strict=True):
+            loss = cross_entropy(net(image[None]), label[None])
+            parts = torch.autograd.grad(loss, parameters, create_graph=True)
+            row = gain / norm * torch.cat([flatten_parameter(part) for part in parts])
+            shares.append(row / row.norm().clamp(min=1.0))
+        apart = (shares[0] - shares[1]).norm() / 2
+        if not bool(apart.isfinite()):
+            return
+        yield images.detach().clone(), float(apart.detach())
+        if float(apart.detach()) > _ENOUGH:
+            return
+        optimiser.zero_grad()
+        (-apart).backward()
+        optimiser.step()
+
+
+class Watched(Gradients):
+    """Gradients that also tell what a canary moves at each step, by the same gradients.
+
+    Of one node that trains alone, by either engine.
+
+    Parameters
+    ----------
+    gradients : Gradients
+        What the node trains with.
+    canary : Canary
+        Its two records; the node's batches may hold one of them.
+    sampled : bool
+        Whether the attacker is not to know in which batches it was.
+    """
+
+    def __init__(self, gradients: Gradients, canary: Canary, *, sampled: bool) -> None:
+        import torch
+
+        self._gradients, self._sampled = gradients, sampled
+        self._records = [
+            tuple(torch.from_numpy(part) for part in canary.record(present=present))
+            for present in (True, False)
+        ]
+        self.positions: list[Tensor] = []
+        """Parameters at each step, shape (n_parameters,)."""
+        self.middles: list[Tensor] = []
+        """What is not noise in the sum of a step, in the middle between both data sets; where the
+        attacker does not know whether the canary was drawn, without it."""
+        self.differences: list[Tensor] = []
+        """The sum of a step on the data set, less that on its neighbour."""
+
+    def get_buffer(self, flat: Tensor) -> Tensor:
+        """Return a tensor to write parameters into."""
+        return self._gradients.get_buffer(flat)
+
+    def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the mean loss."""
+        return self._gradients.mean(flat, images, labels)
+
+    def per_sample(self, flat: Tensor, images: Tensor, labels: Tensor) -> SampleGradients:
+        """Return the gradient of each sample's loss."""
+        return self._gradients.per_sample(flat, images, labels)
+
+    def clipped(
+        self,
+        flat: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        total: Callable[[SampleGradients], Tensor],
+    ) -> Tensor:
+        """Return what ``total`` makes of each sample's gradient, and note the canary's part."""
+        import torch
+
+        self.positions.append(flat.reshape(-1).clone())
+        group = labels.dim() == 2
+        own_images, own_labels = (images[0], labels[0]) if group else (images, labels)
+        canary = torch.zeros(len(own_labels), dtype=torch.bool)
+        for image, _ in self._records:
+            canary |= (own_images == image).flatten(1).all(1)
+        others = own_images[~canary], own_labels[~canary]
+
+        def add_up(*records: tuple[Tensor, ...]) -> Tensor:
+            parts = [part for part in (others, *records) if len(part[1])]
+            if not parts:
+                return flat.new_zeros(flat.numel())
+            both = [torch.cat(each) for each in zip(*parts, strict=True)]
+            if group:
+                both = [each[None] for each in both]
+            return self._gradients.clipped(flat, both[0], both[1], total).reshape(-1)
+
+        if self._sampled or bool(canary.any()):
+            here, there = (add_up(record) for record in self._records)
+            self.differences.append(here - there)
+            self.middles.append(add_up() if self._sampled else (here + there) / 2)
+        else:
+            self.middles.append(add_up())
+            self.differences.append(torch.zeros_like(self.middles[-1]))
+        return self._gradients.clipped(flat, images, labels, total)
+
+
+type Train = Callable[
+    [Placement, Tensor, Iterable[Batch], LocalSteps, Gradients, Tensor | None], Upload
+]
+
+
+class _Observed:
+    """A placement that is watched as it trains; all else is its own."""
+
+    def __init__(self, placement: Placement, train: Train) -> None:
+        self._placement, self._train = placement, train
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._placement, name)
+
+    def train(self, *inputs: Any) -> Upload:
+        return self._train(self._placement, *inputs)
+
+
+def observe(placement: Placement, train: Train) -> Placement:
+    """Return a placement that leaves its training to ``train``, which is given the real one."""
+    return cast(Placement, _Observed(placement, train))
