@@ -27,7 +27,7 @@ from fcfn_abm.report.marks import Text, join, mark_verdict
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.schema import Training as TrainingSettings
 from fcfn_abm.training import Chances, FederatedTrainer, ImageData, Training, TrainingPlan
-from fcfn_abm.training.canaries import Canary, Watched, craft_canary, observe
+from fcfn_abm.training.canaries import Canary, Remembered, Watched, craft_canary, observe
 from fcfn_abm.training.placements import Placement, Upload
 
 type Floats = npt.NDArray[np.float64]
@@ -208,6 +208,7 @@ class Neighbours:
         self.canary = canary
         self.watched: list[Watched] = []
         """Of trainings whose steps are seen: what the canary moved, and the attacker saw."""
+        self._remembered: dict[int, Remembered] = {}
         nodes = np.argsort(whole.n_samples, kind="stable")[:_HIDING]
         placement = whole.plan.placement
         self._plan = replace(
@@ -246,6 +247,8 @@ class Neighbours:
         if self.sees_steps:
             gradients = Watched(gradients, self.canary, sampled=self.sampled)
             self.watched.append(gradients)
+        else:  # of a step whose noise is the last thing that happens all but that comes back
+            gradients = self._remembered.setdefault(id(gradients), Remembered(gradients))
         return placement.train(flat, batches, steps, gradients, noise)
 
     def read_ledger(self, epsilon: float) -> tuple[float, float, float]:
