@@ -289,8 +289,8 @@ def _of_pairs(name: str, first: Ints, second: Ints, sign: float) -> Direction:
 def _of_two_coordinates(noise: Singles, difference: Floats) -> Direction:
     """Return the direction of the two coordinates whose noise is the most alike."""
     most = np.sort(np.argsort(-np.abs(difference), kind="stable")[:_MOST_PAIRED])
-    columns = noise[:, most]
-    columns = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-30)
+    columns = noise[:, most].astype(float)
+    columns /= np.maximum(np.linalg.norm(columns, axis=0), 1e-30)
     alike = columns.T @ columns
     np.fill_diagonal(alike, 0.0)
     one, other = np.unravel_index(int(np.abs(alike).argmax()), alike.shape)

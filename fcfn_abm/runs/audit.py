@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -27,7 +28,7 @@ from fcfn_abm.report.marks import Text, join, mark_verdict
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.schema import Training as TrainingSettings
 from fcfn_abm.training import Chances, FederatedTrainer, ImageData, Training, TrainingPlan
-from fcfn_abm.training.canaries import Canary, Remembered, Watched, craft_canary, observe
+from fcfn_abm.training.canaries import Canary, Remembered, Watched, craft_canaries, observe
 from fcfn_abm.training.placements import Placement, Upload
 
 type Floats = npt.NDArray[np.float64]
@@ -240,7 +241,9 @@ class Neighbours:
         return cls(whole, craft_for(whole))
 
     def _create_trainer(self, side: bool, plan: TrainingPlan) -> FederatedTrainer:
-        return FederatedTrainer(*self._data[side], plan, engine=self._engine, device="cpu")
+        made = FederatedTrainer(*self._data[side], plan, engine=self._engine, device="cpu")
+        made.first_parameters = self.canary.parameters
+        return made
 
     def _train(self, placement: Placement, *inputs: Any) -> Upload:
         flat, batches, steps, gradients, noise = inputs
@@ -285,14 +288,38 @@ class Neighbours:
 
 
 def craft_for(trainer: FederatedTrainer) -> Canary:
-    """Make a canary for the net of a trainer, from an image of the node with the fewest samples."""
-    plan, node = trainer.plan, int(np.argmin(trainer.n_samples))
-    n_steps = plan.steps.count_steps(len(trainer.shards[node]))
-    gain = plan.steps.max_update_norm(n_steps) if plan.placement.unit == "client" else 1.0
-    gradients = trainer.gradients[0]
+    """Make a canary for what a trainer trains: of several, that which moves its update the most."""
+    gradients, node = trainer.gradients[0], int(np.argmin(trainer.n_samples))
     gradients.load(trainer.first_parameters)
-    start = trainer.data.train_images[trainer.shards[node][0]]
-    return craft_canary(gradients.net, start, plan.steps, plan.neighbours, gain)
+    image = trainer.data.train_images[trainer.shards[node][0]]
+    canaries = craft_canaries(gradients.net, image, trainer.plan.neighbours)
+    return max(canaries, key=lambda canary: _measure_distance(trainer, canary))
+
+
+def _measure_distance(trainer: FederatedTrainer, canary: Canary) -> float:
+    """Return how far apart the updates of two nodes lie that hold nothing but a unit each."""
+    plan = replace(trainer.plan, chances=Chances(), secure_noise=False)
+    plan = replace(plan, steps=replace(plan.steps, grid=None))
+    whole, own = plan.placement.unit == "client", canary.count_samples(1, whole=True)
+    updates = []
+    for side in (True, False):
+        images, labels = trainer.data.train_images[:own], trainer.data.train_labels[:own]
+        if not whole:
+            images, labels = images[:1], labels[:1]
+        images, labels = canary.plant(images, labels, whole=whole, present=side)
+        held = replace(
+            trainer.data,
+            train_images=images,
+            train_labels=labels,
+            train_writers=None,
+            **first_test_image(trainer.data),
+        )
+        engine = trainer.engine.facts()["engine"]
+        made = FederatedTrainer(held, [np.arange(len(labels))], plan, engine=engine, device="cpu")
+        made.first_parameters = canary.parameters
+        sums = made.begin(private=False).aggregate([1.0], np.arange(1), 1)
+        updates.append(sums.update.double().numpy())
+    return float(np.linalg.norm(updates[0] - updates[1]))
 
 
 def _take_nodes(
@@ -312,12 +339,16 @@ def _take_nodes(
         data,
         train_images=np.concatenate(images),
         train_labels=np.concatenate(labels),
-        test_images=data.test_images[:1],  # nobody looks at accuracies here
-        test_labels=data.test_labels[:1],
         train_writers=None,
+        **first_test_image(data),
     )
     edges = np.cumsum([len(part) for part in labels])
     return taken, np.split(np.arange(edges[-1]), edges[:-1])
+
+
+def first_test_image(data: ImageData) -> dict[str, Any]:
+    """Return the test set of trainings whose accuracy nobody looks at, as fields."""
+    return {"test_images": data.test_images[:1], "test_labels": data.test_labels[:1]}
 
 
 class RoundAttack:
@@ -380,7 +411,7 @@ class RoundAttack:
         difference = self(True).difference
         if not self._sides.sees_steps:
             return float(np.linalg.norm(difference)) / release.noise_gain / release.sensitivity.l2
-        allowed = release.sensitivity.l2 * np.sqrt(release.n_releases)
+        allowed = release.sensitivity.l2 * math.sqrt(release.n_releases)
         return float(np.linalg.norm(difference)) / allowed
 
     def _aggregate(self, training: Training, round_index: int) -> Floats:
@@ -390,7 +421,9 @@ class RoundAttack:
     def _look_up(self, round_index: int) -> tuple[Floats, Floats]:
         """Return the middle of both data sets' updates without noise, and their difference."""
         if self._known is None or not self._same_every_round:
-            here, there = (self._aggregate(self._clean[side], round_index) for side in (True, False))
+            here, there = (
+                self._aggregate(self._clean[side], round_index) for side in (True, False)
+            )
             self._known = (here + there) / 2, here - there
         return self._known
 
@@ -414,10 +447,11 @@ class RoundAttack:
         for middle in watched.middles:
             released -= middle.double().numpy() / divisor
         if watched.differences:
-            self._difference = sum(part.double().numpy() for part in watched.differences) / divisor
-        elif self._difference is None:  # no record was drawn: what is sent is noise alone
-            self._difference = np.zeros(released.size)
-        return Seen(released, self._difference)
+            differences = [part.double().numpy() for part in watched.differences]
+            self._difference = np.sum(differences, axis=0) / divisor
+        # where no record at all was drawn, what is sent is noise alone
+        difference = np.zeros(released.size) if self._difference is None else self._difference
+        return Seen(released, difference)
 
     def _require_legible(self) -> None:
         """Raise InvalidPrivacyError where parameters of 32 bits cannot show what steps do."""
@@ -443,8 +477,8 @@ def audit_text(found: PlacementAudit) -> Text:
     protects = "one record" if found.unit == "record" else "all data of a node"
     n_trials, confidence = found.rows[0].n_trials, found.rows[0].confidence
     lines: list[str | Text] = [
-        f"Placement {found.placement}, engine {found.engine}, noise of {_NOISE_OF[found.noise_of]}: "
-        f"{steps}, a node of {found.n_samples} samples;",
+        f"Placement {found.placement}, engine {found.engine}, noise of "
+        f"{_NOISE_OF[found.noise_of]}: {steps}, a node of {found.n_samples} samples;",
         f"{protects} ({found.neighbours}), delta = {found.rows[0].delta:g}. The canary moves a "
         f"release by {found.reach:.3f} of its sensitivity.",
         f"Lower bounds of a round's epsilon, {n_trials:,} trials, confidence {confidence:g}:",
@@ -469,7 +503,7 @@ def table(rows: Sequence[Audit]) -> list[Text]:
     for row in rows:
         bounds = (row.lower.any_mechanism, row.lower.gdp, row.lower.gaussian)
         cells = (_VIEWS[row.view], f"{row.epsilon:.4g}", *(f"{bound:.2f}" for bound in bounds))
-        words = row.verdict
+        words = str(row.verdict)
         if row.verdict == "broken":
             words = f"{BROKEN} ({row.attacker})"
         line = f"{_align(cells)}  {words}"

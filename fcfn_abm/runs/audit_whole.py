@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, override
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,12 @@ from fcfn_abm.errors import InvalidPrivacyError, require_between, require_counts
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.report.marks import Text, join, mark_verdict
 from fcfn_abm.rng import stream
-from fcfn_abm.runs.audit import BROKEN, craft_for, require_claims
+from fcfn_abm.runs.audit import BROKEN, craft_for, first_test_image, require_claims
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.schema import Training as TrainingSettings
-from fcfn_abm.training import Chances, FederatedTrainer
+from fcfn_abm.training import Chances, FederatedTrainer, TrainingPlan
 from fcfn_abm.training.canaries import Canary, observe
+from fcfn_abm.training.engines import EngineName
 from fcfn_abm.training.placements import Placement, Upload
 
 type Floats = npt.NDArray[np.float64]
@@ -172,7 +173,7 @@ def audit_whole(
     with progress_bar(
         total=plan.rounds * (1 + blackbox), desc="audit", unit="round", shown=progress
     ) as bar:
-        messages = _Messages(own, epsilon, canaries)
+        messages = _Messages(own, epsilon, canaries, _select_engine(scenario, own))
         messages.train(bar.update)
         attackers = messages.attack(risk * (USUAL_SHARE if blackbox else 1.0))
         n_blackbox = 0
@@ -196,12 +197,18 @@ def audit_whole(
     )
 
 
+def _select_engine(scenario: Scenario, own: FederatedTrainer) -> EngineName:
+    """Return the engine for many nodes of one record: stacked, unless the scenario says more."""
+    asked = (scenario.training or TrainingSettings()).engine
+    needs_serial = own.plan.secure_noise or own.plan.precision != "fp32"
+    return "stacked" if asked == "auto" and not needs_serial else asked
+
+
 def _prepare(scenario: Scenario) -> FederatedTrainer:
     """Return the scenario's trainer, on the processor, for a total epsilon."""
     training = (scenario.training or TrainingSettings()).model_copy(update={"device": "cpu"})
     privacy = scenario.privacy.model_copy(update={"horizon": "training"})
-    own = prepare_trainer(scenario.model_copy(update={"training": training, "privacy": privacy}))
-    return own
+    return prepare_trainer(scenario.model_copy(update={"training": training, "privacy": privacy}))
 
 
 class _Messages:
@@ -215,9 +222,13 @@ class _Messages:
         What each node reports, for all rounds.
     n_nodes : int
         How many nodes there are.
+    engine : str
+        What trains them.
     """
 
-    def __init__(self, own: FederatedTrainer, epsilon: float, n_nodes: int) -> None:
+    def __init__(
+        self, own: FederatedTrainer, epsilon: float, n_nodes: int, engine: EngineName
+    ) -> None:
         self._epsilon, self._n_nodes = epsilon, n_nodes
         plan = replace(own.plan, chances=Chances(), max_participations=None, false_alarm=None)
         self._plan = plan
@@ -229,13 +240,13 @@ class _Messages:
         lowered = _lower_clipping(own, self._data, plan, epsilon)
         plan = replace(plan, steps=replace(steps, clipping=replace(steps.clipping, norm=lowered)))
         self._collected: list[tuple[Any, Any]] = []
-        engine = own.engine.facts()["engine"]
         self.trainer = FederatedTrainer(
             *self._data,
             replace(plan, placement=observe(plan.placement, self._train)),
             engine=engine,
             device="cpu",
         )
+        self.trainer.first_parameters = canary.parameters
         self._scores = np.zeros(n_nodes)
         self._squares = 0.0
         self._kept = np.empty((plan.rounds, n_nodes, 0), dtype=np.float32)
@@ -296,7 +307,7 @@ class _Messages:
 
     def _compare_rounds(self, risk: float) -> Attacker:
         """Look for noise that comes back after some rounds, and take it out."""
-        n_rounds, n_nodes, n_kept = self._kept.shape
+        n_rounds, n_nodes, _ = self._kept.shape
         noise = self._kept - self._kept.mean(axis=0)
         lag, sign = find_lag(noise.transpose(1, 2, 0).reshape(-1, n_rounds))
         first = np.flatnonzero((np.arange(n_rounds) // lag % 2 == 0)[: n_rounds - lag])
@@ -308,7 +319,7 @@ class _Messages:
 
     def _compare_nodes(self, risk: float) -> Attacker:
         """Look for noise that nodes share, of whom the attacker knows one, and take it out."""
-        n_rounds, n_nodes, n_kept = self._kept.shape
+        n_nodes = self._n_nodes
         signs = np.where(self.coins, 0.5, -0.5).astype(np.float32)
         noise = self._kept - signs[None, :, None] * self._differences[:, None].astype(np.float32)
         lag, sign = find_lag(noise.transpose(0, 2, 1).reshape(-1, n_nodes))
@@ -342,24 +353,22 @@ def _give_records(
         own.data,
         train_images=np.concatenate([sides[0][0], sides[1][0]]),
         train_labels=np.concatenate([sides[0][1], sides[1][1]]),
-        test_images=own.data.test_images[:1],
-        test_labels=own.data.test_labels[:1],
         train_writers=None,
+        **first_test_image(own.data),
     )
     rows = np.arange(2 * n_samples)
     return data, [rows[:n_samples] if heads else rows[n_samples:] for heads in coins.tolist()]
 
 
 def _lower_clipping(
-    own: FederatedTrainer, data: tuple[Any, Any], plan: Any, epsilon: float
+    own: FederatedTrainer, data: tuple[Any, Any], plan: TrainingPlan, epsilon: float
 ) -> float:
     """Return a clipping norm with which noise leaves the parameters about where they are."""
     trainer = FederatedTrainer(data[0], data[1][:2], plan, engine="serial", device="cpu")
     std = float(trainer.privacy([epsilon, epsilon]).noise_std[0])
     walk = std * trainer.releases[0].noise_gain * np.sqrt(plan.rounds / len(data[1]))
     size = float(own.first_parameters.double().square().mean().sqrt())
-    norm: float = plan.steps.clipping.norm
-    return norm * min(1.0, _DRIFT * size / walk)
+    return float(plan.steps.clipping.norm * min(1.0, _DRIFT * size / walk))
 
 
 def _attack_last_net(
@@ -383,7 +392,12 @@ def _attack_last_net(
     others = (data.train_labels + rng.integers(1, n_classes, len(owner))) % n_classes
     labels = np.where(coins[unit], data.train_labels, others)
     trainer = FederatedTrainer(
-        replace(data, train_labels=labels, test_images=data.test_images[:1], test_labels=data.test_labels[:1]),
+        replace(
+            data,
+            train_labels=labels,
+            test_images=data.test_images[:1],
+            test_labels=data.test_labels[:1],
+        ),
         own.shards,
         replace(plan, chances=Chances(), max_participations=None),
         engine=own.engine.facts()["engine"],
@@ -442,8 +456,8 @@ def whole_text(found: WholeAudit) -> Text:
         "",
         _conclude(found),
         f"All messages: {found.n_canaries:,} nodes with one canary each, clipping norm "
-        f"{found.clipping_norm:.2g}. Counted guesses assume nothing; the other two take noise to be "
-        "Gaussian (mu-GDP) and independent from node to node.",
+        f"{found.clipping_norm:.2g}. Counted guesses assume nothing; the other two take noise to "
+        "be Gaussian (mu-GDP) and independent from node to node.",
     ]
     if found.n_blackbox:
         lines.append(
@@ -456,9 +470,9 @@ def whole_text(found: WholeAudit) -> Text:
 
 
 def _conclude(found: WholeAudit) -> Text:
-    largest, words = found.strongest.lower.largest, found.verdict
-    share = f"{largest / found.epsilon:.2f} of the claim"
-    if words == "broken":
+    largest = found.strongest.lower.largest
+    words, share = str(found.verdict), f"{largest / found.epsilon:.2f} of the claim"
+    if found.verdict == "broken":
         words, share = BROKEN, found.strongest.name
     line = f"{words}: the strongest attacker shows {largest:.2f} ({share})"
     return mark_verdict(line, found.verdict, 0)

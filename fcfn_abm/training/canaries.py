@@ -1,12 +1,13 @@
-"""Canaries: real records, made so that training on one or on another moves a release the furthest.
+"""Canaries: real records, such that training on one or on another moves a release the furthest.
 
 They are images with labels like all others. What a node does with them is what it does with any.
+The parameters at which it does so are those of a server that attacks it: epsilon holds for all.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,23 +27,26 @@ type Images = npt.NDArray[np.float32]
 type Labels = npt.NDArray[np.int64]
 
 _NOTHING = -100  # a label that cross entropy passes over: such a record contributes nothing
-_SCALES = (10.0, 30.0)  # sizes of images: with large inputs gradients are longer, and turn further
-_MOST_STEPS = 400
-_ENOUGH = 0.985  # of the largest distance
+_RAISED = 100.0  # logits of two classes, which leave all others no chance
+_STYLES = ((10.0, 1.0), (1.0, 1.0), (30.0, 1.0), (10.0, 100.0), (0.0, 1.0), (0.0, 0.0))
+"""Factors of an image, and of the last layer's weights. The last two leave biases alone, or almost,
+with a gradient."""
 _MOST_KEPT = 32  # gradients that are remembered
 
 
 @dataclass(frozen=True)
 class Canary:
-    """Two records whose gradients point in opposite directions, as far as that was possible."""
+    """Two records with opposite gradients at the parameters that a malicious server sends."""
 
-    images: Images
-    """Shape (2, channels, height, width)."""
+    image: Images
+    """Of both, shape (1, channels, height, width)."""
     labels: Labels
     """Shape (2,)."""
     relation: Relation
     """How neighbouring data sets differ: the first record stands in one; in the other one stands
     the second record ("replace-one"), or one that contributes nothing ("zero-out")."""
+    parameters: Tensor
+    """Shape (n_parameters,)."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError for an unknown relation."""
@@ -55,10 +59,9 @@ class Canary:
     def record(self, *, present: bool) -> tuple[Images, Labels]:
         """Return the record of one of the two data sets, shapes (1, ...) and (1,)."""
         if present:
-            return self.images[:1], self.labels[:1]
-        if self.relation == "zero-out":
-            return self.images[:1], np.full(1, _NOTHING)
-        return self.images[1:], self.labels[1:]
+            return self.image, self.labels[:1]
+        replaced = self.relation == "replace-one"
+        return self.image, self.labels[1:] if replaced else np.full(1, _NOTHING)
 
     def plant(
         self, images: Images, labels: Labels, *, whole: bool, present: bool
@@ -82,83 +85,54 @@ class Canary:
         which = np.zeros(n_samples, dtype=int)
         if not present:
             which = np.arange(n_samples) % 2 if self.relation == "zero-out" else which + 1
-        return self.images[which], self.labels[which]
+        return np.repeat(self.image, n_samples, axis=0), self.labels[which]
 
 
-def craft_canary(
-    net: nn.Sequential, start: Images, steps: LocalSteps, relation: Relation, gain: float = 1.0
-) -> Canary:
-    """Make two records whose clipped gradients lie as far apart as the net allows.
+def craft_canaries(net: nn.Sequential, image: Images, relation: Relation) -> list[Canary]:
+    """Make pairs of records with opposite gradients, of different sizes in different layers.
 
     Parameters
     ----------
     net : torch.nn.Sequential
-        The net, with the parameters that the attacked round starts from.
-    start : ndarray of float32, shape (channels, height, width)
+        The net, with the parameters that training starts from; it ends in a layer with biases.
+    image : ndarray of float32, shape (channels, height, width)
         An image to begin with.
-    steps : LocalSteps
-        Whose clipping is to be reached.
     relation : {"replace-one", "zero-out"}
         How neighbours differ.
-    gain : float, default 1
-        What a gradient is multiplied with before it is clipped.
 
     Returns
     -------
-    Canary
-        Of all that the ascent came across, the pair with the largest distance.
+    list of Canary
+        Which of them moves an update the most depends on how it is clipped, and has to be tried.
 
     Notes
     -----
-    If a net finds two classes equally likely and all others impossible, the gradients for the one
-    and for the other label are opposite, whatever the layers: both are the Jacobian of the logits
-    times plus or minus half the difference of two unit vectors. Ascent of the distance itself
-    starts at one image with the labels of the two likeliest classes.
+    The server raises the biases of two classes until the net finds both equally likely for this
+    image, and all others impossible. The gradients for the one and for the other label are then
+    opposite, whatever the layers: both are the Jacobian of the logits times plus or minus half the
+    difference of two unit vectors.
     """
     import torch
 
-    image = torch.from_numpy(np.ascontiguousarray(start))[None]
-    found, largest = torch.cat([image, image]), -1.0
-    labels = torch.zeros(2, dtype=torch.int64)
-    for scale in _SCALES:
+    weights, biases = (part.detach() for part in list(net.parameters())[-2:])
+    kept = [part.detach().clone() for part in net.parameters()]
+    labels = np.array([0, min(1, biases.numel() - 1)])
+    canaries = []
+    for brightness, stretch in _STYLES:
+        shown = brightness * torch.from_numpy(np.ascontiguousarray(image))[None]
+        if stretch == 0:
+            for part in net.parameters():
+                part.detach().zero_()
+        weights *= stretch
         with torch.no_grad():
-            logits = net(scale * image)[0]
-        likeliest = logits.topk(min(2, len(logits))).indices
-        pair = likeliest if len(likeliest) == 2 else likeliest.repeat(2)
-        for images, apart in _ascend(net, scale * torch.cat([image, image]), pair, steps, gain):
-            if apart > largest:
-                found, labels, largest = images, pair, apart
-        if largest > _ENOUGH:
-            break
-    return Canary(found.numpy(), labels.numpy(), relation)
-
-
-def _ascend(
-    net: nn.Sequential, images: Tensor, labels: Tensor, steps: LocalSteps, gain: float
-) -> Iterator[tuple[Tensor, float]]:
-    """Yield pairs of images with the distance of their clipped gradients, as a share of twice C."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    images = images.clone().requires_grad_()
-    optimiser = torch.optim.Adam([images], lr=0.05 * float(images.detach().abs().max() or 1.0))
-    parameters, norm = list(net.parameters()), steps.clipping.norm
-    for _ in range(_MOST_STEPS):
-        shares = []
-        for image, label in zip(images, labels, strict=True):
-            loss = cross_entropy(net(image[None]), label[None])
-            parts = torch.autograd.grad(loss, parameters, create_graph=True)
-            row = gain / norm * torch.cat([flatten_parameter(part) for part in parts])
-            shares.append(row / row.norm().clamp(min=1.0))
-        apart = (shares[0] - shares[1]).norm() / 2
-        if not bool(apart.isfinite()):
-            return
-        yield images.detach().clone(), float(apart.detach())
-        if float(apart.detach()) > _ENOUGH:
-            return
-        optimiser.zero_grad()
-        (-apart).backward()
-        optimiser.step()
+            logits = net(shown)[0]
+        for label in labels.tolist():
+            biases[label] += logits.max() + _RAISED - logits[label]
+        flat = torch.cat([flatten_parameter(part.detach()) for part in net.parameters()])
+        canaries.append(Canary(shown.numpy(), labels, relation, flat))
+        for part, values in zip(net.parameters(), kept, strict=True):
+            part.detach().copy_(values)
+    return canaries
 
 
 class Watched(Gradients):
