@@ -200,7 +200,7 @@ def require_trials(trials: int) -> None:
 def _scout(attack: Attack, blocks: Sequence[Ints]) -> list[Direction]:
     """Choose directions by a few runs, which are not counted."""
     seen = attack(True)
-    n_scouts = int(np.clip(_MOST_SCOUTED // seen.released.size, 4, 100))
+    n_scouts = int(np.clip(_MOST_SCOUTED // seen.released.size, 4, 60))
     noise = np.empty((n_scouts, seen.released.size), dtype=np.float32)
     scale = float(np.abs(seen.released).max()) or 1.0  # numbers whose squares 32 bits hold
     for row in noise:

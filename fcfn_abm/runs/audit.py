@@ -502,13 +502,18 @@ def table(rows: Sequence[Audit]) -> list[Text]:
     lines = [Text(f"{_align(heads)}  verdict")]
     for row in rows:
         bounds = (row.lower.any_mechanism, row.lower.gdp, row.lower.gaussian)
-        cells = (_VIEWS[row.view], f"{row.epsilon:.4g}", *(f"{bound:.2f}" for bound in bounds))
+        cells = (_VIEWS[row.view], f"{row.epsilon:.4g}", *map(write_bound, bounds))
         words = str(row.verdict)
         if row.verdict == "broken":
             words = f"{BROKEN} ({row.attacker})"
         line = f"{_align(cells)}  {words}"
         lines.append(mark_verdict(line, row.verdict, line.index(words)))
     return lines
+
+
+def write_bound(bound: float) -> str:
+    """Return a bound with two decimals, or as a power of ten."""
+    return f"{bound:.2f}" if bound < 1e5 else f"{bound:.0e}"
 
 
 def _align(cells: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from fcfn_abm.errors import InvalidPrivacyError, require_between, require_counts
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.report.marks import Text, join, mark_verdict
 from fcfn_abm.rng import stream
-from fcfn_abm.runs.audit import BROKEN, craft_for, first_test_image, require_claims
+from fcfn_abm.runs.audit import BROKEN, craft_for, first_test_image, require_claims, write_bound
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.schema import Training as TrainingSettings
 from fcfn_abm.training import Chances, FederatedTrainer, TrainingPlan
@@ -248,7 +248,7 @@ class _Messages:
         )
         self.trainer.first_parameters = canary.parameters
         self._scores = np.zeros(n_nodes)
-        self._squares = 0.0
+        self._scale = 0.0
         self._kept = np.empty((plan.rounds, n_nodes, 0), dtype=np.float32)
         self._differences = np.empty((plan.rounds, 0))
         self._places: npt.NDArray[np.int64] | None = None
@@ -281,11 +281,12 @@ class _Messages:
             on_round()
 
     def _note(self, messages: Singles, here: Floats, there: Floats, row: int) -> None:
-        scale = float(np.abs(here - there).max()) or 1.0
+        if not self._scale:  # one for all rounds: noise that comes back is to cancel exactly
+            self._scale = float(np.abs(here - there).max()) or 1.0
+        scale = self._scale
         difference, middle = (here - there) / scale, (here + there) / 2
         noisy = (messages - middle.astype(np.float32)) / np.float32(scale)
         self._scores += noisy @ difference.astype(np.float32)
-        self._squares += float(difference @ difference)
         if self._places is None:
             self._places = np.sort(np.argsort(-np.abs(difference))[:_KEPT])
             size = self._places.size
@@ -436,23 +437,7 @@ def whole_text(found: WholeAudit) -> Text:
         f"{found.confidence:g} for all of them together:",
         "",
         _align(heads),
-        *(
-            _align(
-                (
-                    one.name,
-                    one.sees,
-                    *(
-                        f"{bound:.2f}"
-                        for bound in (
-                            one.lower.any_mechanism,
-                            one.lower.gdp,
-                            one.lower.gaussian,
-                        )
-                    ),
-                )
-            )
-            for one in found.attackers
-        ),
+        *(_describe(one) for one in found.attackers),
         "",
         _conclude(found),
         f"All messages: {found.n_canaries:,} nodes with one canary each, clipping norm "
@@ -469,12 +454,17 @@ def whole_text(found: WholeAudit) -> Text:
     return join("\n", lines)
 
 
+def _describe(one: Attacker) -> str:
+    bounds = (one.lower.any_mechanism, one.lower.gdp, one.lower.gaussian)
+    return _align((one.name, one.sees, *map(write_bound, bounds)))
+
+
 def _conclude(found: WholeAudit) -> Text:
     largest = found.strongest.lower.largest
     words, share = str(found.verdict), f"{largest / found.epsilon:.2f} of the claim"
     if found.verdict == "broken":
         words, share = BROKEN, found.strongest.name
-    line = f"{words}: the strongest attacker shows {largest:.2f} ({share})"
+    line = f"{words}: the strongest attacker shows {write_bound(largest)} ({share})"
     return mark_verdict(line, found.verdict, 0)
 
 
