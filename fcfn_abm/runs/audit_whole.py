@@ -134,7 +134,8 @@ def audit_whole(
     Raises
     ------
     InvalidPrivacyError
-        If a number is outside its range, noise is drawn for the sum alone, or records are sampled.
+        If a number is outside its range, noise is drawn for the sum alone, records are sampled, or
+        neighbours are clients of which one contributes nothing.
     MissingExtraError
         If torch is not installed.
 
@@ -168,6 +169,12 @@ def audit_whole(
         raise InvalidPrivacyError(
             "records are sampled, and the attack on a whole training knows what each node trains "
             "on; leave --whole out to attack a round."
+        )
+    if plan.placement.unit == "client" and plan.neighbours == "zero-out":
+        raise InvalidPrivacyError(
+            "no real data of a client contributes nothing at all parameters of a training "
+            '(privacy.neighbours = "zero-out"); leave --whole out to attack a round, or take '
+            '"replace-one".'
         )
     risk = 1 - confidence
     with progress_bar(

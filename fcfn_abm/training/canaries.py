@@ -27,7 +27,7 @@ type Images = npt.NDArray[np.float32]
 type Labels = npt.NDArray[np.int64]
 
 _NOTHING = -100  # a label that cross entropy passes over: such a record contributes nothing
-_RAISED = 100.0  # logits of two classes, which leave all others no chance
+_RAISED = 30.0  # logits of two classes, which leave all others no chance
 _STYLES = ((10.0, 1.0), (1.0, 1.0), (30.0, 1.0), (10.0, 100.0), (0.0, 1.0), (0.0, 0.0))
 """Factors of an image, and of the last layer's weights. The last two leave biases alone, or almost,
 with a gradient."""
