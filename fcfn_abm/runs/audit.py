@@ -209,6 +209,8 @@ class Neighbours:
         self.canary = canary
         self.watched: list[Watched] = []
         """Of trainings whose steps are seen: what the canary moved, and the attacker saw."""
+        self.watches = False
+        """Whether the first node trains alone, and its steps are watched."""
         self._remembered: dict[int, Remembered] = {}
         nodes = np.argsort(whole.n_samples, kind="stable")[:_HIDING]
         placement = whole.plan.placement
@@ -247,10 +249,10 @@ class Neighbours:
 
     def _train(self, placement: Placement, *inputs: Any) -> Upload:
         flat, batches, steps, gradients, noise = inputs
-        if self.sees_steps:
+        if self.watches:
             gradients = Watched(gradients, self.canary, sampled=self.sampled)
             self.watched.append(gradients)
-        else:  # of a step whose noise is the last thing that happens all but that comes back
+        elif not self.sees_steps:  # noise comes last: all before it is the same in every trial
             gradients = self._remembered.setdefault(id(gradients), Remembered(gradients))
         return placement.train(flat, batches, steps, gradients, noise)
 
@@ -272,7 +274,6 @@ class Neighbours:
         while 0 not in trainer.draws.draw_attendance(everyone, training.round_index + 1)[1]:
             training.step(np.zeros(n_nodes))
         training.step(reports)
-        self.watched.clear()
         ledgers = in_time.ledger, training.ledger
         central, late = (float(kept.central_epsilon(delta)[0]) for kept in ledgers if kept)
         local = in_time.ledger.epsilon(delta)[0] if in_time.ledger else 0.0
@@ -387,6 +388,7 @@ class RoundAttack:
         self._difference: Floats | None = None
         self.n_vectors = 1
         """How many vectors of parameters the attacker sees in a round."""
+        sides.watches = sides.sees_steps
         if sides.sees_steps:
             if not sides.sampled:
                 self.n_vectors = trainer.releases[0].n_noise_draws
