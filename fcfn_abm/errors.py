@@ -7,6 +7,7 @@ user's) or 1 (:class:`RunFailedError`).
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 from collections.abc import Iterable
@@ -185,6 +186,22 @@ def _shorten(message: str) -> str:
     return message if len(message) <= _MAX_LENGTH else f"{message[:half]} ... {message[-half:]}"
 
 
+def describe_cause(error: BaseException) -> str:
+    r"""Return what the system or a library says of an error, to end a sentence: no full stop.
+
+    Examples
+    --------
+    >>> describe_cause(OSError(5, "Input/output error", "a.parquet"))
+    'Input/output error'
+    >>> describe_cause(ValueError("Two columns have one name.\nThe schema was ..."))
+    'Two columns have one name'
+    """
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    first = str(error).strip().partition("\n")[0]
+    return join_lines(first).rstrip(".:") or type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -240,6 +257,8 @@ def _describe_no_number(name: str, value: object, cause: Exception) -> str:
         try:
             float(entry)
         except (TypeError, ValueError, OverflowError):
+            if isinstance(entry, list | tuple | np.ndarray):
+                return f"{name} must have rows of equal length, but they differ."
             place = f"{name}[{', '.join(map(str, index))}]" if index else name
             return f"{name} must hold numbers, but {place} is {abbreviate(entry)}."
     return f"{name} cannot be read as numbers: {join_lines(str(cause))}."

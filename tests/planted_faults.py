@@ -56,8 +56,8 @@ class _Boosting:
         Ledger.spend(self.ledger, nodes, multipliers, n_releases, central * boost)
 
 
-def boost_late(self, ledger, nodes, weights, late, privacy):
-    spend(self, _Boosting(ledger, late), nodes, weights, late, privacy)
+def boost_late(self, ledger, nodes, weights, late, *rest):
+    spend(self, _Boosting(ledger, late), nodes, weights, late, *rest)
 
 
 def noise_of(function):

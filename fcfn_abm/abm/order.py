@@ -12,6 +12,7 @@ from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import reenter_one, update_exits
 from fcfn_abm.abm.groups import NodeGroup, find_group
 from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.turns import shuffle
 from fcfn_abm.errors import InvalidGameError, abbreviate
 from fcfn_abm.learning import Observation, ScalarMoves
 from fcfn_abm.learning.base import Rows, scalar_moves, watches_total
@@ -24,18 +25,32 @@ MANY = 500
 def move_in_turn(played: Round) -> None:
     """Each node sees the running total of all moves before its own."""
     rows = np.arange(len(played.columns))[played.movers]
-    if played.turns == "random":
-        rows = stream(played.seed, "order-of-moves", played.index).permutation(rows)
     forms = [scalar_moves(group.rule, played.n_active) for group in played.groups]
     decide = [_is_decided_before(played, group) for group in played.groups]
     if rows.size < MANY or not (any(forms) or any(decide)):
-        _move_one_by_one(played, rows)
+        _move_one_by_one(played, _draw_order(played, rows))
     elif not any(forms) and all(decide) and not played.agents:
-        for group in played.groups:
-            own = _select_answering(played, group, group.among(np.sort(rows)))
+        for group in played.groups:  # in whatever order
+            own = _select_answering(played, group, group.among(rows))
             played.columns.epsilon[own] = _decide(played, group, own)
     else:
-        _move_in_stretches(played, rows, forms)
+        _move_in_stretches(played, _draw_order(played, rows), forms)
+
+
+def _draw_order(played: Round, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return rows in the order in which they move."""
+    if played.turns is None:
+        return rows
+    numbers = played.turns.draw(played.index)[0]
+    if rows.size < MANY:
+        order = rows.tolist()
+        shuffle(rows.tolist(), numbers.tolist(), order)
+        return np.array(order, dtype=np.intp)
+    from fcfn_abm.abm import compiled
+
+    shuffled = np.empty_like(rows)
+    compiled.shuffle_many(rows, numbers, shuffled)
+    return shuffled
 
 
 def _move_one_by_one(played: Round, rows: npt.NDArray[np.intp]) -> None:

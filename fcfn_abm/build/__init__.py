@@ -20,6 +20,7 @@ from fcfn_abm.build.parts import (
     needs_images,
     prepare_trainer,
     price_mechanism,
+    price_populations,
     price_scenario,
     solve_equilibrium,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "needs_images",
     "prepare_trainer",
     "price_mechanism",
+    "price_populations",
     "price_scenario",
     "resolve_defaults",
     "scenario_schema",

@@ -100,12 +100,18 @@ def _import_named(scenario: Scenario, folder: Path, where: str, *, trust: bool) 
 
 def resolve_defaults(scenario: Scenario) -> Scenario:
     """Return the scenario with the default options of every registered name written out."""
+    resolved = {
+        place: {"kind": choice.kind, **asdict(create(scenario, place, choice))}
+        for place, choice in choices(scenario)
+    }
+    if all({"kind": c.kind, **c.options} == resolved[place] for place, c in choices(scenario)):
+        return scenario
     tree = scenario.model_dump(exclude_none=True)
-    for place, choice in choices(scenario):
+    for place, options in resolved.items():
         inner: Any = tree
         for part in place[:-1]:
             inner = inner[int(part)] if isinstance(inner, tuple) else inner[part]
-        inner[place[-1]] = {"kind": choice.kind, **asdict(create(scenario, place, choice))}
+        inner[place[-1]] = options
     return Scenario.model_validate(tree)
 
 

@@ -10,7 +10,11 @@ from fcfn_abm.cli.base import AsJson, Imports, Overrides, ScenarioFile, Trust, a
 from fcfn_abm.cli.terminal import show
 
 
-@app.command("audit")
+@app.command(
+    "audit",
+    help="Attack a scenario's training with real records, and say which epsilon is disproved.\n\n"
+    "The exit code is 1 if a claim is broken: if a lower bound lies above it.",
+)
 def audit_command(
     scenario: ScenarioFile,
     epsilon: Annotated[
@@ -48,10 +52,6 @@ def audit_command(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack a scenario's training with real records, and say which epsilon is disproved.
-
-    The exit code is 1 if a claim is broken: if a lower bound lies above it.
-    """
     from fcfn_abm.build import load_scenario
     from fcfn_abm.errors import InvalidPrivacyError
     from fcfn_abm.runs import audit, audit_whole

@@ -111,7 +111,7 @@ class Weighted(Mechanism):
     def _cap(self, game: PricingGame, costs: Floats, offer: Contest) -> float:
         """Return the payment cap: the given one, else the best one (41)."""
         if game.budget is not None:
-            return game.budget
+            return float(game.budget)
         bought = offer.epsilon(nash_equilibrium(costs, 1.0).epsilon)
         if not bought.any():
             return 0.0

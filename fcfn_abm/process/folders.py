@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from fcfn_abm.errors import OutputError
+from fcfn_abm.errors import OutputError, describe_cause
 
 LOCK = ".lock"
 """File that is locked for as long as its folder is written."""
@@ -32,11 +32,11 @@ def raise_as_output_error(path: Path) -> Iterator[None]:
 
 
 def describe_error(error: Exception) -> str:
-    """Say why something could not be read or written; Arrow's own texts wrap the system's."""
+    """Say why something could not be read or written, to end a sentence."""
     number = getattr(error, "errno", None)
     if number in (errno.EEXIST, errno.ENOTDIR):
         return "a file stands where a folder is to be"
-    return os.strerror(number) if number else str(error)
+    return describe_cause(error)
 
 
 def create_hidden_folder(path: Path) -> tuple[Path, BaseFileLock]:

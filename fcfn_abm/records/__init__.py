@@ -1,5 +1,6 @@
 """What came out: tables, recorder, stream of traces, folders."""
 
+from fcfn_abm.process.files import write_file
 from fcfn_abm.process.folders import raise_as_output_error
 from fcfn_abm.records.folders import PARTS, new_folder, require_free, write_facts
 from fcfn_abm.records.recorder import Recorder, sample_rows
@@ -17,5 +18,6 @@ __all__ = [
     "require_free",
     "sample_rows",
     "write_facts",
+    "write_file",
     "write_record",
 ]

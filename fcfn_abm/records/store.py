@@ -85,29 +85,35 @@ class Record(Shown):
         """One row a round and traced node; parts on disk are read when this is first asked for."""
         return self.traces_of() if self.kept_traces is None else self.kept_traces
 
-    def traces_of(self, nodes: Iterable[int] | None = None) -> pd.DataFrame:
+    def traces_of(
+        self, nodes: Iterable[int] | None = None, columns: Iterable[str] | None = None
+    ) -> pd.DataFrame:
         """Return the traces of some nodes, without loading those of the others.
 
         Parameters
         ----------
         nodes : iterable of int, optional
             Rows of the nodes; without it all.
+        columns : iterable of str, optional
+            Which columns are read; without it all.
 
         Returns
         -------
         DataFrame
             One row a round and node; nodes that were not traced are missing.
         """
+        names = None if columns is None else list(columns)
         if self.kept_traces is None:
             try:
-                return read_parts(self._whole_parts, nodes=nodes)
+                return read_parts(self._whole_parts, nodes=nodes, columns=names)
             except (OSError, ValueError, pa.ArrowException) as error:
                 if isinstance(error, InvalidRecordError):
                     raise
                 why = describe_error(error)
-                raise InvalidRecordError(f"{self._parts}: cannot be read: {why}") from error
+                raise InvalidRecordError(f"{self._parts}: cannot be read: {why}.") from error
         frame = self.kept_traces
-        return frame if nodes is None else frame[frame["node"].isin(list(nodes))]
+        frame = frame if nodes is None else frame[frame["node"].isin(list(nodes))]
+        return frame if names is None else frame[names]
 
     @cached_property
     def _whole_parts(self) -> Path:
@@ -190,7 +196,7 @@ def read_record(path: str | Path) -> Record:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
         why = describe_error(error)
-        raise InvalidRecordError(f"{path}: the record cannot be read: {why}") from error
+        raise InvalidRecordError(f"{path}: the record cannot be read: {why}.") from error
     return Record(scenario, run, **frames, path=path)
 
 

@@ -164,7 +164,8 @@ def audit_scenario(
 
         rows = [run(attack, attack.epsilon, "local") for attack in own]
         strongest = rows[int(np.argmax(epsilons))]
-        rows.append(replace(strongest, view="late", epsilon=late))  # which sends the same message
+        if late is not None:  # who comes too late sends the same message
+            rows.append(replace(strongest, view="late", epsilon=late))
         if shared:
             rows.append(run(RoundAttack(sides, _HIDING, largest, fresh), central, "central"))
         reach = own[0].measure_reach()
@@ -256,28 +257,34 @@ class Neighbours:
             gradients = self._remembered.setdefault(id(gradients), Remembered(gradients))
         return placement.train(flat, batches, steps, gradients, noise)
 
-    def read_ledger(self, epsilon: float) -> tuple[float, float, float]:
+    def read_ledger(self, epsilon: float) -> tuple[float, float | None, float]:
         """Return what the ledger claims after one round in which all report ``epsilon``.
 
         Returns
         -------
         central, late, local : float
-            Of the first node, in the central view, in time and too late; and in the local one.
+            Of the first node, in the central view, in time and too late; and in the local one. In
+            a training that hides nodes in their sum what comes too late stays masked: None.
         """
         delta, n_nodes = self._plan.delta, len(self.trainers[True].shards)
         reports = np.full(n_nodes, epsilon)
         in_time = self.trainers[True].begin()
         in_time.step(reports)
+        assert in_time.ledger  # noqa: S101
+        central, local = (
+            float(epsilons[0])
+            for epsilons in (in_time.ledger.central_epsilon(delta), in_time.ledger.epsilon(delta))
+        )
+        if self._plan.view == "central":
+            return central, None, local
         chances = Chances(straggling=0.5)
         trainer = self._create_trainer(True, replace(self._plan, chances=chances))
         everyone, training = np.ones(n_nodes, dtype=bool), trainer.begin()
-        while 0 not in trainer.draws.draw_attendance(everyone, training.round_index + 1)[1]:
+        while 0 not in trainer.draws.draw_attendance(everyone, training.round_index + 1)[2]:
             training.step(np.zeros(n_nodes))
         training.step(reports)
-        ledgers = in_time.ledger, training.ledger
-        central, late = (float(kept.central_epsilon(delta)[0]) for kept in ledgers if kept)
-        local = in_time.ledger.epsilon(delta)[0] if in_time.ledger else 0.0
-        return central, late, float(local)
+        assert training.ledger  # noqa: S101
+        return central, float(training.ledger.central_epsilon(delta)[0]), local
 
     def find_blocks(self, n_vectors: int) -> list[Ints]:
         """Return the places of each parameter's numbers, in so many vectors one after another."""

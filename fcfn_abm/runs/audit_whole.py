@@ -165,6 +165,11 @@ def audit_whole(
             'noise is drawn for the sum alone (noise_of = "sum"), so nodes have no messages to '
             "attack for a whole training; leave --whole out to attack a round."
         )
+    if plan.view == "central" or plan.adaptive_clipping:
+        raise InvalidPrivacyError(
+            "the attack on a whole training sees each message, and messages of one size: privacy.view "
+            '= "central" and adaptive clipping are left to attacks on a round; leave --whole out.'
+        )
     if plan.placement.sampling_rate < 1:
         raise InvalidPrivacyError(
             "records are sampled, and the attack on a whole training knows what each node trains "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from fcfn_abm.errors import (
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.workers import require_workers
-from fcfn_abm.records import new_folder, raise_as_output_error, write_facts
+from fcfn_abm.records import new_folder, raise_as_output_error, write_facts, write_file
 from fcfn_abm.records.folders import require_free
 from fcfn_abm.records.tables import columns_of, frame_of, table_of
 from fcfn_abm.report.calibrate import identification
@@ -322,9 +321,7 @@ def _keep(found: dict[str, Any], path: Path | None) -> None:
     if path is None:
         return
     with raise_as_output_error(path):
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        partial.write_text(json.dumps(found), encoding="utf-8")
-        partial.replace(path)
+        write_file(path, json.dumps(found).encode())
 
 
 def _points(
@@ -354,7 +351,7 @@ def _find_least_value(calibrated: Scenario, rho: Floats, value: float) -> float 
     if calibrated.mechanism.kind != "stackelberg" or contest.n_active == 0:
         return None
     n = averaged_nodes(game.average_over, contest.epsilon)
-    bought = contest.total_epsilon / n  # mean epsilon for a unit of money
+    bought: float = contest.total_epsilon / n  # mean epsilon for a unit of money
     return value / (game.alpha * game.beta * bought)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
-from fcfn_abm.records import raise_as_output_error, read_record
+from fcfn_abm.records import raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import (
     RUN_FILE,
     RUN_KIND,
@@ -82,13 +82,11 @@ def write_report(
             figures.mkdir(exist_ok=True)
             for picture in page.pictures():
                 svg = svg_of(picture.figure)
-                (figures / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
+                write_file(figures / f"{picture.name}.svg", svg.encode())
             text = render_markdown(
                 page, lambda name: f"{figures.name}/{name}.svg".replace(" ", "%20")
             )
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_file(file, text.encode())
     return file
 
 

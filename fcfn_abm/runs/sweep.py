@@ -1,7 +1,8 @@
 """Sweeps: many runs from one scenario, on many workers, into one table.
 
-Each worker writes the results of its runs itself, each under its final name at once, so that
-whatever dies, what is done is done; the same call goes on with what is missing.
+Each worker gets a stretch of runs and writes its results itself, as one file, whole or not at all:
+whatever dies, a stretch of about a second is lost at most, and the same call goes on with what is
+missing.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from fcfn_abm.runs.results import (
     carry_out_run,
     carry_out_runs,
     create_table,
+    drop_failed_results,
     failed_result,
     find_failed_results,
     find_missing_runs,
+    keep_results,
     remove_leftovers,
-    result_path,
-    write_result,
     write_table,
 )
 from fcfn_abm.runs.sensitivity import sensitivity_text
@@ -132,11 +133,11 @@ def run_sweep(
     workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
     out = Path(out)
     with claim_folder(scenario, runs, out):
-        again = find_failed_results(out, runs) if retry else []
+        again = find_failed_results(out) if retry else []
         if again or find_missing_runs(out, runs):
             require_same_versions(out)
         for path in again:
-            path.unlink()
+            drop_failed_results(out, path)
         todo = find_missing_runs(out, runs)
         if todo or not (out / TABLE).is_file():
             with raise_as_output_error(out):
@@ -268,11 +269,8 @@ def _carry_out(
 
         def take_in(results: list[dict[str, Any]]) -> None:
             nonlocal failed
-            for result in results:
-                failed += result["status"] == "failed"
-                path = result_path(out, result["run"])
-                if not path.exists():  # a worker that does not share our disk
-                    write_result(path, result)
+            failed += sum(result["status"] == "failed" for result in results)
+            keep_results(out, results)
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(results))
 

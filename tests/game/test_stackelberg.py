@@ -26,7 +26,8 @@ over = st.sampled_from(AVERAGES)
 def count(average_over, epsilon):
     """How many nodes the mean is over, spelled out."""
     if average_over == "effective":
-        return epsilon.sum() ** 2 / (epsilon**2).sum() if epsilon.any() else 1.0
+        shares = epsilon / (epsilon.max() or 1.0)  # squares of tiny ones vanish
+        return shares.sum() ** 2 / (shares**2).sum() if shares.any() else 1.0
     return max(1, np.count_nonzero(epsilon)) if average_over == "active" else epsilon.size
 
 
@@ -287,7 +288,7 @@ def test_the_parts_are_usable_by_themselves():
         (lambda: stackelberg_equilibrium([1.0, 1.0], np.nan, 1.0), "alpha must be positive"),
         (lambda: stackelberg_equilibrium([1.0, 1.0], 1.0, np.inf), "beta must be positive"),
         (lambda: stackelberg_equilibrium([1.0, 0.0], 1.0, 1.0), r"rho\[1\] = 0"),
-        (lambda: stackelberg_equilibrium([[1.0]], 1.0, 1.0), "rho must be one-dimensional"),
+        (lambda: stackelberg_equilibrium([[[1.0]]], 1.0, 1.0), "rho must have shape"),
         (
             lambda: stackelberg_equilibrium([1.0, 1.0], 1.0, 1.0, "all"),
             r"average_over must be one of \('active', 'population', 'effective'\), but is 'all'",

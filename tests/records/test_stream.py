@@ -109,7 +109,7 @@ def test_a_record_with_parts_can_be_copied_but_not_with_parts_missing(tmp_path):
 
 
 def test_a_slow_disk_slows_the_market_and_fills_no_memory(tmp_path, monkeypatch):
-    """While one part is written, another one is filled, and then the market waits."""
+    """While two parts are written, another one is filled, and then the market waits."""
     gate, names = threading.Semaphore(0), set()
     fast = stream.write_part
 
@@ -131,16 +131,16 @@ def test_a_slow_disk_slows_the_market_and_fills_no_memory(tmp_path, monkeypatch)
     thread.start()
     for parts in range(4):
         deadline = time.monotonic() + 20
-        while len(added) < 2 * parts + 3 and time.monotonic() < deadline:
+        while len(added) < 2 * parts + 5 and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.05)  # it would go on here
-        assert len(added) == 2 * parts + 3  # the next round would fill a second part
+        assert len(added) == 2 * parts + 5  # the next round would fill a third part
         gate.release()
     for _ in range(10):
         gate.release()
     thread.join(timeout=20)
     assert len(read_parts(tmp_path / "traces")) == 100
-    assert len(names) == 1  # one thread
+    assert len(names) == 2  # threads
 
 
 KILLED = """
@@ -223,7 +223,7 @@ def test_a_write_that_fails_ends_the_run_soon(tmp_path, monkeypatch):
 
     def market():
         with TraceWriter(tmp_path / "partial", tmp_path / "traces", part_rows=10) as writer:
-            for index in range(1, 5):  # the second part finds that the first one failed
+            for index in range(1, 7):  # the third part finds that the first one failed
                 writer.add(index, *values(5, index))
             pytest.fail("nobody noticed")
 

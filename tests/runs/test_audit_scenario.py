@@ -90,6 +90,14 @@ def test_noise_of_the_sum_is_audited_as_it_is_drawn():
     assert found.rows[0].lower.gaussian > 7
 
 
+def test_the_central_view_is_audited_where_it_is_what_is_sold():
+    made = scenario("update", view="central", aggregation="by-epsilon")
+    found = audit_scenario(made, [4.0], trials=400)
+    assert found.holds
+    assert [row.view for row in found.rows] == ["local", "central"]
+    assert found.rows[1].epsilon == pytest.approx(4.0, rel=0.5)
+
+
 CASES = {  # of each fault: how the scenario differs, how many trials, and which view is broken
     "half the noise": ({}, 400, "local"),
     "the second half of a release repeats the first": ({}, 200, "local"),

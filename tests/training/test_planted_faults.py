@@ -112,7 +112,7 @@ def a_late_node_is_hidden_by_nobody():
         late = [
             node
             for node in range(12)
-            if node in made.draws.draw_attendance(np.ones(12, dtype=bool), training.round_index)[1]
+            if node in made.draws.draw_attendance(np.ones(12, dtype=bool), training.round_index)[2]
         ]
         state = training.ledger.state()
         entered = np.isin(state["node"], late)

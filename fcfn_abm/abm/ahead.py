@@ -1,0 +1,263 @@
+"""A market that plays several rounds in one call, where nothing looks in between."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Self
+
+import mesa
+
+from fcfn_abm.abm import stretch
+from fcfn_abm.abm.bulletin import Bulletin
+from fcfn_abm.abm.columns import Floats
+from fcfn_abm.abm.judged import JudgedGame
+from fcfn_abm.abm.play_types import MOVED, PLAYED, Standing
+from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.server import ParameterServer
+from fcfn_abm.abm.state import MovingState, RoundState, expect_equilibrium
+from fcfn_abm.abm.verdict import Verdict
+from fcfn_abm.learning.base import Rows, scalar_server
+from fcfn_abm.mechanisms import Contest
+
+NOBODY = slice(0)
+_PHASES = (
+    "step",
+    "open_round",
+    "close_round",
+    "carry_out_events",
+    "announce_budget",
+    "set_budget",
+    "update_population",
+    "clear_exited_reports",
+    "publish",
+    "inform_newcomers",
+    "draw_movers",
+    "settle_round",
+    "require_reports",
+    "learn",
+    "let_nodes_leave",
+    "measure",
+    "judge",
+    "leader",
+    "state",
+    "pool",
+    "round",
+    "contest",
+)
+"""What a round consists of: a class with a step of its own plays its rounds one by one."""
+
+
+class PlaysAhead(JudgedGame):
+    """A market whose rounds can be played compiled, with the same digits."""
+
+    datacollector: mesa.DataCollector
+    bulletin: Bulletin
+    answered_pool: float
+    movers: Rows
+    _reporters: dict[str, Any]
+    """What its data collector reports, unless somebody adds to it."""
+    _before: tuple[Floats, float]
+    _plan: tuple[int, Rows]
+    """How many rounds the next step may play, and of which nodes it keeps traces."""
+    _traces: Floats
+    """Of the last step."""
+
+    def find_forms(self) -> stretch.Forms | None:
+        """Return the rules in compiled form, or None where rounds are played one by one."""
+        rules, offer, collector = self._rules, self.offer, self.datacollector
+        if not (
+            stretch.pays(len(self.columns))
+            and isinstance(offer, Contest)
+            and offer.is_linear
+            and self.churn is None
+            and not self.views.acting
+            and type(self.server) is ParameterServer
+            and rules.information.noise == 0
+            and rules.rounds.participation == 1
+            and rules.game.average_over != "effective"
+            and (rules.rounds.payment == "announced" or self.round_index > 0)
+            and type(collector) is mesa.DataCollector
+            and collector.model_reporters == self._reporters
+            and not (collector.agent_reporters or collector.agenttype_reporters)
+        ):
+            return None
+        moves = stretch.forms_of(self.groups, self._n_active)
+        server = scalar_server(self.server.rule)
+        return stretch.Forms(moves, server) if moves and server else None
+
+    def play_ahead(self, forms: stretch.Forms, most: int, played: Round, traced: Rows) -> Floats:
+        """Play rounds compiled, from the present one on; return the traces of some nodes.
+
+        Parameters
+        ----------
+        forms : Forms
+            The rules, from `find_forms`.
+        most : int
+            Rounds to play at most; the next event, or a verdict, may come first.
+        played : Round
+            The first of them, whose events have happened.
+        traced : slice or ndarray of int
+            Whose traces are kept.
+
+        Returns
+        -------
+        ndarray of float, shape (n_rounds, 3, n_traced)
+            Epsilon, payment and utility.
+        """
+        server, first, judge, offer = self.server, self.round_index, self._judge, self.offer
+        if not isinstance(offer, Contest):
+            raise TypeError("rounds of contracts are played one by one")
+        most = max(1, min(most, judge.maximum - len(judge.distances)))
+        most = self._calendar.count_quiet(first, most)
+        moving = self._calendar.may_change(first)
+        found = stretch.play(
+            played,
+            forms,
+            self._rules.rounds,
+            server.game,
+            offer,
+            self.contest.epsilon,
+            self._largest_unit_epsilon,
+            Standing(
+                server.budget,
+                self.state.server_utility if first > 1 else 0.0,  # it announces from round 2 on
+                self._n_active,
+                judge.calm_rounds,
+            ),
+            server.memory,
+            best_budget=self.best_budget if self._chooses_cap else None,
+            patience=judge.patience,
+            n_rounds=most,
+            moving=moving,
+            traced=traced,
+        )
+        self.round_index += found.n_rounds - 1
+        self._take_over(forms, found)
+        whole = found.status == PLAYED
+        columns = found.columns(first, found.n_rounds if whole else found.n_rounds - 1)
+        if self._calendar:
+            columns |= self._expect(columns["budget"])
+        for name, values in columns.items():
+            self.datacollector.model_vars[name] += values
+        times = getattr(self.datacollector, "_collection_steps", [])  # which Mesa's batch_run reads
+        now = self.time
+        times += [now + place for place in range(len(columns["round"]))]
+        has_best = self._chooses_cap and self.best_budget > 0
+        before = slice(found.n_rounds - 1)
+        judge.take_in(
+            columns["distance"][before],
+            columns["change"][before],
+            [has_best and budget == 0 for budget in columns["budget"][before]],
+            calm_rounds=found.calm_rounds,
+            moving=moving,
+        )
+        if columns["round"]:
+            last = {name: values[-1] for name, values in columns.items()}
+            self._state = MovingState(**last) if self._calendar else RoundState(**last)
+        if whole:
+            self.judge(found.budget_before)
+        elif found.status == MOVED:
+            self.settle_round()
+            self.datacollector.collect(self)
+        else:
+            self.measure(found.before, found.budget_before)  # which says what is out of range
+        return found.traces
+
+    @abstractmethod
+    def settle_round(self) -> None:
+        """Do what comes after the moves of a round."""
+
+    def _take_over(self, forms: stretch.Forms, found: stretch.Stretch) -> None:
+        """Let server and market stand where a stretch has ended."""
+        server, columns = self.server, self.columns
+        server.budget = found.budget
+        server.memory.update(zip(forms.server.memory, found.server_memory.tolist(), strict=True))
+        if "last_reports" in server.memory:
+            after = self._rules.rounds.payment == "after-reports"
+            seen = columns.epsilon if after and found.status != MOVED else found.before
+            server.memory["last_reports"] = seen.copy() if found.looked else None
+        if found.status == PLAYED:
+            server.paid = found.table[-1, stretch.PAYMENT].item()
+            self.bulletin.total = found.table[-1, stretch.TOTAL].item()
+        self.answered_pool = found.answered_pool
+        self.movers = slice(None)
+        self._before = (found.before, found.budget_before)
+
+    def _expect(self, budgets: list[float]) -> dict[str, list[float]]:
+        """Return where the nodes should be under some caps, where events change the game."""
+        game, contest, n_rounds = self._rules.game, self.contest, len(budgets)
+        fixed = self.offer.pool if isinstance(self.offer, Contest) else None
+        best, n_active = expect_equilibrium(contest, game)
+        return {
+            "equilibrium_budget": [best] * n_rounds,
+            "equilibrium_n_active": [n_active] * n_rounds,
+            "equilibrium_total_epsilon": [
+                (budget if fixed is None else fixed) * contest.total_epsilon for budget in budgets
+            ],
+        }
+
+    def run_until(
+        self,
+        end_time: float | None = None,
+        on_round: Callable[[Self], None] | None = None,
+    ) -> Verdict | None:
+        """Play until there is a verdict, or until a round.
+
+        Parameters
+        ----------
+        end_time : float, optional
+            Last round to play; without it, the scenario's maximum.
+        on_round : callable, optional
+            Called with the market after each round: for progress, and for records.
+
+        Returns
+        -------
+        Verdict or None
+            How the market ended; None if ``end_time`` came first.
+        """
+        while self.running and (end_time is None or self.round_index < end_time):
+            left = math.inf if end_time is None else math.ceil(end_time - self.round_index)
+            self.step_ahead(1 if on_round else int(min(left, self._rules.rounds.maximum)))
+            if on_round:
+                on_round(self)
+        return self.verdict
+
+    def step_ahead(self, most: int, traced: Rows = NOBODY) -> stretch.Passed:
+        """Play one round, or more where they take one compiled call.
+
+        Parameters
+        ----------
+        most : int
+            How many rounds may be played.
+        traced : slice or ndarray of int, default nobody
+            Nodes of which each round's epsilon, payment and utility are returned.
+
+        Returns
+        -------
+        Passed
+            What the rounds have shown.
+        """
+        first = self.round_index
+        self._plan = most, traced
+        self.step()
+        n_rounds = self.round_index - first
+        self.time += n_rounds - 1  # Mesa's clock went on by one
+        if n_rounds == 1:
+            rounds = {name: [value] for name, value in vars(self.state).items()}
+        else:
+            collected = self.datacollector.model_vars
+            rounds = {name: values[-n_rounds:] for name, values in collected.items()}
+        return stretch.Passed(rounds, self._traces)
+
+    @property
+    def _is_unwatched(self) -> bool:
+        """Whether nobody but the market waits for Mesa's clock."""
+        scheduled = getattr(self, "_event_list", (None,))
+        return not (len(scheduled) or any(self.subscribers.values()))
+
+
+def plays_like(kind: Any, base: Any) -> bool:
+    """Return whether a class of markets plays its rounds as another does."""
+    return all(getattr(kind, name) is getattr(base, name) for name in _PHASES)
