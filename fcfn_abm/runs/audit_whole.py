@@ -27,7 +27,7 @@ from fcfn_abm.runs.audit import BROKEN, craft_for, first_test_image, require_cla
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.schema import Training as TrainingSettings
 from fcfn_abm.training import Chances, FederatedTrainer, TrainingPlan
-from fcfn_abm.training.canaries import Canary, observe
+from fcfn_abm.training.canaries import Canary, compute_losses, observe
 from fcfn_abm.training.engines import EngineName
 from fcfn_abm.training.placements import Placement, Upload
 
@@ -167,8 +167,8 @@ def audit_whole(
         )
     if plan.view == "central" or plan.adaptive_clipping:
         raise InvalidPrivacyError(
-            "the attack on a whole training sees each message, and messages of one size: privacy.view "
-            '= "central" and adaptive clipping are left to attacks on a round; leave --whole out.'
+            "the attack on a whole training sees each message, at one clipping norm: leave --whole "
+            'out to attack a round where privacy.view = "central" or the norm adapts.'
         )
     if plan.placement.sampling_rate < 1:
         raise InvalidPrivacyError(
@@ -388,9 +388,6 @@ def _attack_last_net(
     own: FederatedTrainer, epsilon: float, risk: float, on_round: Callable[[], object]
 ) -> tuple[Attacker, int]:
     """Train the scenario's own nodes with labels by coins, and guess them from the last net."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
     plan, data = own.plan, own.data
     whole = plan.placement.unit == "client"
     (rng,) = stream(plan.seed, "canary").spawn(1)
@@ -421,16 +418,14 @@ def _attack_last_net(
     while not training.over:
         training.step(reports)
         on_round()
-    images = torch.from_numpy(np.ascontiguousarray(data.train_images[held]))
     gains = []
-    for flat in (trainer.first_parameters, torch.from_numpy(training.state()["flat"])):
-        trainer.gradients[0].load(flat)
-        with torch.no_grad():
-            logits = trainer.gradients[0].net(images)
-        losses = [
-            cross_entropy(logits, torch.from_numpy(given[held]), reduction="none").double().numpy()
-            for given in (data.train_labels, others)
-        ]
+    for flat in (trainer.first_parameters, training.state()["flat"]):
+        losses = compute_losses(
+            trainer.gradients[0],
+            flat,
+            data.train_images[held],
+            [data.train_labels[held], others[held]],
+        )
         gains.append(losses[1] - losses[0])
     scores = np.bincount(unit[held], gains[1] - gains[0], minlength=n_units)
     present = np.unique(unit[held])

@@ -7,7 +7,7 @@ The parameters at which it does so are those of a server that attacks it: epsilo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,12 @@ import numpy.typing as npt
 
 from fcfn_abm.dp import Relation
 from fcfn_abm.errors import InvalidPrivacyError, require_one_of
-from fcfn_abm.training.gradients import Gradients, SampleGradients, flatten_parameter
+from fcfn_abm.training.gradients import (
+    Gradients,
+    NetGradients,
+    SampleGradients,
+    flatten_parameter,
+)
 from fcfn_abm.training.local_steps import Batch, LocalSteps
 from fcfn_abm.training.placements import Placement, Upload
 
@@ -133,6 +138,32 @@ def craft_canaries(net: nn.Sequential, image: Images, relation: Relation) -> lis
         for part, values in zip(net.parameters(), kept, strict=True):
             part.detach().copy_(values)
     return canaries
+
+
+def compute_losses(
+    gradients: NetGradients, flat: Any, images: Images, labels: Sequence[Labels]
+) -> list[npt.NDArray[np.float64]]:
+    """Return the losses of images under a net, for each of several sets of labels, shape (m,).
+
+    Parameters
+    ----------
+    gradients : NetGradients
+        Of the net.
+    flat : array_like of float32, shape (n_parameters,)
+        Its parameters.
+    images : ndarray, shape (m, channels, height, width)
+    labels : sequence of ndarray of int, shape (m,)
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    gradients.load(torch.as_tensor(flat))
+    with torch.no_grad():
+        logits = gradients.net(torch.from_numpy(np.ascontiguousarray(images)))
+    return [
+        cross_entropy(logits, torch.from_numpy(given), reduction="none").double().numpy()
+        for given in labels
+    ]
 
 
 class Watched(Gradients):

@@ -20,7 +20,9 @@ QUICKSTART = "scenarios/quickstart.toml"
 SMALL = ["population.n_nodes=300", "privacy.delta=1e-5"]  # four or five samples a node
 
 
-def scenario(placement="dp-sgd", n_steps=1, momentum=0.0, engine="serial", **privacy):
+def scenario(
+    placement="dp-sgd", n_steps=1, momentum=0.0, engine="serial", aggregation="uniform", **privacy
+):
     unit = PLACEMENTS[placement].unit
     values = {"unit": unit, **privacy}
     return load_scenario(
@@ -31,6 +33,7 @@ def scenario(placement="dp-sgd", n_steps=1, momentum=0.0, engine="serial", **pri
             f"training.local_epochs={n_steps}",
             f"training.momentum={momentum}",
             f"training.engine='{engine}'",
+            f"training.aggregation.kind='{aggregation}'",
             *(f"privacy.{name}='{value}'" for name, value in values.items()),
         ],
     )
