@@ -38,8 +38,10 @@ docs: $(VENV)/.dev
 
 test-privacy: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/dp tests/training/test_injected_noise.py \
+		tests/training/test_planted_faults.py tests/training/test_participations.py \
 		tests/training/test_check_in_training.py tests/training/test_secure_training.py \
-		tests/runs/test_audit_scenario.py tests/runs/test_free_riders.py docs/privacy.md
+		tests/runs/test_audit_scenario.py tests/runs/test_audit_whole.py \
+		tests/runs/test_free_riders.py docs/privacy.md
 
 test-flower: $(VENV)-flower/.made
 	FCFN_FLOWER_PYTHON=$(VENV)-flower/bin/python $(BIN)/python -m pytest \

@@ -52,7 +52,7 @@ HOMES = {  # where a heavy library may be imported
     "mesa": {"abm", "viz"},
     "pettingzoo": {"environment"},
     "gymnasium": {"environment"},
-    "torch": {"training", "dp/noise", "dp/audit", "dp/sensitivity"},
+    "torch": {"training", "dp/noise", "dp/sensitivity"},
     "sklearn": {"training"},
     "opendp": {"dp/noise"},
     "solara": {"viz"},
