@@ -20,7 +20,7 @@ from fcfn_abm.training.local_steps import LocalSteps
 from fcfn_abm.training.plan import Chances
 
 FALSE_ALARM = 1e-6  # of each check; seeds are fixed
-DATA = DATASETS.create("digits").load(stream(1, "images"))
+DATA = DATASETS.create("digits").load(stream(1, "data", 0))
 SIZE, NORM = 1898, 1.0
 
 

@@ -26,7 +26,7 @@ from fcfn_abm.training.local_steps import Batch, LocalSteps, take_batches
 
 pytestmark = pytest.mark.slow
 
-DATA = DATASETS.create("digits").load(stream(1, "images"))
+DATA = DATASETS.create("digits").load(stream(1, "data", 0))
 
 
 def trainer(
@@ -48,7 +48,7 @@ def trainer(
     seed=1,
 ):
     shards = PARTITIONS.create(partition).split(
-        DATA.train_labels, n_nodes, stream(seed, "partition")
+        DATA.train_labels, n_nodes, stream(seed, "data", 1)
     )
     plan = TrainingPlan(
         net=NETS.create("digits-cnn"),
