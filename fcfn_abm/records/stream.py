@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import OutputError
+from fcfn_abm.process.files import list_folder
 from fcfn_abm.process.folders import describe_error
 from fcfn_abm.records.tables import schema_of
 
@@ -23,6 +25,7 @@ PART_ROWS = 2**19
 """Rows of a part file, 10 MiB before compression, at most; but a round is never split. Memory holds
 two parts, of which one is filled while the other one is written: all that a killed run can lose."""
 
+_PART = re.compile(r"part-[0-9]+\.parquet")
 _SCHEMA = schema_of("traces", narrow=True)
 _PARQUET = {
     "compression": "lz4",  # as fast as none, and nodes that left cost nothing
@@ -193,4 +196,6 @@ def read_parts(
 
 def open_parts(folder: Path) -> Any:
     """Return the parts of a folder as a ``pyarrow.dataset.Dataset``, nothing read yet."""
-    return ds.dataset(sorted(map(str, folder.glob("part-*.parquet"))), schema=_SCHEMA)
+    names = [entry.name for entry in list_folder(folder)]
+    parts = [str(folder / name) for name in names if _PART.fullmatch(name)]
+    return ds.dataset(parts, schema=_SCHEMA)

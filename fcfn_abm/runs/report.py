@@ -8,13 +8,12 @@ from typing import Any
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
 from fcfn_abm.records import raise_as_output_error, read_record
 from fcfn_abm.records.folders import (
-    RUN_FILE,
     RUN_KIND,
     SCENARIO_FILE,
     read_facts,
     resolve_output_file,
 )
-from fcfn_abm.records.integrity import raise_as_record_error, require_unchanged
+from fcfn_abm.records.integrity import RUN_FILE, raise_as_record_error, require_unchanged
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario

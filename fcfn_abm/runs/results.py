@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,12 @@ import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
 from fcfn_abm.plugins import Plugin, import_again
+from fcfn_abm.process.files import list_folder, replace_file, write_file
+from fcfn_abm.process.folders import describe_error, remove_folder
 from fcfn_abm.process.interrupts import obey_interrupts
-from fcfn_abm.records import Record, raise_as_output_error
-from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
-from fcfn_abm.records.integrity import seal
+from fcfn_abm.records import Record, raise_as_output_error, seal
+from fcfn_abm.records.folders import SCENARIO_FILE
+from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.records.tables import BY_GROUP, NO_UNIT, TRACKING, Column, columns_of, table_of
 from fcfn_abm.scenario import SweepRun
 
@@ -32,7 +32,12 @@ _CHUNK_SECONDS = 1.0  # after which a worker hands back what it has not begun
 
 
 def carry_out_runs(
-    runs: Sequence[SweepRun], *, out: Path, keeps: bool, plugins: Sequence[Plugin] = ()
+    runs: Sequence[SweepRun],
+    *,
+    out: Path,
+    keeps: bool,
+    durable: bool = True,
+    plugins: Sequence[Plugin] = (),
 ) -> list[dict[str, Any]]:
     """Carry out runs on a worker, write each result, and stop when the time is up.
 
@@ -44,22 +49,26 @@ def carry_out_runs(
     started, results = time.perf_counter(), []
     for run in runs:
         path = result_path(out, run.index)
-        if path.exists():  # another worker had this chunk, and died
-            results.append(read_result(path))
+        found = read_result(path)
+        if found is not None:  # another worker had this chunk, and died
+            results.append(found)
             continue
         shared = path.parent.is_dir()  # without the folder, results are returned and no more
         if keeps and not shared:
             raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
-        result = carry_out_run(run, out / RECORDS / run_name(run.index) if keeps else None)
+        record_path = out / RECORDS / run_name(run.index) if keeps else None
+        result = carry_out_run(run, record_path, durable=durable)
         if shared:
-            write_result(path, result)
+            write_result(path, result, durable=durable)
         results.append(result)
         if time.perf_counter() - started > _CHUNK_SECONDS:
             break
     return results
 
 
-def carry_out_run(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
+def carry_out_run(
+    run: SweepRun, record_path: Path | None, *, durable: bool = True
+) -> dict[str, Any]:
     """Carry out a run, and return its results, or why there are none."""
     from fcfn_abm.runs.run import run_scenario  # loads Mesa
 
@@ -67,7 +76,7 @@ def carry_out_run(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
         with obey_interrupts():  # a run that an interrupt broke did not fail
             record = run_scenario(run.scenario)
             if record_path:
-                record.write(record_path, overwrite=True)
+                record.write(record_path, overwrite=True, durable=durable)
             return _results(run, record)
     except OutputError:  # a full disk is no result
         raise
@@ -133,7 +142,7 @@ def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
     rows = []
     for run in runs:
         path = result_path(out, run.index)
-        result = read_result(path) if path.exists() else {"status": "missing"}
+        result = read_result(path) or {"status": "missing"}
         axes = {name: _table_value(run.value_at(name)) for name in run.point}
         key = {"run": run.index, "replication": run.replication, "seed": run.scenario.seed}
         rows.append({**axes, **result, **key})
@@ -181,62 +190,72 @@ def result_path(out: Path, index: int) -> Path:
 
 
 def find_missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
-    """Return the runs that have no result yet."""
-    done = {entry.name for entry in os.scandir(out / RESULTS)} if (out / RESULTS).is_dir() else ()
-    return [run for run in runs if result_path(out, run.index).name not in done]
+    """Return the runs that have no result yet, or one that cannot be read."""
+    return [run for run in runs if read_result(result_path(out, run.index)) is None]
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Read the result of a run, or raise InvalidRecordError."""
+def read_result(path: Path) -> dict[str, Any] | None:
+    """Read the result of a run; None if there is none, or it does not hold what was written.
+
+    A power cut can leave empty files, and disks flip bits. The run is carried out again then.
+
+    Raises
+    ------
+    InvalidRecordError
+        If the system cannot read the file.
+    """
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        checksum = result.pop(_CHECKSUM, "")
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise InvalidRecordError(f"{path}: the result cannot be read: {error}") from error
-    if checksum != _checksum(result):
-        raise InvalidRecordError(
-            f"{path}: does not hold what was written: it was damaged or edited. Without this file "
-            "the same sweep carries the run out again."
-        )
-    return result
+        result: dict[str, Any] = json.loads(path.read_bytes())
+        checksum = result.pop(_CHECKSUM)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        why = describe_error(error)
+        raise InvalidRecordError(f"{path}: the result cannot be read: {why}.") from error
+    except (ValueError, LookupError, RecursionError, AttributeError, TypeError):
+        return None
+    return result if checksum == _checksum(result) else None
 
 
 def _checksum(result: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
-def write_result(path: Path, result: dict[str, Any]) -> None:
+def write_result(path: Path, result: dict[str, Any], *, durable: bool = True) -> None:
     """Write the result of a run, whole or not at all."""
     sealed = {**result, _CHECKSUM: _checksum(result)}
     text = json.dumps(sealed, indent=1, ensure_ascii=False) + "\n"
     with raise_as_output_error(path):
-        partial = _partial_path(path)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_file(path, text.encode(), durable=durable)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a sweep's table, whole or not at all, and the checksums of all that is no run's."""
-    partial = _partial_path(path)
-    pq.write_table(table, partial, compression="zstd")
     kept = {name: path.with_name(name) for name in (SCENARIO_FILE, RUN_FILE)}
-    seal(path.parent, {**kept, path.name: partial})
-    partial.replace(path)
+
+    def write(partial: Path) -> None:
+        pq.write_table(table, partial, compression="zstd")
+        seal(path.parent, files={**kept, path.name: partial})
+
+    replace_file(path, write)
 
 
-def _partial_path(path: Path) -> Path:
-    """Return a name that no other process uses for a file."""
-    return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
+def find_failed_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """Return the runs that failed."""
+
+    def has_failed(run: SweepRun) -> bool:
+        result = read_result(result_path(out, run.index))
+        return result is not None and result["status"] == "failed"
+
+    return [run for run in runs if has_failed(run)]
 
 
-def find_failed_results(out: Path, runs: Sequence[SweepRun]) -> list[Path]:
-    """Return the files with the results of runs that failed."""
-    paths = (result_path(out, run.index) for run in runs)
-    return [path for path in paths if path.exists() and read_result(path)["status"] == "failed"]
-
-
-def remove_leftovers(out: Path) -> None:
-    """Remove what workers that were killed have left."""
-    for folder in (RESULTS, RECORDS):
-        for path in (out / folder).glob(".*.partial-*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def remove_partial_results(out: Path) -> None:
+    """Remove what killed processes have left in a sweep's folder, as far as that is possible."""
+    for folder in (out, out / RESULTS, out / RECORDS):
+        with suppress(OSError):
+            for entry in list_folder(folder):
+                if entry.name.startswith(".") and ".partial-" in entry.name:
+                    path = Path(entry.path)
+                    with suppress(OSError):
+                        remove_folder(path) if entry.is_dir() else path.unlink()

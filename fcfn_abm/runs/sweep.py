@@ -35,9 +35,10 @@ from fcfn_abm.runs.results import (
     carry_out_runs,
     create_table,
     failed_result,
-    find_failed_results,
+    find_failed_runs,
     find_missing_runs,
-    remove_leftovers,
+    read_result,
+    remove_partial_results,
     result_path,
     write_result,
     write_table,
@@ -47,8 +48,9 @@ from fcfn_abm.runs.sweep_folder import (
     TABLE,
     Sweep,
     claim_folder,
+    has_table,
     read_sweep,
-    require_same,
+    require_same_scenario,
     require_same_versions,
 )
 from fcfn_abm.scenario import Scenario, SweepRun
@@ -90,6 +92,7 @@ def run_sweep(
     executor: Executor | Workers | None = None,
     *,
     retry: bool = False,
+    durable: bool = True,
     progress: bool = False,
 ) -> Sweep:
     """Carry out the runs of a scenario's sweep that are missing in a folder.
@@ -106,6 +109,9 @@ def run_sweep(
         after another, in this process.
     retry : bool, default False
         Whether runs that failed are run again.
+    durable : bool, default True
+        Whether the result of each run is on the disk before the next one: a power cut takes none
+        of them with it. If not, those that it takes are run again.
     progress : bool, default False
         Whether to show a bar on stderr; a line each half minute where it is not a terminal.
 
@@ -132,19 +138,21 @@ def run_sweep(
     workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
     out = Path(out)
     with claim_folder(scenario, runs, out):
-        again = find_failed_results(out, runs) if retry else []
-        if again or find_missing_runs(out, runs):
+        missing = find_missing_runs(out, runs)
+        again = find_failed_runs(out, runs) if retry else []
+        if missing or again:
             require_same_versions(out)
-        for path in again:
-            path.unlink()
-        todo = find_missing_runs(out, runs)
-        if todo or not (out / TABLE).is_file():
+        if missing or again or not has_table(out):
             with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
-            _carry_out(todo, len(runs), workers or Serial(), scenario, out, progress=progress)
+                for run in again:
+                    result_path(out, run.index).unlink()
+            todo = sorted([*missing, *again], key=lambda run: run.index)
+            place = workers or Serial()
+            _carry_out(todo, len(runs), place, scenario, out, durable=durable, progress=progress)
             with raise_as_output_error(out):
                 write_table(create_table(runs, out), out / TABLE)
-                remove_leftovers(out)
+        remove_partial_results(out)
     return read_sweep(out)
 
 
@@ -175,7 +183,7 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
     scenario, runs = _resolve_sweep(scenario)
     out = Path(out)
     if out.exists():
-        require_same(scenario, out)
+        require_same_scenario(scenario, out)
     todo = find_missing_runs(out, runs)
     seconds: list[float] = []
     errors: list[str] = []
@@ -250,6 +258,7 @@ def _carry_out(
     scenario: Scenario,
     out: Path,
     *,
+    durable: bool,
     progress: bool,
 ) -> None:
     if isinstance(workers, Processes):
@@ -271,8 +280,8 @@ def _carry_out(
             for result in results:
                 failed += result["status"] == "failed"
                 path = result_path(out, result["run"])
-                if not path.exists():  # a worker that does not share our disk
-                    write_result(path, result)
+                if read_result(path) is None:  # a worker that does not share our disk
+                    write_result(path, result, durable=durable)
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(results))
 
@@ -281,7 +290,13 @@ def _carry_out(
 
         carry_out_tasks(
             todo,
-            partial(carry_out_runs, out=out.resolve(), keeps=keeps, plugins=list_plugins()),
+            partial(
+                carry_out_runs,
+                out=out.resolve(),
+                keeps=keeps,
+                durable=durable,
+                plugins=list_plugins(),
+            ),
             workers,
             missing=partial(find_missing_runs, out),
             on_results=take_in,
