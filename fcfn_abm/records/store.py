@@ -15,7 +15,6 @@ import pandas as pd
 import pyarrow as pa
 
 from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError, join_lines
-from fcfn_abm.process.files import list_files
 from fcfn_abm.process.folders import describe_error, raise_as_output_error
 from fcfn_abm.records.folders import (
     PARTS,
@@ -26,7 +25,7 @@ from fcfn_abm.records.folders import (
     write_facts,
 )
 from fcfn_abm.records.integrity import RUN_FILE, fingerprint, require_same, require_unchanged, seal
-from fcfn_abm.records.stream import open_parts, read_parts
+from fcfn_abm.records.stream import list_parts, open_parts, read_parts
 from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
 from fcfn_abm.show import Shown
@@ -181,7 +180,7 @@ def write_record(record: Record, folder: Path) -> str:
 
 def _copy_parts(parts: Path, to: Path) -> None:
     to.mkdir()
-    for part in list_files(parts):
+    for part in list_parts(parts):
         shutil.copyfile(part, to / part.name)  # without its mode, which some disks do not keep
 
 

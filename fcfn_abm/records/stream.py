@@ -196,6 +196,10 @@ def read_parts(
 
 def open_parts(folder: Path) -> Any:
     """Return the parts of a folder as a ``pyarrow.dataset.Dataset``, nothing read yet."""
-    names = [entry.name for entry in list_folder(folder)]
-    parts = [str(folder / name) for name in names if _PART.fullmatch(name)]
-    return ds.dataset(parts, schema=_SCHEMA)
+    return ds.dataset([str(part) for part in list_parts(folder)], schema=_SCHEMA)
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Return the parts in a folder, in order; raises OSError if it cannot be listed."""
+    names = (entry.name for entry in list_folder(folder))
+    return [folder / name for name in names if _PART.fullmatch(name)]

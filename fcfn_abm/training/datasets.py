@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
@@ -221,4 +222,6 @@ class Parquet(Stored):
 
     def source(self) -> Source:
         """Open the files."""
-        return parquet_source(Path(self.path).expanduser())
+        return parquet_source(
+            Path(os.path.expanduser(self.path))
+        )  # Path's own fails without a user

@@ -63,7 +63,11 @@ def data_folder() -> Path:
     """Return the folder with data sets: FCFN_DATA, or one in the user's cache."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(os.path.expanduser(named))  # Path's own fails where there is no such user
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):  # as in a container whose user has no entry and no HOME
+        raise InvalidDataError(
+            f"There is no home folder to look for data sets in: let {FOLDER_VARIABLE} name theirs."
+        )
     return Path(cache) / "fcfn_abm" / "data"
 
 
