@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,14 @@ privacy.delta = 1e-4
 rounds = 2
 checkpoint_every = 1
 learning_rate = 2.0
+compare = []
 """
 SWEEP = """
 seed = 7
 population.n_nodes = 5
 rounds.maximum = 5
 [sweep]
-replications = 3
+replications = 2
 """
 
 
@@ -130,11 +132,12 @@ class Ended:
 class Shop:
     """Forks works from this process, which must have the shim loaded."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, works: Sequence[SmallWork] = WORKS) -> None:
         self.folder, self.root = folder, folder / "root"
         self._shim = ctypes.CDLL(None)
         self._wholes: dict[str, tuple[dict[str, str], dict[str, str], str]] = {}
-        _load_everything()
+        _load(trains=any(work.scenario == TRAINING for work in works))
+        gc.freeze()  # so that forks share what is loaded, and copy none of it
 
     def whole(self, work: SmallWork) -> tuple[dict[str, str], dict[str, str], str]:
         """Return the trees before and after a work that nothing disturbs, and its calls."""
@@ -169,17 +172,12 @@ class Shop:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            gc.disable()
             os.close(reader)
             code = 70
             try:
-                arm = (
-                    self.root,
-                    at,
-                    fault.get("error", 0),
-                    fault.get("sig", 0),
-                    fault.get("short", 0),
-                )
-                code = _carry_out(args, log, lambda: self._arm(*arm, room if trace else None))
+                kept = room if trace else None
+                code = _carry_out(args, log, lambda: self._arm(at, fault, kept))
                 facts = self._shim.soak_count(), room.value.decode()
                 os.write(writer, json.dumps(facts).encode())
             finally:
@@ -192,9 +190,10 @@ class Shop:
         text = log.read_text(encoding="utf-8", errors="replace")
         return Ended(status, text, n_calls, calls)
 
-    def _arm(self, root: Path, at: int, error: int, sig: int, short: int, room: Any) -> None:
+    def _arm(self, at: int, fault: dict[str, int], room: Any) -> None:
+        what = (fault.get(name, 0) for name in ("error", "sig", "short"))
         size = ctypes.c_long(len(room) - 1 if room else 0)
-        self._shim.soak_arm(os.fsencode(root), ctypes.c_long(at), error, sig, short, room, size)
+        self._shim.soak_arm(os.fsencode(self.root), ctypes.c_long(at), *what, room, size)
 
     def inject(self, work: SmallWork, at: int, fault: str) -> str:
         """Inject a fault, and judge; return how it went, or raise AssertionError."""
@@ -206,9 +205,8 @@ class Shop:
         self._judge(work, ended, settings.get("sig", 0), found)
         if found == before and ended.code != 0:
             return "nothing left"
-        if found == after:
-            if ended.code == 0:
-                return "done all the same"
+        if found == after and ended.code == 0:
+            return "done all the same"
         again = self.fork(work)
         taken = visible(found) == visible(after) and not work.repeats
         wanted = 2 if taken else 0
@@ -261,15 +259,18 @@ def _compare(found: dict[str, str], expected: dict[str, str]) -> str:
     return f"more: {more[:6]}, less: {less[:6]}, other bytes: {other[:6]}"
 
 
-def _load_everything() -> None:
+def _load(*, trains: bool) -> None:
     """Load what commands need, and make what does not touch folders cheap: forks start here."""
     import matplotlib.figure
+    from typer.main import get_command
 
-    import soak.loaded  # noqa: F401
+    import fcfn_abm as fa
+    from fcfn_abm import cli
     from fcfn_abm.process import options
     from fcfn_abm.process.workers import Serial
     from fcfn_abm.report import figures
     from fcfn_abm.report.figures import records
+    from fcfn_abm.runs.facts import describe_program
 
     def save(_: Any, file: Any, **__: Any) -> None:
         if hasattr(file, "write"):
@@ -282,6 +283,13 @@ def _load_everything() -> None:
     records.main_figures = lambda _: {"convergence": empty}
     figures.comparison = figures.calibration = lambda *_, **__: empty
     options.select_workers = lambda *_, **__: Serial()
+    cli.app = get_command(cli.app)
+    describe_program()
+    for text in (MARKET, TRAINING) if trains else (MARKET,):
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            file.write(text)
+            file.flush()
+            fa.run_scenario(fa.load_scenario(file.name))
     time.perf_counter = lambda: 0.0  # which stands in the facts of a run
 
 
@@ -334,7 +342,7 @@ def run_with_shim(args: list[str]) -> subprocess.CompletedProcess[str] | None:
         )
 
 
-def injections(shop: Shop, works: tuple[SmallWork, ...]) -> Iterator[tuple[SmallWork, int, str]]:
+def injections(shop: Shop, works: Sequence[SmallWork]) -> Iterator[tuple[SmallWork, int, str]]:
     """Yield every fault at every call of every work."""
     for work in works:
         calls = shop.whole(work)[2]
@@ -367,9 +375,11 @@ def main() -> None:
     if given.results and given.results.exists():
         lines = map(json.loads, given.results.read_text(encoding="utf-8").splitlines())
         known = {line["what"]: line["how"] for line in lines}
+    tqdm.monitor_interval = 0  # no thread besides: this process forks
     with tempfile.TemporaryDirectory() as folder:
-        shop = Shop(Path(folder))
-        todo = list(injections(shop, tuple(work for work in WORKS if work.name in names)))
+        works = [work for work in WORKS if work.name in names]
+        shop = Shop(Path(folder), works)
+        todo = list(injections(shop, works))
         if given.sample is not None:
             rng = np.random.default_rng(given.seed)
             todo = [todo[i] for i in rng.permutation(len(todo))[: given.sample]]
