@@ -7,6 +7,7 @@ user's) or 1 (:class:`RunFailedError`).
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import reprlib
 from collections.abc import Iterable
@@ -183,6 +184,22 @@ def join_lines(text: str) -> str:
 def _shorten(message: str) -> str:
     half = _MAX_LENGTH // 2
     return message if len(message) <= _MAX_LENGTH else f"{message[:half]} ... {message[-half:]}"
+
+
+def describe_cause(error: BaseException) -> str:
+    r"""Return what the system or a library says of an error, to end a sentence: no full stop.
+
+    Examples
+    --------
+    >>> describe_cause(OSError(5, "Input/output error", "a.parquet"))
+    'Input/output error'
+    >>> describe_cause(ValueError("Two columns have one name.\nThe schema was ..."))
+    'Two columns have one name'
+    """
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    first = str(error).strip().partition("\n")[0]
+    return join_lines(first).rstrip(".:") or type(error).__name__
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

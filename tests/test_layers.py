@@ -18,7 +18,7 @@ OUTSIDE = ("tests", "benchmarks", "examples", "analysis", "docs")
 
 LAYERS = [  # from the bottom up; members of one layer do not import each other
     {"errors", "show"},
-    {"rng", "jit"},
+    {"rng", "jit", "memory"},
     {"process"},
     {"plugins"},
     {"registry"},
@@ -44,7 +44,7 @@ ONLY = {  # what of ours a package may import, where that is less than all below
     "plugins": {"errors", "process"},
     "game": {"errors", "show"},
     "dp": {"errors", "rng", "jit", "registry"},
-    "training": {"errors", "rng", "jit", "registry", "dp"},
+    "training": {"errors", "rng", "jit", "memory", "registry", "dp"},
     "records": {"errors", "show", "process", "scenario"},
     "report": {"errors", "records"},
 }

@@ -14,7 +14,7 @@ PLACES = {  # never change: every run would have other numbers
     ("group-misreports", 3): (0, 3, 3),
     ("market",): (1,),
     ("first-reports",): (1, 0),
-    ("order-of-moves", 3): (1, 3),
+    ("turns",): (1, 4086709037),
     ("observation-errors", 3): (1, 3, 1),
     ("movers", 3): (1, 3, 2),
     ("trials", 3): (1, 3, 3),

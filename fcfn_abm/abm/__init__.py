@@ -2,8 +2,9 @@
 
 from fcfn_abm.abm.columns import NodeColumns
 from fcfn_abm.abm.groups import GroupRules, NodeGroup
-from fcfn_abm.abm.market import Market, MarketRules
+from fcfn_abm.abm.market import Market
 from fcfn_abm.abm.node import EdgeNode
+from fcfn_abm.abm.rules import MarketRules
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.verdict import Verdict
 

@@ -9,7 +9,6 @@ loops are compiled once, and kept on disk. Tests hold them to the bits of single
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,27 @@ from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import count_idle_one, reenter_one
 from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.abm.order import shuffle
 from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.touch import AHEAD, FAR, touch
 from fcfn_abm.game.best_response import reply_one
 from fcfn_abm.jit import compile_loop
 from fcfn_abm.learning import ScalarMoves
 from fcfn_abm.learning.base import Rows
 
-type Kinds = tuple[tuple[Callable[..., Any], Callable[..., Any], bool], ...]
-"""Of each group: how its rule plans, how it steps, and whether it remembers something."""
+type Kind = tuple[Callable[..., Any], Callable[..., Any], bool]
+"""How a rule plans, how it steps, and whether it remembers something."""
+type Kinds = tuple[Kind, ...]
+"""Of each group."""
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
-_NOTHING = np.ones(0)
+NOTHING = np.ones(0)
 
 
 # plain functions, and not dispatchers: numba's cache on disk knows them again in the next process
-_inline = cache(register_jitable)
+inline = cache(register_jitable)
 for _scalar in (reply_one, reenter_one, count_idle_one):
-    _inline(_scalar)
+    inline(_scalar)
 
 
 class TurnLoop:
@@ -71,12 +74,12 @@ class TurnLoop:
                     kept[rows] = epsilon
                 form = _DECIDED
             else:
-                kept = group.memory[form.memory] if form.memory else _NOTHING
+                kept = group.memory[form.memory] if form.memory else NOTHING
             memories.append(kept)
-            kinds.append((form.plan, form.step, form.memory is not None))
+            kinds.append(kind_of(form))
             parameters.append(form.parameters)
         exits = [group.exit for group in played.groups]
-        self._loop = _in_turn_of(tuple(kinds))
+        self._loop = _compile_in_turn(tuple(kinds))
         self._settings = (
             tuple(memories),
             tuple(parameters),
@@ -97,7 +100,7 @@ class TurnLoop:
             columns.epsilon,
             columns.idle_rounds,
             columns.exit_round,
-            _NOTHING if shown.factor is None else shown.factor,
+            NOTHING if shown.factor is None else shown.factor,
             _view(shown),
             shown.total,
             *self._settings,
@@ -123,10 +126,10 @@ def move_at_once(played: Round, group: NodeGroup, moves: ScalarMoves, rows: Rows
     if moves.memory:
         held.append(group.memory[moves.memory])
     moving = [column[rows] for column in held]  # views, where all of the group move
-    _at_once_of(moves.plan, moves.step, moves.memory is not None)(
+    _compile_at_once(kind_of(moves))(
         columns.rho[rows],
         *moving[:3],
-        moving[3] if moves.memory else _NOTHING,
+        moving[3] if moves.memory else NOTHING,
         played.bulletin.total,
         played.pool,
         played.epsilon_floor,
@@ -139,13 +142,28 @@ def move_at_once(played: Round, group: NodeGroup, moves: ScalarMoves, rows: Rows
             column[rows] = moved
 
 
+def kind_of(form: ScalarMoves) -> Kind:
+    """Return what tells the loops of one rule from those of another."""
+    return form.plan, form.step, form.memory is not None
+
+
+def stamp_of(kinds: Kinds) -> int:
+    """Return a number that changes with the files of the functions in loops."""
+    scalars = [function for kind in kinds for function in kind[:2]]
+    return stamp_files(*scalars, reply_one, reenter_one, count_idle_one)
+
+
+shuffle_many = compile_loop(shuffle)
+"""`fcfn_abm.abm.order.shuffle` for arrays."""
+
+
 def _view(shown: Bulletin) -> int:
     if shown.factor is None:
         return _EXACT
     return _NOISY_REPORTS if shown.full else _NOISY_TOTAL
 
 
-def _stamp(*functions: Any) -> int:
+def stamp_files(*functions: Any) -> int:
     """Return a number that changes with the files of functions: numba's cache looks at this one."""
     files = sorted({Path(function.__code__.co_filename) for function in functions})
     stats = [file.stat() for file in files if file.exists()]
@@ -162,7 +180,7 @@ _DECIDED = ScalarMoves(_take_decision, memory="decided")
 
 def _plan_of(kinds: Kinds, index: int = 0) -> Any:
     """Return the plan of the group with a number, for groups from ``index`` on."""
-    own = _inline(kinds[index][0])
+    own = inline(kinds[index][0])
     if index == len(kinds) - 1:
 
         def plan(group, cost, others, own_epsilon, pool, floor):  # type: ignore[no-untyped-def]  # noqa: ARG001
@@ -180,7 +198,7 @@ def _plan_of(kinds: Kinds, index: int = 0) -> Any:
 
 def _step_of(kinds: Kinds, index: int = 0) -> Any:
     """Return the step of the group with a number, for groups from ``index`` on."""
-    own: Any = _inline(kinds[index][1])
+    own: Any = inline(kinds[index][1])
     remembers = kinds[index][2]
 
     def step(group, row, cost, others, now, planned, pool, floor, parameters, memories):  # type: ignore[no-untyped-def]  # noqa: ARG001
@@ -204,12 +222,17 @@ def _step_of(kinds: Kinds, index: int = 0) -> Any:
 
 
 @cache
-def _in_turn_of(kinds: Kinds) -> Any:
+def _compile_in_turn(kinds: Kinds) -> Any:
+    return compile_loop(in_turn_of(kinds))
+
+
+@cache
+def in_turn_of(kinds: Kinds) -> Any:
     """Return the loop of moves in turn for the rules of the groups of a market."""
     plan, step = _plan_of(kinds), _step_of(kinds)
     several = len(kinds) > 1
-    scalars = [function for kind in kinds for function in kind[:2]]
-    stamp = _stamp(*scalars, reply_one, reenter_one, count_idle_one)
+    remembers = not several and kinds[0][2]
+    stamp = stamp_of(kinds)
 
     def in_turn(  # type: ignore[no-untyped-def]
         rows,
@@ -230,8 +253,18 @@ def _in_turn_of(kinds: Kinds) -> Any:
         epsilon_floor,
     ):
         _ = stamp  # part of the key under which the loop is kept
-        group = 0
-        for row in rows:
+        group, last = 0, rows.size - 1
+        far = last >= FAR
+        for place in range(rows.size):
+            row = rows[place]
+            if far:
+                later = rows[min(place + AHEAD, last)]
+                touch(epsilon, later)
+                touch(rho, later)
+                touch(exit_round, later)
+                touch(idle_rounds, later)
+                if remembers:
+                    touch(memories[0], later)
             if several:
                 group = 0
                 while row >= ends[group]:
@@ -263,15 +296,21 @@ def _in_turn_of(kinds: Kinds) -> Any:
                 total = max(total - own, 0.0) + new
         return total
 
-    return compile_loop(in_turn)
+    return register_jitable(in_turn)
 
 
 @cache
-def _at_once_of(plan: Any, step: Any, remembers: bool) -> Any:
+def _compile_at_once(kind: Kind) -> Any:
+    return compile_loop(at_once_of(kind))
+
+
+@cache
+def at_once_of(kind: Kind) -> Any:
     """Return the loop of moves at once for a rule: processors take several nodes together."""
-    _inline(plan)
-    _inline(step)
-    stamp = _stamp(plan, step, reply_one, reenter_one, count_idle_one)
+    plan, step, remembers = kind
+    inline(plan)
+    inline(step)
+    stamp = stamp_of((kind,))
 
     def at_once(  # type: ignore[no-untyped-def]
         rho,
@@ -302,73 +341,4 @@ def _at_once_of(plan: Any, step: Any, remembers: bool) -> Any:
             )
             epsilon[row] = new if left == NEVER else 0.0
 
-    return compile_loop(at_once)
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What one pass over the nodes of a contest measures: maxima, in whatever order."""
-
-    exploitability: float
-    change: float
-    largest_before: float
-    distance: float
-    largest_target: float
-
-
-def measures(
-    epsilon: Floats,
-    before: Floats,
-    unit_target: Floats,
-    rho: Floats,
-    pool: float,
-    epsilon_floor: float,
-) -> Measures:
-    """Measure a contest in one pass.
-
-    Parameters
-    ----------
-    epsilon, before : ndarray of float, shape (n,)
-        Reports of this round and of the last one.
-    unit_target : ndarray of float, shape (n,)
-        Epsilon of the closed form per unit of the pool.
-    rho : ndarray of float, shape (n,)
-        Unit privacy costs.
-    pool : float
-        What the nodes share, in currency; positive.
-    epsilon_floor : float
-        Smallest admissible report.
-
-    Returns
-    -------
-    Measures
-        The same digits as `fcfn_abm.game.exploitability` and NumPy's maxima.
-    """
-    total = float(epsilon.sum())
-    return Measures(*_measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor))
-
-
-@compile_loop
-def _measures(epsilon, before, unit_target, rho, total, pool, epsilon_floor):  # type: ignore[no-untyped-def]
-    gain, change, largest, distance, largest_target = 0.0, 0.0, 0.0, 0.0, 0.0
-    for row in range(epsilon.size):
-        own, cost = epsilon[row], rho[row]
-        others = max(total - own, 0.0)
-        reply = reply_one(cost, others, pool, epsilon_floor)
-        if others / pool * cost > 0:
-            standing = others + own
-            if reply > 0:
-                better = cost * (reply - own) * ((reply - own) / standing)
-            else:
-                better = own / standing * (cost * standing - pool)
-        elif reply > 0:
-            better = (0.0 if own > 0 else pool) - cost * (reply - own)
-        else:
-            better = cost * own - pool if own > 0 else 0.0
-        target = pool * unit_target[row]
-        gain = max(gain, better)
-        change = max(change, abs(own - before[row]))
-        largest = max(largest, abs(before[row]))
-        distance = max(distance, abs(own - target))
-        largest_target = max(largest_target, target)
-    return gain / pool, change, largest, distance, largest_target
+    return register_jitable(at_once)

@@ -30,6 +30,20 @@ class Calendar:
         """Return whether something may happen before this round, or a later one."""
         return round_index <= self._last
 
+    def count_quiet(self, first_round: int, most: int) -> int:
+        """Return how many rounds from one on, which counts, are played before the next event.
+
+        They end with the last round that may bring one, since the game stands still after it.
+        """
+        if not self.may_change(first_round):
+            return most
+        n_rounds = 1
+        while n_rounds < min(most, self._last - first_round + 1):
+            if self.list_due(first_round + n_rounds):
+                break
+            n_rounds += 1
+        return n_rounds
+
     def list_due(self, round_index: int) -> list[tuple[int, Event]]:
         """Return the events that happen before a round, with their numbers."""
         if not self.may_change(round_index):

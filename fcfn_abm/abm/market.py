@@ -4,86 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from dataclasses import fields, replace
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any, Self
 
 import mesa
 import numpy as np
-import numpy.typing as npt
 
-from fcfn_abm.abm import order
+from fcfn_abm.abm import order, stretch
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet
+from fcfn_abm.abm.ahead import PlaysAhead
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import NEVER, Floats
-from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.events import Calendar
 from fcfn_abm.abm.groups import GroupRules, find_group, group_nodes
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
-from fcfn_abm.abm.round import Round, RowModel
-from fcfn_abm.abm.scores import played_in_scores, playing, unit_equilibrium
+from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.rules import MarketRules, NodeClass, classes_of, play_by
+from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.abm.server import ParameterServer
-from fcfn_abm.abm.state import ChurnState, MovingState, RoundState, measure_round, ratio
-from fcfn_abm.abm.verdict import Judge, Leader, Verdict
-from fcfn_abm.errors import InvalidGameError, abbreviate, join_lines
-from fcfn_abm.game import (
-    Equilibrium,
-    StackelbergEquilibrium,
-    averaged_nodes,
-    best_linear_budget,
-    server_regret,
-    server_utility,
-    takes_part,
-)
+from fcfn_abm.abm.state import ChurnState, MovingState, RoundState
+from fcfn_abm.abm.verdict import Judge, Verdict
+from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.game import averaged_nodes, server_utility, takes_part
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
-from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
-from fcfn_abm.population import Population, draw_misreport_factors, require_sized
-from fcfn_abm.rng import Chance, stream
-from fcfn_abm.scenario import Churn, Event, Game, Information, Rounds, Scenario
-from fcfn_abm.scenario import Population as PopulationSettings
+from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, PricingGame
+from fcfn_abm.population import Population
+from fcfn_abm.rng import stream
 from fcfn_abm.show import Shown
 
-type NodeClass = type[EdgeNode] | Mapping[str, type[EdgeNode]]
+_NOBODY = slice(0)
 
 
-@dataclass(frozen=True)
-class MarketRules:
-    """The tables of a scenario that shape a market, and nothing of its training or record."""
-
-    game: Game
-    rounds: Rounds
-    information: Information
-    churn: Churn | None
-    """None where the same nodes stay."""
-    events: tuple[Event, ...]
-    """What changes the game while it is played."""
-    misreport_factor: dict[str, float]
-    """Reported over spent epsilon of nodes that misreport, by group; "" for all."""
-    cap: float | None
-    """The payment cap that stands in every round; None where the server chooses it."""
-    mechanism: str
-    """Registered name of the mechanism, which names the stream of its chance."""
-
-    @classmethod
-    def of(cls, scenario: Scenario) -> Self:
-        """Take those of a scenario."""
-        return cls(
-            game=scenario.game,
-            rounds=scenario.rounds,
-            information=scenario.information,
-            churn=scenario.population.churn,
-            events=scenario.events or (),
-            misreport_factor=_misreport_factors(scenario.population),
-            cap=scenario.cap,
-            mechanism=scenario.mechanism.kind,
-        )
-
-
-class Market(Shown, RowModel):
+class Market(Shown, PlaysAhead):
     """Edge nodes that sell privacy to a parameter server, round by round.
 
     A market is made of finished parts; :class:`fcfn_abm.PrivacyMarket` makes one of a scenario. It
@@ -159,12 +116,15 @@ class Market(Shown, RowModel):
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
         self.columns, self.groups = group_nodes(
-            self._primitives.rho, population.groups, behaviour, partial(_play_by, self.offer)
+            self._primitives.rho, population.groups, behaviour, partial(play_by, self.offer)
         )
         self.churn = None
         if rules.churn is not None:
             self.churn = Turnover(rules.churn, self.columns, self.groups, seed)
         self._calendar = Calendar(rules.events, seed)
+        self._turns = None
+        if rounds.order == "in_turn" and rounds.turns == "random":
+            self._turns = order.Turns(seed, len(self.columns))
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
@@ -175,7 +135,7 @@ class Market(Shown, RowModel):
             rounds.maximum,
             noisy=rules.information.noise > 0,
         )
-        self._add_nodes(_classes_of(node_class, [group.name for group in self.groups]))
+        self._add_nodes(classes_of(node_class, [group.name for group in self.groups]))
         opening = game.beta / 2 if game.budget is None else game.budget
         opening = opening if self.offer.learns_cap else self._primitives.cap
         self.server = ParameterServer(self, server, self.offer, game, opening)
@@ -183,6 +143,8 @@ class Market(Shown, RowModel):
         self.round_index = 0
         self.verdict: Verdict | None = None
         self._state: RoundState | None = None
+        self._plan: tuple[int, Rows] = (1, _NOBODY)
+        self._traces = np.empty((0, 3, 0))
         self.columns.epsilon = self._first_reports()
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
@@ -196,9 +158,10 @@ class Market(Shown, RowModel):
             )
         self.learn()
         state = ChurnState if self.churn else MovingState if self._calendar else RoundState
+        # partial and attrgetter, unlike names and lambdas, can be pickled
+        self._reporters = {field.name: partial(_measure, field.name) for field in fields(state)}
         self.datacollector = mesa.DataCollector(
-            # partial and attrgetter, unlike names and lambdas, can be pickled
-            model_reporters={field.name: partial(_measure, field.name) for field in fields(state)},
+            model_reporters=dict(self._reporters),
             agenttype_reporters=(
                 {
                     self._node_class: {
@@ -239,13 +202,6 @@ class Market(Shown, RowModel):
         )
 
     @property
-    def state(self) -> RoundState:
-        """What was measured of the last round; before the first, of the first reports."""
-        if self._state is None:
-            self._state = self._measure_round(self.columns.epsilon)
-        return self._state
-
-    @property
     def budget(self) -> float:
         """The announced payment cap B, in currency."""
         return self.server.budget
@@ -266,11 +222,6 @@ class Market(Shown, RowModel):
         return self._rules.rounds.payment == "after-reports"
 
     @property
-    def present(self) -> Rows:
-        """Rows of the nodes that are there: all of them, unless nodes come and go."""
-        return self.churn.present if self.churn else slice(None)
-
-    @property
     def n_active(self) -> int:
         """How many nodes took part in the last round that was played."""
         return self._n_active
@@ -289,7 +240,7 @@ class Market(Shown, RowModel):
             present=self.present,
             movers=self.movers,
             epsilon_floor=rules.game.epsilon_floor,
-            turns=rules.rounds.turns,
+            turns=self._turns,
             seed=self.seed,
             rng=self.rng,
             agents=self.views.acting,
@@ -303,8 +254,21 @@ class Market(Shown, RowModel):
         and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
         (fig. 3), which answer the cap of the round before.
         """
-        self.open_round()
-        self.close_round()
+        (most, traced), self._plan = self._plan, (1, _NOBODY)
+        forms = self.find_forms() if steps_alone(type(self)) else None
+        if forms is None or (most > 1 and not self._is_unwatched):
+            stretch.count_single_moves(len(self.columns))
+            self.open_round()
+            self.close_round()
+            now = (self.columns.epsilon, self.columns.payment, self.columns.utility)
+            self._traces = np.array([[column[traced] for column in now]])
+            return
+        self.round_index += 1
+        self.carry_out_events()
+        self._traces = self.play_ahead(forms, most, self.round, traced)
+        n_further = len(self._traces) - 1
+        self.steps += n_further  # Mesa's clock has counted one
+        self.time += n_further
 
     def open_round(self) -> None:
         """Do what comes before the moves: nodes see the cap and the reports that stand."""
@@ -324,6 +288,11 @@ class Market(Shown, RowModel):
         """Let nodes move, and do what comes after that."""
         with played_in_scores(self.round) as played:
             self._play(played)
+        self.settle_round()
+        self.datacollector.collect(self)
+
+    def settle_round(self) -> None:
+        """Do what comes after the moves of a round: pay, learn, leave, measure."""
         self.require_reports()
         if self.pays_after_reports:
             self.set_budget()
@@ -331,7 +300,6 @@ class Market(Shown, RowModel):
         self.learn()
         self.let_nodes_leave()
         self.measure(*self._before)
-        self.datacollector.collect(self)
 
     def require_reports(self) -> None:
         """Raise where a rule has reported something that is no epsilon.
@@ -375,145 +343,6 @@ class Market(Shown, RowModel):
             self.server.choose_budget(
                 self.columns.epsilon[self.present], self.state.server_utility, self._rounds_a_turn
             )
-
-    def update_population(self) -> None:
-        """Let nodes come and go, and costs drift, where the scenario says so."""
-        if self.churn and self.churn.update(self.round_index):
-            self._renew()
-            self.views.make_acting(self.churn.arrived)
-
-    def carry_out_events(self) -> None:
-        """Let the events of this round happen."""
-        for index, event in self._calendar.list_due(self.round_index):
-            if event.change == "rho":
-                rows = self.rows_of(event.group)
-                scale, value = event.scale or 1.0, event.value
-                self.set_rho(rows, self.columns.rho[rows] * scale if value is None else value)
-            elif event.change == "misreport":
-                chance = stream(self.seed, "event-misreports", self.round_index, index)
-                self._set_misreports(event.group, event.value or 0.0, chance)
-            else:
-                old = (
-                    self.budget
-                    if event.change == "budget"
-                    else getattr(self._rules.game, event.change)
-                )
-                new = old * (event.scale or 1.0) if event.value is None else event.value
-                self.set_game(**{event.change: new})
-
-    def rows_of(self, group: str | None) -> slice:
-        """Return the rows of a group, or of all nodes."""
-        if group is None:
-            return slice(None)
-        return next((g.rows for g in self.groups if g.name == group), slice(0))
-
-    def set_rho(self, rows: Any, values: npt.ArrayLike) -> None:
-        """Set unit privacy costs while the market plays; the closed form follows.
-
-        Parameters
-        ----------
-        rows : slice, int, or array_like of int or bool
-            Whose.
-        values : array_like of float
-            Currency per unit of reported epsilon: one for all, or one each.
-
-        Raises
-        ------
-        InvalidGameError
-            If there is no such row, or a cost is not positive, or out of range; or if the mechanism
-            made its offer for the costs as they were.
-        """
-        self._require_contest()
-        rho = self.columns.rho.copy()
-        try:
-            rho[rows] = values
-        except (IndexError, TypeError, ValueError) as error:
-            raise InvalidGameError(f"costs cannot be set: {join_lines(str(error))}.") from None
-        require_sized(rho=rho)
-        if self.churn:
-            self.churn.set_rho(rows, rho[rows])
-        self.columns.rho = rho
-        self._replace_population(rho * self.population.misreport_factor, None)
-
-    def set_game(
-        self,
-        *,
-        alpha: float | None = None,
-        beta: float | None = None,
-        budget: float | None = None,
-    ) -> None:
-        """Set primitives of the server while the market plays; the closed form follows.
-
-        Parameters
-        ----------
-        alpha, beta : float, optional
-            Model-value parameters.
-        budget : float, optional
-            Payment cap of the next rounds, in currency, where it stands in the scenario.
-
-        Raises
-        ------
-        InvalidGameError
-            If a number is out of range, or the server chooses its cap itself; or if the mechanism
-            made its offer for the game as it was.
-        """
-        self._require_contest()
-        given = {"alpha": alpha, "beta": beta, "budget": budget}
-        changed = {name: float(value) for name, value in given.items() if value is not None}
-        require_sized(**{name: value for name, value in changed.items() if name != "budget"})
-        if budget is not None:
-            if self._rules.cap is None:
-                raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
-            if budget != 0:
-                require_sized(budget=budget)
-            self.server.budget = float(budget)
-        game = self._rules.game.model_copy(update=changed)
-        cap = self._rules.cap if budget is None else float(budget)
-        self._rules = replace(self._rules, game=game, cap=cap)
-        self.server.game = game
-        self._primitives = replace(self._primitives, alpha=game.alpha, beta=game.beta, budget=cap)
-        self._begin_anew()
-
-    def _set_misreports(self, group: str | None, share: float, chance: Chance) -> None:
-        """Draw anew who misreports; what nodes truly pay for privacy stays."""
-        rows, factors = self.rows_of(group), self._rules.misreport_factor
-        factor = factors.get(group or "", factors.get("", 1.0))
-        misreport_factor = self.population.misreport_factor.copy()
-        n_nodes = misreport_factor[rows].size
-        misreport_factor[rows] = draw_misreport_factors(n_nodes, share, factor, chance)
-        self.columns.rho = self.population.true_rho / misreport_factor
-        require_sized(rho=self.columns.rho)
-        self._replace_population(self.population.true_rho, misreport_factor)
-
-    def _require_contest(self) -> None:
-        if self._rules.mechanism != "stackelberg":
-            raise InvalidGameError(
-                f"{self._rules.mechanism!r} makes its offer once, in the game as it is at first: "
-                "the game of a market with the mechanism 'stackelberg' alone can be changed."
-            )
-
-    def _replace_population(self, true_rho: Floats, misreport_factor: Floats | None) -> None:
-        """Let the population, and all that is computed from it, follow the costs."""
-        old = self.population
-        self.population = replace(
-            old,
-            rho=self.columns.rho,
-            true_rho=true_rho,
-            misreport_factor=old.misreport_factor if misreport_factor is None else misreport_factor,
-        )
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        """Forget what was computed of the game as it was; play goes on."""
-        self._renew()
-        self._judge.begin_anew()
-        self.verdict, self.running = None, True
-
-    def _renew(self) -> None:
-        """Let the closed form follow those who are there, and their costs."""
-        self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
-        for known in ("equilibrium", "outcome", "contest", "_best_cap"):
-            self.__dict__.pop(known, None)
 
     def clear_exited_reports(self) -> None:
         """Set the reports of the nodes that left to zero."""
@@ -562,100 +391,9 @@ class Market(Shown, RowModel):
             leaving = (exit_round == NEVER) & (idle_rounds >= group.exit.patience)
             exit_round[leaving] = self.round_index  # a view
 
-    def measure(self, epsilon_before: Floats, budget_before: float) -> None:
-        """Work out the state of this round, and whether the market is over."""
-        self._state = self._measure_round(epsilon_before)
-        self.total_epsilon, self._n_active = self.state.total_epsilon, self.state.n_active
-        self.verdict = self._judge.see(
-            exploitability=self.state.exploitability,
-            change=self.state.change,
-            budget_change=ratio(abs(self.budget - budget_before), budget_before),
-            distance=self.state.distance,
-            content=self.server.is_content,
-            exploring=self._explores,
-            searching=self.server.is_searching,
-            leader=self.leader,
-            n_active=self.n_active,
-            at_rest_without_trade=self._no_trade(),
-            moving=self._name_changing(),
-        )
-        self.running = self.verdict is None
-
-    def _measure_round(self, epsilon_before: Floats) -> RoundState:
-        contest = None if isinstance(self.offer, Contracts) else self.contest
-        paid = replace(self.round, pool=self.pool)
-        return measure_round(
-            paid, epsilon_before, self.server, contest, self.churn, moving=bool(self._calendar)
-        )
-
-    @property
-    def leader(self) -> Leader:
-        """Where the server stands: its cap, the best one, and what it would gain by that."""
-        game, (best, unit_mean) = self._rules.game, self._best_cap
-        regret = server_regret(self.budget, best, game.alpha, game.beta, unit_mean)
-        return Leader(self.budget, best, regret, self._chooses_cap)
-
-    @cached_property
-    def _best_cap(self) -> tuple[float, float]:
-        """B*, and the mean epsilon at equilibrium per unit of the cap.
-
-        Nodes whose share would not matter do not count, as in play: with a cost at the threshold to
-        the last digit, rounding would decide whether the server averages over one node more.
-        """
-        game, contest = self._rules.game, self.contest
-        n_averaged = averaged_nodes(game.average_over, contest.epsilon)
-        unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
-        return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
-
-    @property
-    def _explores(self) -> bool:
-        """Whether nodes that are there try reports at random."""
-        for group in self.groups:
-            rows = group.among(self.present)
-            kept = {name: values[rows] for name, values in group.memory.items()}
-            if group.rule.explores and group.rule.still_tries(kept):
-                return True
-        return False
-
     def set_rule(self, rule: LearningRule) -> None:
         """Let all nodes move by another rule, which starts without memory."""
         self.groups = tuple(replace(group, rule=rule) for group in self.groups)
-
-    @property
-    def _chooses_cap(self) -> bool:
-        """Whether the server chooses the cap, and nothing but its own choice keeps it from B*."""
-        misreports = bool(self.population.misreports.any())
-        return self._rules.cap is None and self.offer.learns_cap and not misreports
-
-    def _name_changing(self) -> str:
-        """Return what still changes from outside of the market: empty if nothing does."""
-        if self.churn and self.churn.moving(self.round_index):
-            return "the population"
-        return "the game" if self._calendar.may_change(self.round_index) else ""
-
-    def _no_trade(self) -> str:
-        """Return why nobody trades, where nobody does and nobody will."""
-        moving = self._name_changing()
-        if self._calendar.may_change(self.round_index + 1):
-            return ""
-        if self.churn and self.churn.deserted(self.round_index):
-            return "fewer than two nodes are left, and none will come."
-        if self.total_epsilon > 0:
-            return ""
-        if self._rules.cap == 0:
-            return "the payment cap of the scenario is zero."
-        if self.budget == 0 and not moving:
-            best = self.leader.best_budget
-            if best == 0:
-                return "no payment cap pays the server: B* = 0 (45)."
-            if self.server.has_given_up:
-                return (
-                    "the server has given up, and its cap is zero, though a cap would pay: "
-                    f"B* = {best:.6g} (41)."
-                )
-        if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
-            return f"the mechanism offers nothing: {self.outcome.reason}"
-        return ""
 
     def run_until(
         self,
@@ -677,32 +415,44 @@ class Market(Shown, RowModel):
             How the market ended; None if ``end_time`` came first.
         """
         while self.running and (end_time is None or self.round_index < end_time):
-            self.step()
+            left = math.inf if end_time is None else math.ceil(end_time - self.round_index)
+            self.step_ahead(1 if on_round else min(left, self._rules.rounds.maximum))
             if on_round:
                 on_round(self)
         return self.verdict
 
+    def step_ahead(self, most: int, traced: Rows = _NOBODY) -> stretch.Passed:
+        """Play one round, or more where they take one compiled call.
+
+        Parameters
+        ----------
+        most : int
+            How many rounds may be played.
+        traced : slice or ndarray of int, default nobody
+            Nodes of which each round's epsilon, payment and utility are returned.
+
+        Returns
+        -------
+        Passed
+            What the rounds have shown.
+        """
+        first = self.round_index
+        self._plan = most, traced
+        self.step()
+        n_rounds = self.round_index - first
+        self.time += n_rounds - 1  # Mesa's clock went on by one
+        if n_rounds == 1:
+            rounds = {name: [value] for name, value in vars(self.state).items()}
+        else:
+            collected = self.datacollector.model_vars
+            rounds = {name: values[-n_rounds:] for name, values in collected.items()}
+        return stretch.Passed(rounds, self._traces)
+
     @property
-    def primitives(self) -> PricingGame:
-        """What the mechanism knows of: the costs of those who are there, and the server's side."""
-        return self._primitives
-
-    @cached_property
-    def equilibrium(self) -> StackelbergEquilibrium:
-        """The leader-follower equilibrium of those who are there, in closed form."""
-        return self._primitives.stackelberg
-
-    @cached_property
-    def outcome(self) -> Outcome:
-        """What the mechanism leads to at the scenario's cap, without play, for the same nodes."""
-        chance = stream(self.seed, "mechanism", self._rules.mechanism)
-        return self._mechanism.outcome(self._primitives, chance)
-
-    @cached_property
-    def contest(self) -> Equilibrium:
-        """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
-        offer = Contest() if isinstance(self.offer, Contracts) else self.offer
-        return unit_equilibrium(offer, self._primitives.rho)
+    def _is_unwatched(self) -> bool:
+        """Whether nobody but the market waits for Mesa's clock."""
+        scheduled = getattr(self, "_event_list", (None,))
+        return not (len(scheduled) or any(self.subscribers.values()))
 
     def _first_reports(self) -> Floats:
         """Return what nodes report before they have seen anything."""
@@ -725,34 +475,37 @@ class Market(Shown, RowModel):
         return reports
 
 
-def _misreport_factors(people: PopulationSettings) -> dict[str, float]:
-    """Return reported over spent epsilon of nodes that misreport, by group; "" for all."""
-    tables = {"": people.misreport} | {g.name: g.misreport for g in people.groups or ()}
-    return {name: table.factor for name, table in tables.items() if table}
-
-
-def _play_by(offer: Offer, rule: LearningRule) -> LearningRule:
-    """Return the rule by which nodes with a learning rule answer an offer."""
-    return TakeOrLeave(offer) if isinstance(offer, Contracts) else playing(offer, rule)
-
-
-def _classes_of(node_class: NodeClass | None, names: Sequence[str]) -> dict[str, type[EdgeNode]]:
-    """Return the class of the nodes of each group that has one of its own."""
-    if node_class is None:
-        return {}
-    classes = node_class if isinstance(node_class, Mapping) else dict.fromkeys(names, node_class)
-    for name, kind in classes.items():
-        if name not in names:
-            known = ", ".join(map(repr, names)) if any(names) else "it has no groups"
-            raise InvalidGameError(
-                f"node_class names the group {name!r}, which the market lacks: {known}."
-            )
-        if not (isinstance(kind, type) and issubclass(kind, EdgeNode)):
-            raise InvalidGameError(
-                f"node_class must be a class derived from EdgeNode, not {abbreviate(kind)}."
-            )
-    return dict(classes)
-
-
 def _measure(name: str, market: Market) -> Any:
     return getattr(market.state, name)
+
+
+@cache
+def steps_alone(kind: type[Market]) -> bool:
+    """Return whether a class of markets plays its rounds as `Market` does."""
+    return all(getattr(kind, name) is getattr(Market, name) for name in _PHASES)
+
+
+_PHASES = (
+    "step",
+    "open_round",
+    "close_round",
+    "carry_out_events",
+    "announce_budget",
+    "set_budget",
+    "update_population",
+    "clear_exited_reports",
+    "publish",
+    "inform_newcomers",
+    "draw_movers",
+    "settle_round",
+    "require_reports",
+    "learn",
+    "let_nodes_leave",
+    "measure",
+    "judge",
+    "leader",
+    "state",
+    "pool",
+    "round",
+    "contest",
+)

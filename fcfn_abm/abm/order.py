@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +25,71 @@ MANY = 500
 def move_in_turn(played: Round) -> None:
     """Each node sees the running total of all moves before its own."""
     rows = np.arange(len(played.columns))[played.movers]
-    if played.turns == "random":
-        rows = stream(played.seed, "order-of-moves", played.index).permutation(rows)
     forms = [scalar_moves(group.rule, played.n_active) for group in played.groups]
     decide = [_is_decided_before(played, group) for group in played.groups]
     if rows.size < MANY or not (any(forms) or any(decide)):
-        _move_one_by_one(played, rows)
+        _move_one_by_one(played, _draw_order(played, rows))
     elif not any(forms) and all(decide) and not played.agents:
-        for group in played.groups:
-            own = _select_answering(played, group, group.among(np.sort(rows)))
+        for group in played.groups:  # in whatever order
+            own = _select_answering(played, group, group.among(rows))
             played.columns.epsilon[own] = _decide(played, group, own)
     else:
-        _move_in_stretches(played, rows, forms)
+        _move_in_stretches(played, _draw_order(played, rows), forms)
+
+
+class Turns:
+    """The random orders of moves, from one generator: ``n_nodes`` numbers a round.
+
+    Any stretch of rounds can be drawn at once, and again: where the numbers of a round stand does
+    not depend on what was drawn before.
+
+    Parameters
+    ----------
+    seed : int
+        Root of all chance in the market.
+    n_nodes : int
+        Numbers that a round takes.
+    """
+
+    def __init__(self, seed: int, n_nodes: int) -> None:
+        self._generator, self._n_nodes, self._next_round = stream(seed, "turns"), n_nodes, 1
+
+    def draw(self, first_round: int, n_rounds: int = 1) -> Floats:
+        """Return numbers that are uniform in [0, 1), shape (n_rounds, n_nodes)."""
+        skipped = (first_round - self._next_round) * self._n_nodes
+        if skipped:
+            bits: Any = self._generator.bit_generator
+            bits.advance(skipped % 2**128)  # its period: backwards is nearly all the way round
+        self._next_round = first_round + n_rounds
+        return self._generator.random((n_rounds, self._n_nodes))
+
+
+def shuffle(rows: Any, numbers: Any, shuffled: Any) -> None:
+    """Write rows in the random order that numbers in [0, 1) give, one a row.
+
+    All orders are equally likely: place k takes what stands in one of the places 0 to k, whose own
+    row goes there (Fisher and Yates, inside out).
+    """
+    for place, row in enumerate(rows):
+        other = int(numbers[place] * (place + 1))
+        shuffled[place] = shuffled[other]
+        shuffled[other] = row
+
+
+def _draw_order(played: Round, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Return rows in the order in which they move."""
+    if played.turns is None:
+        return rows
+    numbers = played.turns.draw(played.index)[0]
+    if rows.size < MANY:
+        order = rows.tolist()
+        shuffle(rows.tolist(), numbers.tolist(), order)
+        return np.array(order, dtype=np.intp)
+    from fcfn_abm.abm import compiled
+
+    shuffled = np.empty_like(rows)
+    compiled.shuffle_many(rows, numbers, shuffled)
+    return shuffled
 
 
 def _move_one_by_one(played: Round, rows: npt.NDArray[np.intp]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import mesa
 import numpy as np
 
 from fcfn_abm.abm.bulletin import Bulletin
-from fcfn_abm.abm.columns import NodeColumns
+from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.learning import News, Observation
 from fcfn_abm.learning.base import Rows
@@ -29,6 +29,13 @@ class Actor(Protocol):
 
     def learn(self, news: News) -> None:
         """Take in what a round has shown."""
+
+
+class Turns(Protocol):
+    """Random numbers for the orders of moves."""
+
+    def draw(self, first_round: int, n_rounds: int = 1) -> Floats:
+        """Return numbers that are uniform in [0, 1), shape (n_rounds, n_nodes)."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class Round:
     """Rows of the nodes that move."""
     epsilon_floor: float
     """Smallest admissible report."""
-    turns: Literal["random", "fixed"]
-    """Whether nodes that move in turn do so in another order each round."""
+    turns: Turns | None
+    """Numbers that give the order of moves in turn; None where it is that of the rows."""
     seed: int
     """Root of all chance in the market."""
     rng: np.random.Generator

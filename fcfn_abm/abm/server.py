@@ -12,6 +12,11 @@ from fcfn_abm.scenario import Game
 _NOTHING = 1e-9  # a cap that falls below this share of beta is given up
 
 
+def announce(chosen: float, last: float, beta: float) -> float:
+    """Return the cap that is announced: a cap that falls to nearly nothing is given up."""
+    return 0.0 if chosen < last and chosen <= _NOTHING * beta else chosen
+
+
 class ParameterServer(mesa.Agent):
     """The leader of the game; it never sees a rho."""
 
@@ -74,9 +79,7 @@ class ParameterServer(mesa.Agent):
             rounds_a_turn,
             self.memory,
         )
-        budget = self.rule.next_budget(seen)
-        given_up = budget < self.budget and budget <= _NOTHING * game.beta
-        self.budget = 0.0 if given_up else budget
+        self.budget = announce(self.rule.next_budget(seen), self.budget, game.beta)
 
     def pay(self, columns: NodeColumns) -> None:
         """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3)."""

@@ -21,6 +21,7 @@ from fcfn_abm.game import (
     server_utility,
     takes_part,
 )
+from fcfn_abm.scenario import Game
 
 
 @dataclass(frozen=True)
@@ -146,13 +147,11 @@ def measure_round(
     )
     if contest is None or not (churn or moving):
         return state
-    n_averaged = averaged_nodes(game.average_over, contest.epsilon)
+    best, n_expected = expect_equilibrium(contest, game)
     expected = MovingState(
         **vars(state),
-        equilibrium_budget=best_budget(
-            contest.tau, contest.n_active, n_averaged, game.alpha, game.beta
-        ),
-        equilibrium_n_active=contest.n_active,
+        equilibrium_budget=best,
+        equilibrium_n_active=n_expected,
         equilibrium_total_epsilon=played.pool * contest.total_epsilon,
     )
     if churn is None:
@@ -163,6 +162,13 @@ def measure_round(
         n_arrived=churn.arrived.size,
         n_departed=churn.departed.size,
     )
+
+
+def expect_equilibrium(contest: Equilibrium, game: Game) -> tuple[float, int]:
+    """Return B* (41), and how many nodes take part, in the closed form at B = 1."""
+    n_averaged = averaged_nodes(game.average_over, contest.epsilon)
+    best = best_budget(contest.tau, contest.n_active, n_averaged, game.alpha, game.beta)
+    return best, contest.n_active
 
 
 def _measure_moves(
@@ -177,7 +183,7 @@ def _measure_moves(
         gain = contest_exploitability(played.contest, epsilon, rho, pool, floor)
         target = pool * contest.epsilon
     elif epsilon.size >= order.MANY and pool > 0:
-        from fcfn_abm.abm.compiled import measures  # loads numba
+        from fcfn_abm.abm.measures import measures  # loads numba
 
         seen = measures(epsilon, before, contest.epsilon, rho, pool, floor)
         return (

@@ -103,6 +103,36 @@ class Judge:
         """Judge what follows alone: the game has changed."""
         self.still_from, self.calm_rounds = len(self.distances), 0
 
+    def take_in(
+        self,
+        distances: list[float],
+        changes: list[float],
+        without_cap: list[bool],
+        *,
+        calm_rounds: int,
+        moving: bool,
+    ) -> None:
+        """Take in rounds after which play went on.
+
+        Parameters
+        ----------
+        distances, changes : list of float
+            As in :meth:`see`, a number a round.
+        without_cap : list of bool
+            Whether the server had no cap, though another would pay.
+        calm_rounds : int
+            How many rounds in a row before the next one were calm.
+        moving : bool
+            Whether something changed, so that there was no rest.
+        """
+        self.distances += distances
+        self.changes += [min(change, 1.0) for change in changes]
+        self.without_cap += without_cap
+        if moving:
+            self.begin_anew()
+        else:
+            self.calm_rounds = calm_rounds
+
     def see(
         self,
         *,

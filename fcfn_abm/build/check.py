@@ -285,10 +285,14 @@ def check_comparisons(scenario: Scenario) -> Problems:
 
 
 def check_noise_of_sum(scenario: Scenario) -> Problems:
-    """Refuse noise for the sum alone where a setting needs the noise of each node."""
+    """Refuse noise or privacy of the sum alone where a setting needs the noise of each node."""
     privacy, training = scenario.privacy, scenario.training
-    if privacy.noise_of != "sum" or training is None:
+    central = privacy.view == "central"
+    if training is None or not (central or privacy.noise_of == "sum"):
         return
+    key, problem = "noise_of", "noise cannot be drawn for the sum alone"
+    if central:
+        key, problem = "view", "epsilon cannot hold against a server that sees the sum alone"
     steps = training.local_epochs > 1 or training.batch_size is not None
     for holds, reason in (
         (privacy.secure_noise, "privacy.secure_noise = true draws it for each node"),
@@ -296,9 +300,47 @@ def check_noise_of_sum(scenario: Scenario) -> Problems:
         (privacy.placement.kind == "dp-sgd" and steps, "'dp-sgd' adds it in each local step"),
     ):
         if holds:
-            yield Problem(
-                f"noise cannot be drawn for the sum alone, since {reason}.", "privacy", "noise_of"
-            )
+            yield Problem(f"{problem}, since {reason}.", "privacy", key)
+
+
+def check_quorum(scenario: Scenario) -> Problems:
+    """Require a quorum that can be reached, and none where nothing asks for it."""
+    privacy, training = scenario.privacy, scenario.training
+    if privacy.view == "local" and privacy.quorum < 1:
+        yield Problem("means nothing without view = 'central'.", "privacy", "quorum")
+    if privacy.view == "local" or training is None:
+        return
+    arriving = (1 - training.dropping) * (1 - training.straggling)
+    if privacy.quorum > arriving:
+        yield Problem(
+            f"of the nodes asked in a round a share of {arriving:.3g} is expected to send in time, "
+            f"so that most rounds would be given up with a quorum of {privacy.quorum:g}: take a "
+            "lower one.",
+            "privacy",
+            "quorum",
+        )
+
+
+def check_adaptive_clipping(scenario: Scenario) -> Problems:
+    """Refuse an adaptive clipping norm where counts cannot be made, or noised."""
+    privacy, training = scenario.privacy, scenario.training
+    if privacy.adaptive_clipping is None or training is None:
+        return
+    for conflict, holds, reason in (
+        ("privacy.secure_noise = true", privacy.secure_noise, "its grid has one clipping norm."),
+        (
+            f"training.engine = {training.engine!r}",
+            training.engine == "stacked",
+            "the serial engine alone counts what lies within the norm.",
+        ),
+        (
+            f"training.device = {training.device!r}",
+            training.device == "cuda",
+            "the serial engine alone, on the processor, counts what lies within the norm.",
+        ),
+    ):
+        if holds:
+            yield Problem(reason, "privacy.adaptive_clipping", conflict=conflict)
 
 
 def check_protected_unit(scenario: Scenario) -> Problems:
@@ -345,6 +387,8 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_learning_rule,
     check_comparisons,
     check_noise_of_sum,
+    check_quorum,
+    check_adaptive_clipping,
     check_protected_unit,
     check_sampling,
 )

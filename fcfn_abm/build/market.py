@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fcfn_abm.abm import GroupRules, Market, MarketRules
-from fcfn_abm.abm.market import NodeClass
+from fcfn_abm.abm.rules import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import create_mechanism, draw_population, list_groups

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.build.registries import create
-from fcfn_abm.dp import Clipping
+from fcfn_abm.dp import AdaptiveClipping, Clipping
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
@@ -253,8 +253,17 @@ def create_trainer(
         false_alarm=privacy.check.false_alarm if privacy.check else None,
         chances=Chances(settings.participation, settings.dropping, settings.straggling),
         noise_of=privacy.noise_of,
+        adaptive_clipping=(
+            AdaptiveClipping(**privacy.adaptive_clipping.model_dump())
+            if privacy.adaptive_clipping
+            else None
+        ),
+        view=privacy.view,
+        quorum=privacy.quorum,
         max_participations=privacy.max_participations,
         precision=settings.precision,
+        server=create(scenario, ("training", "server")),
+        averaging=create(scenario, ("training", "averaging")),
     )
     shards = population.held.shards
     workers = min(workers, len(shards))  # each has a net of its own

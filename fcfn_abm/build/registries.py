@@ -9,7 +9,15 @@ from fcfn_abm.mechanisms import MECHANISMS
 from fcfn_abm.population import RHO_DISTRIBUTIONS
 from fcfn_abm.registry import Registry
 from fcfn_abm.scenario import Choice, Scenario, choices
-from fcfn_abm.training import AGGREGATIONS, DATASETS, NETS, PARTITIONS, PLACEMENTS
+from fcfn_abm.training import (
+    AGGREGATIONS,
+    AVERAGINGS,
+    DATASETS,
+    NETS,
+    PARTITIONS,
+    PLACEMENTS,
+    SERVER_OPTIMISERS,
+)
 
 REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
     ("population", "rho"): RHO_DISTRIBUTIONS,
@@ -23,6 +31,8 @@ REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
     ("training", "net"): NETS,
     ("training", "partition"): PARTITIONS,
     ("training", "aggregation"): AGGREGATIONS,
+    ("training", "server"): SERVER_OPTIMISERS,
+    ("training", "averaging"): AVERAGINGS,
 }
 """Where in a scenario which registered name stands; lists of tables without their numbers."""
 

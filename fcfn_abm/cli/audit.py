@@ -10,7 +10,11 @@ from fcfn_abm.cli.base import AsJson, Imports, Overrides, ScenarioFile, Trust, a
 from fcfn_abm.cli.terminal import show
 
 
-@app.command("audit")
+@app.command(
+    "audit",
+    help="Attack a round of a scenario's training, and say which epsilon is disproved.\n\n"
+    "The exit code is 1 if a claim is violated.",
+)
 def audit_command(
     scenario: ScenarioFile,
     epsilon: Annotated[
@@ -32,10 +36,6 @@ def audit_command(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack a round of a scenario's training, and say which epsilon is disproved.
-
-    The exit code is 1 if a claim is violated.
-    """
     from fcfn_abm.build import load_scenario
     from fcfn_abm.runs.audit import EPSILONS, audit_scenario, audit_text
 

@@ -52,7 +52,10 @@ class App(typer.Typer):
         )
 
     def command(self, name: str | None = None, **kwargs: Any) -> Callable[..., Any]:
-        """Register a command, which prints the errors of this package in one line."""
+        """Register a command, which prints the errors of this package in one line.
+
+        Its ``help`` is a text of its own, since ``python -OO`` drops docstrings.
+        """
         register = super().command(name, **kwargs)
         return lambda function: register(_report_errors(function))
 

@@ -22,7 +22,9 @@ from fcfn_abm.cli.base import (
 from fcfn_abm.cli.terminal import say, show
 
 
-@app.command()
+@app.command(
+    help="Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."
+)
 def calibrate(
     scenario: ScenarioFile,
     epsilons: Annotated[
@@ -51,7 +53,6 @@ def calibrate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.process.workers import count_cores
     from fcfn_abm.report.calibrate import calibration_text

@@ -12,7 +12,11 @@ from fcfn_abm.cli.terminal import show
 from fcfn_abm.errors import InvalidScenarioError, join_lines
 
 
-@app.command("check-mechanism")
+@app.command(
+    "check-mechanism",
+    help="Check on random games what a mechanism claims: budget, rationality, incentives.\n\n"
+    "The exit code is 1 if a claim is violated.",
+)
 def check_mechanism_command(
     mechanism: Annotated[str, typer.Argument(metavar="NAME", help="A registered mechanism.")],
     games: Annotated[int, typer.Option(help="How many games are drawn.")] = 1000,
@@ -29,10 +33,6 @@ def check_mechanism_command(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check on random games what a mechanism claims: budget, rationality, incentives.
-
-    The exit code is 1 if a claim is violated.
-    """
     from fcfn_abm.mechanisms import MECHANISMS
     from fcfn_abm.mechanisms.check import check_mechanism
     from fcfn_abm.plugins import import_plugins

@@ -20,7 +20,7 @@ from fcfn_abm.cli.base import (
 from fcfn_abm.cli.terminal import say, show
 
 
-@app.command()
+@app.command(help="Price the same populations with several mechanisms, under the same cap.")
 def compare(
     scenario: ScenarioFile,
     mechanisms: Annotated[
@@ -41,7 +41,6 @@ def compare(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Price the same populations with several mechanisms, under the same cap."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.report.compare import comparison_text
     from fcfn_abm.runs.compare import compare_mechanisms

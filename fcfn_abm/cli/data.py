@@ -13,9 +13,8 @@ data = App("Say which data sets are on this machine, and get those that are not.
 app.add_typer(data, name="data")
 
 
-@data.command("list")
+@data.command("list", help="List the data sets, and where they lie.")
 def list_data() -> None:
-    """List the data sets, and where they lie."""
     from fcfn_abm.report.blocks import table
     from fcfn_abm.runs.data import list_data_sets
     from fcfn_abm.training.sources import data_folder
@@ -24,11 +23,12 @@ def list_data() -> None:
     say(table(["", "train", "test", "classes", ""], list_data_sets()))
 
 
-@data.command("prepare")
+@data.command(
+    "prepare", help="Download data sets that are missing, and check all images and checksums."
+)
 def prepare_data(
     names: Annotated[list[str], typer.Argument(help="Data sets, as listed.", show_default=False)],
 ) -> None:
-    """Download data sets that are missing, and check all images and checksums."""
     from fcfn_abm.runs.data import prepare_data_set
 
     for name in names:

@@ -11,7 +11,10 @@ from fcfn_abm.cli.base import app
 from fcfn_abm.cli.terminal import say, write
 
 
-@app.command("export-plan")
+@app.command(
+    "export-plan",
+    help="Write each node's privacy plan: epsilon, noise, clipping norm, rounds, payment.",
+)
 def export(
     record: Annotated[Path, typer.Argument(help="Folder of a run that trained a net.")],
     form: Annotated[
@@ -20,7 +23,6 @@ def export(
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a file named with --out.")] = False,
 ) -> None:
-    """Write each node's privacy plan: epsilon, noise, clipping norm, rounds, payment."""
     from fcfn_abm.report.plan import export_plan
 
     text = export_plan(record, out, form, overwrite=overwrite)

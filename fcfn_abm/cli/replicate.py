@@ -13,7 +13,11 @@ from fcfn_abm.cli.terminal import say
 from fcfn_abm.process.interrupts import obey_interrupts
 
 
-@app.command("replicate")
+@app.command(
+    "replicate",
+    help="Reproduce figures of Zhou et al. 2023, and write a ledger of its claims.\n\n"
+    "Figures that are complete in the folder are kept.",
+)
 def replicate_command(
     figures: Annotated[
         list[str] | None,
@@ -34,10 +38,6 @@ def replicate_command(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reproduce figures of Zhou et al. 2023, and write a ledger of its claims.
-
-    Figures that are complete in the folder are kept.
-    """
     from fcfn_abm.process.workers import count_cores
     from fcfn_zhou2023 import replicate
     from fcfn_zhou2023.ledger import summary

@@ -11,7 +11,9 @@ from fcfn_abm.cli.base import Imports, app
 from fcfn_abm.cli.terminal import say
 
 
-@app.command()
+@app.command(
+    help="Write a report of results: what was run, how it ended, what it means; and print its path."
+)
 def report(
     results: Annotated[
         Path,
@@ -29,7 +31,6 @@ def report(
     overwrite: Annotated[bool, typer.Option(help="Replace a file of that name.")] = False,
     imports: Imports = None,
 ) -> None:
-    """Write a report of results: what was run, how it ended, what it means; and print its path."""
     from fcfn_abm.plugins import import_plugins
     from fcfn_abm.runs.report import write_report
 

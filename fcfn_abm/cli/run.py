@@ -23,7 +23,7 @@ from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.errors import InvalidScenarioError, join_lines
 
 
-@app.command()
+@app.command(help="Run one scenario: play the market, train with what it bought, write the record.")
 def run(
     scenario: ScenarioFile,
     out: Annotated[
@@ -38,7 +38,6 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one scenario: play the market, train with what it bought, write the record."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.process.workers import count_cores
     from fcfn_abm.report.summary import summary
@@ -66,7 +65,7 @@ def run(
         )
 
 
-@app.command()
+@app.command(help="Print the closed form of a scenario's game, without playing it.")
 def equilibrium(
     scenario: ScenarioFile,
     overrides: Overrides = None,
@@ -74,7 +73,6 @@ def equilibrium(
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the closed form of a scenario's game, without playing it."""
     from fcfn_abm.build import draw_population, load_scenario, price_scenario
     from fcfn_abm.report.marks import heading, join
     from fcfn_abm.report.summary import describe_bounds, equilibrium_table

@@ -15,13 +15,12 @@ scenarios = App("Check scenario files, and say what may stand in them.")
 app.add_typer(scenarios, name="scenarios")
 
 
-@scenarios.command()
+@scenarios.command(help="Check scenario files; say one sentence for each that is not right.")
 def check(
     files: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
     imports: Imports = None,
     trust: Trust = False,
 ) -> None:
-    """Check scenario files; say one sentence for each that is not right."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.plugins import import_plugins
 
@@ -39,9 +38,10 @@ def check(
         raise typer.Exit(2)
 
 
-@scenarios.command()
+@scenarios.command(
+    help="Print the JSON schema of scenario files, for editors; with what plug-ins add to it."
+)
 def schema(imports: Imports = None) -> None:
-    """Print the JSON schema of scenario files, for editors; with what plug-ins add to it."""
     from fcfn_abm.build import scenario_schema
     from fcfn_abm.plugins import import_plugins
 
@@ -49,13 +49,15 @@ def schema(imports: Imports = None) -> None:
     print_json(scenario_schema())
 
 
-@scenarios.command("list")
+@scenarios.command(
+    "list",
+    help="List scenarios with their titles; the name of a shipped one may stand for its file.",
+)
 def list_command(
     folder: Annotated[
         Path | None, typer.Argument(help="Where to look.", show_default="those that are shipped")
     ] = None,
 ) -> None:
-    """List scenarios with their titles; the name of a shipped one may stand for its file."""
     from fcfn_abm.build import list_scenarios
 
     found = list(list_scenarios(folder))
@@ -66,7 +68,7 @@ def list_command(
         say(f"{name:{width}}  {join_lines(title)}".rstrip())
 
 
-@scenarios.command("copy")
+@scenarios.command("copy", help="Copy a shipped scenario, to be changed.")
 def copy_scenario(
     name: Annotated[str, typer.Argument(help="A shipped scenario.", show_default=False)],
     to: Annotated[
@@ -74,7 +76,6 @@ def copy_scenario(
         typer.Argument(help="New file, or folder for it.", show_default="the current folder"),
     ] = None,
 ) -> None:
-    """Copy a shipped scenario, to be changed."""
     from fcfn_abm.scenario import copy_shipped
 
     say(copy_shipped(name, to))

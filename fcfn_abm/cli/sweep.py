@@ -21,7 +21,7 @@ from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.process.interrupts import obey_interrupts
 
 
-@app.command()
+@app.command(help="Carry out the many runs of a scenario's [sweep], into one table.")
 def sweep(
     scenario: ScenarioFile,
     out: Annotated[
@@ -64,7 +64,6 @@ def sweep(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Carry out the many runs of a scenario's [sweep], into one table."""
     from fcfn_abm.build import load_scenario
     from fcfn_abm.process.options import select_workers
     from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text

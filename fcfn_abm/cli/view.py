@@ -11,7 +11,7 @@ from fcfn_abm.cli.base import Imports, Overrides, Trust, app
 from fcfn_abm.cli.terminal import print_message, say
 
 
-@app.command()
+@app.command(help="Show a market live in the browser, or replay the record of one.")
 def view(
     source: Annotated[
         Path,
@@ -24,22 +24,35 @@ def view(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8765,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback let everybody in.")
+        str, typer.Option(help="Address to listen on; others than loopback let other machines in.")
     ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name, and port if unusual, that a proxy in front of the window has; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the window in a browser.")] = True,
 ) -> None:
-    """Show a market live in the browser, or replay the record of one."""
     from fcfn_abm.viz.server import LOOPBACK, serve
     from fcfn_abm.viz.session import open_source
 
     opened = open_source(source, tuple(overrides or ()), imports=tuple(imports or ()), trust=trust)
     if host not in LOOPBACK:
         print_message(
-            f"{host} is not loopback: whoever reaches this machine can use the window; "
-            "there is no password."
+            f"{host} is not loopback: whoever reaches this machine and knows the address below can "
+            "use the window; it is sent unencrypted."
         )
 
     def print_address(address: str) -> None:
         say(f"{address}  (Ctrl-C closes the window)")
 
-    serve(opened, host=host, port=port, browser=browser, on_ready=print_address)
+    serve(
+        opened,
+        host=host,
+        port=port,
+        browser=browser,
+        allow_hosts=tuple(allow_host or ()),
+        on_ready=print_address,
+    )

@@ -5,6 +5,7 @@ from fcfn_abm.dp.accounting import (
     spent_epsilon,
     spent_epsilon_of_runs,
 )
+from fcfn_abm.dp.adaptive_clipping import AdaptiveClipping
 from fcfn_abm.dp.calibration import (
     Calibration,
     gaussian_delta,
@@ -15,6 +16,7 @@ from fcfn_abm.dp.ledger import Ledger, central_multipliers
 from fcfn_abm.dp.sensitivity import Clipping, Relation, Sensitivity, Unit
 
 __all__ = [
+    "AdaptiveClipping",
     "Calibration",
     "Clipping",
     "Ledger",

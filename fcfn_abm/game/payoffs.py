@@ -157,14 +157,19 @@ def server_utility(mean_epsilon: float, alpha: float, beta: float, paid: float) 
     """
     require_positive(alpha=alpha, beta=beta)
     require_positive(zero=True, mean_epsilon=mean_epsilon, paid=paid)
-    product = float(alpha) * float(mean_epsilon)
+    utility = server_profit(float(mean_epsilon), float(alpha), float(beta), float(paid))
+    _require_number(utility, "the server's utility")
+    return utility
+
+
+def server_profit(mean_epsilon: float, alpha: float, beta: float, paid: float) -> float:
+    """Return `server_utility` without checks: compiled play calls it too."""
+    product = alpha * mean_epsilon
     if math.isinf(product):  # though its logarithm is a number of ordinary size
         logarithm = math.log(alpha) + math.log(mean_epsilon)
     else:
         logarithm = math.log1p(product)
-    utility = float(beta) * logarithm - float(paid)
-    _require_number(utility, "the server's utility")
-    return utility
+    return beta * logarithm - paid
 
 
 def exploitability(

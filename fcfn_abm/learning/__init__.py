@@ -8,6 +8,7 @@ from fcfn_abm.learning.base import (
     Observation,
     Reports,
     ScalarMoves,
+    ScalarServer,
     ServerObservation,
     ServerRule,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Observation",
     "Reports",
     "ScalarMoves",
+    "ScalarServer",
     "ServerObservation",
     "ServerRule",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +137,8 @@ class ScalarMoves:
     """What ``step`` is given besides, the same for all nodes in a round."""
     memory: str | None = None
     """Which entry of :attr:`LearningRule.memory` a step reads and writes: at most one."""
+    constant: bool = False
+    """Whether ``parameters`` are the same however many nodes take part."""
 
 
 class LearningRule(Protocol):
@@ -216,6 +218,52 @@ def watches_total(rule: LearningRule) -> bool:
     return rule.watches_total() or "watches_total" not in vars(type(rule))
 
 
+class Reading(NamedTuple):
+    """What a server reads off a round, in numbers: for rules that decide by them alone."""
+
+    budget: float
+    """The cap that it announced last, in currency."""
+    utility: float
+    """What the last round left it, in currency."""
+    alpha: float
+    """Its own model-value parameter, per unit of epsilon."""
+    beta: float
+    """Its own model-value parameter, in currency."""
+    rounds_a_turn: int
+    """In how many rounds as many nodes are asked to move as there are."""
+    total: float = 0.0
+    """Sum of the reports of those that take part."""
+    tau: float = 0.0
+    """Sum of the unit costs that these reports reveal: ``B (S - eps_j) / S**2`` each (15)."""
+    n_active: int = 0
+    """How many nodes take part."""
+    n_averaged: float = 0.0
+    """How many nodes eps_g averages over."""
+    moved: float = 1.0
+    """How far S moved since the server last looked, relative to it; 1 while a node is on its way
+    out, and where the server has not looked before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarServer:
+    """A server rule as a function of numbers, which play compiles.
+
+    Numba compiles it, as it does `ScalarMoves`.
+    """
+
+    choose: Callable[..., float]
+    """``choose(reading, parameters, memory)`` returns the next cap, and changes the memory, a list
+    of floats: the same digits as `next_budget`."""
+    is_content: Callable[..., bool]
+    """``is_content(parameters, memory)``: the same as `content`."""
+    memory: tuple[str, ...] = ()
+    """Names of the entries of the memory."""
+    parameters: tuple[float, ...] = ()
+    """What ``choose`` is given besides."""
+    reads_reports: bool = False
+    """Whether it decides by the reports, and not by its utility alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerObservation:
     """What the server sees when it announces: the last round, as far as it was reported."""
@@ -261,20 +309,39 @@ class ServerRule(Protocol):
         del memory
         return True
 
+    def scalar_server(self) -> ScalarServer | None:
+        """Return the rule for compiled play, if there is a form of it.
+
+        An answer holds for the class that gives it, and not for its subclasses.
+        """
+        return None
+
+
+def scalar_server(rule: ServerRule) -> ScalarServer | None:
+    """Return a server rule for compiled play, or None where its own class does not say how."""
+    return rule.scalar_server() if "scalar_server" in vars(type(rule)) else None
+
+
+def choose_by_form(form: ScalarServer, seen: Reading, memory: dict[str, Any]) -> float:
+    """Return the next cap that a compiled form chooses, outside of compiled play."""
+    kept = [memory[name] for name in form.memory]
+    budget = form.choose(seen, form.parameters, kept)
+    memory.update(zip(form.memory, kept, strict=True))
+    return budget
+
 
 class RetryingServer(ServerRule):
     """A server that opens again after it has given up, since from a cap of zero it learns nothing.
 
     It waits for 20 rounds, then for 40, and so on, and opens as it did at first. A rule puts
-    `retries` into its own memory, and asks :meth:`next_try` before anything else.
+    `retries` first into its own memory, and asks `try_again` before anything else.
     """
 
-    retries: ClassVar[Mapping[str, Any]] = {
+    retries: ClassVar[Mapping[str, float]] = {
         "opening": 0.0,  # the first cap
-        "pause": 0,  # rounds at a cap of zero
-        "tries": 0,  # how often the server began again
+        "pause": 0.0,  # rounds at a cap of zero
+        "tries": 0.0,  # how often the server began again
     }
-    first_pause: ClassVar[int] = 20
     most_tries: ClassVar[int] = 3
     """Retries in vain after which a market in which nothing else changes is over."""
 
@@ -282,23 +349,30 @@ class RetryingServer(ServerRule):
         """Return whether the server has tried again often enough."""
         return bool(memory["tries"] >= self.most_tries)
 
-    def next_try(self, seen: ServerObservation) -> float | None:
-        """Return the next cap of a server whose cap is zero; None where it is not.
 
-        All memory but that of retries starts anew.
-        """
-        kept = seen.memory
-        if kept["opening"] == 0:
-            kept["opening"] = seen.budget or seen.beta / 2
-        if seen.budget > 0:
-            kept["pause"] = 0
-            return None
-        kept.update({name: self.memory[name] for name in self.memory if name not in self.retries})
-        kept["pause"] += 1
-        if kept["pause"] < self.first_pause * 2 ** kept["tries"]:
-            return 0.0
-        kept["pause"], kept["tries"] = 0, kept["tries"] + 1
-        return float(kept["opening"])
+OPENING, PAUSE, TRIES = range(3)
+"""Places of `RetryingServer.retries` in the memory of a form."""
+_FIRST_PAUSE = 20.0
+
+
+def try_again(seen: Reading, memory: Any, fresh: tuple[float, ...]) -> float:
+    """Return the next cap of a server whose cap is zero; below zero where it is not.
+
+    All memory but that of retries is then ``fresh`` again, what it starts from.
+    """
+    if memory[OPENING] == 0.0:
+        memory[OPENING] = seen.budget if seen.budget > 0.0 else seen.beta / 2
+    if seen.budget > 0.0:
+        memory[PAUSE] = 0.0
+        return -1.0
+    for place in range(TRIES + 1, len(memory)):
+        memory[place] = fresh[place]
+    memory[PAUSE] += 1.0
+    if memory[PAUSE] < _FIRST_PAUSE * 2.0 ** memory[TRIES]:
+        return 0.0
+    memory[PAUSE] = 0.0
+    memory[TRIES] += 1.0
+    return float(memory[OPENING])
 
 
 LEARNING_RULES: Registry[LearningRule] = Registry("learning rule")

@@ -69,7 +69,8 @@ class BestResponse(LearningRule):
     def scalar_moves(self, n_active: int) -> ScalarMoves:
         """Return the rule for compiled play."""
         parameters = (self.gain_for(n_active), self.is_cautious)
-        return ScalarMoves(step_one, parameters=parameters, memory="caution")
+        constant = self.gain != "auto"
+        return ScalarMoves(step_one, parameters=parameters, memory="caution", constant=constant)
 
 
 def step_one(

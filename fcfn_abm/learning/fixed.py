@@ -27,7 +27,7 @@ class Fixed(LearningRule):
 
     def scalar_moves(self, n_active: int) -> ScalarMoves:  # noqa: ARG002
         """Return the rule for compiled play."""
-        return ScalarMoves(keep_one)
+        return ScalarMoves(keep_one, constant=True)
 
 
 def keep_one(

@@ -52,7 +52,8 @@ class Gradient(LearningRule):
 
     def scalar_moves(self, n_active: int) -> ScalarMoves:
         """Return the rule for compiled play."""
-        return ScalarMoves(climb_one, parameters=(self.gain_for(n_active),))
+        constant = self.gain != "auto"
+        return ScalarMoves(climb_one, parameters=(self.gain_for(n_active),), constant=constant)
 
 
 def climb_one(

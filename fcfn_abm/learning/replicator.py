@@ -59,7 +59,7 @@ class Replicator(LearningRule):
 
     def scalar_moves(self, n_active: int) -> ScalarMoves:  # noqa: ARG002
         """Return the rule for compiled play."""
-        return ScalarMoves(grow_one, keep_one, (self.gain,))
+        return ScalarMoves(grow_one, keep_one, (self.gain,), constant=True)
 
 
 def keep_one(rho: float, others: float, own: float, budget: float, epsilon_floor: float) -> float:

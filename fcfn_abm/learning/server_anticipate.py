@@ -8,12 +8,23 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from fcfn_abm.game import averaged_nodes, marginal_budget, takes_part
-from fcfn_abm.learning.base import SERVER_RULES, Floats, RetryingServer, ServerObservation
+from fcfn_abm.learning.base import (
+    SERVER_RULES,
+    Floats,
+    Reading,
+    RetryingServer,
+    ScalarServer,
+    ServerObservation,
+    choose_by_form,
+    try_again,
+)
 
+_STEP, _AGE, _QUIET, _GAP = range(3, 7)  # places in the memory of the form, after the retries
+_FRESH = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
 _CLOSE = 1e-7  # relative
 _ROUNDING = 1e-12
 _SILENCE = 10  # rounds without any report, after which it is no transient
-_MINOR, _FALLING = 1e-3, 0.99  # a report that may be on its way out: its share, and how it falls
+MINOR, FALLING = 1e-3, 0.99  # a report that may be on its way out: its share, and how it falls
 
 
 @SERVER_RULES.register("anticipate")
@@ -32,10 +43,10 @@ class Anticipate(RetryingServer):
     memory: ClassVar[Mapping[str, Any]] = {
         **RetryingServer.retries,
         "last_reports": None,
-        "step": 1.0,  # of the last announcement, relative
-        "age": 0,  # rounds since then
-        "quiet": 0,  # of them in a row in which the reports had settled
-        "gap": 1.0,  # between the cap and the best one on present estimates, relative
+        "step": _FRESH[_STEP],  # of the last announcement, relative
+        "age": _FRESH[_AGE],  # rounds since then
+        "quiet": _FRESH[_QUIET],  # of them in a row in which the reports had settled
+        "gap": _FRESH[_GAP],  # between the cap and the best one on present estimates, relative
     }
 
     settled: Annotated[float, Field(gt=0)] = 1e-3
@@ -53,53 +64,87 @@ class Anticipate(RetryingServer):
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Announce the next cap (41)."""
-        kept = seen.memory
-        again = self.next_try(seen)
-        if again is not None:
-            return again
-        reports = seen.epsilon[takes_part(seen.epsilon)]
-        total = float(reports.sum())
-        moved = self._movement(seen.epsilon, kept["last_reports"], total)
-        kept["last_reports"], kept["age"] = seen.epsilon.copy(), kept["age"] + 1
-        if total == 0:
-            if kept["age"] < _SILENCE * seen.rounds_a_turn:
-                return seen.budget
-            kept["age"] = 0
-            return seen.budget * (1.0 - self.largest_cut)
+        last = seen.memory["last_reports"]
+        seen.memory["last_reports"] = seen.epsilon.copy() if seen.budget > 0 else None
+        return choose_by_form(self._form, _read(seen, last), seen.memory)
 
-        rho = seen.budget * ((total - reports) / total) / total
-        n_averaged = averaged_nodes(seen.average_over, seen.epsilon)
-        # one node alone is no contest, and gets nothing
-        gain = marginal_budget(float(rho.sum()), reports.size, n_averaged, seen.alpha, seen.beta)
-        best = max(0.0, gain)
-        kept["gap"] = abs(best / seen.budget - 1.0)
-        if self._waits(seen, moved, gain / seen.beta):
+    def scalar_server(self) -> ScalarServer:
+        """Return the rule for compiled play."""
+        return self._form
+
+    @property
+    def _form(self) -> ScalarServer:
+        return ScalarServer(
+            anticipate,
+            is_gap_closed,
+            (*self.retries, "step", "age", "quiet", "gap"),
+            (self.settled, float(self.longest_wait), self.largest_cut),
+            reads_reports=True,
+        )
+
+
+def anticipate(seen: Reading, parameters: tuple[float, float, float], memory: Any) -> float:
+    """Return the next cap of a server that reads costs off the reports."""
+    settled, longest_wait, largest_cut = parameters
+    again = try_again(seen, memory, _FRESH)
+    if again >= 0.0:
+        return again
+    memory[_AGE] += 1.0
+    if seen.total == 0.0:
+        if memory[_AGE] < _SILENCE * seen.rounds_a_turn:
             return seen.budget
-        budget = max(best, seen.budget * (1.0 - self.largest_cut))
-        kept.update(step=abs(budget / seen.budget - 1.0), age=0, quiet=0)
-        return budget
+        memory[_AGE] = 0.0
+        return seen.budget * (1.0 - largest_cut)
+    # one node alone is no contest, and gets nothing
+    gain = marginal_budget(seen.tau, seen.n_active, seen.n_averaged, seen.alpha, seen.beta)
+    best = max(0.0, gain)
+    memory[_GAP] = abs(best / seen.budget - 1.0)
+    # gain / beta is the best cap before it is cut off at zero, as a share: d / (1 + d)
+    enough = settled * memory[_STEP] * min(1.0, abs(gain / seen.beta))
+    memory[_QUIET] = memory[_QUIET] + 1.0 if seen.moved <= max(enough, _ROUNDING) else 0.0
+    if memory[_AGE] < longest_wait * seen.rounds_a_turn and (
+        memory[_AGE] < 2.0 or memory[_QUIET] < seen.rounds_a_turn
+    ):
+        return seen.budget  # the reports have yet to settle
+    budget = max(best, seen.budget * (1.0 - largest_cut))
+    memory[_STEP] = abs(budget / seen.budget - 1.0)
+    memory[_AGE] = memory[_QUIET] = 0.0
+    return budget
 
-    def _movement(self, epsilon: Floats, last: Floats | None, total: float) -> float:
-        """Return how far S moved in a round, relative to it; 1 while a node is on its way out.
 
-        Such a node counts among those that take part, and costs the others nothing, until its
-        share does not matter.
-        """
-        if last is None or last.shape != epsilon.shape or total == 0:
-            return 1.0
-        minor = epsilon < _MINOR * epsilon.max()
-        if (takes_part(epsilon) & minor & (epsilon < _FALLING * last)).any():
-            return 1.0
-        return abs(total - float(last.sum())) / total
+def is_gap_closed(parameters: tuple[float, float, float], memory: Any) -> bool:  # noqa: ARG001
+    """Return whether the cap is the best one on what the reports show."""
+    return memory[_GAP] <= _CLOSE  # type: ignore[no-any-return]
 
-    def _waits(self, seen: ServerObservation, moved: float, margin: float) -> bool:
-        """Return whether the reports have yet to settle.
 
-        ``margin`` is the best cap before it is cut off at zero, as a share of beta: d / (1 + d).
-        """
-        kept = seen.memory
-        enough = self.settled * kept["step"] * min(1.0, abs(margin))
-        kept["quiet"] = kept["quiet"] + 1 if moved <= max(enough, _ROUNDING) else 0
-        if kept["age"] >= self.longest_wait * seen.rounds_a_turn:
-            return False
-        return bool(kept["age"] < 2 or kept["quiet"] < seen.rounds_a_turn)
+def _read(seen: ServerObservation, last: Floats | None) -> Reading:
+    """Return what the reports show, which answered the last cap."""
+    reports = seen.epsilon[takes_part(seen.epsilon)]
+    total = float(reports.sum())
+    rho = seen.budget * ((total - reports) / total) / total if total > 0 else reports
+    return Reading(
+        seen.budget,
+        seen.utility,
+        seen.alpha,
+        seen.beta,
+        seen.rounds_a_turn,
+        total,
+        float(rho.sum()),
+        reports.size,
+        averaged_nodes(seen.average_over, seen.epsilon),
+        _movement(seen.epsilon, last, total),
+    )
+
+
+def _movement(epsilon: Floats, last: Floats | None, total: float) -> float:
+    """Return how far S moved in a round, relative to it; 1 while a node is on its way out.
+
+    Such a node counts among those that take part, and costs the others nothing, until its share
+    does not matter.
+    """
+    if last is None or last.shape != epsilon.shape or total == 0:
+        return 1.0
+    minor = epsilon < MINOR * epsilon.max()
+    if (takes_part(epsilon) & minor & (epsilon < FALLING * last)).any():
+        return 1.0
+    return abs(total - float(last.sum())) / total

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from fcfn_abm.learning.base import SERVER_RULES, ServerObservation, ServerRule
-from fcfn_abm.learning.server_gradient import is_trial_over
+from fcfn_abm.learning.base import SERVER_RULES, Reading, ServerObservation, ServerRule
+from fcfn_abm.learning.server_gradient import hold_trial
 
 _POSITIONS = np.array([0.25, 0.5, 0.75])  # of the caps that are tried, in the interval
 _UP_AND_DOWN = (0, 1, 2, 2, 1, 0)  # what is left of the cap before acts both ways, and cancels
@@ -73,7 +73,17 @@ class Bandit(ServerRule):
             kept["high"] = seen.beta
         elif not self.content(kept):
             step = (kept["high"] - kept["low"]) / 4
-            over = is_trial_over(seen, step, self.settled, self.longest_trial)
+            reading = Reading(seen.budget, seen.utility, seen.alpha, seen.beta, seen.rounds_a_turn)
+            over, kept["age"], kept["quiet"] = hold_trial(
+                reading,
+                step,
+                self.settled,
+                self.longest_trial,
+                kept["last_utility"],
+                kept["age"],
+                kept["quiet"],
+            )
+            kept["last_utility"] = seen.utility
             if kept["age"] > self.longest_trial * seen.rounds_a_turn / 2:
                 kept["late_sum"] += seen.utility
                 kept["n_late"] += 1

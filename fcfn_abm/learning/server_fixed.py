@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from fcfn_abm.learning.base import SERVER_RULES, ServerObservation, ServerRule
+from typing import Any
+
+from fcfn_abm.learning.base import (
+    SERVER_RULES,
+    Reading,
+    ScalarServer,
+    ServerObservation,
+    ServerRule,
+)
 
 
 @SERVER_RULES.register("fixed")
@@ -12,3 +20,17 @@ class FixedBudget(ServerRule):
     def next_budget(self, seen: ServerObservation) -> float:
         """Announce the last cap again."""
         return seen.budget
+
+    def scalar_server(self) -> ScalarServer:
+        """Return the rule for compiled play."""
+        return ScalarServer(keep_budget, is_kept)
+
+
+def keep_budget(seen: Reading, parameters: tuple[()], memory: Any) -> float:  # noqa: ARG001
+    """Return the last cap."""
+    return seen.budget
+
+
+def is_kept(parameters: tuple[()], memory: Any) -> bool:  # noqa: ARG001
+    """Return True: the cap stays."""
+    return True

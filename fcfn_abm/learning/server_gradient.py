@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
-from fcfn_abm.learning.base import SERVER_RULES, RetryingServer, ServerObservation
+from fcfn_abm.learning.base import (
+    SERVER_RULES,
+    Reading,
+    RetryingServer,
+    ScalarServer,
+    ServerObservation,
+    choose_by_form,
+    try_again,
+)
 
 _TURNS = (
     3  # of the nodes, in which a trial must be quiet: chance leaves out one in three of one turn
 )
 _REVIEW = 2  # trials in a row that did not pay, after which the best cap is tried again
+_STEP, _AGE, _QUIET, _LAST, _BEST_BUDGET, _BEST_UTILITY, _FAILURES = range(3, 10)
+"""Places in the memory of the form, after the retries."""
+_FRESH = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -math.inf, 0.0, -math.inf, 0.0)
 _ROUNDING = 1e-15  # of what a utility is the difference of
 
 
@@ -32,13 +43,13 @@ class ClimbUtility(RetryingServer):
 
     memory: ClassVar[Mapping[str, Any]] = {
         **RetryingServer.retries,
-        "step": 0.0,  # signed, in ln(B); zero until the first trial
-        "age": 0,  # rounds that this trial has lasted
-        "quiet": 0,  # of them in a row in which utility had settled
-        "last_utility": -np.inf,
-        "best_budget": 0.0,
-        "best_utility": -np.inf,
-        "failures": 0,  # trials in a row that paid less
+        "step": _FRESH[_STEP],  # signed, in ln(B); zero until the first trial
+        "age": _FRESH[_AGE],  # rounds that this trial has lasted
+        "quiet": _FRESH[_QUIET],  # of them in a row in which utility had settled
+        "last_utility": _FRESH[_LAST],
+        "best_budget": _FRESH[_BEST_BUDGET],
+        "best_utility": _FRESH[_BEST_UTILITY],
+        "failures": _FRESH[_FAILURES],  # trials in a row that paid less
     }
 
     first_step: Annotated[float, Field(gt=0, le=2)] = 0.5
@@ -66,54 +77,99 @@ class ClimbUtility(RetryingServer):
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Announce the next cap."""
-        kept = seen.memory
-        again = self.next_try(seen)
-        if again is not None:
-            return again
-        size = abs(kept["step"]) or self.first_step
-        if not is_trial_over(seen, seen.budget * size, self.settled, self.longest_trial):
-            return seen.budget
-        best = float(kept["best_budget"])
-        if size < self.finest_step:
-            return best
-        kept["age"] = kept["quiet"] = 0
-        step = float(kept["step"]) or -self.first_step
-        if kept["failures"] == _REVIEW:  # the best cap was tried again, and judged more finely
-            kept["best_utility"], kept["failures"] = seen.utility, 0
-        elif seen.utility > kept["best_utility"]:
-            kept["best_utility"], kept["best_budget"] = seen.utility, seen.budget
-            best, kept["failures"] = seen.budget, 0
-            step = float(np.clip(1.2 * step, -1.0, 1.0)) if kept["step"] else step
-        else:
-            step *= -0.5
-            kept["failures"] += 1
-        kept["step"] = step
-        if abs(step) < self.finest_step or kept["failures"] == _REVIEW:
-            return best
-        return best * float(np.exp(step))
+        reading = Reading(seen.budget, seen.utility, seen.alpha, seen.beta, seen.rounds_a_turn)
+        return choose_by_form(self._form, reading, seen.memory)
+
+    def scalar_server(self) -> ScalarServer:
+        """Return the rule for compiled play."""
+        return self._form
+
+    @property
+    def _form(self) -> ScalarServer:
+        parameters = (self.first_step, self.finest_step, self.settled, float(self.longest_trial))
+        return ScalarServer(climb_utility, is_step_fine, tuple(self.memory), parameters)
 
 
-def is_trial_over(seen: ServerObservation, step: float, settled: float, longest: int) -> bool:
+def climb_utility(
+    seen: Reading, parameters: tuple[float, float, float, float], memory: Any
+) -> float:
+    """Return the next cap of a server that climbs its own utility."""
+    first_step, finest_step, settled, longest_trial = parameters
+    again = try_again(seen, memory, _FRESH)
+    if again >= 0.0:
+        return again
+    begun = memory[_STEP] != 0.0
+    size = abs(memory[_STEP]) if begun else first_step
+    last, age, quiet = memory[_LAST], memory[_AGE], memory[_QUIET]
+    over, memory[_AGE], memory[_QUIET] = hold_trial(
+        seen, seen.budget * size, settled, longest_trial, last, age, quiet
+    )
+    memory[_LAST] = seen.utility
+    if not over:
+        return seen.budget
+    best = memory[_BEST_BUDGET]
+    if size < finest_step:
+        return best  # type: ignore[no-any-return]
+    memory[_AGE] = memory[_QUIET] = 0.0
+    step = memory[_STEP] if begun else -first_step
+    if memory[_FAILURES] == _REVIEW:  # the best cap was tried again, and judged more finely
+        memory[_BEST_UTILITY], memory[_FAILURES] = seen.utility, 0.0
+    elif seen.utility > memory[_BEST_UTILITY]:
+        memory[_BEST_UTILITY], memory[_BEST_BUDGET] = seen.utility, seen.budget
+        best, memory[_FAILURES] = seen.budget, 0.0
+        if begun:
+            step = min(max(1.2 * step, -1.0), 1.0)
+    else:
+        step *= -0.5
+        memory[_FAILURES] += 1.0
+    memory[_STEP] = step
+    if abs(step) < finest_step or memory[_FAILURES] == _REVIEW:
+        return best  # type: ignore[no-any-return]
+    return best * math.exp(step)  # type: ignore[no-any-return]
+
+
+def is_step_fine(parameters: tuple[float, float, float, float], memory: Any) -> bool:
+    """Return whether the steps are as fine as they get."""
+    return 0.0 < abs(memory[_STEP]) < parameters[1]
+
+
+def hold_trial(
+    seen: Reading,
+    step: float,
+    settled: float,
+    longest: float,
+    last_utility: float,
+    age: float,
+    quiet: float,
+) -> tuple[bool, float, float]:
     """Return whether a cap has been held long enough to compare it with one a step away.
 
     Parameters
     ----------
-    seen : ServerObservation
-        Whose memory keeps ``age``, ``quiet`` and ``last_utility`` of the trial.
+    seen : Reading
+        Of the last round.
     step : float
         Distance of the caps, in currency: near its top utility differs by ``step**2 / (2 beta)``.
     settled : float
         Utility has settled when it moves in a round by less than this share of that.
-    longest : int
+    longest : float
         Rounds after which a trial is over in any case, where all nodes move in each.
+    last_utility, age, quiet : float
+        Utility of the round before, rounds that the trial has lasted, and of them in a row in
+        which utility had settled.
+
+    Returns
+    -------
+    over : bool
+        Whether the trial is over.
+    age, quiet : float
+        The same after this round.
     """
-    kept = seen.memory
     n_quiet = 1 if seen.rounds_a_turn == 1 else _TURNS * seen.rounds_a_turn
-    moved = abs(seen.utility - kept["last_utility"])
-    kept["last_utility"], kept["age"] = seen.utility, kept["age"] + 1
-    telling = step**2 / (2 * seen.beta)
+    telling = step * step / (2.0 * seen.beta)
     rounding = _ROUNDING * max(seen.budget, abs(seen.utility))
-    kept["quiet"] = kept["quiet"] + 1 if moved <= max(settled * telling, rounding) else 0
-    if kept["age"] >= longest * seen.rounds_a_turn:
-        return True
-    return bool(kept["age"] >= 2 and kept["quiet"] >= n_quiet)
+    moved = abs(seen.utility - last_utility)
+    age, quiet = age + 1.0, quiet + 1.0 if moved <= max(settled * telling, rounding) else 0.0
+    if age >= longest * seen.rounds_a_turn:
+        return True, age, quiet
+    return age >= 2.0 and quiet >= n_quiet, age, quiet

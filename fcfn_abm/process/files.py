@@ -69,6 +69,9 @@ def has_files(folder: Path) -> bool:
 def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file, whole or not at all.
 
+    It is written under a hidden name beside its own that nobody can guess, and which must be free:
+    a link that was planted under a known name would lead the data into another file.
+
     Parameters
     ----------
     path : Path

@@ -63,7 +63,7 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_abandoned_folders(path: Path) -> None:
+def remove_abandoned(path: Path) -> None:
     """Remove the hidden folders and files beside a path that killed processes have left.
 
     Results that one of them had moved aside, and not replaced yet, get their name back. What
@@ -73,10 +73,10 @@ def remove_abandoned_folders(path: Path) -> None:
         for entry in list_folder(path.parent):
             if entry.name.startswith(hidden_prefix(path)):
                 with suppress(OSError):
-                    _remove_abandoned(Path(entry.path), path)
+                    _remove_one(Path(entry.path), path)
 
 
-def _remove_abandoned(found: Path, path: Path) -> None:
+def _remove_one(found: Path, path: Path) -> None:
     if not found.is_dir():
         found.unlink()
         return

@@ -1,5 +1,6 @@
 """What came out: tables, recorder, stream of traces, folders."""
 
+from fcfn_abm.process.files import write_file
 from fcfn_abm.process.folders import raise_as_output_error
 from fcfn_abm.records.folders import (
     PARTS,
@@ -26,5 +27,6 @@ __all__ = [
     "sample_rows",
     "seal",
     "write_facts",
+    "write_file",
     "write_record",
 ]

@@ -23,7 +23,7 @@ from fcfn_abm.process.folders import (
     describe_error,
     move_into_place,
     raise_as_output_error,
-    remove_abandoned_folders,
+    remove_abandoned,
     remove_folder,
 )
 from fcfn_abm.process.interrupts import defer_interrupts
@@ -146,7 +146,7 @@ def remove_leftovers(path: Path) -> None:
     """
     with suppress(OSError):
         path = _follow_link(path)
-        remove_abandoned_folders(path)
+        remove_abandoned(path)
         if (path / SUMS).is_file() and (path / LOCK).exists():  # killed once it had its name
             lock = Lock(path / LOCK)
             if lock.acquire():

@@ -63,13 +63,13 @@ class Recorder:
         self._rows = slice(None) if self._nodes.size == rho.size else self._nodes
         # 18 digits fit a deque, and of more rounds than they count nobody plays
         last = int(settings.traces[5:23]) if settings.traces.startswith("last:") else None
-        self._rounds: list[dict[str, Any]] = []
+        self._rounds: dict[str, list[Any]] = {}
         self._traces: deque[_Trace] = deque(maxlen=0 if settings.traces == "none" else last)
         self._stream = stream
 
     def __call__(self, market: Market) -> None:
         """Take in a round."""
-        self._rounds.append(asdict(market.state))
+        self._add_rounds({name: [value] for name, value in asdict(market.state).items()})
         now = market.columns
         if self._stream:
             self._stream.add(market.round_index, now.epsilon, now.payment, now.utility)
@@ -79,6 +79,34 @@ class Recorder:
             for room, values in zip(kept, (now.epsilon, now.payment, now.utility), strict=True):
                 room[:] = values[self._rows]
             self._traces.append((market.round_index, kept))
+
+    @property
+    def rows(self) -> slice | npt.NDArray[np.intp]:
+        """Whose traces are kept in memory."""
+        return slice(0) if self._stream or self._traces.maxlen == 0 else self._rows
+
+    def take_in(self, rounds: dict[str, list[Any]], traces: _Floats) -> None:
+        """Take in several rounds, unless their traces are streamed.
+
+        Parameters
+        ----------
+        rounds : dict
+            The fields of a market's state, a number a round.
+        traces : ndarray of float, shape (n_rounds, 3, n_traced)
+            Epsilon, payment and utility of the nodes in :attr:`rows`.
+        """
+        self._add_rounds(rounds)
+        if self._traces.maxlen != 0:
+            self._traces.extend(zip(rounds["round"], traces, strict=True))
+
+    @property
+    def streams(self) -> bool:
+        """Whether traces go to disk round by round."""
+        return self._stream is not None
+
+    def _add_rounds(self, rounds: dict[str, list[Any]]) -> None:
+        for name, values in rounds.items():
+            self._rounds.setdefault(name, []).extend(values)
 
     @property
     def rounds(self) -> pd.DataFrame:

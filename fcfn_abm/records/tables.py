@@ -98,11 +98,12 @@ TABLES: dict[str, list[Column]] = {
         *_floats(
             NO_UNIT,
             label_divergence="total variation between the node's label shares and the global ones",
-            noise_multiplier="noise standard deviation over L2 sensitivity, one release",
-            noise_std="noise standard deviation on each parameter, one release",
+            noise_multiplier="the node's own noise: standard deviation over L2 sensitivity, one "
+            "release",
+            noise_std="the node's own noise: standard deviation on each parameter, one release",
             epsilon_per_round="true epsilon of one round of training",
             epsilon_sold="true epsilon that the noise was worked out for: of one round, or of all "
-            "that the node may take part in, as privacy.horizon says",
+            "that the node may take part in, as privacy.horizon says; as privacy.view sees it",
             epsilon_total="true epsilon spent in the whole training, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",

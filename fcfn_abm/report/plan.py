@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
-from fcfn_abm.records import Record, raise_as_output_error, read_record
+from fcfn_abm.records import Record, raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import resolve_output_file
 from fcfn_abm.records.integrity import raise_as_record_error
 
@@ -32,6 +32,11 @@ COMMON: dict[str, tuple[str, str]] = {
     "unit": ("", "what epsilon protects: a record, or a client's whole data"),
     "neighbours": ("", "how neighbouring data sets differ: replace-one or zero-out"),
     "horizon": ("", "whether epsilon is that of each round, or of the whole training"),
+    "view": (
+        "",
+        "against whom epsilon holds: local, who sees the node's own messages; central, the "
+        "server, which must see the sum alone",
+    ),
     "calibration": ("", "the formula that gave sigma"),
     "placement": ("", "where clipping and noise come in: docs/privacy.md"),
     "sampling_rate": ("1", "probability with which each record takes part in a release"),
@@ -103,9 +108,7 @@ def export_plan(
     if out is not None:
         with raise_as_output_error(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            partial = out.with_name(f".{out.name}.partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(out)
+            write_file(out, text.encode())
     return text
 
 

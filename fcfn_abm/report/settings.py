@@ -35,6 +35,7 @@ _SCHEDULES = {
     "at-equilibrium": "once the market has ended",
     "every-round": "one after each round of the market",
 }
+_VIEWS = {"local": "", "central": "it holds against a server that sees the sum alone; "}
 _HORIZONS = {"round": "epsilon is spent in every round", "training": "epsilon is the total"}
 
 
@@ -122,9 +123,14 @@ def _describe_training(scenario: Any) -> dict[str, str]:
     return {
         "Privacy": (
             f"epsilon protects {_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
-            f"delta = {privacy.delta:g}"
+            f"{_VIEWS[privacy.view]}delta = {privacy.delta:g}"
         ),
-        "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration",
+        "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration"
+        + (
+            f", clipping norm adapts ({_describe_keys(privacy.adaptive_clipping)})"
+            if privacy.adaptive_clipping
+            else ""
+        ),
         "Training": (
             f"{training.rounds} rounds of {training.local_epochs} {passes} over the node's data, "
             f"{_SCHEDULES[training.schedule]}"
@@ -132,7 +138,16 @@ def _describe_training(scenario: Any) -> dict[str, str]:
         "Net and data": f"{describe_choice(training.net)} on {describe_choice(training.data)}",
         "Data of a node": describe_choice(training.partition),
         "Aggregation": describe_choice(training.aggregation),
+        "Server": _describe_server(training),
     }
+
+
+def _describe_server(training: Any) -> str:
+    """Say how the server moves the net, and which nets it averages."""
+    text = f"optimiser {describe_choice(training.server)}"
+    if training.averaging.kind == "none":
+        return text
+    return f"{text}; evaluated: the average of nets, {describe_choice(training.averaging)}"
 
 
 def _describe_cap(scenario: Any) -> str:

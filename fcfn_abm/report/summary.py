@@ -154,11 +154,16 @@ def privacy_table(record: Record) -> Table | None:
     rounds = training.rounds if training else 0
     if nodes.empty:
         return None
+    central, total = settings.view == "central", settings.horizon == "training"
+    sold = []
+    if central or total:
+        label = f"epsilon, {'total' if total else 'one round'}, sold"
+        sold = [(f"{label} (as the server sees it)" if central else label, "epsilon_sold")]
     rows = [
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
             ("epsilon, one round", "epsilon_per_round"),
-            *([("epsilon, total, sold", "epsilon_sold")] if settings.horizon == "training" else []),
+            *sold,
             (f"epsilon, total of {rounds} rounds", "epsilon_total"),
             ("epsilon, total, as the server sees it", "epsilon_central"),
             ("noise multiplier", "noise_multiplier"),
@@ -169,7 +174,8 @@ def privacy_table(record: Record) -> Table | None:
     notes = [facts.get(name) for name in ("central_note", "privacy_note", "noise_note")]
     title = (
         f"Privacy of the nodes that train (delta = {settings.delta:g}, unit: {settings.unit}, "
-        f"epsilon is {'spent each round' if settings.horizon == 'round' else 'the total'}, "
+        f"epsilon is {'the total' if total else 'spent each round'}"
+        f"{', as the server sees it' if central else ''}, "
         f"{settings.calibration} calibration)"
     )
     return Table(

@@ -16,20 +16,21 @@ from fcfn_abm.errors import (
     OutputError,
     RunFailedError,
     UnknownNameError,
+    describe_cause,
 )
 from fcfn_abm.process.files import list_files
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records.integrity import SUMS
 from fcfn_abm.training import DATASETS
+from fcfn_abm.training.parquet import has_parquet, parquet_source
 from fcfn_abm.training.sources import (
     FOLDER_VARIABLE,
     Part,
     Source,
-    cifar10_source,
     data_folder,
-    emnist_source,
-    parquet_source,
+    require_one_kind,
 )
+from fcfn_abm.training.torchvision_files import cifar10_source, emnist_source
 
 KNOWN: dict[str, Callable[..., Source]] = {
     "cifar10": cifar10_source,
@@ -123,7 +124,7 @@ def prepare_data_set(name: str, *, progress: bool = False) -> str:
     n_train, n_test, n_classes = _sizes(source)
     return (
         f"{name} is ready in {source.where}: {n_train} training and {n_test} test images, "
-        f"{n_classes} classes."
+        f"{n_classes} classes{''.join(f'; {note}' for note in source.notes)}."
     )
 
 
@@ -145,7 +146,7 @@ def _require_sums(folder: Path) -> None:
                     same = hashlib.file_digest(opened, "sha256").hexdigest() == expected
             except OSError as error:
                 raise InvalidDataError(
-                    f"{file}: is listed in {sums}, but cannot be read: {error.strerror}."
+                    f"{file}: is listed in {sums}, but cannot be read: {describe_cause(error)}."
                 ) from None
             if not same:
                 raise InvalidDataError(
@@ -159,7 +160,9 @@ def _read_checksums(sums: Path) -> Iterator[tuple[Path, str]]:
     try:
         lines = sums.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InvalidDataError(f"{sums}: the checksums cannot be read: {error}.") from None
+        raise InvalidDataError(
+            f"{sums}: the checksums cannot be read: {describe_cause(error)}."
+        ) from None
     for number, line in enumerate(lines, start=1):
         digest, _, file = line.partition(" ")
         if line.startswith("#") or not line.strip():
@@ -182,11 +185,7 @@ def _require_images(source: Source, *, progress: bool) -> None:
                 rows = np.arange(start, min(start + _AT_ONCE, part.labels.size))
                 part.pixels(np.concatenate([[0], rows]))  # all must be of the first one's size
                 bar.update(rows.size)
-    sizes = [_shape(part) for part in parts]
-    if len(set(sizes)) > 1:
-        raise InvalidDataError(
-            f"{source.where}: training and test images differ in size: {sizes[0]} and {sizes[1]}."
-        )
+    require_one_kind({part.where: _shape(part) for part in parts})
 
 
 def _shape(part: Part) -> tuple[int, ...]:
@@ -198,7 +197,7 @@ def _open_parquet(name: str) -> Source | None:
     if name not in KNOWN:
         raise UnknownNameError("data set", name, KNOWN)
     folder = data_folder() / name
-    return parquet_source(folder) if (folder / "train.parquet").is_file() else None
+    return parquet_source(folder) if has_parquet(folder) else None
 
 
 def _require_folder(folder: Path) -> None:
@@ -218,7 +217,7 @@ def _download(name: str) -> Source:
     try:
         return KNOWN[name](folder, download=True)
     except (OSError, RuntimeError, EOFError) as error:
-        reason = str(getattr(error, "reason", error)).splitlines()[0].rstrip(".")
+        reason = describe_cause(getattr(error, "reason", error))
         raise RunFailedError(
             f"{name} could not be downloaded: {reason}. On a machine with a network run "
             f"`fcfn data prepare {name}` and copy {folder} here; or let {FOLDER_VARIABLE} name a "

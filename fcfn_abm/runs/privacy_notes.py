@@ -28,6 +28,13 @@ _NO_GUARANTEE = 0.5  # a claim that fails with this probability protects nobody
 def write_central_note(trainer: FederatedTrainer) -> str:
     """Say what the server's view of the total takes for granted."""
     plan = trainer.plan
+    if plan.view == "central":
+        arrives = "all nodes asked" if plan.quorum == 1 else f"{plan.quorum:.0%} of the nodes asked"
+        return (
+            "The epsilon that is sold holds against a server that sees the sum alone, under secure "
+            f"aggregation: the updates of {arrives} must arrive for the sum to be opened, and so "
+            "many nodes must add their share of the noise."
+        )
     if plan.false_alarm is not None:
         return "The server checks every upload, so it sees more than their sum."
     if plan.steps.grid is not None:
@@ -47,7 +54,11 @@ def write_central_note(trainer: FederatedTrainer) -> str:
 
 
 def write_privacy_note(
-    trainer: FederatedTrainer, largest_epsilon: float, sold: Floats, spent: Floats
+    trainer: FederatedTrainer,
+    largest_epsilon: float,
+    sold: Floats,
+    local: Floats,
+    central: Floats,
 ) -> str:
     """Say where the claimed epsilons are not what the noise gives, a line each.
 
@@ -57,8 +68,11 @@ def write_privacy_note(
         Who trained.
     largest_epsilon : float
         The largest epsilon that any node trained with.
-    sold, spent : ndarray of float, shape (n_nodes,)
-        What each node's noise was worked out for, and what it has spent in the end.
+    sold : ndarray of float, shape (n_nodes,)
+        What each node's noise was worked out for.
+    local, central : ndarray of float, shape (n_nodes,)
+        What it has spent in the end: as an observer of its own messages sees it, and as the server
+        does.
     """
     plan = trainer.plan
     notes = sorted({release.caveat for release in trainer.releases})  # most often the same
@@ -70,6 +84,18 @@ def write_privacy_note(
         )
     if plan.calibration == "classical" and largest_epsilon >= _CLASSICAL_RANGE:
         notes.append(_write_classical_note(largest_epsilon, plan.delta))
+    if plan.adaptive_clipping:
+        notes.append(
+            "The clipping norm adapts: noise multipliers are those of a release and its count "
+            f"together, of which the counts take {plan.adaptive_clipping.noise_share:.3g}, and "
+            f"noise is given at the first norm, {plan.steps.clipping.norm:g}."
+        )
+    if plan.view == "central" and (local > 0).any():
+        notes.append(
+            "Epsilon is sold in the central view: who sees the messages of a node learns more, "
+            f"a total of {np.median(local[local > 0]):.3g} of the median node."
+        )
+    spent = central if plan.view == "central" else local
     notes.append(_write_spending_note(trainer, sold, spent))
     return "\n".join(note for note in notes if note)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
-from fcfn_abm.records import raise_as_output_error, read_record
+from fcfn_abm.process.folders import remove_abandoned
+from fcfn_abm.records import raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import (
     RUN_KIND,
     SCENARIO_FILE,
@@ -75,19 +76,19 @@ def write_report(
     page = read_page(path)
     with raise_as_output_error(file), raise_as_record_error(path):  # figures are drawn here
         file.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(file)
         if form == "html":
             text = render_html(page)
         else:
             figures.mkdir(exist_ok=True)
             for picture in page.pictures():
-                svg = svg_of(picture.figure)
-                (figures / f"{picture.name}.svg").write_text(svg, encoding="utf-8")
+                image = figures / f"{picture.name}.svg"
+                remove_abandoned(image)
+                write_file(image, svg_of(picture.figure).encode())
             text = render_markdown(
                 page, lambda name: f"{figures.name}/{name}.svg".replace(" ", "%20")
             )
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_file(file, text.encode())
     return file
 
 

@@ -151,7 +151,7 @@ def _carry_out(
         expected = market.outcome.epsilon > 0
         recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
         rounds = _rounds(scenario, market, recorder, trainings)
-        _play(rounds, market, progress=progress)
+        _play(rounds, market, recorder, progress=progress)
         if trainings and market.running:
             trained = trainings.carry_out(market, rounds, progress=progress)
     played = time.perf_counter()
@@ -200,7 +200,7 @@ def _rounds(
     )
 
 
-def _play(rounds: Rounds, market: PrivacyMarket, *, progress: bool) -> None:
+def _play(rounds: Rounds, market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
     """Take the rounds of a run until the net trains."""
     if rounds.trains_next:
         return
@@ -211,13 +211,18 @@ def _play(rounds: Rounds, market: PrivacyMarket, *, progress: bool) -> None:
         shown=progress,
     ) as bar:
         while not (rounds.over or rounds.trains_next):
-            rounds.step()
+            before = market.round_index
+            if recorder.streams:
+                rounds.step()
+            else:  # many rounds at once, which no net waits for
+                passed = market.step_ahead(market.scenario.rounds.maximum, recorder.rows)
+                recorder.take_in(passed.rounds, passed.traces)
             bar.set_postfix(
                 n_active=market.n_active,
                 exploitability=f"{market.state.exploitability:.1e}",
                 refresh=False,
             )
-            bar.update()
+            bar.update(market.round_index - before)
         bar.total = market.round_index
 
 

@@ -148,6 +148,7 @@ class RunTrainings:
                     max(float(epsilon.max(initial=0.0)) for epsilon in used),
                     nodes["epsilon_sold"],
                     nodes["epsilon_total"],
+                    nodes["epsilon_central"],
                 ),
                 "noise_note": SECURE_NOTE if self._scenario.privacy.secure_noise else NOISE_NOTE,
             },
@@ -221,6 +222,8 @@ class RunTrainings:
             "accuracy": last.accuracy,
             "loss": last.loss,
         }
+        if self._scenario.privacy.adaptive_clipping and log.training:
+            facts["clipping_norms"] = log.training.clipping_norms
         if comparison.private and (
             self._scenario.population.can_misreport or self._scenario.privacy.check
         ):
@@ -259,19 +262,20 @@ class RunTrainings:
     def _nodes(self, reports: list[Floats]) -> dict[str, Any]:
         """Return the columns of the nodes' table, for what each node reported last."""
         trainer, own = self._trainer, self._own
-        spent = trainer.privacy(_find_latest(reports))
+        latest = _find_latest(reports)
+        sold, alone = trainer.privacy(latest), trainer.own_privacy(latest)
         columns = {
             "n_samples": trainer.n_samples.astype(np.int64),
             "label_divergence": self._population.held.label_divergence,
-            "noise_multiplier": spent.noise_multiplier,
-            "noise_std": spent.noise_std,
-            "epsilon_per_round": spent.epsilon_per_round,
+            "noise_multiplier": alone.noise_multiplier,
+            "noise_std": alone.noise_std,
+            "epsilon_per_round": alone.epsilon_per_round,
             "epsilon_sold": (
-                spent.epsilon_per_round if trainer.plan.horizon == "round" else spent.epsilon_total
+                sold.epsilon_per_round if trainer.plan.horizon == "round" else sold.epsilon_total
             ),
-            "epsilon_total": own.ledger.epsilon(spent.delta),
-            "epsilon_central": own.ledger.central_epsilon(spent.delta),
-            "delta": spent.delta,
+            "epsilon_total": own.ledger.epsilon(sold.delta),
+            "epsilon_central": own.ledger.central_epsilon(sold.delta),
+            "delta": sold.delta,
         }
         if self._scenario.privacy.check:
             columns["flagged_round"] = _mask_zeros(own.flagged_round)

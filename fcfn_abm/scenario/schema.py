@@ -379,6 +379,18 @@ class Check(Section):
     """Chance of each honest node to be flagged in the whole training, at most."""
 
 
+class AdaptiveClipping(Section):
+    """A clipping norm that follows a quantile of the norms of what is clipped."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of what is clipped that is to lie within the clipping norm."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """How far the norm's logarithm moves in a round for each unit by which that share is off."""
+    noise_share: Annotated[float, Field(ge=1e-6, le=0.99)] = 0.01
+    """Share of a node's privacy that the counts of what lies within take; as much less is left for
+    what is clipped, so that what is sold stays what is spent."""
+
+
 class Privacy(Section):
     """What epsilon covers, and how it becomes noise."""
 
@@ -392,6 +404,14 @@ class Privacy(Section):
     """How they differ: it is replaced by another, or by one that contributes nothing."""
     horizon: Literal["round", "training"] = "round"
     """Epsilon is spent in each round, or is the total over the whole training."""
+    view: Literal["local", "central"] = "local"
+    """Against whom a node's epsilon holds: an observer of its own messages; or the server, if
+    secure aggregation shows it nothing but the weighted sum, which the noise of all nodes hides.
+    The same epsilon then takes far less noise. The record shows what was spent in both views."""
+    quorum: Share = 1.0
+    """With view = "central": share of the nodes asked in a round whose updates must arrive for the
+    sum to be opened. Each node adds noise enough for the claim to hold with these alone; with fewer
+    the round is given up."""
     max_participations: Count | None = None
     """Rounds in which a node takes part at most; then it rests. With horizon = "training" the noise
     covers so many rounds, and without this key as many as a node is expected to take part in,
@@ -400,7 +420,10 @@ class Privacy(Section):
     placement: Choice = _choice("dp-sgd")
     """Where noise is added."""
     clipping_norm: Single = 1.0
-    """Largest L2 norm of what is clipped."""
+    """Largest L2 norm of what is clipped; the first one, if it adapts."""
+    adaptive_clipping: AdaptiveClipping | None = None
+    """With this table the clipping norm follows a quantile of what is clipped, from round to
+    round."""
     noise_of: Literal["nodes", "sum"] = "nodes"
     """Whether noise is drawn for each node, or once a round for the sum of what they send, which
     has the same law and takes a fraction of the time."""
@@ -425,6 +448,10 @@ class Training(Section):
     """How samples are dealt to nodes."""
     aggregation: Choice = _choice("uniform")
     """How the server averages what nodes send."""
+    server: Choice = _choice("sgd")
+    """How the server moves the net by that average; its learning rate may fall by a schedule."""
+    averaging: Choice = _choice("none")
+    """Of which rounds' nets the mean is evaluated; it costs no privacy."""
     schedule: Literal["at-equilibrium", "every-round"] = "at-equilibrium"
     """The market first, and then all rounds with the epsilon that it ended with; or a round of the
     market and a round of training in turn (the paper's fig. 3), exits included."""

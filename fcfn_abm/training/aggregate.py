@@ -16,7 +16,15 @@ class Aggregation(Protocol):
     """Weighs nodes."""
 
     def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
-        """Return one weight a node that takes part; they sum to one."""
+        """Return one weight a node that takes part; they sum to one.
+
+        Parameters
+        ----------
+        n_samples : ndarray of float, shape (n,)
+            Training samples of each node.
+        noise_std : ndarray of float, shape (n,)
+            Noise that each node's epsilon asks for, in units of its release; zero without noise.
+        """
         ...
 
 
@@ -41,6 +49,22 @@ class DataSize(Aggregation):
     def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
         """Return weights in proportion to samples."""
         return np.asarray(n_samples / n_samples.sum())
+
+
+@AGGREGATIONS.register("by-epsilon")
+class ByEpsilon(Aggregation):
+    """Nodes count by one over the noise that their epsilon asks for: who sells more weighs more.
+
+    Then one level of noise on the sum gives each node exactly the epsilon that it sold to a server
+    that sees the sum alone (the central view).
+    """
+
+    def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
+        """Return weights in proportion to 1 / std; by samples where nobody adds noise."""
+        if not (noise_std > 0).all():
+            return DataSize().weights(n_samples, noise_std)
+        share = noise_std.min() / noise_std
+        return np.asarray(share / share.sum())
 
 
 @AGGREGATIONS.register("inverse-variance")

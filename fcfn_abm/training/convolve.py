@@ -11,12 +11,13 @@ from fcfn_abm.training.gradients import (
     Blocks,
     Gradients,
     SampleGradients,
+    normalise_groups,
     sample_blocks,
     unflatten_parameters,
     unfold_rows,
 )
 from fcfn_abm.training.graphs import Graphs
-from fcfn_abm.training.net_checks import require_known_layers
+from fcfn_abm.training.net_checks import require_formulas
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -105,7 +106,7 @@ class StackedGradients(Gradients):
     Parameters
     ----------
     net : torch.nn.Sequential
-        Layers as :class:`NetGradients` takes them; their own parameters are not used.
+        Layers with formulas for gradients; their own parameters are not used.
     graphs : Graphs
         What runs the work.
     formulation : {"looped", "grouped", "unfolded"}, default "looped"
@@ -125,7 +126,7 @@ class StackedGradients(Gradients):
     def __init__(
         self, net: nn.Sequential, graphs: Graphs, formulation: Formulation = "looped"
     ) -> None:
-        require_known_layers(net)
+        require_formulas(net)
         self.net, self.formulation, self._graphs = net, formulation, graphs
         self._shapes = [tuple(parameter.shape) for parameter in net.parameters()]
 
@@ -199,7 +200,7 @@ class StackedGradients(Gradients):
         layers, inputs, outputs = [], [], []
         for layer in self.net:
             before = passed
-            if not layer._parameters:
+            if not any(True for _ in layer.parameters()):
                 passed = layer(before)
                 continue
             passed = self._apply(layer, before, next(parameters), next(parameters), n_nodes)
@@ -218,6 +219,11 @@ class StackedGradients(Gradients):
         from torch import nn
         from torch.nn.functional import conv2d, linear
 
+        if isinstance(layer, nn.GroupNorm):
+            passed = normalise_groups(layer, given)
+            by_node = passed.view(1 if bias.dim() == 1 else n_nodes, -1, *passed.shape[1:])
+            shape = (-1, 1, passed.shape[1], *[1] * (passed.dim() - 2))
+            return torch.addcmul(bias.view(shape), by_node, weight.view(shape)).flatten(0, 1)
         if bias.dim() == 1:
             if isinstance(layer, nn.Linear):
                 return linear(given, weight, bias)
@@ -236,6 +242,10 @@ def _sums(layer: Any, given: Tensor, back: Tensor, n_nodes: int) -> tuple[Tensor
     if isinstance(layer, nn.Linear):
         back, given = (part.reshape(n_nodes, -1, part.shape[1]) for part in (back, given))
         return (back.mT @ given).flatten(1), back.sum(1)
+    if isinstance(layer, nn.GroupNorm):
+        rows = (block.rows() for block in sample_blocks(layer, given, back))
+        weight, bias = (part.view(n_nodes, -1, part.shape[1]).sum(1) for part in rows)
+        return weight, bias
     n_out = back.shape[1]
     back = back.reshape(n_nodes, -1, n_out, prod(back.shape[2:])).transpose(1, 2).flatten(2)
     weights = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,16 +17,18 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from fcfn_abm.errors import InvalidDataError, MissingExtraError
 from fcfn_abm.registry import Registry
+from fcfn_abm.training.decode import Background
+from fcfn_abm.training.parquet import Columns, has_parquet, parquet_source
 from fcfn_abm.training.sources import (
+    FOLDER_VARIABLE,
     Labels,
     Part,
     Source,
-    cifar10_source,
-    emnist_source,
-    joined,
-    parquet_source,
-    stored,
+    data_folder,
+    join_parts,
+    require_one_kind,
 )
+from fcfn_abm.training.torchvision_files import cifar10_source, emnist_source
 
 type Images = npt.NDArray[np.float32]
 
@@ -106,8 +109,8 @@ class Stored(Dataset):
 
     @property
     @abstractmethod
-    def label(self) -> str:
-        """What the images are, for titles."""
+    def title(self) -> str:
+        """What the images are."""
 
     @abstractmethod
     def source(self) -> Source:
@@ -124,7 +127,7 @@ class Stored(Dataset):
         source = self.source()
         train, test = source.train, source.test
         if self.split == "paper" and test is not None:
-            train, test = joined([train, test]), None
+            train, test = join_parts([train, test]), None
         if test is None:
             order = rng.permutation(train.labels.size)
             train_rows, test_rows = np.split(order, [round(TRAIN_SHARE * order.size)])
@@ -136,18 +139,16 @@ class Stored(Dataset):
         if not (train_rows.size and test_rows.size):
             raise InvalidDataError(f"{source.where}: too few images to train and to test on.")
         images, test_images = _scaled(train, train_rows), _scaled(test, test_rows)
-        if images.shape[1:] != test_images.shape[1:]:
-            raise InvalidDataError(
-                f"{source.where}: training and test images differ in size: {images.shape[1:]} and "
-                f"{test_images.shape[1:]}."
-            )
+        require_one_kind({train.where: images.shape[1:]} | {test.where: test_images.shape[1:]})
+        notes = f" ({'; '.join(source.notes)})" if source.notes else ""
         return ImageData(
             images,
             train.labels[train_rows],
             test_images,
             test.labels[test_rows],
             class_names=source.class_names,
-            label=f"{self.label}, {len(train_rows):,} training and {len(test_rows):,} test images",
+            label=f"{self.title}, {len(train_rows):,} training and {len(test_rows):,} test images"
+            f"{notes}",
             train_writers=None if train.writers is None else train.writers[train_rows],
         )
 
@@ -164,8 +165,23 @@ def _scaled(part: Part, rows: Labels) -> Images:
     """Return images with values from 0 to 1, channels last in memory."""
     pixels = part.pixels(rows).transpose(0, 2, 3, 1)
     images = np.empty(pixels.shape, dtype=np.float32)
-    np.divide(pixels, np.float32(255), out=images)
+    np.divide(pixels, np.float32(np.iinfo(pixels.dtype).max), out=images)
     return images.transpose(0, 3, 1, 2)
+
+
+def _open_stored(name: str, open_torchvision: Callable[[Path], Source]) -> Source:
+    """Open a data set below the data folder: Parquet files, or torchvision's copy."""
+    folder = data_folder()
+    if has_parquet(folder / name):
+        return parquet_source(folder / name)
+    try:
+        return open_torchvision(folder)
+    except FileNotFoundError:
+        raise InvalidDataError(
+            f"The data set {name!r} is not in {folder}: get it with `fcfn data prepare {name}`, or "
+            f"let {FOLDER_VARIABLE} name a folder that holds {name}/train.parquet and "
+            f"{name}/test.parquet."
+        ) from None
 
 
 @DATASETS.register("cifar10")
@@ -173,13 +189,13 @@ class Cifar10(Stored):
     """60,000 colour photographs, 32 x 32, of ten kinds of things (Krizhevsky 2009)."""
 
     @property
-    def label(self) -> str:
-        """What the images are, for titles."""
+    def title(self) -> str:
+        """What the images are."""
         return "CIFAR-10"
 
     def source(self) -> Source:
         """Open the files."""
-        return stored("cifar10", cifar10_source)
+        return _open_stored("cifar10", cifar10_source)
 
 
 @DATASETS.register("emnist")
@@ -194,8 +210,8 @@ class Emnist(Stored):
     """Which part: 62 classes; 47 of equal size; 26 letters; 10 digits."""
 
     @property
-    def label(self) -> str:
-        """What the images are, for titles."""
+    def title(self) -> str:
+        """What the images are."""
         return f"EMNIST {self.part}"
 
     @property
@@ -205,23 +221,31 @@ class Emnist(Stored):
 
     def source(self) -> Source:
         """Open the files."""
-        return stored(self.folder, partial(emnist_source, self.part))
+        return _open_stored(self.folder, partial(emnist_source, self.part))
 
 
 @DATASETS.register("parquet")
 class Parquet(Stored):
-    """Any labelled images in Parquet files, encoded as JPEG or PNG."""
+    """Any labelled images in Parquet files, encoded as PNG, JPEG, WebP, GIF, BMP or TIFF."""
 
     path: str
-    """A file, or a folder with ``train.parquet`` and ``test.parquet``."""
+    """A file, or a folder with ``train.parquet`` (or ``train-00000-of-00003.parquet`` and so on,
+    there or in ``data``) and test images, named alike with ``test`` or ``validation``."""
+    image: str | None = None
+    """Column of images; without it a usual name: ``image``, ``img`` and the like."""
+    label: str | None = None
+    """Column of labels, integers or text; without it ``label``, ``fine_label``, ``character``..."""
+    writer: str | None = None
+    """Column of who wrote what, integers or text; without it ``writer``, ``writer_id``..."""
+    background: Background | None = None
+    """What shows through transparent pixels; without it they are refused."""
 
     @property
-    def label(self) -> str:
-        """What the images are, for titles."""
+    def title(self) -> str:
+        """What the images are."""
         return Path(self.path).name
 
     def source(self) -> Source:
         """Open the files."""
-        return parquet_source(
-            Path(os.path.expanduser(self.path))
-        )  # Path's own fails without a user
+        columns = Columns(self.image, self.label, self.writer)
+        return parquet_source(Path(os.path.expanduser(self.path)), columns, self.background)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 type Ints = npt.NDArray[np.int64]
+
+
+class Attendance(NamedTuple):
+    """Rows of nodes in a round, in ascending order."""
+
+    asked: Ints
+    """Who is asked to train."""
+    on_time: Ints
+    """Those of them whose update arrives in time."""
+    late: Ints
+    """Those whose update arrives too late; the rest of who is asked sends nothing."""
 
 
 class Draws:
@@ -56,6 +67,10 @@ class Draws:
         n_nodes = len(self._releases)  # the stream after those of the nodes
         return node_noise(self._n_parameters, std, self._plan.seed, round_index, n_nodes)
 
+    def draw_count_noise(self, std: float, round_index: int) -> float:
+        """Draw the noise of the weighted sum of the counts of what lies within the norm."""
+        return std * float(stream(self._plan.seed, "count-noise", round_index).standard_normal())
+
     def create_batch_generator(self, round_index: int, node: int) -> np.random.Generator:
         """Return the generator that draws a node's batches in a round.
 
@@ -66,7 +81,7 @@ class Draws:
             return np.random.default_rng()
         return stream(self._plan.seed, "batches", round_index, node)
 
-    def draw_attendance(self, able: npt.NDArray[np.bool_], round_index: int) -> tuple[Ints, Ints]:
+    def draw_attendance(self, able: npt.NDArray[np.bool_], round_index: int) -> Attendance:
         """Draw which of the able nodes send an update in a round.
 
         Parameters
@@ -78,11 +93,12 @@ class Draws:
 
         Returns
         -------
-        on_time, late : ndarray of int
-            Rows of the nodes whose update is used, and of those whose update comes too late.
+        Attendance
+            Who is asked, and whose update arrives.
         """
         chances = self._plan.chances
         draws = stream(self._plan.seed, "attendance", round_index).random((3, able.size))
-        sends = able & (draws[0] < chances.participation) & (draws[1] >= chances.dropping)
+        asked = able & (draws[0] < chances.participation)
+        sends = asked & (draws[1] >= chances.dropping)
         late = sends & (draws[2] < chances.straggling)
-        return np.flatnonzero(sends & ~late), np.flatnonzero(late)
+        return Attendance(*map(np.flatnonzero, (asked, sends & ~late, late)))

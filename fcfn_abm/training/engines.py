@@ -60,7 +60,7 @@ class Serial(Engine):
     gradients : sequence of NetGradients
         As many nodes train at once, in threads; sums do not depend on how many.
     train_node : callable
-        Trains one node: parameters, node, round, standard deviation of its noise (None for none),
+        Trains one node: the round's work, node, standard deviation of its noise (None for none),
         and gradients, to its upload.
     test_images, test_labels : Tensor
         What the net is evaluated on.
@@ -71,7 +71,7 @@ class Serial(Engine):
     def __init__(
         self,
         gradients: Sequence[NetGradients],
-        train_node: Callable[[Tensor, int, int, float | None, NetGradients], Upload],
+        train_node: Callable[[RoundWork, int, float | None, NetGradients], Upload],
         test_images: Tensor,
         test_labels: Tensor,
     ) -> None:
@@ -87,7 +87,7 @@ class Serial(Engine):
 
         def train(node: int, gradients: NetGradients) -> Upload:
             std = None if work.noise_std is None else float(work.noise_std[node])
-            return self._train_node(work.flat, node, work.round_index, std, gradients)
+            return self._train_node(work, node, std, gradients)
 
         sums, nodes = Sums.zeros(work), work.nodes.tolist()
         uploads = map_in_order(train, nodes, self._gradients)
@@ -123,9 +123,9 @@ class Serial(Engine):
 
 
 def select_engine(
-    engine: EngineName, device: Device, plan: TrainingPlan
+    engine: EngineName, device: Device, plan: TrainingPlan, *, with_formulas: bool = True
 ) -> tuple[Literal["serial", "stacked"], Literal["cpu", "cuda"]]:
-    """Select the engine that trains, and its device.
+    """Select the engine that trains, and its device, for a net ``with_formulas`` or without.
 
     "auto" takes a CUDA device where there is one and the plan allows, and there the
     stacked engine; elsewhere the serial one.
@@ -140,8 +140,12 @@ def select_engine(
     needs = ""
     if plan.secure_noise:
         needs = "privacy.secure_noise = true"
+    elif plan.adaptive_clipping:
+        needs = "[privacy.adaptive_clipping]"
     elif plan.precision == "bf16":
         needs = 'training.precision = "bf16"'
+    elif not with_formulas:
+        needs = "training.net, with layers whose gradients have no formula,"
     if device == "auto":
         free = engine != "serial" and not needs
         device = "cuda" if free and torch.cuda.is_available() else "cpu"

@@ -9,12 +9,14 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol, override
 
 from fcfn_abm.dp.sensitivity import l2_norms
-from fcfn_abm.training.net_checks import require_known_layers
+from fcfn_abm.errors import InvalidDataError, join_lines
+from fcfn_abm.training.net_checks import has_formula, require_own_parameters, split_into_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _CACHE_BYTES = 2**19  # half of a second cache
+_ROW_BYTES = 2**26  # of rows that exist at once where no formula spares them
 
 type Precision = Literal["fp32", "bf16"]
 
@@ -135,6 +137,91 @@ class Blocks(SampleGradients):
         return torch.cat([block.rows() for block in self.blocks], dim=1)
 
 
+class LayerRows(SampleGradients):
+    """Rows of all parameters of any layer, by automatic differentiation of the layer alone.
+
+    Rows are vectorised over samples, and only so many at a time as fit into memory. Their weighted
+    sum is one plain pass back, since a row depends linearly on what came back.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        Computes each sample by itself; its present parameters are copied.
+    given : Tensor, shape (m, ...)
+        What went in.
+    back : Tensor, shape (m, ...)
+        Gradients of each sample's outputs.
+    """
+
+    def __init__(self, layer: nn.Module, given: Tensor, back: Tensor) -> None:
+        self._layer, self._given, self._back = layer, given, back
+        self._parameters = {
+            name: value.detach().clone() for name, value in layer.named_parameters()
+        }
+
+    def norms(self) -> Tensor:
+        """Return the L2 norm of each row."""
+        import torch
+
+        return torch.cat([l2_norms(part) for part in self._parts()])
+
+    def weighted(self, factors: Tensor) -> Tensor:
+        """Return the sum of the rows, each times its factor."""
+        import torch
+
+        if len(self._given) == 0:
+            return self.rows().sum(0)
+        back = self._back * factors.view(-1, *[1] * (self._back.dim() - 1))
+        return torch.cat([flatten_parameter(part) for part in self._pull(self._given, back)])
+
+    def rows(self) -> Tensor:
+        """Return the matrix."""
+        import torch
+
+        return torch.cat(list(self._parts()))
+
+    def _parts(self) -> Iterator[Tensor]:
+        """Yield the matrix, some rows at a time."""
+        import torch
+
+        n_parameters = sum(value.numel() for value in self._parameters.values())
+        size = max(_ROW_BYTES // (4 * n_parameters), 1)
+        if len(self._given) == 0:
+            yield self._given.new_empty(0, n_parameters)
+            return
+
+        def pull_one(given: Tensor, back: Tensor) -> tuple[Tensor, ...]:
+            return self._pull(given[None], back[None])
+
+        for given, back in zip(
+            torch.split(self._given, size), torch.split(self._back, size), strict=True
+        ):
+            try:
+                parts = torch.func.vmap(pull_one)(given, back)
+            except RuntimeError as error:
+                raise InvalidDataError(
+                    f"the gradients of a {type(self._layer).__name__} cannot be computed sample "
+                    f"by sample by torch.func.vmap: {join_lines(str(error))}"
+                ) from None
+            yield torch.cat([_flatten_each(part) for part in parts], dim=1)
+
+    def _pull(self, given: Tensor, back: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradient of ``sum(back * outputs)`` by each parameter."""
+        import torch
+
+        def apply(parameters: dict[str, Tensor]) -> Any:
+            return torch.func.functional_call(self._layer, parameters, (given,))
+
+        pull: Any = torch.func.vjp(apply, self._parameters)[1]
+        (gradients,) = pull(back)
+        return tuple(gradients[name] for name in self._parameters)
+
+
+def _flatten_each(values: Tensor) -> Tensor:
+    """Return a parameter's values of each sample, one row each, as :func:`flatten_parameter`."""
+    return (values.permute(0, 1, 3, 4, 2) if values.dim() == 5 else values).flatten(1)
+
+
 class Gradients(Protocol):
     """What a placement trains with."""
 
@@ -189,28 +276,30 @@ class NetGradients(Gradients):
 
     Parameters
     ----------
-    net : torch.nn.Sequential
-        Its parameters become views; :func:`require_known_layers` says which layers may have any.
+    net : torch.nn.Module
+        Its parameters become views. Images must not depend on each other in it.
     precision : {"fp32", "bf16"}, default "fp32"
         Of the layers' work; parameters, and what is clipped and added up, have 32 bits in any case.
 
     Raises
     ------
     InvalidDataError
-        If another layer has parameters.
+        If layers share parameters, or some are frozen.
 
     Notes
     -----
     The gradients of each sample come from one pass back to the outputs of the layers: a dense
     layer's are an outer product, which is never built, and a convolution's one product a row of
     its kernel, of what came back with its input, unfolded along rows alone. On a CPU this takes a
-    fraction of the time of a vectorised gradient, whose convolutions fall apart into groups.
+    fraction of the time of a vectorised gradient, whose convolutions fall apart into groups. Layers
+    without such a formula are differentiated by themselves (:class:`LayerRows`).
     """
 
-    def __init__(self, net: nn.Sequential, precision: Precision = "fp32") -> None:
+    def __init__(self, net: nn.Module, precision: Precision = "fp32") -> None:
         import torch
 
-        require_known_layers(net)
+        net = split_into_layers(net)
+        require_own_parameters(net)
         self.net, self._precision = net, precision
         self._parameters = list(net.parameters())
         self._flat = torch.cat([flatten_parameter(p.detach()) for p in self._parameters])
@@ -281,7 +370,7 @@ class NetGradients(Gradients):
         with self._layers():
             for layer in self.net:
                 before, passed = passed, layer(passed)
-                if layer._parameters:
+                if any(True for _ in layer.parameters()):
                     layers.append(layer)
                     inputs.append(before.detach())
                     outputs.append(passed)
@@ -289,15 +378,19 @@ class NetGradients(Gradients):
         return zip(layers, inputs, torch.autograd.grad(loss, outputs), strict=True)
 
 
-def sample_blocks(
-    layer: Any, given: Tensor, back: Tensor
-) -> tuple[SampleGradients, SampleGradients]:
-    """Return the gradients of a layer's weights and biases, one row a sample."""
+def sample_blocks(layer: Any, given: Tensor, back: Tensor) -> tuple[SampleGradients, ...]:
+    """Return the gradients of a layer's parameters, in their order, one row a sample."""
     import torch
     from torch import nn
 
+    if not has_formula(layer) or (isinstance(layer, nn.Linear) and given.dim() != 2):
+        return (LayerRows(layer, given, back),)
     if isinstance(layer, nn.Linear):
         return Outer(back, given), Matrix(back)
+    if isinstance(layer, nn.GroupNorm):
+        back = back.reshape(*back.shape[:2], -1)
+        scaled = back * normalise_groups(layer, given).reshape(back.shape)
+        return Matrix(scaled.sum(2)), Matrix(back.sum(2))
     if _is_sparse(layer, back):
         from fcfn_abm.training.kernels import kernel_gradients
 
@@ -314,6 +407,13 @@ def sample_blocks(
         for row, seen in enumerate(unfold_rows(layer, given_part)):
             torch.bmm(seen.mT, back_part.mT, out=part[:, row])
     return Kernels(kernels.flatten(1, 2)), Matrix(back.sum(2))
+
+
+def normalise_groups(layer: Any, given: Tensor) -> Tensor:
+    """Return what a layer of group normalisation makes of its input, before weights and biases."""
+    from torch.nn.functional import group_norm
+
+    return group_norm(given, layer.num_groups, eps=layer.eps)
 
 
 def _is_sparse(layer: Any, back: Tensor) -> bool:

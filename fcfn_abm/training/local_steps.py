@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -40,6 +40,8 @@ class LocalSteps:
     """Samples of a step; None, or as many as there are, takes all of them in one step."""
     grid: float | None = None
     """Spacing, a power of two, of the values that a release can take; None for plain floats."""
+    counts_within: bool = False
+    """Whether nodes count how much of what is clipped lies within the clipping norm."""
 
     def __post_init__(self) -> None:
         """Raise InvalidDataError for a number outside its range."""
@@ -104,6 +106,39 @@ class LocalSteps:
         if self.grid is None:
             return noise.add_(value)
         return ((value.double() / self.grid).round() * self.grid + noise).float()
+
+
+class ClippingCount:
+    """Clips, and notes in each release how much of what was clipped lay within the norm.
+
+    Nothing is noted unless the steps ask for it.
+    """
+
+    def __init__(self, steps: LocalSteps) -> None:
+        self._steps = steps
+        self._within: list[float] = []
+
+    def sum_clipped(self, divisor: float | Tensor) -> Callable[[SampleGradients], Tensor]:
+        """Return what clips gradients and adds them up, in a step with that divisor."""
+        if not self._steps.counts_within:
+            return self._steps.sum_clipped
+
+        def clip_and_count(gradients: SampleGradients) -> Tensor:
+            self.count(gradients.norms(), float(divisor))
+            return self._steps.sum_clipped(gradients)
+
+        return clip_and_count
+
+    def count(self, norms: Tensor, divisor: float = 1.0) -> None:
+        """Note how many of these norms lie within, less one half for each, over a divisor."""
+        if self._steps.counts_within:
+            n_within = int((norms <= self._steps.clipping.norm).sum())
+            self._within.append((n_within - norms.numel() / 2) / divisor)
+
+    @property
+    def within(self) -> float:
+        """Mean of what was noted; zero if nothing was."""
+        return sum(self._within) / max(len(self._within), 1)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Checks that the fast gradients of a net are its gradients."""
+"""What a net is made of: layers whose per-sample gradients have formulas, and any others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -12,32 +12,53 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def require_known_layers(net: nn.Sequential) -> None:
-    """Raise InvalidDataError unless the fast gradients are those of the net.
+def split_into_layers(net: nn.Module) -> nn.Sequential:
+    """Return a net as layers that are applied one by one.
 
-    They apply layers one by one, and compute dense layers and convolutions by formulas of their
-    own: a subclass with another ``forward``, a hook, or an option that the formulas leave out would
-    be ignored.
+    A plain ``nn.Sequential`` is taken apart, also inside another one; any other module is one
+    layer. Parameters keep their order.
     """
     from torch import nn
 
-    if not isinstance(net, nn.Sequential) or type(net).forward is not nn.Sequential.forward:
-        raise InvalidDataError(
-            "a net must be an nn.Sequential with its own forward, since layers are applied one by "
-            f"one, but it is a {type(net).__name__}."
-        )
-    n_parameters = 0
+    def split(module: nn.Module) -> Iterator[nn.Module]:
+        if type(module) is nn.Sequential and not _has_hooks(module):
+            for part in module:
+                yield from split(part)
+        else:
+            yield module
+
+    return nn.Sequential(*split(net))
+
+
+def has_formula(layer: nn.Module) -> bool:
+    """Return whether the gradients of a layer with parameters are computed by a formula."""
+    return not _find_fault(layer)
+
+
+def require_own_parameters(net: nn.Sequential) -> None:
+    """Raise InvalidDataError unless each layer has parameters of its own, all of them trained."""
+    names = []
     for layer in net:
-        if not any(True for _ in layer.parameters()):
-            continue
-        n_parameters += 2
-        if fault := _find_fault(layer):
+        own = list(layer.parameters())
+        names += own
+        if not all(parameter.requires_grad for parameter in own):
             raise InvalidDataError(
-                "a net may have parameters in plain nn.Linear and nn.Conv2d layers only, but it "
-                f"{fault}."
+                "all parameters of a net are trained, but it has a "
+                f"{type(layer).__name__} with frozen parameters."
             )
-    if len(list(net.parameters())) < n_parameters:
+    if len({id(parameter) for parameter in names}) < len(names):
         raise InvalidDataError("two layers of a net must not share parameters.")
+
+
+def require_formulas(net: nn.Sequential) -> None:
+    """Raise InvalidDataError unless all layers with parameters have formulas for gradients."""
+    require_own_parameters(net)
+    for layer in net:
+        if any(True for _ in layer.parameters()) and (fault := _find_fault(layer)):
+            raise InvalidDataError(
+                "the stacked engine takes nets with parameters in plain nn.Linear, nn.Conv2d and "
+                f"nn.GroupNorm layers only, but this one {fault}; the serial engine takes any."
+            )
 
 
 def _find_fault(layer: Any) -> str:
@@ -45,16 +66,14 @@ def _find_fault(layer: Any) -> str:
     from torch import nn
 
     name = type(layer).__name__
-    if type(layer) not in (nn.Linear, nn.Conv2d):  # a subclass may have another forward
+    if type(layer) not in (nn.Linear, nn.Conv2d, nn.GroupNorm):  # a subclass may compute otherwise
         return f"has a {name}"
     if layer.bias is None:
         return f"has a {name} without a bias"
     if "forward" in vars(layer):
         return f"has a {name} with a forward of its own"
-    if layer._forward_hooks or layer._forward_pre_hooks:
+    if _has_hooks(layer) or set(dict(layer.named_parameters())) != {"weight", "bias"}:
         return f"has a {name} with a hook"
-    if not (layer.weight.requires_grad and layer.bias.requires_grad):
-        return f"has a {name} with frozen parameters"
     if isinstance(layer, nn.Conv2d):
         if layer.groups != 1:
             return f"has a {name} of {layer.groups} groups"
@@ -64,6 +83,16 @@ def _find_fault(layer: Any) -> str:
                 f"padding_mode={layer.padding_mode!r}: padding must be a number of zeros"
             )
     return ""
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    return any(hooks)
 
 
 def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> None:
@@ -80,7 +109,15 @@ def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> Non
         Shape of an image.
     """
     import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
 
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            raise InvalidDataError(
+                "a net must compute each image's output from that image alone, but batch "
+                f"normalisation ({type(module).__name__}) mixes the images of a batch; take group "
+                "normalisation (nn.GroupNorm) in its place."
+            )
     images = torch.rand(8, *shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         together = deepcopy(net)(images)
@@ -88,5 +125,14 @@ def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> Non
             if not torch.allclose(deepcopy(net)(part), together[: len(part)], 1e-3, 1e-4):
                 raise InvalidDataError(
                     "a net must compute each image's output from that image alone, and without "
-                    "chance: batch normalisation and dropout are refused."
+                    "chance: layers that mix images, and dropout, are refused."
+                )
+        passed = images.clone()
+        for place, layer in enumerate(deepcopy(net)):
+            before, version = passed, passed._version
+            passed = layer(before)
+            if before._version != version:
+                raise InvalidDataError(
+                    f"layer {place} of the net, a {type(layer).__name__}, changes what goes into "
+                    "it, which gradients still need: build it with inplace=False."
                 )

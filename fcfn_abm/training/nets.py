@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 class Net(Protocol):
     """Builds a network for images of a shape."""
 
-    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
-        """Return the layers; their first parameters are set by :func:`initialise`.
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+        """Return a net; first weights of convolutions and dense layers are set by `initialise`.
+
+        Other parameters keep what they are built with, drawn from torch's generator, which follows
+        the scenario's seed.
 
         Raises
         ------
@@ -98,6 +101,49 @@ class CifarCnn(Net):
         return _build(shape, self.width, [self.hidden, self.second_hidden], n_classes)
 
 
+@NETS.register("group-norm-cnn")
+class GroupNormCnn(Net):
+    """Three 3 x 3 convolutions, each with group normalisation, and one dense layer.
+
+    Two poolings by two, and an average over quarters of the image before the dense layer, keep
+    parameters few, and with them the noise of differential privacy. With the default width, for
+    32 x 32 images in colour and 10 classes: 896 + 64 + 18,496 + 128 + 73,856 + 256 + 5,130 = 98,826
+    parameters.
+
+    References
+    ----------
+    Wu and He 2018, "Group normalization".
+    """
+
+    width: Annotated[int, Field(ge=1, le=256)] = 32
+    """Channels of the first convolution; the second has twice as many, the third four times."""
+    groups: Annotated[int, Field(ge=1, le=256)] = 8
+    """Groups of channels that are normalised together; they must divide the width."""
+
+    def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
+        """Return the layers."""
+        from torch import nn
+
+        _require_two_poolings(shape)
+        if self.width % self.groups:
+            raise InvalidDataError(
+                f"training.net: groups must divide width, but {self.groups} does not divide "
+                f"{self.width}."
+            )
+        layers: list[nn.Module] = []
+        n_channels = shape[0]
+        for width in (self.width, 2 * self.width, 4 * self.width):
+            last = width == 4 * self.width
+            pool = nn.AdaptiveAvgPool2d(2) if last else nn.MaxPool2d(2)
+            normalised = [
+                nn.Conv2d(n_channels, width, 3, padding=1),
+                nn.GroupNorm(self.groups, width),
+            ]
+            layers += [*normalised, nn.ReLU(), pool] if last else [*normalised, pool, nn.ReLU()]
+            n_channels = width
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * n_channels, n_classes))
+
+
 def _build(
     shape: tuple[int, int, int], width: int, hidden: list[int], n_classes: int
 ) -> nn.Sequential:
@@ -127,13 +173,19 @@ def _two_convolutions(shape: tuple[int, int, int], width: int) -> list[nn.Module
 
 
 def _n_features(shape: tuple[int, int, int], width: int) -> int:
+    _require_two_poolings(shape)
     _, height, breadth = shape
-    if min(height, breadth) < 4:  # the two poolings would leave no pixel
+    return 2 * width * (height // 4) * (breadth // 4)
+
+
+def _require_two_poolings(shape: tuple[int, int, int]) -> None:
+    """Raise InvalidDataError where two poolings by two would leave no pixel."""
+    _, height, breadth = shape
+    if min(height, breadth) < 4:
         raise InvalidDataError(
             "training.net pools images twice by two and needs 4 x 4 pixels or more, but these "
             f"have {height} x {breadth}."
         )
-    return 2 * width * (height // 4) * (breadth // 4)
 
 
 def initialise(net: nn.Module, rng: np.random.Generator) -> None:

@@ -15,9 +15,17 @@ from pydantic import Field
 
 from fcfn_abm.dp import Relation, Sensitivity, Unit
 from fcfn_abm.dp.accounting import LEAST_RATE
+from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.registry import Registry
 from fcfn_abm.training.gradients import Gradients
-from fcfn_abm.training.local_steps import Batch, LocalSteps, MomentumSgd, Rows, require_generator
+from fcfn_abm.training.local_steps import (
+    Batch,
+    ClippingCount,
+    LocalSteps,
+    MomentumSgd,
+    Rows,
+    require_generator,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +65,9 @@ class Upload:
     clean: Tensor
     """The part of it that is not noise, shape (n_parameters,); nobody sees it. Without noise it is
     the same tensor."""
+    within: float = 0.0
+    """Share of what was clipped that lay within the clipping norm, less one half; zero unless the
+    steps ask for it. Without noise."""
 
     @property
     def noise(self) -> Tensor:
@@ -181,18 +192,21 @@ class DpSgd(Placement):
 
         noisy = MomentumSgd(steps)
         clean = noisy if noise is None else MomentumSgd(steps)
+        count = ClippingCount(steps)
         for step, batch in enumerate(batches):
             if len(batch.labels):
                 here = noisy.move(flat, gradients)
-                total = gradients.clipped(here, batch.images, batch.labels, steps.sum_clipped)
+                clip = count.sum_clipped(batch.divisor)
+                total = gradients.clipped(here, batch.images, batch.labels, clip)
                 gradient = total.div_(batch.divisor)
             else:
+                count.count(flat[:0])
                 gradient = torch.zeros_like(flat)
             if noise is not None:
                 noisy.step(steps.add_noise(gradient, noise[step]))
             clean.step(gradient.float())
         update = clean.finish()
-        return Upload(update if noise is None else noisy.finish(), update)
+        return Upload(update if noise is None else noisy.finish(), update, count.within)
 
 
 @PLACEMENTS.register("update")
@@ -227,8 +241,12 @@ class Update(Placement):
         sgd = MomentumSgd(steps)
         for batch in batches:
             sgd.step(gradients.mean(sgd.move(flat, gradients), batch.images, batch.labels))
-        clean = steps.clip_in_place(sgd.finish())
-        return Upload(clean if noise is None else steps.add_noise(clean, noise[0]), clean)
+        clean, count = sgd.finish(), ClippingCount(steps)
+        if steps.counts_within:
+            count.count(l2_norms(clean[None]))
+        clean = steps.clip_in_place(clean)
+        values = clean if noise is None else steps.add_noise(clean, noise[0])
+        return Upload(values, clean, count.within)
 
 
 _PAPER_CAVEAT = (
@@ -274,14 +292,15 @@ class Paper(Placement):
         noise: Tensor | None,
     ) -> Upload:
         """Take a round's steps."""
-        sgd = MomentumSgd(steps)
+        sgd, count = MomentumSgd(steps), ClippingCount(steps)
         for batch in batches:
             here = sgd.move(flat, gradients)
-            total = gradients.clipped(here, batch.images, batch.labels, steps.sum_clipped)
+            clip = count.sum_clipped(batch.divisor)
+            total = gradients.clipped(here, batch.images, batch.labels, clip)
             sgd.step(total.div_(batch.divisor))
         if noise is None:
             clean = values = sgd.finish()
         else:
             values = steps.add_noise(sgd.velocity_sum, noise[0]).mul_(-steps.learning_rate)
             clean = sgd.finish()
-        return Upload(values, clean)
+        return Upload(values, clean, count.within)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import Calibration, Relation
+from fcfn_abm.dp import AdaptiveClipping, Calibration, Relation
 from fcfn_abm.errors import (
     InvalidDataError,
     InvalidPrivacyError,
@@ -22,10 +22,17 @@ from fcfn_abm.training.gradients import Precision
 from fcfn_abm.training.local_steps import LocalSteps
 from fcfn_abm.training.nets import Net
 from fcfn_abm.training.placements import Placement, ReleasePlan
+from fcfn_abm.training.server_steps import (
+    Averaging,
+    NoAveraging,
+    ServerOptimiser,
+    ServerSgd,
+)
 
 type Floats = npt.NDArray[np.float64]
 type Horizon = Literal["round", "training"]
 type NoiseOf = Literal["nodes", "sum"]
+type View = Literal["local", "central"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +83,22 @@ class TrainingPlan:
     noise_of: NoiseOf = "nodes"
     """Whether noise is drawn for each node, or once for the weighted sum of all, which has the same
     distribution if each node adds noise once a round, without a grid, and nobody checks uploads."""
+    adaptive_clipping: AdaptiveClipping | None = None
+    """How the clipping norm follows what is clipped; None keeps that of :attr:`steps`."""
+    view: View = "local"
+    """Whether an epsilon holds against who sees a node's own messages, or against a server that
+    sees nothing but the weighted sum."""
+    quorum: float = 1.0
+    """In the central view: share of the nodes asked whose updates must arrive in time, or else the
+    sum is not opened; as many are enough to hide each of them as agreed."""
     precision: Precision = "fp32"
     """Of the layers' work on gradients."""
     max_participations: int | None = None
     """Rounds in which a node takes part at most; None for :attr:`participation_limit`'s choice."""
+    server: ServerOptimiser = field(default_factory=ServerSgd)
+    """How the server moves the parameters by an aggregate."""
+    averaging: Averaging = field(default_factory=NoAveraging)
+    """Of which rounds' parameters the mean is evaluated."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError or InvalidDataError for what cannot be carried out as asked."""
@@ -88,11 +107,20 @@ class TrainingPlan:
         require_one_of(Horizon, error=wrong, horizon=self.horizon)
         require_one_of(Calibration, error=wrong, calibration=self.calibration)
         require_one_of(NoiseOf, error=wrong, noise_of=self.noise_of)
+        require_one_of(View, error=wrong, view=self.view)
+        if not 0 < self.quorum <= 1:
+            raise InvalidPrivacyError(
+                f"quorum must be above 0, and at most 1, but is {self.quorum:g}."
+            )
         require_one_of(Precision, error=InvalidDataError, precision=self.precision)
         require_between(0, 1, error=wrong, delta=self.delta)
         if self.false_alarm is not None:
             require_between(0, 1, error=wrong, false_alarm=self.false_alarm)
         require_counts(error=InvalidDataError, rounds=self.rounds)
+        if self.adaptive_clipping and self.secure_noise:
+            raise InvalidPrivacyError(
+                "the grid of secure noise is made for one clipping norm, which must not adapt."
+            )
         if self.max_participations is not None:
             require_counts(error=wrong, max_participations=self.max_participations)
         if self.placement.sampling_rate < 1 and self.steps.batch_size is not None:
@@ -115,6 +143,10 @@ class TrainingPlan:
         expected = self.rounds * self.chances.participation * (1 - self.chances.dropping)
         return max(math.ceil(expected - 1e-9), 1)  # a product of decimals may lie a hair above
 
+    def count_quorum(self, n_asked: int) -> int:
+        """Return how many updates must arrive in time in a round that asks so many nodes."""
+        return max(math.ceil(self.quorum * n_asked - 1e-9), 1)
+
     def plan_releases(self, n_samples: npt.NDArray[np.int64]) -> list[ReleasePlan]:
         """Return what each node releases in a round; nodes of one size share a plan.
 
@@ -132,7 +164,11 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class NodePrivacy:
-    """What each node's epsilon means in this training, arrays of shape (n_nodes,)."""
+    """What each node's epsilon means in this training, arrays of shape (n_nodes,).
+
+    Noise is that which hides the node from whom its epsilon holds against: its own; or, where that
+    is the server, the noise of the weighted sum, in units of the node's share of it.
+    """
 
     sensitivity: Floats
     """L2 sensitivity of one release; with secure noise that of rounding is in it."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import Ledger, central_multipliers, multiplier_for_releases, spent_epsilon
+from fcfn_abm.dp import (
+    AdaptiveClipping,
+    Ledger,
+    central_multipliers,
+    multiplier_for_releases,
+    spent_epsilon,
+)
 from fcfn_abm.dp.check import max_upload_norm
 from fcfn_abm.errors import InvalidPrivacyError, as_floats
 from fcfn_abm.training.placements import ReleasePlan
@@ -18,6 +25,16 @@ type Floats = npt.NDArray[np.float64]
 type Ints = npt.NDArray[np.int64]
 
 _MAX_NOISE = 1e30  # standard deviation that 32-bit numbers still hold with room to add
+
+
+@dataclass(frozen=True)
+class OwnNoise:
+    """The noise that nodes add themselves in a round, arrays of shape (n_nodes,)."""
+
+    std: Floats
+    """Standard deviation on each parameter, in units of a release."""
+    multiplier: Floats
+    """The same over the sensitivity of a release."""
 
 
 class PrivacyAccounts:
@@ -83,6 +100,66 @@ class PrivacyAccounts:
             delta=plan.delta,
         )
 
+    def share_noise(self, asked: Ints, weights: Floats, privacy: NodePrivacy) -> OwnNoise:
+        """Work out the noise that each of the nodes asked in a round adds.
+
+        Parameters
+        ----------
+        asked : ndarray of int, shape (n,)
+            Their rows; all have an epsilon.
+        weights : ndarray of float, shape (n,)
+            Their weights in the sum, up to a common factor.
+        privacy : NodePrivacy
+            What their reports ask for.
+
+        Returns
+        -------
+        OwnNoise
+            In the local view what each node's own epsilon asks for. In the central view an equal
+            share each of the noise on the sum, whose standard deviation is the largest of
+            ``weights * privacy.noise_std``: so large that the shares of a quorum make up the whole.
+            Infinite for all other nodes, who send nothing.
+
+        Notes
+        -----
+        Whoever arrives, k of them with k at least the quorum t, their sum has the noise
+        ``sqrt(k / t) c`` with ``c = max(w_i sigma_i)``. Divided by the weight and the sensitivity
+        of node i that is at least its multiplier: exactly that where k = t and all ``w_i sigma_i``
+        are equal, which is the aggregation "by-epsilon". It takes for granted that those who arrive
+        did add their share, or no fewer than t of them.
+        """
+        if self._plan.view == "local":
+            return OwnNoise(privacy.noise_std, privacy.noise_multiplier)
+        std = np.full(self._n_nodes, np.inf)
+        whole = (weights * privacy.noise_std[asked]).max(initial=0.0)
+        std[asked] = whole / (math.sqrt(self._plan.count_quorum(asked.size)) * weights)
+        return OwnNoise(std, std / self.sensitivity)
+
+    def describe_own(self, epsilon: npt.ArrayLike, n_samples: Ints) -> NodePrivacy:
+        """Return what each node's own messages reveal, where all who have an epsilon are asked.
+
+        In the local view this is :meth:`calibrate`.
+        """
+        plan, privacy = self._plan, self.calibrate(epsilon)
+        if plan.view == "local":
+            return privacy
+        asked = np.flatnonzero(np.isfinite(privacy.noise_std))
+        weights = np.zeros(0)
+        if asked.size:
+            weights = plan.aggregation.weights(
+                n_samples[asked].astype(float), privacy.noise_std[asked]
+            )
+        own = self.share_noise(asked, weights, privacy)
+        per_round, sampling = self._n_releases, (plan.placement.sampling_rate, plan.neighbours)
+        total = per_round * plan.participation_limit
+        return replace(
+            privacy,
+            noise_multiplier=own.multiplier,
+            noise_std=own.std,
+            epsilon_per_round=spent_epsilon(own.multiplier, per_round, plan.delta, *sampling),
+            epsilon_total=spent_epsilon(own.multiplier, total, plan.delta, *sampling),
+        )
+
     def compute_max_upload_norm(self, noise_std: Floats) -> Floats:
         """Return the L2 norm above which the check flags an upload; infinite without a check."""
         plan = self._plan
@@ -96,6 +173,30 @@ class PrivacyAccounts:
             self._n_draws,
         )
 
+    def compute_std_of_count(
+        self, nodes: Ints, weights: Floats, noise_std: Floats, adaptive: AdaptiveClipping
+    ) -> float:
+        """Return the standard deviation of the noise in the weighted sum of some nodes' counts.
+
+        Parameters
+        ----------
+        nodes, weights : ndarray, shape (n,)
+            Whose, and their weights in the sum.
+        noise_std : ndarray of float, shape (n_nodes,)
+            Noise of a release and its count together, as if all were on the release, at the first
+            clipping norm.
+        adaptive : AdaptiveClipping
+            How they share it.
+
+        Notes
+        -----
+        A unit of data moves a count by half of what it moves a release over the clipping norm. A
+        node sends the mean of the counts of its releases.
+        """
+        norm = 2 * self._plan.steps.clipping.norm
+        own = adaptive.count_gain * noise_std[nodes] / norm / np.sqrt(self._n_draws[nodes])
+        return float(np.sqrt(((weights * own) ** 2).sum()))
+
     def compute_std_of_sum(self, nodes: Ints, weights: Floats, noise_std: Floats) -> float:
         """Return the standard deviation of the noise in the weighted sum of some nodes' uploads."""
         return float(np.sqrt(((weights * self._noise_gain[nodes] * noise_std[nodes]) ** 2).sum()))
@@ -106,7 +207,13 @@ class PrivacyAccounts:
         return Ledger(self._n_nodes, plan.placement.sampling_rate, plan.neighbours)
 
     def spend(
-        self, ledger: Ledger, nodes: Ints, weights: Floats, late: Ints, privacy: NodePrivacy
+        self,
+        ledger: Ledger,
+        nodes: Ints,
+        weights: Floats,
+        late: Ints,
+        privacy: NodePrivacy,
+        own: OwnNoise,
     ) -> None:
         """Enter the releases of a round into a ledger.
 
@@ -121,19 +228,26 @@ class PrivacyAccounts:
             Weight of each of ``nodes`` in the sum.
         privacy : NodePrivacy
             What the reports of the round say.
+        own : OwnNoise
+            What nodes add, if they add what they reported.
+
+        Notes
+        -----
+        In the central view a late update is charged as if it were in a sum with just enough noise:
+        under secure aggregation it stays masked.
         """
         plan = self._plan
         both = np.concatenate([nodes, late])
         # where a node's later steps have seen its own noise, nothing beyond the local view is
         # proven; a server that checks each upload sees more than their sum; and a sum of values on
         # grids may reveal each of them
-        central = privacy.noise_multiplier[both]
+        central = np.maximum(privacy.noise_multiplier[both], own.multiplier[both])
         once = self._n_draws[nodes] == 1
         if once.any() and plan.false_alarm is None and plan.steps.grid is None:
             hidden = nodes[once]
             central[: nodes.size][once] = central_multipliers(
-                weights[once], privacy.noise_std[hidden], privacy.sensitivity[hidden]
+                weights[once], own.std[hidden], privacy.sensitivity[hidden]
             )
         order = np.argsort(both)
-        multiplier = privacy.noise_multiplier[both[order]]
+        multiplier = own.multiplier[both[order]]
         ledger.spend(both[order], multiplier, self._n_releases, central[order])

@@ -229,7 +229,7 @@ class Stacked(Engine):
         """Train a group for a round: each tensor of its upload has a row a node."""
         plan, n_nodes = self._plan, group.nodes.size
         noise, batches = self._draw_noise(work, group), self._draw_batches(group, work.round_index)
-        upload = plan.placement.train(work.flat, batches, plan.steps, self._gradients, noise)
+        upload = plan.placement.train(work.flat, batches, work.steps, self._gradients, noise)
         return Upload(upload.values[:n_nodes], upload.clean[:n_nodes])
 
     def _draw_noise(self, work: RoundWork, group: _Group) -> Tensor | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fcfn_abm.dp.sensitivity import l2_norms
 from fcfn_abm.errors import RunFailedError
+from fcfn_abm.training.local_steps import LocalSteps
 from fcfn_abm.training.placements import Upload
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class RoundWork:
     """Number of the round; with the node it selects the streams of noise and batches."""
     flat: Tensor
     """The round's parameters, shape (n_parameters,)."""
+    steps: LocalSteps
+    """How nodes train in this round."""
     nodes: npt.NDArray[np.int64]
     """Rows of the nodes that train, in ascending order, shape (n,)."""
     weights: Floats
@@ -51,6 +54,8 @@ class Sums:
     """Weight of the nodes that were not flagged."""
     flagged: list[int]
     """Rows of the nodes that the check flagged, in ascending order."""
+    within: float = 0.0
+    """Weighted sum of :attr:`Upload.within` of those that were not flagged."""
 
     @classmethod
     def zeros(cls, work: RoundWork) -> Sums:
@@ -68,6 +73,7 @@ class Sums:
         if self.clean is not self.update:
             self.clean.add_(upload.clean, alpha=weight)
         self.passed += weight
+        self.within += weight * upload.within
 
 
 def require_finite(upload: Upload, node: int, round_index: int) -> None:

@@ -11,19 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidDataError, InvalidPrivacyError, MissingExtraError
-from fcfn_abm.rng import stream
+from fcfn_abm.rng import key, stream
 from fcfn_abm.training.datasets import ImageData
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, select_engine
 from fcfn_abm.training.gradients import Gradients, NetGradients
-from fcfn_abm.training.local_steps import take_batches
-from fcfn_abm.training.net_checks import require_independent_samples
+from fcfn_abm.training.local_steps import LocalSteps, take_batches
+from fcfn_abm.training.net_checks import (
+    has_formula,
+    require_independent_samples,
+    split_into_layers,
+)
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
 from fcfn_abm.training.placements import ReleasePlan, Upload
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
 from fcfn_abm.training.privacy import PrivacyAccounts
 from fcfn_abm.training.stacked import NodeSamples, Stacked
+from fcfn_abm.training.sums import RoundWork
 from fcfn_abm.training.training import Training, TrainingSetup
 
 if TYPE_CHECKING:
@@ -78,11 +83,15 @@ class FederatedTrainer:
         """How many samples each node has, shape (n_nodes,)."""
         self._images = _channels_last(data.train_images)
         self._labels = torch.from_numpy(data.train_labels)
-        with torch.random.fork_rng(devices=[]):  # building layers draws; undo that
-            net = plan.net.build(data.train_images.shape[1:], len(data.class_names))
+        with torch.random.fork_rng(devices=[]):  # building layers draws
+            torch.default_generator.manual_seed(key(plan.seed, "first-parameters")[0])
+            net = split_into_layers(
+                plan.net.build(data.train_images.shape[1:], len(data.class_names))
+            )
         require_independent_samples(net, data.train_images.shape[1:])
         initialise(net, stream(plan.seed, "first-parameters"))
-        name, place = select_engine(engine, device, plan)
+        with_formulas = all(has_formula(layer) for layer in net if list(layer.parameters()))
+        name, place = select_engine(engine, device, plan, with_formulas=with_formulas)
         nets = [deepcopy(net) for _ in range(workers if name == "serial" else 1)]
         self.gradients = [NetGradients(net, plan.precision) for net in nets]
         self.first_parameters = self.gradients[0].flat
@@ -96,7 +105,7 @@ class FederatedTrainer:
         self.draws = Draws(plan, self.releases, self.n_parameters)
         self._accounts = PrivacyAccounts(plan, self.releases, self.n_parameters)
         tests = _channels_last(data.test_images), torch.from_numpy(data.test_labels)
-        self.engine: Engine = Serial(self.gradients, self.train_node, *tests)
+        self.engine: Engine = Serial(self.gradients, self._train_node_of_round, *tests)
         if name == "stacked":
             samples = NodeSamples(self._images, self._labels, shards, self.n_samples)
             self.engine = Stacked(
@@ -129,6 +138,15 @@ class FederatedTrainer:
             With sampled data, if dp-accounting is not installed.
         """
         return self._accounts.calibrate(epsilon)
+
+    def own_privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
+        """Work out what each node adds itself, and what its own messages reveal.
+
+        The same as :meth:`privacy`, unless epsilon holds against the server alone (the central
+        view): then it is less noise and a larger epsilon, as in a round that asks all nodes with an
+        epsilon.
+        """
+        return self._accounts.describe_own(epsilon, self.n_samples)
 
     def begin(
         self,
@@ -191,6 +209,7 @@ class FederatedTrainer:
         noise_std: float | None,
         gradients: Gradients,
         labels: Tensor | None = None,
+        steps: LocalSteps | None = None,
     ) -> Upload:
         """Train a node for a round, and return its upload.
 
@@ -206,8 +225,10 @@ class FederatedTrainer:
             What computes gradients.
         labels : Tensor, optional
             In place of its own.
+        steps : LocalSteps, optional
+            In place of the plan's: with the clipping norm of the round.
         """
-        placement, steps = self.plan.placement, self.plan.steps
+        placement, steps = self.plan.placement, steps or self.plan.steps
         own = self.shards[node]
         generator = self.draws.create_batch_generator(round_index, node)
         rows = placement.draw_batches(steps, len(own), generator)
@@ -220,6 +241,13 @@ class FederatedTrainer:
         noise = None if noise_std is None else self.draws.draw_noise(noise_std, round_index, node)
         return placement.train(flat, batches, steps, gradients, noise)
 
+    def _train_node_of_round(
+        self, work: RoundWork, node: int, noise_std: float | None, gradients: Gradients
+    ) -> Upload:
+        """Train a node as the engine asks for it."""
+        where = work.flat, node, work.round_index
+        return self.train_node(*where, noise_std, gradients, steps=work.steps)
+
     def _on_a_grid(self, plan: TrainingPlan) -> TrainingPlan:
         """Return a plan with a grid of secure noise, fine enough for the least sensitivity."""
         from fcfn_abm.dp.noise import release_grid, require_secure
@@ -230,8 +258,12 @@ class FederatedTrainer:
 
 
 def _require_one_noise_per_node(plan: TrainingPlan, releases: Sequence[ReleasePlan]) -> None:
-    """Raise InvalidPrivacyError where noise of the sum differs from the sum of nodes' noise."""
-    if plan.noise_of == "nodes":
+    """Raise InvalidPrivacyError where the noise of the sum is not that of nodes, added up."""
+    if plan.view == "central":
+        problem = 'epsilon cannot hold against the server alone (view = "central")'
+    elif plan.noise_of == "sum":
+        problem = 'noise cannot be drawn for the sum alone (noise_of = "sum")'
+    else:
         return
     for holds, reason in (
         (plan.secure_noise, "secure noise is drawn for each node"),
@@ -239,9 +271,7 @@ def _require_one_noise_per_node(plan: TrainingPlan, releases: Sequence[ReleasePl
         (any(r.n_noise_draws > 1 for r in releases), "nodes add noise several times a round"),
     ):
         if holds:
-            raise InvalidPrivacyError(
-                f'noise cannot be drawn for the sum alone (noise_of = "sum"), since {reason}.'
-            )
+            raise InvalidPrivacyError(f"{problem}, since {reason}.")
 
 
 def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:

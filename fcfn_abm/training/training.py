@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import Ledger
+from fcfn_abm.dp import Clipping, Ledger
 from fcfn_abm.errors import InvalidPrivacyError, RunFailedError, as_floats
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Engine
 from fcfn_abm.training.plan import NodePrivacy, TrainingPlan, TrainingRound
-from fcfn_abm.training.privacy import PrivacyAccounts
+from fcfn_abm.training.privacy import OwnNoise, PrivacyAccounts
+from fcfn_abm.training.server_steps import scale_rate
 from fcfn_abm.training.sums import RoundWork, Sums
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ class Training:
     n_participations: Ints
     """In how many rounds each node has sent an update, in time or too late, shape (n_nodes,)."""
 
+    clipping_norms: list[float]
+    """The clipping norm of each round so far, and that of the next round."""
+
     def __init__(
         self,
         setup: TrainingSetup,
@@ -111,7 +115,11 @@ class Training:
         self.flagged_round = np.zeros(n_nodes, dtype=np.int64)
         self.n_participations = np.zeros(n_nodes, dtype=np.int64)
         self._flat = setup.first_parameters.to(setup.engine.device, copy=True)
+        self._averaged = self._flat
+        self._moments = self._flat.new_zeros(setup.plan.server.n_moments, self._flat.numel())
+        self._n_server_steps = 0
         self.results = []
+        self.clipping_norms = [setup.plan.steps.clipping.norm]
         if resume is not None:
             self._restore(resume)
         else:
@@ -165,7 +173,11 @@ class Training:
         ledger = self.ledger.state() if self.ledger else {}
         return {
             "flat": self._flat.to("cpu", copy=True).numpy(),
+            "averaged": self._averaged.to("cpu", copy=True).numpy(),
+            "moments": self._moments.to("cpu", copy=True).numpy(),
+            "n_server_steps": np.array(self._n_server_steps),
             "results": np.array([astuple(result) for result in self.results], dtype=float),
+            "clipping_norms": np.array(self.clipping_norms),
             "flagged_round": self.flagged_round.copy(),
             "n_participations": self.n_participations.copy(),
             **{f"ledger_{name}": column for name, column in ledger.items()},
@@ -174,7 +186,12 @@ class Training:
     def _restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         import torch
 
-        self._flat = torch.tensor(state["flat"], device=self._setup.engine.device)
+        device = self._setup.engine.device
+        self._flat = torch.tensor(state["flat"], device=device)
+        self._averaged = torch.tensor(state["averaged"], device=device)
+        self._moments = torch.tensor(state["moments"], device=device)
+        self._n_server_steps = int(state["n_server_steps"])
+        self.clipping_norms = state["clipping_norms"].tolist()
         self.results = [
             TrainingRound(int(index), accuracy, loss, ratio, int(n_nodes))
             for index, accuracy, loss, ratio, n_nodes in state["results"].tolist()
@@ -209,63 +226,130 @@ class Training:
         std = injected_std = privacy.noise_std
         if (self._misreport != 1).any():
             injected_std = accounts.calibrate(epsilon / self._misreport).noise_std
-        return _Reports(epsilon, privacy, std, injected_std, accounts.compute_max_upload_norm(std))
+        adaptive = self._setup.plan.adaptive_clipping
+        most = accounts.compute_max_upload_norm(std * adaptive.release_gain if adaptive else std)
+        return _Reports(epsilon, privacy, std, injected_std, most)
 
     def _train_round(self, reports: _Reports, round_index: int) -> TrainingRound:
         setup = self._setup
         able = (reports.epsilon > 0) & (self.flagged_round == 0)
         able &= self.n_participations < setup.plan.participation_limit
-        nodes, late = setup.draws.draw_attendance(able, round_index)
+        asked, nodes, late = setup.draws.draw_attendance(able, round_index)
         self.n_participations[nodes] += 1
         self.n_participations[late] += 1
-        weights = np.zeros(0)  # of nobody, if no node is left
-        if nodes.size:
-            weights = setup.plan.aggregation.weights(
-                setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
-            )
-        sums = self._add_up_uploads(reports, nodes, weights, round_index)
+        if setup.plan.view == "central":
+            if nodes.size < setup.plan.count_quorum(asked.size):  # nobody opens the sum
+                nodes, late = nodes[:0], np.sort(np.concatenate([nodes, late]))
+            weights_asked = self._weigh(reports, asked)
+            weights = weights_asked[np.isin(asked, nodes)]
+            weights = weights / weights.sum() if nodes.size else weights
+        else:
+            weights_asked = weights = self._weigh(reports, nodes)
+        std, own = reports.injected_std, None
+        if std is not None and reports.privacy:
+            own = setup.accounts.share_noise(asked, weights_asked, reports.privacy)
+            std = _scale_noise(std, reports.noise_std, own)
+        work = self._plan_work(reports, std, nodes, weights, round_index)
+        sums = self._add_up_uploads(work)
+        self._adapt_clipping(sums, std, nodes, weights, round_index)
         self.flagged_round[sums.flagged] = round_index
-        if self.ledger and reports.privacy:
-            setup.accounts.spend(self.ledger, nodes, weights, late, reports.privacy)
+        if self.ledger and reports.privacy and own:
+            setup.accounts.spend(self.ledger, nodes, weights, late, reports.privacy, own)
         update, clean = sums.update, sums.clean
         if sums.flagged and sums.passed > 0:  # the weights of those that passed are to be one
             update, clean = update / sums.passed, clean / sums.passed
-        self._flat = self._flat + update
+        self._move(update, round_index, moves=sums.passed > 0)
         noise = float((update - clean).norm())
         ratio = float(clean.norm()) / noise if noise > 0 else math.inf
         return self._evaluate(round_index, ratio, nodes.size - len(sums.flagged))
 
-    def _add_up_uploads(
-        self, reports: _Reports, nodes: Ints, weights: Floats, round_index: int
-    ) -> Sums:
-        """Let nodes train, and add up their uploads."""
-        setup, std = self._setup, reports.injected_std
-        at_once = std is not None and setup.plan.noise_of == "sum"
-        sums = setup.engine.train_round(
-            RoundWork(
-                round_index=round_index,
-                flat=self._flat,
-                nodes=nodes,
-                weights=weights,
-                noise_std=None if at_once else std,
-                max_upload_norm=reports.max_upload_norm,
+    def _move(self, update: Tensor, round_index: int, *, moves: bool) -> None:
+        """Take a step of the server's optimiser if it ``moves``, and average the rounds' nets."""
+        plan = self._setup.plan
+        if moves:
+            self._n_server_steps += 1
+            scale = scale_rate(plan.server.schedule, round_index, plan.rounds)
+            self._flat = plan.server.step(
+                self._flat, update, self._moments, self._n_server_steps, scale
             )
+        weight = plan.averaging.weight(round_index, plan.rounds)
+        self._averaged = self._averaged.lerp(self._flat, weight) if weight < 1 else self._flat
+
+    def _weigh(self, reports: _Reports, nodes: Ints) -> Floats:
+        """Return the weights of some nodes, which sum to one; of nobody, if there are none."""
+        if not nodes.size:
+            return np.zeros(0)
+        setup = self._setup
+        return setup.plan.aggregation.weights(
+            setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
         )
-        if std is not None and at_once:  # the same distribution, for one draw instead of n
-            std_of_sum = setup.accounts.compute_std_of_sum(nodes, weights, std)
-            noise = setup.draws.draw_noise_of_sum(std_of_sum, round_index)
-            sums = replace(sums, update=sums.update + noise.to(sums.update.device))
-        return sums
+
+    def _plan_work(
+        self,
+        reports: _Reports,
+        std: Floats | None,
+        nodes: Ints,
+        weights: Floats,
+        round_index: int,
+    ) -> RoundWork:
+        """Say what nodes are to do whose noise has these standard deviations."""
+        plan, most = self._setup.plan, reports.max_upload_norm
+        steps, adaptive = plan.steps, plan.adaptive_clipping
+        if adaptive:
+            norm = self.clipping_norms[-1]
+            scale = norm / steps.clipping.norm  # of all that is in units of a release
+            most = scale * most
+            std = None if std is None else scale * adaptive.release_gain * std
+            steps = replace(steps, clipping=Clipping(norm), counts_within=True)
+        return RoundWork(round_index, self._flat, steps, nodes, weights, std, most)
+
+    def _add_up_uploads(self, work: RoundWork) -> Sums:
+        """Let nodes train, and add up their uploads."""
+        setup, std = self._setup, work.noise_std
+        if std is None or setup.plan.noise_of == "nodes":
+            return setup.engine.train_round(work)
+        # the same distribution, for one draw instead of n
+        sums = setup.engine.train_round(replace(work, noise_std=None))
+        std_of_sum = setup.accounts.compute_std_of_sum(work.nodes, work.weights, std)
+        noise = setup.draws.draw_noise_of_sum(std_of_sum, work.round_index)
+        return replace(sums, update=sums.update + noise.to(sums.update.device))
+
+    def _adapt_clipping(
+        self, sums: Sums, std: Floats | None, nodes: Ints, weights: Floats, round_index: int
+    ) -> None:
+        """Set the clipping norm of the next round by how much lay within this one's."""
+        setup, norm = self._setup, self.clipping_norms[-1]
+        adaptive = setup.plan.adaptive_clipping
+        if adaptive and sums.passed > 0:
+            within = sums.within
+            if std is not None:
+                noised = ~np.isin(nodes, sums.flagged)
+                std_of_count = setup.accounts.compute_std_of_count(
+                    nodes[noised], weights[noised], std, adaptive
+                )
+                within += setup.draws.draw_count_noise(std_of_count, round_index)
+            norm = adaptive.next_norm(norm, within / sums.passed + 0.5)
+        self.clipping_norms.append(norm)
 
     def _evaluate(self, round_index: int, ratio: float, n_nodes: int) -> TrainingRound:
-        """Evaluate the net as it is."""
-        loss, n_right = self._setup.engine.evaluate(self._flat)
+        """Evaluate the average of the rounds' nets."""
+        loss, n_right = self._setup.engine.evaluate(self._averaged)
         if not math.isfinite(loss):
             raise RunFailedError(
                 f"training broke down in round {round_index}: the loss is not finite; "
                 "a smaller training.learning_rate may help."
             )
         return TrainingRound(round_index, n_right / self._setup.n_test, loss, ratio, n_nodes)
+
+
+def _scale_noise(injected: Floats, reported: Floats, own: OwnNoise) -> Floats:
+    """Return the noise that nodes add in truth, where by their reports it is ``own``."""
+    if own.std is reported:
+        return injected
+    std = np.full(injected.shape, np.inf)
+    asked = np.isfinite(own.std)
+    std[asked] = own.std[asked] * (injected[asked] / reported[asked])
+    return std
 
 
 def _leave_noise_out(epsilon: Floats) -> _Reports:

@@ -1,4 +1,4 @@
-"""The pictures of the window: each takes a frame, and returns SVG with a text alternative."""
+"""Pictures of the window: each takes a frame, and returns SVG with a text alternative."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fcfn_abm.report.blocks import format_count
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, arm_label
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS
 from fcfn_abm.viz.frame import Floats, Frame, Path, Rows
 from fcfn_abm.viz.svg import (
     INK,
@@ -17,19 +17,18 @@ from fcfn_abm.viz.svg import (
     Chart,
     Scale,
     dots,
+    end_of_rounds,
     number,
     path,
     picture,
     rectangles,
+    round_up,
     text,
-    ticks,
 )
 
 WIDTH, HEIGHT = 380.0, 260.0
 SELLS_BY_NAME = 2000  # more participating nodes than this are drawn as a density
 STRIP = 26.0  # width of the strip for nodes with costs beyond the axis
-
-SERVER_COLOUR, WELFARE_COLOUR = "#009E73", INK
 
 _LEVELS = ("#C5DDEF", "#8FBFE0", "#559DCB", "#0072B2", "#00517F", "#00243B")
 _GREYS = ("#E1E4E8", "#C9CDD2", "#AEB3B9", "#8C8C8C", "#6B6F75", "#4A4D52")
@@ -69,7 +68,7 @@ def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
     line_x = np.linspace(low, high, 80)
     line_y = _closed_form(frame, line_x)
     most = max(float(epsilon.max(initial=0.0)), float(line_y.max(initial=0.0)))
-    y = Scale(0.0, _round_up(most), 220.0, 44.0)
+    y = Scale(0.0, round_up(most), 220.0, 44.0)
     x = Scale(low, high, 50.0, WIDTH - 14.0 - STRIP)
     chart = Chart(x, y, "unit privacy cost rho", "epsilon")
     costly = rho > high
@@ -198,186 +197,13 @@ def draw_ring(x: float, y: float, radius: float) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One chart over rounds: label, reference level, and the measures with their line styles."""
-
-    label: str
-    level: float
-    lines: Sequence[tuple[str, str, str, str]]
-    """Name of a measure, its label, colour and dashes."""
-
-
-def draw_totals(frame: Frame) -> Picture:
-    """Draw S and B round by round, and the closed form."""
-    history, form = frame.history, frame.form
-    total, cap = float(form["total_epsilon"]), float(form["payment"])
-    svg = _draw_rounds(
-        frame,
-        _Part("S, sum of all epsilon", total, [("total_epsilon", "market", STAYS, "")]),
-        _Part("B, payment cap in currency", cap, [("budget", "", STAYS, "")]),
-    )
-    alt = f"{_reference(frame).capitalize()}: S = {number(total)}, B = {number(cap)}."
-    if frame.round:
-        alt = (
-            f"Round {frame.round}: S = {number(history['total_epsilon'][-1])}, "
-            f"B = {number(history['budget'][-1])}. {alt}"
-        )
-    return Picture("totals", "Total epsilon and payment cap", alt, svg)
-
-
-def _reference(frame: Frame) -> str:
-    """Return the name of the mechanism's reference result."""
-    return "closed form" if frame.threshold else "as priced"
-
-
-def _draw_rounds(frame: Frame, *charts: _Part) -> str:
-    """Draw one chart of rounds, or two above each other."""
-    places = [(220.0, 44.0)] if len(charts) == 1 else [(128.0, 44.0), (220.0, 158.0)]
-    parts = []
-    for chart, (bottom, top) in zip(charts, places, strict=True):
-        lowest = chart is charts[-1]
-        seen = [np.array(frame.history[name], dtype=float) for name, *_ in chart.lines]
-        y = _y_scale(seen, chart.level, bottom, top)
-        axes = Chart(
-            _rounds_scale(frame),
-            y,
-            "round" if lowest else "",
-            chart.label,
-            whole_x=True,
-            named_x=lowest,
-        )
-        for values, (_, label, colour, dashes) in zip(seen, chart.lines, strict=True):
-            inside = np.where(values < y.low, np.nan, values)
-            axes.line(_rounds(frame), inside, colour, label, dashes=dashes)
-        axes.level(chart.level, BOUND, _reference(frame) if chart is charts[0] else "")
-        parts.append(axes.render())
-    return picture(WIDTH, HEIGHT, parts)
-
-
-def draw_distances(frame: Frame) -> Picture:
-    """Draw distance, exploitability and change round by round, on a log scale."""
-    kinds = (
-        ("distance", "distance", STAYS, ""),
-        ("exploitability", "exploitability", BOUND, "5 3"),
-        ("change", "change", MUTED, "1.5 3"),
-    )
-    seen = {name: np.array(frame.history[name], dtype=float) for name, *_ in kinds}
-    every = np.concatenate(list(seen.values()))
-    every = every[np.isfinite(every) & (every > 0)]
-    low, high = (float(every.min()), float(every.max())) if every.size else (1e-3, 1.0)
-    low = 10.0 ** math.floor(math.log10(max(low, 1e-17)))
-    high = max(10.0 ** math.ceil(math.log10(high)), 10 * low)
-    y = Scale(low, high, 220.0, 44.0, log=True)
-    chart = Chart(_rounds_scale(frame), y, "round", "relative, log scale", whole_x=True)
-    for name, label, colour, dashes in kinds:
-        above = np.where(
-            seen[name] < low, np.nan, seen[name]
-        )  # below this are rounding errors only
-        chart.line(_rounds(frame), above, colour, label, dashes=dashes)
-    if frame.round and not every.size:
-        chart.parts.append(text(WIDTH / 2, 136.0, "all three are zero", anchor="middle"))
-    alt = "How far from equilibrium the market is; nothing has been played yet."
-    if frame.round:
-        latest = ", ".join(f"{label} {number(seen[name][-1])}" for name, label, *_ in kinds)
-        alt = f"Round {frame.round}, on a log scale: {latest}."
-    return Picture(
-        "distances", "How far from equilibrium", alt, picture(WIDTH, HEIGHT, [chart.render()])
-    )
-
-
-def draw_participation(frame: Frame) -> Picture:
-    """Draw the numbers of active and of exited nodes while the reports of a round stand."""
-    n_form, n_nodes = int(frame.form["n_active"]), frame.n_nodes
-    few = 0 < n_form < n_nodes / 30  # on a linear scale the line would lie on the axis
-    y = (
-        Scale(1.0, 10.0 ** math.ceil(math.log10(n_nodes)), 220.0, 44.0, log=True)
-        if few
-        else Scale(0.0, _round_up(n_nodes), 220.0, 44.0)
-    )
-    label = "nodes, log scale" if few else "nodes"
-    chart = Chart(_rounds_scale(frame), y, "round", label, whole_x=True)
-    active = np.array(frame.history["n_active"], dtype=float)
-    left = np.array(frame.history["n_exited"], dtype=float)
-    chart.line(_rounds(frame), active, STAYS, "take part")
-    chart.line(_rounds(frame), left, LEAVES, "have left", dashes="5 3")
-    name = _reference(frame)
-    chart.level(float(n_form) if n_form else math.nan, BOUND, f"{name}: {n_form:,}")
-    alt = f"In closed form {n_form:,} of {n_nodes:,} nodes take part."
-    if frame.round:
-        counts = [f"{active[-1]:,.0f} take part", f"{left[-1]:,.0f} have left"]
-        if "n_inactive" in frame.history:  # not in records of earlier versions
-            counts.insert(1, f"{frame.history['n_inactive'][-1]:,} report nothing")
-        alt = f"Round {frame.round}: {', '.join(counts)}. {alt}"
-    return Picture("participation", "Who takes part", alt, picture(WIDTH, HEIGHT, [chart.render()]))
-
-
-def draw_utilities(frame: Frame) -> list[Picture]:
-    """Draw the utilities of nodes and server: in one picture, or in two if no net is trained."""
-    server, nodes = float(frame.form["server_utility"]), float(frame.form["node_utility"])
-    both = _Part(
-        "server and welfare, currency a round",
-        server,
-        [
-            ("server_utility", "server", SERVER_COLOUR, ""),
-            ("welfare", "welfare", WELFARE_COLOUR, "1.5 3"),
-        ],
-    )
-    own = _Part("all nodes together, currency a round", nodes, [("node_utility", "", STAYS, "")])
-    alt = [
-        _describe_utility(frame, both, "server"),
-        _describe_utility(frame, own, "all nodes together"),
-    ]
-    if frame.training:
-        svg = _draw_rounds(frame, both, own)
-        return [Picture("utilities", "Utilities and welfare", " ".join(alt), svg)]
-    return [
-        Picture("utilities", "Server and welfare", alt[0], _draw_rounds(frame, both)),
-        Picture("node-utilities", "What all nodes earn", alt[1], _draw_rounds(frame, own)),
-    ]
-
-
-def _describe_utility(frame: Frame, part: _Part, whose: str) -> str:
-    ends = f"{_reference(frame).capitalize()}: {whose} {number(part.level)} a round, in currency."
-    if not frame.round:
-        return ends
-    now = ", ".join(
-        f"{label or whose} {number(frame.history[name][-1])}" for name, label, *_ in part.lines
-    )
-    return f"Round {frame.round}: {now}. {ends}"
-
-
-def draw_accuracy(frame: Frame) -> Picture | None:
-    """Draw the test accuracy of each run; None if no net is trained."""
-    training = frame.training
-    if training is None:
-        return None
-    y = Scale(0.0, 1.0, 220.0, 44.0)
-    x = Scale(0, max(training.rounds, 1), 58.0, WIDTH - 14)
-    chart = Chart(x, y, "round of training", "test accuracy", whole_x=True)
-    latest = []
-    for arm, (rounds, values) in training.curves.items():
-        dashes = " ".join(f"{2 * float(dash):g}" for dash in ARM_DASHES.get(arm, ()))
-        label = {"no-noise": "no noise"}.get(arm, arm_label(arm))
-        chart.line(rounds, values, ARM_COLOURS.get(arm, MUTED), label, dashes=dashes)
-        if len(values):
-            latest.append(f"{label} {values[-1]:.1%}")
-    alt = f"Test accuracy on {training.data}, of {training.rounds} rounds: "
-    alt += (", ".join(latest) or "training has not begun") + "."
-    return Picture(
-        "accuracy",
-        f"Training on {training.data}",
-        alt,
-        picture(WIDTH, HEIGHT, [chart.render()]),
-    )
-
-
 def draw_node_path(frame: Frame, node: int, known: Path) -> Picture:
     """Draw the epsilon of one node, round by round."""
     rounds = np.array(known.rounds, dtype=float)
     values = np.array(known.epsilon, dtype=float)
-    y = Scale(0.0, _round_up(float(values.max(initial=0.0))), 118.0, 26.0)
-    chart = Chart(_rounds_scale(frame), y, "round", "its epsilon", whole_x=True)
+    y = Scale(0.0, round_up(float(values.max(initial=0.0))), 118.0, 26.0)
+    x = Scale(0, end_of_rounds(frame.round), 58.0, WIDTH - 14)
+    chart = Chart(x, y, "round", "its epsilon", whole_x=True)
     chart.parts.append(path(chart.x(rounds), y(values), STAYS, width=2))
     alt = f"Epsilon of node {node:,} round by round: nothing is known yet."
     if values.size:
@@ -386,39 +212,3 @@ def draw_node_path(frame: Frame, node: int, known: Path) -> Picture:
             f"{number(values[-1])} in round {rounds[-1]:.0f}."
         )
     return Picture("path", "Its epsilon", alt, picture(WIDTH, 160.0, [chart.render()]))
-
-
-def _rounds(frame: Frame) -> Floats:
-    return np.array(frame.history["round"], dtype=float)
-
-
-def _rounds_scale(frame: Frame) -> Scale:
-    return Scale(0, _last_round(frame), 58.0, WIDTH - 14)
-
-
-def _last_round(frame: Frame) -> float:
-    """Return the end of the axis of rounds; it grows in steps, so that the axis rarely moves."""
-    return max(10.0, ticks(0, max(frame.round, 1) * 1.2, 6)[-1], float(frame.round))
-
-
-def _y_scale(seen: list[Floats], level: float, bottom: float, top: float) -> Scale:
-    """Return a scale for some lines; large early losses may lie below it, the latest value not."""
-    every = np.append(np.concatenate(seen), level)
-    every = every[np.isfinite(every)]
-    gains = every[every > 0]
-    most = float(gains.max()) if gains.size else 1.0
-    if gains.size == every.size and most > 1000 * float(gains.min()):
-        low = 10.0 ** math.floor(math.log10(float(gains.min())))
-        return Scale(low, 10.0 ** math.ceil(math.log10(most)), bottom, top, log=True)
-    now = min((float(line[-1]) for line in seen if line.size), default=0.0)
-    floor = -1.5 * max(most, abs(level))
-    low = max(float(every.min(initial=0.0)), floor if now >= floor else 10 * now)
-    return Scale(-_round_up(-low) if low < 0 else 0.0, _round_up(most), bottom, top)
-
-
-def _round_up(value: float) -> float:
-    """Return the next round number above, so that axes rarely move."""
-    if value <= 0 or not math.isfinite(value):
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(value * 1.02))
-    return next(m * power for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * power >= value)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import secrets
 import socket
 import warnings
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Thread
 from time import sleep
 
-from fcfn_abm.errors import MissingExtraError, OutputError
+from fcfn_abm.errors import (
+    MissingExtraError,
+    OutputError,
+    abbreviate,
+    escape_control_characters,
+)
+from fcfn_abm.viz.guard import WILDCARDS, Guard, bracket, list_hosts
 from fcfn_abm.viz.session import OpenedSource
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ASSETS = Path(__file__).parent / "assets"
+"""Folder of the charting library, which the page loads from this server."""
+MOST_BYTES = 1 << 20
+"""Size of the largest message that a browser may send; those of the page are far smaller."""
+
+_LONGEST = 300  # characters of a line in the log
+_HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
 def serve(
@@ -22,9 +39,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8765,
     browser: bool = True,
+    allow_hosts: Sequence[str] = (),
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve the window until it is interrupted.
+    """Serve the window until it is interrupted, to those who have the token in its address.
 
     Parameters
     ----------
@@ -36,6 +54,9 @@ def serve(
         Port to listen on; 0 takes a free one.
     browser : bool, default True
         Whether to open the window in a browser.
+    allow_hosts : sequence of str, optional
+        Names by which a proxy in front of the window is called, such as ``lab.example.org`` or
+        ``lab.example.org:8443``.
     on_ready : callable, optional
         Called with the address once the window can be opened.
 
@@ -44,8 +65,9 @@ def serve(
     MissingExtraError
         If the extra ``viz`` is not installed.
     OutputError
-        If nothing can listen there.
+        If nothing can listen there, or an allowed host is not a name.
     """
+    _require_names(allow_hosts)
     listener = _listen(host, port)
     os.environ["SOLARA_TELEMETRY_MIXPANEL_ENABLE"] = "False"  # nothing leaves this machine
     try:
@@ -68,14 +90,31 @@ def serve(
     solara.server.settings.theme.title = "fcfn"
     solara.server.settings.theme.show_banner = False
     solara.server.settings.kernel.cull_timeout = "2m"  # a closed tab stops playing
+    solara.server.settings.assets.extra_locations = [str(ASSETS)]
     solara.server.app.apps["__default__"] = solara.server.app.AppScript("fcfn_abm.viz.app")
-    config = uvicorn.Config(
+    bound, token = listener.getsockname()[1], secrets.token_urlsafe(32)
+    named = _reachable_name(host)
+    guard = Guard(
         solara.server.starlette.app,
-        log_level="warning",
+        hosts=list_hosts(named, bound, allow_hosts),
+        token=token,
+        port=bound,
+        assets=solara.server.settings.assets.proxy_cache_dir,
+        list_sessions=lambda: list(solara.server.kernel_context.contexts),
+        any_address=host in WILDCARDS,
+    )
+    _log_in_lines()
+    config = uvicorn.Config(
+        guard,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws_max_size=MOST_BYTES,
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    address = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
+    address = f"http://{bracket(named)}:{bound}/?token={token}"
 
     def announce() -> None:
         while not server.started and not server.should_exit:
@@ -104,7 +143,38 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _in_url(host: str) -> str:
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - no browser can open a wildcard address
-        host = socket.gethostname()
-    return f"[{host}]" if ":" in host else host
+def _require_names(hosts: Sequence[str]) -> None:
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise OutputError(
+                f"--allow-host {abbreviate(host)}: must be a name such as lab.example.org, with "
+                "its port where that is not the usual one."
+            )
+
+
+def _reachable_name(host: str) -> str:
+    """Return the host that addresses name: no browser can open a wildcard address."""
+    return socket.gethostname() if host in WILDCARDS else host
+
+
+def _log_in_lines() -> None:
+    """Log what the server says about broken connections and messages in one line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line("fcfn: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Line(logging.Formatter):
+    """Writes a message in one line; the tracebacks of our own errors follow theirs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        if record.name.startswith("fcfn_abm"):
+            return super().format(record)
+        text = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error:
+            text += f" ({type(error).__name__}: {error})"
+        return f"fcfn: {escape_control_characters(' '.join(text.split()))[:_LONGEST]}"

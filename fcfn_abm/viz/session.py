@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from types import NoneType
 from typing import Any
 
 from fcfn_abm.build import load_scenario
-from fcfn_abm.errors import FcfnError, InvalidRecordError, InvalidScenarioError
+from fcfn_abm.errors import FcfnError, InvalidRecordError, InvalidScenarioError, abbreviate
 from fcfn_abm.records import Record, read_record
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz import pictures, settings
+from fcfn_abm.viz.charts import Feed, describe_charts, list_tables
 from fcfn_abm.viz.frame import Frame, Source
 from fcfn_abm.viz.live import LiveMarket
 from fcfn_abm.viz.node_details import describe_node
@@ -107,6 +110,7 @@ class View:
     tiles: list[dict[str, str]] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, str]] = field(default_factory=list)
+    charts: list[dict[str, Any]] = field(default_factory=list)
     path: dict[str, str] | None = None
     node_details: list[str] = field(default_factory=list)
 
@@ -120,10 +124,18 @@ class Session:
         Read once; each session creates its own market from it.
     show : callable
         Called with a new :class:`View` after every change.
+    send : callable, optional
+        Takes the increments of the charts' columns, as of :class:`fcfn_abm.viz.charts.Feed`.
     """
 
-    def __init__(self, opened: OpenedSource, show: Callable[[View], None]) -> None:
+    def __init__(
+        self,
+        opened: OpenedSource,
+        show: Callable[[View], None],
+        send: Callable[[list[dict[str, Any]], list[bytes]], None] = lambda *_: None,
+    ) -> None:
         self._opened, self._show = opened, show
+        self._feed, self._opens = Feed(send), 0
         self._tree = settings.tree_of(opened.scenario)
         self._scenario = opened.scenario
         self._source: Source | None = None
@@ -179,6 +191,8 @@ class Session:
         except FcfnError as error:
             self._problem, self._playing = str(error), False
         except Exception as error:  # without a message the page would stay blank
+            if self._closed:  # what was going on was cut off
+                return
             logger.exception("The window could not do this.")
             self._playing = False
             self._problem = f"This failed ({type(error).__name__}: {error}); reset to go on."
@@ -215,12 +229,15 @@ class Session:
                 self._pictures[name].node_at(float(x), float(y)) if name in self._pictures else None
             )
             self._picked = self._picked if found is None else found
+        elif action == "ready":  # the charts of the page have just appeared, or missed something
+            self._feed.restart()
         elif action == "colour" and arguments[0] in ("payment", "utility"):
             self._colour_by = arguments[0]
 
     def _open(self) -> None:
         """Start over: the market at its first round, the record at its last."""
         self._problem = self._invalid = ""
+        self._opens += 1
         if self._opened.record:
             first = self._source is None
             self._source = Replay(self._opened.record)
@@ -253,20 +270,39 @@ class Session:
         """Change a setting; a valid one restarts the market."""
         if self._opened.record:
             return
+        if path not in self._paths():  # what is not shown, such as a file to read, stays
+            self._problem = f"The window has no setting {abbreviate(path)}."
+            return
         self._invalid = path
         self._tree = settings.replace_value(self._tree, path, value)
         self._groups = settings.describe_settings(self._tree)
         try:
-            self._scenario = settings.parse_tree(self._tree)
+            scenario = settings.parse_tree(self._tree)
+            self._require_few_nodes(scenario)
         except InvalidScenarioError as error:
             named = settings.path_of(error)  # with two invalid settings it may be the other one
-            paths = {control["path"] for group in self._groups for control in group["controls"]}
-            self._invalid = named if named in paths else path
+            self._invalid = named if named in self._paths() else path
             self._problem, self._playing = f"{error} The market is as it was before.", False
             return
+        self._scenario = scenario
         self._tree = settings.tree_of(self._scenario)
         self._groups = settings.describe_settings(self._tree)
         self._open()
+
+    def _paths(self) -> set[str]:
+        """Return the paths of the settings that are shown."""
+        return {control["path"] for group in self._groups for control in group["controls"]}
+
+    def _require_few_nodes(self, scenario: Scenario) -> None:
+        """Limit what one tab can take of this machine, unless the opened scenario takes more."""
+        most = max(settings.MOST_NODES, self._opened.scenario.population.n_nodes)
+        if scenario.population.n_nodes > most:
+            raise InvalidScenarioError(
+                f"must be at most {most:,} in the window; a scenario file may have more.",
+                file="settings",
+                table="population",
+                key="n_nodes",
+            )
 
     def show(self) -> None:
         """Send the current state to the browser."""
@@ -296,6 +332,8 @@ class Session:
         view.tiles = list_tiles(frame)
         self._pictures = {p.name: p for p in draw_pictures(frame, self._colour_by, self._picked)}
         view.pictures = [_to_dict(p) for p in self._pictures.values()]
+        view.charts = [asdict(chart) for chart in describe_charts(frame)]
+        self._feed.push(list_tables(frame), self._opens)
         if self._picked is not None:
             view.node_details = describe_node(frame, source, self._picked)
             if frame.place_of(self._picked) is not None:
@@ -322,17 +360,8 @@ class Session:
 
 
 def draw_pictures(frame: Frame, colour_by: Any, picked: int | None) -> list[Picture]:
-    """Draw all pictures of a frame, in the order of the page."""
-    accuracy = pictures.draw_accuracy(frame)
-    return [
-        draw_star(frame, colour_by, picked),
-        pictures.draw_rho_epsilon(frame, picked),
-        pictures.draw_totals(frame),
-        pictures.draw_distances(frame),
-        pictures.draw_participation(frame),
-        *pictures.draw_utilities(frame),
-        *([accuracy] if accuracy else []),
-    ]
+    """Draw the pictures of nodes, in the order of the page."""
+    return [draw_star(frame, colour_by, picked), pictures.draw_rho_epsilon(frame, picked)]
 
 
 def list_tiles(frame: Frame) -> list[dict[str, str]]:
@@ -374,7 +403,40 @@ def _to_dict(picture: Picture) -> dict[str, str]:
     }
 
 
-def parse_request(message: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Return action and arguments of a message of the browser, which may send anything."""
-    arguments = message.get("arguments", [])
-    return str(message.get("action", "")), arguments if isinstance(arguments, list) else [arguments]
+_NUMBER, _WHOLE = (int, float), (int,)
+_ARGUMENTS: dict[str, tuple[tuple[type, ...], ...]] = {
+    "play": (),
+    "pause": (),
+    "step": (),
+    "reset": (),
+    "seek": (_WHOLE,),
+    "speed": (_NUMBER,),
+    "set": ((str,), (str, bool, int, float, NoneType)),
+    "pick": ((*_NUMBER, NoneType),),
+    "ready": (),
+    "pick_at": ((str,), _NUMBER, _NUMBER),
+    "colour": ((str,),),
+}
+"""The actions of :meth:`Session.handle`, and the types of their arguments."""
+
+
+def parse_request(message: object) -> tuple[str, list[Any]]:
+    """Return action and arguments of a message of the browser.
+
+    Raises
+    ------
+    ValueError
+        If it is none that the page sends.
+    """
+    if not isinstance(message, dict):
+        raise ValueError(f"{abbreviate(message)} is not a request")
+    action, arguments = message.get("action"), message.get("arguments")
+    if not isinstance(action, str) or action not in _ARGUMENTS:
+        raise ValueError(f"there is no action {abbreviate(action)}")
+    types = _ARGUMENTS[action]
+    if not isinstance(arguments, list) or len(arguments) != len(types):
+        raise ValueError(f"{action} takes {len(types)} arguments, not {abbreviate(arguments)}")
+    for value, allowed in zip(arguments, types, strict=True):
+        if type(value) not in allowed or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{action} does not take {abbreviate(value)}")
+    return action, arguments

@@ -26,9 +26,11 @@ SECTIONS = (
 )
 """Tables of a scenario that define the market; the seed is added to them."""
 
+MOST_NODES = 1_000_000
+"""Nodes of a session that were set in the window; a scenario that is opened may have more."""
+
 _BEYOND = 1e6  # bounds beyond this guard the arithmetic and do not limit a slider
 _DECADES = 2  # range of a slider without an upper limit, around the default
-_MOST_NODES = 1_000_000  # end of that slider; the text field takes more
 _FAR = 10  # a slider ends at this multiple of the default if the limit is far beyond
 
 type Tree = dict[str, Any]
@@ -225,6 +227,6 @@ def _range(path: str, form: Mapping[str, Any], default: Any, value: Any) -> dict
     if whole:
         low = max(1.0, float(least))
     if path == "population.n_nodes":
-        high = float(_MOST_NODES)
+        high = float(MOST_NODES)
     low, high = min(low, *now), max(high, *now)
     return {"slider": True, "whole": whole, "log": True, "low": low, "high": high}

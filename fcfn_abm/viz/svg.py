@@ -171,6 +171,31 @@ def labels(values: Sequence[float], *, log: bool = False) -> list[str]:
     return words
 
 
+def end_of_rounds(latest: int) -> float:
+    """Return the end of an axis of rounds; it grows in steps, so that the axis rarely moves.
+
+    Examples
+    --------
+    >>> [end_of_rounds(latest) for latest in (0, 9, 10, 40)]
+    [10.0, 10.0, 12.0, 40.0]
+    """
+    return max(10.0, ticks(0, max(latest, 1) * 1.2, 6)[-1], float(latest))
+
+
+def round_up(value: float) -> float:
+    """Return the next round number above, so that axes rarely move.
+
+    Examples
+    --------
+    >>> [round_up(value) for value in (0.0, 0.7, 11.0, 99.0)]
+    [1.0, 0.8, 12.0, 100.0]
+    """
+    if value <= 0 or not math.isfinite(value):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value * 1.02))
+    return next(m * power for m in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if m * power >= value)
+
+
 def decades(low: float, high: float, most: int = 5) -> list[float]:
     """Return powers of ten between two values, at most about ``most``."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
@@ -223,8 +248,6 @@ class Chart:
     y_label: str = ""
     whole_x: bool = False
     """Whether ticks stand at whole numbers only, as for rounds."""
-    named_x: bool = True
-    """Whether ticks are labelled; False if a chart below shares the axis."""
     parts: list[str] = field(default_factory=list)
     legend: list[tuple[str, str, str]] = field(default_factory=list)
     """Label, colour and dashes."""
@@ -243,11 +266,6 @@ class Chart:
         self.parts.append(path(self.x(x), self.y(y), colour, width=width, dashes=dashes))
         if label:
             self.legend.append((label, colour, dashes))
-
-    def level(self, y: float, colour: str, label: str = "", dashes: str = "5 4") -> None:
-        """Add a horizontal line over the full width."""
-        if math.isfinite(y):
-            self.line([self.x.low, self.x.high], [y, y], colour, label, dashes=dashes, width=1.4)
 
     def render(self) -> str:
         """Return the SVG of axes, labels, lines and legend."""
@@ -268,7 +286,7 @@ class Chart:
         every = math.ceil((7.0 * max(map(len, named), default=0) + 8.0) / gap) or 1
         for rank, (x, words) in enumerate(zip(places, named, strict=True)):
             parts.append(f'<path d="M{x:.1f} {bottom:.1f}v4" stroke="{MUTED}" stroke-width="1"/>')
-            if self.named_x and rank % every == 0:
+            if rank % every == 0:
                 parts.append(text(x, bottom + 17, words, anchor="middle"))
         parts.append(
             f'<path d="M{left:.1f} {bottom:.1f}H{right:.1f}" stroke="{MUTED}" stroke-width="1"/>'

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fcfn_abm as fa
+from fcfn_abm.viz.charts import describe_participation
 from fcfn_abm.viz.live import LiveMarket
-from fcfn_abm.viz.pictures import draw_participation
 
 SETTINGS = {
     "reentry": [],
@@ -77,7 +77,7 @@ def test_the_window_counts_as_the_record_does():
         assert_array_equal(frame.exited.sum(), counts["n_exited"])
         assert not frame.epsilon[frame.exited].any()
         n_active, n_inactive, n_exited = counts.values()
-        assert draw_participation(frame).alt.startswith(
+        assert describe_participation(frame).alt.startswith(
             f"Round {frame.round}: {n_active} take part, {n_inactive} report nothing, "
             f"{n_exited} have left."
         )

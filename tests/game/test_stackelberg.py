@@ -26,7 +26,8 @@ over = st.sampled_from(AVERAGES)
 def count(average_over, epsilon):
     """How many nodes the mean is over, spelled out."""
     if average_over == "effective":
-        return epsilon.sum() ** 2 / (epsilon**2).sum() if epsilon.any() else 1.0
+        shares = epsilon / (epsilon.max() or 1.0)  # squares of tiny ones vanish
+        return shares.sum() ** 2 / (shares**2).sum() if shares.any() else 1.0
     return max(1, np.count_nonzero(epsilon)) if average_over == "active" else epsilon.size
 
 

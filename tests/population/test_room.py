@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import fcfn_abm as fa
+from fcfn_abm import memory
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.population import require_room, room
 
@@ -19,7 +20,7 @@ def test_exactly_as_many_nodes_fit_as_the_message_says():
 
 def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch):
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(room, "_LIMITS", (limit, tmp_path / "nothing"))
+    monkeypatch.setattr(memory, "_LIMITS", (limit, tmp_path / "nothing"))
     limit.write_text(f"{100 * room.BYTES_A_NODE}\n")
     with pytest.raises(InvalidScenarioError, match=r"n_nodes: 101 nodes .* about 100 fit"):
         fa.load_scenario("quickstart", ["population.n_nodes=101"])
@@ -28,15 +29,16 @@ def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch):
 
 
 def test_where_the_system_does_not_tell_its_memory_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(room, "_LIMITS", ())
+    monkeypatch.setattr(memory, "_LIMITS", ())
     monkeypatch.delattr(os, "sysconf")
     require_room(10**9)
 
 
 LIMITED = """
 import resource
-from fcfn_abm.population import require_room, room
-pages = int(room._OWN.read_text().split()[0])
+from fcfn_abm.memory import _OWN
+from fcfn_abm.population import require_room
+pages = int(_OWN.read_text().split()[0])
 limit = pages * resource.getpagesize() + 2**28
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 require_room(10**5)

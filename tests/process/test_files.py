@@ -9,7 +9,7 @@ import pytest
 from fcfn_abm.errors import OutputError
 from fcfn_abm.process import files, locks
 from fcfn_abm.process.files import list_files, write_file
-from fcfn_abm.process.folders import create_hidden_folder, remove_abandoned_folders
+from fcfn_abm.process.folders import create_hidden_folder, remove_abandoned
 from fcfn_abm.process.locks import Lock
 from fcfn_abm.records import new_folder
 
@@ -45,7 +45,7 @@ def test_without_locks_results_are_written_and_one_line_says_what_is_not_guarded
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_no_folder_is_taken_for_abandoned(tmp_path):
     folder, _ = create_hidden_folder(tmp_path / "run")
-    remove_abandoned_folders(tmp_path / "run")
+    remove_abandoned(tmp_path / "run")
     assert folder.is_dir()
 
 
@@ -138,6 +138,6 @@ def test_results_that_were_moved_aside_get_their_name_back(tmp_path):
     aside = tmp_path / ".run.partial-dead"
     (aside / "run").mkdir(parents=True)
     (aside / "run" / "run.json").write_text("{}")
-    remove_abandoned_folders(tmp_path / "run")
+    remove_abandoned(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (tmp_path / "run" / "run.json").exists()

@@ -84,7 +84,7 @@ def overrides(data: bytes) -> str:
 
 def images(data: bytes) -> str:
     """Read bytes, or damaged Parquet, as training images."""
-    from fcfn_abm.training.sources import parquet_source
+    from fcfn_abm.training.parquet import parquet_source
 
     chance = random.Random(data)
     path = _scratch() / "images.parquet"
@@ -150,6 +150,7 @@ def _is_run(folder: Path) -> bool:
 
 def _replayed(folder: Path) -> None:
     """Look at a record as the window does, at its beginning, in between, and at its end."""
+    from fcfn_abm.viz.charts import describe_charts, list_tables
     from fcfn_abm.viz.node_details import describe_node
     from fcfn_abm.viz.replay import Replay
     from fcfn_abm.viz.session import draw_pictures, list_tiles, open_source
@@ -160,6 +161,8 @@ def _replayed(folder: Path) -> None:
         frame = replay.frame()
         list_tiles(frame)
         draw_pictures(frame, "payment", 0)
+        describe_charts(frame)
+        list_tables(frame)
         describe_node(frame, replay, 0)
         assert replay.verdict is None or replay.verdict["kind"]
 

@@ -127,8 +127,9 @@ def broken_chunk(path):
 
 
 def missing_image(path):
-    columns = {"image": [{"bytes": None, "path": "a"}] * 5, "label": pa.array([0] * 5, pa.int64())}
-    pq.write_table(pa.table(columns), path)
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": None, "path": "a.png"}] * 5, struct)
+    pq.write_table(pa.table({"image": images, "label": [0] * 5}), path)
 
 
 def mixed_sizes(path):
@@ -139,8 +140,8 @@ def no_label(path):
     pq.write_table(pa.table({"image": [{"bytes": b"", "path": ""}], "kind": [1]}), path)
 
 
-def no_struct(path):
-    pq.write_table(pa.table({"image": [b"abc"], "label": [1]}), path)
+def no_bytes(path):
+    pq.write_table(pa.table({"image": ["abc"], "label": [1]}), path)
 
 
 def no_rows(path):
@@ -172,10 +173,10 @@ def nothing(path):
         (broken_label, "label must hold integers from 0"),
         (broken_image, r"the image in row \d cannot be decoded"),
         (broken_chunk, r"the image in row \d cannot be decoded"),
-        (missing_image, r"the image in row \d cannot be decoded"),
-        (mixed_sizes, r"one size and kind, but row \d is . x . in grey and another is"),
+        (missing_image, r"the image in row \d is missing: the file holds no bytes of it"),
+        (mixed_sizes, r"one size and kind, but row \d is . x . in grey and row \d is"),
         (no_label, "needs a column image .* has image, kind"),
-        (no_struct, "needs a column image"),
+        (no_bytes, "needs a column image"),
         (no_rows, "has no rows"),
         (no_parquet, "not a Parquet file that can be read"),
         (too_few_names, "labels up to 4, but names of 2 classes only"),
@@ -350,7 +351,7 @@ def test_prepare_finds_images_of_another_size(tmp_path, monkeypatch, where):
     write(tmp_path / "emnist" / "test.parquet", test, [0] * len(test))
     prepared = fcfn("data", "prepare", "emnist")
     assert prepared.exit_code == 2
-    said = "row 2000 is 2 x 3 in grey" if where == "train" else "images differ in size"
+    said = "row 2000 is 2 x 3 in grey" if where == "train" else "these are 2 x 3 in grey, and those"
     assert said in prepared.stderr
 
 

@@ -13,6 +13,7 @@ from fcfn_abm.training import NETS
         ("digits-cnn", (1, 8, 8), 10, [80, 1_168, 650]),
         ("emnist-cnn", (1, 28, 28), 62, [416, 12_832, 200_832, 7_998]),
         ("cifar-cnn", (3, 32, 32), 10, [1_216, 12_832, 262_272, 8_256, 650]),
+        ("group-norm-cnn", (3, 32, 32), 10, [896, 64, 18_496, 128, 73_856, 256, 5_130]),
     ],
 )
 def test_layers_and_parameters(kind, shape, n_classes, layers):

@@ -7,9 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from viz.chromium import CHROMIUM, MISSING
 
@@ -197,8 +203,175 @@ def test_pictures_are_really_drawn_and_move(visit, live):
         assert blue(now) > 200
         assert len(np.unique(now.reshape(-1, 3), axis=0)) > 20
         assert (now != then).any(axis=-1).mean() > 0.002
-    for name in ("distances", "participation", "node-utilities"):
+    for name in ("caps", "distances", "participation", "node-utilities"):
         assert blue(pixels(page, name)) > 60
+
+
+LIBRARY = "requirejs('/static/assets/echarts.common.min.js')"
+LINKED = ("totals", "caps", "distances", "participation", "utilities", "node-utilities")
+
+
+def option_of(page, name):
+    """Return what the charting library draws in a chart."""
+    page.wait_for_selector(f"[data-plot={name}] canvas", timeout=WAIT)
+    script = f"""name => {{
+      const plot = {LIBRARY}.getInstanceByDom(document.querySelector(`[data-plot=${{name}}]`));
+      const {{ series, xAxis, yAxis, dataZoom }} = plot.getOption();
+      return {{ lines: Object.fromEntries(series.map((s) => [s.name, s.data])),
+        y: yAxis[0].type, x: plot.getModel().getComponent("xAxis").axis.scale.getExtent() }};
+    }}"""
+    return page.evaluate(script, name)
+
+
+def step_to(page, rounds):
+    for done in range(1, rounds + 1):
+        button(page, "Step").click()
+        shows(tile(page, "Round"), str(done))
+
+
+def played(scenario_file, rounds):
+    market = fa.PrivacyMarket(fa.load_scenario(scenario_file))
+    for _ in range(rounds):
+        market.step()
+    return market.datacollector.get_model_vars_dataframe()
+
+
+def until(true):
+    end = time.monotonic() + WAIT / 1000
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_charts_hold_the_numbers_of_the_model_and_start_over_with_the_market(
+    visit, live, scenario_file
+):
+    page = visit(live)
+    step_to(page, 4)
+    rounds = played(scenario_file, 4)
+    for name, line, measure in (
+        ("totals", "S", "total_epsilon"),
+        ("caps", "B", "budget"),
+        ("distances", "exploitability", "exploitability"),
+        ("participation", "take part", "n_active"),
+        ("utilities", "welfare", "welfare"),
+        ("node-utilities", "all nodes", "node_utility"),
+    ):
+        until(lambda n=name, s=line: len(option_of(page, n)["lines"][s]) == 4)
+        drawn = option_of(page, name)["lines"][line]
+        assert [x for x, _ in drawn] == [1, 2, 3, 4]
+        assert [y for _, y in drawn] == rounds[measure].tolist()
+    button(page, "Reset").click()
+    shows(tile(page, "Round"), "0")
+    until(lambda: option_of(page, "totals")["lines"]["S"] == [])
+    step_to(page, 1)
+    until(lambda: len(option_of(page, "totals")["lines"]["S"]) == 1)
+
+
+def test_one_crosshair_reads_all_charts(visit, live, scenario_file):
+    page = visit(live)
+    step_to(page, 6)
+    until(lambda: len(option_of(page, "distances")["lines"]["change"]) == 6)
+    plot = page.locator("[data-plot=distances]")
+    box = plot.bounding_box()
+    plot.hover(position={"x": 58 + (box["width"] - 74) * 0.3, "y": 100})  # round 3 of 10
+    third = played(scenario_file, 3).iloc[-1]
+    for name, line, measure in (
+        ("distances", "distance", "distance"),
+        ("totals", "S", "total_epsilon"),
+        ("utilities", "server", "server_utility"),
+    ):
+        tip = page.locator(f"[data-plot={name}]")
+        expect(tip).to_contain_text("round 3", timeout=WAIT)
+        value = re.search(rf"{line}: ([\d.]+)", tip.inner_text())[1]
+        assert float(value) == pytest.approx(third[measure], rel=2e-3)
+    for name in LINKED:
+        expect(page.locator(f"[data-plot={name}]")).to_contain_text("round 3")
+
+
+def test_a_drag_zooms_all_charts_of_rounds_and_a_button_shows_all_again(visit, live):
+    page = visit(live)
+    step_to(page, 8)
+    until(lambda: len(option_of(page, "caps")["lines"]["B"]) == 8)
+    plot = page.locator("[data-plot=caps]")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    width = box["width"] - 74
+    page.mouse.move(box["x"] + 58 + 0.2 * width, box["y"] + 90)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 58 + 0.4 * width, box["y"] + 110, steps=4)
+    page.mouse.move(box["x"] + 58 + 0.6 * width, box["y"] + 110, steps=4)
+    page.mouse.up()
+    for name in LINKED:
+        until(lambda n=name: option_of(page, n)["x"] == pytest.approx([2, 6], abs=0.3))
+    button(page, "Step").click()
+    shows(tile(page, "Round"), "9")
+    assert option_of(page, "caps")["x"] == pytest.approx([2, 6], abs=0.3)  # it stays
+    figure = page.locator("[data-picture=caps]")
+    figure.get_by_role("button", name="Whole range").click()
+    for name in LINKED:
+        until(lambda n=name: option_of(page, n)["x"][0] == 0)
+        until(lambda n=name: option_of(page, n)["x"][1] > 8)
+    expect(page.get_by_role("button", name="Whole range")).to_have_count(0)
+
+
+def test_by_keyboard_lines_are_hidden_axes_changed_and_values_read(visit, live, scenario_file):
+    page = visit(live)
+    step_to(page, 5)
+    until(lambda: len(option_of(page, "utilities")["lines"]["welfare"]) == 5)
+    figure = page.locator("[data-picture=utilities]")
+    welfare = figure.get_by_role("button", name="welfare", exact=True)
+    welfare.focus()
+    page.keyboard.press("Space")
+    expect(welfare).to_have_attribute("aria-pressed", "false")
+    until(lambda: option_of(page, "utilities")["lines"]["welfare"] == [])
+    assert len(option_of(page, "utilities")["lines"]["server"]) == 5
+    page.keyboard.press("Space")
+    until(lambda: len(option_of(page, "utilities")["lines"]["welfare"]) == 5)
+    log = page.get_by_role("button", name="Logarithmic axis, Total epsilon S")
+    log.focus()
+    page.keyboard.press("Enter")
+    expect(log).to_have_attribute("aria-pressed", "true")
+    until(lambda: option_of(page, "totals")["y"] == "log")
+    assert option_of(page, "utilities")["y"] == "value"
+    page.locator("[data-plot=totals]").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    reading = page.locator("[data-picture=totals] .reading")
+    expect(reading).to_contain_text("round 2: S ", timeout=WAIT)
+    value = float(reading.inner_text().split("S ")[1].split(", closed")[0].replace(",", ""))
+    assert value == pytest.approx(played(scenario_file, 2)["total_epsilon"].iloc[-1], rel=2e-3)
+    page.keyboard.press("Escape")
+    expect(reading).to_have_text("")
+
+
+def saved(page, figure, form):
+    figure.locator("summary").click()
+    with page.expect_download(timeout=WAIT) as download:
+        figure.get_by_role("button", name=form).click()
+    return download.value
+
+
+def test_each_chart_is_saved_as_png_svg_and_csv(visit, live, scenario_file):
+    page = visit(live)
+    step_to(page, 5)
+    until(lambda: len(option_of(page, "participation")["lines"]["have left"]) == 5)
+    figure = page.locator("[data-picture=participation]")
+    table = saved(page, figure, "CSV")
+    assert table.suggested_filename == "participation.csv"
+    found = pd.read_csv(table.path())
+    assert list(found.columns) == ["round", "n_active", "n_exited", "closed_form"]
+    rounds = played(scenario_file, 5)
+    for name in ("round", "n_active", "n_exited"):
+        assert found[name].tolist() == rounds[name].tolist()
+    image = imread(str(saved(page, figure, "PNG").path()), format="png")
+    assert image.shape[:2] == (920, 1520)
+    assert blue(np.round(image[..., :3] * 255).astype(int)) > 500
+    root = ElementTree.parse(saved(page, figure, "SVG").path()).getroot()
+    words = "".join(root.itertext())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    for word in ("Who takes part", "take part", "have left", "closed form", "round"):
+        assert word in words
 
 
 def test_clicking_a_node_shows_its_details(visit, live):
@@ -255,6 +428,89 @@ def test_a_phone_needs_no_sideways_scrolling(visit, live):
     box = page.locator("[data-picture=star]").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 375
+
+
+ATTACK = """
+<script>
+const name = "ADDRESS";
+const outcome = (promise) => promise.then(() => "reached", () => "refused");
+const socket = new WebSocket(`ws://${name}/jupyter/api/kernels/evil/channels?session_id=evil`);
+const script = document.createElement("script");
+const load = (element) => new Promise((done, fail) => {
+  element.onopen = element.onload = done;
+  element.onerror = fail;
+});
+const tries = [load(socket), load(script), fetch(`http://${name}/`, { credentials: "include" }),
+  fetch(`http://${name}/readyz`, { mode: "no-cors", credentials: "include" })];
+script.src = `http://${name}/static/main-vuetify.js`;
+document.head.append(script);
+Promise.all(tries.map(outcome)).then((all) => { document.title = all.join(" "); });
+</script>
+<iframe src="http://ADDRESS/"></iframe>
+"""
+
+
+@contextmanager
+def hosted(html):
+    """Serve one page on another port, which is another origin of the same site."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{other.server_port}/"
+        other.shutdown()
+
+
+def test_a_page_of_another_origin_reaches_nothing_though_the_cookie_is_there(browser, live):
+    context = browser.new_context()
+    with hosted(ATTACK.replace("ADDRESS", urlsplit(live).netloc)) as address:
+        page, foreign = context.new_page(), context.new_page()
+        page.goto(live)
+        page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
+        foreign.goto(address)
+        expect(foreign).to_have_title("refused refused refused refused", timeout=WAIT)
+        assert foreign.frames[1].locator("*", has_text="fcfn").count() == 0
+        button(page, "Step").click()
+        shows(tile(page, "Round"), "1")
+    context.close()
+
+
+def test_the_token_leaves_the_address_and_becomes_a_cookie_that_scripts_cannot_read(visit, live):
+    page = visit(live)
+    base, token = live.split("?token=")
+    assert page.url == base
+    cookies = {c["name"]: c for c in page.context.cookies()}
+    cookie = cookies[f"fcfn-{urlsplit(live).port}"]
+    assert (cookie["value"], cookie["httpOnly"], cookie["sameSite"]) == (token, True, "Lax")
+    assert token not in page.evaluate("document.cookie + document.documentElement.innerHTML")
+    page.reload()
+    page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
+    page.go_back()
+    assert page.url == "about:blank"  # no entry of the history has it
+
+
+@pytest.mark.parametrize("width", [390, 1440, 1920])
+def test_the_buttons_stay_in_sight_and_the_page_is_as_wide_as_the_screen(visit, live, width):
+    page = visit(live, width=width, height=800)
+    page.wait_for_selector("[data-plot=node-utilities] canvas", timeout=WAIT)
+    page.evaluate("document.querySelector('[data-plot=node-utilities]').scrollIntoView()")
+    until(lambda: page.locator("[data-picture=totals]").bounding_box()["y"] < 0)
+    box = button(page, "Play").bounding_box()
+    assert 0 <= box["y"] < 120
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width > 900:
+        assert 0 <= page.locator("[data-test=status]").bounding_box()["y"] < 60
+    button(page, "Step").click()
+    shows(tile(page, "Round"), "1")
 
 
 def test_two_tabs_have_two_markets(visit, live):

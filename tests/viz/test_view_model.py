@@ -30,11 +30,17 @@ from fcfn_abm.errors import (
 from fcfn_abm.mechanisms import MECHANISMS
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz import pictures, server, settings
-from fcfn_abm.viz.frame import Training
 from fcfn_abm.viz.live import LiveMarket
 from fcfn_abm.viz.node_details import describe_node
 from fcfn_abm.viz.replay import Replay
-from fcfn_abm.viz.session import OpenedSource, Session, draw_pictures, list_tiles, open_source
+from fcfn_abm.viz.session import (
+    OpenedSource,
+    Session,
+    draw_pictures,
+    list_tiles,
+    open_source,
+    parse_request,
+)
 from fcfn_abm.viz.star import CROWD, draw_star
 from fcfn_abm.viz.svg import Chart, Scale, decades, dots, labels, number, text, ticks
 
@@ -302,34 +308,8 @@ def test_labels_of_rings_keep_clear_of_each_other():
         assert min(-np.diff(sorted(marks, reverse=True))) > 20
 
 
-def test_where_the_market_stands_is_in_sight_however_great_its_losses():
-    frame = played(5).frame()
-    for losses in ([-1e9, -2e6, -1e5, -3e4, -20230.0], [-1e9, -40.0, -3.0, 0.1, 0.2]):
-        history = {**frame.history, "node_utility": losses}
-        own = pictures.draw_utilities(fa_replace(frame, history=history, training=None))[1]
-        (line,) = [
-            path.get("d")
-            for path in ElementTree.fromstring(own.svg).iter(f"{SVG}path")
-            if path.get("stroke") == pictures.STAYS and not path.get("stroke-dasharray")
-        ]
-        assert 0 < line.count(" ") < 5  # the first losses would squeeze all else
-
-
 def test_hostile_words_stay_words():
-    hostile = '<script>alert(1)</script>"&'
-    assert "<script" not in text(1, 2, hostile)
-    frame = played(1).frame()
-    training = Training(hostile, {hostile: ([0, 1], [0.1, 0.2])}, 3)
-    picture = pictures.draw_accuracy(fa_replace(frame, training=training))
-    root = ElementTree.fromstring(picture.svg)
-    assert not list(root.iter(f"{SVG}script"))
-    assert hostile in "".join(root.itertext())
-
-
-def fa_replace(frame, **changes):
-    from dataclasses import replace
-
-    return replace(frame, **changes)
+    assert "<script" not in text(1, 2, '<script>alert(1)</script>"&')
 
 
 @given(
@@ -514,7 +494,7 @@ def test_an_invalid_setting_is_a_sentence_and_the_market_stays():
     session, views = session_of(OpenedSource("quick", scenario()))
     view = handle_requests(session, views, ("step",), ("set", "game.alpha", -1))
     assert view.problem.startswith("settings, [game] alpha: ")
-    assert (view.invalid, view.moment, len(view.pictures)) == ("game.alpha", 1, 7)
+    assert (view.invalid, view.moment, len(view.pictures)) == ("game.alpha", 1, 2)
     assert handle_requests(session, views, ("step",)).problem == view.problem
     corrected = handle_requests(session, views, ("set", "game.alpha", 3.0))
     assert (corrected.problem, corrected.invalid, corrected.moment) == ("", "", 0)
@@ -563,7 +543,69 @@ def test_whatever_a_browser_asks_for_the_window_stays(request_):
     session, views = session_of(OpenedSource("quick", scenario()))
     handle_requests(session, views, request_)
     view = handle_requests(session, views, ("reset",), ("step",))
-    assert (view.problem, view.moment, len(view.pictures)) == ("", 1, 7)
+    assert (view.problem, view.moment, len(view.pictures)) == ("", 1, 2)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        [],
+        "play",
+        {},
+        {"action": None, "arguments": []},
+        {"action": ["play"], "arguments": []},
+        {"action": "_open", "arguments": []},
+        {"action": "play"},
+        {"action": "play", "arguments": [1]},
+        {"action": "seek", "arguments": ["3"]},
+        {"action": "seek", "arguments": [True]},
+        {"action": "speed", "arguments": [math.inf]},
+        {"action": "pick_at", "arguments": ["star", math.nan, 1]},
+        {"action": "set", "arguments": [["game.alpha"], 1]},
+        {"action": "set", "arguments": ["game.alpha", {"a": 1}]},
+    ],
+)
+def test_a_message_that_the_page_does_not_send_is_refused(message):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_request(message)
+
+
+def test_the_messages_of_the_page_are_taken():
+    for action, arguments in (
+        ("play", []),
+        ("seek", [3]),
+        ("speed", [2.5]),
+        ("set", ["game.alpha", None]),
+        ("set", ["exit.reentry", True]),
+        ("pick", [None]),
+        ("pick_at", ["star", 1, 2.5]),
+    ):
+        assert parse_request({"action": action, "arguments": arguments}) == (action, arguments)
+
+
+def test_settings_that_the_window_does_not_show_cannot_be_set():
+    session, views = session_of(OpenedSource("quick", scenario()))
+    before = session._scenario
+    for path in ("training.data.path", "title", "imports", "game", "population.rho"):
+        view = handle_requests(session, views, ("set", path, "x"))
+        assert view.problem == f"The window has no setting {path!r}."
+    assert session._scenario is before
+    assert handle_requests(session, views, ("set", "game.alpha", 3.0)).problem == ""
+
+
+def test_a_session_has_at_most_a_million_nodes_or_as_many_as_were_opened():
+    session, views = session_of(OpenedSource("quick", scenario()))
+    view = handle_requests(session, views, ("set", "population.n_nodes", 1_000_001))
+    assert view.problem.startswith(
+        "settings, [population] n_nodes: must be at most 1,000,000 in the window"
+    )
+    assert (view.invalid, view.n_nodes) == ("population.n_nodes", 50)
+    large = scenario("population.n_nodes=1000003")
+    session = Session(OpenedSource("large", large), views.append)
+    session._require_few_nodes(large)
+    with pytest.raises(InvalidScenarioError, match="at most 1,000,003"):
+        session._require_few_nodes(scenario("population.n_nodes=1000004"))
 
 
 def test_play_goes_on_to_the_verdict_in_its_own_thread():

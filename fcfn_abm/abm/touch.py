@@ -1,0 +1,49 @@
+"""Fetching memory ahead of its use, for loops over rows in random order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.imputils import impl_ret_untracked
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
+
+AHEAD = 32
+"""How many rows ahead: what a processor of today has under way at once."""
+FAR = 2**16
+"""From so many rows on a column does not stay in the nearest caches."""
+
+_FOR_WRITING, _KEPT_NEAR, _DATA = 1, 3, 1  # arguments of LLVM's prefetch
+
+
+def touch(array: Any, row: int) -> None:
+    """Fetch the entry of a row into the nearest cache; outside of compiled loops, do nothing."""
+
+
+@intrinsic
+def _prefetch(typing_context: Any, array: Any, row: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        held = make_array(kind)(context, builder, arguments[0])
+        entry = cgutils.get_item_pointer(
+            context, builder, kind, held, [arguments[1]], wraparound=False
+        )
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        declared = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, number, number, number]),
+            "llvm.prefetch.p0i8",
+        )
+        options = [number(_FOR_WRITING), number(_KEPT_NEAR), number(_DATA)]
+        builder.call(declared, [builder.bitcast(entry, byte), *options])
+        return impl_ret_untracked(context, builder, types.none, context.get_dummy_value())
+
+    return types.none(array, types.intp), generate
+
+
+@overload(touch)
+def _touch(array, row):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    return lambda array, row: _prefetch(array, row)

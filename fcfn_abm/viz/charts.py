@@ -1,0 +1,330 @@
+"""The charts of rounds: what each shows, and the columns behind them.
+
+The browser draws them (``charts.vue``); it gets the columns as binary increments, since most of a
+curve is the same in every frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, arm_label
+from fcfn_abm.viz.frame import Floats, Frame
+from fcfn_abm.viz.svg import INK, MUTED, end_of_rounds, number, round_up
+
+SERVER_COLOUR, WELFARE_COLOUR = "#009E73", INK
+MARKET = "market"
+"""Name of the table of rounds."""
+_COLUMNS = (
+    "round",
+    "total_epsilon",
+    "budget",
+    "distance",
+    "exploitability",
+    "change",
+    "n_active",
+    "n_exited",
+    "server_utility",
+    "welfare",
+    "node_utility",
+)
+
+type Columns = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: two columns of a table, its label, colour and dashes."""
+
+    label: str
+    column: str
+    colour: str
+    dashes: Sequence[float] = ()
+    table: str = MARKET
+    x: str = "round"
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """A chart of lines over rounds, with its text alternative."""
+
+    name: str
+    title: str
+    alt: str
+    y_label: str
+    lines: Sequence[Line]
+    x_end: float
+    """End of the axis of rounds, which begins at zero."""
+    low: float
+    high: float
+    log: bool
+    """Ends and kind of the vertical axis, until the user chooses others."""
+    level: float | None = None
+    """A horizontal line: the reference value."""
+    level_label: str = ""
+    x_label: str = "round"
+    linked: bool = True
+    """Whether crosshair and zoom are shared with the charts of the market's rounds."""
+
+
+def describe_charts(frame: Frame) -> list[LineChart]:
+    """Describe the charts of a frame, in the order of the page."""
+    accuracy = describe_accuracy(frame)
+    return [
+        *describe_totals(frame),
+        describe_distances(frame),
+        describe_participation(frame),
+        *describe_utilities(frame),
+        *([accuracy] if accuracy else []),
+    ]
+
+
+def list_tables(frame: Frame) -> dict[str, Columns]:
+    """Return the columns behind the charts: those of the rounds, and two for each trained run."""
+    tables: dict[str, Columns] = {MARKET: {name: frame.history[name] for name in _COLUMNS}}
+    if frame.training:
+        for arm, (rounds, accuracy) in frame.training.curves.items():
+            tables[_table_of(arm)] = {"round": rounds, "accuracy": accuracy}
+    return tables
+
+
+def describe_totals(frame: Frame) -> list[LineChart]:
+    """Describe S and B round by round, and the closed form."""
+    total, cap = float(frame.form["total_epsilon"]), float(frame.form["payment"])
+    return [
+        _describe_rounds(
+            frame,
+            ("totals", "Total epsilon S", "sum of all epsilon"),
+            [Line("S", "total_epsilon", STAYS)],
+            total,
+        ),
+        _describe_rounds(
+            frame,
+            ("caps", "Payment cap B", "currency a round"),
+            [Line("B", "budget", STAYS)],
+            cap,
+        ),
+    ]
+
+
+def describe_distances(frame: Frame) -> LineChart:
+    """Describe distance, exploitability and change round by round, on a log scale."""
+    lines = [
+        Line("distance", "distance", STAYS),
+        Line("exploitability", "exploitability", BOUND, (5, 3)),
+        Line("change", "change", MUTED, (1.5, 3)),
+    ]
+    every = np.concatenate([_column(frame, line) for line in lines])
+    every = every[np.isfinite(every) & (every > 0)]
+    low, high = (float(every.min()), float(every.max())) if every.size else (1e-3, 1.0)
+    low = 10.0 ** math.floor(math.log10(max(low, 1e-17)))  # below this are rounding errors only
+    high = max(10.0 ** math.ceil(math.log10(high)), 10 * low)
+    alt = "How far from equilibrium the market is; nothing has been played yet."
+    if frame.round:
+        latest = ", ".join(f"{x.label} {number(frame.history[x.column][-1])}" for x in lines)
+        alt = f"Round {frame.round}, on a log scale: {latest}."
+    return LineChart(
+        "distances",
+        "How far from equilibrium",
+        alt,
+        "relative",
+        lines,
+        end_of_rounds(frame.round),
+        low,
+        high,
+        log=True,
+    )
+
+
+def describe_participation(frame: Frame) -> LineChart:
+    """Describe the numbers of active and of exited nodes while the reports of a round stand."""
+    n_form, n_nodes = int(frame.form["n_active"]), frame.n_nodes
+    few = 0 < n_form < n_nodes / 30  # on a linear scale the line would lie on the axis
+    alt = f"In closed form {n_form:,} of {n_nodes:,} nodes take part."
+    if frame.round:
+        active, left = (frame.history[name][-1] for name in ("n_active", "n_exited"))
+        counts = [f"{active:,.0f} take part", f"{left:,.0f} have left"]
+        if "n_inactive" in frame.history:  # not in records of earlier versions
+            counts.insert(1, f"{frame.history['n_inactive'][-1]:,} report nothing")
+        alt = f"Round {frame.round}: {', '.join(counts)}. {alt}"
+    return LineChart(
+        "participation",
+        "Who takes part",
+        alt,
+        "nodes",
+        [
+            Line("take part", "n_active", STAYS),
+            Line("have left", "n_exited", LEAVES, (5, 3)),
+        ],
+        end_of_rounds(frame.round),
+        low=1.0 if few else 0.0,
+        high=10.0 ** math.ceil(math.log10(n_nodes)) if few else round_up(n_nodes),
+        log=few,
+        level=float(n_form) if n_form else None,
+        level_label=_reference(frame),
+    )
+
+
+def describe_utilities(frame: Frame) -> list[LineChart]:
+    """Describe the utilities of server and nodes, and the welfare."""
+    server, nodes = float(frame.form["server_utility"]), float(frame.form["node_utility"])
+    return [
+        _describe_rounds(
+            frame,
+            ("utilities", "Server and welfare", "currency a round"),
+            [
+                Line("server", "server_utility", SERVER_COLOUR),
+                Line("welfare", "welfare", WELFARE_COLOUR, (1.5, 3)),
+            ],
+            server,
+        ),
+        _describe_rounds(
+            frame,
+            ("node-utilities", "What all nodes earn", "currency a round"),
+            [Line("all nodes", "node_utility", STAYS)],
+            nodes,
+        ),
+    ]
+
+
+def describe_accuracy(frame: Frame) -> LineChart | None:
+    """Describe the test accuracy of each run; None if no net is trained."""
+    training = frame.training
+    if training is None:
+        return None
+    lines, latest = [], []
+    for arm, (_, values) in training.curves.items():
+        label = {"no-noise": "no noise"}.get(arm, arm_label(arm))
+        dashes = tuple(2 * float(dash) for dash in ARM_DASHES.get(arm, ()))
+        colour = ARM_COLOURS.get(arm, MUTED)
+        lines.append(Line(label, "accuracy", colour, dashes, table=_table_of(arm)))
+        if len(values):
+            latest.append(f"{label} {values[-1]:.1%}")
+    alt = f"Test accuracy on {training.data}, of {training.rounds} rounds: "
+    return LineChart(
+        "accuracy",
+        f"Training on {training.data}",
+        alt + (", ".join(latest) or "training has not begun") + ".",
+        "test accuracy",
+        lines,
+        float(max(training.rounds, 1)),
+        low=0.0,
+        high=1.0,
+        log=False,
+        x_label="round of training",
+        linked=False,
+    )
+
+
+def _describe_rounds(
+    frame: Frame, names: tuple[str, str, str], lines: Sequence[Line], level: float
+) -> LineChart:
+    """Describe a chart of measures whose reference value is known."""
+    name, title, y_label = names
+    low, high, log = choose_range([_column(frame, line) for line in lines], level)
+    label = _reference(frame)
+    now = "nothing has been played yet"
+    if frame.round:
+        latest = ", ".join(f"{x.label} {number(frame.history[x.column][-1])}" for x in lines)
+        now = f"round {frame.round}: {latest}"
+    alt = f"{title}, {now}. {label.capitalize()}: {lines[0].label} {number(level)}."
+    return LineChart(
+        name,
+        title,
+        alt,
+        y_label,
+        lines,
+        end_of_rounds(frame.round),
+        low,
+        high,
+        log,
+        level if math.isfinite(level) else None,
+        label,
+    )
+
+
+def choose_range(columns: Sequence[Floats], level: float) -> tuple[float, float, bool]:
+    """Return low and high end of an axis, and whether it is logarithmic.
+
+    Large early losses may lie below it, the latest values do not.
+    """
+    every = np.append(np.concatenate(columns), level)
+    every = every[np.isfinite(every)]
+    gains = every[every > 0]
+    most = float(gains.max()) if gains.size else 1.0
+    if gains.size == every.size and most > 1000 * float(gains.min(initial=math.inf)):
+        low = 10.0 ** math.floor(math.log10(float(gains.min())))
+        return low, 10.0 ** math.ceil(math.log10(most)), True
+    latest = min((float(line[-1]) for line in columns if line.size), default=0.0)
+    floor = -1.5 * max(most, abs(level))
+    low = max(float(every.min(initial=0.0)), floor if latest >= floor else 10 * latest)
+    return -round_up(-low) if low < 0 else 0.0, round_up(most), False
+
+
+def _column(frame: Frame, line: Line) -> Floats:
+    return np.array(frame.history[line.column], dtype=float)
+
+
+def _table_of(arm: str) -> str:
+    return f"training {arm}"
+
+
+def _reference(frame: Frame) -> str:
+    """Return the name of the mechanism's reference result."""
+    return "closed form" if frame.threshold else "as priced"
+
+
+class Feed:
+    """Sends the rows of tables that the browser does not have yet.
+
+    Rows that were sent do not change, but a table may become shorter, as on the way back in a
+    replay; a new version of all tables starts from nothing.
+
+    Parameters
+    ----------
+    send : callable
+        Takes what is in the message (a list with one entry a table) and one buffer for each: the
+        new rows, column after column, as 64-bit floats in the byte order of the browser.
+    """
+
+    def __init__(self, send: Callable[[list[dict[str, Any]], list[bytes]], None]) -> None:
+        self._send = send
+        self._sent: dict[str, int] = {}
+        self._version = -1
+
+    def restart(self) -> None:
+        """Forget what was sent: the browser lacks it."""
+        self._sent.clear()
+
+    def push(self, tables: Mapping[str, Columns], version: int) -> None:
+        """Send what is new in the tables.
+
+        Parameters
+        ----------
+        tables : mapping of str to Columns
+            Columns of one length each.
+        version : int
+            Another one than before if rows may have changed.
+        """
+        if version != self._version:
+            self._version = version
+            self._sent.clear()
+        heads, buffers = [], []
+        for name, columns in tables.items():
+            length = min(map(len, columns.values()), default=0)
+            start = min(self._sent.get(name, 0), length)
+            if self._sent.get(name) == length:
+                continue
+            rows = np.array([list(c[start:length]) for c in columns.values()], dtype="<f8")
+            heads.append(
+                {"table": name, "version": version, "start": start, "columns": list(columns)}
+            )
+            buffers.append(rows.tobytes())
+            self._sent[name] = length
+        if heads:
+            self._send(heads, buffers)
