@@ -1,5 +1,6 @@
 # make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
-# minutes.  make test-flower: what needs Flower.  make soak: an hour of faults and bad input.
+# minutes.  make test-flower: what needs Flower.  make soak: an hour of faults and bad input;
+# make soak-calls: every system call fails once, for hours; it goes on where it stopped.
 # make docs: the documentation site.
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
@@ -8,7 +9,7 @@ PYTHON ?= $(shell $(FIND))
 BIN = $(VENV)/bin
 SHARED = -n 2 --dist loadfile  # two processes share the test files
 
-.PHONY: demo test test-fast test-privacy test-flower soak docs lint format clean
+.PHONY: demo test test-fast test-privacy test-flower soak soak-calls docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -24,6 +25,10 @@ test-fast: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet 'atheris>=3' || true
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
+
+soak-calls: $(VENV)/.dev
+	@mkdir -p build
+	PYTHONPATH=tests $(BIN)/python -W ignore -m soak.calls --results build/soak-calls.jsonl $(SOAK)
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

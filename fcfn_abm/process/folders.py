@@ -60,7 +60,8 @@ def create_hidden_folder(path: Path) -> tuple[Path, Lock]:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder, as far as that is possible: the next command tries again."""
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # rmtree raises some errors all the same
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned(path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fcfn_abm.errors import OutputError
 from fcfn_abm.process import files, locks
 from fcfn_abm.process.files import list_files, write_file
-from fcfn_abm.process.folders import create_hidden_folder, remove_abandoned
+from fcfn_abm.process.folders import create_hidden_folder, remove_abandoned, remove_folder
 from fcfn_abm.process.locks import Lock
 from fcfn_abm.records import new_folder
 
@@ -112,6 +112,13 @@ def test_once_it_has_its_name_nothing_fails_a_folder(tmp_path, monkeypatch):
         (folder / "run.json").write_text("{}")
         monkeypatch.setattr(Path, "unlink", fails(errno.EIO))
     assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_folder_that_cannot_be_removed_fails_nothing(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.setattr(os, "fstat", fails(errno.EIO))  # which rmtree does not expect
+    remove_folder(tmp_path / "inner")
+    assert (tmp_path / "inner").is_dir()
 
 
 def test_what_cannot_be_listed_is_an_error_and_not_empty(tmp_path, monkeypatch):

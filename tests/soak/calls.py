@@ -359,7 +359,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="so many of all, at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=np.inf)
-    parser.add_argument("--works", help="names, with commas between; without it all")
+    parser.add_argument("--works", help="names, with semicolons between; without it all")
     parser.add_argument("--loaded", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if not given.loaded:
