@@ -115,10 +115,11 @@ def test_once_it_has_its_name_nothing_fails_a_folder(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_removed_fails_nothing(tmp_path, monkeypatch):
-    (tmp_path / "inner").mkdir()
-    monkeypatch.setattr(os, "fstat", fails(errno.EIO))  # which rmtree does not expect
-    remove_folder(tmp_path / "inner")
-    assert (tmp_path / "inner").is_dir()
+    monkeypatch.setattr("shutil.rmtree", fails(errno.EIO))  # as of fstat, which it passes on
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "run.json").write_text("{}")
+    remove_folder(tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").exists()
 
 
 def test_what_cannot_be_listed_is_an_error_and_not_empty(tmp_path, monkeypatch):
