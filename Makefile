@@ -1,7 +1,7 @@
 # make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
-# minutes.  make test-flower: what needs Flower.  make soak: an hour of faults and bad input;
-# make soak-calls: every system call fails once, for hours; it goes on where it stopped.
-# make docs: the documentation site.
+# minutes; make test-lowest: with the lowest versions of dependencies.  make test-flower: what needs
+# Flower.  make soak: an hour of faults and bad input; make soak-calls: every system call fails once,
+# for hours; it goes on where it stopped.  make docs: the documentation site.
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
@@ -9,7 +9,12 @@ PYTHON ?= $(shell $(FIND))
 BIN = $(VENV)/bin
 SHARED = -n 2 --dist loadfile  # two processes share the test files
 
-.PHONY: demo test test-fast test-privacy test-flower soak soak-calls docs lint format clean
+# what needs no extra: torch alone would be gigabytes in one more environment
+BASE_TESTS = $(addprefix tests/,abm cli game learning mechanisms population process records report \
+	scenario runs/test_compare.py runs/test_run_sweep.py test_cli.py test_errors.py test_input.py \
+	test_plugins.py test_registry.py test_rng.py)
+
+.PHONY: demo test test-fast test-lowest test-privacy test-flower soak soak-calls docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -21,6 +26,9 @@ test: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SHARED) -m "not slow"
+
+test-lowest: $(VENV)-lowest/.made
+	$(VENV)-lowest/bin/python -m pytest $(SHARED) -m "not slow" $(BASE_TESTS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet 'atheris>=3' || true
@@ -73,5 +81,13 @@ $(VENV)-flower/.made: $(VENV)/.dev
 	$(VENV)-flower/bin/python -m pip install --quiet 'flwr[simulation]>=1.22'
 	@touch $@
 
+$(VENV)-lowest/.made: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.12 or newer is on the PATH" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python \
+		--resolution lowest-direct --editable '.[test]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-flower $(VENV)-3.13 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-flower $(VENV)-lowest $(VENV)-3.13 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

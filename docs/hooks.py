@@ -1,7 +1,9 @@
-"""What the documentation site takes from the program itself: commands, scenario keys, sources."""
+"""What the documentation site takes from elsewhere: commands, scenario keys, sources, notebooks."""
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,60 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _unlink(match: re.Match[str]) -> str:
     text, path = match[1], match[2].removeprefix("../")
     return f"`{path}`" if text.endswith(path.rsplit("/", 1)[-1]) else f"{text} (`{path}`)"
+
+
+def on_config(config: Any) -> Any:
+    """Add the executed notebooks of the studies to the navigation."""
+    pages = [{title: f"notebooks/{name}.md"} for name, title, _ in _executed_notebooks()]
+    if pages:
+        place = next(i for i, entry in enumerate(config.nav) if "Gallery" in entry)
+        config.nav.insert(place, {"Notebooks": pages})
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Make a page of each executed notebook, with its pictures beside it."""
+    from mkdocs.structure.files import File
+
+    for name, _, notebook in _executed_notebooks():
+        markdown, pictures = render_notebook(name, notebook)
+        files.append(File.generated(config, f"notebooks/{name}.md", content=markdown))
+        for path, content in pictures.items():
+            files.append(File.generated(config, f"notebooks/{path}", content=content))
+    return files
+
+
+def _executed_notebooks() -> Iterator[tuple[str, str, Any]]:
+    """Yield the notebooks that were stored with their outputs: name, title, content."""
+    for path in sorted((_HERE.parent / "analysis" / "studies").glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        if any(cell.get("outputs") for cell in notebook["cells"]):
+            title = "".join(notebook["cells"][0]["source"]).partition("\n")[0]
+            yield path.stem, title.lstrip("# "), notebook
+
+
+def render_notebook(name: str, notebook: Mapping[str, Any]) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook as a page, and the pictures that the page shows, by their names."""
+    parts, pictures = [], {}
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = f"{name}-{len(pictures)}.png"
+                pictures[picture] = base64.b64decode(data["image/png"])
+                parts.append(f"![Figure {len(pictures)} of the study {name}]({picture})")
+            elif "text/markdown" in data:
+                parts.append("".join(data["text/markdown"]))
+            else:
+                text = "".join(data.get("text/plain", output.get("text", ""))).rstrip()
+                parts.append(f"```text\n{text}\n```")
+        if len(parts) == 1:
+            parts.append(
+                f"The notebook `analysis/studies/{name}.ipynb`, with the outputs of its full runs."
+            )
+    return "\n\n".join(parts) + "\n", pictures
 
 
 def commands() -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fcfn_abm.build import load_scenario
+    from fcfn_abm.build import load_costs, load_scenario
     from fcfn_abm.build.market import PrivacyMarket
     from fcfn_abm.dp import gaussian_delta, gaussian_epsilon, gaussian_sigma
     from fcfn_abm.environment import env
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "build": ["load_scenario"],
+    "build": ["load_costs", "load_scenario"],
     "build.market": ["PrivacyMarket"],
     "dp": ["gaussian_delta", "gaussian_epsilon", "gaussian_sigma"],
     "environment": ["env"],
@@ -100,6 +100,7 @@ __all__ = [
     "gaussian_epsilon",
     "gaussian_sigma",
     "import_plugin",
+    "load_costs",
     "load_scenario",
     "nash_equilibrium",
     "node_utility",

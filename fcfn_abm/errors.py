@@ -257,6 +257,8 @@ def _describe_no_number(name: str, value: object, cause: Exception) -> str:
         try:
             float(entry)
         except (TypeError, ValueError, OverflowError):
+            if isinstance(entry, list | tuple | np.ndarray):
+                return f"{name} must have rows of equal length, but they differ."
             place = f"{name}[{', '.join(map(str, index))}]" if index else name
             return f"{name} must hold numbers, but {place} is {abbreviate(entry)}."
     return f"{name} cannot be read as numbers: {join_lines(str(cause))}."

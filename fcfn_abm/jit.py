@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+
+@cache
+def inline(function: Any) -> Any:
+    """Let compiled loops call a plain function; return it as it is.
+
+    Numba's cache on disk knows plain functions again in the next process, and compiled ones not.
+    """
+    from numba.extending import register_jitable
+
+    return register_jitable(function)
 
 
 def compile_loop(function: Any) -> Any:

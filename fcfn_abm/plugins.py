@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from threading import RLock
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fcfn_abm.errors import FcfnError, PluginError, abbreviate, join_lines
 from fcfn_abm.process.files import list_files
@@ -153,6 +153,36 @@ def find_plugin(name: str, folder: Path) -> Plugin | None:
         stem = Path(name).name
         return next((p for p in list_plugins() if p.path is not None and p.name == stem), None)
     return next((p for p in list_plugins() if p.path is not None and p.sha256 == digest), None)
+
+
+def find_object(name: str) -> Any:
+    """Return something that an imported plug-in holds, without running anything.
+
+    Parameters
+    ----------
+    name : str
+        The plug-in's file or module, and a name in it: ``"my_nodes.py:MyNode"``.
+
+    Raises
+    ------
+    PluginError
+        If no such plug-in is imported, or several files of that name are, or it has no such name.
+    """
+    source, _, attribute = name.rpartition(":")
+    is_file = is_file_name(source)
+    called = Path(source).name if is_file else source
+    keys = [
+        key
+        for key, found in _imports.items()
+        if (plugin := found.plugin) and plugin.name == called and bool(plugin.path) == is_file
+    ]
+    if len(keys) != 1:
+        why = f"{len(keys)} of that name are" if keys else "is not; name it in imports"
+        raise PluginError(f"{name}: needs the plug-in {called} to be imported, and {why}.")
+    try:
+        return getattr(sys.modules[keys[0]], attribute)
+    except AttributeError:
+        raise PluginError(f"{name}: the plug-in {called} has no {attribute!r}.") from None
 
 
 def import_installed(module: str | None = None) -> list[PluginError]:

@@ -349,3 +349,58 @@ def test_help_and_the_package_load_no_plugin_code():
     code = "import fcfn_abm, sys; print('importlib.metadata' in sys.modules, *sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "fcfn_abm.plugins" not in out.stdout
+
+
+NODES = """
+from fcfn_abm.abm import EdgeNode
+
+class Constant(EdgeNode):
+    def choose_epsilon(self, seen):
+        return 0.25
+
+number = 3
+"""
+WITH_NODES = """
+imports = ["mine.py"]
+rounds = { maximum = 3 }
+population = { n_nodes = 6, groups = [
+  { name = "few", n_nodes = 2, node_class = "mine.py:Constant" }, { name = "rest" } ] }
+"""
+
+
+def test_a_scenario_names_a_class_of_nodes_and_runs_it_only_where_it_is_trusted():
+    write("mine.py", NODES)
+    Path("market.toml").write_text(WITH_NODES)
+    with pytest.raises(InvalidScenarioError, match=r"names code, 'mine\.py', which runs"):
+        fa.load_scenario("market.toml")
+    record = fa.run_scenario(fa.load_scenario("market.toml", trust=True), "record")
+    assert (record.nodes["epsilon"] == 0.25).tolist() == [True, True, False, False, False, False]
+    forget_plugins()
+    assert fa.read_record("record").nodes["epsilon"].tolist() == record.nodes["epsilon"].tolist()
+    with pytest.raises(InvalidScenarioError, match=r"needs the plug-in mine\.py to be imported"):
+        fa.run_scenario(fa.read_record("record").scenario)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mine.py:Missing", "the plug-in mine.py has no 'Missing'"),
+        ("mine.py:number", "mine.py:number is no class"),
+        ("os:system", "needs the plug-in os to be imported, and is not; name it in imports"),
+        ("mine.py", "should match pattern"),
+    ],
+)
+def test_a_class_of_nodes_is_one_of_an_imported_plugin(name, says):
+    write("mine.py", NODES)
+    Path("market.toml").write_text(f'imports = ["mine.py"]\n[population]\nnode_class = "{name}"\n')
+    with pytest.raises(InvalidScenarioError, match=says):
+        fa.load_scenario("market.toml", trust=True)
+
+
+def test_a_name_that_two_imported_files_have_is_refused():
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        write(f"{folder}/mine.py", f"{NODES}# {folder}")
+        fa.import_plugin(f"{folder}/mine.py")
+    with pytest.raises(PluginError, match="and 2 of that name are"):
+        plugins.find_object("mine.py:Constant")

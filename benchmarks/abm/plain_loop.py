@@ -15,12 +15,12 @@ def play(rho, epsilon, budget, tolerance, patience, maximum, seed):
     Each round draws an order, moves every node, and measures exploitability and the largest
     change, as a user would who writes this one market and nothing else.
     """
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # numba's own generator
     n_nodes = rho.size
     order, caution, before = np.arange(n_nodes), np.ones(n_nodes), np.empty(n_nodes)
     total, calm = epsilon.sum(), 0
     for round_index in range(1, maximum + 1):
-        np.random.shuffle(order)
+        np.random.shuffle(order)  # noqa: NPY002
         before[:] = epsilon
         for row in order:
             own = epsilon[row]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import mesa
 
@@ -11,12 +13,40 @@ from fcfn_abm.abm import stretch
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.judged import JudgedGame
+from fcfn_abm.abm.play_types import MOVED, PLAYED, Standing
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import MovingState, RoundState, expect_equilibrium
-from fcfn_abm.abm.stretch import Standing
+from fcfn_abm.abm.verdict import Verdict
 from fcfn_abm.learning.base import Rows, scalar_server
 from fcfn_abm.mechanisms import Contest
+
+NOBODY = slice(0)
+_PHASES = (
+    "step",
+    "open_round",
+    "close_round",
+    "carry_out_events",
+    "announce_budget",
+    "set_budget",
+    "update_population",
+    "clear_exited_reports",
+    "publish",
+    "inform_newcomers",
+    "draw_movers",
+    "settle_round",
+    "require_reports",
+    "learn",
+    "let_nodes_leave",
+    "measure",
+    "judge",
+    "leader",
+    "state",
+    "pool",
+    "round",
+    "contest",
+)
+"""What a round consists of: a class with a step of its own plays its rounds one by one."""
 
 
 class PlaysAhead(JudgedGame):
@@ -29,6 +59,10 @@ class PlaysAhead(JudgedGame):
     _reporters: dict[str, Any]
     """What its data collector reports, unless somebody adds to it."""
     _before: tuple[Floats, float]
+    _plan: tuple[int, Rows]
+    """How many rounds the next step may play, and of which nodes it keeps traces."""
+    _traces: Floats
+    """Of the last step."""
 
     def find_forms(self) -> stretch.Forms | None:
         """Return the rules in compiled form, or None where rounds are played one by one."""
@@ -101,7 +135,7 @@ class PlaysAhead(JudgedGame):
         )
         self.round_index += found.n_rounds - 1
         self._take_over(forms, found)
-        whole = found.status == stretch.PLAYED
+        whole = found.status == PLAYED
         columns = found.columns(first, found.n_rounds if whole else found.n_rounds - 1)
         if self._calendar:
             columns |= self._expect(columns["budget"])
@@ -124,7 +158,7 @@ class PlaysAhead(JudgedGame):
             self._state = MovingState(**last) if self._calendar else RoundState(**last)
         if whole:
             self.judge(found.budget_before)
-        elif found.status == stretch.MOVED:
+        elif found.status == MOVED:
             self.settle_round()
             self.datacollector.collect(self)
         else:
@@ -142,9 +176,9 @@ class PlaysAhead(JudgedGame):
         server.memory.update(zip(forms.server.memory, found.server_memory.tolist(), strict=True))
         if "last_reports" in server.memory:
             after = self._rules.rounds.payment == "after-reports"
-            seen = columns.epsilon if after and found.status != stretch.MOVED else found.before
+            seen = columns.epsilon if after and found.status != MOVED else found.before
             server.memory["last_reports"] = seen.copy() if found.looked else None
-        if found.status == stretch.PLAYED:
+        if found.status == PLAYED:
             server.paid = found.table[-1, stretch.PAYMENT].item()
             self.bulletin.total = found.table[-1, stretch.TOTAL].item()
         self.answered_pool = found.answered_pool
@@ -163,3 +197,67 @@ class PlaysAhead(JudgedGame):
                 (budget if fixed is None else fixed) * contest.total_epsilon for budget in budgets
             ],
         }
+
+    def run_until(
+        self,
+        end_time: float | None = None,
+        on_round: Callable[[Self], None] | None = None,
+    ) -> Verdict | None:
+        """Play until there is a verdict, or until a round.
+
+        Parameters
+        ----------
+        end_time : float, optional
+            Last round to play; without it, the scenario's maximum.
+        on_round : callable, optional
+            Called with the market after each round: for progress, and for records.
+
+        Returns
+        -------
+        Verdict or None
+            How the market ended; None if ``end_time`` came first.
+        """
+        while self.running and (end_time is None or self.round_index < end_time):
+            left = math.inf if end_time is None else math.ceil(end_time - self.round_index)
+            self.step_ahead(1 if on_round else int(min(left, self._rules.rounds.maximum)))
+            if on_round:
+                on_round(self)
+        return self.verdict
+
+    def step_ahead(self, most: int, traced: Rows = NOBODY) -> stretch.Passed:
+        """Play one round, or more where they take one compiled call.
+
+        Parameters
+        ----------
+        most : int
+            How many rounds may be played.
+        traced : slice or ndarray of int, default nobody
+            Nodes of which each round's epsilon, payment and utility are returned.
+
+        Returns
+        -------
+        Passed
+            What the rounds have shown.
+        """
+        first = self.round_index
+        self._plan = most, traced
+        self.step()
+        n_rounds = self.round_index - first
+        self.time += n_rounds - 1  # Mesa's clock went on by one
+        if n_rounds == 1:
+            rounds = {name: [value] for name, value in vars(self.state).items()}
+        else:
+            collected = self.datacollector.model_vars
+            rounds = {name: values[-n_rounds:] for name, values in collected.items()}
+        return stretch.Passed(rounds, self._traces)
+
+    @property
+    def _is_unwatched(self) -> bool:
+        """Whether nobody but the market waits for Mesa's clock."""
+        scheduled = getattr(self, "_event_list", (None,))
+        return not (len(scheduled) or any(self.subscribers.values()))
+
+
+def plays_like(kind: Any, base: Any) -> bool:
+    """Return whether a class of markets plays its rounds as another does."""
+    return all(getattr(kind, name) is getattr(base, name) for name in _PHASES)

@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba.extending import register_jitable
 
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.exits import count_idle_one, reenter_one
 from fcfn_abm.abm.groups import NodeGroup
-from fcfn_abm.abm.order import shuffle
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.touch import AHEAD, FAR, touch
+from fcfn_abm.abm.turns import shuffle
 from fcfn_abm.game.best_response import reply_one
-from fcfn_abm.jit import compile_loop
+from fcfn_abm.jit import compile_loop, inline
 from fcfn_abm.learning import ScalarMoves
 from fcfn_abm.learning.base import Rows
 
@@ -38,8 +37,6 @@ _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
 NOTHING = np.ones(0)
 
 
-# plain functions, and not dispatchers: numba's cache on disk knows them again in the next process
-inline = cache(register_jitable)
 for _scalar in (reply_one, reenter_one, count_idle_one):
     inline(_scalar)
 
@@ -154,7 +151,7 @@ def stamp_of(kinds: Kinds) -> int:
 
 
 shuffle_many = compile_loop(shuffle)
-"""`fcfn_abm.abm.order.shuffle` for arrays."""
+"""`fcfn_abm.abm.turns.shuffle` for arrays."""
 
 
 def _view(shown: Bulletin) -> int:
@@ -193,7 +190,7 @@ def _plan_of(kinds: Kinds, index: int = 0) -> Any:
                 return own(cost, others, own_epsilon, pool, floor)
             return later(group, cost, others, own_epsilon, pool, floor)
 
-    return register_jitable(plan)
+    return inline(plan)
 
 
 def _step_of(kinds: Kinds, index: int = 0) -> Any:
@@ -209,8 +206,8 @@ def _step_of(kinds: Kinds, index: int = 0) -> Any:
         return new
 
     if index == len(kinds) - 1:
-        return register_jitable(step)
-    first: Any = register_jitable(step)
+        return inline(step)
+    first: Any = inline(step)
     later = _step_of(kinds, index + 1)
 
     def choose(group, row, cost, others, now, planned, pool, floor, parameters, memories):  # type: ignore[no-untyped-def]
@@ -218,7 +215,7 @@ def _step_of(kinds: Kinds, index: int = 0) -> Any:
             return first(group, row, cost, others, now, planned, pool, floor, parameters, memories)
         return later(group, row, cost, others, now, planned, pool, floor, parameters, memories)
 
-    return register_jitable(choose)
+    return inline(choose)
 
 
 @cache
@@ -296,7 +293,7 @@ def in_turn_of(kinds: Kinds) -> Any:
                 total = max(total - own, 0.0) + new
         return total
 
-    return register_jitable(in_turn)
+    return inline(in_turn)
 
 
 @cache
@@ -341,4 +338,4 @@ def at_once_of(kind: Kind) -> Any:
             )
             epsilon[row] = new if left == NEVER else 0.0
 
-    return register_jitable(at_once)
+    return inline(at_once)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache, partial
+from functools import partial
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any
 
 import mesa
 import numpy as np
 
 from fcfn_abm.abm import order, stretch
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet
-from fcfn_abm.abm.ahead import PlaysAhead
+from fcfn_abm.abm.ahead import NOBODY, PlaysAhead, plays_like
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import NEVER, Floats
@@ -26,7 +26,9 @@ from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.rules import MarketRules, NodeClass, classes_of, play_by
 from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.abm.server import ParameterServer
+from fcfn_abm.abm.start import draw_first_reports
 from fcfn_abm.abm.state import ChurnState, MovingState, RoundState
+from fcfn_abm.abm.turns import Turns
 from fcfn_abm.abm.verdict import Judge, Verdict
 from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import averaged_nodes, server_utility, takes_part
@@ -36,8 +38,6 @@ from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, PricingGame
 from fcfn_abm.population import Population
 from fcfn_abm.rng import stream
 from fcfn_abm.show import Shown
-
-_NOBODY = slice(0)
 
 
 class Market(Shown, PlaysAhead):
@@ -124,7 +124,7 @@ class Market(Shown, PlaysAhead):
         self._calendar = Calendar(rules.events, seed)
         self._turns = None
         if rounds.order == "in_turn" and rounds.turns == "random":
-            self._turns = order.Turns(seed, len(self.columns))
+            self._turns = Turns(seed, len(self.columns))
         self._play = order.ORDERS[rounds.order]
         # with few moving, quiet rounds may be those in which nobody moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
@@ -143,9 +143,12 @@ class Market(Shown, PlaysAhead):
         self.round_index = 0
         self.verdict: Verdict | None = None
         self._state: RoundState | None = None
-        self._plan: tuple[int, Rows] = (1, _NOBODY)
+        self._plan: tuple[int, Rows] = (1, NOBODY)
         self._traces = np.empty((0, 3, 0))
-        self.columns.epsilon = self._first_reports()
+        self.columns.epsilon = draw_first_reports(
+            self.columns, self.groups, self.offer, self.pool, game.epsilon_floor, seed
+        )
+        self._n_active = len(self.columns)
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
         self.answered_pool = self.pool
@@ -254,8 +257,8 @@ class Market(Shown, PlaysAhead):
         and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
         (fig. 3), which answer the cap of the round before.
         """
-        (most, traced), self._plan = self._plan, (1, _NOBODY)
-        forms = self.find_forms() if steps_alone(type(self)) else None
+        (most, traced), self._plan = self._plan, (1, NOBODY)
+        forms = self.find_forms() if plays_like(type(self), Market) else None
         if forms is None or (most > 1 and not self._is_unwatched):
             stretch.count_single_moves(len(self.columns))
             self.open_round()
@@ -395,117 +398,6 @@ class Market(Shown, PlaysAhead):
         """Let all nodes move by another rule, which starts without memory."""
         self.groups = tuple(replace(group, rule=rule) for group in self.groups)
 
-    def run_until(
-        self,
-        end_time: float | None = None,
-        on_round: Callable[[Self], None] | None = None,
-    ) -> Verdict | None:
-        """Play until there is a verdict, or until a round.
-
-        Parameters
-        ----------
-        end_time : float, optional
-            Last round to play; without it, the scenario's maximum.
-        on_round : callable, optional
-            Called with the market after each round: for progress, and for records.
-
-        Returns
-        -------
-        Verdict or None
-            How the market ended; None if ``end_time`` came first.
-        """
-        while self.running and (end_time is None or self.round_index < end_time):
-            left = math.inf if end_time is None else math.ceil(end_time - self.round_index)
-            self.step_ahead(1 if on_round else min(left, self._rules.rounds.maximum))
-            if on_round:
-                on_round(self)
-        return self.verdict
-
-    def step_ahead(self, most: int, traced: Rows = _NOBODY) -> stretch.Passed:
-        """Play one round, or more where they take one compiled call.
-
-        Parameters
-        ----------
-        most : int
-            How many rounds may be played.
-        traced : slice or ndarray of int, default nobody
-            Nodes of which each round's epsilon, payment and utility are returned.
-
-        Returns
-        -------
-        Passed
-            What the rounds have shown.
-        """
-        first = self.round_index
-        self._plan = most, traced
-        self.step()
-        n_rounds = self.round_index - first
-        self.time += n_rounds - 1  # Mesa's clock went on by one
-        if n_rounds == 1:
-            rounds = {name: [value] for name, value in vars(self.state).items()}
-        else:
-            collected = self.datacollector.model_vars
-            rounds = {name: values[-n_rounds:] for name, values in collected.items()}
-        return stretch.Passed(rounds, self._traces)
-
-    @property
-    def _is_unwatched(self) -> bool:
-        """Whether nobody but the market waits for Mesa's clock."""
-        scheduled = getattr(self, "_event_list", (None,))
-        return not (len(scheduled) or any(self.subscribers.values()))
-
-    def _first_reports(self) -> Floats:
-        """Return what nodes report before they have seen anything."""
-        self._n_active = n_nodes = len(self.columns)
-        reports = np.zeros(n_nodes)
-        if isinstance(self.offer, Contracts):
-            return reports
-        chance = stream(self.seed, "first-reports")
-        for group in self.groups:
-            rows = group.rows
-            if group.start == "cold":
-                reports[rows] = self._rules.game.epsilon_floor
-            elif group.start == "warm":
-                reports[rows] = self.pool * self.contest.epsilon[rows]
-            else:
-                alike = self.pool * (n_nodes - 1) / (n_nodes**2 * self.columns.rho[rows])
-                if self.offer.exponent != 1:
-                    alike *= self.offer.exponent
-                reports[rows] = alike * chance.uniform(0.5, 1.5, alike.size)
-        return reports
-
 
 def _measure(name: str, market: Market) -> Any:
     return getattr(market.state, name)
-
-
-@cache
-def steps_alone(kind: type[Market]) -> bool:
-    """Return whether a class of markets plays its rounds as `Market` does."""
-    return all(getattr(kind, name) is getattr(Market, name) for name in _PHASES)
-
-
-_PHASES = (
-    "step",
-    "open_round",
-    "close_round",
-    "carry_out_events",
-    "announce_budget",
-    "set_budget",
-    "update_population",
-    "clear_exited_reports",
-    "publish",
-    "inform_newcomers",
-    "draw_movers",
-    "settle_round",
-    "require_reports",
-    "learn",
-    "let_nodes_leave",
-    "measure",
-    "judge",
-    "leader",
-    "state",
-    "pool",
-    "round",
-    "contest",
-)

@@ -6,20 +6,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba.extending import register_jitable
 
 from fcfn_abm.abm.columns import NEVER, Floats
-from fcfn_abm.abm.compiled import inline
 from fcfn_abm.game.activity import LEAST_SHARE
 from fcfn_abm.game.best_response import reply_one
-from fcfn_abm.jit import compile_loop
+from fcfn_abm.jit import compile_loop, inline
 
 inline(reply_one)
 _LEAF = 128  # entries that NumPy sums in eight lanes
 _DEPTH = 64  # halvings
 
 
-@register_jitable
+@inline
 def _sum_lanes(values, start, stop):  # type: ignore[no-untyped-def]
     """Return the sum of a few entries, eight lanes side by side."""
     whole = start + (stop - start) // 8 * 8
@@ -152,7 +150,7 @@ def measures(
     return Measures(*measure_moves(epsilon, before, unit_target, rho, total, pool, epsilon_floor))
 
 
-@register_jitable
+@inline
 def _largest(values, start, stop):  # type: ignore[no-untyped-def]
     """Return the largest of some entries, or zero; four lanes side by side."""
     a = b = c = d = 0.0
@@ -167,7 +165,7 @@ def _largest(values, start, stop):  # type: ignore[no-untyped-def]
     return max(max(a, b), max(c, d))
 
 
-@register_jitable
+@inline
 def _smallest(values, start, stop):  # type: ignore[no-untyped-def]
     """Return the smallest of some entries, or zero; four lanes side by side."""
     a = b = c = d = 0.0
@@ -182,7 +180,7 @@ def _smallest(values, start, stop):  # type: ignore[no-untyped-def]
     return min(min(a, b), min(c, d))
 
 
-@register_jitable
+@inline
 def _largest_distance(values, others, scale, start, stop):  # type: ignore[no-untyped-def]
     """Return the largest ``|values - scale * others|`` of some entries; four lanes side by side."""
     a = b = c = d = 0.0
@@ -197,7 +195,7 @@ def _largest_distance(values, others, scale, start, stop):  # type: ignore[no-un
     return max(max(a, b), max(c, d))
 
 
-@register_jitable
+@inline
 def _gain_alone(own, cost, pool, epsilon_floor):  # type: ignore[no-untyped-def]
     """Return what a node that has no rival could gain, in currency."""
     if reply_one(cost, 0.0, pool, epsilon_floor) > 0.0:
@@ -205,7 +203,7 @@ def _gain_alone(own, cost, pool, epsilon_floor):  # type: ignore[no-untyped-def]
     return cost * own - pool if own > 0.0 else 0.0
 
 
-@register_jitable
+@inline
 def _largest_gain(epsilon, rho, start, stop, total, pool, epsilon_floor, gains):  # type: ignore[no-untyped-def]
     """Return the most that one of some nodes could gain by moving alone, in currency."""
     n_alone = 0

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from fcfn_abm.abm.compiled import (
     NOTHING,
     Kinds,
     at_once_of,
     in_turn_of,
-    inline,
     stamp_files,
     stamp_of,
 )
@@ -32,14 +30,14 @@ from fcfn_abm.abm.measures import (
     pay_and_measure,
     scan,
 )
-from fcfn_abm.abm.order import shuffle
+from fcfn_abm.abm.play_types import MOVED, PAID, PLAYED
 from fcfn_abm.abm.server import announce
-from fcfn_abm.abm.stretch import MOVED, PAID, PLAYED
+from fcfn_abm.abm.turns import shuffle
 from fcfn_abm.abm.verdict import LEADER_TOLERANCE
 from fcfn_abm.game.activity import LEAST_SHARE
 from fcfn_abm.game.payoffs import server_profit
 from fcfn_abm.game.stackelberg import marginal_budget
-from fcfn_abm.jit import compile_loop
+from fcfn_abm.jit import compile_loop, inline
 from fcfn_abm.learning.base import Reading, try_again
 from fcfn_abm.learning.server_anticipate import FALLING, MINOR
 from fcfn_abm.learning.server_gradient import hold_trial
@@ -55,48 +53,14 @@ for _function in (
     inline(_function)
 
 
-class Settings(NamedTuple):
-    """What stands for a stretch of rounds."""
-
-    first_round: int
-    in_turn: bool
-    shuffled: bool
-    """Whether the order of moves in turn is another one in each round."""
-    after_reports: bool
-    """Whether the server sets the cap from the reports of a round, and not before them."""
-    learns_cap: bool
-    pool: float
-    """What the nodes share, in currency; below zero where it is the cap."""
-    price: float
-    """What the server pays for a unit of epsilon; below zero where it pays the nodes."""
-    alpha: float
-    beta: float
-    over_population: bool
-    """Whether eps_g averages over all nodes, and not over those that take part."""
-    largest_unit_target: float
-    """Largest epsilon of the closed form per unit of the pool."""
-    epsilon_floor: float
-    tolerance: float
-    patience: int
-    rounds_a_turn: int
-    moving: bool
-    """Whether the game is about to change: nothing is at rest then."""
-    judged: bool
-    """Whether the cap is judged by the best one."""
-    best_budget: float
-    """B*, in currency."""
-    same_parameters: bool
-    """Whether rules do not ask how many nodes take part; else a stretch ends when that changes."""
-
-
-@register_jitable
+@inline
 def _ratio(size: Any, scale: Any) -> Any:
     if scale > 0.0:
         return size / scale
     return np.inf if size > 0.0 else 0.0
 
 
-@register_jitable
+@inline
 def _read(
     epsilon: Any, last: Any, scratch: Any, looked: Any, budget: Any, utility: Any, settings: Any
 ) -> Any:
@@ -138,7 +102,7 @@ def _all_at_once_of(kinds: Kinds, index: int = 0) -> Any:
     """Return the loop of moves at once over the groups from ``index`` on."""
     own, remembers = at_once_of(kinds[index]), kinds[index][2]
     is_last = index == len(kinds) - 1
-    later = None if is_last else _all_at_once_of(kinds, index + 1)
+    later: Any = None if is_last else _all_at_once_of(kinds, index + 1)
 
     def move(  # type: ignore[no-untyped-def]
         start,
@@ -182,18 +146,7 @@ def _all_at_once_of(kinds: Kinds, index: int = 0) -> Any:
                 groups,
             )
 
-    return register_jitable(move)
-
-
-class Groups(NamedTuple):
-    """What tells one group from another; arrays of shape (n_groups,)."""
-
-    ends: Any
-    decided: Any
-    """False: all rules move by themselves."""
-    reentry: Any
-    leaves_on_loss: Any
-    patience: Any
+    return inline(move)
 
 
 @cache
@@ -212,7 +165,7 @@ def play_of(
         stamp_files(choose, try_again, announce, server_profit, marginal_budget),
     )
 
-    @register_jitable
+    @inline
     def set_cap(epsilon, last, scratch, looked, budget, utility, settings, parameters, memory):  # type: ignore[no-untyped-def]
         """Return the next cap."""
         if reads_reports and budget > 0.0:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fcfn_abm.abm import order
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.abm.play_types import Groups, Settings, Standing
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.state import RoundState
 from fcfn_abm.learning import LearningRule, ScalarMoves, ScalarServer
@@ -25,9 +26,6 @@ LOADING = 50_000
 _FIELDS = [field.name for field in fields(RoundState)][1:]  # the round is the place in the table
 PAYMENT, TOTAL = _FIELDS.index("payment"), _FIELDS.index("total_epsilon")
 """Their places in the table."""
-PLAYED, MOVED, PAID = range(3)
-"""How far the last round of a stretch came: to its end; or numbers left their range after the
-moves, or after the payments, and the rest of the round is for NumPy, which says what is wrong."""
 _COUNTS = ("n_active", "n_inactive", "n_exited")
 _ENTRIES = 2**15  # of random numbers, or of traces, that are held at once
 _MOST_ROUNDS = 64  # in a call, between two looks of a progress bar
@@ -54,19 +52,6 @@ class Forms:
     moves: tuple[ScalarMoves, ...]
     """Of each group."""
     server: ScalarServer
-
-
-class Standing(NamedTuple):
-    """Where a market stands between two rounds."""
-
-    budget: float
-    """Payment cap, in currency."""
-    server_utility: float
-    """What the last round left the server, in currency."""
-    n_active: int
-    """How many nodes took part in it."""
-    calm_rounds: int
-    """For how many rounds in a row the market has been calm."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +186,7 @@ def play(
         forms.server.is_content,
         forms.server.reads_reports,
     )
-    settings = loop.Settings(
+    settings = Settings(
         first_round=played.index,
         in_turn=rounds.order == "in_turn",
         shuffled=shuffled,
@@ -223,7 +208,7 @@ def play(
         same_parameters=all(form.constant for form in forms.moves),
     )
     exits = [group.exit for group in groups]
-    described = loop.Groups(
+    described = Groups(
         ends=np.array([group.rows.stop for group in groups]),
         decided=np.zeros(len(groups), dtype=bool),
         reentry=np.array([settings.reentry for settings in exits]),

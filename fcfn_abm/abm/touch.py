@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.imputils import impl_ret_untracked
+import llvmlite.ir
+import numba.core.cgutils
+import numba.np.arrayobj
+from numba.core import types
 from numba.extending import intrinsic, overload
-from numba.np.arrayobj import make_array
+
+# of which there are no types
+_ir: Any = llvmlite.ir
+_cgutils: Any = numba.core.cgutils
+_arrays: Any = numba.np.arrayobj
 
 AHEAD = 32
 """How many rows ahead: what a processor of today has under way at once."""
@@ -22,26 +27,28 @@ def touch(array: Any, row: int) -> None:
     """Fetch the entry of a row into the nearest cache; outside of compiled loops, do nothing."""
 
 
-@intrinsic
-def _prefetch(typing_context: Any, array: Any, row: Any) -> Any:  # noqa: ARG001
+def _generate_prefetch(typing_context: Any, array: Any, row: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
-        held = make_array(kind)(context, builder, arguments[0])
-        entry = cgutils.get_item_pointer(
+        held = _arrays.make_array(kind)(context, builder, arguments[0])
+        entry = _cgutils.get_item_pointer(
             context, builder, kind, held, [arguments[1]], wraparound=False
         )
-        byte = ir.IntType(8).as_pointer()
-        number = ir.IntType(32)
-        declared = cgutils.get_or_insert_function(
+        byte = _ir.IntType(8).as_pointer()
+        number = _ir.IntType(32)
+        declared = _cgutils.get_or_insert_function(
             builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, number, number, number]),
+            _ir.FunctionType(_ir.VoidType(), [byte, number, number, number]),
             "llvm.prefetch.p0i8",
         )
         options = [number(_FOR_WRITING), number(_KEPT_NEAR), number(_DATA)]
         builder.call(declared, [builder.bitcast(entry, byte), *options])
-        return impl_ret_untracked(context, builder, types.none, context.get_dummy_value())
+        return context.get_dummy_value()
 
     return types.none(array, types.intp), generate
+
+
+_prefetch: Any = intrinsic(_generate_prefetch)
 
 
 @overload(touch)

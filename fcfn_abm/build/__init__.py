@@ -5,7 +5,14 @@ a closed form costs neither.
 """
 
 from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
-from fcfn_abm.build.load import list_runs, list_scenarios, load_scenario, resolve_defaults
+from fcfn_abm.build.load import (
+    list_runs,
+    list_scenarios,
+    load_costs,
+    load_scenario,
+    resolve_defaults,
+    write_costs_scenario,
+)
 from fcfn_abm.build.parts import (
     Floats,
     create_mechanism,
@@ -20,6 +27,7 @@ from fcfn_abm.build.parts import (
     needs_images,
     prepare_trainer,
     price_mechanism,
+    price_populations,
     price_scenario,
     solve_equilibrium,
 )
@@ -41,6 +49,7 @@ __all__ = [
     "list_groups",
     "list_runs",
     "list_scenarios",
+    "load_costs",
     "load_images",
     "load_scenario",
     "missing_for",
@@ -48,8 +57,10 @@ __all__ = [
     "needs_images",
     "prepare_trainer",
     "price_mechanism",
+    "price_populations",
     "price_scenario",
     "resolve_defaults",
     "scenario_schema",
     "solve_equilibrium",
+    "write_costs_scenario",
 ]

@@ -12,10 +12,15 @@ from typing import NamedTuple
 
 from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
 from fcfn_abm.build.registries import registry_at
-from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, UnknownNameError
+from fcfn_abm.errors import (
+    InvalidGameError,
+    InvalidScenarioError,
+    PluginError,
+    UnknownNameError,
+)
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
-from fcfn_abm.plugins import list_plugins
+from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
@@ -86,6 +91,24 @@ def check_groups(scenario: Scenario) -> Problems:
             "population",
             "groups",
         )
+
+
+def check_node_classes(scenario: Scenario) -> Problems:
+    """Require classes of nodes that plug-ins hold which are imported."""
+    tables = {"population": scenario.population.node_class} | {
+        f"population.groups.{index}": group.node_class
+        for index, group in enumerate(scenario.population.groups or ())
+    }
+    for table, name in tables.items():
+        if name is None:
+            continue
+        try:
+            found = find_object(name)
+        except PluginError as error:
+            yield Problem(str(error), table, "node_class")
+        else:
+            if not isinstance(found, type):
+                yield Problem(f"{name} is no class.", table, "node_class")
 
 
 def check_distribution(scenario: Scenario) -> Problems:
@@ -195,6 +218,10 @@ def check_churn(scenario: Scenario) -> Problems:
             follows_data(scenario),
             "newcomers bring no data of their own.",
         ),
+        "[population.rho] names": (
+            people.node_names is not None,
+            'newcomers have no names; name_column = "" leaves those of a file out.',
+        ),
         "[population.misreport]": (
             people.can_misreport,
             "nobody says whether newcomers lie.",
@@ -237,9 +264,12 @@ def check_events(scenario: Scenario) -> Problems:
         if mechanism != "stackelberg":
             reason = "it makes its offer once, in the game as it is at first."
             yield Problem(reason, table, conflict=f"[mechanism] kind = {mechanism!r}")
-        if scenario.trains:
-            reason = "a net is trained for one game; with enabled = false no net is trained."
-            yield Problem(reason, table, conflict="[training]")
+        if scenario.trains and event.change == "misreport":
+            reason = (
+                "the noise of the training follows who misreports at first; with enabled = false "
+                "no net is trained."
+            )
+            yield Problem(reason, table, "change", conflict="[training]")
 
 
 def check_payment(scenario: Scenario) -> Problems:
@@ -375,6 +405,7 @@ def check_sampling(scenario: Scenario) -> Problems:
 RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_node_count,
     check_groups,
+    check_node_classes,
     check_distribution,
     check_divergence,
     check_registered_names,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 from fcfn_abm.build.check import check_scenario
+from fcfn_abm.build.costs import FindFolder, list_costs
 from fcfn_abm.build.registries import create
-from fcfn_abm.errors import InvalidScenarioError, PluginError, abbreviate, did_you_mean
+from fcfn_abm.errors import InvalidScenarioError, OutputError, PluginError, abbreviate, did_you_mean
 from fcfn_abm.plugins import find_plugin, import_installed, import_plugin, import_plugins
 from fcfn_abm.process.files import list_files
 from fcfn_abm.scenario import (
@@ -25,7 +28,7 @@ from fcfn_abm.scenario import (
     sweep_runs,
     tree_to_scenario,
 )
-from fcfn_abm.scenario.load import section_at
+from fcfn_abm.scenario.load import find_override, section_at
 from fcfn_abm.scenario.shipped import locate_scenario
 from fcfn_abm.scenario.sweep import replace_values
 
@@ -66,9 +69,119 @@ def load_scenario(
         If one of ``imports`` cannot be imported.
     """
     tree, where = read_scenario(Path(path))
-    scenario = tree_to_scenario(apply_overrides(tree, overrides), where)
+    folder = locate_scenario(Path(path)).parent
+    tree = apply_overrides(tree, overrides)
+    scenario = tree_to_scenario(tree, where)
     import_plugins(imports)
-    _import_named(scenario, locate_scenario(Path(path)).parent, where, trust=trust)
+    _import_named(scenario, folder, where, trust=trust)
+    return _complete(scenario, lambda place: _folder_at(tree, place, folder), where)
+
+
+def load_costs(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    column: str | None = None,
+    name_column: str | None = None,
+) -> Scenario:
+    r"""Return the scenario in which the nodes of a CSV file play, and all else is as by default.
+
+    Parameters
+    ----------
+    path : str or Path
+        A CSV file, one line a node; see the distribution ``csv`` in a scenario's
+        ``[population.rho]``.
+    overrides : iterable of str
+        Replacements such as ``"game.alpha=20"``, carried out in order.
+    column : str, optional
+        The column of the costs; without it the one called rho or cost, or the only one that holds
+        no names.
+    name_column : str, optional
+        The column of the nodes' names; without it the one called name or node, if there is one.
+
+    Returns
+    -------
+    Scenario
+        Frozen and complete, with the costs and the names in it.
+
+    Raises
+    ------
+    InvalidScenarioError
+        With one sentence that says what is wrong, on which line, and what is allowed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> _ = Path("costs.csv").write_text("name;rho\nA;0,1\nB;0,2\nC;0,15\n", encoding="utf-8")
+    >>> load_costs("costs.csv").population.node_names
+    ('A', 'B', 'C')
+    """
+    tree = apply_overrides(costs_tree(path, column, name_column), overrides)
+    where = str(path)
+    return _complete(tree_to_scenario(tree, where), lambda _: Path(), where)
+
+
+def write_costs_scenario(
+    costs: Path,
+    to: Path | None = None,
+    *,
+    column: str | None = None,
+    name_column: str | None = None,
+) -> Path:
+    """Write a scenario file in which the nodes of a CSV file play.
+
+    Parameters
+    ----------
+    costs : Path
+        The CSV file; the scenario names it relative to itself.
+    to : Path, optional
+        The new file; without it the CSV file's name with .toml, in the current folder.
+    column, name_column : str, optional
+        As in :func:`load_costs`.
+
+    Raises
+    ------
+    InvalidScenarioError
+        If the CSV file cannot be used.
+    OutputError
+        If the new file exists, or cannot be written.
+    """
+    scenario = load_costs(costs, column=column, name_column=name_column)
+    to = Path(costs.with_suffix(".toml").name) if to is None else to
+    path = Path(os.path.relpath(costs, to.parent)).as_posix()
+    tree = costs_tree(path, column, name_column)
+    tree["title"] = f"The nodes of {costs.name}"
+    tree["game"] = {"alpha": scenario.game.alpha, "beta": scenario.game.beta}
+    try:
+        with to.open("x", encoding="utf-8") as file:
+            file.write(
+                f"# {scenario.population.n_nodes} nodes; 'fcfn run {to}' plays their market.\n\n"
+            )
+            file.write(tomli_w.dumps(tree))
+    except FileExistsError:
+        raise OutputError(f"{to}: exists already; name another file.") from None
+    except OSError as error:
+        raise OutputError(f"{to}: cannot be written: {error.strerror}.") from None
+    return to
+
+
+def costs_tree(
+    path: str | Path, column: str | None = None, name_column: str | None = None
+) -> dict[str, Any]:
+    """Return what a scenario says in which the nodes of a CSV file play, as a tree."""
+    options = {"path": str(path), "column": column, "name_column": name_column}
+    rho = {"kind": "csv", **{name: value for name, value in options.items() if value is not None}}
+    return {"title": Path(path).stem, "population": {"rho": rho}}
+
+
+def _folder_at(tree: Mapping[str, Any], place: Sequence[str], folder: Path) -> Path:
+    """Return what a path in a scenario is relative to: its folder, or the current one."""
+    return Path() if find_override(tree, place) else folder
+
+
+def _complete(scenario: Scenario, find_folder: FindFolder, where: str) -> Scenario:
+    """Return a scenario, and each run of its sweep, checked and with every default written out."""
+    scenario = list_costs(scenario, find_folder, where)
     check_scenario(scenario, where)
     scenario = resolve_defaults(scenario)
     if scenario.sweep:
@@ -101,12 +214,18 @@ def _import_named(scenario: Scenario, folder: Path, where: str, *, trust: bool) 
 
 def resolve_defaults(scenario: Scenario) -> Scenario:
     """Return the scenario with the default options of every registered name written out."""
+    resolved = {
+        place: {"kind": choice.kind, **asdict(create(scenario, place, choice))}
+        for place, choice in choices(scenario)
+    }
+    if all({"kind": c.kind, **c.options} == resolved[place] for place, c in choices(scenario)):
+        return scenario
     tree = scenario.model_dump(exclude_none=True)
-    for place, choice in choices(scenario):
+    for place, options in resolved.items():
         inner: Any = tree
         for part in place[:-1]:
             inner = inner[int(part)] if isinstance(inner, tuple) else inner[part]
-        inner[place[-1]] = {"kind": choice.kind, **asdict(create(scenario, place, choice))}
+        inner[place[-1]] = options
     return Scenario.model_validate(tree)
 
 

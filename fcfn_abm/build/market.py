@@ -13,6 +13,7 @@ from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import create_mechanism, draw_population, list_groups
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
+from fcfn_abm.plugins import find_object
 from fcfn_abm.population import Population, require_sized
 from fcfn_abm.rng import Chance, as_seed
 from fcfn_abm.scenario import Scenario
@@ -39,7 +40,7 @@ class PrivacyMarket(Market):
         Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
     node_class : type or mapping, optional
         A class derived from :class:`fcfn_abm.EdgeNode` for all nodes, or one for each name of a
-        group: ``{"learners": MyNode}``.
+        group: ``{"learners": MyNode}``. Without it those that the scenario names.
     **settings
         Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
         part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
@@ -89,7 +90,11 @@ class PrivacyMarket(Market):
             population = (
                 draw_population(seeded)
                 if rho is None
-                else Population.of(_check_costs(rho), groups=list_groups(scenario))
+                else Population.of(
+                    _check_costs(rho),
+                    groups=list_groups(scenario),
+                    names=scenario.population.node_names,
+                )
             )
         elif rho is not None:
             raise InvalidGameError("A market takes either rho or a population, and not both.")
@@ -106,7 +111,7 @@ class PrivacyMarket(Market):
             MarketRules.of(scenario),
             seed=seed,
             collect_nodes=collect_nodes and scenario.record.traces == "all",
-            node_class=node_class,
+            node_class=_node_classes(scenario) if node_class is None else node_class,
         )
 
     @property
@@ -142,6 +147,16 @@ def _behaviour(scenario: Scenario) -> list[GroupRules]:
             )
         )
     return found
+
+
+def _node_classes(scenario: Scenario) -> NodeClass | None:
+    """Return the classes of nodes that a scenario names; None where it names none."""
+    people = scenario.population
+    if people.groups is None:
+        own: NodeClass | None = find_object(people.node_class) if people.node_class else None
+        return own
+    named = {group.name: group.node_class or people.node_class for group in people.groups}
+    return {group: find_object(name) for group, name in named.items() if name} or None
 
 
 def _check_costs(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from fcfn_abm.dp import AdaptiveClipping, Clipping
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
+from fcfn_abm.mechanisms.base import stack
 from fcfn_abm.population import (
     Group,
     Holdings,
@@ -126,7 +128,11 @@ def draw_population(
     try:
         true_rho = _draw_costs(scenario, held.label_divergence)
         population = Population.of(
-            true_rho, _draw_misreports(scenario), held, list_groups(scenario)
+            true_rho,
+            _draw_misreports(scenario),
+            held,
+            list_groups(scenario),
+            scenario.population.node_names,
         )
         require_sized(rho=population.rho)
     except InvalidGameError as error:
@@ -310,3 +316,35 @@ def price_mechanism(
         population.held,
     )
     return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))
+
+
+def price_populations(
+    replicas: Sequence[Scenario],
+    mechanism: str,
+    populations: Sequence[Population],
+    budgets: Floats,
+) -> Outcome:
+    """Price the populations of scenarios that differ in their seeds alone, together.
+
+    Row by row the outcome is what :func:`price_mechanism` returns of each.
+    """
+    scenario = replicas[0]
+    priced = create_mechanism(scenario, mechanism)
+    if priced.needs_data:
+        rows = zip(replicas, populations, budgets.tolist(), strict=True)
+        return stack([price_mechanism(one, mechanism, nodes, cap) for one, nodes, cap in rows])
+    if priced.reports == "cost":
+        populations = [nodes.asked_for_costs() for nodes in populations]
+    reported = [nodes.reported_cost for nodes in populations if nodes.reported_cost is not None]
+    game = scenario.game
+    primitives = PricingGame(
+        np.stack([nodes.rho for nodes in populations]),
+        game.alpha,
+        game.beta,
+        budgets,
+        game.average_over,
+        np.stack(reported) if reported else None,
+    )
+    return priced.outcomes(
+        primitives, (stream(one.seed, "mechanism", mechanism) for one in replicas)
+    )

@@ -8,7 +8,7 @@ from fcfn_abm.learning import LEARNING_RULES, SERVER_RULES
 from fcfn_abm.mechanisms import MECHANISMS
 from fcfn_abm.population import RHO_DISTRIBUTIONS
 from fcfn_abm.registry import Registry
-from fcfn_abm.scenario import Choice, Scenario, choices
+from fcfn_abm.scenario import Choice, Scenario
 from fcfn_abm.training import (
     AGGREGATIONS,
     AVERAGINGS,
@@ -51,5 +51,14 @@ def registry_at(place: tuple[str, ...]) -> Registry[Any]:
 def create(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = None) -> Any:
     """Build what a scenario names at ``place``, such as ``("training", "net")``."""
     if choice is None:
-        choice = dict(choices(scenario))[place]
+        choice = _find_choice(scenario, place)
     return registry_at(place).create(choice.kind, choice.options)
+
+
+def _find_choice(scenario: Scenario, place: tuple[str, ...]) -> Choice:
+    found: Any = scenario
+    for part in place:
+        found = found[int(part)] if isinstance(found, tuple) else getattr(found, part)
+    if not isinstance(found, Choice):
+        raise KeyError(place)
+    return found

@@ -23,10 +23,10 @@ from fcfn_abm.process.streams import BROKEN_PIPE, UnwritableError, close_streams
 
 for _name in (
     "run",
+    "equilibrium",
     "report",
     "view",
-    "sweep",
-    "compare",
+    "many",
     "check_mechanism",
     "calibrate",
     "audit",

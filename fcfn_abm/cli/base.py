@@ -90,6 +90,11 @@ def choose_name(scenario: Path) -> str:
     return stem if stem.strip(".") and stem != ".toml" else "scenario"
 
 
+def is_costs_file(path: Path) -> bool:
+    """Whether an argument names a file of costs, and not a scenario."""
+    return path.suffix.lower() in (".csv", ".tsv", ".txt")
+
+
 def report_interrupt(
     message: str = "interrupted; nothing unfinished is left under the final name.",
 ) -> int:
@@ -125,6 +130,18 @@ Trust = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        help="In a file of costs: the column that holds them.", show_default="rho, or cost"
+    ),
+]
+NameColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="In a file of costs: the column with the nodes' names.", show_default="name, or node"
+    ),
 ]
 Quiet = Annotated[
     bool,

@@ -1,4 +1,4 @@
-"""One run, and the closed form of its game."""
+"""One run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fcfn_abm.cli.base import (
     print_json,
 )
 from fcfn_abm.cli.terminal import say, show
-from fcfn_abm.errors import InvalidScenarioError, join_lines
+from fcfn_abm.errors import InvalidScenarioError
 
 
 @app.command(help="Run one scenario: play the market, train with what it bought, write the record.")
@@ -63,29 +63,3 @@ def run(
             f"\nThe record lies in {out} (figures in {out / 'figures'}).\n"
             f"'fcfn report {out}' makes a page of it."
         )
-
-
-@app.command(help="Print the closed form of a scenario's game, without playing it.")
-def equilibrium(
-    scenario: ScenarioFile,
-    overrides: Overrides = None,
-    imports: Imports = None,
-    trust: Trust = False,
-    as_json: AsJson = False,
-) -> None:
-    from fcfn_abm.build import draw_population, load_scenario, price_scenario
-    from fcfn_abm.report.marks import heading, join
-    from fcfn_abm.report.summary import describe_bounds, equilibrium_table
-    from fcfn_abm.runs.facts import bound_facts, reference_facts
-
-    loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
-    population = draw_population(loaded)
-    rho = population.rho
-    facts = reference_facts(price_scenario(loaded, population), rho)
-    bounds = bound_facts(loaded, rho)
-    if as_json:
-        print_json({**facts, **bounds})
-    else:
-        title = f"{join_lines(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
-        table = equilibrium_table(facts).to_rich_text()
-        show(join("\n", [heading(title), table, *describe_bounds(bounds)]))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import App, Imports, Trust, app, print_json
+from fcfn_abm.cli.base import App, Column, Imports, NameColumn, Trust, app, print_json
 from fcfn_abm.cli.terminal import print_message, say
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, join_lines
 
@@ -66,6 +66,26 @@ def list_command(
     width = max(len(name) for name, _ in found)
     for name, title in found:
         say(f"{name:{width}}  {join_lines(title)}".rstrip())
+
+
+@scenarios.command(
+    "new", help="Write a scenario in which the nodes of a file of costs play, to be changed."
+)
+def new_scenario(
+    to: Annotated[
+        Path | None,
+        typer.Argument(help="New file.", show_default="as the file of costs, with .toml"),
+    ] = None,
+    costs: Annotated[
+        Path,
+        typer.Option("--from", help="A file of costs, .csv, one line a node.", show_default=False),
+    ] = ...,  # type: ignore[assignment] # it is required
+    column: Column = None,
+    name_column: NameColumn = None,
+) -> None:
+    from fcfn_abm.build import write_costs_scenario
+
+    say(write_costs_scenario(costs, to, column=column, name_column=name_column))
 
 
 @scenarios.command("copy", help="Copy a shipped scenario, to be changed.")

@@ -217,19 +217,28 @@ def _log_delta(u: Floats, mu: Floats) -> Floats:
     """
     density = np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
     log_density = -(u**2) / 2 - np.log(2 * np.pi) / 2
-    t = u + mu / 2 * (1 + _NODES[:, *[None] * mu.ndim])
-    # M(u) - M(v), as the integral of -M'(t) = 1 - t M(t) by Gauss and Legendre
-    between = mu / 2 * np.tensordot(_WEIGHTS, 1 - t * _mills(t), 1)
     outer = log_density + np.log(_mills(u) - _mills(u + mu))
     inner = np.log(ndtr(-u) - density * _mills(u + mu))  # here the first ratio would overflow
-    narrow = log_density + np.log(between)  # here the two would cancel
-    value = np.where(mu < 0.5, narrow, np.where(u >= 0, outer, inner))
+    value = np.where(u >= 0, outer, inner)
+    narrow = mu < 0.5  # here the two would cancel
+    if narrow.any():
+        value = np.where(narrow, log_density, value)
+        value[narrow] += np.log(_mills_between(u[narrow], mu[narrow]))
     return np.asarray(np.fmax(value, -1e9))
 
 
 def _mills(t: Floats) -> Floats:
     """Return Mills' ratio of the normal law: its upper tail over its density."""
     return np.asarray(np.sqrt(np.pi / 2) * erfcx(t / np.sqrt(2)))
+
+
+def _mills_between(u: Floats, mu: Floats) -> Floats:
+    """Return M(u) - M(u + mu), as the integral of -M'(t) = 1 - t M(t) by Gauss and Legendre."""
+    total = np.zeros_like(u)
+    for node, weight in zip(_NODES, _WEIGHTS, strict=True):  # in one order for any number of values
+        t = u + mu / 2 * (1 + node)
+        total += weight * (1 - t * _mills(t))
+    return mu / 2 * total
 
 
 def _mu_of(epsilon: Floats, delta: Floats) -> Floats:

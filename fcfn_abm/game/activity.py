@@ -18,13 +18,13 @@ def takes_part(epsilon: Floats) -> npt.NDArray[np.bool_]:
 
     Parameters
     ----------
-    epsilon : ndarray of float, shape (n,)
-        Reported privacy budgets, dimensionless; zero or positive.
+    epsilon : ndarray of float, shape (n,) or (k, n)
+        Reported privacy budgets, dimensionless; zero or positive. Rows are games.
 
     Returns
     -------
-    ndarray of bool, shape (n,)
-        Whether each report is more than `LEAST_SHARE` of the largest.
+    ndarray of bool, of the same shape
+        Whether each report is more than `LEAST_SHARE` of the largest of its game.
 
     Examples
     --------
@@ -32,4 +32,4 @@ def takes_part(epsilon: Floats) -> npt.NDArray[np.bool_]:
     >>> takes_part(np.array([2.0, 1e-3, 1e-11, 0.0]))
     array([ True,  True, False, False])
     """
-    return np.asarray(epsilon > LEAST_SHARE * epsilon.max(initial=0.0))
+    return np.asarray(epsilon > LEAST_SHARE * epsilon.max(axis=-1, keepdims=True, initial=0.0))

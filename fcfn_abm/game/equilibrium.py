@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,32 +12,33 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
-from fcfn_abm.game.exact import Floats, exact_sum, two_product, two_sum
+from fcfn_abm.game.batch import ROOM, active_sets
+from fcfn_abm.game.exact import Floats, PerGame, exact_sum, two_product, two_sum
 from fcfn_abm.show import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LARGEST = 1e290  # so that sums of costs, and their products with n, stay finite
-_ROOM = 1.0 + 1e-9  # far more than plain sums of a billion numbers are off
 
 
 @dataclass(frozen=True, repr=False)
 class Equilibrium(Shown):
     """The one profile from which no node gains by moving alone.
 
-    All zero where there is no market: fewer than two nodes, or a budget of zero.
+    All zero where there is no market: fewer than two nodes, or a budget of zero. Of k populations
+    that were solved together, arrays of shape (n,) have shape (k, n), and numbers shape (k,).
     """
 
     epsilon: Floats
     """Privacy budgets, dimensionless, shape (n,); zero where inactive."""
     active: npt.NDArray[np.bool_]
     """Which nodes take part, shape (n,)."""
-    n_active: int
+    n_active: PerGame
     """How many take part."""
-    total_epsilon: float
+    total_epsilon: PerGame
     """S, the sum of all epsilon."""
-    tau: float
+    tau: PerGame
     """Sum of the unit privacy costs of the nodes that take part."""
     utility: Floats
     """Utilities of the nodes, in currency, shape (n,)."""
@@ -44,23 +46,34 @@ class Equilibrium(Shown):
     """Unit privacy costs that it was solved for, shape (n,)."""
 
     @property
-    def threshold(self) -> float:
+    def threshold(self) -> PerGame:
         """The unit privacy cost from which on a node stays out, tau / (n - 1) (48)."""
-        return self.tau / (self.n_active - 1) if self.n_active > 1 else 0.0
+        threshold = np.asarray(self.tau / np.maximum(self.n_active - 1, 1))  # tau may be zero
+        return threshold if threshold.ndim else threshold.item()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a node: ``rho``, ``epsilon``, ``active``, ``utility``."""
+        """Return one row a node: ``rho``, ``epsilon``, ``active``, ``utility``.
+
+        Of k populations, one row a population and node, with a first column ``population``.
+        """
         import pandas as pd  # takes a while to load
 
         names = ("rho", "epsilon", "active", "utility")
-        frame = pd.DataFrame({name: getattr(self, name) for name in names})
-        return frame.rename_axis("node").reset_index()
+        places = ("population", "node")[-self.rho.ndim :]
+        index = np.indices(self.rho.shape).reshape(self.rho.ndim, -1)
+        columns = dict(zip(places, index, strict=True))
+        return pd.DataFrame({**columns, **{name: getattr(self, name).ravel() for name in names}})
 
     def plot(self) -> Any:
         """Return a figure of epsilon against unit cost: :func:`fcfn_abm.plot.equilibrium`."""
         return import_module("fcfn_abm").plot.equilibrium(self)  # figures lie above the maths
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
+        if self.rho.ndim == 2:
+            n_games, n_nodes = self.rho.shape
+            return f"{type(self).__name__} of {n_games:,} populations of {n_nodes:,} nodes", {
+                "nodes that take part, on average": float(np.mean(self.n_active)) if n_games else 0,
+            }
         return type(self).__name__, {
             "nodes that take part": f"{self.n_active:,} of {self.epsilon.size:,}",
             "total epsilon S": self.total_epsilon,
@@ -69,17 +82,19 @@ class Equilibrium(Shown):
         }
 
 
-def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
+def nash_equilibrium(rho: npt.ArrayLike, budget: npt.ArrayLike) -> Equilibrium:
     """Solve the contest in which nodes share the budget in proportion to epsilon.
 
     Node ``i`` earns ``budget * epsilon[i] / epsilon.sum() - rho[i] * epsilon[i]``.
 
     Parameters
     ----------
-    rho : array_like of float, shape (n,)
-        Unit privacy costs, in currency per unit of epsilon; positive.
-    budget : float
-        Payment cap B of the server for one round, in currency; zero or positive.
+    rho : array_like of float, shape (n,) or (k, n)
+        Unit privacy costs, in currency per unit of epsilon; positive. Each row of a table is a
+        population, and all are solved together: the same numbers as one by one, far sooner.
+    budget : float, or array_like of float, shape (k,)
+        Payment cap B of the server for one round, in currency; zero or positive. One for all
+        populations, or one for each.
 
     Returns
     -------
@@ -90,7 +105,7 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
     Raises
     ------
     InvalidGameError
-        If ``rho`` is not one-dimensional or a number is outside its range.
+        If ``rho`` has other dimensions, ``budget`` another shape, or a number is outside its range.
 
     Notes
     -----
@@ -108,34 +123,112 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: float) -> Equilibrium:
     --------
     >>> nash_equilibrium([1.0, 1.0, 5.0], budget=4.0).epsilon  # the costly node stays out
     array([1., 1., 0.])
+    >>> nash_equilibrium([[1.0, 1.0, 5.0], [1.0, 1.0, 1.0]], budget=4.0).n_active
+    array([2, 3])
     """
-    rho = as_floats("rho", rho)
-    if rho.ndim != 1:
-        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
-    require_positive(rho=rho)
-    if rho.size and rho.max() > _LARGEST:
-        raise InvalidGameError(f"rho must not exceed {_LARGEST:g}, but {rho.max():g} does.")
-    require_positive(zero=True, budget=budget)
-    if np.ndim(budget):
-        raise InvalidGameError(f"budget must be one number, but has shape {np.shape(budget)}.")
-    budget = float(budget)  # whose overflow is silent, unlike that of a NumPy number
-    epsilon, utility = np.zeros_like(rho), np.zeros_like(rho)
-    if rho.size < 2 or budget == 0:
-        active = np.zeros(rho.shape, dtype=bool)
-        return Equilibrium(epsilon, active, 0, 0.0, 0.0, utility, rho)
+    rho = as_costs(rho)
+    budget = as_budgets(budget, rho)
+    return solve_nodes(rho)(budget)
 
-    members, gap, tau = active_set(rho)
+
+def solve_nodes(rho: Floats) -> Callable[[Floats], Equilibrium]:
+    """Return the function from a budget to the nodes' answer: who takes part is found once.
+
+    Parameters
+    ----------
+    rho : ndarray of float, shape (n,) or (k, n)
+        Unit privacy costs, checked by :func:`as_costs`. The function takes what
+        :func:`as_budgets` returns.
+    """
+    if rho.ndim == 2:
+        return partial(_answer_many, rho, *active_sets(rho))
+    if rho.size < 2:
+        return partial(_answer, rho, np.zeros(0, dtype=int), np.zeros(0), 0.0)
+    return partial(_answer, rho, *active_set(rho))
+
+
+def _answer(
+    rho: Floats, members: npt.NDArray[np.intp], gap: Floats, tau: float, budgets: Floats
+) -> Equilibrium:
+    """Return the equilibrium of a game at a budget."""
+    budget = float(budgets)  # whose overflow is silent, unlike that of a NumPy number
+    epsilon, utility = np.zeros_like(rho), np.zeros_like(rho)
+    active = np.zeros(rho.shape, dtype=bool)
+    if members.size < 2 or budget == 0:
+        return Equilibrium(epsilon, active, 0, 0.0, 0.0, utility, rho)
     share = gap / tau  # of the payments; sums to one
     total_epsilon = budget * ((members.size - 1) / tau)
+    _require_finite(total_epsilon, budget, rho)
+    epsilon[members] = total_epsilon * share
+    utility[members] = budget * share**2
+    active[members] = True
+    return Equilibrium(epsilon, active, int(members.size), total_epsilon, tau, utility, rho)
+
+
+def _answer_many(
+    rho: Floats, gap: Floats, n_active: npt.NDArray[np.int64], tau: Floats, budgets: Floats
+) -> Equilibrium:
+    """Return the equilibria of k games at their budgets, with the digits of each by itself."""
+    budgets = np.broadcast_to(budgets, len(rho))
+    played = (n_active > 1) & (budgets > 0)
+    n_active, tau = np.where(played, n_active, 0), np.where(played, tau, 0.0)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        total_epsilon = np.where(played, budgets * ((n_active - 1) / tau), 0.0)
+        share = np.where(played[:, None], gap / tau[:, None], 0.0)
+    for row in np.flatnonzero(~np.isfinite(total_epsilon)):
+        _require_finite(float(total_epsilon[row]), float(budgets[row]), rho[row])
+    epsilon, utility = total_epsilon[:, None] * share, budgets[:, None] * share**2
+    return Equilibrium(epsilon, share > 0, n_active, total_epsilon, tau, utility, rho)
+
+
+def _require_finite(total_epsilon: float, budget: float, rho: Floats) -> None:
     if not np.isfinite(total_epsilon):
         raise InvalidGameError(
             f"budget = {budget:g} is too large for costs as small as {rho.min():g}."
         )
-    epsilon[members] = total_epsilon * share
-    utility[members] = budget * share**2
-    active = np.zeros(rho.shape, dtype=bool)
-    active[members] = True
-    return Equilibrium(epsilon, active, int(members.size), float(total_epsilon), tau, utility, rho)
+
+
+def as_costs(rho: npt.ArrayLike) -> Floats:
+    """Return unit privacy costs of a game, shape (n,), or of k games, shape (k, n), checked.
+
+    Raises
+    ------
+    InvalidGameError
+        If there are other dimensions, or a cost is out of range.
+    """
+    rho = as_floats("rho", rho)
+    require_populations(rho=rho)
+    rho = np.ascontiguousarray(rho)  # sums of rows depend on how they lie in memory
+    require_positive(rho=rho)
+    if rho.size and rho.max() > _LARGEST:
+        raise InvalidGameError(f"rho must not exceed {_LARGEST:g}, but {rho.max():g} does.")
+    return rho
+
+
+def require_populations(**values: Floats) -> None:
+    """Raise InvalidGameError unless each array has shape (n,), or (k, n) for k populations."""
+    for name, array in values.items():
+        if array.ndim not in (1, 2):
+            raise InvalidGameError(
+                f"{name} must have shape (n,), or (k, n) for k populations, but has shape "
+                f"{array.shape}."
+            )
+
+
+def as_budgets(budget: npt.ArrayLike, rho: Floats) -> Floats:
+    """Return the payment cap of a game, or of each of k games or of all, checked.
+
+    Raises
+    ------
+    InvalidGameError
+        If it is negative or not finite, or there are other caps than one, or one a game.
+    """
+    require_positive(zero=True, budget=budget)
+    budget = as_floats("budget", budget)
+    if budget.shape not in ((), rho.shape[:-1]):
+        one = "one number" if rho.ndim == 1 else f"one number, or {len(rho)}: one a population"
+        raise InvalidGameError(f"budget must be {one}, but has shape {budget.shape}.")
+    return budget
 
 
 def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
@@ -146,7 +239,7 @@ def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
     members = np.flatnonzero(rho <= cheapest + next_cheapest)
     costs = rho[members]
     while True:  # in plain floats, with room for their errors: few are left for the exact test
-        inside = costs <= costs.sum() / (costs.size - 1) * _ROOM
+        inside = costs <= costs.sum() / (costs.size - 1) * ROOM
         if inside.all():
             break
         members, costs = members[inside], costs[inside]
@@ -154,7 +247,7 @@ def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
         gap, tau = _gap(rho[members])
         inside = gap > 0
         if inside.all():
-            return members, gap, tau
+            return members, gap, float(tau)
         members = members[inside]
 
 
@@ -166,7 +259,7 @@ def _gap(rho: Floats) -> tuple[Floats, float]:
     cheapest = float(rho[first])
     rest = rho.copy()
     rest[first] = 0.0
-    total, total_error = exact_sum(rest)
+    total, total_error = map(float, exact_sum(rest))
     product, product_error = two_product(np.array(rho.size - 1.0), rho)
     difference, difference_error = two_sum(total, -product)
     gap = (difference + (difference_error + (total_error - product_error))) + cheapest

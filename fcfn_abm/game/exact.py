@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 type Floats = npt.NDArray[np.float64]
+type PerGame = Any
+"""One number; of k games that are solved together an array of them, shape (k,)."""
 
 
 def two_sum[T: (Floats, float)](a: T | float, b: T) -> tuple[T, T]:
@@ -24,16 +28,18 @@ def two_product(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     return product, error + a_lower * b_lower
 
 
-def exact_sum(values: Floats) -> tuple[float, float]:
-    """Return the sum and what rounding took from it, by pairwise error-free additions."""
-    error = 0.0
-    while values.size > 1:
-        half = values.size // 2
-        pairs, errors = two_sum(values[:half], values[half : 2 * half])
-        error += errors.sum()
-        values = np.append(pairs, values[2 * half :])
-    total, rest = two_sum(values[0], error)
-    return float(total), float(rest)
+def exact_sum(values: Floats) -> tuple[Floats, Floats]:
+    """Return the sum over the last axis and what rounding took from it.
+
+    Adds in pairs, without error. Two axes at most: of an array of one, the sum is a number.
+    """
+    error: Any = 0.0
+    while values.shape[-1] > 1:
+        half = values.shape[-1] // 2
+        pairs, errors = two_sum(values[..., :half], values[..., half : 2 * half])
+        error = error + errors.sum(axis=-1)
+        values = np.concatenate([pairs, values[..., 2 * half :]], axis=-1)
+    return two_sum(values[..., 0], error)
 
 
 def _upper(values: Floats) -> Floats:

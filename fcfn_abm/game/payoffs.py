@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.game.best_response import EPSILON_FLOOR, reply_all
-from fcfn_abm.game.exact import Floats
+from fcfn_abm.game.equilibrium import as_budgets, require_populations
+from fcfn_abm.game.exact import Floats, PerGame
 
 
-def payments(epsilon: npt.ArrayLike, budget: float) -> Floats:
+def payments(epsilon: npt.ArrayLike, budget: npt.ArrayLike) -> Floats:
     """Share the budget among the nodes in proportion to epsilon.
 
     Parameters
     ----------
-    epsilon : array_like of float, shape (n,)
-        Reported privacy budgets, dimensionless; zero or positive.
-    budget : float
+    epsilon : array_like of float, shape (n,) or (k, n)
+        Reported privacy budgets, dimensionless; zero or positive. Rows are games.
+    budget : float, or array_like of float, shape (k,)
         Payment cap B of the round, in currency; zero or positive.
 
     Returns
     -------
-    ndarray of float, shape (n,)
+    ndarray of float, of the shape of epsilon
         ``budget * epsilon / epsilon.sum()``, in currency; all zero when nobody takes part.
 
     Raises
@@ -41,14 +43,16 @@ def payments(epsilon: npt.ArrayLike, budget: float) -> Floats:
     >>> payments([1.0, 3.0], budget=8.0)
     array([2., 6.])
     """
-    epsilon = _reports(epsilon)
-    require_positive(zero=True, budget=budget)
+    epsilon = _reports(epsilon, most_axes=2)
+    budget = as_budgets(budget, epsilon)
     with np.errstate(over="ignore"):
-        total = epsilon.sum()
+        total = epsilon.sum(axis=-1)
     _require_number(total, "the sum of epsilon")
-    if total == 0:
-        return np.zeros_like(epsilon)
-    return np.asarray(budget * (epsilon / total))
+    if epsilon.ndim == 1:
+        return np.asarray(budget * (epsilon / total)) if total else np.zeros_like(epsilon)
+    with np.errstate(invalid="ignore"):
+        paid = np.expand_dims(budget, -1) * (epsilon / total[:, None])
+    return np.where(total[:, None] > 0, paid, 0.0)
 
 
 def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
@@ -56,14 +60,12 @@ def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
 
     Parameters
     ----------
-    rho : array_like of float, shape (n,)
-        Unit privacy costs, in currency per unit of epsilon.
-    epsilon : array_like of float, shape (n,)
-        Privacy budgets, dimensionless.
+    rho, epsilon : array_like of float, shape (n,) or (k, n)
+        Unit privacy costs (currency per unit of epsilon) and privacy budgets (dimensionless).
 
     Returns
     -------
-    ndarray of float, shape (n,)
+    ndarray of float, of the same shape
         Costs in currency.
 
     Raises
@@ -76,7 +78,7 @@ def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
     ----------
     Zhou et al. 2023, eq. 6, second term.
     """
-    epsilon = _reports(epsilon)
+    epsilon = _reports(epsilon, most_axes=2)
     rho = _costs(rho, epsilon)
     with np.errstate(over="ignore"):
         cost = rho * epsilon
@@ -124,21 +126,27 @@ def node_utility(
     return np.where(epsilon > 0, utility - fixed_cost, 0.0)
 
 
-def server_utility(mean_epsilon: float, alpha: float, beta: float, paid: float) -> float:
+@overload
+def server_utility(mean_epsilon: float, alpha: float, beta: float, paid: float) -> float: ...
+@overload
+def server_utility(mean_epsilon: Floats, alpha: float, beta: float, paid: Floats) -> Floats: ...
+def server_utility(
+    mean_epsilon: PerGame, alpha: float, beta: float, paid: PerGame
+) -> float | Floats:
     """Return the server's profit: the value of the model less what it pays.
 
     Parameters
     ----------
-    mean_epsilon : float
-        Average privacy budget eps_g of the nodes, dimensionless.
+    mean_epsilon : float, or ndarray of float, shape (k,)
+        Average privacy budget eps_g of the nodes, dimensionless; of one game, or of each of many.
     alpha, beta : float
         Model-value parameters: ``beta`` in currency, ``alpha`` per unit of epsilon.
-    paid : float
+    paid : float, or ndarray of float, shape (k,)
         What the server pays to all nodes together, in currency.
 
     Returns
     -------
-    float
+    float, or ndarray of float, shape (k,)
         ``beta * ln(1 + alpha * mean_epsilon) - paid``, in currency.
 
     Raises
@@ -157,9 +165,14 @@ def server_utility(mean_epsilon: float, alpha: float, beta: float, paid: float) 
     """
     require_positive(alpha=alpha, beta=beta)
     require_positive(zero=True, mean_epsilon=mean_epsilon, paid=paid)
-    utility = server_profit(float(mean_epsilon), float(alpha), float(beta), float(paid))
+    if np.ndim(mean_epsilon):
+        games = zip(mean_epsilon.tolist(), paid.tolist(), strict=True)
+        profits = [server_profit(mean, float(alpha), float(beta), sum_) for mean, sum_ in games]
+        utility: PerGame = np.array(profits)
+    else:
+        utility = server_profit(float(mean_epsilon), float(alpha), float(beta), float(paid))
     _require_number(utility, "the server's utility")
-    return utility
+    return utility  # type: ignore[no-any-return]
 
 
 def server_profit(mean_epsilon: float, alpha: float, beta: float, paid: float) -> float:
@@ -241,10 +254,13 @@ def _require_number(value: Floats | float, what: str) -> None:
         raise InvalidGameError(f"{what} is past the largest number that 64 bits hold.")
 
 
-def _reports(epsilon: npt.ArrayLike) -> Floats:
+def _reports(epsilon: npt.ArrayLike, most_axes: int = 1) -> Floats:
     """Return epsilon as an array, checked."""
     epsilon = as_floats("epsilon", epsilon)
-    if epsilon.ndim != 1:
+    if most_axes == 2:
+        require_populations(epsilon=epsilon)
+        epsilon = np.ascontiguousarray(epsilon)
+    if most_axes == 1 and epsilon.ndim != 1:
         raise InvalidGameError(f"epsilon must be one-dimensional, but has shape {epsilon.shape}.")
     require_positive(zero=True, epsilon=epsilon)
     return epsilon

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, require_positive
 from fcfn_abm.game.activity import takes_part
-from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
+from fcfn_abm.game.equilibrium import Equilibrium, as_costs, solve_nodes
+from fcfn_abm.game.exact import PerGame
 from fcfn_abm.game.payoffs import server_utility
 
 type AverageOver = Literal["active", "population", "effective"]
@@ -22,17 +23,19 @@ type AverageOver = Literal["active", "population", "effective"]
 class StackelbergEquilibrium(Equilibrium):
     """The server announces the cap that is best for it; the nodes answer with their equilibrium."""
 
-    budget: float
+    budget: PerGame
     """B*, the payment cap, in currency; zero where no trade pays (45)."""
-    server_utility: float
+    server_utility: PerGame
     """Utility of the server, in currency."""
-    mean_epsilon: float
+    mean_epsilon: PerGame
     """eps_g, total epsilon over ``n_g`` nodes."""
     average_over: AverageOver
     """Which nodes ``mean_epsilon`` is averaged over."""
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
         title, facts = super()._describe()
+        if self.rho.ndim == 2:
+            return title, {**facts, "payment cap B*, on average": float(np.mean(self.budget))}
         own = {"payment cap B*": self.budget, "utility of the server": self.server_utility}
         return title, {**own, **facts}
 
@@ -44,8 +47,9 @@ def stackelberg_equilibrium(
 
     Parameters
     ----------
-    rho : array_like of float, shape (n,)
-        Unit privacy costs, in currency per unit of epsilon; positive.
+    rho : array_like of float, shape (n,) or (k, n)
+        Unit privacy costs, in currency per unit of epsilon; positive. Each row of a table is a
+        population, and all are solved together: the same numbers as one by one, far sooner.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     average_over : {"active", "population", "effective"}, default "active"
@@ -84,11 +88,12 @@ def stackelberg_equilibrium(
     """
     require_positive(alpha=alpha, beta=beta)
     alpha, beta = float(alpha), float(beta)
-    market = nash_equilibrium(rho, 1.0)  # any budget shows who takes part
+    answer_to = solve_nodes(as_costs(rho))
+    market = answer_to(np.ones(()))  # any budget shows who takes part
     n_averaged = averaged_nodes(average_over, market.epsilon)
-    budget = best_budget(market.tau, market.n_active, n_averaged, alpha, beta)
-    answer = nash_equilibrium(rho, budget)
-    mean_epsilon = answer.total_epsilon / n_averaged if n_averaged else 0.0
+    budget = _best_budgets(market, n_averaged, alpha, beta)
+    answer = answer_to(np.asarray(budget))
+    mean_epsilon = average_per_node(answer.total_epsilon, n_averaged)
     return StackelbergEquilibrium(
         **vars(answer),
         budget=budget,
@@ -96,6 +101,14 @@ def stackelberg_equilibrium(
         mean_epsilon=mean_epsilon,
         average_over=average_over,
     )
+
+
+def _best_budgets(market: Equilibrium, n_averaged: PerGame, alpha: float, beta: float) -> PerGame:
+    """Return B* of a game, or of each of many."""
+    if market.rho.ndim == 1:
+        return best_budget(market.tau, market.n_active, n_averaged, alpha, beta)
+    games = zip(market.tau.tolist(), market.n_active.tolist(), n_averaged.tolist(), strict=True)
+    return np.array([best_budget(*game, alpha, beta) for game in games])
 
 
 def best_budget(tau: float, n_active: int, n_averaged: float, alpha: float, beta: float) -> float:
@@ -162,20 +175,30 @@ def best_linear_budget(unit_mean_epsilon: float, alpha: float, beta: float) -> f
     return max(0.0, beta - 1.0 / alpha / unit_mean_epsilon)
 
 
-def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
+def average_per_node(total: PerGame, n_averaged: PerGame) -> PerGame:
+    """Return totals of games over the numbers of nodes that they are averaged over; zero over zero.
+
+    Takes a number each, or an array of shape (k,) each, and returns the same.
+    """
+    if np.ndim(n_averaged):
+        return np.where(n_averaged > 0, total / np.maximum(n_averaged, 1), 0.0)
+    return float(total / n_averaged) if n_averaged else 0.0
+
+
+def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> PerGame:
     """Return n_g, how many nodes the mean epsilon is averaged over.
 
     Parameters
     ----------
     average_over : {"active", "population", "effective"}
         The nodes that take part, all of them, or their effective number.
-    epsilon : array_like of float, shape (n,)
+    epsilon : array_like of float, shape (n,) or (k, n)
         Privacy budgets, dimensionless; zero where a node stays out. A node takes part if its share
-        matters (:func:`takes_part`).
+        matters (:func:`takes_part`). Rows are games.
 
     Returns
     -------
-    float
+    float, or ndarray of shape (k,)
         A whole number, but for the effective number ``S**2 / sum epsilon**2``: that of equal
         epsilons with the same sum and the same sum of squares. It lies between one and the number
         of nodes that take part, and is zero where nobody does.
@@ -199,9 +222,14 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> float:
     if average_over not in allowed:
         raise InvalidGameError(f"average_over must be one of {allowed}, but is {average_over!r}.")
     epsilon = np.asarray(epsilon, dtype=float)
-    n_active = int(np.count_nonzero(takes_part(epsilon)))
+    if epsilon.ndim == 2 and average_over == "effective":
+        return np.array([averaged_nodes(average_over, game) for game in epsilon], dtype=float)
     if average_over == "population":
-        return epsilon.size
+        n_nodes = epsilon.shape[-1]
+        return n_nodes if epsilon.ndim == 1 else np.full(len(epsilon), n_nodes)
+    if epsilon.ndim == 2:
+        return np.count_nonzero(takes_part(epsilon), axis=-1)
+    n_active = int(np.count_nonzero(takes_part(epsilon)))
     if average_over == "active" or n_active == 0:
         return n_active
     share = epsilon / epsilon.max()  # whose squares stay finite

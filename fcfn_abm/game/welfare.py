@@ -9,33 +9,38 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive, require_unmasked
+from fcfn_abm.game.equilibrium import require_populations
+from fcfn_abm.game.exact import Floats, PerGame
 from fcfn_abm.game.payoffs import privacy_cost, server_utility
-from fcfn_abm.game.stackelberg import AverageOver, averaged_nodes
+from fcfn_abm.game.stackelberg import AverageOver, average_per_node, averaged_nodes
 
 _ROUNDING = 1e-12  # a utility below this share of the cost is a difference of rounding errors
 
 
 @dataclass(frozen=True)
 class Welfare:
-    """What a profile is worth to server and nodes together, and how the nodes share their part."""
+    """What a profile is worth to server and nodes together, and how the nodes share their part.
 
-    total: float
+    Of k games that were judged together each number is an array of shape (k,).
+    """
+
+    total: PerGame
     """Social welfare, in currency: all utilities together; payments are transfers."""
-    optimum: float
+    optimum: PerGame
     """The most that a planner who chooses every epsilon could reach, in currency."""
-    price_of_anarchy: float
+    price_of_anarchy: PerGame
     """``optimum / total``, at least one; infinite where ``total`` is not positive and could be."""
-    rent_dissipation: float
+    rent_dissipation: PerGame
     """Share of the payments that the nodes burn as privacy cost; above one they lose money."""
-    gini: float
+    gini: PerGame
     """Gini index of all nodes' utilities, those outside included; nan if a utility is negative."""
-    n_losing: int
+    n_losing: PerGame
     """How many nodes would rather have stayed out."""
     average_over: AverageOver
     """Which nodes the mean epsilon is averaged over."""
 
     @property
-    def individually_rational(self) -> bool:
+    def individually_rational(self) -> PerGame:
         """Whether no node would rather have stayed out."""
         return self.n_losing == 0
 
@@ -52,9 +57,10 @@ def welfare(
 
     Parameters
     ----------
-    epsilon, rho : array_like of float, shape (n,)
-        Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon).
-    payment : array_like of float, shape (n,)
+    epsilon, rho : array_like of float, shape (n,) or (k, n)
+        Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon). Rows
+        are games, which are judged together: the same numbers as one by one.
+    payment : array_like of float, of the same shape
         What each node gets, in currency; zero or positive.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
@@ -104,9 +110,15 @@ def welfare(
         price_of_anarchy=price_of_anarchy(optimum, total),
         rent_dissipation=rent_dissipation(cost, payment),
         gini=gini(utility),
-        n_losing=int(np.count_nonzero(utility < 0)),
+        n_losing=as_numbers(np.count_nonzero(utility < 0, axis=-1)),
         average_over=average_over,
     )
+
+
+def as_numbers(values: npt.ArrayLike) -> PerGame:
+    """Return an array of numbers as it is, and one without axes as a number of Python's."""
+    array = np.asarray(values)
+    return array if array.ndim else array.item()
 
 
 def social_welfare(
@@ -115,12 +127,12 @@ def social_welfare(
     alpha: float,
     beta: float,
     average_over: AverageOver = "active",
-) -> float:
+) -> PerGame:
     """Return the utilities of server and nodes together.
 
     Parameters
     ----------
-    epsilon, rho : array_like of float, shape (n,)
+    epsilon, rho : array_like of float, shape (n,) or (k, n)
         Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon).
     alpha, beta : float
         The server's model-value parameters.
@@ -150,9 +162,8 @@ def social_welfare(
     """
     cost = privacy_cost(rho, epsilon)
     epsilon = as_floats("epsilon", epsilon)
-    n_averaged = averaged_nodes(average_over, epsilon)
-    mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
-    return server_utility(mean_epsilon, alpha, beta, float(cost.sum()))
+    mean_epsilon = average_per_node(epsilon.sum(axis=-1), averaged_nodes(average_over, epsilon))
+    return server_utility(mean_epsilon, alpha, beta, as_numbers(cost.sum(axis=-1)))
 
 
 def social_optimum(
@@ -161,19 +172,19 @@ def social_optimum(
     beta: float,
     average_over: AverageOver = "active",
     members: npt.ArrayLike | None = None,
-) -> float:
+) -> PerGame:
     """Return the most that server and nodes together can reach, if a planner chooses epsilon.
 
     Parameters
     ----------
-    rho : array_like of float, shape (n,)
-        Unit privacy costs, in currency per unit of epsilon; positive.
+    rho : array_like of float, shape (n,) or (k, n)
+        Unit privacy costs, in currency per unit of epsilon; positive. Rows are games.
     alpha, beta : float
         The server's model-value parameters.
     average_over : {"active", "population", "effective"}, default "active"
         Over how many nodes epsilon is averaged: those with ``epsilon > 0``, all, or their
         effective number.
-    members : array_like of bool, shape (n,), optional
+    members : array_like of bool, of the shape of rho, optional
         Who takes part, for a planner who may choose how much but not who. A supremum then: all
         but the cheapest give next to nothing. Without it the planner chooses that too.
 
@@ -205,11 +216,11 @@ def social_optimum(
     8.0944
     """
     rho = as_floats("rho", rho)
-    if rho.ndim != 1:
-        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
+    require_populations(rho=rho)
     require_positive(rho=rho, alpha=alpha, beta=beta)
-    taking_part, giving = rho, np.zeros(rho.size)
-    giving[:1] = 1.0
+    taking_part = np.ones(rho.shape, dtype=bool)
+    giving = np.zeros(rho.shape)
+    giving[..., :1] = 1.0
     if members is not None:
         require_unmasked(members=members)
         chosen = np.asarray(members, dtype=bool)
@@ -218,13 +229,21 @@ def social_optimum(
                 f"members must have one value for each cost, but the shapes are {chosen.shape} "
                 f"and {rho.shape}."
             )
-        taking_part = rho[chosen]
+        taking_part = chosen
         if average_over == "active":
             giving = chosen.astype(float)
     n_averaged = averaged_nodes(average_over, giving)
-    if taking_part.size == 0:
+    cheapest = np.where(taking_part, rho, np.inf).min(axis=-1, initial=np.inf)
+    if rho.ndim == 1:
+        return _planned_welfare(float(cheapest), n_averaged, float(alpha), float(beta))
+    games = zip(cheapest.tolist(), n_averaged.tolist(), strict=True)
+    return np.array([_planned_welfare(*game, float(alpha), float(beta)) for game in games])
+
+
+def _planned_welfare(cheapest: float, n_averaged: float, alpha: float, beta: float) -> float:
+    """Return the optimum of a game whose cheapest node gives all; infinite: nobody does."""
+    if math.isinf(cheapest):
         return 0.0
-    cheapest = float(taking_part.min())
     x = n_averaged * (cheapest / alpha) / beta
     if x >= 1:
         return 0.0
@@ -235,19 +254,19 @@ def social_optimum(
     return beta * (x - 1.0 - log_x)
 
 
-def price_of_anarchy(optimum: float, total: float) -> float:
+def price_of_anarchy(optimum: PerGame, total: PerGame) -> PerGame:
     """Return how many times the planner's welfare is that of a profile, usually an equilibrium.
 
     Parameters
     ----------
-    optimum : float
+    optimum : float, or array_like of float, shape (k,)
         The most that welfare can be, in currency; zero or positive.
-    total : float
+    total : float, or array_like of float, shape (k,)
         Welfare of the profile, in currency; at most ``optimum``.
 
     Returns
     -------
-    float
+    float, or ndarray of float, shape (k,)
         ``optimum / total``, at least one. One where both are zero: nothing is lost where nothing
         can be had. Infinite where ``total`` is otherwise zero or negative.
 
@@ -262,22 +281,24 @@ def price_of_anarchy(optimum: float, total: float) -> float:
     (2.0, inf)
     """
     require_positive(zero=True, optimum=optimum)
-    if total > 0:
-        return max(optimum / total, 1.0)  # rounding alone can take it below one
-    return 1.0 if optimum == total else float("inf")
+    optimum, total = np.asarray(optimum, dtype=float), np.asarray(total, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.maximum(optimum / total, 1.0)  # rounding alone can take it below one
+    nothing = np.where(optimum == total, 1.0, np.inf)
+    return as_numbers(np.where(total > 0, ratio, nothing))
 
 
-def rent_dissipation(cost: npt.ArrayLike, payment: npt.ArrayLike) -> float:
+def rent_dissipation(cost: npt.ArrayLike, payment: npt.ArrayLike) -> PerGame:
     """Return the share of the payments that the nodes burn as privacy cost.
 
     Parameters
     ----------
-    cost, payment : array_like of float, shape (n,)
-        What each node's privacy loss costs it, and what it is paid, in currency.
+    cost, payment : array_like of float, shape (n,) or (k, n)
+        What each node's privacy loss costs it, and what it is paid, in currency. Rows are games.
 
     Returns
     -------
-    float
+    float, or ndarray of float, shape (k,)
         ``cost.sum() / payment.sum()``: zero where there is no cost, infinite where there is cost
         and no payment. At the Nash equilibrium it is ``(n - 1) (1 - (n - 1) q)`` with
         ``q = (rho**2).sum() / rho.sum()**2`` over the n active nodes: ``(n - 1) / n`` for equal
@@ -294,23 +315,24 @@ def rent_dissipation(cost: npt.ArrayLike, payment: npt.ArrayLike) -> float:
     0.5
     """
     require_positive(zero=True, cost=cost, payment=payment)
-    burnt, paid = float(as_floats("cost", cost).sum()), float(as_floats("payment", payment).sum())
-    if burnt == 0:
-        return 0.0
-    return burnt / paid if paid > 0 else float("inf")
+    burnt = as_floats("cost", cost).sum(axis=-1)
+    paid = as_floats("payment", payment).sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(paid > 0, burnt / paid, np.inf)
+    return as_numbers(np.where(burnt == 0, 0.0, share))
 
 
-def gini(values: npt.ArrayLike) -> float:
+def gini(values: npt.ArrayLike) -> PerGame:
     """Return the Gini index: zero where all have the same, ``1 - 1 / n`` where one has everything.
 
     Parameters
     ----------
-    values : array_like of float, shape (n,)
-        What each has; zero or positive.
+    values : array_like of float, shape (n,) or (k, n)
+        What each has; zero or positive. Rows are populations.
 
     Returns
     -------
-    float
+    float, or ndarray of float, shape (k,)
         Half the mean absolute difference of two draws (with replacement), as a share of the mean;
         zero where nobody has anything. The index of values with negatives among them has no
         bound and no reading as a share: it is nan.
@@ -318,7 +340,7 @@ def gini(values: npt.ArrayLike) -> float:
     Raises
     ------
     InvalidGameError
-        If a value is not finite, or there is more than one dimension.
+        If a value is not finite, or there are other dimensions.
 
     Notes
     -----
@@ -330,9 +352,15 @@ def gini(values: npt.ArrayLike) -> float:
     (0.0, 0.75)
     """
     values = as_floats("values", values)
-    if values.ndim != 1:
-        raise InvalidGameError(f"values must be one-dimensional, but have shape {values.shape}.")
+    require_populations(values=values)
     require_positive(zero=True, values=np.abs(values))
+    if values.ndim == 2:
+        # a product of a vector and a row, and not of a matrix: its sum is the same for any k
+        return np.array([_gini_of(row) for row in values])
+    return _gini_of(values)
+
+
+def _gini_of(values: Floats) -> float:
     if (values < 0).any():
         return float("nan")
     total = values.sum()

@@ -130,7 +130,7 @@ def climb_utility(
 
 def is_step_fine(parameters: tuple[float, float, float, float], memory: Any) -> bool:
     """Return whether the steps are as fine as they get."""
-    return 0.0 < abs(memory[_STEP]) < parameters[1]
+    return 0.0 < abs(memory[_STEP]) < parameters[1]  # type: ignore[no-any-return]
 
 
 def hold_trial(

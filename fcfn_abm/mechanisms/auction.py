@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
-from fcfn_abm.mechanisms.base import Contracts, Floats, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.base import Contracts, Floats, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.claims import Claims
+
+
+class CheapestSell(Mechanism):
+    """An auction in which the k cheapest nodes sell ``epsilon = 1 / (n - k)`` each, at one price.
+
+    With reported costs ``v_1 <= ... <= v_n``, k is the largest j below n with
+    ``j v / (n - j) <= B`` for the report v that ``judged_by`` picks.
+    """
+
+    name: ClassVar[str]
+    """Registered name."""
+    judged_by: ClassVar[slice]
+    """Of the ranked reports, those by which one seller, two sellers and so on are judged."""
+    reports: ClassVar = "cost"
+    claims: ClassVar[Claims] = Claims(
+        budget_balanced=True,
+        individually_rational=("nodes",),
+        incentive_compatible=("cost",),
+        monotone=True,
+        anonymous=True,
+        scale_invariant=True,
+    )
+
+    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
+        """Price one round: the server buys what the reports say."""
+        return settle_contracts(self.name, game, self.offer(game, rng), why_nobody_sells(game))
+
+    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
+        """Return what each node sells and is paid for its reported cost."""
+        ranked, n_nodes = np.sort(game.bids), game.bids.size
+        sellers = np.arange(1, n_nodes)
+        affordable = sellers * ranked[self.judged_by] <= game.cap * (n_nodes - sellers)
+        if not affordable.any():
+            return buy_from_cheapest(game.bids, 0, 0.0, 0.0)
+        k = int(sellers[affordable][-1])
+        epsilon = 1.0 / (n_nodes - k)
+        fee = min(game.cap / k, float(ranked[k]) * epsilon)
+        return buy_from_cheapest(game.bids, k, epsilon, fee)
 
 
 def buy_from_cheapest(bids: Floats, n_sellers: int, epsilon: float, fee: float) -> Contracts:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import repeat
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.game import (
     AverageOver,
     StackelbergEquilibrium,
@@ -18,6 +20,10 @@ from fcfn_abm.game import (
     server_utility,
     stackelberg_equilibrium,
 )
+from fcfn_abm.game.equilibrium import as_budgets, as_costs
+from fcfn_abm.game.exact import PerGame
+from fcfn_abm.game.stackelberg import average_per_node
+from fcfn_abm.game.welfare import as_numbers
 from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.population import Holdings, require_sized
 from fcfn_abm.registry import Registry
@@ -32,17 +38,17 @@ class PricingGame:
     """The primitives that all mechanisms share."""
 
     rho: Floats
-    """Unit privacy costs, currency per unit of epsilon, shape (n,)."""
+    """Unit privacy costs, currency per unit of epsilon, shape (n,); of k populations, (k, n)."""
     alpha: float
     """Model-value parameter of the server, per unit of epsilon."""
     beta: float
     """Model-value parameter of the server, in currency."""
-    budget: float | None = None
+    budget: PerGame | None = None
     """Payment cap B of a round, in currency; None leaves it to the mechanism."""
     average_over: AverageOver = "active"
     """Which nodes the mean epsilon is averaged over."""
     reported_cost: Floats | None = None
-    """Unit costs that the nodes report, shape (n,); None where they report the truth."""
+    """Unit costs that the nodes report, of the shape of rho; None where they report the truth."""
     held: Holdings = field(default_factory=Holdings)
     """The data that nodes hold, for a mechanism that looks at them; empty where there are none."""
 
@@ -57,14 +63,27 @@ class PricingGame:
         return stackelberg_equilibrium(self.rho, self.alpha, self.beta, self.average_over)
 
     @property
-    def cap(self) -> float:
+    def cap(self) -> PerGame:
         """The payment cap where a mechanism needs one: the given one, else B*."""
         return self.stackelberg.budget if self.budget is None else self.budget
+
+    def games(self) -> Iterator[PricingGame]:
+        """Yield the game of each of many populations."""
+        budgets = np.broadcast_to(np.asarray(self.budget), len(self.rho)).tolist()
+        for row, (rho, budget) in enumerate(zip(self.rho, budgets, strict=True)):
+            reported = None if self.reported_cost is None else self.reported_cost[row]
+            yield PricingGame(
+                rho, self.alpha, self.beta, budget, self.average_over, reported, self.held
+            )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a mechanism leads to, judged on the primitives that all mechanisms share."""
+    """What a mechanism leads to, judged on the primitives that all mechanisms share.
+
+    Of k populations that were priced together, arrays of shape (n,) have shape (k, n), and numbers
+    and texts shape (k,).
+    """
 
     mechanism: str
     """Registered name of the mechanism."""
@@ -76,30 +95,30 @@ class Outcome:
     """Which nodes take part, shape (n,)."""
     node_utility: Floats
     """Payment less rho * epsilon, in currency, shape (n,)."""
-    server_utility: float
+    server_utility: PerGame
     """beta ln(1 + alpha mean_epsilon) less ``server_payment``, in currency."""
-    server_payment: float
+    server_payment: PerGame
     """What the server pays in all, in currency."""
-    agency_utility: float
+    agency_utility: PerGame
     """What a middleman keeps of ``server_payment``, in currency; zero where there is none."""
-    mean_epsilon: float
+    mean_epsilon: PerGame
     """Average privacy budget eps_g."""
     average_over: AverageOver
     """Which nodes ``mean_epsilon`` is averaged over."""
-    status: str = "solved"
+    status: PerGame = "solved"
     """``"solved"``, ``"no-trade"`` or ``"no-solution"``."""
-    reason: str = ""
+    reason: PerGame = ""
     """Why there is no trade or no solution, in a sentence."""
-    note: str = ""
+    note: PerGame = ""
     """What is our reading rather than the paper's statement in a solution, in a sentence."""
 
     @property
-    def n_active(self) -> int:
+    def n_active(self) -> PerGame:
         """How many nodes take part."""
-        return int(np.count_nonzero(self.active))
+        return as_numbers(np.count_nonzero(self.active, axis=-1))
 
     @property
-    def paid(self) -> float:
+    def paid(self) -> PerGame:
         """What the server pays in all, in currency: ``server_payment`` by its short name."""
         return self.server_payment
 
@@ -204,6 +223,15 @@ class Mechanism(Protocol):
         """Price one round in closed form, without exits other than those of the closed form."""
         ...
 
+    def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:
+        """Price many populations: ``rho`` of the game has shape (k, n), and each its own chance.
+
+        The numbers are those of `outcome` one by one, bit for bit; a mechanism that can work on
+        all rows at once overrides this.
+        """
+        pairs = zip(game.games(), rngs, strict=False)
+        return stack([self.outcome(one, rng) for one, rng in pairs])
+
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Offer:
         """Return what the server posts in a market, where taking part is voluntary."""
         ...
@@ -218,24 +246,29 @@ def settle(
     epsilon: Floats,
     payment: Floats,
     *,
-    server_payment: float | None = None,
-    status: str | None = None,
-    reason: str = "",
-    note: str = "",
+    server_payment: PerGame | None = None,
+    status: PerGame | None = None,
+    reason: PerGame = "",
+    note: PerGame = "",
 ) -> Outcome:
     """Work out everybody's utility from what each node reports and is paid (6, 10).
 
+    Of one population, or of k with ``epsilon`` and ``payment`` of shape (k, n).
     The server pays what the nodes get, unless ``server_payment`` says that a middleman keeps a
     part.
     """
-    to_nodes = float(payment.sum())
+    to_nodes = as_numbers(payment.sum(axis=-1))
     if server_payment is None:
         server_payment = to_nodes
     active = epsilon > 0
     n_averaged = averaged_nodes(game.average_over, epsilon)
-    mean_epsilon = float(epsilon.sum() / n_averaged) if n_averaged else 0.0
+    mean_epsilon = average_per_node(epsilon.sum(axis=-1), n_averaged)
     if status is None:
-        status = "solved" if active.any() else "no-trade"
+        status = as_numbers(np.where(active.any(axis=-1), "solved", "no-trade"))
+    if epsilon.ndim == 2:
+        status, reason, note = (
+            np.broadcast_to(text, len(epsilon)) for text in (status, reason, note)
+        )
     return Outcome(
         mechanism=mechanism,
         epsilon=epsilon,
@@ -253,13 +286,24 @@ def settle(
     )
 
 
+def stack(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcomes of one population or more as one."""
+    first = outcomes[0]
+    stacked = {
+        field.name: np.stack([getattr(outcome, field.name) for outcome in outcomes])
+        for field in fields(Outcome)
+        if field.name not in ("mechanism", "average_over")
+    }
+    return Outcome(mechanism=first.mechanism, average_over=first.average_over, **stacked)
+
+
 def price(
     mechanism: str,
     rho: npt.ArrayLike,
     *,
     alpha: float,
     beta: float,
-    budget: float | None = None,
+    budget: npt.ArrayLike | None = None,
     average_over: AverageOver = "active",
     reported_cost: npt.ArrayLike | None = None,
     rng: Chance | None = None,
@@ -274,21 +318,23 @@ def price(
     ----------
     mechanism : str
         A registered name, such as ``"stackelberg"`` or ``"random"``.
-    rho : array_like of float, shape (n,)
-        Unit privacy costs, in currency per unit of epsilon; positive.
+    rho : array_like of float, shape (n,) or (k, n)
+        Unit privacy costs, in currency per unit of epsilon; positive. Each row of a table is a
+        population: all are priced, with the numbers of one call a row. ``"stackelberg"``,
+        ``"random"`` and ``"static"`` work on all rows at once, the others on one after another.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
-    budget : float, optional
-        Payment cap B of the round, in currency. Without it a mechanism that can chooses its own,
-        and the others get the Stackelberg leader's B*. The printed equations of ``"yang"`` know no
-        cap, except with ``payment = "shared-cap"``.
+    budget : float, or array_like of float, shape (k,), optional
+        Payment cap B of the round, in currency; one for all, or one a population. Without it a
+        mechanism that can chooses its own, and the others get the Stackelberg leader's B*. The
+        printed equations of ``"yang"`` know no cap, except with ``payment = "shared-cap"``.
     average_over : {"active", "population", "effective"}, default "active"
         Over how many nodes epsilon is averaged: those that take part, all, or their effective
         number ``S**2 / sum epsilon**2``.
-    reported_cost : array_like of float, shape (n,), optional
+    reported_cost : array_like of float, of the shape of rho, optional
         Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
     rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
-        Source of chance, for mechanisms that draw.
+        Source of chance, for mechanisms that draw; populations draw from it one after another.
     **options
         Options of the mechanism.
 
@@ -310,15 +356,16 @@ def price(
     --------
     >>> price("stackelberg", [1.0, 1.0, 5.0], alpha=1.0, beta=10.0).epsilon
     array([1.5, 1.5, 0. ])
+    >>> price("static", [[1.0, 1.0], [2.0, 3.0]], alpha=1.0, beta=10.0).server_utility.shape
+    (2,)
     """
-    rho = as_floats("rho", rho)
-    if rho.ndim != 1:
-        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
+    rho = as_costs(rho)
     require_sized(rho=rho, alpha=alpha, beta=beta)
     if budget is not None:
-        require_positive(zero=True, budget=budget)
-        if budget > LARGEST:
-            raise InvalidGameError(f"budget must not exceed {LARGEST:g}, but is {budget:g}.")
+        budgets = as_budgets(budget, rho)
+        budget = as_numbers(budgets)
+        if budgets.max(initial=0.0) > LARGEST:
+            raise InvalidGameError(f"budget must not exceed {LARGEST:g}, but is {budgets.max():g}.")
     if reported_cost is not None:
         reported_cost = as_floats("reported_cost", reported_cost)
         if reported_cost.shape != rho.shape:
@@ -328,4 +375,9 @@ def price(
             )
         require_sized(rho=reported_cost, alpha=alpha, beta=beta)
     game = PricingGame(rho, alpha, beta, budget, average_over, reported_cost)
-    return MECHANISMS.create(mechanism, options).outcome(game, as_generator(rng))
+    priced, chance = MECHANISMS.create(mechanism, options), as_generator(rng)
+    if rho.ndim == 1:
+        return priced.outcome(game, chance)
+    if not len(rho):
+        raise InvalidGameError("rho must hold one population or more, but has shape (0, n).")
+    return priced.outcomes(game, repeat(chance))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
-from fcfn_abm.mechanisms.auction import buy_from_cheapest, settle_contracts, why_nobody_sells
-from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame
-from fcfn_abm.mechanisms.claims import Claims
+from fcfn_abm.mechanisms.auction import CheapestSell
+from fcfn_abm.mechanisms.base import MECHANISMS
 
 
 @MECHANISMS.register("fair-query")
-class FairQuery(Mechanism):
+class FairQuery(CheapestSell):
     """As many of the cheapest nodes as the cap affords sell one epsilon each, at one price.
 
     Notes
@@ -29,28 +26,5 @@ class FairQuery(Mechanism):
     Ghosh and Roth 2011, "Selling privacy at auction", mechanism FairQuery.
     """
 
-    reports: ClassVar = "cost"
-    claims: ClassVar[Claims] = Claims(
-        budget_balanced=True,
-        individually_rational=("nodes",),
-        incentive_compatible=("cost",),
-        monotone=True,
-        anonymous=True,
-        scale_invariant=True,
-    )
-
-    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round: the server buys what the reports say."""
-        return settle_contracts("fair-query", game, self.offer(game, rng), why_nobody_sells(game))
-
-    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return what each node sells and is paid for its reported cost."""
-        ranked, n_nodes = np.sort(game.bids), game.bids.size
-        sellers = np.arange(1, n_nodes)
-        affordable = np.flatnonzero(sellers * ranked[:-1] <= game.cap * (n_nodes - sellers))
-        if affordable.size == 0:
-            return buy_from_cheapest(game.bids, 0, 0.0, 0.0)
-        k = int(sellers[affordable[-1]])
-        epsilon = 1.0 / (n_nodes - k)
-        fee = min(game.cap / k, float(ranked[k]) * epsilon)
-        return buy_from_cheapest(game.bids, k, epsilon, fee)
+    name: ClassVar = "fair-query"
+    judged_by: ClassVar = slice(None, -1)  # the highest report among the sellers

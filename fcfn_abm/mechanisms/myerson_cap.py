@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,8 @@ from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, 
 from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.population import RHO_DISTRIBUTIONS, RhoDistribution
 from fcfn_abm.scenario.schema import Positive
+
+_MOST_PRICES = 10_000  # that are remembered: one for each number of sellers in a game
 
 
 @MECHANISMS.register("myerson-cap")
@@ -80,11 +83,11 @@ class MyersonCap(Mechanism):
                 "'myerson-cap' needs to know the distribution of costs: name it, such as "
                 'distribution = {"kind": "uniform", "low": 0.5, "high": 1.5}.'
             )
-        known, ranked = _known_costs(self.distribution), np.sort(game.bids)
+        ranked = np.sort(game.bids)
 
         def limit(k: int) -> float:
             """Return psi^-1(M_k), the largest cost that the k-th seller may have."""
-            return known.best_price(self._marginal_value(game, k))
+            return self._best_price(self._marginal_value(game, k))
 
         low, high = 0, ranked.size  # sellers for certain, and at most: the limit falls with k
         while low < high:
@@ -101,6 +104,20 @@ class MyersonCap(Mechanism):
         """Return M_k, in currency per unit of epsilon."""
         step = game.alpha * (self.largest_epsilon / game.rho.size)
         return game.beta / self.largest_epsilon * math.log1p(step / (1.0 + step * (k - 1)))
+
+    def _best_price(self, value: float) -> float:
+        """Return the price that F makes best for a value; remembered, as no report changes it."""
+        known, prices = self._known
+        if value not in prices:
+            if len(prices) >= _MOST_PRICES:
+                prices.clear()
+            prices[value] = known.best_price(value)
+        return prices[value]
+
+    @cached_property
+    def _known(self) -> tuple[RhoDistribution, dict[float, float]]:
+        """F, and the prices that were asked for so far."""
+        return _known_costs(self.distribution or {}), {}
 
 
 def _known_costs(table: Mapping[str, Any]) -> RhoDistribution:

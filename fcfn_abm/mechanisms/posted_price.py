@@ -64,4 +64,4 @@ class PostedPrice(Mechanism):
     def _price(self, game: PricingGame) -> float:
         if self.price is not None or game.rho.size == 0:
             return self.price or 0.0
-        return game.cap / game.rho.size / self.largest_epsilon
+        return float(game.cap / game.rho.size / self.largest_epsilon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Self
 
 import numpy as np
@@ -49,12 +50,19 @@ class RandomEpsilon(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round in which every node takes part, also at a loss (compulsory)."""
-        epsilon = self._draw(game, rng)
-        return settle("random", game, epsilon, payments(epsilon, game.cap))
+        return self._settle(game, self._draw(game, rng))
+
+    def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:
+        """Price many populations at once; each draws from its own chance."""
+        draws = [self._draw(one, rng) for one, rng in zip(game.games(), rngs, strict=False)]
+        return self._settle(game, np.stack(draws))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:
         """Return each node's draw; the cap is shared by those that take part (voluntary)."""
         return Contracts(self._draw(game, rng))
+
+    def _settle(self, game: PricingGame, epsilon: Floats) -> Outcome:
+        return settle("random", game, epsilon, payments(epsilon, game.cap))
 
     def _draw(self, game: PricingGame, rng: np.random.Generator) -> Floats:
         return rng.uniform(self.low, self.high, size=game.rho.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +30,10 @@ class Stackelberg(Mechanism):
         """Price one round of the game (29, 41)."""
         epsilon = nash_equilibrium(game.rho, game.cap).epsilon
         return settle("stackelberg", game, epsilon, payments(epsilon, game.cap))
+
+    def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:
+        """Price many populations at once."""
+        return self.outcome(game, next(iter(rngs)))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contest:  # noqa: ARG002
         """Return the contest for the cap that the server announces."""

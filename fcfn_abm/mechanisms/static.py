@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -33,8 +34,12 @@ class StaticEpsilon(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
         """Price one round in which every node takes part, also at a loss (compulsory)."""
-        epsilon = np.full(game.rho.size, self.epsilon)
+        epsilon = np.full(game.rho.shape, self.epsilon)
         return settle("static", game, epsilon, payments(epsilon, game.cap))
+
+    def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:
+        """Price many populations at once."""
+        return self.outcome(game, next(iter(rngs)))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
         """Return the epsilon of all; the cap is shared by those that take part (voluntary)."""

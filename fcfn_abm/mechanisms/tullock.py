@@ -43,7 +43,7 @@ class Tullock(Mechanism):
     def cap(self, game: PricingGame) -> float:
         """Return the payment cap: the given one, else the best one (41)."""
         if game.budget is not None or self.exponent == 1:
-            return game.cap
+            return float(game.cap)
         bought = tullock_equilibrium(game.rho, 1.0, self.exponent)
         if bought.n_active == 0:
             return 0.0

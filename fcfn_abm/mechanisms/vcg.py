@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
-from fcfn_abm.mechanisms.auction import buy_from_cheapest, settle_contracts, why_nobody_sells
-from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame
-from fcfn_abm.mechanisms.claims import Claims
+from fcfn_abm.mechanisms.auction import CheapestSell
+from fcfn_abm.mechanisms.base import MECHANISMS
 
 
 @MECHANISMS.register("vcg")
-class VickreyClarkeGroves(Mechanism):
+class VickreyClarkeGroves(CheapestSell):
     """As many of the cheapest nodes as the cap affords are paid the cost of the next one.
 
     Notes
@@ -29,27 +26,5 @@ class VickreyClarkeGroves(Mechanism):
     Ghosh and Roth 2011, "Selling privacy at auction".
     """
 
-    reports: ClassVar = "cost"
-    claims: ClassVar[Claims] = Claims(
-        budget_balanced=True,
-        individually_rational=("nodes",),
-        incentive_compatible=("cost",),
-        monotone=True,
-        anonymous=True,
-        scale_invariant=True,
-    )
-
-    def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round: the server buys what the reports say."""
-        return settle_contracts("vcg", game, self.offer(game, rng), why_nobody_sells(game))
-
-    def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return what each node sells and is paid for its reported cost."""
-        ranked, n_nodes = np.sort(game.bids), game.bids.size
-        sellers = np.arange(1, n_nodes)
-        affordable = np.flatnonzero(sellers * ranked[1:] <= game.cap * (n_nodes - sellers))
-        if affordable.size == 0:
-            return buy_from_cheapest(game.bids, 0, 0.0, 0.0)
-        k = int(sellers[affordable[-1]])
-        epsilon = 1.0 / (n_nodes - k)
-        return buy_from_cheapest(game.bids, k, epsilon, float(ranked[k]) * epsilon)
+    name: ClassVar = "vcg"
+    judged_by: ClassVar = slice(1, None)  # the report that sets their price

@@ -37,9 +37,13 @@ class Weighted(Mechanism):
     Zhou et al. 2023 name an incentive that sees data as future work.
     """
 
-    by: Literal["equal", "listed", "samples", "divergence"] = "equal"
+    by: (
+        Literal["equal", "listed", "samples", "divergence"]
+        | Annotated[str, Field(pattern=r"^column:.+$")]
+    ) = "equal"
     """What weighs: nothing (the contest of the paper), the list ``weights``, how many samples a
-    node holds, or 1 / (1 + coupling * divergence) of its label shares from those of all."""
+    node holds, 1 / (1 + coupling * divergence) of its label shares from those of all, or a column
+    of the file with the costs, such as "column:beds"."""
     weights: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
     """One weight a node, with by = "listed"."""
     coupling: NotNegative = 1.0
@@ -84,6 +88,11 @@ class Weighted(Mechanism):
             return None
         if self.by == "listed":
             weight = np.array(self.weights)
+        elif self.by.startswith("column:"):
+            raise InvalidGameError(
+                f"by = {self.by!r} is read with a scenario file, whose costs come from a file; "
+                "by = 'listed' takes weights from a list."
+            )
         elif held.label_divergence is None:
             raise InvalidGameError(
                 f"by = {self.by!r} looks at the data that nodes hold, and there are none here; "
@@ -111,7 +120,7 @@ class Weighted(Mechanism):
     def _cap(self, game: PricingGame, costs: Floats, offer: Contest) -> float:
         """Return the payment cap: the given one, else the best one (41)."""
         if game.budget is not None:
-            return game.budget
+            return float(game.budget)
         bought = offer.epsilon(nash_equilibrium(costs, 1.0).epsilon)
         if not bought.any():
             return 0.0

@@ -4,6 +4,7 @@ Importing it registers the distributions.
 """
 
 from fcfn_abm.population.churn import draw_newcomer_costs, draw_turnover, drift_costs
+from fcfn_abm.population.costs_file import Csv, NodeCosts
 from fcfn_abm.population.distributions import (
     RHO_DISTRIBUTIONS,
     Divergence,
@@ -17,9 +18,11 @@ from fcfn_abm.population.room import require_room
 
 __all__ = [
     "RHO_DISTRIBUTIONS",
+    "Csv",
     "Divergence",
     "Group",
     "Holdings",
+    "NodeCosts",
     "Population",
     "RhoDistribution",
     "draw_misreport_factors",

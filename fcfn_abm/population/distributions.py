@@ -281,10 +281,22 @@ class Outliers(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("listed")
 class Listed(RhoDistribution):
-    """The costs as they stand in the file."""
+    """The costs as they stand in the scenario, and names of the nodes if they have some."""
 
+    source: str | None = None
+    """Where they come from; what was read from a CSV file is written out like this."""
     values: Annotated[tuple[Positive, ...], Field(strict=False)]
     """One cost a node."""
+    names: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """One name a node, each once; without it nodes are known by their numbers."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.names is not None and len(set(self.names)) != len(self.values):
+            raise ValueError(
+                f"names must hold a name of its own for each of {len(self.values)} values"
+            )
+        return self
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """Return the list."""

@@ -72,6 +72,8 @@ class Population:
     (:meth:`asked_for_costs`); None where they report epsilon."""
     groups: tuple[Group, ...] = ()
     """The groups that a scenario names, in order; empty where it names none."""
+    names: tuple[str | None, ...] | None = None
+    """Names of the nodes, None for one without; None alone where no node has one."""
 
     @classmethod
     def of(
@@ -80,6 +82,7 @@ class Population:
         misreport_factor: npt.ArrayLike | None = None,
         held: Holdings = Holdings(),  # frozen
         groups: tuple[Group, ...] = (),
+        names: tuple[str | None, ...] | None = None,
     ) -> Population:
         """Return the population of nodes with these true costs.
 
@@ -93,6 +96,8 @@ class Population:
             The data that nodes hold.
         groups : tuple of Group, optional
             Named parts of the nodes.
+        names : tuple of str or None, optional
+            Names of the nodes.
 
         Examples
         --------
@@ -103,7 +108,8 @@ class Population:
         if misreport_factor is None:
             misreport_factor = np.ones(true_rho.size)
         misreport_factor = as_floats("misreport_factor", misreport_factor)
-        return cls(true_rho / misreport_factor, true_rho, misreport_factor, held, groups=groups)
+        rho = true_rho / misreport_factor
+        return cls(rho, true_rho, misreport_factor, held, groups=groups, names=names)
 
     def asked_for_costs(self) -> Population:
         """Return the same nodes in a mechanism that asks for costs, and not for epsilon.
@@ -118,11 +124,12 @@ class Population:
             self.held,
             self.true_rho * self.misreport_factor,
             self.groups,
+            self.names,
         )
 
     def telling_the_truth(self) -> Population:
         """Return the same nodes without misreports."""
-        return Population.of(self.true_rho, held=self.held, groups=self.groups)
+        return Population.of(self.true_rho, held=self.held, groups=self.groups, names=self.names)
 
     @property
     def n_nodes(self) -> int:

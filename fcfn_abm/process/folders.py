@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fcfn_abm.errors import OutputError
+from fcfn_abm.errors import OutputError, describe_cause
 from fcfn_abm.process.files import hidden_name, hidden_prefix, list_folder, sync
 from fcfn_abm.process.locks import Lock
 
@@ -31,11 +31,11 @@ def raise_as_output_error(path: Path) -> Iterator[None]:
 
 
 def describe_error(error: Exception) -> str:
-    """Say why something could not be read or written; Arrow's own texts wrap the system's."""
+    """Say why something could not be read or written, to end a sentence."""
     number = getattr(error, "errno", None)
     if number in (errno.EEXIST, errno.ENOTDIR):
         return "a file stands where a folder is to be"
-    return os.strerror(number) if number else str(error)
+    return describe_cause(error)
 
 
 def create_hidden_folder(path: Path) -> tuple[Path, Lock]:

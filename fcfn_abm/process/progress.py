@@ -52,6 +52,13 @@ def progress_bar(
         yield bar
 
 
+def print_note(text: str, *, shown: bool) -> None:
+    """Write a sentence about long work on stderr, where its progress is shown."""
+    if shown and sys.stderr is not None:
+        with suppress(OSError):  # nobody reads on
+            sys.stderr.write(f"fcfn: {text}\n")
+
+
 class _Bar(tqdm):  # type: ignore[type-arg] # which is none at run time
     def update(self, n: float | None = 1) -> bool | None:
         raise_if_interrupted()

@@ -21,7 +21,7 @@ from fcfn_abm.process.workers import (
     too_many_processes,
 )
 
-_LARGEST_CHUNK = 32  # tasks that are handed out together
+_LARGEST_CHUNK = 512  # tasks that are handed out together
 
 
 def carry_out_tasks[T, R](
@@ -42,7 +42,7 @@ def carry_out_tasks[T, R](
     function : callable
         Carries out as many of the tasks that it gets as it sees fit, one at least, from the first
         on, and returns their results. Runs on the workers; must keep what is done in a place of
-        its own, and skip what it finds there.
+        its own, at the latest when it returns, and skip what it finds there.
     workers : Workers
         Where.
     missing : callable
@@ -54,31 +54,36 @@ def carry_out_tasks[T, R](
 
     Notes
     -----
-    When a worker dies, a pool does not say which chunk it had. So the first missing task of every
-    chunk that was out is a suspect. Suspects are carried out one by one while nothing else runs,
-    so that the next death has a culprit.
+    When a worker dies, a pool does not say which chunk it had, and nobody knows which task of it.
+    So the missing tasks of every chunk that was out are handed out again by themselves. Those that
+    are out when a worker dies then are suspects: they are carried out one by one while nothing
+    else runs, so that the next death has a culprit.
     """
-    waiting, suspects = deque(tasks), deque[T]()
+    waiting, single, suspects = deque(tasks), deque[T](), deque[T]()
     deaths: Counter[int] = Counter()  # by the id of a task, which need not have a hash
-    while waiting or suspects:
+    while waiting or single or suspects:
         lost: list[_LostChunk[T]] | None = None
         with workers.open() as place:
-            while lost is None and (waiting or suspects):
+            while lost is None and (waiting or single or suspects):
                 if suspects:
                     one_worker = replace(place, n_chunks=lambda: 1)
                     lost = _hand_out(one_worker, suspects, function, on_results, max_chunk=1)
+                elif single:
+                    lost = _hand_out(place, single, function, on_results, max_chunk=1)
                 else:
                     lost = _hand_out(place, waiting, function, on_results)
         for chunk in lost or ():
             rest = missing(chunk.tasks)
-            if rest and chunk.deaths:
-                first = rest.pop(0)
-                deaths[id(first)] += chunk.deaths
-                if deaths[id(first)] >= MAX_DEATHS:
-                    on_killer(first)
+            if not chunk.deaths:
+                waiting.extendleft(reversed(rest))
+            elif len(chunk.tasks) > 1:
+                single.extend(rest)
+            elif rest:
+                deaths[id(rest[0])] += chunk.deaths
+                if deaths[id(rest[0])] >= MAX_DEATHS:
+                    on_killer(rest[0])
                 else:
-                    suspects.append(first)
-            waiting.extendleft(reversed(rest))
+                    suspects.append(rest[0])
 
 
 @dataclass(frozen=True)

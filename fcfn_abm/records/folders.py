@@ -60,7 +60,7 @@ def read_facts(path: Path, what: str = "results") -> dict[str, Any]:
             problem = "there is no such folder"
         raise InvalidRecordError(f"{path}: {problem}.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRecordError(f"{file}: cannot be read: {describe_error(error)}") from error
+        raise InvalidRecordError(f"{file}: cannot be read: {describe_error(error)}.") from error
     if not isinstance(run, dict):
         raise InvalidRecordError(f"{file}: cannot be read: it holds no table.")
     return run

@@ -26,7 +26,7 @@ from fcfn_abm.records.folders import (
 )
 from fcfn_abm.records.integrity import RUN_FILE, fingerprint, require_same, require_unchanged, seal
 from fcfn_abm.records.stream import list_parts, open_parts, read_parts
-from fcfn_abm.records.tables import TABLES, empty, read_table, write_table
+from fcfn_abm.records.tables import NAME, TABLES, empty, insert_names, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
 from fcfn_abm.show import Shown
 
@@ -88,32 +88,41 @@ class Record(Shown):
         """One row a round and traced node; parts on disk are read when this is first asked for."""
         return self.traces_of() if self.kept_traces is None else self.kept_traces
 
-    def traces_of(self, nodes: Iterable[int] | None = None) -> pd.DataFrame:
+    def traces_of(
+        self, nodes: Iterable[int] | None = None, columns: Iterable[str] | None = None
+    ) -> pd.DataFrame:
         """Return the traces of some nodes, without loading those of the others.
 
         Parameters
         ----------
         nodes : iterable of int, optional
             Rows of the nodes; without it all.
+        columns : iterable of str, optional
+            Which columns are read; without it all.
 
         Returns
         -------
         DataFrame
             One row a round and node; nodes that were not traced are missing.
         """
+        names = None if columns is None else list(columns)
         if self.kept_traces is None:
             self._require_same()
+            # names of nodes are not stored with each of their rounds
+            stored = None if names is None else sorted({"node", *names} - {NAME.name})
             try:
-                frame = read_parts(self._whole_parts, nodes=nodes)
+                traces = read_parts(self._whole_parts, nodes=nodes, columns=stored)
+                traces = insert_names(traces, self.scenario.population.node_names)
             except (OSError, ValueError, pa.ArrowException) as error:
                 if isinstance(error, InvalidRecordError):
                     raise
                 why = describe_error(error)
-                raise InvalidRecordError(f"{self._parts}: cannot be read: {why}") from error
+                raise InvalidRecordError(f"{self._parts}: cannot be read: {why}.") from error
             self._require_same()  # nobody replaced them meanwhile
-            return frame
+            return traces if names is None else traces[names]
         frame = self.kept_traces
-        return frame if nodes is None else frame[frame["node"].isin(list(nodes))]
+        frame = frame if nodes is None else frame[frame["node"].isin(list(nodes))]
+        return frame if names is None else frame[names]
 
     def _require_same(self) -> None:
         """Raise unless the folder holds the results that this record was read from."""
@@ -228,7 +237,7 @@ def read_record(path: str | Path) -> Record:
         raise
     except (OSError, ValueError, pa.ArrowException) as error:
         why = describe_error(error)
-        raise InvalidRecordError(f"{path}: the record cannot be read: {why}") from error
+        raise InvalidRecordError(f"{path}: the record cannot be read: {why}.") from error
     require_same(path, found)  # nobody replaced it meanwhile
     return Record(scenario, run, **frames, path=path, fingerprint=found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,20 +24,23 @@ from fcfn_abm.records.tables import schema_of
 
 PART_ROWS = 2**19
 """Rows of a part file, 10 MiB before compression, at most; but a round is never split. Memory holds
-two parts, of which one is filled while the other one is written: all that a killed run can lose."""
+three parts, of which one is filled while the others are written: all that a killed run can lose."""
 
 _PART = re.compile(r"part-[0-9]+\.parquet")
-_SCHEMA = schema_of("traces", narrow=True)
+_WRITERS = 2
+"""Threads that write parts: one alone is slower than a market in which all nodes move at once."""
+# no value is missing, and where the schema says so, writing takes a quarter less
+_SCHEMA = pa.schema(field.with_nullable(False) for field in schema_of("traces", narrow=True))
 _PARQUET = {
     "compression": "lz4",  # as fast as none, and nodes that left cost nothing
-    "use_dictionary": ["round"],
-    "column_encoding": {"node": "DELTA_BINARY_PACKED"},
-    "write_statistics": ["round", "node"],  # what a reader filters by
+    "use_dictionary": False,
+    "column_encoding": {"round": "DELTA_BINARY_PACKED", "node": "DELTA_BINARY_PACKED"},
+    "write_statistics": ["round"],  # what a reader filters by; each part has every node
 }
 
 
 class TraceWriter:
-    """Writes what every node did in every round as Parquet parts, from a thread of its own.
+    """Writes what every node did in every round as Parquet parts, from threads of its own.
 
     A Parquet file cannot be read before it is finished. So there are many, each with as many
     rounds as go into :data:`PART_ROWS` rows, and each with its name only once it is whole: whatever
@@ -62,10 +66,11 @@ class TraceWriter:
     ) -> None:
         self._folder, self._name = folder, final or folder
         self._part_rows = part_rows
-        self._filling, self._spare = _Rows(0, 0), _Rows(0, 0)
+        self._filling = _Rows(0, 0)
+        self._free: list[_Rows] = []
+        self._writing: deque[tuple[Future[None], _Rows]] = deque()
         self._n_parts = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="traces")
-        self._writing: Future[None] | None = None
+        self._threads = ThreadPoolExecutor(max_workers=_WRITERS, thread_name_prefix="traces")
         try:
             folder.mkdir()
         except OSError as error:
@@ -90,7 +95,7 @@ class TraceWriter:
         n_nodes = epsilon.size
         if not self._filling.size:
             n_rounds = max(self._part_rows // n_nodes, 1)
-            self._filling, self._spare = (_Rows(n_rounds, n_nodes) for _ in range(2))
+            self._filling, *self._free = (_Rows(n_rounds, n_nodes) for _ in range(_WRITERS + 1))
         self._filling.take(round_index, epsilon, payment, utility)
         if self._filling.n_filled == self._filling.size:
             self._hand_over()
@@ -102,9 +107,9 @@ class TraceWriter:
                 self._filling.n_filled or not self._n_parts
             ):  # a market without rounds has a part too
                 self._hand_over()
-            self._wait()
+            self._wait(0)
         finally:
-            self._thread.shutdown()
+            self._threads.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -118,22 +123,27 @@ class TraceWriter:
         if error is None:
             self.close()
         else:  # the run is lost, and its folder is about to go
-            self._thread.shutdown()
+            self._threads.shutdown()
 
     def _hand_over(self) -> None:
-        self._wait()
+        self._wait(_WRITERS - 1)
         path = self._folder / f"part-{self._n_parts:05d}.parquet"
-        self._writing = self._thread.submit(write_part, self._filling.table(), path)
+        before = self._writing[-1][0] if self._writing else None
+        future = self._threads.submit(_write_in_order, self._filling.table(), path, before)
+        self._writing.append((future, self._filling))
         self._n_parts += 1
-        self._filling, self._spare = self._spare, self._filling
+        self._filling = self._free.pop() if self._free else _Rows(0, 0)  # none of an empty market
         self._filling.n_filled = 0
 
-    def _wait(self) -> None:
-        if self._writing is not None:
+    def _wait(self, n_writing: int) -> None:
+        """Wait until no more parts than these are being written."""
+        while len(self._writing) > n_writing or (self._writing and self._writing[0][0].done()):
+            future, rows = self._writing.popleft()
             try:
-                self._writing.result()
+                future.result()
             except (OSError, pa.ArrowException) as error:
                 raise self._describe_failure(error) from error
+            self._free.append(rows)
 
     def _describe_failure(self, error: Exception) -> OutputError:
         return OutputError(f"{self._name}: the traces cannot be written: {describe_error(error)}.")
@@ -164,9 +174,16 @@ class _Rows:
 
 
 def write_part(table: pa.Table, path: Path) -> None:
-    """Write a part under a hidden name, which readers pass over, and then give it its own."""
+    """Write a part."""
+    pq.write_table(table, path, **_PARQUET)
+
+
+def _write_in_order(table: pa.Table, path: Path, before: Future[None] | None) -> None:
+    """Write a part under a hidden name, which readers pass over; name it after the one before."""
     hidden = path.with_name(f".{path.name}")
-    pq.write_table(table, hidden, **_PARQUET)
+    write_part(table, hidden)
+    if before is not None:
+        before.result()
     hidden.rename(path)
 
 

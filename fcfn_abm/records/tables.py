@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -139,6 +140,9 @@ TABLES: dict[str, list[Column]] = {
     ],
 }
 """What the record of a run holds."""
+
+NAME = Column("name", "string", NO_UNIT, "name of the node, in the file that its cost comes from")
+"""Follows the column ``node`` in every table, where nodes have names."""
 
 WHERE_ASKED_FOR = (
     "group",
@@ -339,10 +343,23 @@ def table_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pa
 
 def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
     """Write a frame as Parquet, with units and meanings in the columns' metadata."""
-    whole = schema_of(name)
-    schema = pa.schema(whole.field(name) for name in whole.names if name in frame.columns)
+    columns = [column for column in columns_of(name) if column.name in frame.columns]
+    if NAME.name in frame.columns:
+        columns.insert(1 + [column.name for column in columns].index("node"), NAME)
+    schema = _schema(columns)
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     pq.write_table(table.replace_schema_metadata({}), path, compression="zstd")
+
+
+def insert_names(frame: pd.DataFrame, names: Sequence[str | None] | None) -> pd.DataFrame:
+    """Return a table with the names of its nodes after their numbers; as it is without names."""
+    if names is None:
+        return frame
+    place = list(frame.columns).index("node")
+    column = np.array(names, dtype=object)[frame["node"].to_numpy(dtype=np.intp)]
+    frame = frame.copy(deep=False)
+    frame.insert(place + 1, NAME.name, pd.Series(column, frame.index, dtype="str"))
+    return frame
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -363,7 +380,7 @@ def read_table(path: Path) -> pd.DataFrame:
         _require_columns(table.schema, path.stem)
         return frame_of(table)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InvalidRecordError(f"{path}: cannot be read: {describe_error(error)}") from error
+        raise InvalidRecordError(f"{path}: cannot be read: {describe_error(error)}.") from error
 
 
 def _require_columns(schema: pa.Schema, name: str) -> None:

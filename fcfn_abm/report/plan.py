@@ -135,7 +135,11 @@ def _nodes(record: Record) -> pd.DataFrame:
         )
     nodes = record.nodes[record.nodes["active"]]
     names = {"sigma": "noise_std", "payment_currency": "payment"}
-    return pd.DataFrame({name: nodes[names.get(name, name)] for name in COLUMNS})
+    plan = pd.DataFrame({name: nodes[names.get(name, name)] for name in COLUMNS})
+    if "name" in nodes:  # their costs came from a file that names them
+        known = nodes["name"].astype(object).where(nodes["name"].notna(), None)
+        plan.insert(1, "name", known)
+    return plan
 
 
 def _common(record: Record, *, any_train: bool) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from fcfn_abm.report.figures.market import (
     utilities,
 )
 from fcfn_abm.report.settings import reproduce, settings_table
-from fcfn_abm.report.summary import equilibrium_table, groups_table
+from fcfn_abm.report.summary import equilibrium_table, groups_table, name_node
 from fcfn_abm.report.theme import arm_label
 from fcfn_abm.report.trained_page import training_sections
 
@@ -327,7 +327,7 @@ def _list_around_bound(nodes: pd.DataFrame, threshold: float) -> Table:
 
 def _list_node(node: Any, threshold: float) -> list[str]:
     return [
-        f"node {node.node}",
+        name_node(node),
         "takes part" if node.active else "out",
         number(node.rho, 7),
         number(node.rho / threshold - 1, 3),

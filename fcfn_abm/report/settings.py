@@ -35,7 +35,7 @@ _SCHEDULES = {
     "at-equilibrium": "once the market has ended",
     "every-round": "one after each round of the market",
 }
-_VIEWS = {"local": "", "central": "it holds against a server that sees the sum alone; "}
+_HOLDS_AGAINST = {"local": "", "central": "it holds against a server that sees the sum alone; "}
 _HORIZONS = {"round": "epsilon is spent in every round", "training": "epsilon is the total"}
 
 
@@ -94,8 +94,10 @@ def _describe_population(scenario: Any) -> dict[str, str]:
     found = {}
     for name in type(scenario.population).model_fields:
         value = getattr(scenario.population, name)
-        if name not in ("n_nodes", "rho", "groups") and value is not None:
+        if name not in ("n_nodes", "rho", "groups", "node_class") and value is not None:
             found[f"Population: {name}"] = _describe_keys(value)
+    if scenario.population.node_class:
+        found["Class of the nodes"] = scenario.population.node_class
     for group in scenario.population.groups or ():
         found[f"Group {group.name}"] = _describe_keys(group, leave_out="name") or "the rest"
     return found
@@ -123,7 +125,7 @@ def _describe_training(scenario: Any) -> dict[str, str]:
     return {
         "Privacy": (
             f"epsilon protects {_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
-            f"{_VIEWS[privacy.view]}delta = {privacy.delta:g}"
+            f"{_HOLDS_AGAINST[privacy.view]}delta = {privacy.delta:g}"
         ),
         "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration"
         + (

@@ -140,11 +140,17 @@ def _who_left(record: Record) -> str:
 def _leaver(node: Any, threshold: float) -> list[str]:
     left = "-" if pd.isna(node.exit_round) else str(node.exit_round)
     return [
-        f"node {node.node}",
+        name_node(node),
         f"{node.rho:.4g}",
         f"{node.rho / threshold:.3f}",
         left,
     ]
+
+
+def name_node(node: Any) -> str:
+    """Return what a row of the table of nodes is called: its name, or its number."""
+    name = getattr(node, "name", None)
+    return f"node {node.node}" if name is None or pd.isna(name) else str(name)
 
 
 def privacy_table(record: Record) -> Table | None:

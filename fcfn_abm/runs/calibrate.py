@@ -339,7 +339,7 @@ def _find_least_value(calibrated: Scenario, rho: Floats, value: float) -> float 
     if calibrated.mechanism.kind != "stackelberg" or contest.n_active == 0:
         return None
     n = averaged_nodes(game.average_over, contest.epsilon)
-    bought = contest.total_epsilon / n  # mean epsilon for a unit of money
+    bought: float = contest.total_epsilon / n  # mean epsilon for a unit of money
     return value / (game.alpha * game.beta * bought)
 
 

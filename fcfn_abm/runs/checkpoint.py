@@ -6,13 +6,14 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.errors import InvalidRecordError, OutputError, abbreviate
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.files import create_folder, list_folder, write_file
 from fcfn_abm.process.folders import remove_folder
@@ -53,9 +54,13 @@ class Checkpoint:
             ]
         )
         mark = to_toml(scenario, f"An unfinished run of this scenario by {by}.").encode()
-        if _read_if_there(folder / _MARK) != mark:
+        self.discarded = ""
+        """Why states that were there are thrown away; empty if none were."""
+        before = _read_if_there(folder / _MARK)
+        if before != mark:
             for old in _list_states(folder):
                 old.unlink()
+                self.discarded = _say_difference(before.decode(errors="replace"), mark.decode())
             write_file(folder / _MARK, mark)
 
     def interrupt_message(self) -> tuple[str, ...]:
@@ -80,6 +85,17 @@ class Checkpoint:
         kept = arrays.getvalue()
         with raise_as_output_error(self.folder):
             write_file(self.folder / f"{name}{_STATE}", hashlib.sha256(kept).digest() + kept)
+
+
+def _say_difference(before: str, now: str) -> str:
+    """Say by the first line that differs why an unfinished run is not gone on with."""
+    lines = zip_longest(before.splitlines(), now.splitlines(), fillvalue="nothing")
+    there, here = next((pair for pair in lines if pair[0] != pair[1]), ("", ""))
+    return (
+        "the unfinished run that lies there is of another scenario or of other versions, and is "
+        f"begun again: it has {abbreviate(there.lstrip('# '))}, and here stands "
+        f"{abbreviate(here.lstrip('# '))}."
+    )
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from fcfn_abm import build
@@ -32,6 +33,7 @@ from fcfn_abm.scenario.load import require_scenario
 
 MOST_RUNS = SweepSettings().maximum
 """Most populations that are drawn: as many as a sweep has runs unless it raises its maximum."""
+_BLOCK = 2**16  # nodes of the populations that are priced together
 
 
 @dataclass(frozen=True)
@@ -140,34 +142,32 @@ def _names(scenario: Scenario, mechanisms: Iterable[str] | None) -> list[str]:
 def _price_all(
     scenario: Scenario, names: list[str], replications: int, *, progress: bool
 ) -> pd.DataFrame:
-    rows = []
+    parts = []
+    together = max(1, _BLOCK // scenario.population.n_nodes)
     with progress_bar(
         total=replications * len(names),
         desc="pricing",
         unit="outcome",
         shown=progress,
     ) as bar:
-        for index in range(replications):
-            replica = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
-            population = build.draw_population(replica)
-            rho = population.rho
-            budget = scenario.game.budget
-            if budget is None:
-                budget = build.solve_equilibrium(replica, rho).budget
+        for first in range(0, replications, together):
+            indices = range(first, min(first + together, replications))
+            seeds = [replication_seed(scenario.seed, index) for index in indices]
+            replicas = [scenario.model_copy(update={"seed": seed}) for seed in seeds]
+            populations = [build.draw_population(replica) for replica in replicas]
+            rho = np.stack([population.rho for population in populations])
+            budgets = np.full(len(seeds), scenario.game.budget or 0.0)
+            if scenario.game.budget is None:
+                budgets = build.solve_equilibrium(scenario, rho).budget
             for name in names:
-                bar.set_postfix(replication=index, mechanism=name, refresh=False)
-                outcome = _price(replica, name, population, budget)
-                rows.append(
-                    {
-                        "replication": index,
-                        "seed": replica.seed,
-                        "mechanism": name,
-                        "budget": budget,
-                        **_measure(scenario, population, outcome),
-                    }
-                )
-                bar.update()
-    frame = pd.DataFrame(rows)[[column.name for column in columns_of("comparison")]]
+                bar.set_postfix(replication=first, mechanism=name, refresh=False)
+                outcome = _price(replicas, name, populations, budgets)
+                measured = _measure(scenario, populations, outcome)
+                about = {"replication": indices, "seed": seeds, "mechanism": name}
+                parts.append(pd.DataFrame({**about, "budget": budgets, **measured}))
+                bar.update(len(seeds))
+    frame = pd.concat(parts).sort_values("replication", kind="stable", ignore_index=True)
+    frame = frame[[column.name for column in columns_of("comparison")]]
     unsolved = frame["status"] == "no-solution"
     unknown = [
         column.name
@@ -178,40 +178,47 @@ def _price_all(
     return frame
 
 
-def _price(scenario: Scenario, name: str, population: Population, budget: float) -> Outcome:
+def _price(
+    replicas: Sequence[Scenario],
+    name: str,
+    populations: Sequence[Population],
+    budgets: npt.NDArray[np.float64],
+) -> Outcome:
     """Price with a mechanism; without what it needs to know there is no solution."""
-    missing = build.missing_for(scenario, name)
+    missing = build.missing_for(replicas[0], name)
     if not missing:
-        return build.price_mechanism(scenario, name, population, budget)
-    game, nothing = scenario.game, np.zeros(population.n_nodes)
-    primitives = PricingGame(population.rho, game.alpha, game.beta, budget, game.average_over)
+        return build.price_populations(replicas, name, populations, budgets)
+    game, rho = replicas[0].game, np.stack([population.rho for population in populations])
+    primitives, nothing = (
+        PricingGame(rho, game.alpha, game.beta, budgets, game.average_over),
+        0 * rho,
+    )
     return settle(name, primitives, nothing, nothing, status="no-solution", reason=missing)
 
 
-def _measure(scenario: Scenario, population: Population, outcome: Outcome) -> dict[str, Any]:
-    """Return what an outcome is worth to all, and what it asks of whom."""
-    game, privacy = scenario.game, scenario.privacy
+def _measure(
+    scenario: Scenario, populations: Sequence[Population], outcome: Outcome
+) -> dict[str, Any]:
+    """Return what outcomes are worth to all, and what they ask of whom: a value a population."""
+    game = scenario.game
     asks_for_costs = MECHANISMS[outcome.mechanism].reports == "cost"
-    rho = population.true_rho if asks_for_costs else population.rho
+    rho = np.stack([nodes.true_rho if asks_for_costs else nodes.rho for nodes in populations])
     judged = welfare(
         outcome.epsilon, rho, outcome.payment, game.alpha, game.beta, game.average_over
     )
-    noise = float("nan")
-    if outcome.n_active:
-        sold = outcome.epsilon[outcome.active]
-        noise = float(gaussian_sigma(sold, privacy.delta, calibration=privacy.calibration).mean())
+    n_nodes = rho.shape[1]
     return {
         "status": outcome.status,
         "reason": outcome.reason,
-        "n_nodes": rho.size,
+        "n_nodes": n_nodes,
         "n_active": outcome.n_active,
         "n_losing": judged.n_losing,
-        "participation": outcome.n_active / rho.size,
+        "participation": outcome.n_active / n_nodes,
         "mean_epsilon": outcome.mean_epsilon,
         "average_over": outcome.average_over,
-        "noise_multiplier": noise,
-        "mean_node_utility": float(outcome.node_utility.mean()),
-        "node_utility": float(outcome.node_utility.sum()),
+        "noise_multiplier": _noise_multiplier(scenario, outcome),
+        "mean_node_utility": outcome.node_utility.mean(axis=1),
+        "node_utility": outcome.node_utility.sum(axis=1),
         "server_utility": outcome.server_utility,
         "agency_utility": outcome.agency_utility,
         "server_payment": outcome.server_payment,
@@ -221,6 +228,15 @@ def _measure(scenario: Scenario, population: Population, outcome: Outcome) -> di
         "rent_dissipation": judged.rent_dissipation,
         "gini": judged.gini,
     }
+
+
+def _noise_multiplier(scenario: Scenario, outcome: Outcome) -> npt.NDArray[np.float64]:
+    """Return the mean noise multiplier of each population's nodes; nan where nobody takes part."""
+    privacy = scenario.privacy
+    different, places = np.unique(outcome.epsilon[outcome.active], return_inverse=True)
+    sigma = gaussian_sigma(different, privacy.delta, calibration=privacy.calibration)[places]
+    by_population = np.split(sigma, np.cumsum(outcome.n_active)[:-1])
+    return np.array([each.mean() if each.size else np.nan for each in by_population])
 
 
 def _facts(

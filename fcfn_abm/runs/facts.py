@@ -93,17 +93,30 @@ def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str,
     """
     contested = MECHANISMS[outcome.mechanism].contested
     contest = nash_equilibrium(rho if contested else [], 1.0)  # any pool shows who takes part
+    sums = outcome_facts(outcome)
     return {
         "mechanism": outcome.mechanism,
-        "status": outcome.status,
+        "status": sums.pop("status"),
         "reason": outcome.reason,
+        "payment": sums.pop("payment"),
+        "n_active": sums.pop("n_active"),
+        "total_epsilon": sums.pop("total_epsilon"),
+        "mean_epsilon": sums.pop("mean_epsilon"),
+        "average_over": outcome.average_over,
+        "tau": contest.tau,
+        "threshold": contest.threshold,
+        **sums,
+    }
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, Any]:
+    """Return what a sweep's table holds of a mechanism's outcome."""
+    return {
+        "status": outcome.status,
         "payment": outcome.server_payment,
         "n_active": outcome.n_active,
         "total_epsilon": float(outcome.epsilon.sum()),
         "mean_epsilon": outcome.mean_epsilon,
-        "average_over": outcome.average_over,
-        "tau": contest.tau,
-        "threshold": contest.threshold,
         "node_utility": float(outcome.node_utility.sum()),
         "server_utility": outcome.server_utility,
     }

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.errors import InvalidRecordError, OutputError, RunFailedError
 from fcfn_abm.plugins import Plugin, import_again
 from fcfn_abm.process.files import list_folder, replace_file, write_file
 from fcfn_abm.process.folders import describe_error, remove_folder
@@ -23,12 +25,14 @@ from fcfn_abm.records import Record, raise_as_output_error, seal
 from fcfn_abm.records.folders import SCENARIO_FILE
 from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.records.tables import BY_GROUP, NO_UNIT, TRACKING, Column, columns_of, table_of
-from fcfn_abm.scenario import SweepRun
+from fcfn_abm.runs.facts import outcome_facts
+from fcfn_abm.scenario import Scenario, SweepRun
 
 RESULTS = "runs"
 RECORDS = "records"
+_RESULT = re.compile(r"[0-9]+(-[0-9]+)?\.json")
 _CHECKSUM = "sha256"
-_CHUNK_SECONDS = 1.0  # after which a worker hands back what it has not begun
+_STRETCH_SECONDS = 1.0  # after which a worker hands back what it has not begun
 
 
 def carry_out_runs(
@@ -39,30 +43,32 @@ def carry_out_runs(
     durable: bool = True,
     plugins: Sequence[Plugin] = (),
 ) -> list[dict[str, Any]]:
-    """Carry out runs on a worker, write each result, and stop when the time is up.
+    """Carry out a stretch of runs on a worker, write its results, and stop when the time is up.
 
-    The worker imports the plug-ins first.
+    The worker imports the plug-ins first. Results are written together, once: whatever ends the
+    process before loses this stretch alone.
 
     Returns the results of the first runs; whoever handed them out hands the others out again.
     """
     import_again(plugins)
-    started, results = time.perf_counter(), []
+    shared = (out / RESULTS).is_dir()  # without the folder, results are returned and no more
+    if keeps and not shared:
+        raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
+    started, results, new = time.perf_counter(), [], []
+    there = list_results(out) if shared else {}
     for run in runs:
-        path = result_path(out, run.index)
-        found = read_result(path)
-        if found is not None:  # another worker had this chunk, and died
+        found = _result_in(there.get(run.index), run)
+        if found is not None:  # another worker had this stretch, and died
             results.append(found)
             continue
-        shared = path.parent.is_dir()  # without the folder, results are returned and no more
-        if keeps and not shared:
-            raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
         record_path = out / RECORDS / run_name(run.index) if keeps else None
         result = carry_out_run(run, record_path, durable=durable)
-        if shared:
-            write_result(path, result, durable=durable)
         results.append(result)
-        if time.perf_counter() - started > _CHUNK_SECONDS:
+        new.append(result)
+        if time.perf_counter() - started > _STRETCH_SECONDS:
             break
+    if shared:
+        write_results(out, new, durable=durable)
     return results
 
 
@@ -74,6 +80,8 @@ def carry_out_run(
 
     try:
         with obey_interrupts():  # a run that an interrupt broke did not fail
+            if record_path is None and _is_market_alone(run.scenario):
+                return {"run": run.index, **_play(run.scenario)}
             record = run_scenario(run.scenario)
             if record_path:
                 record.write(record_path, overwrite=True, durable=durable)
@@ -90,24 +98,31 @@ def failed_result(run: SweepRun, error: str) -> dict[str, Any]:
     return {"run": run.index, "status": "failed", "error": error}
 
 
+def _is_market_alone(scenario: Scenario) -> bool:
+    """Whether the end of a market says all: no training, no groups, and nodes stay the same."""
+    people = scenario.population
+    return not (scenario.trains or people.groups or (people.churn and people.churn.moves))
+
+
+def _play(scenario: Scenario) -> dict[str, Any]:
+    """Play a market without a record, and return its results."""
+    from fcfn_abm.build.market import PrivacyMarket  # loads Mesa
+
+    market = PrivacyMarket(scenario, collect_nodes=False)
+    verdict = market.run_until()
+    if verdict is None:
+        raise RunFailedError("the market did not end.")
+    n_nodes = market.columns.epsilon[market.present].size
+    return _market_results(
+        vars(verdict), outcome_facts(market.outcome), vars(market.state), n_nodes
+    )
+
+
 def _results(run: SweepRun, record: Record) -> dict[str, Any]:
     verdict, form, market = (record.run[key] for key in ("verdict", "equilibrium", "market"))
-    shared = ("n_active", "total_epsilon", "mean_epsilon", "node_utility", "server_utility")
-    measured = ("budget", "payment", "welfare", "exploitability", "distance")
-    n_nodes = len(record.nodes)
     return {
         "run": run.index,
-        "status": "done",
-        "error": None,
-        "verdict": verdict["kind"],
-        "rounds": verdict["rounds"],
-        "budget_ratio": verdict["budget_ratio"],
-        "server_regret": verdict["server_regret"],
-        "n_nodes": n_nodes,
-        "participation": market["n_active"] / n_nodes if n_nodes else 0.0,
-        **{name: market[name] for name in (*shared, *measured)},
-        "equilibrium_status": form["status"],
-        **{f"equilibrium_{name}": form[name] for name in (*shared, "payment")},
+        **_market_results(verdict, form, market, len(record.nodes)),
         **{
             name: value
             for name, value in record.run.get("tracking", {}).items()
@@ -119,6 +134,27 @@ def _results(run: SweepRun, record: Record) -> dict[str, Any]:
             for name in BY_GROUP
         },
         **_training_results(record),
+    }
+
+
+def _market_results(
+    verdict: Mapping[str, Any], form: Mapping[str, Any], market: Mapping[str, Any], n_nodes: int
+) -> dict[str, Any]:
+    """Return what a market came to, and what its mechanism leads to in closed form."""
+    shared = ("n_active", "total_epsilon", "mean_epsilon", "node_utility", "server_utility")
+    measured = ("budget", "payment", "welfare", "exploitability", "distance")
+    return {
+        "status": "done",
+        "error": None,
+        "verdict": verdict["kind"],
+        "rounds": verdict["rounds"],
+        "budget_ratio": verdict["budget_ratio"],
+        "server_regret": verdict["server_regret"],
+        "n_nodes": n_nodes,
+        "participation": market["n_active"] / n_nodes if n_nodes else 0.0,
+        **{name: market[name] for name in (*shared, *measured)},
+        "equilibrium_status": form["status"],
+        **{f"equilibrium_{name}": form[name] for name in (*shared, "payment")},
     }
 
 
@@ -139,10 +175,10 @@ def _training_results(record: Record) -> dict[str, Any]:
 
 def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
     """Return a sweep's table: one row a run, whether it has been carried out or not."""
+    results = find_results(out)
     rows = []
     for run in runs:
-        path = result_path(out, run.index)
-        result = read_result(path) or {"status": "missing"}
+        result = results.get(run.index, {"status": "missing"})
         axes = {name: _table_value(run.value_at(name)) for name in run.point}
         key = {"run": run.index, "replication": run.replication, "seed": run.scenario.seed}
         rows.append({**axes, **result, **key})
@@ -184,20 +220,49 @@ def run_name(index: int) -> str:
     return f"{index:06d}"
 
 
-def result_path(out: Path, index: int) -> Path:
-    """Return where the result of a run lies."""
-    return out / RESULTS / f"{run_name(index)}.json"
+def list_results(out: Path) -> dict[int, Path]:
+    """Return the runs that have a result, each with the file in which it lies.
+
+    A file is called like its run, ``000007.json``, or like its first and last, with all between:
+    ``000007-000031.json``.
+    """
+    found = {}
+    for path in _list_files(out):
+        first, _, last = path.stem.partition("-")
+        found.update(dict.fromkeys(range(int(first), int(last or first) + 1), path))
+    return found
+
+
+def _list_files(out: Path) -> list[Path]:
+    """Return the files with results; raises OSError if they cannot be listed."""
+    try:
+        names = [entry.name for entry in list_folder(out / RESULTS)]
+    except FileNotFoundError:
+        return []
+    return [out / RESULTS / name for name in names if _RESULT.fullmatch(name)]
 
 
 def find_missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
     """Return the runs that have no result yet, or one that cannot be read."""
-    return [run for run in runs if read_result(result_path(out, run.index)) is None]
+    done = find_results(out)
+    return [run for run in runs if run.index not in done]
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """Read the result of a run; None if there is none, or it does not hold what was written.
+def find_results(out: Path) -> dict[int, dict[str, Any]]:
+    """Return the results that are there by their runs, without those that cannot be read."""
+    return {result["run"]: result for path in _list_files(out) for result in read_results(path)}
 
-    A power cut can leave empty files, and disks flip bits. The run is carried out again then.
+
+def _result_in(path: Path | None, run: SweepRun) -> dict[str, Any] | None:
+    """Return the result of a run that a file holds, if it does."""
+    found = read_results(path) if path else []
+    return next((result for result in found if result["run"] == run.index), None)
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Read the results in a file; none if it does not hold what was written.
+
+    A power cut can leave empty files, and disks flip bits. The runs are carried out again then.
 
     Raises
     ------
@@ -205,28 +270,59 @@ def read_result(path: Path) -> dict[str, Any] | None:
         If the system cannot read the file.
     """
     try:
-        result: dict[str, Any] = json.loads(path.read_bytes())
-        checksum = result.pop(_CHECKSUM)
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        checksum = content.pop(_CHECKSUM)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return []
     except OSError as error:
         why = describe_error(error)
         raise InvalidRecordError(f"{path}: the result cannot be read: {why}.") from error
     except (ValueError, LookupError, RecursionError, AttributeError, TypeError):
-        return None
-    return result if checksum == _checksum(result) else None
+        return []
+    if checksum != _checksum(content):
+        return []
+    results: list[dict[str, Any]] = content.get("results", [content])
+    return results
 
 
-def _checksum(result: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_result(path: Path, result: dict[str, Any], *, durable: bool = True) -> None:
-    """Write the result of a run, whole or not at all."""
-    sealed = {**result, _CHECKSUM: _checksum(result)}
-    text = json.dumps(sealed, indent=1, ensure_ascii=False) + "\n"
-    with raise_as_output_error(path):
-        write_file(path, text.encode(), durable=durable)
+def write_results(out: Path, results: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
+    """Write results of runs, a file for each stretch of neighbours, whole or not at all."""
+    for path, stretch in _stretches(out, results):
+        content = stretch[0] if len(stretch) == 1 else {"results": stretch}
+        sealed = {**content, _CHECKSUM: _checksum(content)}
+        indent = 1 if len(stretch) == 1 else None  # without, they are written ten times as fast
+        text = json.dumps(sealed, indent=indent, ensure_ascii=False) + "\n"
+        with raise_as_output_error(path):
+            write_file(path, text.encode(), durable=durable)
+
+
+def keep_results(out: Path, results: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
+    """Write results that a worker has not: it does not share our disk."""
+    for path, stretch in _stretches(out, results):
+        if not path.exists():
+            write_results(out, stretch, durable=durable)
+
+
+def _stretches(
+    out: Path, results: Sequence[dict[str, Any]]
+) -> list[tuple[Path, list[dict[str, Any]]]]:
+    """Divide results into stretches of neighbouring runs, each with its path."""
+    stretches: list[list[dict[str, Any]]] = []
+    for result in sorted(results, key=itemgetter("run")):
+        if stretches and stretches[-1][-1]["run"] + 1 == result["run"]:
+            stretches[-1].append(result)
+        else:
+            stretches.append([result])
+    return [(out / RESULTS / _stretch_name(stretch), stretch) for stretch in stretches]
+
+
+def _stretch_name(stretch: Sequence[dict[str, Any]]) -> str:
+    ends = dict.fromkeys((stretch[0]["run"], stretch[-1]["run"]))
+    return "-".join(map(run_name, ends)) + ".json"
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -240,14 +336,24 @@ def write_table(table: pa.Table, path: Path) -> None:
     replace_file(path, write)
 
 
-def find_failed_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
-    """Return the runs that failed."""
+def find_failed_results(out: Path) -> list[Path]:
+    """Return the files with results of runs that failed."""
+    return [p for p in _list_files(out) if any(r["status"] == "failed" for r in read_results(p))]
 
-    def has_failed(run: SweepRun) -> bool:
-        result = read_result(result_path(out, run.index))
-        return result is not None and result["status"] == "failed"
 
-    return [run for run in runs if has_failed(run)]
+def drop_failed_results(out: Path, path: Path) -> None:
+    """Take the runs that failed out of a file with results."""
+    with raise_as_output_error(path):
+        write_results(out, [r for r in read_results(path) if r["status"] != "failed"])
+        path.unlink()
+
+
+def drop_unreadable_results(out: Path) -> None:
+    """Remove files with results that do not hold what was written: their runs are missing."""
+    for path in _list_files(out):
+        if not read_results(path):
+            with raise_as_output_error(path):
+                path.unlink()
 
 
 def remove_partial_results(out: Path) -> None:

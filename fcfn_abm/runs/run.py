@@ -19,7 +19,7 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import RunFailedError
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
-from fcfn_abm.process.progress import progress_bar
+from fcfn_abm.process.progress import print_note, progress_bar
 from fcfn_abm.records import (
     PARTS,
     Record,
@@ -29,7 +29,7 @@ from fcfn_abm.records import (
     raise_as_output_error,
     write_record,
 )
-from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty
+from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import (
     describe_program,
@@ -107,6 +107,8 @@ def run_scenario(
         checkpoint_or_none as checkpoint,
         new_folder(out, overwrite=overwrite) as folder,
     ):
+        if checkpoint and checkpoint.discarded:
+            print_note(f"{out}: {checkpoint.discarded}", shown=progress)
         streamed = scenario.record.traces == "all"
         stream = TraceWriter(folder / PARTS, out / PARTS) if streamed else nullcontext()
         try:
@@ -159,7 +161,7 @@ def _carry_out(
         trained = trainings.carry_out(market, rounds, progress=progress)
     ended = time.perf_counter()
 
-    nodes = _nodes(market, population, trained)
+    nodes, traces = _nodes(market, population, trained), recorder.traces
     names = [group.name for group in population.groups]
     run = {
         "title": scenario.title,
@@ -177,10 +179,10 @@ def _carry_out(
         scenario=scenario,
         run=run,
         rounds=recorder.rounds,
-        nodes=nodes,
-        kept_traces=recorder.traces,
+        nodes=insert_names(nodes, population.names),
+        kept_traces=None if traces is None else insert_names(traces, population.names),
         training=trained.rounds if trained else empty("training"),
-        ledger=trained.ledger if trained else empty("ledger"),
+        ledger=insert_names(trained.ledger if trained else empty("ledger"), population.names),
     )
 
 

@@ -1,7 +1,8 @@
 """Sweeps: many runs from one scenario, on many workers, into one table.
 
-Each worker writes the results of its runs itself, each under its final name at once, so that
-whatever dies, what is done is done; the same call goes on with what is missing.
+Each worker gets a stretch of runs and writes its results itself, as one file, whole or not at all:
+whatever dies, a stretch of about a second is lost at most, and the same call goes on with what is
+missing.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from fcfn_abm.runs.results import (
     carry_out_run,
     carry_out_runs,
     create_table,
+    drop_failed_results,
+    drop_unreadable_results,
     failed_result,
-    find_failed_runs,
+    find_failed_results,
     find_missing_runs,
-    read_result,
+    keep_results,
     remove_partial_results,
-    result_path,
-    write_result,
     write_table,
 )
 from fcfn_abm.runs.sensitivity import sensitivity_text
@@ -138,16 +139,16 @@ def run_sweep(
     workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
     out = Path(out)
     with claim_folder(scenario, runs, out):
-        missing = find_missing_runs(out, runs)
-        again = find_failed_runs(out, runs) if retry else []
-        if missing or again:
+        again = find_failed_results(out) if retry else []
+        if again or find_missing_runs(out, runs):
             require_same_versions(out)
-        if missing or again or not has_table(out):
+        for path in again:
+            drop_failed_results(out, path)
+        todo = find_missing_runs(out, runs)
+        if todo or not has_table(out):
             with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
-                for run in again:
-                    result_path(out, run.index).unlink()
-            todo = sorted([*missing, *again], key=lambda run: run.index)
+            drop_unreadable_results(out)
             place = workers or Serial()
             _carry_out(todo, len(runs), place, scenario, out, durable=durable, progress=progress)
             with raise_as_output_error(out):
@@ -277,11 +278,8 @@ def _carry_out(
 
         def take_in(results: list[dict[str, Any]]) -> None:
             nonlocal failed
-            for result in results:
-                failed += result["status"] == "failed"
-                path = result_path(out, result["run"])
-                if read_result(path) is None:  # a worker that does not share our disk
-                    write_result(path, result, durable=durable)
+            failed += sum(result["status"] == "failed" for result in results)
+            keep_results(out, results, durable=durable)
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(results))
 

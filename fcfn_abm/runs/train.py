@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,8 @@ class RunTrainings:
             shown=progress,
         ) as bar:
             own.follow(rounds, bar)
+            if self._scenario.events:
+                self._take_up_game(market)
             comparisons = self._comparisons(market)
             for place, comparison in enumerate(comparisons):
                 log = own
@@ -165,6 +167,13 @@ class RunTrainings:
             every=self._settings.checkpoint_every,
             keeps_spending=keeps_spending,
         )
+
+    def _take_up_game(self, market: PrivacyMarket) -> None:
+        """Price what is compared in the game as events have left it."""
+        now, game = market.primitives, self._scenario.game
+        changes = {"alpha": now.alpha, "beta": now.beta, "budget": now.budget}
+        self._scenario = self._scenario.model_copy(update={"game": game.model_copy(update=changes)})
+        self._population = replace(market.population, held=self._population.held)
 
     def _population_in(self, name: str) -> Population:
         """Return the nodes as a comparison's mechanism sees them."""

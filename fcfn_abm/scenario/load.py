@@ -138,21 +138,34 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
             below = read_toml(base)
         except InvalidScenarioError as error:
             raise InvalidScenarioError(str(error), file=str(chain[-1]), key="extends") from None
-        if isinstance(below.get("imports"), list):
-            below["imports"] = [
-                _rebase(name, base.parent, path.parent) for name in below["imports"]
-            ]
+        if base.parent != path.parent:
+            _rebase(below, base.parent, path.parent)
         chain.append(base)
         tree = merge_trees(below, tree)
     where = " extends ".join(map(str, chain))
     return tree, where
 
 
-def _rebase(name: Any, old: Path, new: Path) -> Any:
-    """Return the path of a plug-in's file in one folder as it is seen from another."""
-    if not isinstance(name, str) or not is_file_name(name):
-        return name
-    return Path(os.path.relpath(old / name, new)).as_posix()
+def _rebase(tree: dict[str, Any], old: Path, new: Path) -> None:
+    """Let a tree name files as they are seen from another folder: plug-ins, and costs."""
+
+    def move(name: str) -> str:
+        return Path(os.path.relpath(old / name, new)).as_posix()
+
+    if isinstance(imports := tree.get("imports"), list):
+        tree["imports"] = [
+            move(name) if isinstance(name, str) and is_file_name(name) else name for name in imports
+        ]
+    people = tree.get("population")
+    if not isinstance(people, Mapping):
+        return
+    groups = people.get("groups")
+    for table in (people, *(groups if isinstance(groups, list) else ())):
+        rho = table.get("rho") if isinstance(table, Mapping) else None
+        rho = expand_name(rho) if isinstance(rho, str) else rho
+        if isinstance(rho, Mapping) and rho.get("kind") == "csv":
+            path = rho.get("path")
+            table["rho"] = {**rho, "path": move(path)} if isinstance(path, str) else rho
 
 
 def merge_trees(
@@ -382,7 +395,12 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
 
 def _origin(tree: Mapping[str, Any], place: Sequence[Any], where: str) -> str:
     """Return where what stands at a place of a tree comes from: an override, or the file."""
-    return (tree.find_override(place) if isinstance(tree, _OverriddenTree) else None) or where
+    return find_override(tree, place) or where
+
+
+def find_override(tree: Mapping[str, Any], place: Sequence[Any]) -> str | None:
+    """Return the override that put there what stands at a place; None if the file did."""
+    return tree.find_override(place) if isinstance(tree, _OverriddenTree) else None
 
 
 def _reason(error: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice, repeat
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args
 
@@ -84,6 +85,7 @@ Rare = Annotated[
 Share = Annotated[float, Field(gt=0, le=1)]
 Chance = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+ClassName = Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -216,6 +218,8 @@ class Group(Section):
     """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
     start: Start | None = None
     """Its first reports, in place of rounds.start."""
+    node_class: ClassName | None = None
+    """The class of its nodes, in place of population.node_class."""
 
     @model_validator(mode="after")
     def _require_one_size(self) -> Group:
@@ -235,6 +239,9 @@ class Population(Section):
     """Without this table all nodes are honest."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
+    node_class: ClassName | None = None
+    """A class derived from EdgeNode in one of the plug-ins of imports: "my_nodes.py:MyNode", or
+    "my_package.nodes:MyNode". Its nodes act as it says."""
     groups: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)] | None = None
     """Parts of the nodes that differ in more than their costs; without it all are alike."""
 
@@ -270,10 +277,28 @@ class Population(Section):
         return None
 
     @property
+    def node_names(self) -> tuple[str | None, ...] | None:
+        """Names of the nodes, None for one without; None alone where no node has one."""
+        groups: tuple[Group | None, ...] = self.groups or (None,)
+        own = [group.rho for group in groups if group and group.rho]
+        if not any(choice.options.get("names") for choice in (self.rho, *own)):
+            return None
+        shared = _names_of(self.rho)
+        found: list[str | None] = []
+        for group, size in zip(groups, self.group_sizes or [self.n_nodes], strict=True):
+            names = _names_of(group.rho) if group and group.rho else shared
+            found += islice(names, size)
+        return tuple(found)
+
+    @property
     def can_misreport(self) -> bool:
         """Whether a table says that some nodes misreport."""
         own = [group.misreport for group in self.groups or ()]
         return any(lies is not None for lies in (self.misreport, *own))
+
+
+def _names_of(rho: Choice) -> Iterator[str | None]:
+    return iter(rho.options.get("names") or repeat(None))
 
 
 class Game(Section):

@@ -264,5 +264,8 @@ def replace_values(base: Scenario, values: Mapping[str, Any], check: Check, wher
         for table in tables:
             inner = inner.setdefault(table, {})
         inner[key] = value
-    tree = merge_trees(base.model_dump(exclude_none=True), changes)
+    # tables without a change stay as they are, and need no second validation
+    tree = {name: getattr(base, name) for name in type(base).model_fields}
+    tree |= base.model_dump(include=set(changes), exclude_none=True)
+    tree = merge_trees({name: value for name, value in tree.items() if value is not None}, changes)
     return check(tree_to_scenario(tree, where), where)

@@ -34,9 +34,11 @@ def describe_node(frame: Frame, source: Source, node: int) -> list[str]:
             ]
         return [f"There is no node {node:,}: they are numbered from 0 to {last:,}."]
     rho, epsilon = float(frame.rho[place]), float(frame.epsilon[place])
-    group = frame.scenario.population.group_of(node)
+    group, names = frame.scenario.population.group_of(node), frame.scenario.population.node_names
+    name = names[node] if names else None
     leave = group.exit if group and group.exit else frame.scenario.exit
     return [
+        *([f"It is called {name}."] if name else []),
         *([f"It belongs to the group {group.name}."] if group else []),
         _cost(frame, rho),
         _present(frame, place, epsilon),

@@ -45,12 +45,14 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
     radius = largest * np.sqrt(frame.epsilon / most) if most > 0 else np.zeros(n_shown)
     values = frame.payment if colour_by == "payment" else frame.utility
     scale = float(np.abs(values).max(initial=0.0))
+    names = frame.scenario.population.node_names
     spokes, circles = [], []
     for place in range(n_shown):
         px, py, size = float(x[place]), float(y[place]), float(radius[place])
         row = int(frame.nodes[place])
         hover = (
-            f"node {row}: rho {number(frame.rho[place])}, epsilon {number(frame.epsilon[place])}, "
+            f"{(names and names[row]) or f'node {row}'}: rho {number(frame.rho[place])}, "
+            f"epsilon {number(frame.epsilon[place])}, "
             f"payment {number(frame.payment[place])}, utility {number(frame.utility[place])}"
         )
         if size > 0:

@@ -177,7 +177,6 @@ def test_equal_seeds_give_equal_events():
         ({"change": "budget", "round": 1, "scale": 2.0}, {}, "chooses the cap itself"),
         ({"change": "rho", "round": 2000, "scale": 2.0}, {}, "ends with round 1000"),
         ({"change": "rho", "round": 1, "scale": 2.0}, {"mechanism": "ic-mle"}, "makes its offer"),
-        ({"change": "rho", "round": 1, "scale": 2.0}, {"training": {}}, "no net is trained"),
     ],
 )
 def test_an_event_that_cannot_be_is_refused(event, tables, message):

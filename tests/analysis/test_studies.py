@@ -134,13 +134,29 @@ def test_every_study_has_a_scenario_with_a_purpose_and_its_commands(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_is_in_step_with_its_script_and_has_no_outputs(name):
-    text = (STUDIES / f"{name}.ipynb").read_text()
-    assert text == notebooks.notebook_of(STUDIES / f"{name}.py"), (
+def test_every_notebook_is_in_step_with_its_script_and_executed_whole_or_not_at_all(name):
+    path = STUDIES / f"{name}.ipynb"
+    assert notebooks.is_in_step(path, notebooks.notebook_of(STUDIES / f"{name}.py")), (
         "run: python analysis/studies/notebooks.py"
     )
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    counts = [cell["execution_count"] for cell in cells]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert counts in (list(range(1, len(cells) + 1)), [None] * len(cells))
+    assert bool(outputs) == (counts[0] is not None)
+    assert not [output for output in outputs if output["output_type"] in ("error", "stream")]
+
+
+def test_a_changed_script_is_out_of_step_and_outputs_are_not(tmp_path):
+    script = STUDIES / f"{NAMES[0]}.py"
+    notebook = notebooks.notebook_of(script)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    cell.outputs, cell.execution_count = [nbformat.v4.new_output("stream", text="done")], 1
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    assert notebooks.is_in_step(tmp_path / "a.ipynb", notebooks.notebook_of(script))
+    cell.source += "\n1"
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    assert not notebooks.is_in_step(tmp_path / "a.ipynb", notebooks.notebook_of(script))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -24,7 +24,10 @@ from fcfn_abm.cli import app
 
 pytestmark = pytest.mark.slow
 
-FOLLOWED = {Path("docs/plugins.md")}  # by tests/docs/test_plugin_tutorial.py, line by line
+FOLLOWED = {  # line by line, by tests of their own
+    Path("docs/plugins.md"),  # tests/docs/test_plugin_tutorial.py
+    Path("docs/howto_costs_csv.md"),  # tests/docs/test_howto_costs_csv.py
+}
 PAGES = [
     Path("README.md"),
     Path("scenarios/README.md"),

@@ -165,7 +165,7 @@ def test_the_public_names_are_these():
     [
         (lambda: payments([1.0, -1.0], 4.0), r"epsilon\[1\] = -1 \(1 of 2 values\)"),
         (lambda: payments([np.nan, 1.0], 4.0), r"epsilon\[0\] = nan"),
-        (lambda: payments([[1.0]], 4.0), r"epsilon must be one-dimensional.*\(1, 1\)"),
+        (lambda: payments([[[1.0]]], 4.0), r"k populations, but has shape \(1, 1, 1\)"),
         (lambda: payments([1.0], -4.0), "budget must be zero or positive"),
         (lambda: privacy_cost([1.0, 0.0], [1.0, 1.0]), r"rho\[1\] = 0"),
         (

@@ -288,7 +288,7 @@ def test_the_parts_are_usable_by_themselves():
         (lambda: stackelberg_equilibrium([1.0, 1.0], np.nan, 1.0), "alpha must be positive"),
         (lambda: stackelberg_equilibrium([1.0, 1.0], 1.0, np.inf), "beta must be positive"),
         (lambda: stackelberg_equilibrium([1.0, 0.0], 1.0, 1.0), r"rho\[1\] = 0"),
-        (lambda: stackelberg_equilibrium([[1.0]], 1.0, 1.0), "rho must be one-dimensional"),
+        (lambda: stackelberg_equilibrium([[[1.0]]], 1.0, 1.0), "rho must have shape"),
         (
             lambda: stackelberg_equilibrium([1.0, 1.0], 1.0, 1.0, "all"),
             r"average_over must be one of \('active', 'population', 'effective'\), but is 'all'",

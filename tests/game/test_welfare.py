@@ -317,7 +317,7 @@ def test_when_nobody_takes_part_all_is_zero(n, average_over):
         (lambda: welfare([-1.0], [1.0], [1.0], 1.0, 1.0), r"epsilon\[0\] = -1"),
         (lambda: social_welfare([1.0], [0.0], 1.0, 1.0), r"rho\[0\] = 0"),
         (lambda: social_welfare([1.0], [1.0], 1.0, 1.0, "all"), "average_over must be one of"),
-        (lambda: social_optimum([[1.0]], 1.0, 1.0), "rho must be one-dimensional"),
+        (lambda: social_optimum([[[1.0]]], 1.0, 1.0), "rho must have shape"),
         (lambda: social_optimum([0.0], 1.0, 1.0), r"rho\[0\] = 0"),
         (lambda: social_optimum([1.0], 1.0, -1.0), "beta must be positive"),
         (lambda: social_optimum([1.0], 1.0, 1.0, "all"), "average_over must be one of"),
@@ -325,7 +325,7 @@ def test_when_nobody_takes_part_all_is_zero(n, average_over):
         (lambda: price_of_anarchy(-1.0, 1.0), "optimum must be zero or positive"),
         (lambda: rent_dissipation([-1.0], [1.0]), r"cost\[0\] = -1"),
         (lambda: rent_dissipation([1.0], [np.inf]), r"payment\[0\] = inf"),
-        (lambda: gini([[1.0]]), "values must be one-dimensional"),
+        (lambda: gini([[[1.0]]]), "values must have shape"),
         (lambda: gini([np.nan]), r"values\[0\] = nan"),
     ],
 )

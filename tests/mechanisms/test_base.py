@@ -193,7 +193,7 @@ def test_the_simple_mechanisms_are_registered_and_price_is_public():
         (OptionError, {"mechanism": "static", "epsilon": "much"}, "epsilon: input should be a val"),
         (OptionError, {"mechanism": "stackelberg", "gain": 1}, "it takes no options"),
         (InvalidGameError, {"rho": [1.0, -1.0]}, r"rho\[1\] = -1"),
-        (InvalidGameError, {"rho": 1.0}, "rho must be one-dimensional"),
+        (InvalidGameError, {"rho": 1.0}, r"rho must have shape \(n,\)"),
         (InvalidGameError, {"alpha": 0.0}, "alpha must be positive"),
         (InvalidGameError, {"beta": np.nan}, "beta must be positive"),
         (InvalidGameError, {"budget": -1.0}, "budget must be zero or positive"),

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import distribution
@@ -17,8 +18,6 @@ import fcfn_abm as fa
 
 pytestmark = pytest.mark.slow
 
-SOURCES = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"]
-FOLDERS = ["fcfn_abm", "scenarios", "analysis"]
 RUN = """
 import pathlib, sys
 
@@ -36,14 +35,17 @@ fcfn_abm.cli.main()
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel that was made from a source archive, without a network."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in SOURCES:
-        shutil.copy(name, source)
-    for name in FOLDERS:
-        shutil.copytree(name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+def tracked():
+    """Return the files of the repository."""
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    paths = map(Path, filter(None, listed.stdout.split("\0")))
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def build(source, out):
+    """Build the source archive, and from it the wheel, without a network."""
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source],
         capture_output=True,
@@ -52,9 +54,30 @@ def wheel(tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "absent from the `packages` configuration" not in done.stdout + done.stderr
-    (path,) = out.glob("*.whl")
-    assert len(list(out.glob("*.tar.gz"))) == 1
-    return path
+    (wheel,), (archive,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    return wheel, archive
+
+
+def copy_sources(folder, mode, time):
+    """Copy the repository's files, as a user with another umask checks them out at some time."""
+    for path in tracked():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path)
+        (folder / path).chmod(mode | (path.stat().st_mode & 0o100))
+        os.utime(folder / path, (time, time))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A wheel and a source archive."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    copy_sources(source, 0o644, 1_000_000_000)
+    return build(source, out)
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    return built[0]
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +129,27 @@ def test_the_wheel_holds_code_types_and_scenarios_and_no_tests(installed):
     assert files(inside) - {Path("_scenarios")} == files(Path("fcfn_abm"))
     top = {p.name for p in installed.iterdir() if not p.name.endswith(".dist-info")}
     assert top <= {"fcfn_abm", "fcfn_zhou2023"}
+
+
+def test_the_source_archive_holds_every_file_that_is_seen(built):
+    with tarfile.open(built[1]) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    seen = {path.as_posix() for path in tracked() if path.parts[0][0] != "."}
+    assert seen <= inside
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_equal_sources_give_equal_archives(built, tmp_path):
+    """Another day, another folder, another umask."""
+    source, out = tmp_path / "other", tmp_path / "dist"
+    copy_sources(source, 0o600, 1_500_000_000)
+    before = os.umask(0o077)
+    try:
+        again = build(source, out)
+    finally:
+        os.umask(before)
+    for one, other in zip(built, again, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
 
 
 def test_the_shipped_scenarios_are_listed_and_run_by_name(fcfn, tmp_path):

@@ -16,7 +16,7 @@ def draw(kind, n_nodes=40, seed=3, **options):
     return draw_rho(law, n_nodes, stream(seed, "costs"), np.linspace(0, 1, n_nodes))
 
 
-@pytest.mark.parametrize("kind", list(RHO_DISTRIBUTIONS))
+@pytest.mark.parametrize("kind", sorted({*RHO_DISTRIBUTIONS} - {"csv"}))  # read from a file
 def test_every_law_gives_positive_costs_and_the_same_again(kind):
     options = OPTIONS.get(kind, {})
     rho = draw(kind, **options)

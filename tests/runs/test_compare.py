@@ -296,3 +296,10 @@ def test_text_and_figure_need_no_interval_and_know_every_mechanism(found):
     assert "6 populations of 30 nodes" in text
     assert "over the nodes that take part" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_population_has_the_same_row_however_many_are_priced_together(found, monkeypatch):
+    monkeypatch.setattr("fcfn_abm.runs.compare._BLOCK", 70)  # two of 30 nodes
+    pd.testing.assert_frame_equal(
+        fa.compare_mechanisms(scenario(), replications=6).frame, found.frame, check_exact=True
+    )

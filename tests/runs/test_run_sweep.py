@@ -24,8 +24,8 @@ from fcfn_abm.errors import (
     RunFailedError,
 )
 from fcfn_abm.process import workers
-from fcfn_abm.runs import facts, sweep_folder
-from fcfn_abm.runs import run as run_module
+from fcfn_abm.runs import facts, results, sweep_folder
+from fcfn_abm.runs.results import list_results, read_results
 from fcfn_abm.runs.sweep import plan_sweep, plan_text, sweep_text
 
 pytestmark = pytest.mark.slow
@@ -82,15 +82,20 @@ def fcfn(*args):
 
 
 def contents(folder):
-    """Return every file of a folder, but for the lock."""
+    """Return every file of a folder but the lock, and all results, however they are divided."""
+    results = [result for path in results_in(folder) for result in read_results(path)]
     return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        "results": sorted(results, key=lambda result: result["run"]),
+        **{
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != ".lock" and path not in results_in(folder)
+        },
     }
 
 
-def results(folder):
+def results_in(folder):
+    """Return the files with results."""
     return sorted((folder / "runs").glob("[0-9]*.json"))
 
 
@@ -189,9 +194,9 @@ def test_a_killed_worker_loses_nothing(file, serial, tmp_path):
     with subprocess.Popen(
         command(file, "--out", out, "--workers", 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        wait_for(lambda: results(out))
+        wait_for(lambda: results_in(out))
         workers_below(process)[0].kill()
-        assert len(results(out)) < N_RUNS
+        assert len(list_results(out)) < N_RUNS
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert contents(out) == contents(serial.path)
@@ -223,18 +228,19 @@ def test_a_worker_that_is_killed_as_it_starts_loses_nothing(tmp_path, monkeypatc
 def test_a_killed_sweep_goes_on_where_it_was(file, serial, tmp_path):
     out = tmp_path / "out"
     with subprocess.Popen(command(file, "--out", out, "--workers", 2)) as process:
-        wait_for(lambda: len(results(out)) > 3)
+        wait_for(lambda: list_results(out))
         workers = workers_below(process)
         process.kill()
     psutil.wait_procs(workers, timeout=20)
     assert not any(worker.is_running() for worker in workers)  # they end with their parent
-    before = {path: path.stat().st_mtime_ns for path in results(out)}
-    assert 3 < len(before) < N_RUNS
+    before = {path: path.stat().st_mtime_ns for path in results_in(out)}
+    n_done = len(list_results(out))
+    assert 0 < n_done < N_RUNS
     unfinished = fa.read_sweep(out)
     assert unfinished.counts() == {
-        "done": len(before),
+        "done": n_done,
         "failed": 0,
-        "missing": N_RUNS - len(before),
+        "missing": N_RUNS - n_done,
     }
     assert unfinished.frame().dtypes["rounds"] == "Int64"
     (out / "runs" / ".000035.json.partial-host-1").write_text('{"run": 35, "sta')  # cut off
@@ -251,7 +257,7 @@ def test_an_interrupted_sweep_ends_with_130_and_says_how_to_go_on(file, tmp_path
         text=True,
         start_new_session=True,
     ) as process:
-        wait_for(lambda: results(out))
+        wait_for(lambda: results_in(out))
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -286,7 +292,7 @@ def test_a_failed_run_is_a_row_and_training_has_its_columns(tmp_path):
 
 
 def test_failed_runs_are_run_again_when_asked(tmp_path, monkeypatch):
-    scenario, whole = small(tmp_path), run_module.run_scenario
+    scenario, whole = small(tmp_path), results._play
     calls = []
 
     def failing(scenario):
@@ -295,7 +301,7 @@ def test_failed_runs_are_run_again_when_asked(tmp_path, monkeypatch):
             raise ZeroDivisionError("two\nlines")
         return whole(scenario)
 
-    monkeypatch.setattr(run_module, "run_scenario", failing)
+    monkeypatch.setattr(results, "_play", failing)
     found = fa.run_sweep(scenario, tmp_path / "out")
     assert list(found.frame()["error"].fillna("")) == ["", "ZeroDivisionError: two lines"]
     assert found.counts() == {"done": 1, "failed": 1, "missing": 0}
@@ -330,7 +336,7 @@ def test_failures_of_another_version_are_kept_and_not_run_again(tmp_path, monkey
         raise RunFailedError("no luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "_play", broken)
+        patch.setattr(results, "_play", broken)
         assert fa.run_sweep(scenario, tmp_path / "out").counts()["failed"] == 2
     before = contents(tmp_path / "out")
     monkeypatch.setattr(facts, "versions", lambda: {"fcfn_abm": "9.9"})
@@ -383,8 +389,8 @@ def test_reading_says_what_is_not_a_sweep(tmp_path):
     with pytest.raises(InvalidRecordError, match="holds a sweep, not a run"):
         fa.read_record(found.path)
     (found.path / "sweep.parquet").unlink()
-    results(found.path)[1].unlink()
-    results(found.path)[0].with_name("000001.json").mkdir()
+    results_in(found.path)[0].unlink()
+    (found.path / "runs" / "000001.json").mkdir()
     with pytest.raises(InvalidRecordError, match=r"000001.json: the result cannot be read"):
         fa.read_sweep(found.path).frame()
 
@@ -395,8 +401,8 @@ def test_a_result_that_a_power_cut_has_emptied_is_run_again(tmp_path, left):
     out = fa.run_sweep(scenario, tmp_path / "out").path
     before = contents(out)
     (out / "sweep.parquet").unlink()  # it stopped before its table was written
-    results(out)[1].write_bytes(left)
-    assert fa.read_sweep(out).counts() == {"done": 1, "failed": 0, "missing": 1}
+    results_in(out)[-1].write_bytes(left)
+    assert fa.read_sweep(out).counts()["missing"] > 0
     assert fa.run_sweep(scenario, out).counts()["done"] == 2
     assert contents(out) == before
 
@@ -423,11 +429,8 @@ def test_each_result_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch
     renames = Path.replace
     monkeypatch.setattr("fcfn_abm.process.files.sync", synced.add)
     monkeypatch.setattr(Path, "replace", replace)
-    fa.run_sweep(small(tmp_path), tmp_path / "out", durable=durable)
-    assert {name: renamed[name] for name in ("000000.json", "000001.json")} == {
-        "000000.json": durable,
-        "000001.json": durable,
-    }
+    out = fa.run_sweep(small(tmp_path), tmp_path / "out", durable=durable).path
+    assert {renamed[path.name] for path in results_in(out)} == {durable}
     assert renamed["sweep.parquet"]
     assert renamed["SHA256SUMS"]
 
@@ -448,12 +451,13 @@ def test_a_sweep_that_another_one_has_replaced_is_not_read_on(tmp_path, monkeypa
 
 
 def test_a_bit_that_flips_in_a_sweep_is_never_used(tmp_path):
-    scenario = small(tmp_path)
+    scenario = small(tmp_path, sweep="replications = 4")
     out = fa.run_sweep(scenario, tmp_path / "out").path
+    assert "000000-000003.json" in [path.name for path in results_in(out)]
     table = (out / "sweep.parquet").read_bytes()
     chance = np.random.default_rng(1)
     expected = contents(out)
-    for path in (*(out / name for name in ("run.json", "scenario.toml")), *results(out)):
+    for path in (*(out / name for name in ("run.json", "scenario.toml")), *results_in(out)):
         whole = path.read_bytes()
         (out / "sweep.parquet").unlink()  # so that it is made of the results
         for place in chance.integers(len(whole), size=8):
@@ -461,7 +465,7 @@ def test_a_bit_that_flips_in_a_sweep_is_never_used(tmp_path):
             flipped[place] ^= 1 << int(chance.integers(8))
             path.write_bytes(flipped)
             if path.parent.name == "runs":  # the run is carried out again
-                assert fa.read_sweep(out).counts()["missing"] == 1
+                assert fa.read_sweep(out).counts()["missing"] > 0
                 continue
             for read in (lambda: fa.read_sweep(out).frame(), lambda: fa.run_sweep(scenario, out)):
                 with pytest.raises(InvalidRecordError, match=path.name):
@@ -523,3 +527,88 @@ def test_run_and_sweep_each_refuse_the_other_s_files(file, tmp_path):
     assert "'fcfn sweep' carries them out" in refused.stderr
     with pytest.raises(InvalidScenarioError, match=r"has no \[sweep\]"):
         fa.run_sweep(fa.Scenario(), tmp_path / "out")
+
+
+DIVIDED = """
+[population]
+n_nodes = 12
+[rounds]
+maximum = 30
+[sweep]
+replications = 5
+[sweep.axes]
+"game.beta" = [0.001, 3.0, 10.0]
+"mechanism.kind" = ["stackelberg", "static"]
+"""
+
+
+@pytest.mark.parametrize("largest", [1, 3, 512])
+def test_the_table_is_the_same_however_runs_are_grouped(tmp_path, monkeypatch, largest):
+    (tmp_path / "divided.toml").write_text(DIVIDED)
+    scenario = fa.load_scenario(tmp_path / "divided.toml")
+    monkeypatch.setattr("fcfn_abm.process.tasks._hand_out.__defaults__", (largest,))
+    out = fa.run_sweep(scenario, tmp_path / "out").path
+    sizes = {len(read_results(path)) for path in results_in(out)}
+    assert max(sizes) == min(largest, 15)
+    one_by_one = fa.run_sweep(scenario, tmp_path / "other", workers.Processes(2))
+    assert contents(out) == contents(one_by_one.path)
+
+
+def test_a_sweep_of_one_file_a_run_is_gone_on_with(tmp_path):
+    (tmp_path / "divided.toml").write_text(DIVIDED)
+    scenario = fa.load_scenario(tmp_path / "divided.toml")
+    whole = fa.run_sweep(scenario, tmp_path / "whole")
+    found = [result for path in results_in(whole.path) for result in read_results(path)]
+    old = fa.run_sweep(scenario, tmp_path / "old").path
+    (old / "sweep.parquet").unlink()
+    for path in results_in(old):
+        path.unlink()
+    for result in found[:11:2]:  # as earlier versions wrote them
+        results.write_results(old, [result])
+    assert results_in(old)[1].name == "000002.json"
+    assert fa.read_sweep(old).counts() == {"done": 6, "failed": 0, "missing": 24}
+    assert contents(fa.run_sweep(scenario, old).path) == contents(whole.path)
+
+
+def test_failed_runs_of_a_stretch_are_run_again_and_its_others_are_not(tmp_path, monkeypatch):
+    (tmp_path / "divided.toml").write_text(DIVIDED)
+    scenario = fa.load_scenario(tmp_path / "divided.toml")
+    play, calls = results._play, []
+
+    def failing(scenario):
+        calls.append(scenario)
+        if len(calls) in (2, 3, 17):
+            raise ZeroDivisionError
+        return play(scenario)
+
+    monkeypatch.setattr(results, "_play", failing)
+    assert fa.run_sweep(scenario, tmp_path / "out").counts()["failed"] == 3
+    again = fa.run_sweep(scenario, tmp_path / "out", retry=True)
+    assert len(calls) == 33
+    assert again.counts()["done"] == 30
+    assert contents(again.path) == contents(fa.run_sweep(scenario, tmp_path / "fresh").path)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        '[learning]\nkind = "estimate"',
+        '[mechanism]\nkind = "yang"',
+        '[mechanism]\nkind = "vcg"\n[population.misreport]\nshare = 0.3\nfactor = 1.5',
+        "[game]\nbeta = 1e-6",
+        '[[events]]\nround = 2\nchange = "rho"\nscale = 2.0',
+        "[population.churn]\ndrift = 0.0",
+        "[population]\nn_nodes = 2",
+        '[[population.groups]]\nname = "few"\nn_nodes = 3\n[[population.groups]]\nname = "many"',
+        "[population.churn]\ndrift = 0.1",
+    ],
+)
+def test_a_row_is_the_same_whether_its_record_is_kept_or_not(tmp_path, rest):
+    (tmp_path / "kept").mkdir()
+    bare = fa.run_sweep(small(tmp_path, rest=rest), tmp_path / "out").frame()
+    kept = small(tmp_path / "kept", sweep='keep = "record"', rest=rest)
+    pd.testing.assert_frame_equal(
+        bare, fa.run_sweep(kept, tmp_path / "r").frame(), check_exact=True
+    )
+    assert (bare["status"] == "done").all()

@@ -11,7 +11,7 @@ from scipy.stats import qmc
 import fcfn_abm as fa
 from fcfn_abm.build import list_runs
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, UnknownNameError
-from fcfn_abm.runs.results import result_path, write_result
+from fcfn_abm.runs.results import RESULTS, list_results, read_results, write_results
 from fcfn_abm.runs.sensitivity import sensitivity, sensitivity_text, sobol_indices
 from fcfn_abm.runs.sweep import sweep_facts, sweep_text
 from fcfn_abm.scenario import Scenario
@@ -182,8 +182,13 @@ def test_a_sweep_tells_its_sensitivity(sweep):
 def test_sensitivity_needs_every_run(tmp_path):
     sweep = fa.run_sweep(changed(n_samples=2), tmp_path / "out")
     (sweep.path / "sweep.parquet").unlink()
-    result_path(sweep.path, 3).unlink()
-    write_result(result_path(sweep.path, 4), {"run": 4, "status": "failed", "error": "why"})
+    whole = [
+        result for path in set(list_results(sweep.path).values()) for result in read_results(path)
+    ]
+    for path in (sweep.path / RESULTS).iterdir():
+        path.unlink()
+    others = [result for result in whole if result["run"] not in (3, 4)]
+    write_results(sweep.path, [*others, {"run": 4, "status": "failed", "error": "why"}])
     message = r"needs every run, but not all 10 are done \(1 failed, 1 missing\); .*--retry"
     with pytest.raises(InvalidRecordError, match=message):
         sweep.sensitivity()

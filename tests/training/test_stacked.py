@@ -328,6 +328,7 @@ def test_a_round_of_a_group_asks_the_device_for_nothing(options):
     work = RoundWork(
         round_index=1,
         flat=one.first_parameters.to("meta"),
+        steps=one.plan.steps,
         nodes=np.arange(len(SIZES)),
         weights=np.ones(len(SIZES)),
         noise_std=None,

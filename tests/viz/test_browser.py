@@ -498,6 +498,42 @@ def test_the_token_leaves_the_address_and_becomes_a_cookie_that_scripts_cannot_r
     assert page.url == "about:blank"  # no entry of the history has it
 
 
+CONTRASTS = """() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const ground = (element) => {
+    const [red, green, blue, alpha = 1] = channels(getComputedStyle(element).backgroundColor);
+    return alpha ? [red, green, blue] : ground(element.parentElement);
+  };
+  const luminance = (colour) => colour.slice(0, 3).map((c) => c / 255)
+    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0);
+  const parts = "h1, p, dt, dd, label, summary, button, figcaption, input:not([type=range])";
+  return [...document.querySelectorAll(".fcfn :is(" + parts + ")")]
+    .filter((element) => element.checkVisibility() && !element.disabled)
+    .map((element) => {
+      const pair = [channels(getComputedStyle(element).color), ground(element)].map(luminance);
+      return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+    });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_on_light_and_dark_ground_and_files_are_for_paper(browser, live, scheme):
+    page = browser.new_page(color_scheme=scheme, accept_downloads=True)
+    page.goto(live)
+    page.wait_for_selector("[data-plot=caps] canvas", timeout=WAIT)
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 50
+    assert min(contrasts) >= 4.5  # WCAG 2.2, level AA
+    shot = pixels(page, "caps")
+    assert (np.median(shot) < 60) == (scheme == "dark")
+    image = imread(str(saved(page, page.locator("[data-picture=caps]"), "PNG").path()), "png")
+    assert image[0, 0, :3].tolist() == [1, 1, 1]
+    page.emulate_media(color_scheme="light")
+    until(lambda: np.median(pixels(page, "caps")) > 200)
+    page.close()
+
+
 @pytest.mark.parametrize("width", [390, 1440, 1920])
 def test_the_buttons_stay_in_sight_and_the_page_is_as_wide_as_the_screen(visit, live, width):
     page = visit(live, width=width, height=800)

@@ -6,11 +6,12 @@ import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from fcfn_abm.errors import escape_control_characters
+from fcfn_abm.errors import OutputError, escape_control_characters
 from fcfn_abm.report.theme import SALT, plain_settings
 
 _LEFT_OUT = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
@@ -27,6 +28,35 @@ def write_png(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
         for path, figure in zip(paths, figures.values(), strict=True):
             figure.savefig(path, metadata={"Software": "fcfn_abm"})
     return paths
+
+
+_FORMATS = (".png", ".svg", ".pdf")
+
+
+def require_format(path: Path) -> None:
+    """Raise OutputError unless a figure can be written to a file of this name."""
+    if path.suffix.lower() not in _FORMATS:
+        raise OutputError(f"{path}: a figure is written as {', '.join(_FORMATS)}.")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, SVG or PDF, as the name of the file says.
+
+    Raises
+    ------
+    OutputError
+        If the name says something else, or the file cannot be written.
+    """
+    require_format(path)
+    suffix = path.suffix.lower()
+    metadata: dict[str, Any] = {"Software": "fcfn_abm"}
+    if suffix != ".png":
+        metadata = {"Creator": "fcfn_abm", "Date" if suffix == ".svg" else "CreationDate": None}
+    try:
+        with plain_settings(), rc_context({"svg.hashsalt": SALT}):
+            figure.savefig(path, metadata=metadata)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
 def svg_of(figure: Figure, *, text: bool = False) -> str:

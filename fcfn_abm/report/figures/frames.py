@@ -50,13 +50,14 @@ def given_or(value: Any, data: Any, what: str, *path: str) -> Any:
 
 
 def few_traces(record: Record) -> pd.DataFrame:
-    """Return the traces of as many nodes as a sample holds, whatever was kept."""
+    """Return the epsilon of as many nodes as a sample holds, by round, whatever was kept."""
     nodes, settings = record.nodes, record.scenario.record
     if settings.traces in ("none", "sample") or len(nodes) <= settings.sample_size:
         return record.traces
     expected = (nodes["equilibrium_epsilon"] > 0).to_numpy()
     rows = sample_rows(nodes["rho"].to_numpy(), settings.sample_size, expected)
-    return record.traces_of(nodes["node"].iloc[rows])  # places may be empty
+    places = nodes["node"].iloc[rows]  # some may be empty
+    return record.traces_of(places, ["round", "node", "epsilon"])
 
 
 def require_columns(frame: pd.DataFrame, *names: str, rows: bool = True) -> None:

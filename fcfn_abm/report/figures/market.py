@@ -21,6 +21,8 @@ from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
 
 CROWD = 2000
 """Up to so many nodes are drawn one by one."""
+_NAME_ROOM = 0.035  # of the largest epsilon, from one name to the next
+_NAME_LENGTH = 24  # characters of a name beside its node
 _WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _APART: dict[str, Any] = {  # what is no curve is not joined
     "linestyle": "none",
@@ -356,6 +358,30 @@ def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]
                 label=label,
                 zorder=3,
             )
+    if "name" in nodes:
+        _name_sellers(axes, nodes[list(groups.values())[-1].reindex(nodes.index)])
+
+
+def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
+    """Write names beside nodes, from the largest epsilon down, where they have room."""
+    named = nodes[nodes["name"].notna()].sort_values("epsilon", ascending=False)
+    room, lowest = _NAME_ROOM * named["epsilon"].max(), {"left": np.inf, "right": np.inf}
+    for rho, epsilon, name in zip(named["rho"], named["epsilon"], named["name"], strict=True):
+        free = [side for side in ("right", "left") if lowest[side] - epsilon >= room]
+        if not free:
+            continue
+        lowest[free[0]] = epsilon
+        text = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
+        axes.annotate(
+            text.replace("$", r"\$"),  # which would begin a formula
+            (rho, epsilon),
+            xytext=(6 if free[0] == "right" else -6, 0),
+            textcoords="offset points",
+            ha="left" if free[0] == "right" else "right",
+            va="center",
+            color="0.25",
+            fontsize=7.5,
+        )
 
 
 def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:

@@ -1,0 +1,142 @@
+"""Costs in CSV files: read once, when a scenario is, and listed in it from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fcfn_abm.build.registries import REGISTRIES
+from fcfn_abm.errors import InvalidDataError, InvalidScenarioError
+from fcfn_abm.population import RHO_DISTRIBUTIONS, NodeCosts
+from fcfn_abm.registry import OptionError
+from fcfn_abm.scenario import Choice, Scenario, choices, table_name
+from fcfn_abm.scenario.schema import expand_name
+
+_COLUMN = "column:"  # begins what weighs in the mechanism 'weighted', where a column does
+
+type Place = tuple[str, ...]
+type FindFolder = Callable[[Place], Path]
+"""Returns what a path is relative to that stands at a place of a scenario."""
+
+
+def list_costs(scenario: Scenario, find_folder: FindFolder, where: str) -> Scenario:
+    """Return a scenario in which the costs of its CSV files are listed, with the nodes' names.
+
+    The number of nodes, of all or of a group, is that of the file where the scenario leaves it out.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        As it was read; what is wrong in it elsewhere is left to be found later.
+    find_folder : callable
+        Says what the path of a file is relative to.
+    where : str
+        Where the scenario comes from, for error messages.
+
+    Raises
+    ------
+    InvalidScenarioError
+        If a file cannot be read, or holds something else than costs.
+    """
+    files = {
+        place: costs
+        for place, choice in choices(scenario.population, ("population",))
+        if place[-1] == "rho" and (costs := _read(choice, place, find_folder, where))
+    }
+    tree = scenario.model_dump(exclude_unset=True)
+    for place, costs in files.items():
+        _at(tree, place[:-1])["rho"] = costs.listed()
+    _count_nodes(tree, files)
+    _list_weights(tree, files.get(("population", "rho")), where)
+    _list_axes(tree, files, find_folder, where)
+    return Scenario.model_validate(tree)
+
+
+def _read(choice: Choice, place: Place, find_folder: FindFolder, where: str) -> NodeCosts | None:
+    """Read the file of a choice; None where there is none, or wrong options, refused later."""
+    if choice.kind != "csv":
+        return None
+    try:
+        entry: Any = RHO_DISTRIBUTIONS.create(choice.kind, choice.options)
+    except OptionError:
+        return None
+    try:
+        costs: NodeCosts = entry.read(find_folder((*place, "path")))
+    except InvalidDataError as error:
+        if where == entry.path:  # the file stands for the scenario
+            raise InvalidScenarioError(str(error)) from None
+        raise InvalidScenarioError(str(error), file=where, table=table_name(place)) from None
+    return costs
+
+
+def _at(tree: Any, place: Place) -> Any:
+    """Return the table at a place of a tree."""
+    for part in place:
+        tree = tree[int(part)] if part.isdigit() else tree[part]
+    return tree
+
+
+def _count_nodes(tree: Mapping[str, Any], files: Mapping[Place, NodeCosts]) -> None:
+    """Fill in how many nodes there are, where files say it and the scenario does not."""
+    for place, costs in files.items():
+        table = _at(tree, place[:-1])
+        shared = len(place) == 2 and any("rho" in group for group in table.get("groups") or ())
+        if not shared and table.get("n_nodes") is None and table.get("share") is None:
+            table["n_nodes"] = len(costs.values)
+    people = tree.get("population", {})
+    sizes = [group.get("n_nodes") for group in people.get("groups") or ()]
+    if files and "n_nodes" not in people and sizes and None not in sizes:
+        people["n_nodes"] = sum(sizes)
+
+
+def _list_weights(tree: Mapping[str, Any], costs: NodeCosts | None, where: str) -> None:
+    """List the weights of the mechanism 'weighted', where a column of the file holds them."""
+    mechanism = tree.get("mechanism", {})
+    by = mechanism.get("by")
+    if mechanism.get("kind") != "weighted" or not (isinstance(by, str) and by.startswith(_COLUMN)):
+        return
+    place = {"file": where, "table": "mechanism", "key": "by"}
+    if costs is None:
+        reason = (
+            f"{by!r} is a column of the file with the costs, so [population.rho] must be of the "
+            "kind 'csv'."
+        )
+        raise InvalidScenarioError(reason, **place)
+    try:
+        weights = costs.file.numbers(by.removeprefix(_COLUMN))
+    except InvalidDataError as error:
+        raise InvalidScenarioError(str(error), **place) from None
+    mechanism.update(by="listed", weights=tuple(weights.tolist()))
+
+
+def _list_axes(
+    tree: Mapping[str, Any], files: Mapping[Place, NodeCosts], find_folder: FindFolder, where: str
+) -> None:
+    """List the costs of the files that axes of a sweep go through."""
+    for path, axis in tree.get("sweep", {}).get("axes", {}).items():
+        place = tuple(path.split("."))
+        for file in files:
+            if place[: len(file)] == file and len(place) > len(file):
+                raise InvalidScenarioError(
+                    "the file is read before the sweep; list whole tables as the values of "
+                    f"{'.'.join(file)!r}.",
+                    file=where,
+                    table="sweep.axes",
+                    key=path,
+                )
+        names = tuple(part for part in place if part in ("population", "groups", "rho"))
+        if REGISTRIES.get(names) is not RHO_DISTRIBUTIONS or place[-1] != "rho":
+            continue
+        values = [expand_name(v) if isinstance(v, str) else v for v in axis.get("values") or ()]
+        for index, value in enumerate(values):
+            if isinstance(value, Mapping) and value.get("kind") == "csv":
+                choice = Choice.model_validate(value)
+                costs = _read(choice, place, find_folder, where)
+                if costs:  # lists, as they are when the scenario is read back
+                    values[index] = {
+                        key: list(value) if isinstance(value, tuple) else value
+                        for key, value in costs.listed().items()
+                    }
+        if values:
+            axis["values"] = values

@@ -1,0 +1,115 @@
+"""The closed form of a game: of a scenario, or of the costs in a CSV file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcfn_abm.cli.base import (
+    AsJson,
+    Column,
+    Imports,
+    NameColumn,
+    Overrides,
+    Trust,
+    app,
+    is_costs_file,
+    print_json,
+)
+from fcfn_abm.cli.terminal import say, show
+from fcfn_abm.errors import InvalidScenarioError, join_lines
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+@app.command(
+    help="Print the closed form of a game, without playing it: who takes part, and what is paid."
+)
+def equilibrium(
+    scenario: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCENARIO | COSTS.csv",
+            help="A scenario file, .toml, or the name of a shipped one; or a file of costs, .csv, "
+            "one line a node.",
+            show_default=False,
+        ),
+    ],
+    alpha: Annotated[
+        float | None, typer.Option(help="Of the server's value, as --set game.alpha=10.")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Of the server's value, as --set game.beta=10.")
+    ] = None,
+    column: Column = None,
+    name_column: NameColumn = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the nodes into a file: .png, .svg or .pdf.", show_default=False),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Write a line for each node into a file, .csv.", show_default=False),
+    ] = None,
+    overrides: Overrides = None,
+    imports: Imports = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    from fcfn_abm.build import draw_population, load_costs, load_scenario, price_scenario
+    from fcfn_abm.report.marks import heading, join
+    from fcfn_abm.report.outcome import describe_outcome, nodes_frame, nodes_table, write_nodes
+    from fcfn_abm.report.summary import describe_bounds, equilibrium_table
+    from fcfn_abm.runs.facts import bound_facts, reference_facts
+
+    values = {"game.alpha": alpha, "game.beta": beta}
+    settings = [f"{key}={value!r}" for key, value in values.items() if value is not None]
+    settings += overrides or ()
+    if figure:
+        from fcfn_abm.report.figures.files import require_format, write_figure  # load matplotlib
+
+        require_format(figure)
+    if is_costs_file(scenario):
+        if imports or trust:
+            raise InvalidScenarioError("names no plug-ins.", file=str(scenario))
+        loaded = load_costs(scenario, settings, column=column, name_column=name_column)
+    else:
+        if column is not None or name_column is not None:
+            raise InvalidScenarioError(
+                "--column and --name-column are for a file of costs; in a scenario they stand in "
+                "[population.rho].",
+                file=str(scenario),
+            )
+        loaded = load_scenario(scenario, settings, imports=imports or (), trust=trust)
+    population = draw_population(loaded)
+    rho = population.rho
+    outcome = price_scenario(loaded, population)
+    facts, bounds = reference_facts(outcome, rho), bound_facts(loaded, rho)
+    frame = nodes_frame(outcome, rho, population.names)
+    if as_json:
+        print_json({**facts, **bounds})
+    else:
+        title = f"{join_lines(loaded.title) or scenario.stem}: {loaded.population.n_nodes} nodes"
+        parts: list[str | Text] = [
+            heading(title),
+            describe_outcome(facts, len(frame), fixed=loaded.cap is not None),
+            equilibrium_table(facts).to_rich_text(),
+            *describe_bounds(bounds),
+        ]
+        if population.names:
+            parts += ["", nodes_table(frame).to_rich_text()]
+        show(join("\n", parts))
+    if figure:
+        from fcfn_abm.report.figures.market import rho_against_epsilon
+
+        drawn = frame.assign(equilibrium_epsilon=frame["epsilon"])
+        write_figure(rho_against_epsilon(drawn, facts["threshold"]), figure)
+    if table:
+        write_nodes(frame, table)
+    if not as_json:
+        for what, path in (("figure", figure), ("table of all nodes", table)):
+            if path:
+                say(f"The {what} lies in {path}.")
