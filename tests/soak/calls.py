@@ -335,7 +335,12 @@ def run_with_shim(args: list[str]) -> subprocess.CompletedProcess[str] | None:
             return None
         return subprocess.run(
             [sys.executable, "-m", "soak.calls", "--loaded", *args],
-            env={**os.environ, "LD_PRELOAD": str(shim), "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "LD_PRELOAD": str(shim),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join([str(SOURCE.parents[1]), *sys.path]),
+            },
             stdout=subprocess.PIPE,
             text=True,
             check=False,
