@@ -1,6 +1,7 @@
 # make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
 # minutes; make test-lowest: with the lowest versions of dependencies.  make test-flower: what needs
-# Flower.  make soak: an hour of faults and bad input.  make docs: the documentation site.
+# Flower.  make soak: an hour of faults and bad input; make soak-calls: every system call fails once,
+# for hours; it goes on where it stopped.  make docs: the documentation site.
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
@@ -13,7 +14,7 @@ BASE_TESTS = $(addprefix tests/,abm cli game learning mechanisms population proc
 	scenario runs/test_compare.py runs/test_run_sweep.py test_cli.py test_errors.py test_input.py \
 	test_plugins.py test_registry.py test_rng.py)
 
-.PHONY: demo test test-fast test-lowest test-privacy test-flower soak docs lint format clean
+.PHONY: demo test test-fast test-lowest test-privacy test-flower soak soak-calls docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -32,6 +33,10 @@ test-lowest: $(VENV)-lowest/.made
 soak: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet 'atheris>=3' || true
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
+
+soak-calls: $(VENV)/.dev
+	@mkdir -p build
+	PYTHONPATH=tests $(BIN)/python -W ignore -m soak.calls --results build/soak-calls.jsonl $(SOAK)
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

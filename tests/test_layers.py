@@ -41,7 +41,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ONLY = {  # what of ours a package may import, where that is less than all below
     "process": {"errors"},
-    "plugins": {"errors"},
+    "plugins": {"errors", "process"},
     "game": {"errors", "show"},
     "dp": {"errors", "rng", "jit", "registry"},
     "training": {"errors", "rng", "jit", "memory", "registry", "dp"},
