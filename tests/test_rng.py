@@ -25,6 +25,7 @@ PLACES = {  # never change: every run would have other numbers
     ("batches", 3, 7): (3, 1, 3, 7),
     ("attendance", 3): (3, 2, 3),
     ("noise",): (4,),
+    ("count-noise", 3): (4, 2245608546, 3),
     ("canary",): (4, 1036808545),
     ("mechanism", "random"): (5, 373021397),
     ("replication", 3): (6, 3),

@@ -47,9 +47,7 @@ def trainer(
     workers=1,
     seed=1,
 ):
-    shards = PARTITIONS.create(partition).split(
-        DATA.train_labels, n_nodes, stream(seed, "data", 1)
-    )
+    shards = PARTITIONS.create(partition).split(DATA.train_labels, n_nodes, stream(seed, "data", 1))
     plan = TrainingPlan(
         net=NETS.create("digits-cnn"),
         placement=PLACEMENTS.create(
