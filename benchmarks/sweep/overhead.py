@@ -61,7 +61,7 @@ def measure_times(work: Callable[[], object]) -> tuple[float, float]:
 
 def play(scenario: Scenario) -> float:
     """Play a market as a sweep does, and return the processor time of its rounds, in seconds."""
-    market = PrivacyMarket(scenario, collect_nodes=False)
+    market = PrivacyMarket(scenario, collect_nodes=False, is_checked=True)
     started = time.process_time()
     market.run_until()
     return time.process_time() - started
