@@ -1,4 +1,4 @@
-"""What the quick start's equilibrium buys at equal spending, over several seeds: the README's picture.
+"""What the quick start's equilibrium buys at equal spending, over several seeds: README's picture.
 
     python analysis/studies/quickstart.py [SCENARIO] [--seeds 5] [--out FOLDER] [--image FILE]
 
@@ -94,7 +94,7 @@ def draw(records: Sequence[fa.Record], arms: pd.DataFrame) -> Figure:
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         curves(left, pd.concat(frames, ignore_index=True), f"The net, {len(records)} seeds")
         handles, names = left.get_legend_handles_labels()
-        known = {fa_label: fa_label for fa_label in names} | {"equilibrium": LABELS["stackelberg"]}
+        known = {name: name for name in names} | {"equilibrium": LABELS["stackelberg"]}
         left.legend(handles, [known[name] for name in names], loc="lower right")
         left.set(ylim=(0, 1))
         _draw_takers(right, arms[arms["private"]], len(records[0].nodes))
@@ -102,7 +102,7 @@ def draw(records: Sequence[fa.Record], arms: pd.DataFrame) -> Figure:
 
 
 def _draw_takers(axes: Axes, arms: pd.DataFrame, n_nodes: int) -> None:
-    groups = {name: group for name, group in arms.groupby("name", sort=False)}
+    groups = dict(iter(arms.groupby("name", sort=False)))
     labels = [LABELS.get(str(name), str(name)) for name in groups]
     n = [group["n_nodes"].mean() for group in groups.values()]
     bars = axes.barh(labels, n, color=[ARM_COLOURS[str(name)] for name in groups], height=0.55)
