@@ -1,10 +1,9 @@
 """What the quick start's equilibrium buys at equal spending, over several seeds: README's picture.
 
-    python analysis/studies/quickstart.py [SCENARIO] [--seeds 5] [--out FOLDER] [--image FILE]
+    python analysis/studies/quickstart.py [--seeds 5] [--out FOLDER] [--image FILE]
 
 Each seed is a run of its own: other costs, another deal of the images, another first net, other
-noise. Beside what the scenario compares with, three more ways to spend the same cap are trained.
-Runs that are there are not done again. Prints a table of all, and draws what the scenario compares.
+noise. Runs that are there are not done again. Prints a table, and draws the picture.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from common import half_interval
 from matplotlib.axes import Axes
@@ -27,61 +25,61 @@ from fcfn_abm.rng import replication_seed
 
 LABELS = {
     "stackelberg": "equilibrium",
-    "no-noise": "its nodes, without noise",
+    "no-noise": "its nodes, no noise",
     "random": "random, 1 to 10",
     "static": "static, 10",
 }
-WAYS = {  # beside the scenario's own: what is trained, and the names of its arms
-    "tuned": (
-        ["training.compare=['static']", "compared.static.epsilon=2.5"],
-        {"static": "static, 2.5"},
-    ),
-    "compulsory": (
-        [
-            "training.compare=['random', 'static']",
-            "compared.random.voluntary=false",
-            "compared.static.voluntary=false",
-        ],
-        {"random": "random, nobody may leave", "static": "static, nobody may leave"},
-    ),
-}
+TUNED = 3.0
+"""The static epsilon of a server that knows all costs: the total of the equilibrium, in 50 parts."""
 
 
-def run_seeds(path: str, overrides: Sequence[str], n_seeds: int, out: Path) -> list[fa.Record]:
-    """Run a scenario with several seeds, as far as there are no records yet."""
-    scenario, found = fa.load_scenario(path, overrides), []
+def run_seeds(n_seeds: int, out: Path) -> list[fa.Record]:
+    """Run the quick start with several seeds, as far as there are no records yet."""
+    quickstart, found = fa.load_scenario("quickstart"), []
     for index in range(n_seeds):
-        folder = out / str(index)
-        if not folder.exists():
-            seeded = scenario.model_copy(update={"seed": replication_seed(scenario.seed, index)})
-            fa.run_scenario(seeded, folder, progress=True, workers=count_cores())
-        found.append(fa.read_record(folder))
+        seeded = quickstart.model_copy(update={"seed": replication_seed(quickstart.seed, index)})
+        found.append(_run(seeded, out / str(index)))
     return found
 
 
+def run_tuned(own: Sequence[fa.Record], out: Path) -> list[fa.Record]:
+    """Run the same nodes as markets of a static epsilon, each under the cap of its equilibrium."""
+    found = []
+    for index, record in enumerate(own):
+        overrides = [
+            f"seed={record.scenario.seed}",
+            f'mechanism={{kind="static", epsilon={TUNED}}}',
+            "server.kind=fixed",
+            f"game.budget={record.run['market']['budget']!r}",
+            "training.compare=[]",
+        ]
+        found.append(_run(fa.load_scenario("quickstart", overrides), out / f"tuned-{index}"))
+    return found
+
+
+def _run(scenario: fa.Scenario, folder: Path) -> fa.Record:
+    if not folder.exists():
+        fa.run_scenario(scenario, folder, progress=True, workers=count_cores())
+    return fa.read_record(folder)
+
+
 def list_arms(records: Sequence[fa.Record]) -> pd.DataFrame:
-    """Return one row a seed and arm: how it ended, and the largest epsilon that a node sold."""
-    rows = []
-    for index, record in enumerate(records):
-        sold = record.nodes["epsilon_sold"].max()
-        rows += [{"seed": index, "sold": sold, **arm} for arm in record.run["training"]["arms"]]
-    return pd.DataFrame(rows)
+    """Return one row a seed and arm: how it ended."""
+    return pd.DataFrame([arm for record in records for arm in record.run["training"]["arms"]])
 
 
 def write_table(arms: pd.DataFrame) -> str:
     """Say how each way of spending the cap ended, as Markdown."""
     lines = [
-        "| epsilon of a node | accuracy, % (95 %) | nodes that train | mean epsilon "
-        "| all nodes earn | nodes that lose |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| epsilon of a node | accuracy, % (95 %) | nodes that train | mean epsilon | they earn |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for label, group in arms.groupby("label", sort=False):
         accuracy, means = 100 * group["accuracy"], group.mean(numeric_only=True)
         epsilon = f"{means['mean_epsilon']:.1f}" if group["private"].all() else "no noise"
         lines.append(
             f"| {label} | {accuracy.mean():.1f} ± {half_interval(accuracy):.1f} "
-            f"| {means['n_nodes']:.0f} | {epsilon} | {means['node_utility']:.1f} "
-            f"| {means['n_losing']:.0f} |"
+            f"| {means['n_nodes']:.0f} | {epsilon} | {means['node_utility']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -92,49 +90,48 @@ def draw(records: Sequence[fa.Record], arms: pd.DataFrame) -> Figure:
     with theme():
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-        curves(left, pd.concat(frames, ignore_index=True), f"The net, {len(records)} seeds")
-        handles, names = left.get_legend_handles_labels()
-        known = {name: name for name in names} | {"equilibrium": LABELS["stackelberg"]}
-        left.legend(handles, [known[name] for name in names], loc="lower right")
+        curves(left, pd.concat(frames, ignore_index=True), "What the same money trains")
+        names = [LABELS[name] for name in dict.fromkeys(arms["name"])]
+        left.legend(left.get_legend_handles_labels()[0], names, loc="lower right")
         left.set(ylim=(0, 1))
-        _draw_takers(right, arms[arms["private"]], len(records[0].nodes))
+        _draw_sellers(right, arms[arms["private"]], len(records[0].nodes))
     return figure
 
 
-def _draw_takers(axes: Axes, arms: pd.DataFrame, n_nodes: int) -> None:
+def _draw_sellers(axes: Axes, arms: pd.DataFrame, n_nodes: int) -> None:
     groups = dict(iter(arms.groupby("name", sort=False)))
-    labels = [LABELS.get(str(name), str(name)) for name in groups]
-    n = [group["n_nodes"].mean() for group in groups.values()]
-    bars = axes.barh(labels, n, color=[ARM_COLOURS[str(name)] for name in groups], height=0.55)
-    notes = [
-        f"{count:.0f} nodes earn {group['node_utility'].mean():.1f}"
-        for count, group in zip(n, groups.values(), strict=True)
-    ]
-    axes.bar_label(bars, notes, padding=5)
+    counts = [group["n_nodes"].mean() for group in groups.values()]
+    colours = [ARM_COLOURS[str(name)] for name in groups]
+    bars = axes.barh([LABELS[str(name)] for name in groups], counts, color=colours, height=0.55)
+    epsilons = [f"epsilon {group['mean_epsilon'].mean():.1f}" for group in groups.values()]
+    axes.bar_label(bars, epsilons, padding=-6, color="white", label_type="center")
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set(title=f"Who of {n_nodes} nodes sells at that cap", xlim=(0, n_nodes), xlabel="nodes")
+    title = f"How many of {n_nodes} nodes sell, and how much"
+    axes.set(title=title, xlim=(0, n_nodes), xlabel="nodes")
 
 
 def main() -> None:
     """Run, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scenario", nargs="?", default="quickstart")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/quickstart-seeds"))
     parser.add_argument("--image", type=Path, default=Path("docs/images/quickstart.png"))
     options = parser.parse_args()
-    own = run_seeds(options.scenario, [], options.seeds, options.out / "own")
+    own = run_seeds(options.seeds, options.out)
     arms = list_arms(own)
-    tables = [arms.assign(label=arms["name"].map(LABELS))]
-    for name, (overrides, labels) in WAYS.items():
-        other = list_arms(run_seeds(options.scenario, overrides, options.seeds, options.out / name))
-        kept = other[other["name"].isin(labels)]
-        tables.append(kept.assign(label=kept["name"].map(labels)))
-    print(write_table(pd.concat(tables, ignore_index=True)))
-    cap = np.mean([record.rounds["budget"].iloc[-1] for record in own])
-    print(f"\nThe cap is {cap:.1f} in the mean; no node sells more than {arms['sold'].max():.2f}.")
+    arms = arms.assign(label=arms["name"].map(LABELS))
     draw(own, arms).savefig(options.image)
+    tuned = list_arms(run_tuned(own, options.out)).assign(label=f"static, {TUNED:g}")
+    print(write_table(pd.concat([arms, tuned], ignore_index=True)))
+    caps = [record.run["market"]["budget"] for record in own]
+    nodes = pd.concat([record.nodes for record in own])
+    print(f"\nThe cap is {min(caps):.1f} to {max(caps):.1f}; sold are at most", end=" ")
+    print(
+        f"{nodes['epsilon_sold'].max():.2f}, which are {nodes['epsilon_total'].max():.0f} for",
+        end=" ",
+    )
+    print("somebody who reads the messages of a node.")
 
 
 if __name__ == "__main__":

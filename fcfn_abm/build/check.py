@@ -317,10 +317,6 @@ def check_comparisons(scenario: Scenario) -> Problems:
 def check_compared(scenario: Scenario) -> Problems:
     """Require known mechanisms in [compared], with options that they take."""
     for name, options in (scenario.compared or {}).items():
-        if name == scenario.mechanism.kind:
-            reason = "is the scenario's own mechanism: its options stand in [mechanism]."
-            yield Problem(reason, "compared", name)
-            continue
         try:
             MECHANISMS.create(name, options)
         except UnknownNameError as error:

@@ -89,7 +89,6 @@ def test_an_empty_file_is_the_default_scenario(tmp_path):
         ("[compared.randon]\nlow = 1.0", ["[compared] randon", "Did you mean 'random'?"]),
         ("[compared.static]\nepsilom = 1.0", ["[compared.static] epsilom", "'epsilon'"]),
         ("[compared.static]\nepsilon = 0.0", ["[compared.static] epsilon", "0.0"]),
-        ("[compared.stackelberg]", ["[compared] stackelberg: is the scenario's own mechanism"]),
         ("[game]\nbudget = 0", ["[game] budget: must be positive", "'anticipate'"]),
         ("[rounds]\nparticipation = 1.5", ["[rounds] participation", "1.5"]),
         ("[exit]\ncriterion = 'lose'", ["[exit] criterion", "'best-response' or 'loss'"]),
