@@ -30,7 +30,7 @@ LABELS = {
     "static": "static, 10",
 }
 TUNED = 3.0
-"""The static epsilon of a server that knows all costs: the total of the equilibrium, in 50 parts."""
+"""The static epsilon of a server that knows all costs: as much in all as at equilibrium."""
 
 
 def run_seeds(n_seeds: int, out: Path) -> list[fa.Record]:

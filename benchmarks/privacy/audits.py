@@ -19,7 +19,7 @@ from fcfn_abm.runs.audit import audit_scenario
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.training import PLACEMENTS
 
-SCENARIO = "scenarios/quickstart.toml"
+SCENARIO = "privacy/quickstart-local"
 
 
 def scenario(placement: str, n_steps: int = 1, momentum: float = 0.0, **privacy: Any) -> Scenario:
