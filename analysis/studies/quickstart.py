@@ -29,7 +29,7 @@ LABELS = {
     "random": "random, 1 to 10",
     "static": "static, 10",
 }
-TUNED = 3.0
+TUNED = 2.5
 """The static epsilon of a server that knows all costs: as much in all as at equilibrium."""
 
 
