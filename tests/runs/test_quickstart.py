@@ -7,7 +7,7 @@ import fcfn_abm as fa
 from fcfn_abm.build import draw_population, price_mechanism, price_scenario
 from fcfn_abm.rng import replication_seed
 
-SEEDS = range(5)  # those of README's picture
+SEEDS = range(10)  # those of README's picture
 
 
 def with_seed(index, overrides=()):
