@@ -1,6 +1,6 @@
 """What the quick start's equilibrium buys at equal spending, over several seeds: README's picture.
 
-    python analysis/studies/quickstart.py [--seeds 5] [--out FOLDER] [--image FILE]
+    python analysis/studies/quickstart.py [--seeds 10] [--out FOLDER] [--image FILE]
 
 Each seed is a run of its own: other costs, another deal of the images, another first net, other
 noise. Runs that are there are not done again. Prints a table, and draws the picture.
@@ -89,7 +89,7 @@ def draw(records: Sequence[fa.Record], arms: pd.DataFrame) -> Figure:
     frames = [record.training.assign(seed=index) for index, record in enumerate(records)]
     with theme():
         figure = Figure(figsize=(11, 4.4), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        left, right = figure.subplots(1, 2, width_ratios=(2, 1))
         curves(left, pd.concat(frames, ignore_index=True), "What the same money trains")
         names = [LABELS[name] for name in dict.fromkeys(arms["name"])]
         left.legend(left.get_legend_handles_labels()[0], names, loc="lower right")
@@ -104,17 +104,16 @@ def _draw_sellers(axes: Axes, arms: pd.DataFrame, n_nodes: int) -> None:
     colours = [ARM_COLOURS[str(name)] for name in groups]
     bars = axes.barh([LABELS[str(name)] for name in groups], counts, color=colours, height=0.55)
     epsilons = [f"epsilon {group['mean_epsilon'].mean():.1f}" for group in groups.values()]
-    axes.bar_label(bars, epsilons, padding=-6, color="white", label_type="center")
+    axes.bar_label(bars, epsilons, padding=5)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    title = f"How many of {n_nodes} nodes sell, and how much"
-    axes.set(title=title, xlim=(0, n_nodes), xlabel="nodes")
+    axes.set(title="Who sells, and how much", xlim=(0, n_nodes), xlabel=f"nodes, of {n_nodes}")
 
 
 def main() -> None:
     """Run, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("results/quickstart-seeds"))
     parser.add_argument("--image", type=Path, default=Path("docs/images/quickstart.png"))
     options = parser.parse_args()
