@@ -86,7 +86,8 @@ def test_a_market_rests_at_the_cap_of_the_effective_number():
     scenario = fa.load_scenario("quickstart", ["game.average_over=effective"])
     market = fa.PrivacyMarket(scenario)
     assert market.run_until().kind == "converged"
-    form = fa.stackelberg_equilibrium(draw_population(scenario).rho, 10.0, 10.0, "effective")
+    alpha, beta = scenario.game.alpha, scenario.game.beta
+    form = fa.stackelberg_equilibrium(draw_population(scenario).rho, alpha, beta, "effective")
     assert market.budget == pytest.approx(form.budget, rel=1e-6)
     n_effective = market.epsilon.sum() ** 2 / (market.epsilon**2).sum()
     assert market.state.mean_epsilon == pytest.approx(market.epsilon.sum() / n_effective)
