@@ -44,9 +44,8 @@ def test_weights_by_data_are_those_of_the_nodes_that_train(by):
         else (1 / (1 + held.label_divergence)).tolist()
     )
     assert len(set(weights)) > 1
-    priced = fa.price(
-        "weighted", population.rho, alpha=10.0, beta=10.0, by="listed", weights=weights
-    )
+    game = {"alpha": scenario.game.alpha, "beta": scenario.game.beta}
+    priced = fa.price("weighted", population.rho, **game, by="listed", weights=weights)
     assert record.run["verdict"]["kind"] == "converged"
     assert record.run["equilibrium"]["payment"] == pytest.approx(priced.paid, rel=1e-12)
     assert record.run["market"]["budget"] == pytest.approx(priced.paid, rel=1e-6)
