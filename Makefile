@@ -1,6 +1,7 @@
 # make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
 # minutes; make test-lowest: with the lowest versions of dependencies.  make test-flower: what needs
-# Flower.  make soak: an hour of faults and bad input.  make docs: the documentation site.
+# Flower.  make soak: an hour of faults and bad input; make soak-calls: every system call fails once,
+# for hours; it goes on where it stopped.  make docs: the documentation site.
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
@@ -13,7 +14,7 @@ BASE_TESTS = $(addprefix tests/,abm cli game learning mechanisms population proc
 	scenario runs/test_compare.py runs/test_run_sweep.py test_cli.py test_errors.py test_input.py \
 	test_plugins.py test_registry.py test_rng.py)
 
-.PHONY: demo test test-fast test-lowest test-privacy test-flower soak docs lint format clean
+.PHONY: demo test test-fast test-lowest test-privacy test-flower soak soak-calls docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -33,13 +34,19 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet 'atheris>=3' || true
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
 
+soak-calls: $(VENV)/.dev
+	@mkdir -p build
+	PYTHONPATH=tests $(BIN)/python -W ignore -m soak.calls --results build/soak-calls.jsonl $(SOAK)
+
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test-privacy: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/dp tests/training/test_injected_noise.py \
+		tests/training/test_planted_faults.py tests/training/test_participations.py \
 		tests/training/test_check_in_training.py tests/training/test_secure_training.py \
-		tests/runs/test_audit_scenario.py tests/runs/test_free_riders.py docs/privacy.md
+		tests/runs/test_audit_scenario.py tests/runs/test_audit_whole.py \
+		tests/runs/test_free_riders.py docs/privacy.md
 
 test-flower: $(VENV)-flower/.made
 	FCFN_FLOWER_PYTHON=$(VENV)-flower/bin/python $(BIN)/python -m pytest \

@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fcfn_abm.errors import FcfnError, PluginError, abbreviate, join_lines
+from fcfn_abm.process.files import list_files
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -350,11 +351,15 @@ def _hash_module(top: str) -> str:
         if file is None:
             raise PluginError(f"{top}: is no plug-in: the module is a part of Python.")
         return hashlib.sha256(file.read_bytes()).hexdigest()
-    lines = [
-        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder).as_posix()}\n"
-        for folder in folders
-        for file in sorted(folder.rglob("*.py"))
-    ]
+    try:
+        lines = [
+            f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(folder).as_posix()}\n"
+            for folder in folders
+            for f in list_files(folder)
+            if f.suffix == ".py"
+        ]
+    except OSError as error:
+        raise PluginError(f"{error.filename}: cannot be read: {error.strerror}.") from None
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

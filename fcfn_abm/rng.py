@@ -36,8 +36,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "movers": lambda round_index: (1, round_index, 2),
     "trials": lambda round_index: (1, round_index, 3),
     "first-trials": lambda round_index: (1, round_index, 4),
-    "images": lambda: (2, 0),
-    "partition": lambda: (2, 1),
+    "data": lambda part: (2, part),  # 0: which images, 1: who holds them
     "first-parameters": lambda: (3, 0),
     "batches": lambda round_index, node: (3, 1, round_index, node),
     "attendance": lambda round_index: (3, 2, round_index),

@@ -1,5 +1,6 @@
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
@@ -28,6 +29,20 @@ def pytest_collection_modifyitems(items):
 
 
 collect_ignore = ["soak/__main__.py", "soak/guided.py"]  # programs of their own
+
+
+@pytest.fixture
+def hold_lock():
+    """Return a context manager that locks a file as another process does."""
+    fcntl = pytest.importorskip("fcntl")
+
+    @contextmanager
+    def hold(path):
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    return hold
 
 
 def pytest_terminal_summary(terminalreporter):

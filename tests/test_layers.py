@@ -41,7 +41,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ONLY = {  # what of ours a package may import, where that is less than all below
     "process": {"errors"},
-    "plugins": {"errors"},
+    "plugins": {"errors", "process"},
     "game": {"errors", "show"},
     "dp": {"errors", "rng", "jit", "registry"},
     "training": {"errors", "rng", "jit", "memory", "registry", "dp"},
@@ -52,7 +52,7 @@ HOMES = {  # where a heavy library may be imported
     "mesa": {"abm", "viz"},
     "pettingzoo": {"environment"},
     "gymnasium": {"environment"},
-    "torch": {"training", "dp/noise", "dp/audit", "dp/sensitivity"},
+    "torch": {"training", "dp/noise", "dp/sensitivity"},
     "sklearn": {"training"},
     "opendp": {"dp/noise"},
     "solara": {"viz"},

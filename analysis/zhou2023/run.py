@@ -20,7 +20,7 @@ from fcfn_abm import __version__
 from fcfn_abm.errors import MissingExtraError, OutputError, UnknownNameError
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import raise_as_output_error
-from fcfn_abm.records.folders import RUN_FILE
+from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.scenario import to_toml
 from fcfn_zhou2023 import (
     clients,

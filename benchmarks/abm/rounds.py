@@ -24,8 +24,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import plain_loop
 from plain_mesa import PlainMarket
 
+from fcfn_abm.abm import stretch
 from fcfn_abm.abm.compiled import TurnLoop, move_at_once
 from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import nash_equilibrium
@@ -37,7 +39,7 @@ from fcfn_abm.scenario import RecordSettings, Scenario
 BUDGET = 3.0
 
 
-def market(n_nodes, order="in_turn", rule="best-response", rho=None, groups=None):
+def market(n_nodes, order="in_turn", rule="best-response", rho=None, groups=None, cap=BUDGET):
     """Build a market whose cap stands still, with steps that settle."""
     damped = order == "simultaneous" and rule in {"best-response", "gradient"}
     tree = {
@@ -47,7 +49,7 @@ def market(n_nodes, order="in_turn", rule="best-response", rho=None, groups=None
             "rho": {"kind": "uniform"},
             **({"groups": groups} if groups else {}),
         },
-        "game": {"budget": BUDGET},
+        "game": {"budget": cap},
         "server": {"kind": "fixed"},
         "learning": {"kind": rule, **({"gain": "auto"} if damped else {})},
         "rounds": {"order": order},
@@ -73,6 +75,11 @@ def moves(made, rows=None):
         return lambda: move_at_once(played, played.groups[0], form, slice(None))
     loop = TurnLoop(played, [form], {})
     return lambda: loop.move(rows)
+
+
+def random_order(n_nodes):
+    """Return an order of moves in row numbers as short as those of play."""
+    return stream(1, "turns").permutation(n_nodes).astype(np.int32)
 
 
 def streaming_pass(made):
@@ -104,7 +111,7 @@ def passes(sizes):
                 made.step()
             whole = best(made.step, 3)
             movers = np.arange(n_nodes)
-            shuffled = stream(1, "order-of-moves", 99).permutation(movers)
+            shuffled = random_order(n_nodes)
             if order == "in_turn":
                 ways = [moves(made, rows) for rows in (shuffled, movers)]
             else:
@@ -210,7 +217,7 @@ def against_mesa(n_nodes):
     for _ in range(2):
         made.step()
         plain.step()
-    ours = best(moves(made, stream(1, "order-of-moves", 99).permutation(n_nodes)))
+    ours = best(moves(made, random_order(n_nodes)))
     whole = best(made.step, 3)
     theirs = best(plain.step, 2)
     print(f"**Against plain Mesa, N = {n_nodes:,}, in turn**\n")
@@ -247,6 +254,83 @@ def against_mesa_frames(n_nodes, python):
         rows.append([f"mesa-frames on {threads} core(s)", f"{float(done.stdout) / ours:.1f}"])
     print(f"**Against mesa-frames, N = {n_nodes:,}, at once: its moves over ours (on one core)**\n")
     table(["", "times"], rows)
+
+
+def round_by_round(made):
+    """Play to the verdict as markets do in which somebody looks at each round."""
+    pays, stretch.pays = stretch.pays, lambda _: False
+    try:
+        made.run_until()
+    finally:
+        stretch.pays = pays
+
+
+def whole_markets(sizes):
+    """Markets from the first round to their verdict, built beforehand, and a plain loop of them."""
+    stretch.count_single_moves(stretch.LOADING)
+    rows = []
+    for n_nodes in sizes:
+        made = market(n_nodes, cap=5.0)
+        rho, start = made.columns.rho.copy(), made.columns.epsilon.copy()
+        rounds = made.run_until().rounds
+        n_plain = plain_loop.play(rho, start.copy(), 5.0, 1e-9, 3, 1000, 1)
+        alone = best_of(lambda n=n_nodes: market(n, cap=5.0), round_by_round, 5) / rounds
+        ahead = best_of(lambda n=n_nodes: market(n, cap=5.0), PrivacyMarket.run_until, 40) / rounds
+        build = best(lambda n=n_nodes: market(n, cap=5.0), 20)
+        plain = best_of(
+            start.copy, lambda e, rho=rho: plain_loop.play(rho, e, 5.0, 1e-9, 3, 1000, 1), 40
+        )
+        rows.append(
+            [
+                f"{n_nodes:,}",
+                f"{rounds}",
+                f"{1e3 * ahead * rounds:.2f}",
+                f"{1e3 * build:.2f}",
+                f"{alone / ahead:.0f}",
+                f"{ahead / (plain / n_plain):.1f}",
+            ]
+        )
+    print("**Whole markets in turn, from the first round to the verdict**\n")
+    table(
+        [
+            "N",
+            "rounds",
+            "ms to play",
+            "ms to build, scenario included",
+            "times faster than round by round",
+            "over a plain compiled loop, a round",
+        ],
+        rows,
+    )
+
+
+def best_of(make, function, repetitions):
+    """Return the shortest time of a function of something that is made anew, in seconds."""
+    times = []
+    for _ in range(repetitions):
+        made = make()
+        start = time.perf_counter()
+        function(made)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def loading(repetitions=5):
+    """Time a fresh process takes to its first compiled market, its code kept from before."""
+    code = (
+        "import time, fcfn_abm\n"
+        "from fcfn_abm.abm import stretch\n"
+        "from fcfn_abm.build.market import PrivacyMarket\n"
+        "stretch.count_single_moves(stretch.LOADING)\n"
+        "start = time.perf_counter()\n"
+        "PrivacyMarket().run_until()\n"
+        "print(time.perf_counter() - start)"
+    )
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(repetitions)
+    ]
+    print(f"A fresh process loads numba and plays its first market in {min(times[1:]):.2f} s.\n")
 
 
 def memory(n_nodes):
@@ -317,6 +401,8 @@ def main():
     parser.add_argument("--mesa-frames", metavar="PYTHON", help="a Python that has mesa-frames")
     options = parser.parse_args()
     quick = options.quick
+    loading()
+    whole_markets([50, 1000])
     largest = 5 if quick else 7
     passes([10**k for k in range(3, largest + 1)])
     rules(10**4 if quick else 10**6)

@@ -16,6 +16,7 @@ from fcfn_abm.build.costs import FindFolder, list_costs
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidScenarioError, OutputError, PluginError, abbreviate, did_you_mean
 from fcfn_abm.plugins import find_plugin, import_installed, import_plugin, import_plugins
+from fcfn_abm.process.files import list_files
 from fcfn_abm.scenario import (
     Choice,
     Scenario,
@@ -294,7 +295,11 @@ def list_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
 
     What cannot be read has the reason in place of its title.
     """
-    files = {str(path): path for path in sorted(folder.rglob("*.toml"))} if folder else None
+    files = (
+        {str(path): path for path in list_files(folder) if path.suffix == ".toml"}
+        if folder
+        else None
+    )
     for name, path in (shipped_files() if files is None else files).items():
         try:
             tree, _ = read_scenario(path)

@@ -98,7 +98,7 @@ def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
 
 def load_images(scenario: Scenario) -> ImageData:
     """Load the images of a scenario with a training table."""
-    data: ImageData = create(scenario, ("training", "data")).load(stream(scenario.seed, "images"))
+    data: ImageData = create(scenario, ("training", "data")).load(stream(scenario.seed, "data", 0))
     return data
 
 
@@ -148,7 +148,7 @@ def deal_images(scenario: Scenario, population: Population, images: ImageData) -
 def _deal(scenario: Scenario, images: ImageData) -> Holdings:
     """Deal the training images to the nodes of a scenario."""
     partition = create(scenario, ("training", "partition"))
-    chance = stream(scenario.seed, "partition")
+    chance = stream(scenario.seed, "data", 1)
     n_nodes, labels = scenario.population.n_nodes, images.train_labels
     shards = partition.split(labels, n_nodes, chance, images.train_writers)
     return Holdings(tuple(shards), label_divergence(labels, shards))

@@ -60,24 +60,16 @@ def calibrate(
 
     out = Path("results") / f"{scenario.stem}-calibration" if out is None else out
     grid = None if epsilons is None else numbers(epsilons, "--epsilons")
-    try:
-        found = calibrate_value(
-            load_scenario(scenario, overrides or (), imports=imports or (), trust=trust),
-            grid,
-            seeds,
-            out,
-            value=value,
-            overwrite=overwrite,
-            progress=not quiet,
-            workers=workers or count_cores(),
-        )
-    except KeyboardInterrupt:
-        if out.exists() and not overwrite:  # all was done
-            raise
-        message = (
-            "interrupted; the trainings that ended are kept: the same command goes on from there."
-        )
-        raise KeyboardInterrupt(message) from None
+    found = calibrate_value(
+        load_scenario(scenario, overrides or (), imports=imports or (), trust=trust),
+        grid,
+        seeds,
+        out,
+        value=value,
+        overwrite=overwrite,
+        progress=not quiet,
+        workers=workers or count_cores(),
+    )
     if as_json:
         print_json({**found.run, "path": str(found.path)})
     elif quiet:

@@ -50,6 +50,14 @@ def sweep(
         bool, typer.Option("--dry-run", help="Only say how many runs there are, and how long.")
     ] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run what failed again.")] = False,
+    sync: Annotated[
+        bool,
+        typer.Option(
+            "--sync/--no-sync",
+            help="Force each result onto the disk; else a power cut may take some, which the same "
+            "command runs again.",
+        ),
+    ] = True,
     overrides: Overrides = None,
     imports: Imports = None,
     trust: Trust = False,
@@ -69,7 +77,7 @@ def sweep(
         return
     try:
         with obey_interrupts():
-            found = run_sweep(loaded, out, place, retry=retry, progress=not quiet)
+            found = run_sweep(loaded, out, place, retry=retry, durable=sync, progress=not quiet)
     except KeyboardInterrupt:
         message = (
             f"interrupted; the runs that ended are in {out}: the same command goes on from there."
@@ -78,7 +86,7 @@ def sweep(
     if as_json:
         print_json(sweep_facts(found))
     elif quiet:
-        say(found.path)
+        say(out)
     else:
         show(sweep_text(found))
 

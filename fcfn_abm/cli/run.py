@@ -54,12 +54,12 @@ def run(
         loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or count_cores()
     )
     if as_json:
-        print_json({**record.run, "path": str(record.path)})
+        print_json({**record.run, "path": str(out)})
     elif quiet:
-        say(record.path)
+        say(out)
     else:
         show(summary(record))
         say(
-            f"\nThe record lies in {record.path} (figures in {out / 'figures'}).\n"
-            f"'fcfn report {record.path}' makes a page of it."
+            f"\nThe record lies in {out} (figures in {out / 'figures'}).\n"
+            f"'fcfn report {out}' makes a page of it."
         )

@@ -1,4 +1,4 @@
-"""Epsilon to noise: calibration, accounting, sensitivity; only `noise` and `audit` use torch."""
+"""Epsilon to noise: calibration, accounting, sensitivity; only `noise` uses torch."""
 
 from fcfn_abm.dp.accounting import (
     multiplier_for_releases,

@@ -6,14 +6,13 @@ import ctypes
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
-
 from fcfn_abm.errors import OutputError, describe_cause
+from fcfn_abm.process.files import hidden_name, hidden_prefix, list_folder, sync
+from fcfn_abm.process.locks import Lock
 
 LOCK = ".lock"
 """File that is locked for as long as its folder is written."""
@@ -39,61 +38,120 @@ def describe_error(error: Exception) -> str:
     return describe_cause(error)
 
 
-def create_hidden_folder(path: Path) -> tuple[Path, BaseFileLock]:
+def create_hidden_folder(path: Path) -> tuple[Path, Lock]:
     """Create a folder beside a path, and take its lock.
 
     The system releases the lock when the process ends, however it ends. So a hidden folder whose
     lock is free belongs to a process that was killed.
     """
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_hidden_prefix(path), dir=path.parent))
-        lock = FileLock(folder / LOCK)
-        with suppress(FileNotFoundError):  # before it was locked, another process removed it
-            lock.acquire()
-            folder.chmod(0o777 & ~_umask())  # mkdtemp's are closed to others
-            return folder, lock
+        folder = hidden_name(path)
+        folder.mkdir()
+        lock = Lock(folder / LOCK)
+        try:
+            if lock.acquire():
+                return folder, lock
+        except FileNotFoundError:  # before it was locked, another process removed it
+            pass
+        except BaseException:
+            remove_folder(folder)
+            raise
 
 
-def remove_abandoned_folders(path: Path, own: Path) -> None:
-    """Remove the hidden folders beside a path that killed processes have left."""
-    names = []
-    with suppress(OSError), os.scandir(path.parent) as entries:
-        names = [entry.name for entry in entries if entry.name.startswith(_hidden_prefix(path))]
-    for name in names:
-        folder = path.parent / name
-        if name != own.name:
-            with suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, as far as that is possible: the next command tries again."""
+    with suppress(OSError):  # rmtree raises some errors all the same
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def rename_if_free(folder: Path, path: Path) -> bool:
-    """Give a folder its name, unless something has it; an empty folder is replaced."""
+def remove_abandoned(path: Path) -> None:
+    """Remove the hidden folders and files beside a path that killed processes have left.
+
+    Results that one of them had moved aside, and not replaced yet, get their name back. What
+    cannot be removed stays, without an error.
+    """
+    with suppress(OSError):
+        for entry in list_folder(path.parent):
+            if entry.name.startswith(hidden_prefix(path)):
+                with suppress(OSError):
+                    _remove_one(Path(entry.path), path)
+
+
+def _remove_one(found: Path, path: Path) -> None:
+    if not found.is_dir():
+        found.unlink()
+        return
+    lock = Lock(found / LOCK)
+    if not lock.acquire():
+        return
+    try:
+        if lock.guards:
+            if not os.path.lexists(path) and (found / path.name / "run.json").exists():
+                (found / path.name).rename(path)
+            remove_folder(found)
+    finally:
+        lock.release()
+
+
+def move_into_place(folder: Path, path: Path, *, replace: bool) -> bool:
+    """Give a folder its final name, and force that onto the disk.
+
+    Parameters
+    ----------
+    folder : Path
+        The new folder, whole.
+    path : Path
+        The name.
+    replace : bool
+        Whether a folder that has the name, and holds something, is removed.
+
+    Returns
+    -------
+    bool
+        False if there is such a folder, and it is not to be replaced.
+
+    Raises
+    ------
+    OSError
+        If it cannot be done; what had the name has it still.
+    """
+    old = None
     try:
         folder.rename(path)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        return False
+        if not replace:
+            return False
+        old = _swap(folder, path)
+    with suppress(OSError):  # the folder has its name: whatever fails now, it is whole
+        sync(path.parent)
+    if old is not None:
+        remove_folder(old)
     return True
 
 
-def replace_folder(folder: Path, path: Path) -> None:
-    """Let a folder take the place of another one, which is removed."""
+def _swap(folder: Path, path: Path) -> Path:
+    """Let a folder take the name of another one; return where that lies now."""
     if _exchange(folder, path):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
+        return folder
     aside, lock = create_hidden_folder(path)
+    moved = aside / path.name
     try:
-        path.rename(aside / path.name)
+        path.rename(moved)
         try:
             folder.rename(path)
         except OSError:
-            (aside / path.name).rename(path)
+            moved.rename(path)
             raise
+    except OSError:
+        with suppress(OSError):
+            (aside / LOCK).unlink()
+            aside.rmdir()  # unless the old folder could not be moved back
+        raise
     finally:
-        if path.exists():  # the new folder, or the old one again
-            shutil.rmtree(aside, ignore_errors=True)
         lock.release()
+    return aside
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -110,13 +168,3 @@ def _exchange(one: Path, other: Path) -> bool:
     paths = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other)
     failed: int = renameat2(*paths, _RENAME_EXCHANGE)
     return failed == 0
-
-
-def _hidden_prefix(path: Path) -> str:
-    return f".{path.name}.partial-"
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # there is no other way to read it
-    os.umask(mask)
-    return mask

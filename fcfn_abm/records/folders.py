@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fcfn_abm.errors import InvalidRecordError, OutputError, abbreviate
+from fcfn_abm.process.files import (
+    create_folder,
+    has_files,
+    is_system_file,
+    list_folder,
+    sync_below,
+)
 from fcfn_abm.process.folders import (
     LOCK,
     create_hidden_folder,
     describe_error,
+    move_into_place,
     raise_as_output_error,
-    remove_abandoned_folders,
-    rename_if_free,
-    replace_folder,
+    remove_abandoned,
+    remove_folder,
 )
 from fcfn_abm.process.interrupts import defer_interrupts
-from fcfn_abm.records.integrity import DERIVED, list_data, require_utf8, seal
+from fcfn_abm.process.locks import Lock
+from fcfn_abm.records.integrity import DERIVED, RUN_FILE, SUMS, list_data, require_utf8
 from fcfn_abm.records.tables import TABLES
 from fcfn_abm.scenario import Scenario, to_toml
 
-RUN_FILE = "run.json"
 SCENARIO_FILE = "scenario.toml"
 RUN_KIND = "run"  # what a record is whose facts do not say
 PARTS = "traces"
 """Folder of the traces of all nodes, which were written during the run."""
-_SYSTEM_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers put them everywhere
 
 
 def write_facts(scenario: Scenario, run: Mapping[str, Any], folder: Path) -> None:
@@ -45,7 +50,7 @@ def read_facts(path: Path, what: str = "results") -> dict[str, Any]:
     """Read the facts of a folder, which errors call a folder of ``what``."""
     file = path / RUN_FILE
     try:
-        run = json.loads(file.read_text(encoding="utf-8"))
+        run = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         if path.is_file():
             problem = "is a file; give the folder that it lies in"
@@ -68,11 +73,12 @@ def require_free(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -
     """
     with raise_as_output_error(path):
         require_utf8(path, OutputError)
-        if path.is_dir() and not any(path.iterdir()):
+        if path.is_dir() and not has_files(path):
             return
+        is_results = all((path / name).is_file() for name in (RUN_FILE, SCENARIO_FILE))
     elsewhere = "choose another folder with --out"
-    if not all((path / name).is_file() for name in (RUN_FILE, SCENARIO_FILE)):
-        if path.exists() or path.is_symlink():
+    if not is_results:
+        if os.path.lexists(path):
             raise OutputError(f"{path}: exists and is not a record; {elsewhere}.")
         return
     if not overwrite:
@@ -82,7 +88,9 @@ def require_free(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -
     held = read_facts(path).get("kind", RUN_KIND)
     if held != kind:
         raise OutputError(f"{path}: holds a {held}, and not a {kind}; {elsewhere}.")
-    added = next((e.name for e in path.iterdir() if not belongs_to_results(path, e.name)), None)
+    with raise_as_output_error(path):
+        names = [entry.name for entry in list_folder(path)]
+    added = next((name for name in names if not belongs_to_results(path, name)), None)
     if added is not None:
         raise OutputError(
             f"{path}: {abbreviate(added)} in it was put there by somebody else; move that, or "
@@ -100,7 +108,7 @@ def belongs_to_results(folder: Path, name: str) -> bool:
     if listed is None:  # records of an earlier version have no list
         listed = {RUN_FILE, SCENARIO_FILE, PARTS, *(f"{table}.parquet" for table in TABLES)}
     derived = name in DERIVED or (name.startswith(".") and (".partial" in name or name == LOCK))
-    return name in listed or derived or name in _SYSTEM_FILES
+    return name in listed or derived or is_system_file(name)
 
 
 def resolve_output_file(file: Path, *, overwrite: bool = False) -> Path:
@@ -131,8 +139,28 @@ def resolve_output_file(file: Path, *, overwrite: bool = False) -> Path:
     return file
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed commands have left of results that were to become ``path``.
+
+    What cannot be removed stays, without an error.
+    """
+    with suppress(OSError):
+        path = _follow_link(path)
+        remove_abandoned(path)
+        if (path / SUMS).is_file() and (path / LOCK).exists():  # killed once it had its name
+            lock = Lock(path / LOCK)
+            if lock.acquire():
+                lock.release(remove=True)
+
+
+def _follow_link(path: Path) -> Path:
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextmanager
-def new_folder(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -> Iterator[Path]:
+def new_folder(
+    path: Path, *, overwrite: bool = False, kind: str = RUN_KIND, durable: bool = True
+) -> Iterator[Path]:
     """Give a hidden folder beside ``path`` that takes its name once the block has ended well.
 
     Parameters
@@ -143,36 +171,44 @@ def new_folder(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -> 
         Whether results under that name are replaced.
     kind : str, default "run"
         What the results are, which replace their like only.
+    durable : bool, default True
+        Whether all of it is on the disk before it takes its name: a power cut then leaves nothing
+        under the name, or all.
 
     Yields
     ------
     Path
-        An empty folder. If the block raises, it is removed, and ``path`` is as it was.
+        An empty folder, which the block fills and seals (:func:`seal`). If the block raises, it is
+        removed, and ``path`` is as it was.
 
     Raises
     ------
     OutputError
         If there is something under that name, or the place cannot be written.
     """
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    path = _follow_link(path)
+    remove_leftovers(path)
     require_free(path, overwrite=overwrite, kind=kind)
     with raise_as_output_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(path.parent)
         folder, lock = create_hidden_folder(path)
     try:
         yield folder
         with raise_as_output_error(path):
-            seal(folder)
+            if durable:
+                sync_below(folder)
         require_free(path, overwrite=overwrite, kind=kind)
         # an interrupt between two renames might leave no folder under the name
         with raise_as_output_error(path), defer_interrupts():
-            remove_abandoned_folders(path, folder)
-            if not rename_if_free(folder, path):
+            if os.name == "nt":  # which renames no folder that holds an open file
+                lock.release()
+            if not move_into_place(folder, path, replace=False):
                 require_free(path, overwrite=overwrite, kind=kind)  # another run was quicker
-                replace_folder(folder, path)
-            (path / LOCK).unlink(missing_ok=True)
+                move_into_place(folder, path, replace=True)
+            with suppress(OSError):  # nothing may fail that comes after the rename
+                (path / LOCK).unlink()
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         raise
     finally:
         lock.release()

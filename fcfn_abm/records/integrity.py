@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fcfn_abm.errors import FcfnError, InvalidRecordError, abbreviate
+from fcfn_abm.process.files import is_system_file, list_files, write_file
+from fcfn_abm.process.folders import describe_error
+
+RUN_FILE = "run.json"
+"""File with the facts about results, by which a folder of results is known."""
 
 SUMS = "SHA256SUMS"
 """File that lists the data of a folder; ``sha256sum --check SHA256SUMS`` reads it too."""
@@ -17,29 +23,110 @@ DERIVED = {SUMS, "figures", "report.html", "report.md"}
 """What is made from the data, and made again."""
 
 
-def seal(folder: Path, files: Mapping[str, Path] | None = None) -> None:
-    """Write the checksums of the data in a folder.
+def seal(
+    folder: Path, written: Iterable[str] = (), *, files: Mapping[str, Path] | None = None
+) -> str:
+    """Write the checksums of the data in a folder, once all of it is written.
 
     Parameters
     ----------
     folder : Path
         Takes the list.
+    written : iterable of str
+        Names that were written there, and must be found.
     files : mapping of str to Path, optional
-        Names in it, and where what will have that name lies now. Without it all files below the
-        folder but figures and reports, which are derived, and which nothing reads.
+        Names in the list, and where what will have that name lies now. Without it all files below
+        the folder but figures and reports, which are derived, and which nothing reads.
+
+    Returns
+    -------
+    str
+        The folder's fingerprint; see :func:`fingerprint`.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be listed, a file cannot be read, or one that was written is missing.
     """
     if files is None:
-        found = sorted(path for path in folder.rglob("*") if path.is_file())
-        names = {path.relative_to(folder).as_posix(): path for path in found}
         files = {
-            name: path
-            for name, path in names.items()
-            if name.split("/")[0] not in DERIVED and path.name[0] != "." and path.name != SUMS
+            path.relative_to(folder).as_posix(): path
+            for path in list_files(folder)
+            if _is_data(path.relative_to(folder))
         }
-    lines = [f"{_digest(path)}  {name}\n" for name, path in files.items()]
-    own = folder / f".{SUMS}.partial"
-    own.write_text("".join(lines), encoding="utf-8")
-    own.replace(folder / SUMS)
+    for name in written:
+        if name not in files:
+            raise OSError(errno.EIO, "what was written there is not listed", str(folder / name))
+    text = "".join(f"{_digest(path)}  {name}\n" for name, path in files.items()).encode()
+    write_file(folder / SUMS, text)
+    return hashlib.sha256(text).hexdigest()
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a file, relative to its folder of results, is listed in its checksums."""
+    hidden = path.name[0] == "." or is_system_file(path.name)
+    return path.parts[0] not in DERIVED and path.name != SUMS and not hidden
+
+
+def fingerprint(folder: Path, *names: str) -> str:
+    """Return what tells the results in a folder from all others that may take its place.
+
+    Parameters
+    ----------
+    folder : Path
+        With results.
+    *names : str
+        Files whose content tells; without them the list of checksums, or the facts where there is
+        none.
+
+    Returns
+    -------
+    str
+        A checksum; empty if there are no results.
+
+    Raises
+    ------
+    InvalidRecordError
+        If a file is there and cannot be read.
+    """
+    with _raise_as_unreadable(folder):
+        try:
+            if names:
+                return "".join(_digest(folder / name) for name in names)
+            with suppress(FileNotFoundError):
+                return _digest(folder / SUMS)
+            return _digest(folder / RUN_FILE)
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+
+
+def require_same(folder: Path, expected: str | None, *names: str) -> None:
+    """Raise unless a folder holds the results that were read from it first.
+
+    Parameters
+    ----------
+    folder : Path
+        With results.
+    expected : str, optional
+        Their :func:`fingerprint` at that time; without it nothing is known.
+    *names : str
+        As for the fingerprint.
+
+    Raises
+    ------
+    InvalidRecordError
+        If it is gone, or holds other results.
+    """
+    if expected is None:
+        return
+    found = fingerprint(folder, *names)
+    if not found:
+        raise InvalidRecordError(f"{folder}: what was read from it before is not there any more.")
+    if found != expected:
+        raise InvalidRecordError(
+            f"{folder}: holds other results than those that were read from it before; read it "
+            "again."
+        )
 
 
 def require_unchanged(folder: Path, names: Iterable[str]) -> None:
@@ -57,18 +144,18 @@ def require_unchanged(folder: Path, names: Iterable[str]) -> None:
     InvalidRecordError
         Names the first file that is missing, was added, or does not hold what was written.
     """
-    if not (folder / SUMS).is_file():
+    known = _read_sums(folder)
+    if known is None:
         return
-    known = _read_sums(folder / SUMS)
     for name in names:
         below = f"{name}/"
-        there = [
-            path.relative_to(folder).as_posix()
-            for path in sorted((folder / name).rglob("[!.]*") if (folder / name).is_dir() else ())
-        ]
+        there: list[str] = []
+        with _raise_as_unreadable(folder / name), suppress(FileNotFoundError, NotADirectoryError):
+            found = (path.relative_to(folder) for path in list_files(folder / name))
+            there = [path.as_posix() for path in found if _is_data(path)]
         expected = [file for file in known if file == name or file.startswith(below)]
         for file in dict.fromkeys([*expected, *there, *([name] if not expected else [])]):
-            _require_same(folder, file, known.get(file))
+            _require_file(folder, file, known.get(file))
 
 
 @contextmanager
@@ -91,7 +178,7 @@ def raise_as_record_error(folder: Path | None) -> Iterator[None]:
     except FcfnError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        if folder is None or (folder / SUMS).is_file():
+        if folder is None or list_data(folder) is not None:
             raise
         if isinstance(error, KeyError) and error.args:
             what = f"{folder / 'run.json'}: {abbreviate(error.args[0])} is missing or not known"
@@ -103,9 +190,8 @@ def raise_as_record_error(folder: Path | None) -> Iterator[None]:
 
 def list_data(folder: Path) -> set[str] | None:
     """Return what lies in a sealed folder by right: files, and folders; None without a list."""
-    if not (folder / SUMS).is_file():
-        return None
-    return {name.split("/")[0] for name in _read_sums(folder / SUMS)}
+    known = _read_sums(folder)
+    return None if known is None else {name.split("/")[0] for name in known}
 
 
 def require_utf8(path: Path, error: type[FcfnError] = InvalidRecordError) -> None:
@@ -117,16 +203,14 @@ def require_utf8(path: Path, error: type[FcfnError] = InvalidRecordError) -> Non
         raise error(f"{absolute}: the name is not UTF-8, which results need.") from None
 
 
-def _require_same(folder: Path, file: str, expected: str | None) -> None:
+def _require_file(folder: Path, file: str, expected: str | None) -> None:
     path = folder / file
-    if expected is None:
-        if path.exists():
-            raise InvalidRecordError(f"{path}: was not there when {SUMS} was written.")
-        return
-    try:
+    with _raise_as_unreadable(path):
+        if expected is None:
+            if os.path.lexists(path):
+                raise InvalidRecordError(f"{path}: was not there when {SUMS} was written.")
+            return
         found = _digest(path)
-    except OSError as error:
-        raise InvalidRecordError(f"{path}: cannot be read: {error.strerror}.") from error
     if found != expected:
         raise InvalidRecordError(
             f"{path}: does not hold what was written: it was damaged or edited ({SUMS} lists "
@@ -134,12 +218,30 @@ def _require_same(folder: Path, file: str, expected: str | None) -> None:
         )
 
 
-def _read_sums(sums: Path) -> dict[str, str]:
+def _read_sums(folder: Path) -> dict[str, str] | None:
+    """Return the checksums of a folder by file; None if it has no list of them."""
+    sums = folder / SUMS
     try:
-        lines = sums.read_text(encoding="utf-8").splitlines()
+        lines = sums.read_bytes().decode().splitlines()
         return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError) as error:
-        raise InvalidRecordError(f"{sums}: the checksums cannot be read: {error}") from error
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        why = describe_error(error)
+        raise InvalidRecordError(f"{sums}: the checksums cannot be read: {why}.") from error
+    except ValueError:
+        raise InvalidRecordError(
+            f"{sums}: the checksums cannot be read: a line holds no checksum and name."
+        ) from None
+
+
+@contextmanager
+def _raise_as_unreadable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = describe_error(error)
+        raise InvalidRecordError(f"{path}: cannot be read: {why}.") from error
 
 
 def _digest(path: Path) -> str:

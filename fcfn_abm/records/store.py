@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,19 +14,18 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from fcfn_abm.errors import FcfnError, InvalidRecordError, join_lines
-from fcfn_abm.process.folders import describe_error
+from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError, join_lines
+from fcfn_abm.process.folders import describe_error, raise_as_output_error
 from fcfn_abm.records.folders import (
     PARTS,
-    RUN_FILE,
     RUN_KIND,
     SCENARIO_FILE,
     new_folder,
     read_facts,
     write_facts,
 )
-from fcfn_abm.records.integrity import require_unchanged
-from fcfn_abm.records.stream import open_parts, read_parts
+from fcfn_abm.records.integrity import RUN_FILE, fingerprint, require_same, require_unchanged, seal
+from fcfn_abm.records.stream import list_parts, open_parts, read_parts
 from fcfn_abm.records.tables import NAME, TABLES, empty, insert_names, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
 from fcfn_abm.show import Shown
@@ -52,7 +52,10 @@ class Record(Shown):
     ledger: pd.DataFrame = field(default_factory=lambda: empty("ledger"))
     """One row a round and node that trained in it with the market's epsilon: privacy spent."""
     path: Path | None = None
-    """The folder, if the record is on disk."""
+    """The folder, if the record is on disk; absolute."""
+    fingerprint: str | None = None
+    """What tells the results in ``path`` from others that take their place: what is read later must
+    belong to what was read first."""
 
     @property
     def plot(self) -> Any:
@@ -104,20 +107,26 @@ class Record(Shown):
         """
         names = None if columns is None else list(columns)
         if self.kept_traces is None:
+            self._require_same()
             # names of nodes are not stored with each of their rounds
             stored = None if names is None else sorted({"node", *names} - {NAME.name})
             try:
                 traces = read_parts(self._whole_parts, nodes=nodes, columns=stored)
                 traces = insert_names(traces, self.scenario.population.node_names)
-                return traces if names is None else traces[names]
             except (OSError, ValueError, pa.ArrowException) as error:
                 if isinstance(error, InvalidRecordError):
                     raise
                 why = describe_error(error)
                 raise InvalidRecordError(f"{self._parts}: cannot be read: {why}.") from error
+            self._require_same()  # nobody replaced them meanwhile
+            return traces if names is None else traces[names]
         frame = self.kept_traces
         frame = frame if nodes is None else frame[frame["node"].isin(list(nodes))]
         return frame if names is None else frame[names]
+
+    def _require_same(self) -> None:
+        """Raise unless the folder holds the results that this record was read from."""
+        require_same(self._parts.parent, self.fingerprint)
 
     @cached_property
     def _whole_parts(self) -> Path:
@@ -131,15 +140,22 @@ class Record(Shown):
             raise InvalidRecordError("The traces of this record lie on disk, but it has no path.")
         return self.path / PARTS
 
-    def write(self, path: str | Path, *, overwrite: bool = False) -> Record:
-        """Write the record to a folder, whole or not at all; see :func:`write_record`."""
-        with new_folder(Path(path), overwrite=overwrite) as folder:
-            write_record(self, folder)
-        return replace(self, path=Path(path))
+    def write(self, path: str | Path, *, overwrite: bool = False, durable: bool = True) -> Record:
+        """Write the record to a folder, whole or not at all; see :func:`write_record`.
+
+        Without ``durable`` it need not be on the disk when this returns.
+        """
+        path, home = Path(path), Path(os.path.abspath(path))
+        with (
+            new_folder(path, overwrite=overwrite, durable=durable) as folder,
+            raise_as_output_error(path),
+        ):
+            found = write_record(self, folder)
+        return replace(self, path=home, fingerprint=found)
 
 
-def write_record(record: Record, folder: Path) -> None:
-    """Write the files of a record into an existing folder.
+def write_record(record: Record, folder: Path) -> str:
+    """Write the files of a record into an existing folder, and seal it.
 
     Parameters
     ----------
@@ -147,15 +163,34 @@ def write_record(record: Record, folder: Path) -> None:
         What to write.
     folder : Path
         Where to; best one from :func:`new_folder`.
+
+    Returns
+    -------
+    str
+        The fingerprint of what was written.
     """
     frames = {name: getattr(record, name) for name in TABLES if name != "traces"}
     if record.kept_traces is not None:
         frames["traces"] = record.kept_traces
     elif record._parts != folder / PARTS:
-        shutil.copytree(record._whole_parts, folder / PARTS)
+        record._require_same()
+        _copy_parts(record._whole_parts, folder / PARTS)
+        record._require_same()
     for name, frame in frames.items():
         write_table(name, frame, folder / f"{name}.parquet")
     write_facts(record.scenario, record.run, folder)
+    if record.kept_traces is None:
+        try:
+            _require_rows(folder / PARTS, len(record.rounds) * record.scenario.population.n_nodes)
+        except ValueError as error:
+            raise OutputError(f"{folder}: the traces were not written whole: {error}") from error
+    return seal(folder, [RUN_FILE, SCENARIO_FILE, *(f"{name}.parquet" for name in frames)])
+
+
+def _copy_parts(parts: Path, to: Path) -> None:
+    to.mkdir()
+    for part in list_parts(parts):
+        shutil.copyfile(part, to / part.name)  # without its mode, which some disks do not keep
 
 
 def read_record(path: str | Path) -> Record:
@@ -170,14 +205,16 @@ def read_record(path: str | Path) -> Record:
     -------
     Record
         With pandas frames; ``path`` is where it was read from. Traces of all nodes are read when
-        they are first asked for; see :meth:`Record.traces_of`, and docs/records.md.
+        they are first asked for, and only from the same results; see :meth:`Record.traces_of`, and
+        docs/records.md.
 
     Raises
     ------
     InvalidRecordError
         If the folder is missing, holds no record, or one that cannot be read.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))
+    found = fingerprint(path)
     tables = (f"{name}.parquet" for name in TABLES)
     require_unchanged(path, [RUN_FILE, SCENARIO_FILE, *tables])
     run = read_facts(path, "record")
@@ -201,7 +238,8 @@ def read_record(path: str | Path) -> Record:
     except (OSError, ValueError, pa.ArrowException) as error:
         why = describe_error(error)
         raise InvalidRecordError(f"{path}: the record cannot be read: {why}.") from error
-    return Record(scenario, run, **frames, path=path)
+    require_same(path, found)  # nobody replaced it meanwhile
+    return Record(scenario, run, **frames, path=path, fingerprint=found)
 
 
 def _require_rows(parts: Path, n_rows: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fcfn_abm.errors import OutputError
+from fcfn_abm.process.files import list_folder
 from fcfn_abm.process.folders import describe_error
 from fcfn_abm.records.tables import schema_of
 
@@ -24,6 +26,7 @@ PART_ROWS = 2**19
 """Rows of a part file, 10 MiB before compression, at most; but a round is never split. Memory holds
 three parts, of which one is filled while the others are written: all that a killed run can lose."""
 
+_PART = re.compile(r"part-[0-9]+\.parquet")
 _WRITERS = 2
 """Threads that write parts: one alone is slower than a market in which all nodes move at once."""
 # no value is missing, and where the schema says so, writing takes a quarter less
@@ -125,7 +128,8 @@ class TraceWriter:
     def _hand_over(self) -> None:
         self._wait(_WRITERS - 1)
         path = self._folder / f"part-{self._n_parts:05d}.parquet"
-        future = self._threads.submit(write_part, self._filling.table(), path)
+        before = self._writing[-1][0] if self._writing else None
+        future = self._threads.submit(_write_in_order, self._filling.table(), path, before)
         self._writing.append((future, self._filling))
         self._n_parts += 1
         self._filling = self._free.pop() if self._free else _Rows(0, 0)  # none of an empty market
@@ -170,9 +174,16 @@ class _Rows:
 
 
 def write_part(table: pa.Table, path: Path) -> None:
-    """Write a part under a hidden name, which readers pass over, and then give it its own."""
+    """Write a part."""
+    pq.write_table(table, path, **_PARQUET)
+
+
+def _write_in_order(table: pa.Table, path: Path, before: Future[None] | None) -> None:
+    """Write a part under a hidden name, which readers pass over; name it after the one before."""
     hidden = path.with_name(f".{path.name}")
-    pq.write_table(table, hidden, **_PARQUET)
+    write_part(table, hidden)
+    if before is not None:
+        before.result()
     hidden.rename(path)
 
 
@@ -202,4 +213,10 @@ def read_parts(
 
 def open_parts(folder: Path) -> Any:
     """Return the parts of a folder as a ``pyarrow.dataset.Dataset``, nothing read yet."""
-    return ds.dataset(sorted(map(str, folder.glob("part-*.parquet"))), schema=_SCHEMA)
+    return ds.dataset([str(part) for part in list_parts(folder)], schema=_SCHEMA)
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """Return the parts in a folder, in order; raises OSError if it cannot be listed."""
+    names = (entry.name for entry in list_folder(folder))
+    return [folder / name for name in names if _PART.fullmatch(name)]

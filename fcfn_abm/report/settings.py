@@ -35,7 +35,7 @@ _SCHEDULES = {
     "at-equilibrium": "once the market has ended",
     "every-round": "one after each round of the market",
 }
-_VIEWS = {"local": "", "central": "it holds against a server that sees the sum alone; "}
+_HOLDS_AGAINST = {"local": "", "central": "it holds against a server that sees the sum alone; "}
 _HORIZONS = {"round": "epsilon is spent in every round", "training": "epsilon is the total"}
 
 
@@ -125,7 +125,7 @@ def _describe_training(scenario: Any) -> dict[str, str]:
     return {
         "Privacy": (
             f"epsilon protects {_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
-            f"{_VIEWS[privacy.view]}delta = {privacy.delta:g}"
+            f"{_HOLDS_AGAINST[privacy.view]}delta = {privacy.delta:g}"
         ),
         "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration"
         + (

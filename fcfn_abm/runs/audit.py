@@ -1,46 +1,51 @@
-"""Audits of a scenario: its placement, clipping and noise under attack, on a real node's data."""
+"""Audits of a scenario's rounds: what trains is attacked, with a canary among real records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fcfn_abm.build import prepare_trainer
 from fcfn_abm.dp import Relation, Unit
 from fcfn_abm.dp.audit import (
-    Attack,
     Audit,
-    Canary,
     LowerBounds,
-    StepView,
+    Seen,
+    View,
     audit,
-    cache_gradients,
     lower_bounds,
-    random_direction,
+    require_trials,
 )
 from fcfn_abm.errors import InvalidPrivacyError
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.report.marks import Text, join, mark_verdict
-from fcfn_abm.rng import stream
-from fcfn_abm.scenario import Scenario, Training
-from fcfn_abm.training import FederatedTrainer
-from fcfn_abm.training.gradients import GradientFunction
-from fcfn_abm.training.workers import use_one_thread
+from fcfn_abm.scenario import Scenario
+from fcfn_abm.scenario.schema import Training as TrainingSettings
+from fcfn_abm.training import Chances, FederatedTrainer, ImageData, Training, TrainingPlan
+from fcfn_abm.training.canaries import Canary, Remembered, Watched, craft_canaries, observe
+from fcfn_abm.training.placements import Placement, Upload
+
+type Floats = npt.NDArray[np.float64]
+type Ints = npt.NDArray[np.int64]
 
 EPSILONS = (1.0, 4.0, 10.0)
 CONFIDENCE = 0.999
+BROKEN = "broken: lower bound above the claim"
 
 _SMALLEST, _LARGEST = 1e-12, 1e12  # claims beyond them drown in rounding
-_PULL = 1e3  # norm of the canary's gradient, in clipping norms
+_HIDING = 3  # nodes whose sum the server sees
+_ROUNDS = 1000  # of the plan: the ledger's claims take one, and a node is late in one of the first
 
 
 @dataclass(frozen=True)
 class PlacementAudit:
-    """The audits of one placement, a row for each claimed epsilon of a round."""
+    """The audits of one placement: each claimed epsilon of a round, and what the ledger claims."""
 
     placement: str
     """Its registered name."""
@@ -48,16 +53,23 @@ class PlacementAudit:
     """What it protects."""
     neighbours: Relation
     """How neighbouring data sets differ."""
+    engine: str
+    """Which engine trained."""
+    noise_of: str
+    """Whether noise was drawn for each node, or for the sum."""
     n_steps: int
     """Local steps of a round."""
     n_samples: int
     """How many samples the attacked node has."""
     sampling_rate: float
     """Probability with which each of them takes part in a step."""
+    reach: float
+    """How far the canary moved the first release, as a share of its sensitivity. Below one the
+    bounds say so much less about data that no net can be fed with."""
     caveat: str
     """Why its epsilon is no guarantee; nothing where it is one."""
     rows: tuple[Audit, ...]
-    """One a claim."""
+    """One a claim and view."""
     ceiling: LowerBounds
     """What so many trials could prove of a step without any noise."""
 
@@ -82,9 +94,11 @@ def audit_scenario(
 ) -> PlacementAudit:
     """Attack a round of a scenario's training, at given claims.
 
-    The node with the fewest samples trains one round from the start, again and again, through the
-    placement, clipping and noise of the scenario. One unit of its data is a canary
-    (:class:`fcfn_abm.dp.audit.Canary`).
+    Some nodes train one round from the start, again and again, by the scenario's engine,
+    placement, clipping and noise. One unit of the data of one of them is a canary
+    (:class:`fcfn_abm.training.canaries.Canary`). First that node trains alone: what is seen are its
+    own messages, and the claim is what it sold. Then three nodes train, and the sum is seen: the
+    claim is what the ledger calls the central view; and so it is of a node that comes too late.
 
     Parameters
     ----------
@@ -93,8 +107,8 @@ def audit_scenario(
     epsilons : sequence of float
         Claims for that round, at the scenario's delta.
     trials : int, optional
-        How often the round is run for each claim: by default 10,000 times, or 2,000 times where
-        a node takes several local steps, each of which costs gradients.
+        How often the round is run for each claim: by default 4,000 times, or 1,000 times where
+        each local step is a release, which takes several gradients to attack.
     confidence : float, default 0.999
         Of each row: probability with which no lower bound is above the truth.
     progress : bool, default False
@@ -103,7 +117,7 @@ def audit_scenario(
     Returns
     -------
     PlacementAudit
-        A row for each claim.
+        A row for each claim, and for the ledger's claims at the largest of them.
 
     Raises
     ------
@@ -114,133 +128,350 @@ def audit_scenario(
     RunFailedError
         If the step returns something that is not finite.
     """
-    for epsilon in epsilons:
-        if not _SMALLEST <= epsilon <= _LARGEST:
-            raise InvalidPrivacyError(
-                f"epsilon must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {epsilon:g}."
-            )
-    trainer = prepare_trainer(_one_round(scenario))
-    plan = trainer.plan
+    require_claims(epsilons)
+    if trials is not None:
+        require_trials(trials)
+    sides = Neighbours.prepare(scenario)
+    trainer = sides.trainers[True]
+    plan, release = trainer.plan, trainer.releases[0]
     if trials is None:
-        trials = 10_000 if plan.steps.epochs == 1 else 2_000
+        trials = 4_000 if release.n_noise_draws == 1 else 1_000
     gaussian = plan.placement.sampling_rate == 1  # noise on a random sample is a mixture
-    node = int(np.argmin(trainer.n_samples))
+    largest = float(max(epsilons))
+    central, late, local = sides.read_ledger(largest)
+    shared = gaussian and central < local  # else nothing more is claimed of the sum
     fresh = count(1)  # noise of a round that nobody has used, for every trial
-    rows = []
-    total = trials // 2 * 2 * len(epsilons)
+    own = [RoundAttack(sides, 1, float(epsilon), fresh) for epsilon in epsilons]
     with (
-        use_one_thread(),
-        progress_bar(total=total, desc="audit", unit="round", shown=progress) as bar,
+        trainer.engine.configure_torch(),
+        progress_bar(
+            total=trials // 2 * 2 * (len(own) + shared), desc="audit", unit="round", shown=progress
+        ) as bar,
     ):
-        for epsilon in epsilons:
-            claimed = np.full(len(trainer.shards), float(epsilon))
-            std = float(trainer.privacy(claimed).noise_std[node])
-            rows.append(
-                audit(
-                    attack_on(trainer, node, std, fresh),
-                    float(epsilon),
-                    plan.delta,
-                    trials=trials,
-                    confidence=confidence,
-                    gaussian=gaussian,
-                    on_trial=bar.update,
-                )
+
+        def run(attack: RoundAttack, claim: float, view: View) -> Audit:
+            return audit(
+                attack,
+                claim,
+                plan.delta,
+                blocks=sides.find_blocks(attack.n_vectors),
+                view=view,
+                trials=trials,
+                confidence=confidence,
+                gaussian=gaussian,
+                on_trial=bar.update,
             )
+
+        rows = [run(attack, attack.epsilon, "local") for attack in own]
+        strongest = rows[int(np.argmax(epsilons))]
+        if late is not None:  # who comes too late sends the same message
+            rows.append(replace(strongest, view="late", epsilon=late))
+        if shared:
+            rows.append(run(RoundAttack(sides, _HIDING, largest, fresh), central, "central"))
+        reach = own[0].measure_reach()
     apart = np.linspace(1.0, 1.001, trials // 2)
     return PlacementAudit(
         placement=scenario.privacy.placement.kind,
         unit=plan.placement.unit,
         neighbours=plan.neighbours,
-        n_steps=plan.steps.count_steps(len(trainer.shards[node])),
-        n_samples=len(trainer.shards[node]),
+        engine=str(trainer.engine.facts()["engine"]),
+        noise_of=plan.noise_of,
+        n_steps=plan.steps.count_steps(int(trainer.n_samples[0])),
+        n_samples=int(trainer.n_samples[0]),
         sampling_rate=plan.placement.sampling_rate,
-        caveat=trainer.releases[node].caveat,
+        reach=reach,
+        caveat=release.caveat,
         rows=tuple(rows),
         ceiling=lower_bounds(apart, -apart, plan.delta, confidence, gaussian=gaussian),
     )
 
 
-def attack_on(trainer: FederatedTrainer, node: int, std: float, rounds: Iterator[int]) -> Attack:
-    """Return the attack on a node's round: the real step, the canary in its data.
+def require_claims(epsilons: Iterable[float]) -> None:
+    """Raise InvalidPrivacyError for a claim that is none, or drowns in rounding."""
+    for epsilon in epsilons:
+        if not _SMALLEST <= epsilon <= _LARGEST:
+            raise InvalidPrivacyError(
+                f"epsilon must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {epsilon:g}."
+            )
 
-    The attacker sees what a release is: the parameters of every local step where each has its own
-    noise, and otherwise only those at the start and what the node sends. Where records are sampled
-    it contents itself with the latter too.
+
+class Neighbours:
+    """Two trainings of a few nodes, whose data differ in one unit of the first node's.
 
     Parameters
     ----------
-    trainer : FederatedTrainer
-        Whose placement, gradients and noise are attacked.
-    node : int
-        Whose data.
-    std : float
-        Standard deviation of the node's noise.
+    whole : FederatedTrainer
+        The scenario's trainer, whose nodes with the fewest samples are taken.
+    canary : Canary
+        The unit.
+    """
+
+    def __init__(self, whole: FederatedTrainer, canary: Canary) -> None:
+        self.canary = canary
+        self.watched: list[Watched] = []
+        """Of trainings whose steps are seen: what the canary moved, and the attacker saw."""
+        self.watches = False
+        """Whether the first node trains alone, and its steps are watched."""
+        self._remembered: dict[int, Remembered] = {}
+        nodes = np.argsort(whole.n_samples, kind="stable")[:_HIDING]
+        placement = whole.plan.placement
+        self._plan = replace(
+            whole.plan,
+            placement=observe(placement, self._train),
+            horizon="round",
+            rounds=_ROUNDS,
+            chances=Chances(),
+            max_participations=None,
+        )
+        self._engine = whole.engine.facts()["engine"]
+        self._data = {
+            side: _take_nodes(
+                whole, nodes, canary, whole_node=placement.unit == "client", present=side
+            )
+            for side in (True, False)
+        }
+        self.trainers = {side: self._create_trainer(side, self._plan) for side in (True, False)}
+        release = self.trainers[True].releases[0]
+        self.sampled = placement.sampling_rate < 1
+        self.sees_steps = self.sampled or release.n_noise_draws > 1
+        """Whether each step is seen: where each is a release of its own, or on a random sample."""
+
+    @classmethod
+    def prepare(cls, scenario: Scenario) -> Neighbours:
+        """Load the data of a scenario, and make a canary for its net."""
+        training = (scenario.training or TrainingSettings()).model_copy(update={"device": "cpu"})
+        whole = prepare_trainer(scenario.model_copy(update={"training": training}))
+        return cls(whole, craft_for(whole))
+
+    def _create_trainer(self, side: bool, plan: TrainingPlan) -> FederatedTrainer:
+        made = FederatedTrainer(*self._data[side], plan, engine=self._engine, device="cpu")
+        made.first_parameters = self.canary.parameters
+        return made
+
+    def _train(self, placement: Placement, *inputs: Any) -> Upload:
+        flat, batches, steps, gradients, noise = inputs
+        if self.watches:
+            gradients = Watched(gradients, self.canary, sampled=self.sampled)
+            self.watched.append(gradients)
+        elif not self.sees_steps:  # noise comes last: all before it is the same in every trial
+            gradients = self._remembered.setdefault(id(gradients), Remembered(gradients))
+        return placement.train(flat, batches, steps, gradients, noise)
+
+    def read_ledger(self, epsilon: float) -> tuple[float, float | None, float]:
+        """Return what the ledger claims after one round in which all report ``epsilon``.
+
+        Returns
+        -------
+        central, late, local : float
+            Of the first node, in the central view, in time and too late; and in the local one. In
+            a training that hides nodes in their sum what comes too late stays masked: None.
+        """
+        delta, n_nodes = self._plan.delta, len(self.trainers[True].shards)
+        reports = np.full(n_nodes, epsilon)
+        in_time = self.trainers[True].begin()
+        in_time.step(reports)
+        assert in_time.ledger  # noqa: S101
+        central, local = (
+            float(epsilons[0])
+            for epsilons in (in_time.ledger.central_epsilon(delta), in_time.ledger.epsilon(delta))
+        )
+        if self._plan.view == "central":
+            return central, None, local
+        chances = Chances(straggling=0.5)
+        trainer = self._create_trainer(True, replace(self._plan, chances=chances))
+        everyone, training = np.ones(n_nodes, dtype=bool), trainer.begin()
+        while 0 not in trainer.draws.draw_attendance(everyone, training.round_index + 1)[2]:
+            training.step(np.zeros(n_nodes))
+        training.step(reports)
+        assert training.ledger  # noqa: S101
+        return central, float(training.ledger.central_epsilon(delta)[0]), local
+
+    def find_blocks(self, n_vectors: int) -> list[Ints]:
+        """Return the places of each parameter's numbers, in so many vectors one after another."""
+        trainer = self.trainers[True]
+        sizes = [part.numel() for part in trainer.gradients[0].net.parameters()]
+        places = np.arange(n_vectors * trainer.n_parameters).reshape(n_vectors, -1)
+        edges = np.cumsum(sizes)[:-1]
+        return [block.ravel() for block in np.split(places, edges, axis=1)]
+
+
+def craft_for(trainer: FederatedTrainer) -> Canary:
+    """Make a canary for what a trainer trains: of several, that which moves its update the most."""
+    gradients, node = trainer.gradients[0], int(np.argmin(trainer.n_samples))
+    gradients.load(trainer.first_parameters)
+    image = trainer.data.train_images[trainer.shards[node][0]]
+    canaries = craft_canaries(gradients.net, image, trainer.plan.neighbours)
+    return max(canaries, key=lambda canary: _measure_distance(trainer, canary))
+
+
+def _measure_distance(trainer: FederatedTrainer, canary: Canary) -> float:
+    """Return how far apart the updates of two nodes lie that hold nothing but a unit each."""
+    plan = replace(trainer.plan, chances=Chances(), secure_noise=False)
+    plan = replace(plan, steps=replace(plan.steps, grid=None))
+    whole, own = plan.placement.unit == "client", canary.count_samples(1, whole=True)
+    updates = []
+    for side in (True, False):
+        images, labels = trainer.data.train_images[:own], trainer.data.train_labels[:own]
+        if not whole:
+            images, labels = images[:1], labels[:1]
+        images, labels = canary.plant(images, labels, whole=whole, present=side)
+        held = replace(
+            trainer.data,
+            train_images=images,
+            train_labels=labels,
+            train_writers=None,
+            **first_test_image(trainer.data),
+        )
+        engine = trainer.engine.facts()["engine"]
+        made = FederatedTrainer(held, [np.arange(len(labels))], plan, engine=engine, device="cpu")
+        made.first_parameters = canary.parameters
+        sums = made.begin(private=False).aggregate([1.0], np.arange(1), 1)
+        updates.append(sums.update.double().numpy())
+    return float(np.linalg.norm(updates[0] - updates[1]))
+
+
+def _take_nodes(
+    trainer: FederatedTrainer, nodes: Ints, canary: Canary, *, whole_node: bool, present: bool
+) -> tuple[ImageData, list[Ints]]:
+    """Return the samples of some nodes, the first of which has the canary, and their rows."""
+    data = trainer.data
+    images, labels = [], []
+    for place, node in enumerate(nodes.tolist()):
+        rows = trainer.shards[node]
+        own = data.train_images[rows], data.train_labels[rows]
+        if place == 0:
+            own = canary.plant(*own, whole=whole_node, present=present)
+        images.append(own[0])
+        labels.append(own[1])
+    taken = replace(
+        data,
+        train_images=np.concatenate(images),
+        train_labels=np.concatenate(labels),
+        train_writers=None,
+        **first_test_image(data),
+    )
+    edges = np.cumsum([len(part) for part in labels])
+    return taken, np.split(np.arange(edges[-1]), edges[:-1])
+
+
+def first_test_image(data: ImageData) -> dict[str, Any]:
+    """Return the test set of trainings whose accuracy nobody looks at, as fields."""
+    return {"test_images": data.test_images[:1], "test_labels": data.test_labels[:1]}
+
+
+class RoundAttack:
+    """The attack on a round: who knows all data but one unit sees what some nodes send together.
+
+    Where each local step has its own noise, the attacker also sees the parameters at each step,
+    which is what composition grants. Where records are sampled, it sees what is sent, and of whom
+    was drawn all but the canary.
+
+    Parameters
+    ----------
+    sides : Neighbours
+        What is attacked.
+    n_nodes : int
+        How many nodes train: the first has the canary.
+    epsilon : float
+        What each of them reports.
     rounds : iterator of int
         Numbers of rounds whose noise is fresh.
     """
-    plan, steps, start = trainer.plan, trainer.plan.steps, trainer.first_parameters
-    images, labels = trainer.samples(node)
-    rate = plan.placement.sampling_rate
-    n_steps = steps.count_steps(len(labels))
-    release = trainer.releases[node]
-    every_step = rate == 1 and release.n_noise_draws == n_steps
-    canary = Canary(
-        direction=random_direction(trainer.n_parameters, stream(plan.seed, "canary")),
-        pull=_PULL * steps.clipping.norm,
-        relation=plan.neighbours,
-        weight=1 / (release.divisor or steps.samples_per_step(len(labels))),
-        alternate=every_step,
-    )
-    origin = canary.along(start)
-    if every_step and n_steps > 1:
-        _require_legible(steps.learning_rate * std, float(start.abs().max()), steps.learning_rate)
-    whole = plan.placement.unit == "client"
-    data = {side: canary.plant(labels, whole=whole, present=side) for side in (True, False)}
-    real = trainer.gradients[0]
-    per_sample = cache_gradients(
-        lambda *at: real.per_sample(*at).rows(),
-        start,
-        images,
-        data[True].clamp(min=0),  # as the canary passes them on
-    )
 
-    def attack(present: bool) -> float:
-        seen: list[StepView] = []
-        round_index = next(rounds)
-        upload = trainer.train_node(
-            start,
-            node,
-            round_index,
-            std,
-            GradientFunction(canary.gradients(per_sample, steps.clipping, seen)),
-            data[present],
+    def __init__(
+        self, sides: Neighbours, n_nodes: int, epsilon: float, rounds: Iterator[int]
+    ) -> None:
+        self.epsilon = epsilon
+        self._sides, self._rounds = sides, rounds
+        self._trainer = trainer = sides.trainers[True]
+        self._nodes = np.arange(min(n_nodes, len(trainer.shards)))
+        self._reports = np.zeros(len(trainer.shards))
+        self._reports[self._nodes] = epsilon
+        self._private = {side: made.begin() for side, made in sides.trainers.items()}
+        self._clean = {side: made.begin(private=False) for side, made in sides.trainers.items()}
+        steps, sizes = trainer.plan.steps, trainer.n_samples[self._nodes].tolist()
+        self._same_every_round = all(steps.samples_per_step(size) == size for size in sizes)
+        self._known: tuple[Floats, Floats] | None = None
+        self._difference: Floats | None = None
+        self.n_vectors = 1
+        """How many vectors of parameters the attacker sees in a round."""
+        sides.watches = sides.sees_steps
+        if sides.sees_steps:
+            if not sides.sampled:
+                self.n_vectors = trainer.releases[0].n_noise_draws
+            self._require_legible()
+
+    def __call__(self, present: bool) -> Seen:
+        """Run a round on the data set, or on its neighbour."""
+        round_index = next(self._rounds)
+        self._sides.watched.clear()
+        update = self._aggregate(self._private[present], round_index)
+        if not self._sides.sees_steps:
+            middle, difference = self._look_up(round_index)
+            return Seen(update - middle, difference)
+        watched = self._sides.watched[0]
+        if self._sides.sampled:
+            return self._take_together(watched, update)
+        return self._take_apart(watched, update)
+
+    def measure_reach(self) -> float:
+        """Return how far the canary moves what is seen, as a share of what the claim allows."""
+        release = self._trainer.releases[0]
+        difference = self(True).difference
+        if not self._sides.sees_steps:
+            return float(np.linalg.norm(difference)) / release.noise_gain / release.sensitivity.l2
+        allowed = release.sensitivity.l2 * math.sqrt(release.n_releases)
+        return float(np.linalg.norm(difference)) / allowed
+
+    def _aggregate(self, training: Training, round_index: int) -> Floats:
+        sums = training.aggregate(self._reports, self._nodes, round_index)
+        return np.asarray(sums.update.double().numpy())
+
+    def _look_up(self, round_index: int) -> tuple[Floats, Floats]:
+        """Return the middle of both data sets' updates without noise, and their difference."""
+        if self._known is None or not self._same_every_round:
+            here, there = (
+                self._aggregate(self._clean[side], round_index) for side in (True, False)
+            )
+            self._known = (here + there) / 2, here - there
+        return self._known
+
+    def _take_apart(self, watched: Watched, update: Floats) -> Seen:
+        """Return what each local step released, one after another."""
+        steps, divisor = self._trainer.plan.steps, self._trainer.releases[0].divisor or 1.0
+        positions = np.array([position.double().numpy() for position in watched.positions])
+        ends = np.concatenate([positions[1:], positions[:1] + update])
+        velocities = (positions - ends) / steps.learning_rate
+        velocities[1:] -= steps.momentum * velocities[:-1].copy()
+        middles, differences = (
+            np.array([part.double().numpy() for part in parts]) / divisor
+            for parts in (watched.middles, watched.differences)
         )
-        if not every_step:
-            seen = seen[:1] or [StepView(0.0, 0.0)]  # no record may be drawn at all
-        seen = [view._replace(position=view.position - origin) for view in seen]
-        seen[0] = seen[0]._replace(position=0.0)
-        end = canary.along(upload.values)
-        return canary.score(seen, end, steps.learning_rate, steps.momentum)
+        return Seen((velocities - middles).ravel(), differences.ravel())
 
-    return attack
+    def _take_together(self, watched: Watched, update: Floats) -> Seen:
+        """Return what is sent, in units of a release; who was drawn beside the canary is known."""
+        steps, divisor = self._trainer.plan.steps, self._trainer.releases[0].divisor or 1.0
+        released = -update / steps.learning_rate
+        for middle in watched.middles:
+            released -= middle.double().numpy() / divisor
+        if watched.differences:
+            differences = [part.double().numpy() for part in watched.differences]
+            self._difference = np.sum(differences, axis=0) / divisor
+        # where no record at all was drawn, what is sent is noise alone
+        difference = np.zeros(released.size) if self._difference is None else self._difference
+        return Seen(released, difference)
 
-
-def _require_legible(step: float, largest: float, learning_rate: float) -> None:
-    """Raise InvalidPrivacyError where parameters of 32 bits cannot show the steps of the noise."""
-    if step < 100 * largest * 2.0**-24:
-        raise InvalidPrivacyError(
-            f"training.learning_rate = {learning_rate:g} is too small to audit several local "
-            "steps: 32-bit parameters do not show them. Epsilon does not depend on it; take a "
-            "larger one."
-        )
-
-
-def _one_round(scenario: Scenario) -> Scenario:
-    """Return the scenario with an epsilon that is spent in one round."""
-    one = {"rounds": 1, "engine": "serial", "device": "cpu"}  # which lets canaries in
-    training = (scenario.training or Training()).model_copy(update=one)
-    privacy = scenario.privacy.model_copy(update={"horizon": "round"})
-    return scenario.model_copy(update={"training": training, "privacy": privacy})
+    def _require_legible(self) -> None:
+        """Raise InvalidPrivacyError where parameters of 32 bits cannot show what steps do."""
+        trainer, rate = self._trainer, self._trainer.plan.steps.learning_rate
+        std = float(trainer.privacy(self._reports).noise_std[0])
+        if rate * std < 100 * float(trainer.first_parameters.abs().max()) * 2.0**-24:
+            raise InvalidPrivacyError(
+                f"training.learning_rate = {rate:g} is too small to audit several local steps: "
+                "32-bit parameters do not show them. Epsilon does not depend on it; take a larger "
+                "one."
+            )
 
 
 def audit_text(found: PlacementAudit) -> Text:
@@ -254,30 +485,51 @@ def audit_text(found: PlacementAudit) -> Text:
     steps = "one local step" if found.n_steps == 1 else f"{found.n_steps} local steps"
     protects = "one record" if found.unit == "record" else "all data of a node"
     n_trials, confidence = found.rows[0].n_trials, found.rows[0].confidence
-    heads = ("claimed epsilon", "any mechanism", "mu-GDP", "Gaussian", "verdict")
     lines: list[str | Text] = [
-        f"Placement {found.placement}: {steps}, a node of {found.n_samples} samples; {protects} "
-        f"({found.neighbours}), delta = {found.rows[0].delta:g}.",
+        f"Placement {found.placement}, engine {found.engine}, noise of "
+        f"{_NOISE_OF[found.noise_of]}: {steps}, a node of {found.n_samples} samples;",
+        f"{protects} ({found.neighbours}), delta = {found.rows[0].delta:g}. The canary moves a "
+        f"release by {found.reach:.3f} of its sensitivity.",
         f"Lower bounds of a round's epsilon, {n_trials:,} trials, confidence {confidence:g}:",
         "",
-        "  ".join(f"{cell:>15}" for cell in heads),
-        *(_audit_line(row) for row in found.rows),
+        *table(found.rows),
         "",
-        _reach(found),
+        _describe_reach(found),
     ]
     if found.caveat:
         lines.append(found.caveat)
     return join("\n", lines)
 
 
-def _audit_line(row: Audit) -> Text:
-    bounds = (row.lower.any_mechanism, row.lower.gdp, row.lower.gaussian)
-    cells = [f"{row.epsilon:g}", *(f"{bound:.2f}" for bound in bounds), row.verdict]
-    line = "  ".join(f"{cell:>15}" for cell in cells)
-    return mark_verdict(line, row.verdict, len(line) - len(row.verdict))
+_NOISE_OF = {"nodes": "each node", "sum": "the sum"}
+_VIEWS: dict[View, str] = {"local": "a node's own", "late": "a late node's", "central": "the sum"}
 
 
-def _reach(found: PlacementAudit) -> str:
+def table(rows: Sequence[Audit]) -> list[Text]:
+    """Return the lines of a table of audits."""
+    heads = ("seen", "claim", "any mechanism", "mu-GDP", "Gaussian")
+    lines = [Text(f"{_align(heads)}  verdict")]
+    for row in rows:
+        bounds = (row.lower.any_mechanism, row.lower.gdp, row.lower.gaussian)
+        cells = (_VIEWS[row.view], f"{row.epsilon:.4g}", *map(write_bound, bounds))
+        words = str(row.verdict)
+        if row.verdict == "broken":
+            words = f"{BROKEN} ({row.attacker})"
+        line = f"{_align(cells)}  {words}"
+        lines.append(mark_verdict(line, row.verdict, line.index(words)))
+    return lines
+
+
+def write_bound(bound: float) -> str:
+    """Return a bound with two decimals, or as a power of ten."""
+    return f"{bound:.2f}" if bound < 1e5 else f"{bound:.0e}"
+
+
+def _align(cells: Sequence[str]) -> str:
+    return "  ".join(f"{cell:>13}" for cell in cells)
+
+
+def _describe_reach(found: PlacementAudit) -> str:
     most = f"So many trials can show {found.ceiling.any_mechanism:.1f} at most of any mechanism"
     if found.sampling_rate < 1:
         return f"{most}. Records are sampled, so the bounds for Gaussian noise do not apply."

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.errors import (
     InvalidScenarioError,
-    OutputError,
     RunFailedError,
 )
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
+from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.workers import require_workers
-from fcfn_abm.records import new_folder, raise_as_output_error, write_facts, write_file
-from fcfn_abm.records.folders import require_free
+from fcfn_abm.records import new_folder, raise_as_output_error, seal, write_facts
+from fcfn_abm.records.folders import SCENARIO_FILE
+from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.records.tables import columns_of, frame_of, table_of
 from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
+from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.compare import MOST_RUNS
 from fcfn_abm.runs.facts import describe_program, reference_facts
 from fcfn_abm.runs.rounds import KnownReports, Rounds
@@ -127,19 +125,37 @@ def calibrate_value(
     require_scenario(scenario, "calibrate_value")
     scenario = _check_and_resolve(scenario, seeds, value, workers)
     population = build.draw_population(scenario)
-    rho = population.rho
-    before = build.price_scenario(scenario, population)
     grid = (
-        _choose_epsilons(before.epsilon[before.epsilon > 0])
+        _choose_epsilons(build.price_scenario(scenario, population).epsilon)
         if epsilons is None
         else _sort_epsilons(epsilons)
     )
-    kept = None
-    if out is not None:
-        out = Path(out)
-        require_free(out, overwrite=overwrite, kind=KIND)
-        kept = _create_kept_folder(scenario, out)
-    rows = _train_all(scenario, grid, seeds, kept, workers, progress=progress)
+    if out is None:
+        rows = _train_all(scenario, grid, seeds, None, workers, progress=progress)
+        return _fit(scenario, population, grid, seeds, value, rows)
+    out = Path(out)
+    with checkpoint_of(out, scenario, overwrite=overwrite, kind=KIND) as checkpoint:
+        try:
+            rows = _train_all(scenario, grid, seeds, checkpoint, workers, progress=progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(*checkpoint.interrupt_message()) from None
+        found = _fit(scenario, population, grid, seeds, value, rows)
+        with new_folder(out, overwrite=overwrite, kind=KIND) as folder, raise_as_output_error(out):
+            _write(scenario, found, folder)
+    return replace(found, path=out)
+
+
+def _fit(
+    scenario: Scenario,
+    population: Population,
+    grid: Sequence[float],
+    seeds: int,
+    value: float,
+    rows: list[dict[str, Any]],
+) -> ValueCalibration:
+    """Return what follows from the trainings."""
+    rho = population.rho
+    before = build.price_scenario(scenario, population)
     chance = 1 / rows[0]["n_classes"]
     for row in rows:
         row["value"] = value * (row["accuracy"] - chance)
@@ -170,12 +186,7 @@ def calibrate_value(
         "worth_of_trade": _find_least_value(calibrated, rho, value),
         **describe_program(),
     }
-    if out is not None:
-        with new_folder(out, overwrite=overwrite, kind=KIND) as folder, raise_as_output_error(out):
-            _write(scenario, calibrated, run, table, folder)
-    if kept:
-        shutil.rmtree(kept, ignore_errors=True)
-    return ValueCalibration(calibrated, fit, run, frame, out)
+    return ValueCalibration(calibrated, fit, run, frame)
 
 
 def _check_and_resolve(scenario: Scenario, seeds: int, value: float, workers: int) -> Scenario:
@@ -205,8 +216,9 @@ def _require_in_range(name: str, number: float) -> None:
         )
 
 
-def _choose_epsilons(active: Floats) -> list[float]:
-    """Return the default epsilons, in three digits, from those that take part."""
+def _choose_epsilons(epsilon: Floats) -> list[float]:
+    """Return the default epsilons, in three digits, from those of the nodes that take part."""
+    active = epsilon[epsilon > 0]
     if active.size == 0:
         raise InvalidScenarioError(
             "Nobody takes part at the scenario's equilibrium, so it names no epsilons to train "
@@ -235,7 +247,7 @@ def _train_all(
     scenario: Scenario,
     grid: Sequence[float],
     seeds: int,
-    kept: Path | None,
+    checkpoint: Checkpoint | None,
     workers: int,
     *,
     progress: bool,
@@ -254,14 +266,16 @@ def _train_all(
             )
             trainer = None
             for epsilon in grid:
-                path = kept / f"{replication}-{epsilon!r}.json" if kept else None
-                found = _read(path)
-                if found:
+                name = f"{replication}-{epsilon!r}"
+                kept = checkpoint.load(name) if checkpoint else None
+                if kept is not None:
+                    found = {key: array.item() for key, array in kept.items()}
                     bar.update(rounds)
                 else:
                     trainer = trainer or build.prepare_trainer(seeded, workers)
                     found = _train(trainer, epsilon, replication, bar)
-                    _keep(found, path)
+                    if checkpoint:
+                        checkpoint.save(name, {key: np.asarray(v) for key, v in found.items()})
                 key = {"replication": replication, "seed": seeded.seed, "epsilon": epsilon}
                 rows.append({**key, **found})
     return rows
@@ -298,32 +312,6 @@ def _train(
     }
 
 
-def _create_kept_folder(scenario: Scenario, out: Path) -> Path:
-    """Make the hidden folder of trainings that have ended: one for each scenario and program."""
-    what = json.dumps([to_toml(scenario), describe_program()])
-    digest = hashlib.sha256(what.encode()).hexdigest()[:12]
-    folder = out.parent / f".{out.name}.trainings-{digest}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror}.") from None
-    return folder
-
-
-def _read(path: Path | None) -> dict[str, Any] | None:
-    if path is None or not path.is_file():
-        return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _keep(found: dict[str, Any], path: Path | None) -> None:
-    if path is None:
-        return
-    with raise_as_output_error(path):
-        write_file(path, json.dumps(found).encode())
-
-
 def _points(
     grid: Sequence[float], values: Floats, fit: ValueFit, frame: pd.DataFrame
 ) -> list[dict[str, Any]]:
@@ -355,24 +343,21 @@ def _find_least_value(calibrated: Scenario, rho: Floats, value: float) -> float 
     return value / (game.alpha * game.beta * bought)
 
 
-def _write(
-    scenario: Scenario,
-    calibrated: Scenario,
-    run: dict[str, Any],
-    table: pa.Table,
-    folder: Path,
-) -> None:
+def _write(scenario: Scenario, found: ValueCalibration, folder: Path) -> None:
     from fcfn_abm.report.figures import calibration  # loads matplotlib
     from fcfn_abm.report.figures.files import svg_of, write_png
 
-    pq.write_table(table, folder / "calibration.parquet", compression="zstd")
-    write_facts(scenario, run, folder)
+    name = f"{KIND}.parquet"
+    rows: list[dict[str, Any]] = found.frame.to_dict("records")  # type: ignore[assignment]
+    pq.write_table(table_of(rows, columns_of(KIND)), folder / name, compression="zstd")
+    write_facts(scenario, found.run, folder)
     lines = [
         "The scenario with game.alpha and game.beta from 'fcfn calibrate'.",
-        identification(run),
+        identification(found.run),
     ]
     header = "\n# ".join("\n".join(lines).split("\n"))
-    (folder / CALIBRATED).write_text(to_toml(calibrated, header), encoding="utf-8")
-    figure = calibration(frame_of(table), run)
+    (folder / CALIBRATED).write_text(to_toml(found.scenario, header), encoding="utf-8")
+    figure = calibration(found.frame, found.run)
     write_png({"calibration": figure}, folder / "figures")
     (folder / "figures" / "calibration.svg").write_text(svg_of(figure), encoding="utf-8")
+    seal(folder, [RUN_FILE, SCENARIO_FILE, CALIBRATED, name])

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
-from fcfn_abm.errors import OutputError, abbreviate
+from fcfn_abm.errors import InvalidRecordError, OutputError, abbreviate
 from fcfn_abm.plugins import list_plugins
-from fcfn_abm.records import raise_as_output_error
-from fcfn_abm.records.folders import RUN_FILE
+from fcfn_abm.process.files import create_folder, list_folder, write_file
+from fcfn_abm.process.folders import remove_folder
+from fcfn_abm.process.locks import Lock
+from fcfn_abm.records import raise_as_output_error, remove_leftovers, require_free
+from fcfn_abm.records.folders import RUN_KIND
+from fcfn_abm.records.integrity import fingerprint
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.scenario import Scenario, to_toml
 
 _STATE = ".state"  # arrays as NumPy stores them, behind their digest
+_MARK = "scenario.toml"
+_BESIDE = "beside"  # fingerprint of the record that had the run's name when it began
+_LOCK = "lock"
 _DIGEST = hashlib.sha256().digest_size
 
 type Arrays = Mapping[str, npt.NDArray[Any]]
@@ -44,35 +47,31 @@ class Checkpoint:
 
     def __init__(self, folder: Path, scenario: Scenario) -> None:
         self.folder = folder
-        mark = folder / "scenario.toml"
         by = ", ".join(
             [
                 *(f"{name} {version}" for name, version in versions().items()),
                 *(f"{plugin.name} {plugin.sha256}" for plugin in list_plugins()),
             ]
         )
-        text = to_toml(scenario, f"An unfinished run of this scenario by {by}.")
+        mark = to_toml(scenario, f"An unfinished run of this scenario by {by}.").encode()
         self.discarded = ""
         """Why states that were there are thrown away; empty if none were."""
-        before = mark.read_text(encoding="utf-8") if mark.is_file() else ""
-        if before != text:
-            for old in folder.glob(f"*{_STATE}"):
+        before = _read_if_there(folder / _MARK)
+        if before != mark:
+            for old in _list_states(folder):
                 old.unlink()
-                self.discarded = _say_difference(before, text)
-            mark.write_text(text, encoding="utf-8")
+                self.discarded = _say_difference(before.decode(errors="replace"), mark.decode())
+            write_file(folder / _MARK, mark)
 
     def interrupt_message(self) -> tuple[str, ...]:
         """Return a sentence that says that the run can go on, if it can."""
-        if not any(self.folder.glob(f"*{_STATE}")):
+        if not _list_states(self.folder):
             return ()
         return ("interrupted; the same command goes on from where the training stood.",)
 
     def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays that were saved under a name last, or None; damaged ones are none."""
-        try:
-            kept = (self.folder / f"{name}{_STATE}").read_bytes()
-        except FileNotFoundError:
-            return None
+        kept = _read_if_there(self.folder / f"{name}{_STATE}")
         digest, arrays = kept[:_DIGEST], kept[_DIGEST:]
         if hashlib.sha256(arrays).digest() != digest:
             return None
@@ -83,17 +82,9 @@ class Checkpoint:
         """Keep arrays under a name, in place of those that are there."""
         arrays = io.BytesIO()
         np.savez(arrays, **state)  # type: ignore[arg-type]
+        kept = arrays.getvalue()
         with raise_as_output_error(self.folder):
-            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-                try:
-                    file.write(hashlib.sha256(arrays.getbuffer()).digest())
-                    file.write(arrays.getbuffer())
-                    file.flush()
-                    os.fsync(file.fileno())
-                except BaseException:
-                    Path(file.name).unlink()
-                    raise
-            Path(file.name).replace(self.folder / f"{name}{_STATE}")
+            write_file(self.folder / f"{name}{_STATE}", hashlib.sha256(kept).digest() + kept)
 
 
 def _say_difference(before: str, now: str) -> str:
@@ -108,39 +99,86 @@ def _say_difference(before: str, now: str) -> str:
 
 
 @contextmanager
-def checkpoint_of(out: Path, scenario: Scenario) -> Iterator[Checkpoint]:
-    """Open the checkpoint of the run that becomes ``out``; it goes when the block ends well.
+def checkpoint_of(
+    out: Path, scenario: Scenario, *, overwrite: bool = False, kind: str = RUN_KIND
+) -> Iterator[Checkpoint]:
+    """Open the checkpoint of what becomes ``out``; it goes when the block ends well.
+
+    Parameters
+    ----------
+    out : Path
+        The folder of the results.
+    scenario : Scenario
+        What they are of.
+    overwrite : bool, default False
+        Whether results that are there are to be replaced.
+    kind : str, default "run"
+        What the results are, which replace their like only.
 
     Raises
     ------
     OutputError
-        If another process is at the same run, or the place cannot be written.
+        If results cannot go to ``out``, another process is at the same run, or the place cannot
+        be written.
     """
-    folder = out.with_name(f".{out.name}.checkpoint")
+    folder = _folder_of(out)
+    _remove_finished(out)
+    remove_leftovers(out)
+    require_free(out, overwrite=overwrite, kind=kind)
     with raise_as_output_error(out):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=0)
+        create_folder(folder)
+        lock = Lock(folder / _LOCK)
         try:
-            lock.acquire()
-        except Timeout:
-            raise OutputError(f"{out}: another process is at this run.") from None
-    before = _record_at(out)
+            if not lock.acquire():
+                raise OutputError(f"{out}: another process is at this run.")
+        except OSError:
+            _remove_if_useless(folder, out)
+            raise
     try:
         with raise_as_output_error(out):
             checkpoint = Checkpoint(folder, scenario)
+            write_file(folder / _BESIDE, fingerprint(out).encode())
         yield checkpoint
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
     finally:
-        lock.release()
         # there is nothing to go on from, or for: an interrupt may come once all is written
-        if not any(folder.glob(f"*{_STATE}")) or _record_at(out) != before:
-            shutil.rmtree(folder, ignore_errors=True)
+        _remove_if_useless(folder, out)
+        lock.release()
 
 
-def _record_at(out: Path) -> tuple[int, int] | None:
-    """Return what tells the record under a name from others."""
+def _remove_finished(out: Path) -> None:
+    """Remove a checkpoint whose run was killed once its record had its name."""
+    folder = _folder_of(out)
+    with suppress(OSError):
+        if not folder.is_dir():
+            return
+        lock = Lock(folder / _LOCK)
+        if lock.acquire():
+            try:
+                _remove_if_useless(folder, out)
+            finally:
+                lock.release()
+
+
+def _folder_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.checkpoint"
+
+
+def _remove_if_useless(folder: Path, out: Path) -> None:
+    """Remove a checkpoint that holds no state, or whose run has become a record."""
+    with suppress(OSError, InvalidRecordError):
+        before, now = _read_if_there(folder / _BESIDE).decode(), fingerprint(out)
+        if not _list_states(folder) or (now and now != before):
+            remove_folder(folder)
+
+
+def _list_states(folder: Path) -> list[Path]:
+    names = (entry.name for entry in list_folder(folder))
+    return [folder / name for name in names if name.endswith(_STATE)]
+
+
+def _read_if_there(file: Path) -> bytes:
     try:
-        found = (out / RUN_FILE).stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+        return file.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -21,7 +21,9 @@ from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.base import settle
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.records import new_folder, raise_as_output_error, write_facts
+from fcfn_abm.records import new_folder, raise_as_output_error, seal, write_facts
+from fcfn_abm.records.folders import SCENARIO_FILE
+from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts
 from fcfn_abm.rng import replication_seed
@@ -271,3 +273,4 @@ def _write(scenario: Scenario, run: dict[str, Any], frame: pd.DataFrame, folder:
     write_table("comparison", frame, folder / "comparison.parquet")
     write_facts(scenario, run, folder)
     write_png({"comparison": comparison(frame)}, folder / "figures")
+    seal(folder, [RUN_FILE, SCENARIO_FILE, "comparison.parquet"])

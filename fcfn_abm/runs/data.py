@@ -18,6 +18,7 @@ from fcfn_abm.errors import (
     UnknownNameError,
     describe_cause,
 )
+from fcfn_abm.process.files import list_files
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records.integrity import SUMS
 from fcfn_abm.training import DATASETS
@@ -130,7 +131,11 @@ def prepare_data_set(name: str, *, progress: bool = False) -> str:
 def _require_sums(folder: Path) -> None:
     """Raise unless the files of a data set are as lists of checksums say, where there are any."""
     folder = folder.absolute()
-    for sums in [folder.parent / SUMS, *sorted(folder.rglob(SUMS))]:
+    try:
+        below = [file for file in list_files(folder) if file.name == SUMS]
+    except OSError as error:
+        raise InvalidDataError(f"{error.filename}: cannot be read: {error.strerror}.") from None
+    for sums in [folder.parent / SUMS, *below]:
         if not sums.is_file():
             continue
         for file, expected in _read_checksums(sums):

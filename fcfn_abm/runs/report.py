@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from fcfn_abm.errors import InvalidRecordError, UnknownNameError
+from fcfn_abm.process.folders import remove_abandoned
 from fcfn_abm.records import raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import (
-    RUN_FILE,
     RUN_KIND,
     SCENARIO_FILE,
     read_facts,
     resolve_output_file,
 )
-from fcfn_abm.records.integrity import raise_as_record_error, require_unchanged
+from fcfn_abm.records.integrity import RUN_FILE, raise_as_record_error, require_unchanged
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
@@ -76,13 +76,15 @@ def write_report(
     page = read_page(path)
     with raise_as_output_error(file), raise_as_record_error(path):  # figures are drawn here
         file.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(file)
         if form == "html":
             text = render_html(page)
         else:
             figures.mkdir(exist_ok=True)
             for picture in page.pictures():
-                svg = svg_of(picture.figure)
-                write_file(figures / f"{picture.name}.svg", svg.encode())
+                image = figures / f"{picture.name}.svg"
+                remove_abandoned(image)
+                write_file(image, svg_of(picture.figure).encode())
             text = render_markdown(
                 page, lambda name: f"{figures.name}/{name}.svg".replace(" ", "%20")
             )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import shutil
+import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -19,22 +18,30 @@ import pyarrow.parquet as pq
 
 from fcfn_abm.errors import InvalidRecordError, OutputError, RunFailedError
 from fcfn_abm.plugins import Plugin, import_again
+from fcfn_abm.process.files import list_folder, replace_file, write_file
+from fcfn_abm.process.folders import describe_error, remove_folder
 from fcfn_abm.process.interrupts import obey_interrupts
-from fcfn_abm.records import Record, raise_as_output_error
-from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
-from fcfn_abm.records.integrity import seal
+from fcfn_abm.records import Record, raise_as_output_error, seal
+from fcfn_abm.records.folders import SCENARIO_FILE
+from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.records.tables import BY_GROUP, NO_UNIT, TRACKING, Column, columns_of, table_of
 from fcfn_abm.runs.facts import outcome_facts
 from fcfn_abm.scenario import Scenario, SweepRun
 
 RESULTS = "runs"
 RECORDS = "records"
+_RESULT = re.compile(r"[0-9]+(-[0-9]+)?\.json")
 _CHECKSUM = "sha256"
 _STRETCH_SECONDS = 1.0  # after which a worker hands back what it has not begun
 
 
 def carry_out_runs(
-    runs: Sequence[SweepRun], *, out: Path, keeps: bool, plugins: Sequence[Plugin] = ()
+    runs: Sequence[SweepRun],
+    *,
+    out: Path,
+    keeps: bool,
+    durable: bool = True,
+    plugins: Sequence[Plugin] = (),
 ) -> list[dict[str, Any]]:
     """Carry out a stretch of runs on a worker, write its results, and stop when the time is up.
 
@@ -50,21 +57,24 @@ def carry_out_runs(
     started, results, new = time.perf_counter(), [], []
     there = list_results(out) if shared else {}
     for run in runs:
-        if run.index in there:  # another worker had this stretch, and died
-            found = read_results(there[run.index])
-            results.append(next(result for result in found if result["run"] == run.index))
+        found = _result_in(there.get(run.index), run)
+        if found is not None:  # another worker had this stretch, and died
+            results.append(found)
             continue
-        result = carry_out_run(run, out / RECORDS / run_name(run.index) if keeps else None)
+        record_path = out / RECORDS / run_name(run.index) if keeps else None
+        result = carry_out_run(run, record_path, durable=durable)
         results.append(result)
         new.append(result)
         if time.perf_counter() - started > _STRETCH_SECONDS:
             break
     if shared:
-        write_results(out, new)
+        write_results(out, new, durable=durable)
     return results
 
 
-def carry_out_run(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
+def carry_out_run(
+    run: SweepRun, record_path: Path | None, *, durable: bool = True
+) -> dict[str, Any]:
     """Carry out a run, and return its results, or why there are none."""
     from fcfn_abm.runs.run import run_scenario  # loads Mesa
 
@@ -74,7 +84,7 @@ def carry_out_run(run: SweepRun, record_path: Path | None) -> dict[str, Any]:
                 return {"run": run.index, **_play(run.scenario)}
             record = run_scenario(run.scenario)
             if record_path:
-                record.write(record_path, overwrite=True)
+                record.write(record_path, overwrite=True, durable=durable)
             return _results(run, record)
     except OutputError:  # a full disk is no result
         raise
@@ -165,11 +175,7 @@ def _training_results(record: Record) -> dict[str, Any]:
 
 def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
     """Return a sweep's table: one row a run, whether it has been carried out or not."""
-    results = {
-        result["run"]: result
-        for path in dict.fromkeys(list_results(out).values())
-        for result in read_results(path)
-    }
+    results = find_results(out)
     rows = []
     for run in runs:
         result = results.get(run.index, {"status": "missing"})
@@ -221,31 +227,60 @@ def list_results(out: Path) -> dict[int, Path]:
     ``000007-000031.json``.
     """
     found = {}
-    for path in sorted((out / RESULTS).glob("[0-9]*.json")):
+    for path in _list_files(out):
         first, _, last = path.stem.partition("-")
-        if first.isdecimal() and (last or first).isdecimal():
-            found.update(dict.fromkeys(range(int(first), int(last or first) + 1), path))
+        found.update(dict.fromkeys(range(int(first), int(last or first) + 1), path))
     return found
 
 
+def _list_files(out: Path) -> list[Path]:
+    """Return the files with results; raises OSError if they cannot be listed."""
+    try:
+        names = [entry.name for entry in list_folder(out / RESULTS)]
+    except FileNotFoundError:
+        return []
+    return [out / RESULTS / name for name in names if _RESULT.fullmatch(name)]
+
+
 def find_missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
-    """Return the runs that have no result yet."""
-    done = list_results(out)
+    """Return the runs that have no result yet, or one that cannot be read."""
+    done = find_results(out)
     return [run for run in runs if run.index not in done]
 
 
+def find_results(out: Path) -> dict[int, dict[str, Any]]:
+    """Return the results that are there by their runs, without those that cannot be read."""
+    return {result["run"]: result for path in _list_files(out) for result in read_results(path)}
+
+
+def _result_in(path: Path | None, run: SweepRun) -> dict[str, Any] | None:
+    """Return the result of a run that a file holds, if it does."""
+    found = read_results(path) if path else []
+    return next((result for result in found if result["run"] == run.index), None)
+
+
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read the results in a file, or raise InvalidRecordError."""
+    """Read the results in a file; none if it does not hold what was written.
+
+    A power cut can leave empty files, and disks flip bits. The runs are carried out again then.
+
+    Raises
+    ------
+    InvalidRecordError
+        If the system cannot read the file.
+    """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        checksum = content.pop(_CHECKSUM, "")
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise InvalidRecordError(f"{path}: the result cannot be read: {error}") from error
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        checksum = content.pop(_CHECKSUM)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        why = describe_error(error)
+        raise InvalidRecordError(f"{path}: the result cannot be read: {why}.") from error
+    except (ValueError, LookupError, RecursionError, AttributeError, TypeError):
+        return []
     if checksum != _checksum(content):
-        raise InvalidRecordError(
-            f"{path}: does not hold what was written: it was damaged or edited. Without this file "
-            "the same sweep carries its runs out again."
-        )
+        return []
     results: list[dict[str, Any]] = content.get("results", [content])
     return results
 
@@ -254,7 +289,7 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write_results(out: Path, results: Sequence[dict[str, Any]]) -> None:
+def write_results(out: Path, results: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
     """Write results of runs, a file for each stretch of neighbours, whole or not at all."""
     for path, stretch in _stretches(out, results):
         content = stretch[0] if len(stretch) == 1 else {"results": stretch}
@@ -262,16 +297,14 @@ def write_results(out: Path, results: Sequence[dict[str, Any]]) -> None:
         indent = 1 if len(stretch) == 1 else None  # without, they are written ten times as fast
         text = json.dumps(sealed, indent=indent, ensure_ascii=False) + "\n"
         with raise_as_output_error(path):
-            partial = _partial_path(path)
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
+            write_file(path, text.encode(), durable=durable)
 
 
-def keep_results(out: Path, results: Sequence[dict[str, Any]]) -> None:
+def keep_results(out: Path, results: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
     """Write results that a worker has not: it does not share our disk."""
     for path, stretch in _stretches(out, results):
         if not path.exists():
-            write_results(out, stretch)
+            write_results(out, stretch, durable=durable)
 
 
 def _stretches(
@@ -294,32 +327,41 @@ def _stretch_name(stretch: Sequence[dict[str, Any]]) -> str:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a sweep's table, whole or not at all, and the checksums of all that is no run's."""
-    partial = _partial_path(path)
-    pq.write_table(table, partial, compression="zstd")
     kept = {name: path.with_name(name) for name in (SCENARIO_FILE, RUN_FILE)}
-    seal(path.parent, {**kept, path.name: partial})
-    partial.replace(path)
 
+    def write(partial: Path) -> None:
+        pq.write_table(table, partial, compression="zstd")
+        seal(path.parent, files={**kept, path.name: partial})
 
-def _partial_path(path: Path) -> Path:
-    """Return a name that no other process uses for a file."""
-    return path.with_name(f".{path.name}.partial-{platform.node()}-{os.getpid()}")
+    replace_file(path, write)
 
 
 def find_failed_results(out: Path) -> list[Path]:
     """Return the files with results of runs that failed."""
-    paths = dict.fromkeys(list_results(out).values())
-    return [p for p in paths if any(r["status"] == "failed" for r in read_results(p))]
+    return [p for p in _list_files(out) if any(r["status"] == "failed" for r in read_results(p))]
 
 
 def drop_failed_results(out: Path, path: Path) -> None:
     """Take the runs that failed out of a file with results."""
-    write_results(out, [r for r in read_results(path) if r["status"] != "failed"])
-    path.unlink()
+    with raise_as_output_error(path):
+        write_results(out, [r for r in read_results(path) if r["status"] != "failed"])
+        path.unlink()
 
 
-def remove_leftovers(out: Path) -> None:
-    """Remove what workers that were killed have left."""
-    for folder in (RESULTS, RECORDS):
-        for path in (out / folder).glob(".*.partial-*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def drop_unreadable_results(out: Path) -> None:
+    """Remove files with results that do not hold what was written: their runs are missing."""
+    for path in _list_files(out):
+        if not read_results(path):
+            with raise_as_output_error(path):
+                path.unlink()
+
+
+def remove_partial_results(out: Path) -> None:
+    """Remove what killed processes have left in a sweep's folder, as far as that is possible."""
+    for folder in (out, out / RESULTS, out / RECORDS):
+        with suppress(OSError):
+            for entry in list_folder(folder):
+                if entry.name.startswith(".") and ".partial-" in entry.name:
+                    path = Path(entry.path)
+                    with suppress(OSError):
+                        remove_folder(path) if entry.is_dir() else path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -26,7 +27,6 @@ from fcfn_abm.records import (
     TraceWriter,
     new_folder,
     raise_as_output_error,
-    require_free,
     write_record,
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
@@ -99,9 +99,12 @@ def run_scenario(
     from fcfn_abm.report.figures.records import main_figures
 
     out = Path(out)
-    require_free(out, overwrite=overwrite)
+    home = Path(os.path.abspath(out))  # where it lies, wherever this process goes
+    checkpoint_or_none = (
+        checkpoint_of(out, scenario, overwrite=overwrite) if scenario.trains else nullcontext()
+    )
     with (
-        checkpoint_of(out, scenario) if scenario.trains else nullcontext() as checkpoint,
+        checkpoint_or_none as checkpoint,
         new_folder(out, overwrite=overwrite) as folder,
     ):
         if checkpoint and checkpoint.discarded:
@@ -115,10 +118,10 @@ def run_scenario(
             raise KeyboardInterrupt(*message) from None
         record = replace(record, path=folder)
         with raise_as_output_error(out):
-            write_record(record, folder)
+            found = write_record(record, folder)
             write_png(main_figures(record), folder / "figures")
     _require_whole(record, f" What came before is in {out}.")
-    return replace(record, path=out)
+    return replace(record, path=home, fingerprint=found)
 
 
 def _require_whole(record: Record, kept: str = "") -> None:

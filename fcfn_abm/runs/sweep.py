@@ -36,11 +36,12 @@ from fcfn_abm.runs.results import (
     carry_out_runs,
     create_table,
     drop_failed_results,
+    drop_unreadable_results,
     failed_result,
     find_failed_results,
     find_missing_runs,
     keep_results,
-    remove_leftovers,
+    remove_partial_results,
     write_table,
 )
 from fcfn_abm.runs.sensitivity import sensitivity_text
@@ -48,8 +49,9 @@ from fcfn_abm.runs.sweep_folder import (
     TABLE,
     Sweep,
     claim_folder,
+    has_table,
     read_sweep,
-    require_same,
+    require_same_scenario,
     require_same_versions,
 )
 from fcfn_abm.scenario import Scenario, SweepRun
@@ -91,6 +93,7 @@ def run_sweep(
     executor: Executor | Workers | None = None,
     *,
     retry: bool = False,
+    durable: bool = True,
     progress: bool = False,
 ) -> Sweep:
     """Carry out the runs of a scenario's sweep that are missing in a folder.
@@ -107,6 +110,9 @@ def run_sweep(
         after another, in this process.
     retry : bool, default False
         Whether runs that failed are run again.
+    durable : bool, default True
+        Whether the result of each run is on the disk before the next one: a power cut takes none
+        of them with it. If not, those that it takes are run again.
     progress : bool, default False
         Whether to show a bar on stderr; a line each half minute where it is not a terminal.
 
@@ -139,13 +145,15 @@ def run_sweep(
         for path in again:
             drop_failed_results(out, path)
         todo = find_missing_runs(out, runs)
-        if todo or not (out / TABLE).is_file():
+        if todo or not has_table(out):
             with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
-            _carry_out(todo, len(runs), workers or Serial(), scenario, out, progress=progress)
+            drop_unreadable_results(out)
+            place = workers or Serial()
+            _carry_out(todo, len(runs), place, scenario, out, durable=durable, progress=progress)
             with raise_as_output_error(out):
                 write_table(create_table(runs, out), out / TABLE)
-                remove_leftovers(out)
+        remove_partial_results(out)
     return read_sweep(out)
 
 
@@ -176,7 +184,7 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
     scenario, runs = _resolve_sweep(scenario)
     out = Path(out)
     if out.exists():
-        require_same(scenario, out)
+        require_same_scenario(scenario, out)
     todo = find_missing_runs(out, runs)
     seconds: list[float] = []
     errors: list[str] = []
@@ -251,6 +259,7 @@ def _carry_out(
     scenario: Scenario,
     out: Path,
     *,
+    durable: bool,
     progress: bool,
 ) -> None:
     if isinstance(workers, Processes):
@@ -270,7 +279,7 @@ def _carry_out(
         def take_in(results: list[dict[str, Any]]) -> None:
             nonlocal failed
             failed += sum(result["status"] == "failed" for result in results)
-            keep_results(out, results)
+            keep_results(out, results, durable=durable)
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(results))
 
@@ -279,7 +288,13 @@ def _carry_out(
 
         carry_out_tasks(
             todo,
-            partial(carry_out_runs, out=out.resolve(), keeps=keeps, plugins=list_plugins()),
+            partial(
+                carry_out_runs,
+                out=out.resolve(),
+                keeps=keeps,
+                durable=durable,
+                plugins=list_plugins(),
+            ),
             workers,
             missing=partial(find_missing_runs, out),
             on_results=take_in,

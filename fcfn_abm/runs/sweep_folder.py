@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, OutputError, join_lines
-from fcfn_abm.records import Record, new_folder, raise_as_output_error, read_record, write_facts
-from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE, read_facts
-from fcfn_abm.records.integrity import require_unchanged
+from fcfn_abm.process.files import has_files
+from fcfn_abm.process.folders import LOCK
+from fcfn_abm.process.locks import Lock
+from fcfn_abm.records import (
+    Record,
+    new_folder,
+    raise_as_output_error,
+    read_record,
+    remove_leftovers,
+    seal,
+    write_facts,
+)
+from fcfn_abm.records.folders import SCENARIO_FILE, read_facts
+from fcfn_abm.records.integrity import RUN_FILE, fingerprint, require_same, require_unchanged
 from fcfn_abm.records.tables import empty, frame_of, read_table
 from fcfn_abm.runs.facts import describe_plugin, describe_program, require_plugins
 from fcfn_abm.runs.results import (
@@ -30,7 +41,7 @@ from fcfn_abm.show import Shown
 
 KIND = "sweep"
 TABLE = "sweep.parquet"
-LOCK = ".lock"
+_IDENTITY = (RUN_FILE, SCENARIO_FILE)  # what stays while a sweep goes on
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,7 +53,10 @@ class Sweep(Shown):
     run: dict[str, Any]
     """What is swept, how many runs there are, and the versions that it was begun with."""
     path: Path
-    """The folder."""
+    """The folder; absolute."""
+    fingerprint: str | None = None
+    """What tells the sweep in ``path`` from others that take its place: what is read later must
+    belong to what was read first."""
 
     def frame(self) -> pd.DataFrame:
         """Return one row a run: its number, seed and axes, how it ended, and its results.
@@ -56,14 +70,21 @@ class Sweep(Shown):
         Raises
         ------
         InvalidRecordError
-            If a result cannot be read.
+            If a result cannot be read; or if the folder is gone, or holds another sweep.
         """
-        if (self.path / TABLE).is_file():
+        self._require_same()
+        if (self.path / TABLE).exists():
             require_unchanged(self.path, [TABLE])
             return read_table(self.path / TABLE)
         with require_plugins(self.path, self.run):
             runs = build.list_runs(self.scenario)
-        return frame_of(create_table(runs, self.path))
+        frame = frame_of(create_table(runs, self.path))
+        self._require_same()  # nobody replaced it meanwhile
+        return frame
+
+    def _require_same(self) -> None:
+        """Raise unless the folder holds the sweep that was read from it first."""
+        require_same(self.path, self.fingerprint, *_IDENTITY)
 
     def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
         """Return how much of each outcome's variance each axis explains: its Sobol indices.
@@ -95,6 +116,7 @@ class Sweep(Shown):
 
     def record(self, run: int) -> Record:
         """Read the record of a run, of a sweep with ``keep = "record"``."""
+        self._require_same()
         return read_record(self.path / RECORDS / run_name(run))
 
     def rounds(self) -> pd.DataFrame:
@@ -161,42 +183,57 @@ def read_sweep(path: str | Path) -> Sweep:
     InvalidRecordError
         If the folder is missing, or does not hold a sweep.
     """
-    path = Path(path)
-    require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
+    path = Path(os.path.abspath(path))
+    found = fingerprint(path, *_IDENTITY)
+    require_unchanged(path, _IDENTITY)
     run = read_facts(path, KIND)
     if run.get("kind") != KIND:
         raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
     file = path / SCENARIO_FILE
     scenario = tree_to_scenario(read_toml(file), str(file))
     with require_plugins(path, run):
-        return Sweep(build.resolve_defaults(scenario), run, path)
+        scenario = build.resolve_defaults(scenario)
+    require_same(path, found, *_IDENTITY)  # nobody replaced it meanwhile
+    return Sweep(scenario, run, path, found)
+
+
+def has_table(out: Path) -> bool:
+    """Whether a sweep has its table; a damaged one does not count, for results make it again."""
+    try:
+        require_unchanged(out, [TABLE])
+        read_table(out / TABLE)
+    except InvalidRecordError:
+        return False
+    return True
 
 
 @contextmanager
 def claim_folder(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterator[None]:
     """Make the folder, or check that it is the scenario's; keep other processes out of it."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    with raise_as_output_error(out):
+        is_free = not out.exists() or (out.is_dir() and not has_files(out))
+    if is_free:
         try:
-            with new_folder(out) as folder:
+            with new_folder(out) as folder, raise_as_output_error(out):
                 write_facts(scenario, _facts(scenario, len(runs)), folder)
                 (folder / RESULTS).mkdir()
+                seal(folder, _IDENTITY)
         except OutputError:
             if not (out / RUN_FILE).is_file():  # else another process was quicker
                 raise
-    require_same(scenario, out)
-    lock = FileLock(out / LOCK, timeout=0)
+    require_same_scenario(scenario, out)
+    remove_leftovers(out)
+    lock = Lock(out / LOCK)
     with raise_as_output_error(out):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise OutputError(f"{out}: another process works on this sweep.") from None
+        if not lock.acquire():
+            raise OutputError(f"{out}: another process works on this sweep.")
     try:
         yield
     finally:
-        lock.release()
+        lock.release(remove=True)
 
 
-def require_same(scenario: Scenario, out: Path) -> None:
+def require_same_scenario(scenario: Scenario, out: Path) -> None:
     """Raise OutputError unless a folder holds the sweep of an equal scenario."""
     try:
         there = read_sweep(out).scenario

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from fcfn_abm.errors import InvalidScenarioError, OutputError, did_you_mean
+from fcfn_abm.process.files import list_files
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -19,7 +20,7 @@ def shipped_folder() -> Path:
 def shipped_files() -> dict[str, Path]:
     """Return the shipped files by name, such as ``"quickstart"`` or ``"dynamics/cold-start"``."""
     folder = shipped_folder()
-    files = folder.rglob("*.toml")
+    files = (path for path in list_files(folder) if path.suffix == ".toml")
     return dict(sorted((p.relative_to(folder).with_suffix("").as_posix(), p) for p in files))
 
 

@@ -245,9 +245,11 @@ class PrivacyAccounts:
         once = self._n_draws[nodes] == 1
         if once.any() and plan.false_alarm is None and plan.steps.grid is None:
             hidden = nodes[once]
-            central[: nodes.size][once] = central_multipliers(
+            of_sum = central_multipliers(
                 weights[once], own.std[hidden], privacy.sensitivity[hidden]
             )
+            # alone in the sum a node has its own multiplier, whatever the last digit says
+            central[: nodes.size][once] = np.maximum(of_sum, own.multiplier[hidden])
         order = np.argsort(both)
         multiplier = own.multiplier[both[order]]
         ledger.spend(both[order], multiplier, self._n_releases, central[order])

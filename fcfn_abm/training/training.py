@@ -168,6 +168,25 @@ class Training:
         self.results.append(result)
         return result
 
+    def aggregate(self, epsilon: npt.ArrayLike, nodes: Ints, round_index: int) -> Sums:
+        """Return what some nodes send in a round at the parameters as they are, added up.
+
+        Nothing changes by it: no step is taken, and nothing is entered into the ledger.
+
+        Parameters
+        ----------
+        epsilon : array_like of float, shape (n_nodes,)
+            What each node reports.
+        nodes : ndarray of int
+            Rows of the nodes that send something, in ascending order.
+        round_index : int
+            Whose random numbers are drawn.
+        """
+        reports = self._interpret(as_floats("epsilon", epsilon, error=InvalidPrivacyError))
+        weights = self._weigh(reports, nodes)
+        std, _ = self._share_noise(reports, nodes, weights)
+        return self._add_up_uploads(self._plan_work(reports, std, nodes, weights, round_index))
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return all that the training needs to go on after its latest round, as plain arrays."""
         ledger = self.ledger.state() if self.ledger else {}
@@ -245,10 +264,7 @@ class Training:
             weights = weights / weights.sum() if nodes.size else weights
         else:
             weights_asked = weights = self._weigh(reports, nodes)
-        std, own = reports.injected_std, None
-        if std is not None and reports.privacy:
-            own = setup.accounts.share_noise(asked, weights_asked, reports.privacy)
-            std = _scale_noise(std, reports.noise_std, own)
+        std, own = self._share_noise(reports, asked, weights_asked)
         work = self._plan_work(reports, std, nodes, weights, round_index)
         sums = self._add_up_uploads(work)
         self._adapt_clipping(sums, std, nodes, weights, round_index)
@@ -283,6 +299,16 @@ class Training:
         return setup.plan.aggregation.weights(
             setup.n_samples[nodes].astype(float), reports.noise_std[nodes]
         )
+
+    def _share_noise(
+        self, reports: _Reports, asked: Ints, weights: Floats
+    ) -> tuple[Floats | None, OwnNoise | None]:
+        """Return the noise that nodes add in truth, and by their reports; None without noise."""
+        std = reports.injected_std
+        if std is None or reports.privacy is None:
+            return std, None
+        own = self._setup.accounts.share_noise(asked, weights, reports.privacy)
+        return _scale_noise(std, reports.noise_std, own), own
 
     def _plan_work(
         self,

@@ -3,7 +3,17 @@ import pytest
 from numpy.testing import assert_allclose
 
 from fcfn_abm.dp import gaussian_epsilon
-from fcfn_abm.dp.audit import Canary, LowerBounds, StepView, audit, cache_gradients, lower_bounds
+from fcfn_abm.dp.audit import (
+    Audit,
+    LowerBounds,
+    Seen,
+    audit,
+    bounds_of_attackers,
+    choose_directions,
+    find_lag,
+    lower_bounds,
+    one_run_epsilon,
+)
 from fcfn_abm.errors import InvalidPrivacyError, RunFailedError
 
 
@@ -68,19 +78,146 @@ def test_of_noise_that_is_not_gaussian_only_the_first_bound_is_given():
     )
 
 
-def test_an_audit_runs_both_sides_alike_and_judges_the_claim():
-    rng, sides = np.random.default_rng(6), []
-
+def one_number(rng, sides=None):
     def attack(present):
-        sides.append(present)
-        return rng.normal(1.0 if present else 0.0)
+        if sides is not None:
+            sides.append(present)
+        return Seen(np.array([rng.normal(0.5 if present else -0.5)]), np.ones(1))
 
+    return attack
+
+
+def test_an_audit_runs_both_sides_alike_and_judges_the_claim():
+    sides = []
+    attack = one_number(np.random.default_rng(6), sides)
     truth = gaussian_epsilon(1.0, 1e-5)
     honest = audit(attack, truth, 1e-5, trials=4001)
-    assert honest.n_trials == len(sides) == 4000
-    assert sum(sides) == 2000
+    assert honest.n_trials == 4000
+    assert sum(sides[-4000:]) == 2000
     assert honest.verdict == "holds"
-    assert audit(attack, truth / 2, 1e-5, trials=4000).verdict == "violated"
+    assert 0.75 * truth < honest.lower.gaussian < truth
+    assert audit(attack, truth / 2, 1e-5, trials=4000).verdict == "broken"
+
+
+SIZE = 60
+
+
+def vectors(rng, spoil=lambda noise: noise, mu=1.0):
+    """An attack on noise of one spread, which a fault may spoil; the truth is that of mu."""
+    difference = rng.normal(size=SIZE)
+    difference *= mu / np.linalg.norm(difference)
+
+    def attack(present):
+        noise = spoil(rng.normal(size=SIZE))
+        return Seen(noise + difference * (0.5 if present else -0.5), difference)
+
+    return attack
+
+
+def repeat_half(noise):
+    noise[SIZE // 2 :] = noise[: SIZE // 2]
+    return noise
+
+
+def repeat_every_seven(noise):
+    noise[7:] = noise[:-7]
+    noise[14:] = np.resize(noise[:7], SIZE - 14)
+    return noise
+
+
+def oppose_within_a_layer(noise):
+    noise[30:40] = -noise[20:30]
+    return noise
+
+
+def silence_one(noise):
+    noise[11] = 0
+    return noise
+
+
+def share_two(noise):
+    noise[41] = noise[5]
+    return noise
+
+
+@pytest.mark.parametrize(
+    ("spoil", "seen_by"),
+    [
+        (repeat_half, "second half less first half"),
+        (repeat_every_seven, "numbers"),
+        (oppose_within_a_layer, None),
+        (silence_one, None),
+        (share_two, "two coordinates"),
+    ],
+)
+def test_structure_in_the_noise_breaks_the_claim_of_independent_noise(spoil, seen_by):
+    truth = gaussian_epsilon(1.0, 1e-5)
+    blocks = [np.arange(20), np.arange(20, 40), np.arange(40, 60)]
+    honest = audit(vectors(np.random.default_rng(9)), truth, 1e-5, blocks=blocks, trials=1000)
+    assert honest.verdict == "holds"
+    spoilt = vectors(np.random.default_rng(9), spoil)
+    found = audit(spoilt, truth, 1e-5, blocks=blocks, trials=1000)
+    assert found.verdict == "broken"
+    assert found.lower.gaussian > 100
+    if seen_by:
+        assert found.attacker.startswith(seen_by)
+
+
+def test_noise_that_comes_back_is_found_at_its_distance_and_with_its_sign():
+    rows = np.random.default_rng(10).normal(size=(5, 300))
+    rows[:, 37:] -= 0.6 * rows[:, :-37]
+    assert find_lag(rows) == (37, -1.0)
+
+
+def test_directions_are_chosen_without_looking_at_what_they_are_scored_on():
+    rng = np.random.default_rng(11)
+    difference = rng.normal(size=SIZE)
+    noise = rng.normal(size=(50, SIZE)).astype(np.float32)
+    directions = choose_directions(noise, difference, [np.arange(10), np.arange(10, SIZE)])
+    names = [direction.name for direction in directions]
+    assert len(set(names)) == len(names) == 9
+    assert_allclose(directions[0].weigh(difference), difference)
+    for direction in directions:  # each is along a part of what the data sets differ in
+        assert direction.weigh(difference) @ difference > 0
+        assert not direction.weigh(np.zeros(SIZE)).any()
+
+
+def test_many_attackers_together_are_wrong_no_more_often_than_they_say():
+    rng, truth, wrong = np.random.default_rng(12), gaussian_epsilon(0.5, 1e-5), 0
+    for _ in range(200):
+        scores = [gaussian_scores(2.0, 150, rng) for _ in range(6)]
+        wrong += bounds_of_attackers("abcdef", scores, 1e-5, 0.8)[1].largest > truth
+    assert wrong <= 66  # more than 40 are expected at most; 66 would happen once in a million
+
+
+def test_guesses_of_coins_never_prove_more_than_randomised_response_has():
+    # a coin is reported as it is with probability e^eps / (1 + e^eps): eps-DP, and tight
+    rng, epsilon = np.random.default_rng(13), 2.0
+    rate = np.exp(epsilon) / (1 + np.exp(epsilon))
+    bounds = []
+    for _ in range(60):
+        coins = rng.random(3000) < 0.5
+        reported = np.where(rng.random(3000) < rate, coins, ~coins)
+        bounds.append(one_run_epsilon(reported + rng.random(3000) / 2, coins, 1e-9, 0.05))
+    assert sum(bound > epsilon for bound in bounds) <= 10
+    assert np.median(bounds) > 0.85 * epsilon
+
+
+def test_right_guesses_prove_what_the_binomial_law_says():
+    # all of 100 right: (e^eps / (1 + e^eps))^100 = risk, at a delta that plays no part
+    coins = np.arange(100) % 2 == 0
+    found = one_run_epsilon(coins.astype(float), coins, 1e-30, 0.08)
+    rate = (0.08 / 7) ** (1 / 100)  # 100 >> 7 is 0: seven sizes, each with its part
+    assert_allclose(found, np.log(rate / (1 - rate)), rtol=1e-6)
+    assert one_run_epsilon(-coins.astype(float), coins, 1e-5, 0.05) == 0.0
+
+
+@pytest.mark.parametrize("view", ["locall", "", None, 3])
+def test_a_view_that_is_unknown_is_refused(view):
+    with pytest.raises(InvalidPrivacyError, match="view must be 'local' or 'central' or 'late'"):
+        audit(one_number(np.random.default_rng(1)), 1.0, 1e-5, view=view)
+    with pytest.raises(InvalidPrivacyError, match="view must be"):
+        Audit(view, 1.0, 1e-5, LowerBounds(0.0, 0.0, 0.0), "usual", 100, 0.999)
 
 
 @pytest.mark.parametrize(
@@ -95,66 +232,9 @@ def test_an_audit_runs_both_sides_alike_and_judges_the_claim():
 )
 def test_numbers_outside_their_range_are_refused(numbers, words):
     with pytest.raises(InvalidPrivacyError, match=words):
-        audit(lambda _: 0.0, **{"epsilon": 1.0, "delta": 1e-5, **numbers})
+        audit(one_number(np.random.default_rng(1)), **{"epsilon": 1.0, "delta": 1e-5, **numbers})
 
 
-def test_a_score_that_is_not_finite_is_refused():
+def test_a_release_that_is_not_finite_is_refused():
     with pytest.raises(RunFailedError, match="not finite"):
-        audit(lambda _: np.nan, 1.0, 1e-5, trials=100)
-
-
-def test_a_canary_takes_the_place_of_one_record_or_of_all():
-    torch = pytest.importorskip("torch")
-    direction = torch.tensor([0.6, 0.8])
-    canary = Canary(direction, 50.0, "replace-one", weight=1 / 3, alternate=True)
-    gone = Canary(direction, 50.0, "zero-out")
-    labels = torch.tensor([3, 1, 4])
-    asked = []
-
-    def real(_, __, labels):
-        asked.append(labels.tolist())
-        return torch.ones(len(labels), 2)
-
-    def rows(canary, labels, seen):
-        wrapped = canary.gradients(real, lambda rows: 0.5 * rows, seen)
-        return wrapped(torch.tensor([5.0, 0.0]), None, labels)
-
-    seen = []
-    here = canary.plant(labels, whole=False, present=True)
-    assert_allclose(rows(canary, here, seen), [[30, 40], [1, 1], [1, 1]])
-    assert_allclose(rows(canary, here, seen)[0], [-30, -40])  # it turns round
-    # two other records of three, halved by clipping, reach 0.6 + 0.8 along the direction
-    assert_allclose(seen, [(3.0, 2 / 3 * 0.5 * 1.4, True)] * 2)
-    assert asked == [[0, 1, 4]] * 2
-    for made, pull in ((canary, -1), (gone, 0)):
-        there = made.plant(labels, whole=True, present=False)
-        assert_allclose(rows(made, there, []), pull * np.tile([30.0, 40.0], (3, 1)))
-    assert len(asked) == 2  # no real record was left to ask
-    assert labels.tolist() == [3, 1, 4]
-
-
-def test_the_score_takes_momentum_and_the_other_records_out_again():
-    canary = Canary(None, 1.0, "replace-one", alternate=True)
-    velocity, position, seen = 0.0, 2.0, []
-    for released, others in ((0.3, 0.1), (-1.2, 0.2), (0.7, -0.3)):
-        seen.append(StepView(position, others))
-        velocity = 0.9 * velocity + released + others
-        position -= 0.1 * velocity
-    assert_allclose(canary.score(seen, position, 0.1, 0.9), 0.3 + 1.2 + 0.7)
-
-
-def test_cached_gradients_are_those_of_the_parameters_and_the_data_that_are_asked_for():
-    torch = pytest.importorskip("torch")
-    asked = []
-
-    def real(flat, images, labels):
-        asked.append(1)
-        return flat.sum() + images + labels[:, None]
-
-    at = torch.ones(2), torch.zeros(3, 2), torch.tensor([3, 1, 4])
-    cached = cache_gradients(real, *at)
-    assert torch.equal(cached(*at), real(*at))
-    assert len(asked) == 2  # once for the cache, once here
-    for changed in range(3):  # other parameters, as many other images, or other labels
-        other = [value + (place == changed) for place, value in enumerate(at)]
-        assert torch.equal(cached(*other), real(*other))
+        audit(lambda _: Seen(np.array([np.nan]), np.ones(1)), 1.0, 1e-5, trials=100)

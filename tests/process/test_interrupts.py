@@ -18,7 +18,8 @@ from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.process.interrupts import defer_interrupts, obey_interrupts, raise_if_interrupted
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder
-from fcfn_abm.records.folders import RUN_FILE, SCENARIO_FILE
+from fcfn_abm.records.folders import SCENARIO_FILE
+from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.runs.results import carry_out_run
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.sweep import SweepRun

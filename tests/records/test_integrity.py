@@ -1,5 +1,7 @@
 """Damage to any file of a record is detected, and never read as a result."""
 
+import errno
+import os
 import shutil
 import subprocess
 
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 
 import fcfn_abm as fa
-from fcfn_abm.errors import InvalidRecordError
-from fcfn_abm.records import read_record
+from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.records import read_record, seal
 from fcfn_abm.records.integrity import SUMS
 
 
@@ -106,3 +108,72 @@ def test_a_list_that_was_damaged_is_reported(run, text):
     (run / SUMS).write_text(text, encoding="latin-1")
     with pytest.raises(InvalidRecordError):
         read_all(run)
+
+
+def streamed(path, seed=0):
+    overrides = ["record.traces='all'", "rounds.maximum=5", f"seed={seed}"]
+    scenario = fa.load_scenario("dynamics/cold-start", overrides)
+    return fa.run_scenario(scenario, path, overwrite=True)
+
+
+def test_traces_are_those_of_the_run_that_was_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = streamed("run")
+    read = fa.read_record("run")
+    monkeypatch.chdir("/")
+    n_rows = len(written.rounds) * len(written.nodes)
+    assert len(read.traces) == len(written.traces_of()) == n_rows
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_traces_of_a_run_that_was_replaced_are_an_error(tmp_path, gone):
+    written = streamed(tmp_path / "run")
+    read = fa.read_record(tmp_path / "run")
+    assert len(read.traces_of([0])) == len(read.rounds)
+    if gone:
+        shutil.rmtree(tmp_path / "run")
+    else:
+        streamed(tmp_path / "run", seed=1)
+    for record in (written, read):
+        with pytest.raises(InvalidRecordError, match="read from it before"):
+            record.traces_of([0])
+        with pytest.raises(InvalidRecordError, match="read from it before"):
+            record.write(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["desktop.ini", "Icon\r", ".DS_Store", "._part-00000.parquet", ".nfs0001", "Thumbs.db"]
+)
+def test_files_that_systems_put_everywhere_are_passed_over(tmp_path, name):
+    out = tmp_path / "run"
+    n_rows = len(streamed(out).traces)
+    for folder in (out, out / "traces", out / "figures"):
+        (folder / name).write_bytes(b"of the system")
+    read = fa.read_record(out)
+    assert len(read.traces) == n_rows
+    read.write(tmp_path / "copy")
+    assert not (tmp_path / "copy" / "traces" / name).exists()
+    streamed(out)  # replaces it all the same
+    assert not (out / name).exists()
+
+
+def test_a_folder_that_cannot_be_listed_gives_no_record(tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def fail(folder):
+        if str(folder).endswith("traces"):
+            raise OSError(errno.EIO, "Input/output error")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OutputError, match="Input/output error"):
+        streamed(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_must_be_in_the_checksums(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    seal(tmp_path, ["run.json"])
+    with pytest.raises(OSError, match="not listed"):
+        seal(tmp_path, ["run.json", "nodes.parquet"])

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import os
 import shutil
@@ -9,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from filelock import FileLock
 
 from fcfn_abm.errors import InvalidRecordError, OutputError
+from fcfn_abm.process.folders import move_into_place
+from fcfn_abm.process.locks import Lock
 from fcfn_abm.records import Record, Recorder, new_folder, read_record, sample_rows
 from fcfn_abm.records.folders import resolve_output_file
 from fcfn_abm.records.integrity import SUMS
@@ -76,11 +78,12 @@ def test_a_record_is_never_replaced_silently(tmp_path):
 
 
 def test_of_two_runs_to_one_name_the_second_is_reported(tmp_path, monkeypatch):
-    def meanwhile(*_):  # after the slower one has looked for the last time
+    def meanwhile(folder, path, *, replace):  # after the slower one has looked for the last time
         monkeypatch.undo()
-        replace(record(), run={"seed": 4}).write(tmp_path / "run")
+        dataclasses.replace(record(), run={"seed": 4}).write(tmp_path / "run")
+        return move_into_place(folder, path, replace=replace)
 
-    monkeypatch.setattr("fcfn_abm.records.folders.remove_abandoned_folders", meanwhile)
+    monkeypatch.setattr("fcfn_abm.records.folders.move_into_place", meanwhile)
     with pytest.raises(OutputError, match="there is a record already"):
         record().write(tmp_path / "run")
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -211,13 +214,13 @@ def test_a_run_that_breaks_leaves_nothing_and_keeps_the_old_record(tmp_path, err
     assert read_record(tmp_path / "run").run == {"seed": 3}
 
 
-def test_what_a_killed_run_has_left_goes_and_what_another_still_writes_stays(tmp_path):
+def test_what_a_killed_run_has_left_goes_and_what_another_still_writes_stays(tmp_path, hold_lock):
     for name in (".run.partial-dead", ".run.partial-live", ".run2.partial-dead"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".lock").touch()
     (tmp_path / ".run.partial-newborn").mkdir()  # killed before it had its lock
     (tmp_path / ".run.partial-replaced" / "run").mkdir(parents=True)
-    with FileLock(tmp_path / ".run.partial-live" / ".lock"):
+    with hold_lock(tmp_path / ".run.partial-live" / ".lock"):
         record().write(tmp_path / "run")
     left = sorted(p.name for p in tmp_path.iterdir())
     assert left == [".run.partial-live", ".run2.partial-dead", "run"]
@@ -228,41 +231,33 @@ def test_what_a_killed_run_has_left_goes_and_what_another_still_writes_stays(tmp
 def test_a_relative_path_is_as_good(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".run.partial-dead").mkdir()
-    acquired = []
-    acquire = FileLock.acquire
-
-    def noted(self, *args, **kwargs):
-        acquired.append(Path(self.lock_file).parent.name)
-        return acquire(self, *args, **kwargs)
-
-    monkeypatch.setattr(FileLock, "acquire", noted)
     for _ in range(2):
         record().write("run", overwrite=True)
-    assert len(acquired) == len(set(acquired)) == 4  # its own twice, the dead, and the old one
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_place_that_cannot_be_listed_takes_a_record(tmp_path, monkeypatch):
-    def unlisted(_):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def unlisted(folder):
+        if Path(folder) == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scandir(folder)
 
-    monkeypatch.setattr("fcfn_abm.process.folders.os.scandir", unlisted)
+    scandir = os.scandir
+    monkeypatch.setattr("fcfn_abm.process.files.os.scandir", unlisted)
     with new_folder(tmp_path / "run") as folder:
         (folder / "there").write_text("")
     assert (tmp_path / "run" / "there").exists()
 
 
 def test_a_folder_that_goes_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
-    acquire, went = FileLock.acquire, []
-
-    def late(self, *args, **kwargs):
+    def late(path):
         if not went:
-            went.append(self.lock_file)
-            shutil.rmtree(Path(self.lock_file).parent)
-            raise FileNotFoundError(self.lock_file)
-        return acquire(self, *args, **kwargs)
+            went.append(path)
+            shutil.rmtree(path.parent)
+        return Lock(path)
 
-    monkeypatch.setattr(FileLock, "acquire", late)
+    went = []
+    monkeypatch.setattr("fcfn_abm.process.folders.Lock", late)
     record().write(tmp_path / "run")
     assert went
     assert [p.name for p in tmp_path.iterdir()] == ["run"]

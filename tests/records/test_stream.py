@@ -157,7 +157,7 @@ while True:
 
 
 @pytest.mark.parametrize("after", [3, 8, 40, 123])
-def test_a_killed_run_leaves_whole_parts_and_lacks_one_chunk_at_most(tmp_path, after):
+def test_a_killed_run_leaves_whole_parts_in_order_and_lacks_three_at_most(tmp_path, after):
     folder = tmp_path / "traces"
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, folder], stdout=subprocess.PIPE, text=True
@@ -170,9 +170,7 @@ def test_a_killed_run_leaves_whole_parts_and_lacks_one_chunk_at_most(tmp_path, a
     parts = sorted(folder.glob("part-*.parquet"))
     assert all(pq.read_table(path).num_rows == 5000 for path in parts)
     found = read_parts(folder) if parts else pd.DataFrame({"round": [], "epsilon": []})
-    assert (
-        added - len(found) <= 2 * 5000
-    )  # a chunk: one part in the making, one on its way to the disk
+    assert added - len(found) <= 3 * 5000  # one part in the making, two on their way to the disk
     rounds = np.repeat(np.arange(1, len(found) // 1000 + 1), 1000)
     np.testing.assert_array_equal(found["round"], rounds)
     np.testing.assert_array_equal(found["epsilon"], rounds)

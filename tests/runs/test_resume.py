@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from fcfn_abm import read_record, run_scenario
 from fcfn_abm.build import prepare_trainer
@@ -139,7 +138,7 @@ def test_other_data_under_the_same_name_start_afresh(tmp_path, monkeypatch):
     order, short = np.arange(200), scenario(rounds=4)
     written(tmp_path / "first")
     kept = tmp_path / "kept"
-    monkeypatch.setattr("fcfn_abm.runs.checkpoint.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("fcfn_abm.runs.checkpoint.remove_folder", lambda _: None)
     written(tmp_path / "out")  # whose checkpoint stays
     (tmp_path / "out").rename(kept)
     assert (tmp_path / ".out.checkpoint" / "stackelberg.state").exists()
@@ -149,10 +148,10 @@ def test_other_data_under_the_same_name_start_afresh(tmp_path, monkeypatch):
     assert again.training["loss"].nunique() > 4
 
 
-def test_two_processes_at_one_run_are_one_too_many(tmp_path):
+def test_two_processes_at_one_run_are_one_too_many(tmp_path, hold_lock):
     folder = tmp_path / ".out.checkpoint"
     folder.mkdir()
-    with FileLock(folder / "lock"), pytest.raises(OutputError, match="another process"):
+    with hold_lock(folder / "lock"), pytest.raises(OutputError, match="another process"):
         run_scenario(scenario(rounds=1), tmp_path / "out")
     assert read_record(run_scenario(scenario(rounds=1), tmp_path / "out").path)
 

@@ -2,18 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from filelock import FileLock
 
 import fcfn_abm as fa
 from fcfn_abm.errors import (
@@ -369,11 +370,11 @@ def test_only_a_sweep_s_own_folder_is_gone_on_with(tmp_path):
     assert fa.run_sweep(scenario, tmp_path / "empty").counts()["done"] == 2
 
 
-def test_two_processes_cannot_work_on_one_folder(tmp_path):
+def test_two_processes_cannot_work_on_one_folder(tmp_path, hold_lock):
     scenario = small(tmp_path)
     found = fa.run_sweep(scenario, tmp_path / "out")
     with (
-        FileLock(found.path / ".lock"),
+        hold_lock(found.path / ".lock"),
         pytest.raises(OutputError, match="another process works on this sweep"),
     ):
         fa.run_sweep(scenario, tmp_path / "out")
@@ -388,12 +389,68 @@ def test_reading_says_what_is_not_a_sweep(tmp_path):
     with pytest.raises(InvalidRecordError, match="holds a sweep, not a run"):
         fa.read_record(found.path)
     (found.path / "sweep.parquet").unlink()
-    results_in(found.path)[1].write_text("{")
+    results_in(found.path)[0].unlink()
+    (found.path / "runs" / "000001.json").mkdir()
     with pytest.raises(InvalidRecordError, match=r"000001.json: the result cannot be read"):
         fa.read_sweep(found.path).frame()
 
 
-def test_a_bit_that_flips_in_a_sweep_is_reported_and_never_used(tmp_path):
+@pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"run": 1, "status": "done"}', b"\0" * 40])
+def test_a_result_that_a_power_cut_has_emptied_is_run_again(tmp_path, left):
+    scenario = small(tmp_path)
+    out = fa.run_sweep(scenario, tmp_path / "out").path
+    before = contents(out)
+    (out / "sweep.parquet").unlink()  # it stopped before its table was written
+    results_in(out)[-1].write_bytes(left)
+    assert fa.read_sweep(out).counts()["missing"] > 0
+    assert fa.run_sweep(scenario, out).counts()["done"] == 2
+    assert contents(out) == before
+
+
+def test_a_table_that_a_power_cut_has_emptied_is_made_again(tmp_path):
+    scenario = small(tmp_path)
+    out = fa.run_sweep(scenario, tmp_path / "out").path
+    before = contents(out)
+    (out / "sweep.parquet").write_bytes(b"")
+    with pytest.raises(InvalidRecordError, match="does not hold what was written"):
+        fa.read_sweep(out).frame()
+    fa.run_sweep(scenario, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_each_result_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, durable):
+    synced, renamed = set(), {}
+
+    def replace(self, target):
+        renamed[target.name] = self in synced
+        return renames(self, target)
+
+    renames = Path.replace
+    monkeypatch.setattr("fcfn_abm.process.files.sync", synced.add)
+    monkeypatch.setattr(Path, "replace", replace)
+    out = fa.run_sweep(small(tmp_path), tmp_path / "out", durable=durable).path
+    assert {renamed[path.name] for path in results_in(out)} == {durable}
+    assert renamed["sweep.parquet"]
+    assert renamed["SHA256SUMS"]
+
+
+def test_a_sweep_that_another_one_has_replaced_is_not_read_on(tmp_path, monkeypatch):
+    scenario = small(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    fa.run_sweep(scenario, "out")
+    first = fa.read_sweep("out")
+    monkeypatch.chdir("/")
+    assert first.counts()["done"] == 2
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(InvalidRecordError, match="not there any more"):
+        first.frame()
+    fa.run_sweep(scenario.model_copy(update={"seed": 8}), tmp_path / "out")
+    with pytest.raises(InvalidRecordError, match="holds other results"):
+        first.frame()
+
+
+def test_a_bit_that_flips_in_a_sweep_is_never_used(tmp_path):
     scenario = small(tmp_path, sweep="replications = 4")
     out = fa.run_sweep(scenario, tmp_path / "out").path
     assert "000000-000003.json" in [path.name for path in results_in(out)]
@@ -406,6 +463,9 @@ def test_a_bit_that_flips_in_a_sweep_is_reported_and_never_used(tmp_path):
             flipped = bytearray(whole)
             flipped[place] ^= 1 << int(chance.integers(8))
             path.write_bytes(flipped)
+            if path.parent.name == "runs":  # it is carried out again
+                assert fa.read_sweep(out).counts()["missing"] > 0
+                continue
             for read in (lambda: fa.read_sweep(out).frame(), lambda: fa.run_sweep(scenario, out)):
                 with pytest.raises(InvalidRecordError, match=path.name):
                     read()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from soak import faults, fuzz, verdicts
+from soak import calls, faults, fuzz, verdicts
 from soak.works import WORKS
 
 _INPUTS = {"scenario values": 4_000, "records": 1_500}  # each of these takes a while
@@ -60,6 +60,7 @@ def _campaigns(folder: Path, scale: float, seed: int):
         yield f"damaged files: {work.name}", named(faults.damage, work, 300)
         if work.verb != "sweep":
             yield f"jumping clock: {work.name}", named(faults.jumping_clocks, work, 5)
+    yield "calls that fail", lambda: _calls(many(600), seed)
     yield "verdicts of markets at random", lambda: verdicts.campaign(many(1_000), seed)
     for name in fuzz.TARGETS:
         n = many(_INPUTS.get(name, 10_000))
@@ -67,6 +68,15 @@ def _campaigns(folder: Path, scale: float, seed: int):
     if importlib.util.find_spec("atheris"):
         for name in ("scenario files", "overrides", "images", "records"):
             yield f"guided by coverage: {name}", lambda name=name: _guided(name, 200 * scale)
+
+
+def _calls(n: int, seed: int) -> dict[str, int]:
+    ended = calls.run_with_shim(["--sample", str(n), "--seed", str(seed)])
+    if ended is None:
+        return {"left out, without a C compiler": 0}
+    assert ended.returncode == 0, ended.stdout
+    counts: dict[str, int] = json.loads(ended.stdout.splitlines()[-1])
+    return counts
 
 
 def _guided(name: str, seconds: float) -> dict[str, int]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from soak import faults, fuzz, verdicts
+from soak import calls, faults, fuzz, verdicts
 from soak.works import WORKS
 
 pytestmark = pytest.mark.slow
@@ -61,6 +61,14 @@ def test_a_clock_that_jumps_changes_no_byte(folder):
 @pytest.mark.parametrize("work", QUICK, ids=lambda work: work.name)
 def test_damage_is_reported_or_changes_nothing(work, folder):
     assert faults.damage(work, folder, 20, rng()).total() == 20
+
+
+def test_a_call_that_fails_leaves_the_old_or_the_new_and_nothing_half():
+    ended = calls.run_with_shim(["--sample", "40", "--works", "run;run, replaced;sweep"])
+    if ended is None:
+        pytest.skip("there is no C compiler here, or no LD_PRELOAD")
+    assert ended.returncode == 0, ended.stdout
+    assert '"injected": 40' in ended.stdout
 
 
 @pytest.mark.parametrize("name", fuzz.TARGETS)

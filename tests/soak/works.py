@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,18 @@ WORKS = (
 
 
 def digests(out: Path) -> dict[str, str]:
-    """Return the digest of each table of a finished folder."""
+    """Return the digest of each file in a folder, hidden ones too, without the times of a run."""
     return {
-        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*.parquet"))
+        path.relative_to(out).as_posix(): hashlib.sha256(_without_times(path)).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
     }
+
+
+def _without_times(path: Path) -> bytes:
+    data = path.read_bytes()
+    if path.name == "run.json":
+        return repr({k: v for k, v in json.loads(data).items() if k != "seconds"}).encode()
+    if path.name == "SHA256SUMS":
+        return b"".join(line for line in data.splitlines() if not line.endswith(b"  run.json"))
+    return data

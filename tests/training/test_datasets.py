@@ -47,7 +47,7 @@ def write(path, images, labels, writers=None, names=None, encode=encoded):
 
 
 def load(kind, seed=1, **options):
-    return DATASETS.create(kind, options).load(stream(seed, "images"))
+    return DATASETS.create(kind, options).load(stream(seed, "data", 0))
 
 
 def as_floats(images):

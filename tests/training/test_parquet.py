@@ -21,7 +21,10 @@ ANIMALS = ["cat", "dog", "owl", "yak"]
 def write_columns(path, columns, metadata=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns)
-    pq.write_table(table.replace_schema_metadata(metadata) if metadata else table, path)
+    try:
+        pq.write_table(table.replace_schema_metadata(metadata) if metadata else table, path)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"this Arrow cannot write such a file: {error}")
 
 
 def images(n=4, kind=None):

@@ -14,7 +14,7 @@ from fcfn_abm.rng import stream
 from fcfn_abm.training import DATASETS, FederatedTrainer
 from fcfn_abm.training.plan import Chances
 
-DATA = DATASETS.create("digits").load(stream(1, "images"))
+DATA = DATASETS.create("digits").load(stream(1, "data", 0))
 N_NODES, ROUNDS = 12, 40
 
 

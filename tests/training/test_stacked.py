@@ -33,7 +33,7 @@ from fcfn_abm.training.sums import RoundWork
 
 pytestmark = pytest.mark.slow
 
-DATA = DATASETS.create("digits").load(stream(1, "images"))
+DATA = DATASETS.create("digits").load(stream(1, "data", 0))
 SIZES = [20, 33, 150, 21, 64, 3, 40, 65]
 EPSILON = np.array([8.0, 3.0, 30.0, 8.0, 0.0, 2.0, 8.0, 5.0])
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()

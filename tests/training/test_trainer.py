@@ -26,7 +26,7 @@ from fcfn_abm.training.local_steps import Batch, LocalSteps, take_batches
 
 pytestmark = pytest.mark.slow
 
-DATA = DATASETS.create("digits").load(stream(1, "images"))
+DATA = DATASETS.create("digits").load(stream(1, "data", 0))
 
 
 def trainer(
@@ -47,9 +47,7 @@ def trainer(
     workers=1,
     seed=1,
 ):
-    shards = PARTITIONS.create(partition).split(
-        DATA.train_labels, n_nodes, stream(seed, "partition")
-    )
+    shards = PARTITIONS.create(partition).split(DATA.train_labels, n_nodes, stream(seed, "data", 1))
     plan = TrainingPlan(
         net=NETS.create("digits-cnn"),
         placement=PLACEMENTS.create(
