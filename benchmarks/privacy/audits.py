@@ -22,7 +22,7 @@ from fcfn_abm.runs.audit_whole import audit_whole
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.training import PLACEMENTS
 
-SCENARIO = "scenarios/quickstart.toml"
+SCENARIO = "privacy/quickstart-local"
 DELTA = "privacy.delta=1e-5"
 
 

@@ -314,6 +314,17 @@ def check_comparisons(scenario: Scenario) -> Problems:
             yield Problem(missing, "training", "compare")
 
 
+def check_compared(scenario: Scenario) -> Problems:
+    """Require known mechanisms in [compared], with options that they take."""
+    for name, options in (scenario.compared or {}).items():
+        try:
+            MECHANISMS.create(name, options)
+        except UnknownNameError as error:
+            yield Problem(str(error), "compared", name)
+        except OptionError as error:
+            yield Problem(error.reason, f"compared.{name}", error.option)
+
+
 def check_noise_of_sum(scenario: Scenario) -> Problems:
     """Refuse noise or privacy of the sum alone where a setting needs the noise of each node."""
     privacy, training = scenario.privacy, scenario.training
@@ -416,6 +427,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_events,
     check_payment,
     check_learning_rule,
+    check_compared,
     check_comparisons,
     check_noise_of_sum,
     check_quorum,

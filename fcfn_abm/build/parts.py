@@ -67,14 +67,14 @@ def missing_for(scenario: Scenario, mechanism: str) -> str:
 
 
 def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
-    """Build a scenario's mechanism, or another one with its default options.
+    """Build a scenario's mechanism, or another one with the options that it is compared with.
 
     A mechanism that needs the distribution of costs knows that of the population, unless its
     options name another one.
     """
     own = scenario.mechanism
     kind = own.kind if kind is None else kind
-    options = own.options if own.kind == kind else {}
+    options = own.options if own.kind == kind else (scenario.compared or {}).get(kind, {})
     if "distribution" not in MECHANISMS.options(kind) or options.get("distribution"):
         return MECHANISMS.create(kind, options)
     rho = scenario.population.rho
@@ -302,7 +302,8 @@ def price_mechanism(
 ) -> Outcome:
     """Price nodes with any mechanism under a given cap (None: B*, or its own choice).
 
-    Where it is the scenario's own mechanism it has the scenario's options, else its defaults.
+    Where it is the scenario's own mechanism it has the options of ``[mechanism]``, else those of
+    ``[compared]``, or its defaults.
     """
     priced = create_mechanism(scenario, mechanism)
     if priced.reports == "cost":

@@ -25,6 +25,13 @@ def scenario_schema() -> dict[str, Any]:
             ],
         }
     definitions.pop("Choice", None)
+    mechanisms = REGISTRIES["mechanism",]
+    schema["properties"]["compared"] = {
+        "description": schema["properties"]["compared"]["description"],
+        "type": "object",
+        "properties": {name: mechanisms.json_schema(name) for name in mechanisms},
+        "additionalProperties": False,
+    }
     schema["properties"]["extends"] = {
         "description": "Another scenario file, relative to this one, or the name of a shipped one, "
         "which this one changes.",

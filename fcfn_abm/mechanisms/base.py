@@ -244,6 +244,22 @@ class Mechanism(Protocol):
 MECHANISMS: Registry[Mechanism] = Registry("mechanism")
 
 
+def keep_willing(epsilon: Floats, game: PricingGame) -> Floats:
+    """Set to zero the epsilon of nodes that the cap, shared in proportion to it, does not pay for.
+
+    The cap B pays B / S for each unit, whoever sells it, so those with the highest costs leave
+    until it covers the cost of each that is left. By cost, those stay for which
+    ``rho_k * (epsilon_1 + ... + epsilon_k) <= B``. A market may come to rest with other nodes
+    where they sell unequal epsilons: who leaves first depends on who moves first.
+    """
+    order = np.argsort(game.rho, axis=-1, kind="stable")
+    supply = np.cumsum(np.take_along_axis(epsilon, order, axis=-1), axis=-1)
+    stays = np.empty(epsilon.shape, dtype=bool)
+    covered = np.take_along_axis(game.rho, order, axis=-1) * supply <= np.expand_dims(game.cap, -1)
+    np.put_along_axis(stays, order, covered, axis=-1)
+    return np.where(stays, epsilon, 0.0)
+
+
 def settle(
     mechanism: str,
     game: PricingGame,

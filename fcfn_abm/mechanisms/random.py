@@ -16,6 +16,7 @@ from fcfn_abm.mechanisms.base import (
     Mechanism,
     Outcome,
     PricingGame,
+    keep_willing,
     settle,
 )
 from fcfn_abm.mechanisms.claims import Claims
@@ -41,6 +42,8 @@ class RandomEpsilon(Mechanism):
     """Smallest epsilon drawn."""
     high: Positive = 100.0
     """Largest epsilon drawn."""
+    voluntary: bool = False
+    """Whether nodes that would lose money stay out of the outcome too, as they do in a market."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -49,7 +52,7 @@ class RandomEpsilon(Mechanism):
         return self
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round in which every node takes part, also at a loss (compulsory)."""
+        """Price one round in which every node takes part, also at a loss, unless voluntary."""
         return self._settle(game, self._draw(game, rng))
 
     def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:
@@ -62,6 +65,8 @@ class RandomEpsilon(Mechanism):
         return Contracts(self._draw(game, rng))
 
     def _settle(self, game: PricingGame, epsilon: Floats) -> Outcome:
+        if self.voluntary:
+            epsilon = keep_willing(epsilon, game)
         return settle("random", game, epsilon, payments(epsilon, game.cap))
 
     def _draw(self, game: PricingGame, rng: np.random.Generator) -> Floats:

@@ -8,7 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from fcfn_abm.game import payments
-from fcfn_abm.mechanisms.base import MECHANISMS, Contracts, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.base import (
+    MECHANISMS,
+    Contracts,
+    Mechanism,
+    Outcome,
+    PricingGame,
+    keep_willing,
+    settle,
+)
 from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.scenario.schema import Positive
 
@@ -31,10 +39,14 @@ class StaticEpsilon(Mechanism):
 
     epsilon: Positive = 10.0
     """The privacy budget of every node, dimensionless."""
+    voluntary: bool = False
+    """Whether nodes that would lose money stay out of the outcome too, as they do in a market."""
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
-        """Price one round in which every node takes part, also at a loss (compulsory)."""
+        """Price one round in which every node takes part, also at a loss, unless voluntary."""
         epsilon = np.full(game.rho.shape, self.epsilon)
+        if self.voluntary:
+            epsilon = keep_willing(epsilon, game)
         return settle("static", game, epsilon, payments(epsilon, game.cap))
 
     def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:

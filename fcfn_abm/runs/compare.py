@@ -65,7 +65,7 @@ def compare_mechanisms(
     ----------
     scenario : Scenario
         The experiment, best from :func:`fcfn_abm.load_scenario`. Its own mechanism keeps its
-        options; the others have their defaults.
+        options; the others have those of ``[compared]``, or their defaults.
     mechanisms : iterable of str, optional
         Registered names; without it all of them, the scenario's own first.
     replications : int, default 20
@@ -262,8 +262,8 @@ def _facts(
 
 
 def _mechanism(scenario: Scenario, name: str) -> Mechanism:
-    own = scenario.mechanism
-    return MECHANISMS.create(name, own.options if own.kind == name else {})
+    own, compared = scenario.mechanism, scenario.compared or {}
+    return MECHANISMS.create(name, own.options if own.kind == name else compared.get(name, {}))
 
 
 def _write(scenario: Scenario, run: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:

@@ -636,6 +636,10 @@ class Scenario(Section):
     game: Game = Game()
     mechanism: Choice = _choice("stackelberg")
     """How the server prices."""
+    compared: dict[str, dict[str, Any]] | None = None
+    """Options of the mechanisms that it is compared with, by name, in "training.compare" and in
+    "fcfn compare": [compared.static] epsilon = 5.0; without them, their defaults. Those of the
+    scenario's own mechanism stand in [mechanism]."""
     server: Choice = _choice("anticipate")
     """How the server learns what to pay."""
     learning: Choice = _choice("best-response")

@@ -36,6 +36,7 @@ TRAINED = {  # what is trained too, and how it is made short
         "training.learning_rate=0.2",
         "training.compare=[]",
         "privacy.placement=dp-sgd",
+        "privacy.view=local",
     ],
 }
 MEASURED = ("accuracy", "loss", "signal_to_noise")

@@ -205,3 +205,56 @@ def test_what_makes_no_sense_is_refused(error, changes, words):
     call = {"mechanism": "random", "rho": [1.0, 1.0], "alpha": 1.0, "beta": 10.0} | changes
     with pytest.raises(error, match=words):
         price(call.pop("mechanism"), call.pop("rho"), **call)
+
+
+@pytest.mark.parametrize("name", ["random", "static"])
+@given(rho=costs(), budget=budgets)
+@settings(max_examples=60)
+def test_the_voluntary_outcome_keeps_as_many_nodes_as_lose_nothing(name, rho, budget):
+    def priced(**options):
+        return price(name, rho, alpha=1.0, beta=1.0, budget=budget, rng=3, **options)
+
+    forced, free = priced(), priced(voluntary=True)
+    left = np.ones(len(rho), dtype=bool)  # by hand: the costliest leaves until nobody loses
+    while left.any():
+        each = budget / forced.epsilon[left].sum()
+        costliest = np.flatnonzero(left & (rho == rho[left].max()))[-1]
+        if rho[costliest] <= each:
+            break
+        left[costliest] = False
+    margin = np.abs(free.node_utility) < 1e-9 * budget  # whether it just pays is rounding
+    assert_array_equal(free.active | margin, left | margin)
+    assert (free.node_utility > -1e-9 * budget).all()
+    assert_array_equal(free.epsilon[free.active], forced.epsilon[free.active])
+    if free.n_active:
+        assert_allclose(free.paid, budget)
+
+
+def test_as_many_stay_in_the_voluntary_outcome_of_a_static_epsilon_as_in_its_market():
+    scenario = fa.Scenario.model_validate(
+        {
+            "population": {"n_nodes": 30},
+            "game": {"budget": 10.0},
+            "server": {"kind": "fixed"},
+            "mechanism": {"kind": "static"},
+        }
+    )
+    rho = np.random.default_rng(5).uniform(0.05, 0.15, 30)
+    market = fa.PrivacyMarket(scenario, rho=rho)
+    market.run_until()
+    expected = price("static", rho, alpha=10.0, beta=10.0, budget=10.0, voluntary=True)
+    assert 0 < expected.n_active < 30
+    assert np.count_nonzero(market.epsilon) == expected.n_active
+
+
+@pytest.mark.parametrize("name", ["random", "static"])
+def test_populations_priced_together_lose_the_same_nodes_as_one_by_one(name):
+    rho = np.random.default_rng(2).uniform(0.05, 0.15, (4, 12))
+    cap = np.array([1.0, 3.0, 9.0, 27.0])
+    together = price(name, rho, alpha=1.0, beta=1.0, budget=cap, rng=1, voluntary=True)
+    chance = np.random.default_rng(1)
+    for row in range(4):
+        own = price(
+            name, rho[row], alpha=1.0, beta=1.0, budget=cap[row], rng=chance, voluntary=True
+        )
+        assert_array_equal(together.epsilon[row], own.epsilon)

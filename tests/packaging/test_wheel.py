@@ -174,7 +174,11 @@ def test_a_scenario_that_extends_a_shipped_one_needs_no_checkout(fcfn, tmp_path)
     [
         (["run", "quickstart"], ["torch"], "train"),
         (["data", "list"], ["sklearn", "torchvision"], "train"),
-        (["run", "quickstart", "--set", "privacy.secure_noise=true"], ["opendp"], "secure"),
+        (
+            ["run", "privacy/quickstart-local", "--set", "privacy.secure_noise=true"],
+            ["opendp"],
+            "secure",
+        ),
         (["sweep", "heterogeneity/spread", "--cluster", "local:2"], ["distributed"], "cluster"),
         (["view", "quickstart", "--no-browser", "--port", "0"], ["solara"], "viz"),
     ],

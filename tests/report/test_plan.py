@@ -21,7 +21,7 @@ SHORT = ["training.rounds=3", "training.compare=[]", "training.local_epochs=2"]
 
 @pytest.fixture(scope="module")
 def record():
-    return fa.run_scenario(fa.load_scenario("quickstart", SHORT))
+    return fa.run_scenario(fa.load_scenario("privacy/quickstart-local", SHORT))
 
 
 def csv_of(record):
@@ -55,7 +55,7 @@ def test_sigma_follows_from_what_stands_beside_it(record):
 
 def test_a_plan_whose_epsilon_is_a_heuristic_says_so(record):
     heuristic = fa.run_scenario(
-        fa.load_scenario("quickstart", [*SHORT, "privacy.placement.kind=paper"])
+        fa.load_scenario("privacy/quickstart-local", [*SHORT, "privacy.placement.kind=paper"])
     )
     for text in (
         json.loads(fa.export_plan(heuristic))["plan"]["note"],
@@ -85,7 +85,9 @@ def test_a_run_that_trained_nothing_has_no_plan():
 
 
 def test_without_trade_the_plan_says_that_nobody_trains():
-    idle = fa.run_scenario(fa.load_scenario("quickstart", [*SHORT, "game.alpha=1e-6"]))
+    idle = fa.run_scenario(
+        fa.load_scenario("privacy/quickstart-local", [*SHORT, "game.alpha=1e-6"])
+    )
     whole = json.loads(fa.export_plan(idle))
     assert whole["nodes"] == []
     assert "Nobody trains, because" in whole["plan"]["note"]

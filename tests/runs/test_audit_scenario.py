@@ -16,7 +16,7 @@ from fcfn_abm.training import PLACEMENTS
 
 pytestmark = pytest.mark.slow
 
-QUICKSTART = "scenarios/quickstart.toml"
+QUICKSTART = "privacy/quickstart-local"
 SMALL = ["population.n_nodes=300", "privacy.delta=1e-5"]  # four or five samples a node
 
 

@@ -44,9 +44,8 @@ def test_weights_by_data_are_those_of_the_nodes_that_train(by):
         else (1 / (1 + held.label_divergence)).tolist()
     )
     assert len(set(weights)) > 1
-    priced = fa.price(
-        "weighted", population.rho, alpha=10.0, beta=10.0, by="listed", weights=weights
-    )
+    game = {"alpha": scenario.game.alpha, "beta": scenario.game.beta}
+    priced = fa.price("weighted", population.rho, **game, by="listed", weights=weights)
     assert record.run["verdict"]["kind"] == "converged"
     assert record.run["equilibrium"]["payment"] == pytest.approx(priced.paid, rel=1e-12)
     assert record.run["market"]["budget"] == pytest.approx(priced.paid, rel=1e-6)
@@ -86,7 +85,8 @@ def test_a_market_rests_at_the_cap_of_the_effective_number():
     scenario = fa.load_scenario("quickstart", ["game.average_over=effective"])
     market = fa.PrivacyMarket(scenario)
     assert market.run_until().kind == "converged"
-    form = fa.stackelberg_equilibrium(draw_population(scenario).rho, 10.0, 10.0, "effective")
+    alpha, beta = scenario.game.alpha, scenario.game.beta
+    form = fa.stackelberg_equilibrium(draw_population(scenario).rho, alpha, beta, "effective")
     assert market.budget == pytest.approx(form.budget, rel=1e-6)
     n_effective = market.epsilon.sum() ** 2 / (market.epsilon**2).sum()
     assert market.state.mean_epsilon == pytest.approx(market.epsilon.sum() / n_effective)

@@ -12,8 +12,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def record():
-    overrides = ["training.rounds=6", "training.schedule=every-round", 'record.traces="all"']
-    return fa.run_scenario(fa.load_scenario("quickstart", overrides))
+    overrides = [
+        "training.rounds=6",
+        "training.schedule=every-round",
+        "training.compare=['no-noise', 'random']",
+        'record.traces="all"',
+    ]
+    return fa.run_scenario(fa.load_scenario("privacy/quickstart-local", overrides))
 
 
 def test_facts_are_of_the_rounds_that_were_trained(record):

@@ -19,7 +19,7 @@ def run(*also):
         "training.compare=[]",
         "privacy.horizon=training",
     ]
-    return fa.run_scenario(fa.load_scenario("quickstart", [*overrides, *also]))
+    return fa.run_scenario(fa.load_scenario("privacy/quickstart-local", [*overrides, *also]))
 
 
 def test_noise_covers_the_rounds_that_a_node_is_expected_in():
@@ -59,4 +59,4 @@ def test_of_an_epsilon_for_each_round_a_round_is_what_is_sold():
 @pytest.mark.parametrize("wrong", ["0", "1.5", "true", '"all"'])
 def test_a_limit_that_is_no_count_is_refused(wrong):
     with pytest.raises(fa.errors.InvalidScenarioError, match="max_participations"):
-        fa.load_scenario("quickstart", [f"privacy.max_participations={wrong}"])
+        fa.load_scenario("privacy/quickstart-local", [f"privacy.max_participations={wrong}"])

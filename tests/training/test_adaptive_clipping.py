@@ -189,12 +189,12 @@ def test_what_cannot_count_is_refused():
     table = ["privacy.adaptive_clipping.quantile=0.5"]
     for conflict in ("privacy.secure_noise=true", "training.engine=stacked"):
         with pytest.raises(InvalidScenarioError, match=conflict.split("=")[0]):
-            fa.load_scenario("quickstart", [*table, conflict])
+            fa.load_scenario("privacy/quickstart-local", [*table, conflict])
 
 
 def test_the_record_says_how_the_norm_moved():
     overrides = ["training.rounds=3", "privacy.adaptive_clipping.noise_share=0.05"]
-    record = fa.run_scenario(fa.load_scenario("quickstart", overrides))
+    record = fa.run_scenario(fa.load_scenario("privacy/quickstart-local", overrides))
     for arm in record.run["training"]["arms"]:
         assert len(arm["clipping_norms"]) == 4
         assert arm["clipping_norms"][0] == 1.0
