@@ -186,7 +186,7 @@ def test_the_simple_mechanisms_are_registered_and_price_is_public():
     [
         (UnknownNameError, {"mechanism": "stackleberg"}, "no mechanism called 'stackleberg'. Did"),
         (OptionError, {"epsilon": 3}, "epsilon: the mechanism 'random' has no such option; it tak"),
-        (OptionError, {"lwo": 3}, "it takes low, high. Did you mean 'low'"),
+        (OptionError, {"lwo": 3}, "it takes low, high, voluntary. Did you mean 'low'"),
         (OptionError, {"low": 0}, "low: input should be greater than 0, but it is 0"),
         (OptionError, {"low": 5, "high": 2}, "low must not exceed high, but 5 > 2"),
         (OptionError, {"mechanism": "static", "epsilon": -1}, "epsilon: input should be greater"),
