@@ -254,11 +254,13 @@ def as_floats(
 
 def _describe_no_number(name: str, value: object, cause: Exception) -> str:
     """Return a sentence that names the first value that is no number."""
-    for index, entry in np.ndenumerate(np.asarray(value, dtype=object)):
+    entries = np.asarray(value, dtype=object)
+    has_rows = all(isinstance(entry, list | tuple | np.ndarray) for entry in entries.flat)
+    for index, entry in np.ndenumerate(entries):
         try:
             float(entry)
         except (TypeError, ValueError, OverflowError):
-            if isinstance(entry, list | tuple | np.ndarray):
+            if has_rows:
                 return f"{name} must have rows of equal length, but they differ."
             place = f"{name}[{', '.join(map(str, index))}]" if index else name
             return f"{name} must hold numbers, but {place} is {abbreviate(entry)}."

@@ -98,6 +98,7 @@ NOT_RUN = {  # which lines, and why
     r"^fcfn view ": "goes on until Ctrl-C; tests/viz opens the window",
     r"^fcfn replicate all": "a quarter of an hour; tests/analysis makes the figures",
     r"^python analysis/studies/": "minutes each; tests/analysis carries smaller ones out",
+    r"^python examples/emulator": "minutes; tests/examples makes a smaller emulator",
     r"^python benchmarks/": "measures for minutes, on a machine that does nothing else",
     r"^dask worker ": "needs a cluster; tests/process/test_cluster.py starts one",
     r"^flower-env/bin/python ": "needs Flower; tests/examples runs it where it is installed",
@@ -186,7 +187,11 @@ def _check_command(words):
         for one in inner:
             assert one in command.commands, f"there is no command {one!r}"
         command = command.commands[inner[0]]
-    known = {option for parameter in command.params for option in parameter.opts}
+    known = {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     for word in words:
         if word.startswith("-") and not re.fullmatch(r"-?[\d.]+", word):
             assert word.split("=")[0] in known | {"--help", "-h"}, word
