@@ -60,7 +60,7 @@ def list_command(
 ) -> None:
     from fcfn_abm.build import list_scenarios
 
-    found = list(list_scenarios(folder))
+    found = list(list_scenarios(folder)) if folder is None or folder.is_dir() else []
     if not found:
         raise InvalidScenarioError("there are no scenario files (*.toml) here.", file=str(folder))
     width = max(len(name) for name, _ in found)

@@ -339,7 +339,7 @@ def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch
     arguments += [part for override in TINY for part in ("--set", override)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 130
-    assert "the same command goes on from there" in done.stderr
+    assert "the same command goes on from where" in done.stderr
     assert not out.exists()
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0, done.output

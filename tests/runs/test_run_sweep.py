@@ -389,7 +389,8 @@ def test_reading_says_what_is_not_a_sweep(tmp_path):
     with pytest.raises(InvalidRecordError, match="holds a sweep, not a run"):
         fa.read_record(found.path)
     (found.path / "sweep.parquet").unlink()
-    results_in(found.path)[0].unlink()
+    for file in results_in(found.path):
+        file.unlink()
     (found.path / "runs" / "000001.json").mkdir()
     with pytest.raises(InvalidRecordError, match=r"000001.json: the result cannot be read"):
         fa.read_sweep(found.path).frame()

@@ -127,7 +127,7 @@ def settles_ten_times_later(p):
 
 def rushes_in_first(p):
     at_the_closed_form(17, rounds=(30, 80))(p)
-    assert (p.frame["n_active"].iloc[:2] > 40).all()  # who has not moved yet has no share
+    assert (p.frame["n_active"].iloc[:2] > 35).all()  # who has not moved yet has no share
     assert p.frame["n_active"].iloc[29] == 17
     assert p.frame["total_epsilon"].iloc[0] == approx(p.end.total_epsilon, rel=0.05)
 
@@ -137,8 +137,8 @@ def never_moves(p):
     assert p.frame["distance"].max() < 1e-12
 
 
-def loses_three_nodes_that_belong(p):
-    assert (p.end.n_active, p.form.n_active, p.missing) == (22, 25, 3)
+def loses_a_node_that_belongs(p):
+    assert (p.end.n_active, p.form.n_active, p.missing) == (24, 25, 1)
     assert p.end.change < 1e-9 < p.end.exploitability
     back = play("exit-final", "exit.reentry=true")
     assert back.market.verdict.kind == "converged"
@@ -257,7 +257,7 @@ CLAIMS = {
     "partial-participation": ("converged", settles_ten_times_later),
     "cold-start": ("converged", rushes_in_first),
     "warm-start": ("converged", never_moves),
-    "exit-final": ("max-rounds", loses_three_nodes_that_belong),
+    "exit-final": ("max-rounds", loses_a_node_that_belongs),
     "exit-on-loss": ("converged", leaves_on_loss_and_is_right),
     "server-anticipate": ("converged", finds_the_best_cap(1e-6)),
     "server-gradient": ("converged", climbs_slower_than_anticipating),
