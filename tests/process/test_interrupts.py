@@ -172,7 +172,7 @@ def test_a_run_that_an_interrupt_broke_did_not_fail(monkeypatch):
         swallow()
         raise InvalidScenarioError("what came of the interrupt")
 
-    monkeypatch.setattr("fcfn_abm.runs.run.run_scenario", broken)
+    monkeypatch.setattr("fcfn_abm.runs.results._play", broken)
     run = SweepRun(0, 0, {}, Scenario())
     with pytest.raises(KeyboardInterrupt):
         carry_out_run(run, None)

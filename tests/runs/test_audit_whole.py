@@ -14,7 +14,7 @@ from fcfn_abm.runs.audit_whole import audit_whole, whole_text
 
 pytestmark = pytest.mark.slow
 
-QUICKSTART = "scenarios/quickstart.toml"
+QUICKSTART = "privacy/quickstart-local"
 
 
 def scenario(rounds, *sets):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -20,7 +21,7 @@ if MISSING:
     pytest.skip(MISSING, allow_module_level=True)
 
 from matplotlib.image import imread
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Error, expect, sync_playwright
 
 pytestmark = pytest.mark.slow
 
@@ -73,9 +74,12 @@ def visit(address):
 
 def chart(page, place=0):
     """Return the pixels of a chart."""
-    source = page.locator("main img").nth(place)
-    expect(source).to_be_visible(timeout=WAIT)
-    return imread(io.BytesIO(source.screenshot()))
+    for _ in range(5):  # the page may put another picture in its place meanwhile
+        source = page.locator("main img").nth(place)
+        expect(source).to_be_visible(timeout=WAIT)
+        with suppress(Error):
+            return imread(io.BytesIO(source.screenshot()))
+    raise AssertionError("No picture stood still.")
 
 
 def test_the_page_plays_a_market_and_its_sliders_make_another(visit):
