@@ -86,7 +86,7 @@ FIRST = {  # what a page's commands take for granted
     "docs/report.md": "fcfn run quickstart --quiet; fcfn sweep heterogeneity/spread --quiet",
 }
 FINDS = (  # a violation, and says so by its exit code
-    "fcfn audit scenarios/quickstart.toml --epsilon 98 --set \"privacy.calibration='classical'\""
+    "fcfn audit privacy/quickstart-local --epsilon 98 --set \"privacy.calibration='classical'\""
 )
 NOT_RUN = {  # which lines, and why
     r"\b(FILE|RECORD|FOLDER|NAME)\b": "a synopsis: the reader's own names belong there",
