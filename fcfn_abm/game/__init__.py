@@ -1,10 +1,14 @@
 """The contest that is played once a round, in formulas on arrays; NumPy only."""
 
 from fcfn_abm.game.activity import LEAST_SHARE, takes_part
+from fcfn_abm.game.bayes import BayesNashEquilibrium, bayes_nash_equilibrium
 from fcfn_abm.game.best_response import EPSILON_FLOOR, best_response
 from fcfn_abm.game.bounds import epsilon_ceiling, privacy_cost_ceiling
+from fcfn_abm.game.contest import ContestEquilibrium, contest_equilibrium, contest_regret
+from fcfn_abm.game.costs import CostForm, Terms, cost_of
 from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
 from fcfn_abm.game.leader import server_regret
+from fcfn_abm.game.leader_search import LeaderSearch, search_best_cap
 from fcfn_abm.game.payoffs import (
     exploitability,
     node_utility,
@@ -36,13 +40,22 @@ __all__ = [
     "EPSILON_FLOOR",
     "LEAST_SHARE",
     "AverageOver",
+    "BayesNashEquilibrium",
+    "ContestEquilibrium",
+    "CostForm",
     "Equilibrium",
+    "LeaderSearch",
     "StackelbergEquilibrium",
+    "Terms",
     "Welfare",
     "averaged_nodes",
+    "bayes_nash_equilibrium",
     "best_budget",
     "best_linear_budget",
     "best_response",
+    "contest_equilibrium",
+    "contest_regret",
+    "cost_of",
     "epsilon_ceiling",
     "exploitability",
     "gini",
@@ -54,6 +67,7 @@ __all__ = [
     "privacy_cost",
     "privacy_cost_ceiling",
     "rent_dissipation",
+    "search_best_cap",
     "server_regret",
     "server_utility",
     "social_optimum",

@@ -1,0 +1,196 @@
+"""The contest of nodes that do not know each other's costs, but the law they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidGameError, as_floats, require_counts, require_positive
+from fcfn_abm.game.exact import Floats
+from fcfn_abm.show import Shown
+
+_MOST_CASES = 200_000
+_STEPS = 500
+_ACCURACY = 1e-13
+
+
+@dataclass(frozen=True, repr=False)
+class BayesNashEquilibrium(Shown):
+    """What each type of node sells, so that no type gains by selling something else."""
+
+    types: Floats
+    """Unit privacy costs of the types, in currency, shape (k,)."""
+    probabilities: Floats
+    """How likely a node is of each type, shape (k,)."""
+    epsilon: Floats
+    """What a node of each type sells, shape (k,)."""
+    utility: Floats
+    """What it expects to earn, in currency, shape (k,)."""
+    n_nodes: int
+    """How many nodes share the budget."""
+    budget: float
+    """Payment cap B, in currency."""
+    expected_total: float
+    """The mean of S, the sum of all epsilon."""
+    regret: float
+    """The most that a type expects to gain by selling something else, as a share of the budget."""
+
+    def _describe(self) -> tuple[str, Mapping[str, object]]:
+        return type(self).__name__, {
+            "types": self.types.size,
+            "nodes": self.n_nodes,
+            "expected total epsilon E[S]": self.expected_total,
+            "epsilon of the lowest and the highest cost": (
+                f"{self.epsilon[self.types.argmin()]:.6g} and "
+                f"{self.epsilon[self.types.argmax()]:.6g}"
+            ),
+            "regret / B": self.regret,
+        }
+
+
+def bayes_nash_equilibrium(
+    types: npt.ArrayLike, probabilities: npt.ArrayLike, n_nodes: int, budget: float
+) -> BayesNashEquilibrium:
+    """Solve the contest in which each node knows its own cost and the law of the others'.
+
+    Parameters
+    ----------
+    types : array_like of float, shape (k,)
+        Unit privacy costs that a node may have, in currency; positive and distinct.
+    probabilities : array_like of float, shape (k,)
+        How likely a node has each of them, independently; positive, with the sum one.
+    n_nodes : int
+        How many nodes share the budget; at least two.
+    budget : float
+        Payment cap B of a round, in currency; positive.
+
+    Returns
+    -------
+    BayesNashEquilibrium
+        The symmetric equilibrium in pure strategies: all nodes of one type sell the same.
+
+    Raises
+    ------
+    InvalidGameError
+        If a number is outside its range, or there are more than 200,000 cases of what the other
+        nodes may be.
+
+    Notes
+    -----
+    The epsilon e of a type with cost rho solves ``E[B s / (e + s)**2] = rho``, the mean over the
+    others' total s: multinomial counts of n - 1 nodes. Every type sells something: where all
+    others might be at zero, the smallest epsilon would win the budget. Half steps towards the best
+    responses close in on it, in one type after another; the regret is of a global best response,
+    since what a node expects is concave in e.
+
+    References
+    ----------
+    Fey 2008, "Rent-seeking contests with incomplete information"; Ewerhart 2014 for uniqueness.
+
+    Examples
+    --------
+    >>> game = bayes_nash_equilibrium([0.5, 1.0, 3.0], [0.3, 0.4, 0.3], n_nodes=2, budget=1.0)
+    >>> round(game.expected_total, 3)
+    0.449
+    """
+    types, probabilities = as_floats("types", types), as_floats("probabilities", probabilities)
+    require_positive(types=types, probabilities=probabilities, budget=budget)
+    require_counts(n_nodes=n_nodes)
+    if types.ndim != 1 or types.shape != probabilities.shape or types.size == 0:
+        raise InvalidGameError(
+            f"types and probabilities must be of one shape (k,), but are {types.shape} and "
+            f"{probabilities.shape}."
+        )
+    if np.unique(types).size != types.size:
+        raise InvalidGameError("types must be distinct; add up the probabilities of equal ones.")
+    if abs(probabilities.sum() - 1.0) > 1e-9:
+        raise InvalidGameError(
+            f"probabilities must have the sum one, but it is {probabilities.sum():.9g}."
+        )
+    if n_nodes < 2:
+        raise InvalidGameError(f"n_nodes must be 2 or more, but is {n_nodes}.")
+    n_cases = comb(n_nodes - 2 + types.size, types.size - 1)
+    if n_cases > _MOST_CASES:
+        raise InvalidGameError(
+            f"{n_nodes} nodes of {types.size} types have {n_cases:,} cases of what the others are, "
+            f"more than {_MOST_CASES:,}: take fewer types or nodes."
+        )
+    counts = _counts(n_nodes - 1, types.size)
+    chance = _chances(counts, probabilities / probabilities.sum())
+    scale = float(budget) / float(types.min())
+    rho = types / types.min()  # in units of the lowest cost, with a budget of one
+    epsilon = _solve(rho, counts, chance)
+    utility = np.array(
+        [_expects(e, rho[k], counts @ epsilon, chance) for k, e in enumerate(epsilon)]
+    )
+    best = [_best(rho[k], counts @ epsilon, chance) for k in range(rho.size)]
+    gain = [_expects(e, rho[k], counts @ epsilon, chance) - utility[k] for k, e in enumerate(best)]
+    return BayesNashEquilibrium(
+        types=types,
+        probabilities=probabilities,
+        epsilon=epsilon * scale,
+        utility=utility * float(budget),
+        n_nodes=int(n_nodes),
+        budget=float(budget),
+        expected_total=float(n_nodes * (probabilities @ epsilon)) * scale,
+        regret=max(0.0, *gain),
+    )
+
+
+def _counts(n_others: int, n_types: int) -> Floats:
+    """Return how many of the others may be of each type, a row for every case."""
+    if n_types == 1:
+        return np.array([[float(n_others)]])
+    rows = []
+    for first in range(n_others + 1):
+        rest = _counts(n_others - first, n_types - 1)
+        rows.append(np.column_stack([np.full(len(rest), float(first)), rest]))
+    return np.vstack(rows)
+
+
+def _chances(counts: Floats, probabilities: Floats) -> Floats:
+    """Return the multinomial probability of every case."""
+    from scipy.special import gammaln, xlogy  # takes a while to load
+
+    log = gammaln(counts[0].sum() + 1.0) - gammaln(counts + 1.0).sum(1)
+    return np.asarray(np.exp(log + xlogy(counts, probabilities).sum(1)))
+
+
+def _solve(rho: Floats, counts: Floats, chance: Floats) -> Floats:
+    """Return the equilibrium by half steps in turn, in logarithms."""
+    n_nodes = counts[0].sum() + 1.0
+    epsilon = (n_nodes - 1.0) / n_nodes**2 / rho
+    for _ in range(_STEPS):
+        moved = 0.0
+        for k in range(rho.size):
+            best = _best(rho[k], counts @ epsilon, chance)
+            moved = max(moved, abs(best / epsilon[k] - 1.0))
+            # where the others sell too much for it, it sells half; never nothing, as said above
+            epsilon[k] = np.sqrt(epsilon[k] * best) if best > 0 else epsilon[k] / 2.0
+        if moved < _ACCURACY:
+            break
+    return np.asarray(epsilon)
+
+
+def _best(rho: float, others: Floats, chance: Floats) -> float:
+    """Return the epsilon whose expected marginal payment is its cost; zero if there is none."""
+    from scipy.optimize import brentq
+
+    def excess(log_epsilon: float) -> float:
+        return float(chance @ (others / (np.exp(log_epsilon) + others) ** 2)) - rho
+
+    if float(chance @ (1.0 / others)) <= rho:
+        return 0.0
+    high = float(np.log(1.0 / rho))  # it never pays more than the budget
+    low = high - 1.0
+    while excess(low) < 0:
+        low -= 4.0
+    return float(np.exp(brentq(excess, low, high, xtol=1e-15, rtol=1e-14)))
+
+
+def _expects(epsilon: float, rho: float, others: Floats, chance: Floats) -> float:
+    return float(chance @ (epsilon / (epsilon + others))) - rho * epsilon

@@ -1,0 +1,309 @@
+"""What privacy costs a node: four forms of the cost, and what is best against the others' total."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import InvalidGameError, as_floats, require_one_of, require_positive
+from fcfn_abm.game.best_response import EPSILON_FLOOR, reply_all
+from fcfn_abm.game.exact import Floats
+
+type CostForm = Literal["linear", "power", "sqrt", "exponential"]
+
+_STEPS = 100  # of Newton's method, which takes three to ten
+
+
+@dataclass(frozen=True)
+class CostForms:
+    """A form of the cost of epsilon, ``rho * k(epsilon)``, and what play needs of it."""
+
+    value: Callable[[Floats], Floats]
+    """k: the cost of epsilon for a unit of rho."""
+    slope: Callable[[Floats], Floats]
+    """Its derivative."""
+    inverse: Callable[[Floats], Floats]
+    """The epsilon that costs so much."""
+    reply: Callable[[Floats, Floats, float], Floats]
+    """``reply(rho, others, budget)``: the local maximum above zero, zero where there is none."""
+    share: Callable[[Floats, float], Floats]
+    """``share(pull, total)``: the share x / S of a node that rests in a total S, for the pull
+    ``rho S / B``; zero where it stays out. Only of a convex cost."""
+    is_convex: bool = True
+    """Whether the equilibrium without fixed cost and reserve is unique."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What taking part costs and allows, beside the unit cost: the defaults are the paper's game.
+
+    Raises
+    ------
+    InvalidGameError
+        If a number is outside its range, or a cap below the reserve.
+    """
+
+    cost: CostForm = "linear"
+    """``linear`` rho eps, ``power`` rho eps^2, ``sqrt`` 2 rho sqrt(eps), or ``exponential``
+    rho (e^eps - 1), in currency."""
+    epsilon_max: float | Floats = np.inf
+    """The most that a node can sell, or that each can, shape (n,); dimensionless."""
+    fixed_cost: float = 0.0
+    """What taking part costs whatever epsilon is, in currency."""
+    reserve: float = 0.0
+    """The least epsilon that is paid."""
+    epsilon_floor: float = EPSILON_FLOOR
+    """The report of a node that has no rival."""
+    form: CostForms = field(init=False, repr=False, compare=False)
+    """What :attr:`cost` means."""
+
+    def __post_init__(self) -> None:
+        require_one_of(CostForm, cost=self.cost)
+        require_positive(zero=True, fixed_cost=self.fixed_cost, reserve=self.reserve)
+        require_positive(epsilon_floor=self.epsilon_floor)
+        cap = as_floats("epsilon_max", self.epsilon_max)
+        if not (cap > 0).all():
+            raise InvalidGameError("epsilon_max must be positive; to leave a node out, drop it.")
+        if (cap < max(self.reserve, self.epsilon_floor)).any():
+            raise InvalidGameError(
+                f"epsilon_max must not be below the reserve of {self.reserve:g} or the smallest "
+                f"report of {self.epsilon_floor:g}, but is {cap.min():g}: nobody pays for less."
+            )
+        object.__setattr__(self, "form", FORMS[self.cost])
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether this is the game of the paper, which has a closed form."""
+        return self.cost == "linear" and self.has_one_equilibrium and not self.has_caps
+
+    @property
+    def has_caps(self) -> bool:
+        """Whether a node can sell no more than some epsilon."""
+        return bool(np.isfinite(self.epsilon_max).any())
+
+    @property
+    def has_one_equilibrium(self) -> bool:
+        """Whether uniqueness is proven: utilities are concave, and zero where a node stays out."""
+        return self.form.is_convex and self.fixed_cost == 0 and self.reserve == 0
+
+    def caps(self, n_nodes: int) -> Floats:
+        """Return the largest epsilon of each node, shape (n,); infinite where there is none."""
+        cap = np.asarray(self.epsilon_max, dtype=float)
+        if cap.ndim and cap.shape != (n_nodes,):
+            raise InvalidGameError(
+                f"epsilon_max must be one number or one for each of {n_nodes} nodes, but has "
+                f"shape {cap.shape}."
+            )
+        return np.broadcast_to(cap, (n_nodes,))
+
+    def of(self, nodes: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Terms:
+        """Return the terms of a part of the nodes."""
+        cap = np.asarray(self.epsilon_max, dtype=float)
+        own = cap[nodes] if cap.ndim else float(cap)
+        return Terms(self.cost, own, self.fixed_cost, self.reserve, self.epsilon_floor)
+
+
+def cost_of(cost: CostForm, rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
+    """Return what epsilon costs nodes, ``rho * k(epsilon)``, in currency.
+
+    Parameters
+    ----------
+    cost : {"linear", "power", "sqrt", "exponential"}
+        k is ``eps``, ``eps**2``, ``2 sqrt(eps)`` or ``exp(eps) - 1``.
+    rho : array_like of float
+        Costs of a unit of k, in currency; positive.
+    epsilon : array_like of float
+        Privacy budgets, dimensionless; zero or positive.
+
+    Returns
+    -------
+    ndarray of float
+        In the broadcast shape.
+
+    Raises
+    ------
+    InvalidGameError
+        If a value is outside its range, or there is no such form.
+
+    Examples
+    --------
+    >>> cost_of("power", [1.0, 2.0], 3.0)
+    array([ 9., 18.])
+    """
+    require_one_of(CostForm, cost=cost)
+    rho, epsilon = as_floats("rho", rho), as_floats("epsilon", epsilon)
+    require_positive(rho=rho)
+    require_positive(zero=True, epsilon=epsilon)
+    return np.asarray(rho * FORMS[cost].value(epsilon))
+
+
+def utilities(epsilon: Floats, rho: Floats, others: Floats, budget: float, terms: Terms) -> Floats:
+    """Return what nodes earn by epsilon against the others' totals, in currency (6), unchecked.
+
+    A report below the reserve is not paid, and does not count for the others either: nodes do not
+    make it.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        paid = np.where(others > 0, budget * (epsilon / (epsilon + others)), budget)
+        paid = np.where(epsilon >= terms.reserve, paid, 0.0)
+        earned = paid - rho * terms.form.value(epsilon) - terms.fixed_cost
+    return np.where(epsilon > 0, earned, 0.0)
+
+
+def reply_under(
+    rho: Floats, others: Floats, budget: float, terms: Terms, cap: Floats | float = np.inf
+) -> Floats:
+    """Return the best responses of nodes under any terms, unchecked.
+
+    Parameters
+    ----------
+    rho : ndarray of float, shape (n,)
+        Costs of a unit of k, in currency; positive.
+    others : ndarray of float, shape (n,)
+        Sum of the other nodes' epsilon; zero or positive.
+    budget : float
+        Payment cap B of the round, in currency.
+    terms : Terms
+        Form of the cost, fixed cost and reserve.
+    cap : ndarray of float, shape (n,), or float, default inf
+        The most that each node can sell.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        The epsilon of the largest utility; zero where none is positive. Alone, a node reports the
+        smallest epsilon that is paid.
+
+    Notes
+    -----
+    Where the cost is convex, utility is concave, and the best of the epsilons that are allowed is
+    the stationary one, clipped. ``sqrt`` has an infinite slope at zero: utility falls, rises and
+    falls again, so that the ends are looked at as well.
+    """
+    if budget <= 0:
+        return np.zeros_like(rho)
+    low = terms.reserve
+    alone = np.full_like(rho, max(low, terms.epsilon_floor))
+    beside = np.where(others > 0, others, 1.0)
+    inner = terms.form.reply(rho, beside, budget)
+    best = np.where(others > 0, np.minimum(np.maximum(inner, low), cap), alone)
+    if not terms.form.is_convex:
+        edge = np.where(np.isfinite(cap), cap, best)
+        for other in (np.maximum(alone, low) if low > 0 else best, edge):
+            gain = utilities(other, rho, others, budget, terms)
+            now = utilities(best, rho, others, budget, terms)
+            best = np.where((gain > now) & (others > 0), other, best)
+    return np.where(utilities(best, rho, others, budget, terms) > 0, best, 0.0)
+
+
+def _reply_linear(rho: Floats, others: Floats, budget: float) -> Floats:
+    return reply_all(rho, others, budget, 0.0)
+
+
+def _share_linear(pull: Floats, total: float) -> Floats:  # noqa: ARG001
+    return np.maximum(1.0 - pull, 0.0)
+
+
+def _reply_power(rho: Floats, others: Floats, budget: float) -> Floats:
+    """Solve ``u (1 + u)**2 = B / (2 rho s**2)`` for u = x / s, from above: the left is convex."""
+    level = budget / others / (2.0 * rho) / others
+    ratio = np.minimum(level, np.cbrt(level))
+    for _ in range(_STEPS):
+        step = (ratio * (1.0 + ratio) ** 2 - level) / ((1.0 + ratio) * (1.0 + 3.0 * ratio))
+        ratio = ratio - step
+        if (np.abs(step) <= 1e-15 * ratio).all():
+            break
+    return np.asarray(others * ratio)
+
+
+def _share_power(pull: Floats, total: float) -> Floats:
+    return np.asarray(1.0 / (1.0 + 2.0 * pull * total))
+
+
+def _reply_sqrt(rho: Floats, others: Floats, budget: float) -> Floats:
+    """Solve ``v / (1 + v**2)**2 = rho sqrt(s) / B`` for the larger v = sqrt(x / s).
+
+    In ``w = ln v`` the left is concave, and falls there: Newton's method comes from above. A node
+    earns something from v = 1 on, where the right is 1/4.
+    """
+    level = rho / budget * np.sqrt(others)
+    earns = level < 0.25
+    target = np.log(np.where(earns, level, 0.1))
+    log_ratio = -target / 3.0
+    for _ in range(_STEPS):
+        small = np.exp(-2.0 * log_ratio)
+        softplus = 2.0 * log_ratio + np.log1p(small)
+        slope = 1.0 - 4.0 / (1.0 + small)
+        step = (log_ratio - 2.0 * softplus - target) / slope
+        log_ratio = log_ratio - step
+        if (np.abs(step) <= 1e-15 * np.maximum(1.0, np.abs(log_ratio))).all():
+            break
+    return np.where(earns, others * np.exp(2.0 * log_ratio), 0.0)
+
+
+def _share_sqrt(pull: Floats, total: float) -> Floats:
+    raise NotImplementedError  # two shares rest in some totals: see `contest_equilibrium`
+
+
+def _reply_exponential(rho: Floats, others: Floats, budget: float) -> Floats:
+    """Solve ``2 ln(1 + x / s) + x = ln(B / (rho s))``, by omega and Newton's method."""
+    from scipy.special import wrightomega  # takes a while to load
+
+    level = np.log(budget) - np.log(rho) - np.log(others)
+    reply = 2.0 * wrightomega((level + 2.0 * np.log(others)) / 2.0 - np.log(2.0) + others / 2.0)
+    reply = np.maximum(reply - others, 0.0)
+    for _ in range(4):
+        value = 2.0 * np.log1p(reply / others) + reply - level
+        reply = np.maximum(reply - value / (2.0 / (others + reply) + 1.0), 0.0)
+    return np.where(level > 0, reply, 0.0)
+
+
+def _share_exponential(pull: Floats, total: float) -> Floats:
+    """Solve ``ln(1 - share) - S share = ln(rho S / B)``, concave and falling."""
+    from scipy.special import wrightomega
+
+    inside = pull < 1.0
+    level = np.log(np.where(inside, pull, 0.5))
+    rest = wrightomega(level + np.log(total) + total) / total  # 1 - share
+    share = np.clip(1.0 - rest, 0.0, 1.0 - 1e-16)
+    for _ in range(4):
+        value = np.log1p(-share) - total * share - level
+        share = np.clip(share + value / (1.0 / (1.0 - share) + total), 0.0, 1.0 - 1e-16)
+    return np.where(inside, share, 0.0)
+
+
+FORMS: dict[CostForm, CostForms] = {
+    "linear": CostForms(
+        value=lambda epsilon: epsilon,
+        slope=np.ones_like,
+        inverse=lambda cost: cost,
+        reply=_reply_linear,
+        share=_share_linear,
+    ),
+    "power": CostForms(
+        value=np.square,
+        slope=lambda epsilon: 2.0 * epsilon,
+        inverse=np.sqrt,
+        reply=_reply_power,
+        share=_share_power,
+    ),
+    "sqrt": CostForms(
+        value=lambda epsilon: 2.0 * np.sqrt(epsilon),
+        slope=lambda epsilon: 1.0 / np.sqrt(epsilon),
+        inverse=lambda cost: (cost / 2.0) ** 2,
+        reply=_reply_sqrt,
+        share=_share_sqrt,
+        is_convex=False,
+    ),
+    "exponential": CostForms(
+        value=np.expm1,
+        slope=np.exp,
+        inverse=np.log1p,
+        reply=_reply_exponential,
+        share=_share_exponential,
+    ),
+}

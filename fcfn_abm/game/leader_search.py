@@ -1,0 +1,126 @@
+"""The leader's best cap where no closed form gives it, as with fixed costs and caps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.errors import as_floats, require_positive
+from fcfn_abm.game.contest import ContestEquilibrium, contest_equilibrium
+from fcfn_abm.game.costs import Terms
+from fcfn_abm.game.payoffs import server_utility
+from fcfn_abm.game.stackelberg import AverageOver, averaged_nodes
+
+_GRID = 48
+_PEAKS = 3
+_SPAN = 1e-5
+
+
+@dataclass(frozen=True)
+class LeaderSearch:
+    """The best cap that was found, and the equilibrium that answers it."""
+
+    budget: float
+    """The payment cap, in currency; zero where no trade pays."""
+    server_utility: float
+    """Utility of the server, in currency."""
+    mean_epsilon: float
+    """eps_g."""
+    equilibrium: ContestEquilibrium
+    """What the nodes answer."""
+
+
+def search_best_cap(
+    rho: npt.ArrayLike,
+    alpha: float,
+    beta: float,
+    terms: Terms,
+    average_over: AverageOver = "active",
+    answer: Callable[[npt.NDArray[np.float64], float, Terms], ContestEquilibrium] | None = None,
+) -> LeaderSearch:
+    """Search the payment cap that is best for the server under any terms.
+
+    Parameters
+    ----------
+    rho : array_like of float, shape (n,)
+        Costs of a unit of k, in currency; positive.
+    alpha, beta : float
+        The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
+    terms : Terms
+        Form of the cost, caps, fixed cost, reserve.
+    average_over : {"active", "population", "effective"}, default "active"
+        Over how many nodes epsilon is averaged.
+    answer : callable, optional
+        What the nodes answer to a cap; :func:`contest_equilibrium` by default.
+
+    Returns
+    -------
+    LeaderSearch
+        Accurate to about 1e-8 of the cap. Where several equilibria answer a cap, the one is meant
+        that :func:`contest_equilibrium` returns.
+
+    Raises
+    ------
+    InvalidGameError
+        If a number is outside its range.
+
+    Notes
+    -----
+    No node spends more than the cap, so that no epsilon exceeds ``k^-1(B / min rho)``, and beyond
+    the cap at which even that gains less than it costs no trade pays. Below it the server's utility
+    is looked at on 48 points that are even in the logarithm, and around the three highest of its
+    local maxima by Brent's method: it may jump where nodes enter.
+
+    References
+    ----------
+    Zhou et al. 2023, eqs. 10 and 41.
+
+    Examples
+    --------
+    >>> found = search_best_cap([1.0, 1.0, 1.0], 1.0, 10.0, Terms())
+    >>> round(found.budget, 5)  # beta - n tau / ((n - 1) alpha)
+    5.5
+    """
+    from scipy.optimize import minimize_scalar  # takes a while to load
+
+    rho = as_floats("rho", rho)
+    require_positive(rho=rho, alpha=alpha, beta=beta)
+    solve = answer or contest_equilibrium
+
+    def gains(budget: float) -> tuple[float, float, ContestEquilibrium]:
+        game = solve(rho, budget, terms)
+        n_averaged = averaged_nodes(average_over, game.epsilon)
+        mean = game.total_epsilon / n_averaged if n_averaged else 0.0
+        paid = budget if game.n_active else 0.0
+        return server_utility(mean, alpha, beta, paid), mean, game
+
+    nothing = LeaderSearch(0.0, 0.0, 0.0, solve(rho, 0.0, terms))
+    if rho.size < 2:
+        return nothing
+    high = float(beta)
+    cheapest = float(rho.min())
+    while beta * np.log1p(alpha * terms.form.inverse(np.array(high / cheapest))) > high:
+        high *= 2.0
+    grid = np.geomspace(high * _SPAN, high, _GRID)
+    values = np.array([gains(cap)[0] for cap in grid])
+    edge = np.array([-np.inf])
+    is_peak = (values >= np.append(edge, values[:-1])) & (values >= np.append(values[1:], edge))
+    inner = np.flatnonzero(is_peak)
+    best = (0.0, 0.0)
+    for place in inner[np.argsort(-values[inner], kind="stable")][:_PEAKS]:
+        low, top = grid[max(place - 1, 0)], grid[min(place + 1, _GRID - 1)]
+        found = minimize_scalar(
+            lambda log_cap: -gains(float(np.exp(log_cap)))[0],
+            bounds=(np.log(low), np.log(top)),
+            method="bounded",
+            options={"xatol": 1e-10},
+        )
+        for cap in (float(np.exp(found.x)), float(grid[place])):
+            best = max(best, (gains(cap)[0], cap))
+    if best[0] <= 0:
+        return nothing
+    utility, mean, game = gains(best[1])
+    return LeaderSearch(best[1], utility, mean, game)
