@@ -76,13 +76,13 @@ def test_the_main_job_writes_the_whole_record(run):
 
 def test_a_second_run_gives_the_same_bytes_and_never_replaces_the_first(run, tmp_path):
     _, out = run
-    again = fcfn("run", QUICKSTART, "--out", tmp_path / "again", *SHORT)
+    again = fcfn("run", LOCAL, "--out", tmp_path / "again", *SHORT)
     assert again.returncode == 0
     for name in ("rounds", "nodes", "traces", "training", "ledger"):
         assert (tmp_path / "again" / f"{name}.parquet").read_bytes() == (
             out / f"{name}.parquet"
         ).read_bytes()
-    refused = fcfn("run", QUICKSTART, "--out", out, *SHORT)
+    refused = fcfn("run", LOCAL, "--out", out, *SHORT)
     assert refused.returncode == 2
     assert "there is a record already" in refused.stderr
 
