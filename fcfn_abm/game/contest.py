@@ -234,9 +234,13 @@ def _rest(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Floats:
     """
     from scipy.optimize import brentq  # takes a while to load
 
+    share = terms.form.share
+    if share is None:
+        raise InvalidGameError(f"cost {terms.cost!r} is not convex: no share follows from a total.")
+
     def sold(log_total: float) -> Floats:
         total = np.exp(log_total)
-        own = total * terms.form.share(rho / budget * total, total)
+        own = total * share(rho / budget * total, total)
         return np.asarray(np.minimum(np.maximum(own, terms.reserve), caps))
 
     def excess(log_total: float) -> float:

@@ -30,11 +30,15 @@ class CostForms:
     """The epsilon that costs so much."""
     reply: Callable[[Floats, Floats, float], Floats]
     """``reply(rho, others, budget)``: the local maximum above zero, zero where there is none."""
-    share: Callable[[Floats, float], Floats]
+    share: Callable[[Floats, float], Floats] | None
     """``share(pull, total)``: the share x / S of a node that rests in a total S, for the pull
-    ``rho S / B``; zero where it stays out. Only of a convex cost."""
-    is_convex: bool = True
-    """Whether the equilibrium without fixed cost and reserve is unique."""
+    ``rho S / B``; zero where it stays out. None where the cost is not convex: two shares rest in
+    some totals then."""
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether the equilibrium without fixed cost and reserve is unique."""
+        return self.share is not None
 
 
 @dataclass(frozen=True)
@@ -245,10 +249,6 @@ def _reply_sqrt(rho: Floats, others: Floats, budget: float) -> Floats:
     return np.where(earns, others * np.exp(2.0 * log_ratio), 0.0)
 
 
-def _share_sqrt(pull: Floats, total: float) -> Floats:
-    raise NotImplementedError  # two shares rest in some totals: see `contest_equilibrium`
-
-
 def _reply_exponential(rho: Floats, others: Floats, budget: float) -> Floats:
     """Solve ``2 ln(1 + x / s) + x = ln(B / (rho s))``, by omega and Newton's method."""
     from scipy.special import wrightomega  # takes a while to load
@@ -296,8 +296,7 @@ FORMS: dict[CostForm, CostForms] = {
         slope=lambda epsilon: 1.0 / np.sqrt(epsilon),
         inverse=lambda cost: (cost / 2.0) ** 2,
         reply=_reply_sqrt,
-        share=_share_sqrt,
-        is_convex=False,
+        share=None,
     ),
     "exponential": CostForms(
         value=np.expm1,

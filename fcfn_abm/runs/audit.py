@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.build import prepare_trainer
-from fcfn_abm.dp import Relation, Unit
+from fcfn_abm.dp import Ledger, Relation, Unit
 from fcfn_abm.dp.audit import (
     Audit,
     LowerBounds,
@@ -270,10 +270,10 @@ class Neighbours:
         reports = np.full(n_nodes, epsilon)
         in_time = self.trainers[True].begin()
         in_time.step(reports)
-        assert in_time.ledger  # noqa: S101
+        ledger = _ledger_of(in_time)
         central, local = (
             float(epsilons[0])
-            for epsilons in (in_time.ledger.central_epsilon(delta), in_time.ledger.epsilon(delta))
+            for epsilons in (ledger.central_epsilon(delta), ledger.epsilon(delta))
         )
         if self._plan.view == "central":
             return central, None, local
@@ -283,8 +283,7 @@ class Neighbours:
         while 0 not in trainer.draws.draw_attendance(everyone, training.round_index + 1)[2]:
             training.step(np.zeros(n_nodes))
         training.step(reports)
-        assert training.ledger  # noqa: S101
-        return central, float(training.ledger.central_epsilon(delta)[0]), local
+        return central, float(_ledger_of(training).central_epsilon(delta)[0]), local
 
     def find_blocks(self, n_vectors: int) -> list[Ints]:
         """Return the places of each parameter's numbers, in so many vectors one after another."""
@@ -537,3 +536,10 @@ def _describe_reach(found: PlacementAudit) -> str:
         f"{most}, and {found.ceiling.gdp:.1f} of a mu-GDP one;\n"
         "the Gaussian bound reaches any epsilon."
     )
+
+
+def _ledger_of(training: Training) -> Ledger:
+    """Return what a private training has spent."""
+    if training.ledger is None:
+        raise InvalidPrivacyError("a training without noise has no ledger, and nothing to audit.")
+    return training.ledger
