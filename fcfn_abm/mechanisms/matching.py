@@ -84,8 +84,10 @@ def match_outcome(
     quantity jumps over the aim there, since one node more sells, the second knob is lowered from
     where it stands. Where the first knob does not reach the aim, the second is searched in its
     place. Where the cap is no knob and keeps the aim out of reach, it is lifted, for a mechanism
-    that does not spend whatever it may. A search that knows the costs of a population, as this one does, is no rule that a server
-    could post: it makes outcomes comparable.
+    that does not spend whatever it may. Of several positions that reach the aim, as where a
+    mechanism spends the cap at every price above some price, it is the lowest near where the knob
+    stands. A search that knows the costs of a population, as this one does, is no rule that a
+    server could post: it makes outcomes comparable.
 
     Examples
     --------
@@ -134,8 +136,9 @@ class _Search:
         spends_all = freely.outcome.server_payment > lifted.cap / 2
         return freely if freely.reached and not spends_all else match
 
-    def _turn_knobs(self, nearest: Match) -> Match:
+    def _turn_knobs(self, start: Match) -> Match:
         """Return the first match that reaches the aim, else the one that comes nearest to it."""
+        tried: list[Match] = []
         kept: dict[str, float] = {}
         for knob in self.mechanism.knobs:
             below, above = self._bracket(knob, kept)
@@ -145,11 +148,10 @@ class _Search:
                 below, above = self._close_in(knob, kept, below, above)
                 match = self._settle(knob, kept, below, above)
                 kept = {**kept, knob: above.position}
-            if self._distance(match) < self._distance(nearest) or not nearest.reason:
-                nearest = match
             if match.reached:
-                break
-        return nearest
+                return match
+            tried.append(match)
+        return min(tried, key=self._distance, default=start)
 
     def _distance(self, match: Match) -> float:
         return abs(self._amount(match.outcome) - self.aim)
@@ -159,13 +161,13 @@ class _Search:
         below: _Point | None = None
         above: _Point | None = None
         for point in self._walk(knob, kept, 0.5):
-            if point.amount < self.aim:
+            if self._is_below(point):
                 below = point
                 break
             above = point
         if above is None and not kept:
             for point in self._walk(knob, kept, 2.0):
-                if point.amount >= self.aim:
+                if not self._is_below(point):
                     above = point
                     break
                 below = point
@@ -190,7 +192,7 @@ class _Search:
     ) -> tuple[_Point, _Point]:
         """Return positions as near to each other as they get, or one that is close to the aim."""
         for step in range(_HALVINGS):
-            if self._is_close(above.amount, _CLOSE):
+            if self._is_close(above.amount, _CLOSE) and self._is_close(below.amount):
                 break
             position = self._between(below, above, halve=step % 2 == 1)
             if position is None:
@@ -198,7 +200,7 @@ class _Search:
             point = self._try(knob, kept, position)
             if point is None:
                 break
-            if point.amount < self.aim:
+            if self._is_below(point):
                 below = point
             else:
                 above = point
@@ -273,6 +275,9 @@ class _Search:
 
     def _amount(self, outcome: Outcome) -> float:
         return float(getattr(outcome, self.quantity))
+
+    def _is_below(self, point: _Point) -> bool:
+        return point.amount < self.aim and not self._is_close(point.amount, _CLOSE)
 
     def _is_close(self, amount: float, tolerance: float | None = None) -> bool:
         share = self.tolerance if tolerance is None else tolerance

@@ -34,7 +34,7 @@ TERMS = {
 MEANING = {
     "equal-cap": "each mechanism under the same cap, of which it may leave some",
     "equal-spending": "each set so that the server spends the cap",
-    "equal-epsilon": "each set so that it buys the mean epsilon that {reference} buys under the cap",
+    "equal-epsilon": "each set so that it buys as much epsilon as {reference} under the cap",
 }
 _REGRET = 0.01  # from which share of what is paid on a gain is named
 
@@ -123,9 +123,11 @@ def mean_of(frame: pd.DataFrame, quantity: str, name: str) -> Estimate:
 def cells_of(frame: pd.DataFrame, terms: str) -> dict[tuple[Any, ...], pd.DataFrame]:
     """Return the rows of each cell at these terms, in the order of the table."""
     rows = frame[frame["terms"] == terms]
-    return {
-        key: rows.loc[part] for key, part in rows.groupby(list(CELL), sort=False).groups.items()
-    }
+    found: dict[tuple[Any, ...], pd.DataFrame] = {}
+    for costs, data, budget in rows[list(CELL)].drop_duplicates().itertuples(index=False):
+        same = (rows["costs"] == costs) & (rows["data"] == data) & (rows["budget"] == budget)
+        found[costs, data, budget] = rows[same]
+    return found
 
 
 def trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,8 +136,12 @@ def trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
     if trained.empty:
         return trained
     first = trained.iloc[0]
-    same = (frame[[*CELL, "terms"]] == first[[*CELL, "terms"]]).all(axis=1)
-    return frame[same & (frame["replication"] <= trained["replication"].max())]
+    same = np.ones(len(frame), dtype=bool)
+    for name in (*CELL, "terms"):
+        same &= (frame[name] == first[name]).to_numpy()
+    last = trained["replication"].max()
+    rows: pd.DataFrame = frame[same & (frame["replication"] <= last).to_numpy()]
+    return rows
 
 
 def cell_name(key: Sequence[Any]) -> str:
@@ -213,13 +219,18 @@ def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
 
 
 def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> dict[str, int]:
-    """Count the cells in which each mechanism leaves the server most, of those always reached."""
+    """Count the cells in which each mechanism leaves the server most, of those that are eligible.
+
+    They reach the terms in every population of the cell, and no node loses under them.
+    """
     counts: dict[str, int] = {}
     for rows in cells_of(frame, terms).values():
+        losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
         means = {
             name: one.mean
             for name in run["mechanisms"]
             if (one := mean_of(rows, "server_utility", name)).n == run["replications"]
+            and name not in losing
         }
         if means:
             best = max(means, key=lambda name: means[name])
@@ -297,15 +308,14 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
                 )
         idle = own[own["status"] == "no-trade"]
         if len(idle):
-            lines.append(
-                f"Nobody trades in {len(idle):,} of {len(own):,} ({idle.iloc[0]['reason']})"
-            )
+            why = idle.iloc[0]["reason"]
+            lines.append(f"Nobody trades in {len(idle):,} of {len(own):,} populations ({why})")
         losing = own[own["n_losing"].fillna(0) > 0]
         if len(losing):
             share = float((losing["n_losing"] / losing["n_nodes"]).mean())
             lines.append(
-                f"Nodes lose in {len(losing):,} of {len(own):,} populations, {share:.0%} of them on "
-                "average."
+                f"Nodes lose in {len(losing):,} of {len(own):,} populations, on average {share:.0%} "
+                "of them."
             )
         worst = own.loc[own["regret"].idxmax()] if own["regret"].notna().any() else None
         if worst is not None and worst["regret"] > _REGRET:
@@ -354,7 +364,8 @@ def notes(run: Mapping[str, Any]) -> list[str]:
         "populations in which a mechanism can be set to the terms within "
         f"{run['tolerance']:.0%}; it is set for each population, by a server that knows its costs.",
         "'Best in' counts the cells in which the server is left with most, of the mechanisms that "
-        f"reach the terms in every population; the reference is {run['reference']}.",
+        "reach the terms in every population and under which no node loses; the reference is "
+        f"{run['reference']}.",
         f"Mean epsilon, and the server's value of it, are over {AVERAGED[run['average_over']]}.",
         "Rent is what nodes are paid beyond their costs, as a share of what they are paid; regret "
         "what one node would gain at most by another move, as a share of what is paid.",
