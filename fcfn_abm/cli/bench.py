@@ -65,6 +65,6 @@ def bench(
     else:
         show(bench_text(found.frame(), found.run))
         say(
-            f"\nThe table lies in {found.path / 'bench.csv'}, the figure in "
-            f"{found.path / 'figures'}.\nThe page is {page}."
+            f"\nThe table lies in {found.path} (bench.parquet, and means in bench.csv), the figure "
+            f"in {found.path / 'figures'}.\nThe page is {page}."
         )

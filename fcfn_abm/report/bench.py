@@ -26,6 +26,15 @@ CELL = ("costs", "data", "budget")
 """What tells a cell from the others."""
 SHARES = ("participation", "expensive_third", "unusual_third", "left_out_rank", "accuracy")
 """Columns that lie between zero and one, as their intervals do."""
+MEASURES = (
+    *("server_utility", "server_payment", "node_utility", "welfare", "rent"),
+    *("participation", "effective_number", "total_epsilon", "largest_epsilon", "mean_epsilon"),
+    *("expensive_third", "unusual_third", "left_out_rank"),
+    *("accuracy", "true_epsilon", "largest_true_epsilon"),
+)
+"""Columns that are averaged over populations."""
+REACHED = ("solved", "no-trade")
+"""How a row ends whose terms are reached."""
 TERMS = {
     "equal-cap": "Equal cap",
     "equal-spending": "Equal spending",
@@ -150,6 +159,59 @@ def cell_name(key: Sequence[Any]) -> str:
     return f"costs {costs}, data {data}, B = {budget:g}"
 
 
+def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row a cell, terms and mechanism: means over populations, and their intervals.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a benchmark, one row a cell, terms, mechanism and population.
+    run : mapping
+        Its ``run.json``.
+
+    Returns
+    -------
+    DataFrame
+        ``n_reached`` of ``n`` populations; each of :data:`MEASURES` with the ends of its 95 %
+        interval, ``..._low`` and ``..._high``; and, paired with the reference, the differences in
+        the server's utility and in accuracy, and the ratio of payments.
+    """
+    reference = run["reference"]
+    rows = []
+    for terms in run["terms"]:
+        for (costs, data, budget), part in cells_of(frame, terms).items():
+            for name in run["mechanisms"]:
+                own = part[part["mechanism"] == name]
+                known = {quantity: mean_of(part, quantity, name) for quantity in MEASURES}
+                known |= {
+                    f"{quantity}_difference": paired_difference(part, quantity, name, reference)
+                    for quantity in ("server_utility", "accuracy")
+                }
+                known["payment_ratio"] = payment_ratio(part, name, reference)
+                out_of_reach = own.loc[~own["status"].isin(REACHED), "reason"]
+                row: dict[str, Any] = {
+                    "costs": costs,
+                    "data": data,
+                    "budget": budget,
+                    "terms": terms,
+                    "mechanism": name,
+                    "n": len(own),
+                    "n_reached": int(own["status"].isin(REACHED).sum()),
+                    "n_no_trade": int((own["status"] == "no-trade").sum()),
+                    "n_with_losses": int((own["n_losing"].fillna(0) > 0).sum()),
+                    "largest_regret": float(own["regret"].max()),
+                    "reason": out_of_reach.iloc[0] if len(out_of_reach) else "",
+                }
+                for quantity, one in known.items():
+                    row |= {
+                        quantity: one.mean,
+                        f"{quantity}_low": one.low,
+                        f"{quantity}_high": one.high,
+                    }
+                rows.append({**row, "n_trained": known["accuracy"].n})
+    return pd.DataFrame(rows)
+
+
 def terms_table(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> Table:
     """Return what each mechanism leads to at these terms: the range of its means over the cells."""
     reference, cells = run["reference"], cells_of(frame, terms)
@@ -169,7 +231,7 @@ def terms_table(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> Tabl
     rows = []
     for name in run["mechanisms"]:
         own = frame[(frame["terms"] == terms) & (frame["mechanism"] == name)]
-        reached = own["status"].isin(["solved", "no-trade"])
+        reached = own["status"].isin(REACHED)
         against = [
             payment_ratio(rows_, name, reference).mean
             if is_matched
@@ -299,7 +361,7 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
         lines = []
         for terms in run["terms"]:
             there = own[own["terms"] == terms]
-            out = there[~there["status"].isin(["solved", "no-trade"])]
+            out = there[~there["status"].isin(REACHED)]
             if len(out):
                 example = out.iloc[0]
                 lines.append(
@@ -314,8 +376,8 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
         if len(losing):
             share = float((losing["n_losing"] / losing["n_nodes"]).mean())
             lines.append(
-                f"Nodes lose in {len(losing):,} of {len(own):,} populations, on average {share:.0%} "
-                "of them."
+                f"Nodes lose in {len(losing):,} of {len(own):,} populations ({share:.0%} of the "
+                "nodes there)."
             )
         worst = own.loc[own["regret"].idxmax()] if own["regret"].notna().any() else None
         if worst is not None and worst["regret"] > _REGRET:

@@ -43,7 +43,7 @@ from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 
 KIND = "benchmark"
-TABLE, CSV = "bench.parquet", "bench.csv"
+TABLE, SUMMARY = "bench.parquet", "bench.csv"
 DEFAULT = "bench/default"
 """The shipped benchmark, which is carried out where none is named."""
 _PRELOAD = "fcfn_abm.runs.bench"
@@ -291,22 +291,24 @@ def _facts(scenario: Scenario, n_tasks: int) -> dict[str, Any]:
 
 def _write(scenario: Scenario, out: Path) -> None:
     """Write table and figure from the rows of all tasks, and seal what stays."""
+    from fcfn_abm.report.bench import summarise
     from fcfn_abm.report.figures.bench import benchmark  # loads matplotlib
     from fcfn_abm.report.figures.files import write_figure
 
-    table = _table(out)
+    table, facts = _table(out), _facts(scenario, 0)
     frame = frame_of(table)
     with raise_as_output_error(out):
-        text = frame.to_csv(index=False, lineterminator="\n")
-        write_file(out / CSV, text.encode())
+        summary = summarise(frame, facts)
+        text = summary.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        write_file(out / SUMMARY, text.encode())
         (out / "figures").mkdir(exist_ok=True)
-    figure = benchmark(frame, _facts(scenario, 0))
+    figure = benchmark(frame, facts)
     for suffix in ("png", "pdf"):
         write_figure(figure, out / "figures" / f"benchmark.{suffix}")
 
     def write(partial_path: Path) -> None:
         pq.write_table(table, partial_path, compression="zstd")
-        kept = {name: out / name for name in (SCENARIO_FILE, RUN_FILE, CSV)}
+        kept = {name: out / name for name in (SCENARIO_FILE, RUN_FILE, SUMMARY)}
         seal(out, files={**kept, TABLE: partial_path})
 
     with raise_as_output_error(out):

@@ -108,9 +108,11 @@ def _draw_cells(
     """Draw a point for each mechanism and cell, the cells of a mechanism below each other."""
     step = 2 * _SPREAD / max(len(cells) - 1, 1)
     for row, name in enumerate(names):
-        drawn = False
+        drawn, pays = False, True
         for place, ((costs, data, _), rows) in enumerate(cells.items()):
             found = measure(rows, name)
+            own = rows[rows["mechanism"] == name]
+            pays = pays and not (own["server_payment"] == 0).all()
             if not math.isfinite(found.mean):
                 continue
             drawn = True
@@ -123,7 +125,7 @@ def _draw_cells(
                 filled=run["data"].index(data) == 0,
             )
         if not drawn:
-            _write(axes, row, "not reachable")
+            _write(axes, row, "not reachable" if pays else "pays nothing")
 
 
 def _draw_point(
@@ -181,6 +183,7 @@ def _use_log_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
     axes.axvline(1, color="0.3", linewidth=0.8, zorder=1)
 
 
