@@ -175,6 +175,10 @@ def _check_names(scenario: Scenario, bench: BenchSettings, where: str) -> None:
                 name,
                 "bench.data",
             )
+    for name in bench.mechanisms or MECHANISMS:
+        for knob in MECHANISMS[name].knobs:
+            if knob not in ("budget", *MECHANISMS.options(name)):
+                raise refuse(f"the knob {knob!r} of {name!r} is none of its options.", "mechanisms")
     for name in bench.mechanisms or ():
         own = scenario.mechanism
         options = own.options if own.kind == name else (scenario.compared or {}).get(name, {})
