@@ -281,23 +281,24 @@ def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
 
 
 def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> dict[str, int]:
-    """Count the cells in which each mechanism leaves the server most, of those that are eligible.
-
-    They reach the terms in every population of the cell, and no node loses under them.
-    """
+    """Count the cells in which each mechanism leaves the server most, of those eligible there."""
     counts: dict[str, int] = {}
     for rows in cells_of(frame, terms).values():
-        losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
-        means = {
-            name: one.mean
-            for name in run["mechanisms"]
-            if (one := mean_of(rows, "server_utility", name)).n == run["replications"]
-            and name not in losing
-        }
+        means = _eligible_means(rows, run)
         if means:
             best = max(means, key=lambda name: means[name])
             counts[best] = counts.get(best, 0) + 1
     return counts
+
+
+def _eligible_means(rows: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, float]:
+    """Return what eligible mechanisms leave the server in a cell, on average.
+
+    They reach the terms in every population of the cell, and no node loses under them.
+    """
+    losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
+    found = {n: mean_of(rows, "server_utility", n) for n in run["mechanisms"] if n not in losing}
+    return {name: one.mean for name, one in found.items() if one.n == run["replications"]}
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -306,7 +307,9 @@ def _range(values: Sequence[float], form: str) -> str:
     if not known:
         return "-"
     low, high = form.format(min(known)), form.format(max(known))
-    return low if low == high else f"{low} to {high}"
+    if low == high:
+        return low
+    return f"{low} to {high}" if "+" in form else f"{low.rstrip('%')}\u2013{high}"
 
 
 def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
@@ -370,8 +373,8 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
                 )
         idle = own[own["status"] == "no-trade"]
         if len(idle):
-            why = idle.iloc[0]["reason"]
-            lines.append(f"Nobody trades in {len(idle):,} of {len(own):,} populations ({why})")
+            why = f" ({idle.iloc[0]['reason']})" if idle.iloc[0]["reason"] else "."
+            lines.append(f"Nobody trades in {len(idle):,} of {len(own):,} populations{why}")
         losing = own[own["n_losing"].fillna(0) > 0]
         if len(losing):
             share = float((losing["n_losing"] / losing["n_nodes"]).mean())
@@ -393,18 +396,18 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
 
 
 def _largest_drop(frame: pd.DataFrame, run: Mapping[str, Any], name: str) -> str:
-    """Say where a mechanism leaves the server least, measured by the best one there."""
+    """Say where a mechanism leaves the server least, measured by the best eligible one there."""
     worst: tuple[float, str] | None = None
     for terms in run["terms"]:
         if terms == "equal-epsilon":
             continue
         for key, rows in cells_of(frame, terms).items():
-            means = {n: mean_of(rows, "server_utility", n).mean for n in run["mechanisms"]}
-            known = {n: mean for n, mean in means.items() if math.isfinite(mean)}
-            if name not in known:
+            known = _eligible_means(rows, run)
+            own = mean_of(rows, "server_utility", name).mean
+            if not known or not math.isfinite(own):
                 continue
             best = max(known, key=lambda n: known[n])
-            drop = known[best] - known[name]
+            drop = known[best] - own
             if worst is None or drop > worst[0]:
                 place = f"{TERMS[terms].lower()}, {cell_name(key)}"
                 worst = drop, f"It leaves the server up to {drop:.1f} less than {best} ({place})."
