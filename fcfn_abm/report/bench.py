@@ -112,20 +112,30 @@ def paired_difference(frame: pd.DataFrame, quantity: str, name: str, reference: 
     name, reference : str
         Mechanisms; the difference is that of the first less that of the second.
     """
-    table = frame.pivot_table(index="replication", columns="mechanism", values=quantity)
-    if name not in table or reference not in table:
-        return estimate(np.array([]))
-    both = table[[name, reference]].dropna() if name != reference else table[[name]].dropna()
-    difference = (both[name] - both[reference]).to_numpy(dtype=float)
-    if quantity not in SHARES or not len(both):
+    own, others = _pairs(frame, quantity, name, reference)
+    difference = own - others
+    if quantity not in SHARES or not difference.size:
         return estimate(difference)
-    at = float(both[reference].mean())
+    at = float(others.mean())
     return estimate(difference, bounds=(-at, 1.0 - at))
+
+
+def _pairs(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> tuple[Floats, Floats]:
+    """Return a column of two mechanisms in the populations in which both have a value."""
+    values = frame[quantity].to_numpy(dtype=float, na_value=np.nan)
+    which, population = frame["mechanism"].to_numpy(), frame["replication"].to_numpy()
+    found = []
+    for one in (name, reference):
+        rows = (which == one) & ~np.isnan(values)
+        found.append(dict(zip(population[rows].tolist(), values[rows].tolist(), strict=True)))
+    both = [key for key in found[0] if key in found[1]]
+    return np.array([found[0][k] for k in both]), np.array([found[1][k] for k in both])
 
 
 def mean_of(frame: pd.DataFrame, quantity: str, name: str) -> Estimate:
     """Average a column of one mechanism in the rows of one cell and terms."""
-    values = frame.loc[frame["mechanism"] == name, quantity].dropna().to_numpy(dtype=float)
+    values = frame[quantity].to_numpy(dtype=float, na_value=np.nan)
+    values = values[(frame["mechanism"].to_numpy() == name) & ~np.isnan(values)]
     return estimate(values, bounds=(0.0, 1.0) if quantity in SHARES else None)
 
 
@@ -269,14 +279,11 @@ def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
     name, reference : str
         Mechanisms; the interval is one of the mean logarithm, and the mean a geometric one.
     """
-    table = rows.pivot_table(index="replication", columns="mechanism", values="server_payment")
-    if name not in table or reference not in table:
+    own, others = _pairs(rows, "server_payment", name, reference)
+    own, others = own[others > 0], others[others > 0]
+    if not own.size or (own <= 0).any():  # nothing is paid: no ratio has a logarithm
         return estimate(np.array([]))
-    both = table[[name]].assign(reference=table[reference]).dropna()
-    both = both[both["reference"] > 0]
-    if not len(both) or (both[name] <= 0).any():  # nothing is paid: no ratio has a logarithm
-        return estimate(np.array([]))
-    logs = estimate(np.log((both[name] / both["reference"]).to_numpy(dtype=float)))
+    logs = estimate(np.log(own / others))
     return Estimate(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
