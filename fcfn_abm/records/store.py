@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError, join_lines
+from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError, as_path, join_lines
 from fcfn_abm.process.folders import describe_error, raise_as_output_error
 from fcfn_abm.records.folders import (
     PARTS,
@@ -145,7 +145,8 @@ class Record(Shown):
 
         Without ``durable`` it need not be on the disk when this returns.
         """
-        path, home = Path(path), Path(os.path.abspath(path))
+        path = as_path("path", path)
+        home = Path(os.path.abspath(path))
         with (
             new_folder(path, overwrite=overwrite, durable=durable) as folder,
             raise_as_output_error(path),
@@ -213,7 +214,7 @@ def read_record(path: str | Path) -> Record:
     InvalidRecordError
         If the folder is missing, holds no record, or one that cannot be read.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(as_path("path", path, error=InvalidRecordError)))
     found = fingerprint(path)
     tables = (f"{name}.parquet" for name in TABLES)
     require_unchanged(path, [RUN_FILE, SCENARIO_FILE, *tables])

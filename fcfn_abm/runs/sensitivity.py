@@ -14,8 +14,8 @@ import pandas as pd
 from fcfn_abm.errors import (
     InvalidRecordError,
     InvalidScenarioError,
-    UnknownNameError,
     as_floats,
+    require_known,
 )
 from fcfn_abm.rng import Chance, as_generator, stream
 from fcfn_abm.scenario import Scenario
@@ -127,8 +127,7 @@ def _find_varying(frame: pd.DataFrame) -> list[str]:
 def _require_complete(frame: pd.DataFrame, name: str) -> str:
     """Return the name of an outcome, if all runs have a number of that name."""
     numbers = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
-    if name not in numbers:
-        raise UnknownNameError("numeric outcome of the sweep", name, map(str, numbers))
+    require_known("numeric outcome of the sweep", name, map(str, numbers))
     if frame[name].isna().any():
         raise InvalidRecordError(
             f"Sensitivity of {name!r} needs its value in every run, but "

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, OutputError, join_lines
+from fcfn_abm.errors import InvalidRecordError, OutputError, as_path, join_lines
 from fcfn_abm.process.files import has_files
 from fcfn_abm.process.folders import LOCK
 from fcfn_abm.process.locks import Lock
@@ -183,7 +183,7 @@ def read_sweep(path: str | Path) -> Sweep:
     InvalidRecordError
         If the folder is missing, or does not hold a sweep.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(as_path("path", path, error=InvalidRecordError)))
     found = fingerprint(path, *_IDENTITY)
     require_unchanged(path, _IDENTITY)
     run = read_facts(path, KIND)
