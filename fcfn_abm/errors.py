@@ -158,7 +158,8 @@ def abbreviate(value: object) -> str:
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
     try:
-        return _SHORT.repr(value)
+        text = _SHORT.repr(value)
+        return join_lines(text) if "\n" in text else text
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return f"too long to be written ({type(value).__name__})"
 
@@ -351,6 +352,16 @@ def as_path(name: str, value: object, *, error: type[FcfnError] = OutputError) -
     return path
 
 
+def as_list(
+    name: str, value: object, *, what: str, error: type[FcfnError] = InvalidGameError
+) -> list[Any]:
+    """Return what a user gave as a list; a text is none, though it has letters."""
+    require_unmasked(error=error, **{name: value})
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise error(f"{name} must be a list of {what}, but is {abbreviate(value)}.")
+    return list(value)
+
+
 def as_names(name: str, value: object, *, error: type[FcfnError] = InvalidGameError) -> list[str]:
     """Return what a user gave as a list of names.
 
@@ -361,9 +372,7 @@ def as_names(name: str, value: object, *, error: type[FcfnError] = InvalidGameEr
     ...
     fcfn_abm.errors.InvalidGameError: mechanisms must be a list of names, but is 'random'.
     """
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise error(f"{name} must be a list of names, but is {abbreviate(value)}.")
-    names = list(value)
+    names = as_list(name, value, what="names", error=error)
     for one in names:
         if not isinstance(one, str):
             raise error(f"{name} must be a list of names, but holds {abbreviate(one)}.")

@@ -98,7 +98,7 @@ def bayes_nash_equilibrium(
     0.449
     """
     types, probabilities = as_floats("types", types), as_floats("probabilities", probabilities)
-    budget, n_nodes = as_number("budget", budget), as_count("n_nodes", n_nodes, least=2)
+    budget, n_nodes = as_number("budget", budget), as_count("n_nodes", n_nodes, least=2, most=2**53)
     require_positive(types=types, probabilities=probabilities, budget=budget)
     if types.ndim != 1 or types.shape != probabilities.shape or types.size == 0:
         raise InvalidGameError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import as_number, require_positive, require_type
+from fcfn_abm.errors import as_number, require_one_of, require_positive, require_type
 from fcfn_abm.game.contest import ContestEquilibrium, as_population, contest_equilibrium
 from fcfn_abm.game.costs import Terms
 from fcfn_abm.game.payoffs import server_utility
@@ -87,6 +87,7 @@ def search_best_cap(
     from scipy.optimize import minimize_scalar  # takes a while to load
 
     require_type(Terms, terms=terms)
+    require_one_of(AverageOver, average_over=average_over)
     rho, alpha, beta = as_population(rho), as_number("alpha", alpha), as_number("beta", beta)
     require_positive(rho=rho, alpha=alpha, beta=beta)
     solve = answer or contest_equilibrium

@@ -18,7 +18,7 @@ from fcfn_abm.errors import (
     InvalidScenarioError,
     RunFailedError,
     as_count,
-    as_floats,
+    as_list,
     as_number,
     as_path,
 )
@@ -234,8 +234,9 @@ def _choose_epsilons(epsilon: Floats) -> list[float]:
 
 
 def _sort_epsilons(epsilons: Iterable[float]) -> list[float]:
-    listed = as_floats("epsilons", list(epsilons), error=InvalidScenarioError)
-    grid = sorted(set(listed.ravel().tolist()))
+    given = as_list("epsilons", epsilons, what="numbers", error=InvalidScenarioError)
+    numbers = [as_number("an epsilon", epsilon, error=InvalidScenarioError) for epsilon in given]
+    grid = sorted(set(numbers))
     for epsilon in grid:
         _require_in_range("epsilons", epsilon)
     if len(grid) < LEAST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fcfn_abm.errors import InvalidRecordError, as_path, require_known
+from fcfn_abm.errors import InvalidRecordError, OutputError, as_path, require_known
 from fcfn_abm.process.folders import remove_abandoned
 from fcfn_abm.records import raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import (
@@ -14,7 +14,12 @@ from fcfn_abm.records.folders import (
     read_facts,
     resolve_output_file,
 )
-from fcfn_abm.records.integrity import RUN_FILE, raise_as_record_error, require_unchanged
+from fcfn_abm.records.integrity import (
+    RUN_FILE,
+    raise_as_record_error,
+    require_unchanged,
+    require_utf8,
+)
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
@@ -79,6 +84,7 @@ def write_report(
         if form == "html":
             text = render_html(page)
         else:
+            require_utf8(file, OutputError)
             figures.mkdir(exist_ok=True)
             for picture in page.pictures():
                 image = figures / f"{picture.name}.svg"

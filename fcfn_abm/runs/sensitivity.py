@@ -15,6 +15,7 @@ from fcfn_abm.errors import (
     InvalidRecordError,
     InvalidScenarioError,
     as_floats,
+    as_names,
     require_known,
 )
 from fcfn_abm.rng import Chance, as_generator, stream
@@ -104,7 +105,10 @@ def sensitivity(
     names = (
         _find_varying(frame)
         if outcomes is None
-        else [_require_complete(frame, name) for name in outcomes]
+        else [
+            _require_complete(frame, name)
+            for name in as_names("outcomes", outcomes, error=InvalidRecordError)
+        ]
     )
     axes = list(sweep.axes)
     columns = ["first_order", "first_order_low", "first_order_high"]

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, as_path
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, abbreviate, as_path
 from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.progress import progress_bar
@@ -140,6 +140,10 @@ def run_sweep(
     """
     scenario, runs = _resolve_sweep(scenario)
     workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
+    if isinstance(workers, Path) or not (workers is None or hasattr(workers, "open")):
+        raise InvalidScenarioError(
+            f"executor must be an executor or workers, but is {abbreviate(executor)}."
+        )
     out = as_path("out", out)
     with claim_folder(scenario, runs, out):
         again = find_failed_results(out) if retry else []
