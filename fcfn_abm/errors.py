@@ -322,8 +322,9 @@ def as_count(
     if count is not None and least <= count and (most is None or count <= most):
         return count
     allowed = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-    given = value if count is None else count
-    raise error(f"{name} must be a whole number {allowed}, but is {abbreviate(given)}.")
+    is_short = count is not None and abs(count) < 10**30
+    given = f"{count:,}" if is_short else abbreviate(value)
+    raise error(f"{name} must be a whole number {allowed}, but is {given}.")
 
 
 def as_path(name: str, value: object, *, error: type[FcfnError] = OutputError) -> Path:

@@ -434,9 +434,17 @@ def test_random_games_hold_ties_extremes_and_every_size():
         (UnknownNameError, {"mechanism": "statc"}, "Did you mean 'static'"),
         (OptionError, {"mechanism": "static", "epsilon": -1.0}, "epsilon: input should be greater"),
         (OptionError, {"mechanism": "static", "lwo": 1.0}, "it takes epsilon"),
-        (InvalidGameError, {"games": 0}, "games must lie from 1 to 1,000,000, but is 0"),
-        (InvalidGameError, {"n_nodes": 0}, "n_nodes must lie from 1 to 100, but is 0"),
-        (InvalidGameError, {"seed": -1}, "seed must be zero or positive, but is -1"),
+        (
+            InvalidGameError,
+            {"games": 0},
+            "games must be a whole number from 1 to 1,000,000, but is 0",
+        ),
+        (
+            InvalidGameError,
+            {"n_nodes": 0},
+            "n_nodes must be a whole number from 1 to 100, but is 0",
+        ),
+        (InvalidGameError, {"seed": -1}, "a seed must lie from 0"),
     ],
 )
 def test_mistakes_get_a_sentence(error, call, words):
