@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number
 from fcfn_abm.game import (
     AverageOver,
     StackelbergEquilibrium,
@@ -379,7 +379,7 @@ def price(
     >>> price("static", [[1.0, 1.0], [2.0, 3.0]], alpha=1.0, beta=10.0).server_utility.shape
     (2,)
     """
-    rho = as_costs(rho)
+    rho, alpha, beta = as_costs(rho), as_number("alpha", alpha), as_number("beta", beta)
     require_sized(rho=rho, alpha=alpha, beta=beta)
     if budget is not None:
         budgets = as_budgets(budget, rho)
