@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcfn_abm.abm.account import Account
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.events import Calendar
@@ -33,6 +34,7 @@ class ChangingGame(RowModel):
     server: ParameterServer
     offer: Offer
     churn: Turnover | None
+    account: Account | None
     round_index: int
     verdict: Verdict | None
     _rules: MarketRules
@@ -43,8 +45,10 @@ class ChangingGame(RowModel):
 
     @property
     def present(self) -> Rows:
-        """Rows of the nodes that are there: all of them, unless nodes come and go."""
-        return self.churn.present if self.churn else slice(None)
+        """Rows of the nodes that are there: all, unless nodes come and go, or sell their total."""
+        if self.churn:
+            return self.churn.present
+        return self.account.sellers if self.account else slice(None)
 
     @property
     def primitives(self) -> PricingGame:
@@ -65,10 +69,14 @@ class ChangingGame(RowModel):
     @cached_property
     def contest(self) -> Equilibrium:
         """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
+        return self._solve_contest(self._primitives)
+
+    def _solve_contest(self, game: PricingGame) -> Equilibrium:
+        """Return the equilibrium at B = 1 of the nodes of a game."""
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
         if offer.is_linear:  # who takes part is found once, for this and for what follows
-            return self._primitives.answer_to(np.ones(()))
-        return unit_equilibrium(offer, self._primitives.rho)
+            return game.answer_to(np.ones(()))
+        return unit_equilibrium(offer, game.rho)
 
     @cached_property
     def _largest_unit_epsilon(self) -> float:
@@ -77,6 +85,8 @@ class ChangingGame(RowModel):
 
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
+        if self.account and self.account.open_round():
+            self._renew()
         if self.churn and self.churn.update(self.round_index):
             self._renew()
             self.views.make_acting(self.churn.arrived)

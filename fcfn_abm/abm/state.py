@@ -93,6 +93,26 @@ class ChurnState(RoundState):
     """S of their closed form at this round's B."""
 
 
+@dataclass(frozen=True)
+class Spending:
+    """What has been paid over all rounds, and what is left."""
+
+    money_spent: float
+    """What the server has paid so far, this round included, in currency."""
+    money_left: float
+    """What is left of ``game.total_budget`` after this round, in currency."""
+
+
+@dataclass(frozen=True)
+class SpendingState(Spending, MovingState):
+    """What is measured where the server's money is limited."""
+
+
+@dataclass(frozen=True)
+class SpendingChurnState(Spending, ChurnState):
+    """The same where nodes come and go."""
+
+
 def measure_round(
     played: Round,
     before: Floats,
@@ -101,6 +121,7 @@ def measure_round(
     churn: Turnover | None,
     *,
     moving: bool = False,
+    spending: Spending | None = None,
 ) -> RoundState:
     """Measure a round that has been played and paid.
 
@@ -117,10 +138,12 @@ def measure_round(
     churn : Turnover or None
         Who came and went, where the population changes.
     moving : bool, default False
-        Whether events change the game.
+        Whether the game changes as it is played.
+    spending : Spending, optional
+        What has been paid so far, where the money is limited.
     """
     columns, game = played.columns, server.game
-    n_nodes = columns.rho[played.present].size
+    n_nodes = int(np.count_nonzero(columns.present))
     n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
     n_exited = int(np.count_nonzero(columns.exited_before(played.index)))
     total_epsilon = float(columns.epsilon.sum())
@@ -154,14 +177,24 @@ def measure_round(
         equilibrium_n_active=n_expected,
         equilibrium_total_epsilon=played.pool * contest.total_epsilon,
     )
+    paid = {} if spending is None else vars(spending)
     if churn is None:
-        return expected
-    return ChurnState(
-        **vars(expected),
-        n_present=n_nodes,
-        n_arrived=churn.arrived.size,
-        n_departed=churn.departed.size,
-    )
+        return SpendingState(**vars(expected), **paid) if paid else expected
+    changed = {
+        "n_present": n_nodes,
+        "n_arrived": churn.arrived.size,
+        "n_departed": churn.departed.size,
+    }
+    if paid:
+        return SpendingChurnState(**vars(expected), **changed, **paid)
+    return ChurnState(**vars(expected), **changed)
+
+
+def state_class(*, churn: bool, moving: bool, spending: bool) -> type[RoundState]:
+    """Return what a market measures in each of its rounds."""
+    if spending:
+        return SpendingChurnState if churn else SpendingState
+    return ChurnState if churn else MovingState if moving else RoundState
 
 
 def expect_equilibrium(contest: Equilibrium, game: Game) -> tuple[float, int]:

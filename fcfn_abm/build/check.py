@@ -24,6 +24,7 @@ from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
+from fcfn_abm.scenario.schema import CONTESTS
 from fcfn_abm.training import PLACEMENTS
 
 NO_NOISE = "no-noise"
@@ -272,6 +273,47 @@ def check_events(scenario: Scenario) -> Problems:
             yield Problem(reason, table, "change", conflict="[training]")
 
 
+def check_account(scenario: Scenario) -> Problems:
+    """Require a market whose rounds are all paid for where money or epsilon has a total."""
+    game, training = scenario.game, scenario.training
+    limits = scenario.population.total_epsilon_by_group
+    if game.spending is not None and game.total_budget is None:
+        yield Problem("needs total_budget, the money that it spreads.", "game", "spending")
+    if not scenario.keeps_account:
+        return
+    table, key = ("population", "total_epsilon") if limits else ("game", "total_budget")
+    mechanism = scenario.mechanism.kind
+    contests = [kind for kind in CONTESTS if not (limits and kind == "weighted")]
+    if mechanism not in contests:
+        known = " or ".join(map(repr, contests))
+        reason = f"needs a contest that is held anew each round, by the mechanism {known}."
+        yield Problem(reason, table, key, f"[mechanism] kind = {mechanism!r}")
+    if limits and scenario.population.churn is not None:
+        reason = "a newcomer would take over what the node before it has sold."
+        yield Problem(reason, table, key, "[population.churn]")
+    if limits and scenario.privacy.horizon == "training":
+        reason = "a report is then the total over the whole training already."
+        yield Problem(reason, table, key, "privacy.horizon = 'training'")
+    if training is None or not scenario.trains:
+        return
+    if training.schedule != "every-round":
+        yield Problem(
+            "the limit is on all rounds of the market, so that the net must train in each of "
+            "them: take 'every-round', or enabled = false to train no net.",
+            table,
+            key,
+            f"training.schedule = {training.schedule!r}",
+        )
+    if training.rounds > scenario.rounds.maximum:
+        yield Problem(
+            f"the market ends after {scenario.rounds.maximum} rounds (rounds.maximum), and those "
+            f"of the training after it ({training.rounds} in all) would not be paid for.",
+            table,
+            key,
+            "[training]",
+        )
+
+
 def check_payment(scenario: Scenario) -> Problems:
     """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
     mechanism = scenario.mechanism.kind
@@ -425,6 +467,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_first_budget,
     check_churn,
     check_events,
+    check_account,
     check_payment,
     check_learning_rule,
     check_compared,

@@ -73,6 +73,11 @@ TABLES: dict[str, list[Column]] = {
         *_floats(MONEY, equilibrium_budget="B* of the nodes that are there (41)"),
         *_counts(equilibrium_n_active="nodes that take part in their closed form"),
         *_floats(NO_UNIT, equilibrium_total_epsilon="S of their closed form at this B"),
+        *_floats(
+            MONEY,
+            money_spent="what the server has paid so far, this round included",
+            money_left="what is left of game.total_budget",
+        ),
     ],
     "nodes": [
         *_counts(node="row of the node, from 0"),
@@ -91,6 +96,8 @@ TABLES: dict[str, list[Column]] = {
         *_floats(MONEY, payment="final payment", utility="final utility"),
         Column("active", "bool", NO_UNIT, "whether the node takes part in the end"),
         *_counts(exit_round="round at whose end the node left; empty if it stayed"),
+        Column("exit_reason", "string", NO_UNIT, "why it left: no-gain, or sold-out, its total"),
+        *_floats(NO_UNIT, total_sold="epsilon sold in all rounds, the sum of its reports"),
         *_floats(NO_UNIT, equilibrium_epsilon="epsilon that the mechanism leads to"),
         *_floats(MONEY, equilibrium_utility="utility that the mechanism leads to"),
         *_counts(arrival_round="round in which the node arrived; 0 if it was there at first"),
@@ -148,8 +155,10 @@ WHERE_ASKED_FOR = (
     "group",
     *("true_rho", "misreport_factor", "flagged_round"),
     *("arrival_round", "first_rho", "epsilon_sold"),
+    *("exit_reason", "total_sold"),
 )
-"""Columns of the nodes that only records with groups, liars, a check, churn, or training have."""
+"""Columns of the nodes that only records with groups, liars, a check, churn, training, or a limit
+on what is paid or sold over all rounds have."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -300,6 +309,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         "n_inactive",
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
+        *("money_spent", "money_left"),
     ),
     "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
     "ledger": ("epsilon_central",),

@@ -243,6 +243,7 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "utility": columns.utility,
             "active": takes_part(columns.epsilon),
             "exit_round": exit_round,
+            **_sales(market),
             "equilibrium_epsilon": _place(market, market.outcome.epsilon),
             "equilibrium_utility": _place(market, market.outcome.node_utility),
             **_churn(market),
@@ -261,6 +262,18 @@ def _place(market: PrivacyMarket, values: Floats) -> Floats:
     placed = np.zeros(len(market.columns))
     placed[market.present] = values
     return placed
+
+
+def _sales(market: PrivacyMarket) -> dict[str, Any]:
+    """Return the columns that say what was sold in all rounds, where there is an account of it."""
+    account = market.account
+    if account is None:
+        return {}
+    left, sold_out = market.columns.exited, account.sold_out
+    return {
+        "exit_reason": np.where(sold_out, "sold-out", np.where(left, "no-gain", "")),
+        "total_sold": account.epsilon_sold,
+    }
 
 
 def _churn(market: PrivacyMarket) -> dict[str, Any]:
