@@ -73,6 +73,7 @@ class PlaysAhead(JudgedGame):
             and offer.is_linear
             and self.churn is None
             and self.account is None
+            and self.population.manipulation is None
             and not self.views.acting
             and type(self.server) is ParameterServer
             and rules.information.noise == 0

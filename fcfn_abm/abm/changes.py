@@ -23,6 +23,7 @@ from fcfn_abm.game import Equilibrium, StackelbergEquilibrium
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
 from fcfn_abm.population import Population, draw_misreport_factors, require_sized
+from fcfn_abm.population.manipulation import Counts, Places, split_reports
 from fcfn_abm.rng import Chance, stream
 
 
@@ -48,7 +49,28 @@ class ChangingGame(RowModel):
         """Rows of the nodes that are there: all, unless nodes come and go, or sell their total."""
         if self.churn:
             return self.churn.present
+        if self._speakers is not None:
+            return self._speakers
         return self.account.sellers if self.account else slice(None)
+
+    @cached_property
+    def _speakers(self) -> Places | None:
+        """Rows of those that report in a contest; None where all do."""
+        manipulation = self.population.manipulation
+        if manipulation is None or isinstance(self.offer, Contracts):
+            return None  # contracts of nodes that say nothing are empty
+        return np.flatnonzero(~manipulation.silent) if manipulation.silent.any() else None
+
+    @property
+    def reports_seen(self) -> Floats:
+        """The reports that the server sees: one an identity, of the nodes that are there."""
+        return split_reports(self.columns.epsilon[self.present], self.identities)
+
+    @property
+    def identities(self) -> Counts | None:
+        """As how many the nodes come that are there; None where each of them comes as one."""
+        manipulation = self.population.manipulation
+        return None if manipulation is None else manipulation.identities[self.present]
 
     @property
     def primitives(self) -> PricingGame:
@@ -69,7 +91,10 @@ class ChangingGame(RowModel):
     @cached_property
     def contest(self) -> Equilibrium:
         """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
-        return self._solve_contest(self._primitives)
+        game = self._primitives
+        if self._speakers is not None:
+            game = replace(game, rho=game.rho[self._speakers])
+        return self._solve_contest(game)
 
     def _solve_contest(self, game: PricingGame) -> Equilibrium:
         """Return the equilibrium at B = 1 of the nodes of a game."""

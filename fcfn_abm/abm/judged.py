@@ -14,6 +14,7 @@ from fcfn_abm.abm.state import RoundState, Spending, measure_round, ratio
 from fcfn_abm.abm.verdict import Leader
 from fcfn_abm.game import Equilibrium, averaged_nodes, best_linear_budget, server_regret
 from fcfn_abm.mechanisms import Contracts
+from fcfn_abm.population.manipulation import split_reports
 
 
 class JudgedGame(ChangingGame):
@@ -69,6 +70,7 @@ class JudgedGame(ChangingGame):
             self.churn,
             moving=bool(self._calendar or self.account),
             spending=spending,
+            identities=self.identities,
         )
 
     @property
@@ -94,7 +96,8 @@ class JudgedGame(ChangingGame):
 
     def _find_best_cap(self, contest: Equilibrium) -> tuple[float, float]:
         game = self._rules.game
-        n_averaged = averaged_nodes(game.average_over, contest.epsilon)
+        reports = split_reports(contest.epsilon, self.identities)
+        n_averaged = averaged_nodes(game.average_over, reports)
         unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
         return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
 

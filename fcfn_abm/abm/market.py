@@ -156,6 +156,8 @@ class Market(Shown, PlaysAhead):
             self.columns, self.groups, self.offer, self.pool, game.epsilon_floor, seed
         )
         self.limit_reports()
+        if population.manipulation is not None:
+            self.columns.epsilon[population.manipulation.silent] = 0.0
         self._n_active = len(self.columns)
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
@@ -354,7 +356,7 @@ class Market(Shown, PlaysAhead):
     def set_budget(self) -> None:
         """Let the server set the cap of this round from the reports of this round."""
         game = self._rules.game
-        epsilon = self.columns.epsilon[self.present]
+        epsilon = self.reports_seen
         n_averaged = averaged_nodes(game.average_over, epsilon)
         mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
@@ -365,7 +367,7 @@ class Market(Shown, PlaysAhead):
         """Let the server announce its cap; in the first round the opening cap stands."""
         if self.round_index > 1:
             self.server.choose_budget(
-                self.columns.epsilon[self.present], self.state.server_utility, self._rounds_a_turn
+                self.reports_seen, self.state.server_utility, self._rounds_a_turn
             )
         self.limit_budget()
 

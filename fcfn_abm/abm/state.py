@@ -21,6 +21,7 @@ from fcfn_abm.game import (
     server_utility,
     takes_part,
 )
+from fcfn_abm.population.manipulation import Counts, split_reports
 from fcfn_abm.scenario import Game
 
 
@@ -122,6 +123,7 @@ def measure_round(
     *,
     moving: bool = False,
     spending: Spending | None = None,
+    identities: Counts | None = None,
 ) -> RoundState:
     """Measure a round that has been played and paid.
 
@@ -141,13 +143,16 @@ def measure_round(
         Whether the game changes as it is played.
     spending : Spending, optional
         What has been paid so far, where the money is limited.
+    identities : ndarray of int, optional
+        As how many the nodes come that are there.
     """
     columns, game = played.columns, server.game
     n_nodes = int(np.count_nonzero(columns.present))
     n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
     n_exited = int(np.count_nonzero(columns.exited_before(played.index)))
     total_epsilon = float(columns.epsilon.sum())
-    n_averaged = averaged_nodes(game.average_over, columns.epsilon[played.present])
+    reports = split_reports(columns.epsilon[played.present], identities)
+    n_averaged = averaged_nodes(game.average_over, reports)
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
     left_to_server = server_utility(mean_epsilon, game.alpha, game.beta, server.paid)
     nodes = float(columns.utility.sum())

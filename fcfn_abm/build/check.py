@@ -24,7 +24,7 @@ from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
-from fcfn_abm.scenario.schema import CONTESTS
+from fcfn_abm.scenario.schema import CONTESTS, Coalitions
 from fcfn_abm.training import PLACEMENTS
 
 NO_NOISE = "no-noise"
@@ -314,6 +314,44 @@ def check_account(scenario: Scenario) -> Problems:
         )
 
 
+def check_manipulation(scenario: Scenario) -> Problems:
+    """Require nodes that can agree or come as several, and a market that knows what that means."""
+    people, n_nodes = scenario.population, scenario.population.n_nodes
+    kind = scenario.mechanism.kind
+    tables = {"coalitions": people.coalitions, "sybils": people.sybils}
+    for name, settings in tables.items():
+        if settings is None:
+            continue
+        table, rows = f"population.{name}", settings.rows or ()
+        if rows and max(rows) >= n_nodes:
+            yield Problem(f"there are {n_nodes} nodes, from row 0 on.", table, "rows")
+        n_drawn = settings.number * (settings.size if isinstance(settings, Coalitions) else 1)
+        if not rows and n_drawn > n_nodes:
+            reason = f"asks for {n_drawn} nodes, but population.n_nodes = {n_nodes}."
+            yield Problem(reason, table, "number")
+        refused = {"yang": "its agency buys from single nodes."}
+        if name == "sybils":
+            refused["tullock"] = (
+                "equal parts count for more than their sum there; fa.build prices it."
+            )
+        else:
+            refused["weighted"] = "its weights belong to all nodes; fa.build prices it."
+        conflicts = {
+            "[population.groups]": (people.groups is not None, "members come from all nodes."),
+            "[population.churn]": (people.churn is not None, "newcomers belong to nobody."),
+            "[population.node_class]": (people.node_class is not None, "rules speak for a member."),
+            "[events]": (scenario.events is not None, "the game of the members stays."),
+            "[training]": (scenario.trains, "a member's data would not be trained on."),
+            "a limit over all rounds": (scenario.keeps_account, "nobody says whose it is."),
+            f"[mechanism] kind = {kind!r}": (kind in refused, refused.get(kind, "")),
+        }
+        for conflict, (holds, reason) in conflicts.items():
+            if holds:
+                yield Problem(reason, table, conflict=conflict)
+    if people.coalitions and people.sybils:
+        yield Problem("one of both.", "population.coalitions", conflict="[population.sybils]")
+
+
 def check_payment(scenario: Scenario) -> Problems:
     """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
     mechanism = scenario.mechanism.kind
@@ -468,6 +506,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_churn,
     check_events,
     check_account,
+    check_manipulation,
     check_payment,
     check_learning_rule,
     check_compared,

@@ -34,6 +34,7 @@ from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import (
     describe_program,
     group_facts,
+    manipulation_facts,
     reference_facts,
     tracking_facts,
 )
@@ -171,6 +172,7 @@ def _carry_out(
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
         **_tracking(market, recorder.rounds),
+        **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
         "seconds": {"market": played - started, "training": ended - played},
         **describe_program(),
@@ -237,6 +239,7 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "node": range(len(columns)),
             **({"group": population.group} if population.groups else {}),
             "rho": columns.rho,
+            **_manipulation(population),
             **_misreport(market.scenario, market.population if changed else population),
             "epsilon": columns.epsilon,
             "payment": columns.payment,
@@ -259,6 +262,8 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:
     """Return values of the nodes that are there in their places; zero in the empty ones."""
+    if values.size == len(market.columns):
+        return values
     placed = np.zeros(len(market.columns))
     placed[market.present] = values
     return placed
@@ -292,6 +297,17 @@ def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
     if churn is None or not churn.moves:
         return {}
     return {"tracking": tracking_facts(rounds, churn.until)}
+
+
+def _manipulation(population: Population) -> dict[str, Any]:
+    """Return the columns that say who agrees with others, and who comes as several."""
+    manipulation = population.manipulation
+    if manipulation is None:
+        return {}
+    return {
+        "manipulates": manipulation.manipulators,
+        "identities": np.where(manipulation.silent, 0, manipulation.identities),
+    }
 
 
 def _misreport(scenario: Scenario, population: Population) -> dict[str, Any]:

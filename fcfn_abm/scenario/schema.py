@@ -167,6 +167,52 @@ class Misreport(Section):
     reported over true cost."""
 
 
+Row = Annotated[int, Field(ge=0)]
+Listed = Annotated[tuple[Row, ...], Field(strict=False, min_length=1)]
+
+
+class Coalitions(Section):
+    """Nodes that agree: of each coalition the cheapest node alone reports."""
+
+    size: Annotated[int, Field(ge=2)] = 2
+    """How many nodes a coalition has, which are drawn from the seed."""
+    number: Count = 1
+    """How many coalitions there are."""
+    rows: Annotated[Listed, Field(min_length=2)] | None = None
+    """Rows of the nodes of a single coalition, in place of size and number."""
+
+    @model_validator(mode="after")
+    def _require_different_rows(self) -> Coalitions:
+        _require_different(self.rows)
+        return self
+
+
+class Sybils(Section):
+    """Nodes that come as several: each of their identities sells an equal part of their epsilon.
+
+    A contest pays for the sum, which the node chooses; other mechanisms treat each identity as a
+    node of its own.
+    """
+
+    identities: Annotated[int, Field(ge=2, le=1000)] = 2
+    """As how many such a node comes."""
+    number: Count = 1
+    """How many nodes do so, which are drawn from the seed."""
+    rows: Listed | None = None
+    """Their rows, in place of number."""
+
+    @model_validator(mode="after")
+    def _require_different_rows(self) -> Sybils:
+        _require_different(self.rows)
+        return self
+
+
+def _require_different(rows: tuple[int, ...] | None) -> None:
+    for row in rows or ():
+        if (rows or ()).count(row) > 1:
+            raise ValueError(f"rows: {row} stands twice.")
+
+
 class Churn(Section):
     """Nodes that come and go while the market plays, and costs that drift."""
 
@@ -249,6 +295,10 @@ class Population(Section):
     """The law of the unit privacy costs, in currency per unit of epsilon."""
     misreport: Misreport | None = None
     """Without this table all nodes are honest."""
+    coalitions: Coalitions | None = None
+    """Without this table every node reports for itself."""
+    sybils: Sybils | None = None
+    """Without this table every node comes as one."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
     total_epsilon: Positive | None = None
