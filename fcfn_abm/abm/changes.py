@@ -94,14 +94,14 @@ class ChangingGame(RowModel):
         game = self._primitives
         if self._speakers is not None:
             game = replace(game, rho=game.rho[self._speakers])
-        return self._solve_contest(game)
+        return self._solve_contest(game, self.present)
 
-    def _solve_contest(self, game: PricingGame) -> Equilibrium:
-        """Return the equilibrium at B = 1 of the nodes of a game."""
+    def _solve_contest(self, game: PricingGame, rows: Rows) -> Equilibrium:
+        """Return the equilibrium at B = 1 of the nodes in some rows, whose game it is."""
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
         if offer.is_linear:  # who takes part is found once, for this and for what follows
             return game.answer_to(np.ones(()))
-        return unit_equilibrium(offer, game.rho)
+        return unit_equilibrium(offer.among(rows), game.rho)
 
     @cached_property
     def _largest_unit_epsilon(self) -> float:

@@ -144,8 +144,9 @@ class JudgedGame(ChangingGame):
             return ""
         best = self.best_budget
         if account.sold_out.any():  # some may have done so in this round
-            left = replace(self._primitives, rho=self.columns.rho[~account.sold_out])
-            best, _ = self._find_best_cap(self._solve_contest(left))
+            rows = np.flatnonzero(~account.sold_out)
+            left = replace(self._primitives, rho=self.columns.rho[rows])
+            best, _ = self._find_best_cap(self._solve_contest(left, rows))
         if best > 0:
             return ""
         return (

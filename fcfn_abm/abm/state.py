@@ -218,7 +218,7 @@ def _measure_moves(
     if contest is None:
         gain, target = _measure_contracts(played, rho, epsilon)
     elif played.contest is not None and not played.contest.is_linear:
-        gain = contest_exploitability(played.contest, epsilon, rho, pool, floor)
+        gain = contest_exploitability(played.contest.among(rows), epsilon, rho, pool, floor)
         target = pool * contest.epsilon
     elif epsilon.size >= order.MANY and pool > 0:
         from fcfn_abm.abm.measures import measures  # loads numba

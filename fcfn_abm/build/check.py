@@ -283,10 +283,9 @@ def check_account(scenario: Scenario) -> Problems:
         return
     table, key = ("population", "total_epsilon") if limits else ("game", "total_budget")
     mechanism = scenario.mechanism.kind
-    contests = [kind for kind in CONTESTS if not (limits and kind == "weighted")]
-    if mechanism not in contests:
-        known = " or ".join(map(repr, contests))
-        reason = f"needs a contest that is held anew each round, by the mechanism {known}."
+    if mechanism not in CONTESTS:
+        known = ", ".join(map(repr, CONTESTS))
+        reason = f"needs a contest that is held anew each round, by one of the mechanisms {known}."
         yield Problem(reason, table, key, f"[mechanism] kind = {mechanism!r}")
     if limits and scenario.population.churn is not None:
         reason = "a newcomer would take over what the node before it has sold."
@@ -329,13 +328,12 @@ def check_manipulation(scenario: Scenario) -> Problems:
         if not rows and n_drawn > n_nodes:
             reason = f"asks for {n_drawn} nodes, but population.n_nodes = {n_nodes}."
             yield Problem(reason, table, "number")
-        refused = {"yang": "its agency buys from single nodes."}
-        if name == "sybils":
-            refused["tullock"] = (
-                "equal parts count for more than their sum there; fa.build prices it."
-            )
-        else:
-            refused["weighted"] = "its weights belong to all nodes; fa.build prices it."
+        refused = {
+            "tullock": "equal parts of an epsilon count for more than their sum there, which nodes "
+            "do not learn; fa.build.measure_manipulation prices it.",
+            "yang": "its agency takes each identity for a node, which nodes do not learn; "
+            "fa.build.measure_manipulation prices it.",
+        }
         conflicts = {
             "[population.groups]": (people.groups is not None, "members come from all nodes."),
             "[population.churn]": (people.churn is not None, "newcomers belong to nobody."),
@@ -343,7 +341,10 @@ def check_manipulation(scenario: Scenario) -> Problems:
             "[events]": (scenario.events is not None, "the game of the members stays."),
             "[training]": (scenario.trains, "a member's data would not be trained on."),
             "a limit over all rounds": (scenario.keeps_account, "nobody says whose it is."),
-            f"[mechanism] kind = {kind!r}": (kind in refused, refused.get(kind, "")),
+            f"[mechanism] kind = {kind!r}": (
+                name == "sybils" and kind in refused,
+                refused.get(kind, ""),
+            ),
         }
         for conflict, (holds, reason) in conflicts.items():
             if holds:

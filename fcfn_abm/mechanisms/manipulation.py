@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError
 from fcfn_abm.game import averaged_nodes, best_linear_budget, server_utility
 from fcfn_abm.game.stackelberg import average_per_node
 from fcfn_abm.mechanisms.base import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
@@ -80,7 +79,7 @@ class Manipulated(Mechanism):
         rows = self.manipulation.list_identities()
         offer = self._with_rows(rows).offer(self._game_of(game, rows), rng)
         if isinstance(offer, Contest):
-            raise InvalidGameError(f"{self.kind!r} makes no offer to coalitions and identities.")
+            return offer
         fold = self._folder(rows, game.rho.size)
         parts = (None if one is None else fold(one) for one in (offer.fee, offer.margin))
         return Contracts(fold(offer.epsilon), *parts)

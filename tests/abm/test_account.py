@@ -76,9 +76,9 @@ def test_no_more_is_paid_than_the_total_budget(kind, spending, total):
         assert states[-1].money_left <= 1e-8
 
 
-@pytest.mark.parametrize("kind", MARKETS)
+@pytest.mark.parametrize("kind", [*MARKETS, "weighted"])
 def test_no_node_sells_more_than_its_total(kind):
-    changes = {**MARKETS[kind]}
+    changes = {**(WEIGHTED if kind == "weighted" else MARKETS[kind])}
     changes["population"] = {**changes.get("population", {}), "total_epsilon": 17.3}
     market = fa.PrivacyMarket(scenario(changes))
     _, sold, states = play(market)
@@ -205,8 +205,8 @@ def test_a_market_that_was_pickled_keeps_its_account():
         ({"game": {"spending": "uniform"}}, "needs total_budget"),
         ({"mechanism": {"kind": "static"}, "game": {"total_budget": 5.0}}, "contest that is held"),
         (
-            {"mechanism": {"kind": "weighted"}, "population": {"total_epsilon": 5.0}},
-            "'stackelberg' or 'tullock'",
+            {"mechanism": {"kind": "vcg"}, "population": {"total_epsilon": 5.0}},
+            "'stackelberg', 'tullock', 'weighted'",
         ),
         (
             {"population": {"total_epsilon": 5.0, "churn": {"departures": 0.1}}},
