@@ -73,6 +73,8 @@ class PlaysAhead(JudgedGame):
             and isinstance(offer, Contest)
             and offer.is_linear
             and self.churn is None
+            and self.account is None
+            and self.population.manipulation is None
             and not self.views.acting
             and type(self.server) is ParameterServer
             and rules.information.noise == 0

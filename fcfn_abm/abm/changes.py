@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcfn_abm.abm.account import Account
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.events import Calendar
@@ -22,6 +23,7 @@ from fcfn_abm.game import Equilibrium, StackelbergEquilibrium
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
 from fcfn_abm.population import Population, draw_misreport_factors, require_sized
+from fcfn_abm.population.manipulation import Counts, Places, split_reports
 from fcfn_abm.rng import Chance, stream
 
 
@@ -33,6 +35,7 @@ class ChangingGame(RowModel):
     server: ParameterServer
     offer: Offer
     churn: Turnover | None
+    account: Account | None
     round_index: int
     verdict: Verdict | None
     _rules: MarketRules
@@ -43,8 +46,31 @@ class ChangingGame(RowModel):
 
     @property
     def present(self) -> Rows:
-        """Rows of the nodes that are there: all of them, unless nodes come and go."""
-        return self.churn.present if self.churn else slice(None)
+        """Rows of the nodes that are there: all, unless nodes come and go, or sell their total."""
+        if self.churn:
+            return self.churn.present
+        if self._speakers is not None:
+            return self._speakers
+        return self.account.sellers if self.account else slice(None)
+
+    @cached_property
+    def _speakers(self) -> Places | None:
+        """Rows of those that report in a contest; None where all do."""
+        manipulation = self.population.manipulation
+        if manipulation is None or isinstance(self.offer, Contracts):
+            return None  # contracts of nodes that say nothing are empty
+        return np.flatnonzero(~manipulation.silent) if manipulation.silent.any() else None
+
+    @property
+    def reports_seen(self) -> Floats:
+        """The reports that the server sees: one an identity, of the nodes that are there."""
+        return split_reports(self.columns.epsilon[self.present], self.identities)
+
+    @property
+    def identities(self) -> Counts | None:
+        """As how many the nodes come that are there; None where each of them comes as one."""
+        manipulation = self.population.manipulation
+        return None if manipulation is None else manipulation.identities[self.present]
 
     @property
     def primitives(self) -> PricingGame:
@@ -65,10 +91,17 @@ class ChangingGame(RowModel):
     @cached_property
     def contest(self) -> Equilibrium:
         """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
+        game = self._primitives
+        if self._speakers is not None:
+            game = replace(game, rho=game.rho[self._speakers])
+        return self._solve_contest(game, self.present)
+
+    def _solve_contest(self, game: PricingGame, rows: Rows) -> Equilibrium:
+        """Return the equilibrium at B = 1 of the nodes in some rows, whose game it is."""
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
         if offer.is_linear:  # who takes part is found once, for this and for what follows
-            return self._primitives.answer_to(np.ones(()))
-        return unit_equilibrium(offer, self._primitives.rho)
+            return game.answer_to(np.ones(()))
+        return unit_equilibrium(offer.among(rows), game.rho)
 
     @cached_property
     def _largest_unit_epsilon(self) -> float:
@@ -77,6 +110,8 @@ class ChangingGame(RowModel):
 
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
+        if self.account and self.account.open_round():
+            self._renew()
         if self.churn and self.churn.update(self.round_index):
             self._renew()
             self.views.make_acting(self.churn.arrived)

@@ -13,6 +13,7 @@ from fcfn_abm.build.load import (
     resolve_defaults,
     write_costs_scenario,
 )
+from fcfn_abm.build.manipulation import ManipulationEffect, measure_manipulation
 from fcfn_abm.build.parts import (
     Floats,
     create_mechanism,
@@ -38,6 +39,7 @@ __all__ = [
     "NO_NOISE",
     "REGISTRIES",
     "Floats",
+    "ManipulationEffect",
     "check_scenario",
     "check_settings",
     "create",
@@ -52,6 +54,7 @@ __all__ = [
     "load_costs",
     "load_images",
     "load_scenario",
+    "measure_manipulation",
     "missing_for",
     "needs_holdings",
     "needs_images",

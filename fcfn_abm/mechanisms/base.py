@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Protocol
@@ -30,6 +30,7 @@ from fcfn_abm.rng import Chance, as_generator
 from fcfn_abm.scenario.schema import LARGEST
 
 type Floats = npt.NDArray[np.float64]
+type Rows = slice | npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,10 @@ class Contest:
     def is_linear(self) -> bool:
         """Whether the score is epsilon itself, as in the contest of the paper."""
         return self.exponent == 1 and self.weight is None
+
+    def among(self, rows: Rows) -> Contest:
+        """Return the same contest of the nodes in some rows."""
+        return self if self.weight is None else replace(self, weight=self.weight[rows])
 
     def payment(self, epsilon: Floats, pool: float) -> Floats:
         """Return what each node gets, in currency."""
