@@ -12,6 +12,7 @@ from weakref import ref
 import numpy as np
 import tomli_w
 
+from fcfn_abm.build.bench import BenchCell, list_cells
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.costs import FindFolder, list_costs
 from fcfn_abm.build.registries import create
@@ -196,6 +197,8 @@ def _complete(scenario: Scenario, find_folder: FindFolder, where: str) -> Scenar
     scenario = resolve_defaults(scenario)
     if scenario.sweep:
         list_runs(scenario, where)
+    if scenario.bench:
+        list_bench(scenario, where)
     return scenario
 
 
@@ -251,6 +254,11 @@ def list_runs(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
     runs = sweep_runs(scenario, _check_and_resolve, where)
     _listed = (ref(scenario, _forget_listed), runs)
     return list(runs)
+
+
+def list_bench(scenario: Scenario, where: str = "scenario") -> list[BenchCell]:
+    """Return the cells of a scenario's benchmark, each checked and complete."""
+    return list_cells(scenario, _check_and_resolve, where)
 
 
 _listed: tuple[ref[Scenario], list[SweepRun]] | None = None

@@ -217,6 +217,10 @@ class Mechanism(Protocol):
     """Whether nodes share a pool by epsilon, so that high-cost nodes stay out (48)."""
     reports: ClassVar[Literal["epsilon", "cost"]] = "epsilon"
     """What nodes report: the epsilon that they sell, or their unit cost."""
+    knobs: ClassVar[tuple[str, ...]] = ("budget",)
+    """What sets how much it buys: "budget", the cap, or the name of an option. The first one is
+    raised until the mechanism buys enough; where that jumps over the aim, the second one is
+    lowered. Empty where nothing does. See :func:`fcfn_abm.mechanisms.matching.match_outcome`."""
 
     @property
     def claims(self) -> Claims:

@@ -122,6 +122,10 @@ def _page(path: Path, run: dict[str, Any]) -> Page:
         from fcfn_abm.report.comparison_page import comparison_page
 
         return comparison_page(_table(path, kind), run, _scenario(path), _toml(path))
+    if kind == "benchmark":
+        from fcfn_abm.report.bench_page import bench_page
+
+        return bench_page(_table(path, "bench"), run, _scenario(path), _toml(path))
     if kind == "calibration":
         from fcfn_abm.report.calibration_page import calibration_page
 

@@ -54,6 +54,7 @@ from fcfn_abm.runs.sweep_folder import (
     read_sweep,
     require_same_scenario,
     require_same_versions,
+    sweep_identity,
 )
 from fcfn_abm.scenario import Scenario, SweepRun
 from fcfn_abm.scenario.load import require_scenario
@@ -145,7 +146,7 @@ def run_sweep(
             f"executor must be an executor or workers, but is {abbreviate(executor)}."
         )
     out = as_path("out", out)
-    with claim_folder(scenario, runs, out):
+    with claim_folder(scenario, sweep_identity(scenario, len(runs)), out):
         again = find_failed_results(out) if retry else []
         if again or find_missing_runs(out, runs):
             require_same_versions(out)
