@@ -71,6 +71,7 @@ class PlaysAhead(JudgedGame):
             stretch.pays(len(self.columns))
             and isinstance(offer, Contest)
             and offer.is_linear
+            and rules.terms is None
             and self.churn is None
             and not self.views.acting
             and type(self.server) is ParameterServer

@@ -9,7 +9,7 @@ from fcfn_abm.abm.changes import ChangingGame
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.state import RoundState, measure_round, ratio
 from fcfn_abm.abm.verdict import Leader
-from fcfn_abm.game import averaged_nodes, best_linear_budget, server_regret
+from fcfn_abm.game import averaged_nodes, best_linear_budget, server_regret, server_utility
 from fcfn_abm.mechanisms import Contracts
 
 
@@ -52,22 +52,52 @@ class JudgedGame(ChangingGame):
         self.running = self.verdict is None
 
     def _measure_round(self, epsilon_before: Floats) -> RoundState:
-        contest = None if isinstance(self.offer, Contracts) else self.contest
         paid = replace(self.round, pool=self.pool)
+        contest, solved = None, None
+        if not isinstance(self.offer, Contracts):
+            if self._rules.terms is None:
+                contest = self.contest
+            else:
+                solved = self.solve_contest(self.pool)
         return measure_round(
-            paid, epsilon_before, self.server, contest, self.churn, moving=bool(self._calendar)
+            paid,
+            epsilon_before,
+            self.server,
+            contest,
+            self.churn,
+            moving=bool(self._calendar),
+            solved=solved,
+            best_cap=self.best_budget if solved else 0.0,
         )
 
     @property
     def leader(self) -> Leader:
         """Where the server stands: its cap, the best one, and what it would gain by that."""
+        if self._rules.terms is not None:
+            return self._searched_leader
         game, (best, unit_mean) = self._rules.game, self._best_cap
         regret = server_regret(self.server.budget, best, game.alpha, game.beta, unit_mean)
         return Leader(self.server.budget, best, regret, self._chooses_cap)
 
     @property
+    def _searched_leader(self) -> Leader:
+        """Where the server stands under other terms: both caps with the nodes at equilibrium."""
+        game, budget, found = self._rules.game, self.server.budget, self._primitives.search
+        epsilon = self.solve_contest(budget).epsilon
+        n_averaged = averaged_nodes(game.average_over, epsilon)
+        mean = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
+        left = server_utility(mean, game.alpha, game.beta, budget if n_averaged else 0.0)
+        regret = max(0.0, found.server_utility - left)
+        return Leader(budget, found.budget, regret, self._chooses_cap)
+
+    @property
     def best_budget(self) -> float:
-        """B* of the nodes that are there (41), in currency; zero where no trade pays."""
+        """B* of the nodes that are there (41), in currency; zero where no trade pays.
+
+        Under other terms than the paper's it is searched.
+        """
+        if self._rules.terms is not None:
+            return self._primitives.search.budget
         return self._best_cap[0]
 
     @cached_property

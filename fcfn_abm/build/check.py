@@ -20,6 +20,8 @@ from fcfn_abm.errors import (
 )
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
+from fcfn_abm.mechanisms.base import refusal
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
@@ -171,6 +173,51 @@ def check_mechanism(scenario: Scenario) -> Problems:
                 table,
                 "criterion",
             )
+
+
+def check_terms(scenario: Scenario) -> Problems:
+    """Require terms that nodes can keep, and mechanism and rules that are made for them."""
+    people, game = scenario.population, scenario.game
+    cap = people.epsilon_max
+    if isinstance(cap, tuple) and len(cap) != people.n_nodes:
+        reason = f"must have one value for each of {people.n_nodes} nodes, but has {len(cap)}."
+        yield Problem(reason, "population", "epsilon_max")
+        return
+    try:
+        terms = read_terms(scenario)
+    except InvalidGameError as error:
+        yield Problem(str(error), "population", "epsilon_max")
+        return
+    if terms is None:
+        return
+    key = (
+        ("population", "cost")
+        if terms.cost != "linear"
+        else ("population", "epsilon_max")
+        if terms.has_caps
+        else ("game", "fixed_cost" if game.fixed_cost else "reserve")
+    )
+    kind = scenario.mechanism.kind
+    if why := refusal(kind, MECHANISMS.create(kind, scenario.mechanism.options)):
+        yield Problem(why, *key)
+    for place, choice in choices(scenario):
+        rule = LEARNING_RULES.create(choice.kind, choice.options) if place[-1] == "learning" else None
+        if rule and (why := rule.refuses(terms)):
+            yield Problem(f"{choice.kind!r} does not play it: {why}.", *key)
+        changes = people.churn is not None or scenario.events
+        if rule and choice.kind == "aggregate" and changes:
+            reason = "'aggregate' follows a game that changes by steps that are made for the paper's."
+            yield Problem(reason, *key)
+    for conflict, holds, reason in (
+        ("[population.churn]", people.churn is not None, "B* would have to be searched each round."),
+        (
+            "[population.misreport]",
+            people.can_misreport,
+            "what a false report costs is worked out for rho * epsilon.",
+        ),
+    ):
+        if holds:
+            yield Problem(reason, *key, conflict=conflict)
 
 
 def check_registered_names(scenario: Scenario) -> Problems:
@@ -421,6 +468,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_divergence,
     check_registered_names,
     check_mechanism,
+    check_terms,
     check_fixed_budget,
     check_first_budget,
     check_churn,

@@ -14,7 +14,8 @@ from fcfn_abm.dp import AdaptiveClipping, Clipping
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
-from fcfn_abm.mechanisms.base import stack
+from fcfn_abm.mechanisms.base import refusal, stack
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.population import (
     Group,
     Holdings,
@@ -58,12 +59,15 @@ def follows_data(scenario: Scenario) -> bool:
 
 
 def missing_for(scenario: Scenario, mechanism: str) -> str:
-    """Return what a mechanism needs to know and a scenario does not say; empty if nothing."""
+    """Return what a mechanism needs to know and a scenario does not say; empty if nothing.
+
+    Or that it is not made for the costs of the scenario.
+    """
     try:
-        create_mechanism(scenario, mechanism)
+        created = create_mechanism(scenario, mechanism)
     except InvalidScenarioError as error:
         return error.reason
-    return ""
+    return "" if read_terms(scenario) is None else refusal(mechanism, created)
 
 
 def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
@@ -285,9 +289,17 @@ def prepare_trainer(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
 
 
 def solve_equilibrium(scenario: Scenario, rho: Floats | None = None) -> StackelbergEquilibrium:
-    """Solve a scenario's game without playing it, for nodes with these costs, or its own."""
-    game = scenario.game
+    """Solve a scenario's game without playing it, for nodes with these costs, or its own.
+
+    Under other terms than the paper's the best cap is searched, of one population.
+    """
+    game, terms = scenario.game, read_terms(scenario)
     rho = draw_population(scenario).rho if rho is None else rho
+    if terms is not None:
+        primitives = PricingGame(
+            rho, game.alpha, game.beta, average_over=game.average_over, terms=terms
+        )
+        return primitives.stackelberg
     return stackelberg_equilibrium(rho, game.alpha, game.beta, game.average_over)
 
 
@@ -317,6 +329,7 @@ def price_mechanism(
         game.average_over,
         population.reported_cost,
         population.held,
+        read_terms(scenario),
     )
     return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))
 
@@ -347,6 +360,7 @@ def price_populations(
         budgets,
         game.average_over,
         np.stack(reported) if reported else None,
+        terms=read_terms(scenario),
     )
     return priced.outcomes(
         primitives, (stream(one.seed, "mechanism", mechanism) for one in replicas)

@@ -19,6 +19,7 @@ from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.base import settle
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder, raise_as_output_error, seal, write_facts
@@ -30,6 +31,8 @@ from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.facts import describe_program
 from fcfn_abm.scenario import Scenario, SweepSettings
 from fcfn_abm.scenario.load import require_scenario
+
+type Floats = npt.NDArray[np.float64]
 
 MOST_RUNS = SweepSettings().maximum
 """Most populations that are drawn: as many as a sweep has runs unless it raises its maximum."""
@@ -158,7 +161,7 @@ def _price_all(
             rho = np.stack([population.rho for population in populations])
             budgets = np.full(len(seeds), scenario.game.budget or 0.0)
             if scenario.game.budget is None:
-                budgets = build.solve_equilibrium(scenario, rho).budget
+                budgets = _best_caps(scenario, rho)
             for name in names:
                 bar.set_postfix(replication=first, mechanism=name, refresh=False)
                 outcome = _price(replicas, name, populations, budgets)
@@ -178,11 +181,18 @@ def _price_all(
     return frame
 
 
+def _best_caps(scenario: Scenario, rho: Floats) -> Floats:
+    """Return B* of each population; under other terms than the paper's it is searched."""
+    if read_terms(scenario) is None:
+        return np.asarray(build.solve_equilibrium(scenario, rho).budget)
+    return np.array([build.solve_equilibrium(scenario, own).budget for own in rho])
+
+
 def _price(
     replicas: Sequence[Scenario],
     name: str,
     populations: Sequence[Population],
-    budgets: npt.NDArray[np.float64],
+    budgets: Floats,
 ) -> Outcome:
     """Price with a mechanism; without what it needs to know there is no solution."""
     missing = build.missing_for(replicas[0], name)
