@@ -120,7 +120,10 @@ class Market(Shown, PlaysAhead):
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
         self.columns, self.groups = group_nodes(
-            self._primitives.rho, population.groups, behaviour, partial(play_by, self.offer, rules.terms)
+            self._primitives.rho,
+            population.groups,
+            behaviour,
+            partial(play_by, self.offer, rules.terms),
         )
         self.churn = None
         if rules.churn is not None:

@@ -201,9 +201,7 @@ def _measure_moves(
     epsilon, before, rho = played.columns.epsilon[rows], before[rows], played.columns.rho[rows]
     if solved is not None:
         gain = _gain_under_terms(played, rho, epsilon)
-        target = min(
-            (solved.epsilon, *solved.others), key=lambda known: _largest(epsilon - known)
-        )
+        target = min((solved.epsilon, *solved.others), key=lambda known: _largest(epsilon - known))
     elif contest is None:
         gain, target = _measure_contracts(played, rho, epsilon)
     elif played.contest is not None and not played.contest.is_linear:

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
+from fcfn_abm.build.parts import (
+    create_learning,
+    draw_population,
+    follows_data,
+    missing_for,
+    needs_holdings,
+)
 from fcfn_abm.build.registries import registry_at
 from fcfn_abm.errors import (
     InvalidGameError,
@@ -201,15 +207,23 @@ def check_terms(scenario: Scenario) -> Problems:
     if why := refusal(kind, MECHANISMS.create(kind, scenario.mechanism.options)):
         yield Problem(why, *key)
     for place, choice in choices(scenario):
-        rule = LEARNING_RULES.create(choice.kind, choice.options) if place[-1] == "learning" else None
+        rule = (
+            LEARNING_RULES.create(choice.kind, choice.options) if place[-1] == "learning" else None
+        )
         if rule and (why := rule.refuses(terms)):
             yield Problem(f"{choice.kind!r} does not play it: {why}.", *key)
         changes = people.churn is not None or scenario.events
         if rule and choice.kind == "aggregate" and changes:
-            reason = "'aggregate' follows a game that changes by steps that are made for the paper's."
+            reason = (
+                "'aggregate' follows a game that changes by steps that are made for the paper's."
+            )
             yield Problem(reason, *key)
     for conflict, holds, reason in (
-        ("[population.churn]", people.churn is not None, "B* would have to be searched each round."),
+        (
+            "[population.churn]",
+            people.churn is not None,
+            "B* would have to be searched each round.",
+        ),
         (
             "[population.misreport]",
             people.can_misreport,
@@ -344,6 +358,19 @@ def check_learning_rule(scenario: Scenario) -> Problems:
                 table_name(place),
                 "kind",
             )
+        try:
+            create_learning(scenario, place)
+        except InvalidGameError as error:
+            yield Problem(str(error), table_name(place), "kind")
+        if choice.kind != "bayes-nash":
+            continue
+        kind, churn = scenario.mechanism.kind, scenario.population.churn
+        if churn is not None:
+            reason = "'bayes-nash' knows how many nodes there are, and here they come and go."
+            yield Problem(reason, table_name(place), "kind", "[population.churn]")
+        if kind in ("tullock", "weighted"):
+            reason = "'bayes-nash' is solved for payments in proportion to epsilon."
+            yield Problem(reason, table_name(place), "kind", f"[mechanism] kind = {kind!r}")
 
 
 def check_comparisons(scenario: Scenario) -> Problems:

@@ -13,6 +13,7 @@ from fcfn_abm.build.registries import create
 from fcfn_abm.dp import AdaptiveClipping, Clipping
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
+from fcfn_abm.learning import LearningRule
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.base import refusal, stack
 from fcfn_abm.mechanisms.terms import read_terms
@@ -98,6 +99,22 @@ def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
             f"{rho.kind!r} does not say which are likely: name one, such as distribution = "
             '{ kind = "uniform", low = 0.5, high = 1.5 }.'
         ) from None
+
+
+def create_learning(scenario: Scenario, place: tuple[str, ...]) -> LearningRule:
+    """Build a learning rule of a scenario, for nodes that know the law of their costs.
+
+    Raises
+    ------
+    InvalidGameError
+        If the rule needs to know a law which the scenario does not have, or is made for a smaller
+        population.
+    """
+    people = scenario.population
+    rule: LearningRule = create(scenario, place)
+    has_one_law = not any(group.rho for group in people.groups or ())
+    law = create(scenario, ("population", "rho")) if has_one_law else None
+    return rule.for_population(law, people.n_nodes)
 
 
 def load_images(scenario: Scenario) -> ImageData:

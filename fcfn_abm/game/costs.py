@@ -109,7 +109,7 @@ class Terms:
             )
         return np.broadcast_to(cap, (n_nodes,))
 
-    def of(self, nodes: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Terms:
+    def of(self, nodes: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Terms:
         """Return the terms of a part of the nodes."""
         cap = np.asarray(self.epsilon_max, dtype=float)
         own = cap[nodes] if cap.ndim else float(cap)
@@ -219,9 +219,7 @@ def profits(epsilon: Floats, rho: Floats, payment: Floats, terms: Terms) -> Floa
     return np.where(epsilon > 0, kept, 0.0)
 
 
-def marginal_cost(
-    epsilon: Floats, others: Floats, budget: float, terms: Terms
-) -> Floats:
+def marginal_cost(epsilon: Floats, others: Floats, budget: float, terms: Terms) -> Floats:
     """Return the unit costs that reports reveal which are best responses above zero, unchecked.
 
     A report x against a total s of the others has ``rho = B s / ((x + s)**2 k'(x))`` (15). A report
@@ -253,9 +251,7 @@ def reply_slope(epsilon: Floats, others: Floats, terms: Terms) -> Floats:
     return np.where((epsilon > 0) & (others > 0), slope, 0.0)
 
 
-def largest_reply(
-    rho: Floats, budget: float, terms: Terms, cap: Floats | float = np.inf
-) -> Floats:
+def largest_reply(rho: Floats, budget: float, terms: Terms, cap: Floats | float = np.inf) -> Floats:
     """Return a report that no best response exceeds, of each node, unchecked; shape (n,).
 
     Of all totals of the others, the best response is largest where it equals the total.

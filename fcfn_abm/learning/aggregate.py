@@ -68,8 +68,9 @@ class Aggregate(LearningRule):
             total = np.atleast_1d(np.asarray(seen.budget * guess, dtype=float))
             believed: Any = np.where(total > 0, total, 1.0)
             part = seen.terms.form.share(np.atleast_1d(seen.rho * guess), believed)
-            own: Any = np.minimum(total * part, seen.cap)
-            return own.item() if isinstance(seen.epsilon, float) else own
+            cap: Any = seen.cap
+            own: Any = np.minimum(total * part, cap)
+            return own.item() if isinstance(seen.epsilon, float) else own  # type: ignore[no-any-return]
         share = np.maximum(1.0 - seen.rho * guess, 0.0)
         epsilon = seen.budget * guess * share
         return float(epsilon) if isinstance(seen.epsilon, float) else epsilon

@@ -61,8 +61,9 @@ class Observation[Value: (float, Floats)]:
     def reply(self, others: Value) -> Value:
         """Return what would be best against a total of the others (22)."""
         if self.terms is not None:
-            reply = reply_under(*self._as_arrays(self.rho, others), self.budget, *self._limits())
-            return self._like(reply)
+            rho, total = self._as_arrays(self.rho, others)
+            cap = np.inf if self.cap is None else self.cap
+            return self._like(reply_under(rho, total, self.budget, self.terms, cap))
         best = reply_one if isinstance(others, float) else reply_all
         return best(self.rho, others, self.budget, self.epsilon_floor)
 
@@ -71,9 +72,6 @@ class Observation[Value: (float, Floats)]:
         terms = self.terms or Terms()
         own, rho, others = self._as_arrays(epsilon, self.rho, self.others)
         return self._like(utilities(own, rho, others, self.budget, terms))
-
-    def _limits(self) -> tuple[Terms, Any]:
-        return self.terms or Terms(), np.inf if self.cap is None else self.cap
 
     def _as_arrays(self, *values: Any) -> tuple[Floats, ...]:
         return tuple(np.atleast_1d(np.asarray(value, dtype=float)) for value in values)

@@ -53,16 +53,20 @@ class Gradient(LearningRule):
         return np.where((seen.others <= 0) | (standing <= 0), seen.best_response, moved)
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where slopes do not lead to what is best."""
+        """Return why it does not play under some terms: where slopes mislead."""
         if terms.form.is_convex:
             return ""
-        return "with cost = 'sqrt' the slope of a node's utility does not lead to what is best for it"
+        return (
+            "with cost = 'sqrt' the slope of a node's utility does not lead to what is best for it"
+        )
 
     def _climb_under[Value: (float, Floats)](
         self, terms: Terms, seen: Observation[Value], gain: float
     ) -> Value:
         """Return the next report under other terms: ``B s / S**2 / rho - k'`` is the slope."""
-        own, others = (np.atleast_1d(np.asarray(v, dtype=float)) for v in (seen.epsilon, seen.others))
+        own, others = (
+            np.atleast_1d(np.asarray(v, dtype=float)) for v in (seen.epsilon, seen.others)
+        )
         total = np.maximum(others + own, seen.epsilon_floor)
         slope = (seen.budget / seen.rho) * (others / total) / total - terms.form.slope(own)
         with np.errstate(over="ignore"):

@@ -68,7 +68,7 @@ class GridLearner(LearningRule):
         return float(epsilon) if isinstance(seen.epsilon, float) else epsilon
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where its grid would not cover what pays."""
+        """Return why it does not play under some terms: where its grid may miss what pays."""
         if terms.has_one_equilibrium:
             return ""
         return (

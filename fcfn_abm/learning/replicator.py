@@ -39,7 +39,7 @@ class Replicator(LearningRule):
     """Largest relative growth in a round."""
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where units of epsilon do not cost alike."""
+        """Return why it does not play under some terms: where units of epsilon differ in cost."""
         if terms.cost == "linear" and terms.has_one_equilibrium:
             return ""
         return (

@@ -179,8 +179,7 @@ def _infer_costs(terms: Terms, seen: ServerObservation) -> Floats:
 
 
 def _search_cap(terms: Terms, seen: ServerObservation, rho: Floats) -> float:
-    """Return the best cap for the nodes whose costs are known; that of the last time, if it holds.
-    """
+    """Return the best cap for nodes with these costs, searched again if they changed."""
     searched = seen.memory["searched"]
     if searched and np.allclose(searched[0], rho, rtol=_SAME, atol=0.0):
         return float(searched[1])

@@ -416,7 +416,7 @@ def settle_contest(mechanism: str, game: PricingGame) -> Outcome:
 def stack(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcomes of one population or more as one."""
     first = outcomes[0]
-    stacked = {
+    stacked: dict[str, Any] = {
         field.name: np.stack([getattr(outcome, field.name) for outcome in outcomes])
         for field in fields(Outcome)
         if field.name not in ("mechanism", "average_over", "contest")
@@ -462,8 +462,8 @@ def price(
     reported_cost : array_like of float, of the shape of rho, optional
         Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
     terms : Terms, optional
-        Other costs than rho * epsilon, caps, a fixed cost or a reserve, for the mechanisms that know
-        of them.
+        Other costs than rho * epsilon, caps, a fixed cost or a reserve, for mechanisms that know of
+        them.
     rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
         Source of chance, for mechanisms that draw; populations draw from it one after another.
     **options
@@ -507,9 +507,7 @@ def price(
         require_sized(rho=reported_cost, alpha=alpha, beta=beta)
     if terms is not None and terms.is_paper:
         terms = None
-    game = PricingGame(
-        rho, alpha, beta, budget, average_over, reported_cost, terms=terms
-    )
+    game = PricingGame(rho, alpha, beta, budget, average_over, reported_cost, terms=terms)
     priced, chance = MECHANISMS.create(mechanism, options), as_generator(rng)
     if terms is not None:
         terms.caps(rho.shape[-1])

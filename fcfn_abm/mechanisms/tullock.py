@@ -8,7 +8,15 @@ import numpy as np
 from pydantic import Field
 
 from fcfn_abm.game import averaged_nodes, best_linear_budget, tullock_equilibrium
-from fcfn_abm.mechanisms.base import MECHANISMS, Contest, Mechanism, Outcome, PricingGame, settle, settle_contest
+from fcfn_abm.mechanisms.base import (
+    MECHANISMS,
+    Contest,
+    Mechanism,
+    Outcome,
+    PricingGame,
+    settle,
+    settle_contest,
+)
 from fcfn_abm.mechanisms.claims import Claims
 
 

@@ -29,6 +29,8 @@ def summary(record: Record) -> Text:
     ]
     if groups := groups_table(record):
         parts.insert(2, groups.to_rich_text())
+    if beliefs := describe_beliefs(record.run):
+        parts.insert(2, beliefs)
     if "training" in record.run:
         spent = privacy_table(record)
         parts.append(spent.to_rich_text() if spent else "Nobody trains: there is no trade.")
@@ -104,7 +106,47 @@ def describe_bounds(bounds: Mapping[str, float]) -> list[str]:
     return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (52): {span}."]
 
 
+def describe_solution(form: Mapping[str, Any]) -> str:
+    """Say how a contest under other terms than the paper's was solved; empty for other games.
+
+    Parameters
+    ----------
+    form : mapping
+        ``equilibrium`` of a record's ``run.json``.
+    """
+    solution = form.get("solution")
+    if solution is None:
+        return ""
+    known = {
+        True: "It is the only one.",
+        False: f"It is not the only one: {solution['n_others']} more were found.",
+        None: "Whether there are others is not known.",
+    }
+    if form["status"] == "no-solution":
+        return str(form["reason"])
+    return (
+        f"The equilibrium was found by {solution['found_by']}, to {solution['regret']:.1g} of B. "
+        f"{known[solution['unique']]}"
+    )
+
+
+def describe_beliefs(run: Mapping[str, Any]) -> str:
+    """Say what nodes expected that know the law of costs alone; empty for other rules."""
+    known = run.get("bayes_nash")
+    if known is None:
+        return ""
+    return (
+        f"The nodes play the Bayes-Nash equilibrium of {known['n_types']} types: on average over "
+        f"what costs may be, S is {known['expected_total_epsilon']:.6g}; with the costs that were "
+        f"drawn it is {run['market']['total_epsilon']:.6g}."
+    )
+
+
 def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
+    if "solution" in form and (form["status"] != "no-trade" or not contest):
+        return describe_solution(form)
+    if "solution" in form:
+        return "No payment cap that was searched pays the server: there is no trade."
     if form["status"] != "solved" and contest:
         return "No payment cap pays the server here: B* = 0, and there is no trade (45)."
     if form["status"] != "solved":

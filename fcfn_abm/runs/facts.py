@@ -24,6 +24,8 @@ from fcfn_abm.game import (
     nash_equilibrium,
     privacy_cost_ceiling,
 )
+from fcfn_abm.learning import LearningRule
+from fcfn_abm.learning.bayes_nash import BayesNash
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
 from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.plugins import list_plugins
@@ -139,6 +141,22 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
         "mean_epsilon": outcome.mean_epsilon,
         "node_utility": float(outcome.node_utility.sum()),
         "server_utility": outcome.server_utility,
+    }
+
+
+def belief_facts(learning: LearningRule, budget: float) -> dict[str, Any]:
+    """Return what nodes expect that know the law of costs alone; nothing for other rules."""
+    if not isinstance(learning, BayesNash):
+        return {}
+    known = learning.solution
+    return {
+        "bayes_nash": {
+            "n_types": known.types.size,
+            "types": known.types.tolist(),
+            "probabilities": known.probabilities.tolist(),
+            "expected_total_epsilon": budget * known.expected_total,
+            "regret": known.regret,
+        }
     }
 
 
