@@ -458,6 +458,24 @@ def check_adaptive_clipping(scenario: Scenario) -> Problems:
             yield Problem(reason, "privacy.adaptive_clipping", conflict=conflict)
 
 
+def check_currency(scenario: Scenario) -> Problems:
+    """Refuse zCDP where settings of another currency would do nothing, or nothing is claimed."""
+    privacy = scenario.privacy
+    if privacy.currency != "zcdp":
+        return
+    if privacy.calibration != "analytic":
+        reason = "'zcdp' gives the noise itself, so that there is nothing to calibrate."
+        yield Problem(reason, "privacy", "currency", "privacy.calibration = 'classical'")
+    rate = privacy.placement.options.get("sampling_rate", 1.0)
+    if rate < 1:
+        yield Problem(
+            "zCDP gains nothing where data are sampled, and no rho is claimed for it.",
+            "privacy",
+            "currency",
+            f"privacy.placement.sampling_rate = {rate:g}",
+        )
+
+
 def check_protected_unit(scenario: Scenario) -> Problems:
     """Require the unit of privacy that the placement of noise protects."""
     privacy = scenario.privacy
@@ -509,6 +527,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_adaptive_clipping,
     check_protected_unit,
     check_sampling,
+    check_currency,
 )
 """In the order in which they are asked: the first problem is the one that is reported, and a rule
 may rely on all before it."""

@@ -293,6 +293,7 @@ def create_trainer(
         precision=settings.precision,
         server=create(scenario, ("training", "server")),
         averaging=create(scenario, ("training", "averaging")),
+        currency=privacy.currency or "epsilon",
     )
     shards = population.held.shards
     workers = min(workers, len(shards))  # each has a net of its own

@@ -109,6 +109,9 @@ TABLES: dict[str, list[Column]] = {
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
             delta="delta of the four",
+            zcdp_sold="rho of zCDP that the noise was worked out for, as epsilon_sold",
+            zcdp_total="rho of zCDP spent in the whole training, the sum over its rounds",
+            zcdp_central="the same as the server sees it under secure aggregation",
         ),
         *_counts(flagged_round="round of training in which the check flagged the node, if it did"),
     ],
@@ -136,6 +139,8 @@ TABLES: dict[str, list[Column]] = {
             epsilon_total="true epsilon of all rounds so far, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
+            zcdp_round="rho of zCDP of the round alone",
+            zcdp_total="rho of zCDP of all rounds so far: their sum",
         ),
     ],
 }
@@ -148,8 +153,13 @@ WHERE_ASKED_FOR = (
     "group",
     *("true_rho", "misreport_factor", "flagged_round"),
     *("arrival_round", "first_rho", "epsilon_sold"),
+    *("zcdp_sold", "zcdp_total", "zcdp_central"),
 )
-"""Columns of the nodes that only records with groups, liars, a check, churn, or training have."""
+"""Columns of the nodes that only records with groups, liars, a check, churn, training or zCDP have.
+"""
+
+ZCDP_LEDGER = ("zcdp_round", "zcdp_total")
+"""Columns of the ledger where what is sold is zCDP's rho."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -302,7 +312,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
     ),
     "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
-    "ledger": ("epsilon_central",),
+    "ledger": ("epsilon_central", *ZCDP_LEDGER),
     "sweep": TRACKING,
 }
 """Columns that some records lack: those above, and those that earlier versions did not write."""
@@ -405,8 +415,11 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def empty(name: str) -> pd.DataFrame:
-    """Return the table without rows."""
+    """Return the table without rows; a ledger that of epsilon alone."""
+    left_out = ZCDP_LEDGER if name == "ledger" else ()
     kinds: Iterable[tuple[str, str]] = (
-        (c.name, "str" if c.kind == "string" else c.kind) for c in columns_of(name)
+        (c.name, "str" if c.kind == "string" else c.kind)
+        for c in columns_of(name)
+        if c.name not in left_out
     )
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds})

@@ -33,6 +33,7 @@ from fcfn_abm.report.figures.market import (
 )
 from fcfn_abm.report.settings import reproduce, settings_table
 from fcfn_abm.report.summary import (
+    ZCDP_NOTE,
     describe_beliefs,
     equilibrium_table,
     groups_table,
@@ -233,7 +234,8 @@ def _equilibrium(record: Record) -> Section:
             "the unit privacy costs of the n nodes that take part, added up. tau/(n-1) is the "
             "cost from which on a node does better to stay out."
         )
-    words = " ".join(text for text in (words, describe_beliefs(record.run)) if text)
+    sold = ZCDP_NOTE if record.scenario.privacy.currency == "zcdp" else ""
+    words = " ".join(text for text in (words, describe_beliefs(record.run), sold) if text)
     return Section("The equilibrium", [Words(words), equilibrium_table(form, market), Terms(terms)])
 
 

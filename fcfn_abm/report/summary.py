@@ -17,6 +17,10 @@ from fcfn_abm.report.theme import arm_label
 
 WIDTH = 96
 """Of running text in the terminal."""
+ZCDP_NOTE = (
+    "Nodes sell zCDP's rho here: the market's epsilon, total epsilon S and mean epsilon are\n"
+    "amounts of it."
+)
 _SHOWN = 12  # nodes that are listed by name
 
 
@@ -27,6 +31,8 @@ def summary(record: Record) -> Text:
         equilibrium_table(record.run["equilibrium"], record.run["market"]).to_rich_text(),
         _who_left(record),
     ]
+    if record.scenario.privacy.currency == "zcdp":
+        parts.insert(1, ZCDP_NOTE)
     if groups := groups_table(record):
         parts.insert(2, groups.to_rich_text())
     if beliefs := describe_beliefs(record.run):
@@ -207,9 +213,13 @@ def privacy_table(record: Record) -> Table | None:
     if central or total:
         label = f"epsilon, {'total' if total else 'one round'}, sold"
         sold = [(f"{label} (as the server sees it)" if central else label, "epsilon_sold")]
+    in_zcdp = settings.currency == "zcdp"
+    of = "total" if total else "one round"
+    amounts = [(f"rho of zCDP, {of}, sold", "zcdp_sold"), ("rho of zCDP, total", "zcdp_total")]
     rows = [
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
+            *(amounts if in_zcdp else ()),
             ("epsilon, one round", "epsilon_per_round"),
             *sold,
             (f"epsilon, total of {rounds} rounds", "epsilon_total"),
@@ -226,6 +236,12 @@ def privacy_table(record: Record) -> Table | None:
         f"{', as the server sees it' if central else ''}, "
         f"{settings.calibration} calibration)"
     )
+    if in_zcdp:
+        title = (
+            f"Privacy of the nodes that train (what is sold is zCDP's rho, {of}"
+            f"{', as the server sees it' if central else ''}; unit: {settings.unit}; epsilon at "
+            f"delta = {settings.delta:g})"
+        )
     return Table(
         ["", "least", "median", "most"],
         rows,
@@ -264,7 +280,9 @@ def groups_table(record: Record) -> Table | None:
 
 def arms_table(record: Record) -> Table:
     """Return what each arm of the training came to."""
-    classical = record.scenario.privacy.calibration == "classical"
+    privacy = record.scenario.privacy
+    in_zcdp = privacy.currency == "zcdp"
+    classical = privacy.calibration == "classical" or in_zcdp
     rows = [
         [
             arm_label(arm["name"]),
@@ -281,7 +299,7 @@ def arms_table(record: Record) -> Table:
     head = [
         "",
         "nodes",
-        "mean epsilon",
+        "mean rho of zCDP" if in_zcdp else "mean epsilon",
         *(["true epsilon"] if classical else []),
         "utility of nodes",
         "nodes that lose",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from fcfn_abm import build
-from fcfn_abm.dp import gaussian_sigma
+from fcfn_abm.dp import gaussian_sigma, multiplier_for_zcdp
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
@@ -244,7 +244,10 @@ def _noise_multiplier(scenario: Scenario, outcome: Outcome) -> npt.NDArray[np.fl
     """Return the mean noise multiplier of each population's nodes; nan where nobody takes part."""
     privacy = scenario.privacy
     different, places = np.unique(outcome.epsilon[outcome.active], return_inverse=True)
-    sigma = gaussian_sigma(different, privacy.delta, calibration=privacy.calibration)[places]
+    if privacy.currency == "zcdp":
+        sigma = multiplier_for_zcdp(different, 1)[places]
+    else:
+        sigma = gaussian_sigma(different, privacy.delta, calibration=privacy.calibration)[places]
     by_population = np.split(sigma, np.cumsum(outcome.n_active)[:-1])
     return np.array([each.mean() if each.size else np.nan for each in by_population])
 

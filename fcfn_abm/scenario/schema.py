@@ -448,6 +448,10 @@ class Privacy(Section):
     """The probability with which the guarantee of epsilon may fail."""
     calibration: Literal["analytic", "classical"] = "analytic"
     """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
+    currency: Literal["epsilon", "zcdp"] | None = None
+    """What nodes sell: "epsilon" at delta, which is the default; or "zcdp", the rho of
+    zero-concentrated differential privacy, for which the noise is sensitivity / sqrt(2 rho), and of
+    which T rounds cost T times as much. The record shows both."""
     unit: Literal["record", "client"] = "record"
     """Neighbouring data sets differ in one sample, or in all data of a node."""
     neighbours: Literal["replace-one", "zero-out"] = "replace-one"
