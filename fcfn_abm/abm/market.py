@@ -416,7 +416,11 @@ class Market(Shown, PlaysAhead):
 
     def set_rule(self, rule: LearningRule) -> None:
         """Let all nodes move by another rule, which starts without memory."""
-        self.groups = tuple(replace(group, rule=rule) for group in self.groups)
+        n_nodes = len(self.columns)
+        self.groups = tuple(
+            replace(group, rule=rule.for_population(group.distribution, n_nodes))
+            for group in self.groups
+        )
 
 
 def _measure(name: str, market: Market) -> Any:

@@ -364,10 +364,7 @@ def check_learning_rule(scenario: Scenario) -> Problems:
             yield Problem(str(error), table_name(place), "kind")
         if choice.kind != "bayes-nash":
             continue
-        kind, churn = scenario.mechanism.kind, scenario.population.churn
-        if churn is not None:
-            reason = "'bayes-nash' knows how many nodes there are, and here they come and go."
-            yield Problem(reason, table_name(place), "kind", "[population.churn]")
+        kind = scenario.mechanism.kind
         if kind in ("tullock", "weighted"):
             reason = "'bayes-nash' is solved for payments in proportion to epsilon."
             yield Problem(reason, table_name(place), "kind", f"[mechanism] kind = {kind!r}")
@@ -512,8 +509,8 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_distribution,
     check_divergence,
     check_registered_names,
-    check_mechanism,
     check_terms,
+    check_mechanism,
     check_fixed_budget,
     check_first_budget,
     check_churn,

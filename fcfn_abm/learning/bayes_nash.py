@@ -52,7 +52,7 @@ class BayesNash(LearningRule):
     """In how many equally likely types a distribution is divided that has more different costs;
     without it, in as many as leave 25,000 cases of what the others may be, twelve at most."""
     n_nodes: Annotated[int, Field(ge=2)] | None = None
-    """How many nodes share the cap; without it, population.n_nodes."""
+    """How many nodes share the cap; without it, population.n_nodes, whoever comes and goes."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

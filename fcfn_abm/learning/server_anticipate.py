@@ -24,6 +24,7 @@ from fcfn_abm.learning.base import (
 _STEP, _AGE, _QUIET, _GAP = range(3, 7)  # places in the memory of the form, after the retries
 _FRESH = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
 _CLOSE = 1e-7  # relative
+_STANDS = 1e-2  # relative: a report that moved less from one round to the next stands
 _SAME = 1e-8  # relative: costs for which a cap is not searched again
 _SEARCHED = 1e-6  # relative: caps that a search cannot tell apart
 _ROUNDING = 1e-12
@@ -104,7 +105,7 @@ class Anticipate(RetryingServer):
             memory["age"] < 2.0 or memory["quiet"] < seen.rounds_a_turn
         ):
             return seen.budget
-        best = _search_cap(terms, seen, _infer_costs(terms, seen))
+        best = _search_cap(terms, seen, _infer_costs(terms, seen, last))
         budget = max(best, seen.budget * (1.0 - self.largest_cut))
         memory["gap"] = abs(best / seen.budget - 1.0)
         if memory["gap"] <= _SEARCHED:  # the search is no finer than this
@@ -157,10 +158,11 @@ def anticipate(seen: Reading, parameters: tuple[float, float, float], memory: An
     return budget
 
 
-def _infer_costs(terms: Terms, seen: ServerObservation) -> Floats:
-    """Return what each node's cost must be, by its last report that was more than nothing.
+def _infer_costs(terms: Terms, seen: ServerObservation, last: Floats | None) -> Floats:
+    """Return what each node's cost must be, by its last report that was more than nothing and stood.
 
-    Shape (n,); zero where a node has never reported. Who sells the most that it can reveals the
+    Shape (n,); zero where there was none. A report that falls, of a node on its way out, reveals
+    nothing but that. Who sells the most that it can reveals the
     largest cost that fits. As long as nothing else is known of a node, the server believes in half
     of that: with a lower cap it then sees more.
     """
@@ -168,7 +170,8 @@ def _infer_costs(terms: Terms, seen: ServerObservation) -> Floats:
     rho, is_bound = seen.memory["inferred_rho"] or (np.zeros(reports.size), reports > np.inf)
     rho, is_bound = rho.copy(), is_bound.copy()
     others = reports.sum() - reports
-    spoke = (reports > 0) & (others > 0)
+    stood = np.abs(reports - (0.0 if last is None else last)) <= _STANDS * reports
+    spoke = (reports > 0) & (others > 0) & stood
     revealed = marginal_cost(reports[spoke], others[spoke], seen.budget, terms)
     at_cap = reports[spoke] >= terms.caps(reports.size)[spoke]
     before = np.where(rho[spoke] > 0, rho[spoke], np.inf)

@@ -214,7 +214,13 @@ def _measure(
     asks_for_costs = MECHANISMS[outcome.mechanism].reports == "cost"
     rho = np.stack([nodes.true_rho if asks_for_costs else nodes.rho for nodes in populations])
     judged = welfare(
-        outcome.epsilon, rho, outcome.payment, game.alpha, game.beta, game.average_over
+        outcome.epsilon,
+        rho,
+        outcome.payment,
+        game.alpha,
+        game.beta,
+        game.average_over,
+        read_terms(scenario),
     )
     n_nodes = rho.shape[1]
     return {
