@@ -77,7 +77,7 @@ class JudgedGame(ChangingGame):
             return self._searched_leader
         game, (best, unit_mean) = self._rules.game, self._best_cap
         regret = server_regret(self.server.budget, best, game.alpha, game.beta, unit_mean)
-        return Leader(self.server.budget, best, regret, self._chooses_cap)
+        return Leader(self.server.budget, best, regret, judged=self._chooses_cap)
 
     @property
     def _searched_leader(self) -> Leader:
@@ -88,7 +88,7 @@ class JudgedGame(ChangingGame):
         mean = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         left = server_utility(mean, game.alpha, game.beta, budget if n_averaged else 0.0)
         regret = max(0.0, found.server_utility - left)
-        return Leader(budget, found.budget, regret, self._chooses_cap)
+        return Leader(budget, found.budget, regret, "(searched)", self._chooses_cap)
 
     @property
     def best_budget(self) -> float:
@@ -146,13 +146,14 @@ class JudgedGame(ChangingGame):
         if self._rules.cap == 0:
             return "the payment cap of the scenario is zero."
         if self.server.budget == 0 and not moving:
-            best = self.leader.best_budget
+            best, by = self.leader.best_budget, self.leader.found_by
             if best == 0:
-                return "no payment cap pays the server: B* = 0 (45)."
+                by = "(45)" if by == "(41)" else by
+                return f"no payment cap pays the server: B* = 0 {by}."
             if self.server.has_given_up:
                 return (
                     "the server has given up, and its cap is zero, though a cap would pay: "
-                    f"B* = {best:.6g} (41)."
+                    f"B* = {best:.6g} {by}."
                 )
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
             return f"the mechanism offers nothing: {self.outcome.reason}"

@@ -159,7 +159,7 @@ def anticipate(seen: Reading, parameters: tuple[float, float, float], memory: An
 
 
 def _infer_costs(terms: Terms, seen: ServerObservation, last: Floats | None) -> Floats:
-    """Return what each node's cost must be, by its last report that was more than nothing and stood.
+    """Return what each node's cost must be, by its last positive report that stood.
 
     Shape (n,); zero where there was none. A report that falls, of a node on its way out, reveals
     nothing but that. Who sells the most that it can reveals the

@@ -409,6 +409,7 @@ def settle_contest(mechanism: str, game: PricingGame) -> Outcome:
         payments(found.epsilon, cap),
         status=status,
         reason=reason,
+        note="" if game.budget is not None else "B* is searched, since (41) does not stand here.",
         contest=found,
     )
 

@@ -36,7 +36,7 @@ def summary(record: Record) -> Text:
     if groups := groups_table(record):
         parts.insert(2, groups.to_rich_text())
     if beliefs := describe_beliefs(record.run):
-        parts.insert(2, beliefs)
+        parts.insert(2, fill(beliefs, WIDTH))
     if "training" in record.run:
         spent = privacy_table(record)
         parts.append(spent.to_rich_text() if spent else "Nobody trains: there is no trade.")
@@ -51,9 +51,10 @@ def _heading(record: Record) -> Text:
     title = join_lines(record.scenario.title) or "Privacy market"
     kind, subject = verdict["kind"], f"{len(record.nodes)} nodes: "
     ended = f"{subject}{kind} after {verdict['rounds']} rounds; "
+    solved = "equilibrium" if "solution" in record.run["equilibrium"] else "closed form"
     measured = (
         f"Largest gain from moving alone: {market['exploitability']:.1e} of B. "
-        f"Distance to the closed form: {market['distance']:.1e} of the largest epsilon."
+        f"Distance to the {solved}: {market['distance']:.1e} of the largest epsilon."
     )
     lines: list[str | Text] = [
         heading(f"{title} (seed {record.scenario.seed})"),
@@ -75,6 +76,8 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
         ``market`` of the same; without it the closed form stands alone.
     """
     reference = "closed form" if form["threshold"] else "as priced"
+    if "solution" in form:
+        reference = "equilibrium"
     contest = form["mechanism"] == "stackelberg"
     pays = "payment cap B" if contest else "the server pays"
     over = AVERAGED[form["average_over"]]
@@ -124,16 +127,17 @@ def describe_solution(form: Mapping[str, Any]) -> str:
     if solution is None:
         return ""
     known = {
-        True: "It is the only one.",
-        False: f"It is not the only one: {solution['n_others']} more were found.",
-        None: "Whether there are others is not known.",
+        True: "It is the only equilibrium.",
+        False: f"It is not the only equilibrium: {solution['n_others']} more were found.",
+        None: "Whether there are other equilibria is not known.",
     }
-    if form["status"] == "no-solution":
-        return str(form["reason"])
-    return (
-        f"The equilibrium was found by {solution['found_by']}, to {solution['regret']:.1g} of B. "
+    said = (
+        f"Solved by: {solution['found_by']}; a node could gain {solution['regret']:.1g} of B. "
         f"{known[solution['unique']]}"
     )
+    if form["status"] == "no-solution":
+        said = str(form["reason"])
+    return f"{said} {solution['note']}".strip()
 
 
 def describe_beliefs(run: Mapping[str, Any]) -> str:
@@ -150,7 +154,7 @@ def describe_beliefs(run: Mapping[str, Any]) -> str:
 
 def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
     if "solution" in form and (form["status"] != "no-trade" or not contest):
-        return describe_solution(form)
+        return fill(describe_solution(form), WIDTH)
     if "solution" in form:
         return "No payment cap that was searched pays the server: there is no trade."
     if form["status"] != "solved" and contest:

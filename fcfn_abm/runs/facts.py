@@ -117,17 +117,18 @@ def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str,
         "tau": contest.tau,
         "threshold": contest.threshold,
         **sums,
-        **({} if solved is None else {"solution": _solution_facts(solved)}),
+        **({} if solved is None else {"solution": _solution_facts(solved, outcome.note)}),
     }
 
 
-def _solution_facts(solved: ContestEquilibrium) -> dict[str, Any]:
+def _solution_facts(solved: ContestEquilibrium, note: str) -> dict[str, Any]:
     """Return how a contest under other terms than the paper's was solved."""
     return {
         "found_by": solved.method,
         "regret": solved.regret,
         "unique": solved.unique,
         "n_others": len(solved.others),
+        "note": note,
     }
 
 
