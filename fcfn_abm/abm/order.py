@@ -27,7 +27,8 @@ def move_in_turn(played: Round) -> None:
     rows = np.arange(len(played.columns))[played.movers]
     forms = [_form_of(played, group) for group in played.groups]
     decide = [_is_decided_before(played, group) for group in played.groups]
-    if rows.size < MANY or not (any(forms) or any(decide)):
+    limited = played.epsilon_left is not None
+    if limited or rows.size < MANY or not (any(forms) or any(decide)):
         _move_one_by_one(played, _draw_order(played, rows))
     elif not any(forms) and all(decide) and not played.agents:
         for group in played.groups:  # in whatever order
@@ -89,13 +90,14 @@ def _move_in_stretches(
 def move_at_once(played: Round) -> None:
     """All nodes answer the last round's reports at once."""
     exact = played.pool > 0 and played.bulletin.factor is None
+    limited = played.epsilon_left is not None
     acting, total = played.acting_among(played.movers), played.bulletin.total
     for group in played.groups:
         rows = group.among(played.movers)
         if acting:
             rows = np.setdiff1d(np.arange(len(played.columns))[rows], acting)
         moves = _form_of(played, group)
-        if moves and exact and len(played.columns) >= MANY:
+        if moves and exact and not limited and len(played.columns) >= MANY:
             from fcfn_abm.abm import compiled
 
             compiled.move_at_once(played, group, moves, rows)
@@ -145,6 +147,8 @@ def respond(played: Round, row: int) -> None:
     epsilon = rule.next_epsilon(seen, played.rng)
     if played.terms:
         epsilon = played.admit(np.array([epsilon]), slice(row, row + 1)).item()
+    if played.epsilon_left is not None:
+        epsilon = min(epsilon, played.epsilon_left.item(row))
     columns.epsilon[row] = epsilon
     played.bulletin.move(row, own, epsilon)
 
@@ -163,6 +167,8 @@ def report(played: Round, row: int, epsilon: float) -> None:
             f"node {row} ({type(played.agents[row]).__name__}) reports {epsilon:g} in round "
             f"{played.index}."
         )
+    if played.epsilon_left is not None:
+        epsilon = min(epsilon, played.epsilon_left.item(row))
     before = played.columns.epsilon.item(row)
     played.columns.epsilon[row] = epsilon
     played.bulletin.move(row, before, epsilon)
@@ -199,6 +205,8 @@ def _decide(played: Round, group: NodeGroup, rows: Rows) -> Floats:
     seen = _observe(played, group, rows)
     taking_part = update_exits(played.columns, group, group.rule.planned(seen), seen)
     epsilon = played.admit(group.rule.next_epsilon(seen, played.rng), rows)
+    if played.epsilon_left is not None:
+        epsilon = np.minimum(epsilon, played.epsilon_left[rows])
     return np.where(taking_part, epsilon, 0.0)
 
 

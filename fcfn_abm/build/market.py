@@ -11,6 +11,7 @@ from fcfn_abm.abm.rules import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import (
+    as_played,
     create_learning,
     create_mechanism,
     draw_population,
@@ -115,7 +116,7 @@ class PrivacyMarket(Market):
             )
         super().__init__(
             population,
-            create_mechanism(scenario),
+            as_played(create_mechanism(scenario), scenario.mechanism.kind, population),
             _behaviour(scenario),
             create(scenario, ("server",)),
             MarketRules.of(scenario),
