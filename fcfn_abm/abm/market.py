@@ -477,7 +477,9 @@ class Market(Shown, PlaysAhead):
 
     def set_rule(self, rule: LearningRule) -> None:
         """Let all nodes move by another rule, which starts without memory."""
-        n_nodes = len(self.columns)
+        n_nodes, terms = len(self.columns), self._rules.terms
+        if terms is not None and (why := rule.refuses(terms)):
+            raise InvalidGameError(f"nodes cannot learn by {type(rule).__name__}: {why}.")
         self.groups = tuple(
             replace(group, rule=rule.for_population(group.distribution, n_nodes))
             for group in self.groups
