@@ -72,6 +72,7 @@ class PlaysAhead(JudgedGame):
             stretch.pays(len(self.columns))
             and isinstance(offer, Contest)
             and offer.is_linear
+            and rules.terms is None
             and self.churn is None
             and self.account is None
             and self.population.manipulation is None

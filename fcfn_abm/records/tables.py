@@ -120,6 +120,9 @@ TABLES: dict[str, list[Column]] = {
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
             delta="delta of the four",
+            zcdp_sold="rho of zCDP that the noise was worked out for, as epsilon_sold",
+            zcdp_total="rho of zCDP spent in the whole training, the sum over its rounds",
+            zcdp_central="the same as the server sees it under secure aggregation",
         ),
         *_counts(flagged_round="round of training in which the check flagged the node, if it did"),
     ],
@@ -147,6 +150,8 @@ TABLES: dict[str, list[Column]] = {
             epsilon_total="true epsilon of all rounds so far, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
+            zcdp_round="rho of zCDP of the round alone",
+            zcdp_total="rho of zCDP of all rounds so far: their sum",
         ),
     ],
 }
@@ -161,9 +166,13 @@ WHERE_ASKED_FOR = (
     *("arrival_round", "first_rho", "epsilon_sold"),
     *("exit_reason", "total_sold"),
     *("manipulates", "identities"),
+    *("zcdp_sold", "zcdp_total", "zcdp_central"),
 )
 """Columns of the nodes that only records with groups, liars, a check, churn, training, a limit on
-what is paid or sold over all rounds, coalitions, or split identities have."""
+what is paid or sold over all rounds, coalitions, split identities, or zCDP have."""
+
+ZCDP_LEDGER = ("zcdp_round", "zcdp_total")
+"""Columns of the ledger where what is sold is zCDP's rho."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -379,7 +388,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         *("money_spent", "money_left"),
     ),
     "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
-    "ledger": ("epsilon_central",),
+    "ledger": ("epsilon_central", *ZCDP_LEDGER),
     "sweep": (*TRACKING, *MANIPULATION),
 }
 """Columns that some records lack: those above, and those that earlier versions did not write."""
@@ -482,8 +491,11 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def empty(name: str) -> pd.DataFrame:
-    """Return the table without rows."""
+    """Return the table without rows; a ledger that of epsilon alone."""
+    left_out = ZCDP_LEDGER if name == "ledger" else ()
     kinds: Iterable[tuple[str, str]] = (
-        (c.name, "str" if c.kind == "string" else c.kind) for c in columns_of(name)
+        (c.name, "str" if c.kind == "string" else c.kind)
+        for c in columns_of(name)
+        if c.name not in left_out
     )
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds})

@@ -32,7 +32,13 @@ from fcfn_abm.report.figures.market import (
     utilities,
 )
 from fcfn_abm.report.settings import reproduce, settings_table
-from fcfn_abm.report.summary import equilibrium_table, groups_table, name_node
+from fcfn_abm.report.summary import (
+    ZCDP_NOTE,
+    describe_beliefs,
+    equilibrium_table,
+    groups_table,
+    name_node,
+)
 from fcfn_abm.report.theme import arm_label
 from fcfn_abm.report.trained_page import training_sections
 
@@ -221,15 +227,28 @@ def _equilibrium(record: Record) -> Section:
     terms = {
         "Epsilon": "how much privacy a node gives up: zero reveals nothing, and with a larger one "
         "the noise on what the node sends is smaller. It has no unit.",
-        "Utility": "of a node: what it is paid less rho times epsilon. Of the server: what the "
-        "net is worth to it less what it pays. Currency a round.",
+        "Utility": f"of a node: what it is paid less {_name_cost(record)}. Of the server: what "
+        "the net is worth to it less what it pays. Currency a round.",
     }
     if form["threshold"]:
         terms["tau"] = (
             "the unit privacy costs of the n nodes that take part, added up. tau/(n-1) is the "
             "cost from which on a node does better to stay out."
         )
+    sold = ZCDP_NOTE if record.scenario.privacy.currency == "zcdp" else ""
+    words = " ".join(text for text in (words, describe_beliefs(record.run), sold) if text)
     return Section("The equilibrium", [Words(words), equilibrium_table(form, market), Terms(terms)])
+
+
+def _name_cost(record: Record) -> str:
+    """Return what epsilon costs a node, in words."""
+    people, game = record.scenario.population, record.scenario.game
+    cost = {
+        "power": "rho times epsilon²",
+        "sqrt": "2 rho times √epsilon",
+        "exponential": "rho times (e^epsilon - 1)",
+    }.get(people.cost or "", "rho times epsilon")
+    return f"{cost} and the fixed cost of {game.fixed_cost:g}" if game.fixed_cost else cost
 
 
 def _who_left(record: Record) -> Section:

@@ -33,6 +33,7 @@ from fcfn_abm.records import (
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import (
+    belief_facts,
     describe_program,
     group_facts,
     manipulation_facts,
@@ -173,6 +174,7 @@ def _carry_out(
         "equilibrium": reference_facts(market.outcome, _reporting_costs(market)),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
+        **belief_facts(market.groups[0].rule, market.pool),
         **_tracking(market, recorder.rounds),
         **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),

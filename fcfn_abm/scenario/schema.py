@@ -293,6 +293,17 @@ class Population(Section):
     """How many edge nodes there are; at least two."""
     rho: Choice = _choice("lognormal")
     """The law of the unit privacy costs, in currency per unit of epsilon."""
+    cost: Literal["linear", "power", "sqrt", "exponential"] | None = None
+    """What epsilon costs every node: "linear" rho eps, as in the paper, which is the default;
+    "power" rho eps^2, "sqrt" 2 rho sqrt(eps), or "exponential" rho (e^eps - 1)."""
+    epsilon_max: (
+        Positive
+        | Annotated[tuple[Positive, ...], Field(strict=False)]
+        | Annotated[str, Field(pattern=r"^column:.+$")]
+        | None
+    ) = None
+    """The most that a node can sell: one number for all, one for each node, or a column of the file
+    with the costs, such as "column:cap". Without it nothing limits them."""
     misreport: Misreport | None = None
     """Without this table all nodes are honest."""
     coalitions: Coalitions | None = None
@@ -395,6 +406,11 @@ class Game(Section):
     until the money is spent."""
     epsilon_floor: Positive = 1e-6
     """Smallest admissible report, with which a market at rest can start."""
+    fixed_cost: NotNegative | None = None
+    """What taking part costs a node in a round whatever epsilon is, in currency; nothing without
+    it."""
+    reserve: NotNegative | None = None
+    """The least epsilon that is paid; without it every report is."""
 
 
 class Rounds(Section):
@@ -501,6 +517,10 @@ class Privacy(Section):
     """The probability with which the guarantee of epsilon may fail."""
     calibration: Literal["analytic", "classical"] = "analytic"
     """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
+    currency: Literal["epsilon", "zcdp"] | None = None
+    """What nodes sell: "epsilon" at delta, which is the default; or "zcdp", the rho of
+    zero-concentrated differential privacy, for which the noise is sensitivity / sqrt(2 rho), and of
+    which T rounds cost T times as much. The record shows both."""
     unit: Literal["record", "client"] = "record"
     """Neighbouring data sets differ in one sample, or in all data of a node."""
     neighbours: Literal["replace-one", "zero-out"] = "replace-one"
