@@ -99,6 +99,17 @@ def test_three_of_four_equal_nodes_gain_by_agreeing_and_three_of_twenty_lose():
         assert gained == pytest.approx(gain)
 
 
+def test_of_five_like_nodes_three_gain_by_agreeing_in_33_of_40_random_games():
+    won = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        game = PricingGame(rng.uniform(0.9, 1.1, 5), 10.0, 10.0, 1.0)
+        members = rng.permutation(5)[:3].tolist()
+        found, fair = played("stackelberg", game, coalition=members)
+        won += (found.node_utility - fair.node_utility)[members].sum() > 0
+    assert won == 33  # as docs/manipulation.md says
+
+
 @given(seed=games, identities=st.integers(2, 6), kind=st.sampled_from(["stackelberg", "weighted"]))
 def test_identities_leave_what_a_contest_pays_and_lower_the_mean(seed, identities, kind):
     game, (row,) = draw(seed, 1)
@@ -131,7 +142,9 @@ def test_identities_of_a_tullock_contest_are_one_player_with_several_scores(seed
     assert_allclose(found.payment, game.budget * score / score.sum(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("stackelberg", "tullock", "weighted")])
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k not in ("stackelberg", "tullock", "weighted")]
+)
 def test_other_mechanisms_take_identities_for_nodes_with_the_same_cost(kind):
     game, (row,) = draw(5, 1)
     found, _ = played(kind, game, doubled=[row], identities=3)
