@@ -86,8 +86,8 @@ REDUCED = {  # what makes a study small enough to run here; others get a single 
     ],
     "manipulation": [
         "sweep.replications=2",
-        "sweep.axes={'population.coalitions.size' = [2, 3], 'mechanism' = ['stackelberg', "
-        "'static', 'fair-query']}",
+        "sweep.axes={'population.coalitions.size' = [2, 3], 'mechanism' = "
+        "[{kind = 'stackelberg'}, {kind = 'static'}, {kind = 'fair-query'}]}",
         "population.n_nodes=6",
     ],
     "sensitivity": ["sweep.n_samples=8"],

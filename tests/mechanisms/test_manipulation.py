@@ -219,7 +219,7 @@ def test_a_market_comes_to_rest_where_the_mechanism_leads_to(kind, people):
 
 
 def test_the_server_of_a_market_lowers_its_cap_for_identities():
-    """B* = beta - n_g tau / (alpha (n - 1)), with n_g the identities, and n and tau of the nodes."""
+    """B* = beta - n_g tau / (alpha (n - 1)): n_g counts identities, n and tau are of nodes."""
     market = fa.PrivacyMarket(scenario(sybils={"identities": 5, "rows": [5]}))
     market.run_until()
     nodes = fa.nash_equilibrium(market.columns.rho, 1.0)
