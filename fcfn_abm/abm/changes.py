@@ -18,7 +18,7 @@ from fcfn_abm.abm.rules import MarketRules
 from fcfn_abm.abm.scores import unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.verdict import Judge, Verdict
-from fcfn_abm.errors import InvalidGameError, join_lines
+from fcfn_abm.errors import InvalidGameError, abbreviate, as_floats, as_number, join_lines
 from fcfn_abm.game import Equilibrium, StackelbergEquilibrium
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
@@ -159,8 +159,10 @@ class ChangingGame(RowModel):
         """
         self._require_contest()
         rho = self.columns.rho.copy()
+        if not isinstance(rows, slice):
+            rows = self._as_rows(rows)
         try:
-            rho[rows] = values
+            rho[rows] = as_floats("values", values)
         except (IndexError, TypeError, ValueError) as error:
             raise InvalidGameError(f"costs cannot be set: {join_lines(str(error))}.") from None
         require_sized(rho=rho)
@@ -168,6 +170,20 @@ class ChangingGame(RowModel):
             self.churn.set_rho(rows, rho[rows])
         self.columns.rho = rho
         self._replace_population(rho * self.population.misreport_factor, None)
+
+    def _as_rows(self, rows: Any) -> npt.NDArray[Any]:
+        """Return rows that a user gave as an index: numbers, or a mask of all nodes."""
+        try:
+            index = np.asarray(rows)
+        except ValueError:  # lists of several lengths
+            index = np.asarray(None)
+        index = index if index.size else index.astype(int)
+        is_mask = index.dtype == bool and index.shape == self.columns.rho.shape
+        if not (is_mask or (index.dtype.kind in "iu" and index.ndim < 2)):
+            raise InvalidGameError(
+                f"rows must be numbers of nodes, or a mask of all, not {abbreviate(rows)}."
+            )
+        return index
 
     def set_game(
         self,
@@ -193,16 +209,16 @@ class ChangingGame(RowModel):
         """
         self._require_contest()
         given = {"alpha": alpha, "beta": beta, "budget": budget}
-        changed = {name: float(value) for name, value in given.items() if value is not None}
+        changed = {n: as_number(n, value) for n, value in given.items() if value is not None}
         require_sized(**{name: value for name, value in changed.items() if name != "budget"})
         if budget is not None:
             if self._rules.cap is None:
                 raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
-            if budget != 0:
-                require_sized(budget=budget)
-            self.server.budget = float(budget)
+            if changed["budget"] != 0:
+                require_sized(budget=changed["budget"])
+            self.server.budget = changed["budget"]
         game = self._rules.game.model_copy(update=changed)
-        cap = self._rules.cap if budget is None else float(budget)
+        cap = changed.get("budget", self._rules.cap)
         self._rules = replace(self._rules, game=game, cap=cap)
         self.server.game = game
         self._primitives = replace(self._primitives, alpha=game.alpha, beta=game.beta, budget=cap)

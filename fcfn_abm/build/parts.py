@@ -347,10 +347,18 @@ def price_mechanism(
     ``[compared]``, or its defaults.
     """
     priced = as_played(create_mechanism(scenario, mechanism), mechanism, population)
-    if priced.reports == "cost":
+    primitives = pricing_game(scenario, priced, population, budget)
+    return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))
+
+
+def pricing_game(
+    scenario: Scenario, mechanism: Mechanism, population: Population, budget: float | None
+) -> PricingGame:
+    """Return what a mechanism gets to price nodes in a scenario, under a given cap."""
+    if mechanism.reports == "cost":
         population = population.asked_for_costs()
     game = scenario.game
-    primitives = PricingGame(
+    return PricingGame(
         population.rho,
         game.alpha,
         game.beta,
@@ -359,7 +367,6 @@ def price_mechanism(
         population.reported_cost,
         population.held,
     )
-    return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))
 
 
 def price_populations(

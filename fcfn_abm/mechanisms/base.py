@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number
 from fcfn_abm.game import (
     AverageOver,
     StackelbergEquilibrium,
@@ -217,6 +217,10 @@ class Mechanism(Protocol):
     """Whether nodes share a pool by epsilon, so that high-cost nodes stay out (48)."""
     reports: ClassVar[Literal["epsilon", "cost"]] = "epsilon"
     """What nodes report: the epsilon that they sell, or their unit cost."""
+    knobs: ClassVar[tuple[str, ...]] = ("budget",)
+    """What sets how much it buys: "budget", the cap, or the name of an option. The first one is
+    raised until the mechanism buys enough; where that jumps over the aim, the second one is
+    lowered. Empty where nothing does. See :func:`fcfn_abm.mechanisms.matching.match_outcome`."""
 
     @property
     def claims(self) -> Claims:
@@ -384,7 +388,7 @@ def price(
     >>> price("static", [[1.0, 1.0], [2.0, 3.0]], alpha=1.0, beta=10.0).server_utility.shape
     (2,)
     """
-    rho = as_costs(rho)
+    rho, alpha, beta = as_costs(rho), as_number("alpha", alpha), as_number("beta", beta)
     require_sized(rho=rho, alpha=alpha, beta=beta)
     if budget is not None:
         budgets = as_budgets(budget, rho)

@@ -203,6 +203,59 @@ BY_GROUP = {
 so on."""
 
 OTHER_TABLES: dict[str, list[Column]] = {
+    "bench": [
+        Column("costs", "string", NO_UNIT, "distribution of costs, of [bench.costs]"),
+        Column("data", "string", NO_UNIT, "dealing of data, of [bench.data]"),
+        *_floats(MONEY, budget="payment cap B of the cell"),
+        Column("terms", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
+        Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
+        *_counts(
+            replication="number of the population, from 0; the same for all mechanisms and terms",
+            seed="seed that the population was drawn with",
+        ),
+        Column(
+            "status",
+            "string",
+            NO_UNIT,
+            "solved, no-trade, no-solution, or not-reachable: the "
+            "mechanism cannot be set to these terms",
+        ),
+        Column("reason", "string", NO_UNIT, "why there is no trade or no solution, or why not"),
+        Column("settings", "string", NO_UNIT, "knobs that were turned to reach the terms"),
+        *_counts(
+            n_nodes="nodes of the population",
+            n_active="nodes that take part",
+            n_losing="nodes with a negative utility",
+        ),
+        *_floats(
+            NO_UNIT,
+            participation="share of the nodes that take part",
+            effective_number="S squared over the sum of the squares of epsilon",
+            total_epsilon="S, sum of all epsilon",
+            largest_epsilon="largest epsilon of a node",
+            mean_epsilon="eps_g, mean epsilon, as game.average_over says",
+        ),
+        *_floats(
+            MONEY,
+            server_payment="what the server pays in all",
+            node_utility="sum of the nodes' utilities",
+            server_utility="utility of the server",
+            agency_utility="what a middleman keeps",
+            welfare="sum of all utilities",
+        ),
+        *_floats(
+            NO_UNIT,
+            rent="share of the nodes' payments that is no privacy cost; empty without payments",
+            regret="largest gain of one node by another move, as a share of what is paid",
+            left_out_rank="mean rank in cost of the nodes outside, from 0, cheapest, to 1",
+            expensive_third="share that takes part of the third with the highest costs",
+            unusual_third="share that takes part of the third with the most unusual labels",
+            accuracy="share of test images labelled rightly, mean of the last rounds",
+            true_epsilon="epsilon spent in the whole training, by composition, mean over the nodes "
+            "that take part",
+            largest_true_epsilon="the same, largest of them",
+        ),
+    ],
     "comparison": [
         *_counts(
             replication="number of the population, from 0, which is the scenario's own",

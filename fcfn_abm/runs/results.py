@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -258,7 +258,16 @@ def _list_files(out: Path) -> list[Path]:
     return [out / RESULTS / name for name in names if _RESULT.fullmatch(name)]
 
 
-def find_missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
+class Indexed(Protocol):
+    """One of many runs, known by its number."""
+
+    @property
+    def index(self) -> int:
+        """Number of the run, from 0."""
+        ...
+
+
+def find_missing_runs[R: Indexed](out: Path, runs: Sequence[R]) -> list[R]:
     """Return the runs that have no result yet, or one that cannot be read."""
     done = find_results(out)
     return [run for run in runs if run.index not in done]

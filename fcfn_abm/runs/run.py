@@ -16,10 +16,11 @@ import pandas as pd
 from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import RunFailedError
+from fcfn_abm.errors import RunFailedError, as_path
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import print_note, progress_bar
+from fcfn_abm.process.workers import require_workers
 from fcfn_abm.records import (
     PARTS,
     Record,
@@ -89,6 +90,8 @@ def run_scenario(
     If it is killed or interrupted, the same call goes on from there, to the same record.
     """
     require_scenario(scenario, "run_scenario")
+    require_workers(workers)
+    out = None if out is None else as_path("out", out)
     build.check_settings(scenario)
     scenario = build.resolve_defaults(scenario)
     if out is None:
@@ -99,7 +102,6 @@ def run_scenario(
     from fcfn_abm.report.figures.files import write_png
     from fcfn_abm.report.figures.records import main_figures
 
-    out = Path(out)
     home = Path(os.path.abspath(out))  # where it lies, wherever this process goes
     checkpoint_or_none = (
         checkpoint_of(out, scenario, overwrite=overwrite) if scenario.trains else nullcontext()

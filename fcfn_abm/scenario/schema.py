@@ -691,6 +691,65 @@ class SweepSettings(Section):
         return self
 
 
+CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=40)]
+Terms = Literal["equal-cap", "equal-spending", "equal-epsilon"]
+
+
+class BenchData(Section):
+    """How data are dealt to the nodes, and whether their costs follow them."""
+
+    partition: str | dict[str, Any] | None = None
+    """How, in place of [training.partition]."""
+    coupling: NotNegative = 0.0
+    """How much costlier a node is that has no label in common with the others: a cost as drawn is
+    multiplied by 1 + coupling d, d the total variation between the node's label shares and those
+    of all, and all are divided by the mean of these factors."""
+
+
+class BenchTraining(Section):
+    """The part of the benchmark in which nets are trained."""
+
+    costs: str
+    """One of [bench.costs]."""
+    budget: Positive
+    """One of budgets."""
+    data: str
+    """One of [bench.data]."""
+    terms: Terms = "equal-spending"
+    """One of terms."""
+    seeds: Count = 3
+    """In how many of the populations, from the first on: each is a seed of its own."""
+    last: Count = 5
+    """Over how many of the last rounds accuracy is averaged."""
+
+
+class BenchSettings(Section):
+    """A benchmark of mechanisms: distributions of costs, budgets and data, at equal terms."""
+
+    mechanisms: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """Registered names; without it all of them, the scenario's own first."""
+    terms: Annotated[tuple[Terms, ...], Field(strict=False, min_length=1)] = (
+        "equal-cap",
+        "equal-spending",
+        "equal-epsilon",
+    )
+    """On which terms they are compared: each under the cap; each set so that the server spends
+    the cap; or each set so that it buys the mean epsilon that the scenario's own mechanism buys
+    under the cap."""
+    tolerance: Annotated[float, Field(gt=0, le=0.1)] = 0.01
+    """Largest relative distance from what is to be equal."""
+    replications: Count = 20
+    """How many populations are drawn in each cell, the same for all mechanisms and terms."""
+    budgets: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    """Payment caps, in currency."""
+    costs: dict[CellName, Any] = Field(default_factory=dict)
+    """Distributions of costs by name, each in place of [population.rho]; without it that one."""
+    data: dict[CellName, BenchData] = Field(default_factory=dict)
+    """How data are dealt, by name; without it as [training.partition] says, without coupling."""
+    training: BenchTraining | None = None
+    """Without this table no net is trained."""
+
+
 class Scenario(Section):
     """One experiment, whole: two equal scenarios give equal records."""
 
@@ -724,6 +783,9 @@ class Scenario(Section):
     record: RecordSettings = RecordSettings()
     sweep: SweepSettings | None = None
     """With this table the file stands for many runs, which "fcfn sweep" carries out."""
+    bench: BenchSettings | None = None
+    """With this table the file stands for a benchmark of mechanisms, which "fcfn bench" carries
+    out."""
 
     @property
     def cap(self) -> float | None:
