@@ -278,3 +278,16 @@ def test_honest_nodes_leave_no_trace():
 def test_what_cannot_be_is_refused(people, message):
     with pytest.raises((InvalidScenarioError, ValueError), match=message):
         fa.PrivacyMarket(scenario(**people))
+
+
+def test_mechanisms_are_compared_for_nodes_that_report_for_themselves():
+    with pytest.raises(InvalidScenarioError, match="for nodes that report for themselves"):
+        fa.compare_mechanisms(scenario(coalitions={"size": 2}))
+
+
+def test_the_threshold_of_a_record_is_that_of_the_nodes_that_report():
+    record = fa.run_scenario(scenario(coalitions={"rows": [1, 5, 7]}))
+    rho = np.delete(record.nodes["rho"].to_numpy(), [1, 7])
+    expected = fa.nash_equilibrium(rho, 1.0)
+    assert record.run["equilibrium"]["tau"] == expected.tau
+    assert record.run["equilibrium"]["threshold"] == expected.threshold
