@@ -167,11 +167,13 @@ def _carry_out(
 
     nodes, traces = _nodes(market, population, trained), recorder.traces
     names = [group.name for group in population.groups]
+    manipulated = population.manipulation is not None
+    rho = population.reporting_rho if manipulated else market.primitives.rho  # as it is in the end
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, _reporting_costs(market)),
+        "equilibrium": reference_facts(market.outcome, rho),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
         **belief_facts(market.groups[0].rule, market.pool),
@@ -262,12 +264,6 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
         return frame
     absent = [name for name in WHERE_ASKED_FOR if name not in frame]
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
-
-
-def _reporting_costs(market: PrivacyMarket) -> Floats:
-    """Return the costs of the nodes that are there, without those that leave it to another."""
-    rho, manipulation = market.primitives.rho, market.population.manipulation
-    return rho if manipulation is None else rho[~manipulation.silent]
 
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:
