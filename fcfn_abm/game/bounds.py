@@ -45,8 +45,8 @@ def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: float) -> float:
     """
     alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
     n_nodes = as_number("n_nodes", n_nodes)
-    require_positive(alpha=alpha, beta=beta, n_nodes=n_nodes)
-    if n_nodes < 1:
+    require_positive(alpha=alpha, beta=beta)
+    if not n_nodes >= 1:  # nan is not
         raise InvalidGameError(f"n_nodes must be 1 or more, but is {n_nodes:g}.")
     return float(alpha * beta / n_nodes)
 
