@@ -19,6 +19,7 @@ PLACES = {  # never change: every run would have other numbers
     ("movers", 3): (1, 3, 2),
     ("trials", 3): (1, 3, 3),
     ("first-trials", 3): (1, 3, 4),
+    ("exploration", 3): (1, 2886666931, 3),
     ("data", 0): (2, 0),
     ("data", 1): (2, 1),
     ("first-parameters",): (3, 0),
