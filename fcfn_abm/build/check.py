@@ -24,6 +24,7 @@ from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
+from fcfn_abm.scenario.schema import CONTESTS
 from fcfn_abm.training import PLACEMENTS
 
 NO_NOISE = "no-noise"
@@ -272,6 +273,37 @@ def check_events(scenario: Scenario) -> Problems:
             yield Problem(reason, table, "change", conflict="[training]")
 
 
+def check_value(scenario: Scenario) -> Problems:
+    """Require rounds to learn from, and a cap that follows, where the server learns."""
+    if scenario.value is None:
+        return
+    training, kind = scenario.training, scenario.mechanism.kind
+    if training is None or not training.enabled:
+        yield Problem(
+            "the server learns from rounds of training, so there must be a [training] table, and "
+            "not with enabled = false.",
+            "value",
+        )
+    elif training.schedule != "every-round":
+        yield Problem(
+            "the server learns between rounds of training, so training.schedule must be "
+            f"'every-round', but it is {training.schedule!r}.",
+            "value",
+            conflict=f"[training] schedule = {training.schedule!r}",
+        )
+    if kind not in CONTESTS:
+        yield Problem(
+            f"{kind!r} makes its offer once, whatever the server learns; the cap follows in the "
+            f"mechanisms {', '.join(map(repr, CONTESTS))}.",
+            "value",
+            conflict=f"[mechanism] kind = {kind!r}",
+        )
+    for index, event in enumerate(scenario.events or ()):
+        if event.change in ("alpha", "beta"):
+            reason = f"the server with a [value] table learns {event.change}: leave one out."
+            yield Problem(reason, f"events.{index}", "change")
+
+
 def check_payment(scenario: Scenario) -> Problems:
     """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
     mechanism = scenario.mechanism.kind
@@ -425,6 +457,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_first_budget,
     check_churn,
     check_events,
+    check_value,
     check_payment,
     check_learning_rule,
     check_compared,

@@ -269,7 +269,7 @@ class ConcaveFit:
     def __call__(self, epsilon: npt.ArrayLike) -> Floats:
         """Return the curve at some epsilons, in units of the gain."""
         epsilon = np.asarray(epsilon, dtype=float)
-        return np.minimum(epsilon[..., None], self.knots) @ self.weights
+        return np.asarray(np.minimum(epsilon[..., None], self.knots) @ self.weights)
 
 
 def fit_concave(epsilon: npt.ArrayLike, stock: npt.ArrayLike, gain: npt.ArrayLike) -> ConcaveFit:

@@ -37,10 +37,12 @@ from fcfn_abm.runs.facts import (
     reference_facts,
     tracking_facts,
 )
+from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
+from fcfn_abm.training import Training
 
 
 def run_scenario(
@@ -152,7 +154,8 @@ def _carry_out(
     with stream as writer:
         expected = market.outcome.epsilon > 0
         recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
-        rounds = _rounds(scenario, market, recorder, trainings)
+        learner = create_learner(scenario, market)
+        rounds = _rounds(scenario, market, recorder, trainings, learner)
         _play(rounds, market, recorder, progress=progress)
         if trainings and market.running:
             trained = trainings.carry_out(market, rounds, progress=progress)
@@ -162,6 +165,10 @@ def _carry_out(
     ended = time.perf_counter()
 
     nodes, traces = _nodes(market, population, trained), recorder.traces
+    played_rounds, learned = recorder.rounds, {}
+    if learner and trained:
+        played_rounds = learner.extend(played_rounds, trained.ledger)
+        learned = {"value": learner.facts(played_rounds)}
     names = [group.name for group in population.groups]
     run = {
         "title": scenario.title,
@@ -170,15 +177,16 @@ def _carry_out(
         "equilibrium": reference_facts(market.outcome, market.primitives.rho),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
-        **_tracking(market, recorder.rounds),
+        **_tracking(market, played_rounds),
         **({"training": trained.facts} if trained else {}),
+        **learned,
         "seconds": {"market": played - started, "training": ended - played},
         **describe_program(),
     }
     return Record(
         scenario=scenario,
         run=run,
-        rounds=recorder.rounds,
+        rounds=played_rounds,
         nodes=insert_names(nodes, population.names),
         kept_traces=None if traces is None else insert_names(traces, population.names),
         training=trained.rounds if trained else empty("training"),
@@ -187,8 +195,12 @@ def _carry_out(
 
 
 def _rounds(
-    scenario: Scenario, market: PrivacyMarket, recorder: Recorder, trainings: RunTrainings | None
-) -> Rounds:
+    scenario: Scenario,
+    market: PrivacyMarket,
+    recorder: Recorder,
+    trainings: RunTrainings | None,
+    learner: ValueLoop | None,
+) -> Rounds[Training]:
     """Return the rounds of a run: of its market, and of the training that it pays for."""
     record = partial(recorder, market)
     if trainings is None or scenario.training is None:
@@ -199,10 +211,11 @@ def _rounds(
         begin=trainings.begin,
         n_rounds=scenario.training.rounds,
         every_round=scenario.training.schedule == "every-round",
+        learner=learner,
     )
 
 
-def _play(rounds: Rounds, market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
+def _play(rounds: Rounds[Training], market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
     """Take the rounds of a run until the net trains."""
     if rounds.trains_next:
         return
