@@ -44,6 +44,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "noise": lambda: (4,),
     "count-noise": lambda round_index: (4, "count", round_index),
     "canary": lambda: (4, "canary"),
+    "simulated-gain": lambda round_index: (4, "gain", round_index),
     "mechanism": lambda name: (5, name),
     "replication": lambda index: (6, index),
     "design": lambda: (7,),

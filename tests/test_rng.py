@@ -28,6 +28,7 @@ PLACES = {  # never change: every run would have other numbers
     ("noise",): (4,),
     ("count-noise", 3): (4, 2245608546, 3),
     ("canary",): (4, 1036808545),
+    ("simulated-gain", 3): (4, 3499437312, 3),
     ("mechanism", "random"): (5, 373021397),
     ("replication", 3): (6, 3),
     ("design",): (7,),
