@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq, nnls
-from scipy.special import stdtr, stdtrit
+from scipy.special import log_ndtr, ndtr
 
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 
@@ -18,48 +17,109 @@ type Floats = npt.NDArray[np.float64]
 type Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
-_PRIOR_ROUNDS = 3.0  # that the expected noise counts as much as: a t-distribution with a variance
-_REACH = 5.0  # standard deviations of ln(alpha) on either side of the grid's middle
-_N_GRID = 201
-_NEGLIGIBLE = 1e-9  # of the weight of a grid point
+_REACH = 4.0  # standard deviations on either side of the middle of the first grid
+_N_ALPHA, _N_NOISE = 101, 15  # points of the grid
+_NOISE_SPREAD = 0.7  # standard deviation of ln(noise) before the first round: half or twice
+_NEGLIGIBLE = 1e-7  # of the weight of a grid point
 _MOST_KNOTS = 12
 
 
 @dataclass(frozen=True)
 class ValuePrior:
-    """What a server expects of the value of epsilon before the first round."""
+    """What a server expects of the value of epsilon before the first round; all independent."""
 
     alpha: float
     """Median of alpha, per unit of epsilon; ln(alpha) is normal."""
     beta: float
-    """Location of beta, in units of the gain, which has a t-distribution cut off at zero."""
-    spread: float = 0.5
-    """Standard deviation of ln(alpha), and of beta as a share of it."""
+    """Mode of beta, in units of the gain; it is normal, cut off at zero."""
+    spread: float = 1.0
+    """Standard deviation of ln(alpha), and that of beta as a share of its mode."""
     depreciation: float = 0.1
-    """Location, and standard deviation, of the share of the stock that a round loses."""
+    """Mean, and standard deviation, of the share of the stock that a round loses; normal."""
     noise: float = 0.05
-    """Standard deviation of a round's gain around its expected one."""
+    """Median of the standard deviation of a round's gain; its logarithm is normal (0.7)."""
+
+
+class _Grid:
+    """The posterior over a grid of alphas and noises: in each cell beta and k are normal.
+
+    Cells are the rows of arrays of shape (n_alpha * n_noise,).
+    """
+
+    def __init__(
+        self, log_alpha: Floats, log_noise: Floats, sums: _Sums, prior: ValuePrior
+    ) -> None:
+        self.log_alpha, self.log_noise = log_alpha, log_noise
+        curve, curve_stock, curve_gain = (
+            part[:, None] for part in sums.of_curve(np.exp(log_alpha))
+        )
+        precision = np.exp(-2.0 * log_noise)
+        beta_precision = 1.0 / (prior.spread * prior.beta) ** 2
+        k_precision = 1.0 / prior.depreciation**2
+        # information matrix [[a, c], [c, d]] of (beta, k), and information times mean
+        a, d = beta_precision + precision * curve, k_precision + precision * sums.stock
+        c = -precision * curve_stock
+        first = beta_precision * prior.beta + precision * curve_gain
+        second = k_precision * prior.depreciation - precision * sums.stock_gain
+        determinant = a * d - c * c
+        beta = (d * first - c * second) / determinant
+        k = (a * second - c * first) / determinant
+        scale = np.sqrt(d / determinant)
+        fit = beta * first + k * second  # twice what the data add to the log density at the mode
+        log_weight = (
+            0.5 * (fit - precision * sums.gain)
+            - 0.5 * np.log(determinant)
+            - sums.n * log_noise
+            + log_ndtr(beta / scale)  # beta is positive
+            - 0.5 * ((log_alpha[:, None] - math.log(prior.alpha)) / prior.spread) ** 2
+            - 0.5 * ((log_noise - math.log(prior.noise)) / _NOISE_SPREAD) ** 2
+        )
+        weight = np.exp(log_weight - log_weight.max())
+        self.weight = weight / weight.sum()
+        self.beta, self.scale, self.k = beta, scale, k
+
+    def refine(self) -> tuple[Floats, Floats]:
+        """Return the points of a grid over the cells that have some weight."""
+        return (
+            _refine(self.log_alpha, self.weight.sum(axis=1)),
+            _refine(self.log_noise, self.weight.sum(axis=0)),
+        )
+
+
+def _refine(places: Floats, weight: Floats) -> Floats:
+    kept = places[weight > _NEGLIGIBLE]
+    step = places[1] - places[0]
+    return np.linspace(kept[0] - step, kept[-1] + step, places.size)
 
 
 @dataclass(frozen=True)
-class _Posterior:
-    """Posterior of beta and of the depreciation rate for given alphas, arrays of shape (n,)."""
+class _Sums:
+    """What the posterior needs of the measured rounds."""
 
-    beta: Floats
-    """Location of beta, before it is cut off at zero."""
-    beta_scale: Floats
-    """Scale of its t-distribution."""
-    depreciation: Floats
-    """Mean of the depreciation rate."""
-    freedom: float
-    """Degrees of freedom."""
-    log_weight: Floats
-    """Logarithm of the marginal likelihood, beta positive, up to a constant."""
+    epsilon: Floats
+    stocks: Floats
+    gains: Floats
 
     @property
-    def below_zero(self) -> Floats:
-        """Probability of a negative beta before it is cut off."""
-        return np.asarray(stdtr(self.freedom, -self.beta / self.beta_scale))
+    def n(self) -> int:
+        return self.epsilon.size
+
+    @property
+    def stock(self) -> float:
+        return float(self.stocks @ self.stocks)
+
+    @property
+    def stock_gain(self) -> float:
+        return float(self.stocks @ self.gains)
+
+    @property
+    def gain(self) -> float:
+        return float(self.gains @ self.gains)
+
+    def of_curve(self, alpha: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return the sums of ln(1 + alpha eps) times itself, the stock, and the gain."""
+        curve = np.log1p(alpha[:, None] * self.epsilon)
+        return (curve * curve).sum(axis=1), curve @ self.stocks, curve @ self.gains
 
 
 class ValueEstimate:
@@ -70,9 +130,9 @@ class ValueEstimate:
 
         S_t - S_{t-1} = beta ln(1 + alpha eps_t) - k S_{t-1} + noise,
 
-    with normal noise of unknown variance: what a round adds, less what its own noise, and the
-    saturation of the net, take from the stock. Given alpha this is a linear regression, whose
-    posterior under a normal-inverse-gamma prior has a closed form; alpha lies on a grid.
+    with normal noise: what a round adds, less what its own noise, and the saturation of the net,
+    take from the stock. Given alpha and the size of the noise this is a linear regression, whose
+    posterior has a closed form; these two lie on a grid.
 
     Parameters
     ----------
@@ -93,8 +153,7 @@ class ValueEstimate:
     References
     ----------
     Gelman et al. 2013, "Bayesian data analysis", 3rd edition, chapter 14, for the regression.
-    Nerlove 1956 for the partial adjustment of a stock to a level, here ``beta ln(1 + alpha eps) /
-    k``.
+    Nerlove 1958 for a stock that adjusts in part to a level, here ``beta ln(1 + alpha eps) / k``.
 
     Examples
     --------
@@ -104,7 +163,7 @@ class ValueEstimate:
     >>> stock = np.zeros(201)
     >>> for t, eps in enumerate(epsilon):
     ...     stock[t + 1] = 0.9 * stock[t] + 0.04 * np.log1p(2.0 * eps)
-    >>> prior = ValuePrior(alpha=1.0, beta=0.05, noise=1e-5)
+    >>> prior = ValuePrior(alpha=1.0, beta=0.05, noise=1e-3)
     >>> found = ValueEstimate(epsilon, stock[:-1], np.diff(stock), prior)
     >>> round(found.alpha, 2), round(found.beta, 3), round(found.depreciation, 2)
     (2.0, 0.04, 0.1)
@@ -117,34 +176,32 @@ class ValueEstimate:
         gain: npt.ArrayLike,
         prior: ValuePrior,
     ) -> None:
-        self._epsilon, self._stock = as_floats("epsilon", epsilon), as_floats("stock", stock)
-        self._gain, self._prior = as_floats("gain", gain), prior
-        if not self._epsilon.shape == self._stock.shape == self._gain.shape:
+        sums = _Sums(*map(as_floats, ("epsilon", "stock", "gain"), (epsilon, stock, gain)))
+        if not sums.epsilon.shape == sums.stocks.shape == sums.gains.shape:
             raise InvalidGameError(
                 "epsilon, stock and gain must have one entry a round each, but have shapes "
-                f"{self._epsilon.shape}, {self._stock.shape} and {self._gain.shape}."
+                f"{sums.epsilon.shape}, {sums.stocks.shape} and {sums.gains.shape}."
             )
-        if self._epsilon.size:
-            require_positive(epsilon=self._epsilon)
-        if not (np.isfinite(self._stock).all() and np.isfinite(self._gain).all()):
+        if sums.n:
+            require_positive(epsilon=sums.epsilon)
+        if not (np.isfinite(sums.stocks).all() and np.isfinite(sums.gains).all()):
             raise InvalidGameError("stock and gain must be finite.")
-        width = _REACH * prior.spread
-        low, high = math.log(prior.alpha) - width, math.log(prior.alpha) + width
-        for _ in range(2):  # the second grid lies where the first one has found some weight
-            self._log_alpha = np.linspace(low, high, _N_GRID)
-            self._posterior = self._given(np.exp(self._log_alpha))
-            away = (self._log_alpha - math.log(prior.alpha)) / prior.spread
-            log_weight = self._posterior.log_weight - 0.5 * away**2
-            weight = np.exp(log_weight - log_weight.max())
-            self._weight = weight / weight.sum()
-            kept = self._log_alpha[self._weight > _NEGLIGIBLE]
-            step = self._log_alpha[1] - self._log_alpha[0]
-            low, high = kept[0] - step, kept[-1] + step
+        alphas = math.log(prior.alpha) + prior.spread * np.linspace(-_REACH, _REACH, _N_ALPHA)
+        noises = math.log(prior.noise) + _NOISE_SPREAD * np.linspace(-_REACH, _REACH, _N_NOISE)
+        for _ in range(2):  # the second one lies where the first has found some weight
+            grid = _Grid(alphas, noises, sums, prior)
+            alphas, noises = grid.refine()
+        self._sums, self._prior, self._grid = sums, prior, grid
+        kept = np.nonzero(grid.weight > _NEGLIGIBLE)
+        self._beta, self._scale = grid.beta[kept], grid.scale[kept]
+        self._alpha = np.exp(grid.log_alpha[kept[0]])
+        self._weight = grid.weight[kept] / grid.weight[kept].sum()
+        self._below_zero = ndtr(-self._beta / self._scale)
 
     @property
     def n_rounds(self) -> int:
         """How many rounds were measured."""
-        return self._epsilon.size
+        return self._sums.n
 
     @cached_property
     def alpha(self) -> float:
@@ -152,17 +209,28 @@ class ValueEstimate:
         return self._alpha_quantile(0.5)
 
     @cached_property
-    def beta(self) -> float:
-        """Posterior median of beta for this alpha, in units of the gain; positive."""
-        given = self._given(np.array([self.alpha]))
-        below = float(given.below_zero[0])
-        place = float(stdtrit(given.freedom, below + 0.5 * (1.0 - below)))
-        return float(given.beta[0] + given.beta_scale[0] * place)
+    def _at_alpha(self) -> tuple[float, float]:
+        """Posterior means of beta and k for this alpha; of beta the mean of where it is positive.
 
-    @cached_property
+        Where beta is far from zero, the first is its mean.
+        """
+        grid = _Grid(
+            np.array([math.log(self.alpha)]), self._grid.log_noise, self._sums, self._prior
+        )
+        share = grid.beta[0] / grid.scale[0]
+        cut_off = np.exp(-0.5 * share**2 - log_ndtr(share)) / math.sqrt(2.0 * math.pi)
+        beta, weight = grid.beta[0] + grid.scale[0] * cut_off, grid.weight[0]
+        return float(weight @ beta), float(weight @ grid.k[0])
+
+    @property
+    def beta(self) -> float:
+        """Posterior mean of beta for this alpha, in units of the gain; positive."""
+        return self._at_alpha[0]
+
+    @property
     def depreciation(self) -> float:
         """Posterior mean of k for this alpha: the share of the stock that a round loses."""
-        return float(self._given(np.array([self.alpha])).depreciation[0])
+        return self._at_alpha[1]
 
     def __call__(self, epsilon: npt.ArrayLike) -> Floats:
         """Return the estimated value of a round at some epsilons, in units of the gain."""
@@ -175,15 +243,11 @@ class ValueEstimate:
 
     def beta_interval(self, confidence: float = CONFIDENCE) -> Interval:
         """Return the central credible interval of beta, whatever alpha, in units of the gain."""
-        return self._interval(np.ones(_N_GRID), confidence)
+        return self._interval(np.ones(self._alpha.size), confidence)
 
     def value_interval(self, epsilon: float, confidence: float = CONFIDENCE) -> Interval:
         """Return the central credible interval of ``beta ln(1 + alpha eps)`` at an epsilon."""
-        return self._interval(np.log1p(np.exp(self._log_alpha) * epsilon), confidence)
-
-    def gross_gain(self) -> Floats:
-        """Return what each round added, with what the stock has lost put back, shape (n,)."""
-        return self._gain + self.depreciation * self._stock
+        return self._interval(np.log1p(self._alpha * epsilon), confidence)
 
     @cached_property
     def misfit(self) -> float:
@@ -194,65 +258,32 @@ class ValueEstimate:
         """
         if not self.n_rounds:
             return 0.0
-        free = fit_concave(self._epsilon, self._stock, self._gain)
-        return float(np.sqrt(np.mean((free(self._epsilon) - self(self._epsilon)) ** 2)))
-
-    def _given(self, alpha: Floats) -> _Posterior:
-        """Return the posterior of the rest for given alphas, shape (n,)."""
-        prior, n = self._prior, self._epsilon.size
-        spreads = np.array([prior.spread * prior.beta, prior.depreciation])
-        means = np.array([prior.beta, prior.depreciation])
-        precision = np.diag((prior.noise / spreads) ** 2)  # relative to that of the noise
-        curve = np.log1p(alpha[:, None] * self._epsilon)
-        columns = np.stack([curve, np.broadcast_to(-self._stock, curve.shape)], axis=-1)
-        information = precision + columns.transpose(0, 2, 1) @ columns
-        covariance = np.linalg.inv(information)
-        seen = precision @ means + np.einsum("anp,n->ap", columns, self._gain)
-        found = np.einsum("apq,aq->ap", covariance, seen)
-        shape = (_PRIOR_ROUNDS + n) / 2.0
-        residual = self._gain - np.einsum("anp,ap->an", columns, found)
-        away = found - means
-        squares = (
-            _PRIOR_ROUNDS * prior.noise**2
-            + (residual**2).sum(axis=1)
-            + np.einsum("ap,pq,aq->a", away, precision, away)
-        )
-        scale = np.sqrt(squares / (2.0 * shape) * covariance[:, 0, 0])
-        positive = 1.0 - stdtr(2.0 * shape, -found[:, 0] / scale)
-        log_weight = (
-            -0.5 * np.log(np.linalg.det(information))
-            - shape * np.log(squares)
-            + np.log(np.maximum(positive, 1e-300))
-        )
-        return _Posterior(found[:, 0], scale, found[:, 1], 2.0 * shape, log_weight)
+        epsilon = self._sums.epsilon
+        free = fit_concave(epsilon, self._sums.stocks, self._sums.gains)
+        return float(np.sqrt(np.mean((free(epsilon) - self(epsilon)) ** 2)))
 
     def _alpha_quantile(self, share: float) -> float:
         """Return a quantile of alpha; the weight of a grid point is spread evenly around it."""
-        step = self._log_alpha[1] - self._log_alpha[0]
-        ends = np.append(self._log_alpha - step / 2.0, self._log_alpha[-1] + step / 2.0)
-        reached = np.concatenate([[0.0], np.cumsum(self._weight)])
+        places, weight = self._grid.log_alpha, self._grid.weight.sum(axis=1)
+        half = (places[1] - places[0]) / 2.0
+        ends = np.append(places - half, places[-1] + half)
+        reached = np.concatenate([[0.0], np.cumsum(weight)])
         return math.exp(float(np.interp(share, reached, ends)))
 
     def _interval(self, factor: Floats, confidence: float) -> Interval:
         """Return the central interval of beta times a factor that depends on alpha."""
-        given, weight = self._posterior, self._weight
-        below = given.below_zero
-        middle, scale = factor * given.beta, factor * given.beta_scale
+        middle, scale = factor * self._beta, factor * self._scale
+        weight = self._weight / (1.0 - self._below_zero)
+        below = float(weight @ self._below_zero)
 
         def reached(value: float) -> float:
-            inside = stdtr(given.freedom, (value - middle) / scale) - below
-            return float(weight @ (inside / np.maximum(1.0 - below, 1e-300)))
+            return float(weight @ ndtr((value - middle) / scale)) - below
 
         tail = (1.0 - confidence) / 2.0
-        high = 2.0 * float((np.maximum(middle, 0.0) + scale).max())
-        while reached(high) < 1.0 - tail / 2.0:
-            high *= 2.0
-        ends = [_solve(reached, share, high) for share in (tail, 1.0 - tail)]
-        return ends[0], ends[1]
-
-
-def _solve(reached: Callable[[float], float], share: float, high: float) -> float:
-    return float(brentq(lambda value: reached(value) - share, 0.0, high, xtol=1e-12 * high))
+        highest = float((np.maximum(middle, 0.0) + 8.0 * scale).max())
+        low = brentq(lambda value: reached(value) - tail, 0.0, highest, rtol=1e-9)
+        high = brentq(lambda value: reached(value) - 1.0 + tail, low, highest, rtol=1e-9)
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -213,8 +213,7 @@ class ValueLoop:
 
 
 def create_learner(scenario: Scenario, market: PrivacyMarket) -> ValueLoop | None:
-    """Return what lets the server of a scenario's market learn; None where it is to learn nothing.
-    """
+    """Return what lets the server of a scenario's market learn; None where it is to learn nothing."""
     if scenario.value is None or scenario.training is None:
         return None
     return ValueLoop(market, scenario.value, scenario.training.rounds)
@@ -235,7 +234,11 @@ class Regret:
 
 
 def compute_regret(
-    market: PrivacyMarket, alpha: float, beta: float, epsilon: Sequence[float], paid: Sequence[float]
+    market: PrivacyMarket,
+    alpha: float,
+    beta: float,
+    epsilon: Sequence[float],
+    paid: Sequence[float],
 ) -> Regret:
     """Compare what a server's caps left it with the best cap in hindsight.
 

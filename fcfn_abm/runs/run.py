@@ -215,7 +215,9 @@ def _rounds(
     )
 
 
-def _play(rounds: Rounds[Training], market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
+def _play(
+    rounds: Rounds[Training], market: PrivacyMarket, recorder: Recorder, *, progress: bool
+) -> None:
     """Take the rounds of a run until the net trains."""
     if rounds.trains_next:
         return

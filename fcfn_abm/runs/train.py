@@ -90,7 +90,9 @@ class RunTrainings:
         """Begin the training with the market's own epsilon."""
         return self._own.begin()
 
-    def carry_out(self, market: PrivacyMarket, rounds: Rounds[Training], *, progress: bool) -> Trained:
+    def carry_out(
+        self, market: PrivacyMarket, rounds: Rounds[Training], *, progress: bool
+    ) -> Trained:
         """Take the rounds of a run that are left, and train what they are compared with.
 
         Parameters

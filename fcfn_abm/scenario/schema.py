@@ -538,15 +538,16 @@ class Value(Section):
     prior_alpha: Positive | None = None
     """Median of alpha before the first round; without it game.alpha."""
     prior_beta: Positive | None = None
-    """Location of beta before the first round, in currency; without it game.beta."""
-    prior_spread: Annotated[float, Field(gt=0, le=5)] = 0.5
+    """Mode of beta before the first round, in currency; without it game.beta. It is normal, cut off
+    at zero."""
+    prior_spread: Annotated[float, Field(gt=0, le=5)] = 1.0
     """How uncertain both are: standard deviation of ln(alpha), and of beta as a share of it."""
     prior_depreciation: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the accuracy gained so far that a round loses, before the first round; its standard
     deviation is as large."""
     prior_noise: Annotated[float, Field(gt=0, le=10)] = 0.05
     """Standard deviation of the measured gain of a round around its expected one, before the first
-    round; counts as much as three rounds."""
+    round; half or twice as much is as likely."""
     window: Annotated[int, Field(ge=0)] = 0
     """How many rounds the fit looks back; zero: all of them."""
     explore: Annotated[float, Field(ge=0, le=1)] = 0.2
