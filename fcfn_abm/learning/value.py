@@ -65,7 +65,7 @@ class _Grid:
         beta = (d * first - c * second) / determinant
         k = (a * second - c * first) / determinant
         scale = np.sqrt(d / determinant)
-        fit = beta * first + k * second  # twice what the data add to the log density at the mode
+        fit = beta * first + k * second
         log_weight = (
             0.5 * (fit - precision * sums.gain)
             - 0.5 * np.log(determinant)
@@ -210,10 +210,7 @@ class ValueEstimate:
 
     @cached_property
     def _at_alpha(self) -> tuple[float, float]:
-        """Posterior means of beta and k for this alpha; of beta the mean of where it is positive.
-
-        Where beta is far from zero, the first is its mean.
-        """
+        """Posterior means of beta, which is positive, and of k, for this alpha."""
         grid = _Grid(
             np.array([math.log(self.alpha)]), self._grid.log_noise, self._sums, self._prior
         )

@@ -213,7 +213,7 @@ class ValueLoop:
 
 
 def create_learner(scenario: Scenario, market: PrivacyMarket) -> ValueLoop | None:
-    """Return what lets the server of a scenario's market learn; None where it is to learn nothing."""
+    """Return what lets the server of a scenario's market learn; None where it learns nothing."""
     if scenario.value is None or scenario.training is None:
         return None
     return ValueLoop(market, scenario.value, scenario.training.rounds)

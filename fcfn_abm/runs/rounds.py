@@ -35,7 +35,7 @@ class Reporters(Protocol):
 
 
 class Trains(Protocol):
-    """What trains a net round by round: :class:`fcfn_abm.training.Training`, or what acts like it."""
+    """Trains a net round by round: :class:`fcfn_abm.training.Training`, or a stand-in for it."""
 
     results: list[TrainingRound]
     """One entry for each finished round; the first is of the net before training."""

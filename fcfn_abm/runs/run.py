@@ -31,13 +31,13 @@ from fcfn_abm.records import (
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
+from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.facts import (
     describe_program,
     group_facts,
     reference_facts,
     tracking_facts,
 )
-from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario

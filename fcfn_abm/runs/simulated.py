@@ -1,4 +1,4 @@
-"""A stand-in for training whose value of epsilon is known: for tests, and for studies in seconds."""
+"""A stand-in for training whose value of epsilon is known: for tests, and for quick studies."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ def test_a_fixed_cap_is_only_tried_up_and_down():
     assert caps[0] == 10.0
     sizes = np.abs(np.log(caps[1:] / 10.0)) * np.sqrt(np.arange(2, 31))
     assert_allclose(sizes, 0.4)
-    assert (caps[1:] > 10).any() and (caps[1:] < 10).any()
+    assert (caps[1:] > 10).any()
+    assert (caps[1:] < 10).any()
 
 
 def test_the_bandit_goes_where_the_measured_value_is_and_not_where_the_model_says():
