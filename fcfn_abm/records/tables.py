@@ -69,7 +69,9 @@ LEARNED = [
         misfit="root mean square distance of the fitted logarithm to the best concave curve",
     ),
     *_floats(
-        NO_UNIT, epsilon_spent="true epsilon of all rounds so far, of the node that spent most"
+        NO_UNIT,
+        epsilon_spent="true epsilon of all rounds so far, of the node that spent most, as "
+        "privacy.view sees it",
     ),
 ]
 """Columns of the rounds in which a server learns the value of epsilon: scenarios with [value]."""

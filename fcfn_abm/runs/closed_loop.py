@@ -181,7 +181,9 @@ class ValueLoop:
         """
         names = list(ValueRound.__dataclass_fields__)
         rows = pd.DataFrame([asdict(row) for row in self.rows], columns=names)
-        spent = ledger.groupby("round")["epsilon_total"].max().cummax()
+        central = self._market.scenario.privacy.view == "central"
+        spending = ledger["epsilon_central" if central else "epsilon_total"]
+        spent = spending.groupby(ledger["round"]).max().cummax()
         return rounds.assign(
             **rows.reindex(index=range(len(rounds))).astype(float),
             epsilon_spent=spent.reindex(rounds["round"]).ffill().to_numpy(),

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from fcfn_abm.records import Record
 from fcfn_abm.report.figures.frames import require_columns, table_of
@@ -39,7 +39,7 @@ def closed_loop(rounds: pd.DataFrame | Record) -> Figure:
         ("What the server pays", "currency a round", _draw_cap),
         ("What it buys", "mean epsilon", _draw_epsilon),
         ("Who takes part", "nodes", _draw_nodes),
-        ("Privacy spent", "true total epsilon, at most", _draw_spending),
+        ("Privacy spent", "total epsilon of one node, at most", _draw_spending),
         ("What the net learns", "test accuracy", _draw_accuracy),
         ("Alpha", "per unit of epsilon", lambda axes, part: _draw_estimate(axes, part, "alpha")),
         ("Beta", "currency", lambda axes, part: _draw_estimate(axes, part, "beta")),
@@ -95,7 +95,12 @@ def _draw_estimate(axes: Axes, rounds: pd.DataFrame, name: str) -> None:
         alpha=0.18,
         linewidth=0,
     )
-    axes.set(ylim=(0, None))
+    if name == "alpha":  # whose logarithm is normal
+        axes.set(yscale="log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.tick_params(which="minor", length=0)
+    else:
+        axes.set(ylim=(0, None))
 
 
 def _draw_value(axes: Axes, rounds: pd.DataFrame) -> None:
