@@ -234,7 +234,7 @@ def describe_learning(frame: Frame) -> list[LineChart]:
     """Describe what privacy was spent, and what the server has learned, round by round."""
     faint = (2, 3)
     charts = {
-        ("spent", "Privacy spent", "total epsilon of one node, at most"): [
+        ("spent", "Privacy spent", "epsilon, most of any node"): [
             Line("most of any node", "epsilon_spent", BOUND),
         ],
         ("alpha", "Alpha, as the server learns it", "per unit of epsilon"): [

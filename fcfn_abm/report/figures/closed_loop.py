@@ -39,7 +39,7 @@ def closed_loop(rounds: pd.DataFrame | Record) -> Figure:
         ("What the server pays", "currency a round", _draw_cap),
         ("What it buys", "mean epsilon", _draw_epsilon),
         ("Who takes part", "nodes", _draw_nodes),
-        ("Privacy spent", "total epsilon of one node, at most", _draw_spending),
+        ("Privacy spent", "epsilon, most of any node", _draw_spending),
         ("What the net learns", "test accuracy", _draw_accuracy),
         ("Alpha", "per unit of epsilon", lambda axes, part: _draw_estimate(axes, part, "alpha")),
         ("Beta", "currency", lambda axes, part: _draw_estimate(axes, part, "beta")),
