@@ -247,7 +247,7 @@ def describe_learning(frame: Frame) -> list[LineChart]:
             Line("95 % from", "beta_low", MUTED, faint),
             Line("to", "beta_high", MUTED, faint),
         ],
-        ("value", "The value of each round", "currency"): [
+        ("round-value", "The value of each round", "currency"): [
             Line("measured", "measured_value", MUTED, (1.5, 3)),
             Line("expected", "expected_value", BOUND),
         ],
