@@ -278,10 +278,10 @@ def check_value(scenario: Scenario) -> Problems:
     if scenario.value is None:
         return
     training, kind = scenario.training, scenario.mechanism.kind
-    if training is None or not training.enabled:
+    if training is None:
         yield Problem(
-            "the server learns from rounds of training, so there must be a [training] table, and "
-            "not with enabled = false.",
+            "the server learns from rounds of training, so there must be a [training] table (with "
+            "enabled = false alpha and beta stand).",
             "value",
         )
     elif training.schedule != "every-round":

@@ -216,7 +216,7 @@ class ValueLoop:
 
 def create_learner(scenario: Scenario, market: PrivacyMarket) -> ValueLoop | None:
     """Return what lets the server of a scenario's market learn; None where it learns nothing."""
-    if scenario.value is None or scenario.training is None:
+    if scenario.value is None or scenario.training is None or not scenario.trains:
         return None
     return ValueLoop(market, scenario.value, scenario.training.rounds)
 
