@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcfn_abm.abm.account import Account
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.events import Calendar
@@ -17,11 +18,19 @@ from fcfn_abm.abm.rules import MarketRules
 from fcfn_abm.abm.scores import unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.verdict import Judge, Verdict
-from fcfn_abm.errors import InvalidGameError, join_lines
-from fcfn_abm.game import Equilibrium, StackelbergEquilibrium
+from fcfn_abm.errors import InvalidGameError, abbreviate, as_floats, as_number, join_lines
+from fcfn_abm.game import (
+    ContestEquilibrium,
+    Equilibrium,
+    StackelbergEquilibrium,
+    Terms,
+    contest_equilibrium,
+)
+from fcfn_abm.game.contest import find_equilibrium
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
 from fcfn_abm.population import Population, draw_misreport_factors, require_sized
+from fcfn_abm.population.manipulation import Counts, Places, split_reports
 from fcfn_abm.rng import Chance, stream
 
 
@@ -33,6 +42,7 @@ class ChangingGame(RowModel):
     server: ParameterServer
     offer: Offer
     churn: Turnover | None
+    account: Account | None
     round_index: int
     verdict: Verdict | None
     _rules: MarketRules
@@ -40,11 +50,36 @@ class ChangingGame(RowModel):
     _primitives: PricingGame
     _calendar: Calendar
     _judge: Judge
+    _solved: tuple[float, ContestEquilibrium] | None = None
+    """What nodes share, and the equilibrium that was found for it last."""
 
     @property
     def present(self) -> Rows:
-        """Rows of the nodes that are there: all of them, unless nodes come and go."""
-        return self.churn.present if self.churn else slice(None)
+        """Rows of the nodes that are there: all, unless nodes come and go, or sell their total."""
+        if self.churn:
+            return self.churn.present
+        if self._speakers is not None:
+            return self._speakers
+        return self.account.sellers if self.account else slice(None)
+
+    @cached_property
+    def _speakers(self) -> Places | None:
+        """Rows of those that report in a contest; None where all do."""
+        manipulation = self.population.manipulation
+        if manipulation is None or isinstance(self.offer, Contracts):
+            return None  # contracts of nodes that say nothing are empty
+        return np.flatnonzero(~manipulation.silent) if manipulation.silent.any() else None
+
+    @property
+    def reports_seen(self) -> Floats:
+        """The reports that the server sees: one an identity, of the nodes that are there."""
+        return split_reports(self.columns.epsilon[self.present], self.identities)
+
+    @property
+    def identities(self) -> Counts | None:
+        """As how many the nodes come that are there; None where each of them comes as one."""
+        manipulation = self.population.manipulation
+        return None if manipulation is None else manipulation.identities[self.present]
 
     @property
     def primitives(self) -> PricingGame:
@@ -64,11 +99,36 @@ class ChangingGame(RowModel):
 
     @cached_property
     def contest(self) -> Equilibrium:
-        """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
+        """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B.
+
+        Under other terms than the paper's it does not: see :meth:`solve_contest`.
+        """
+        game = self._primitives
+        if self._speakers is not None:
+            game = replace(game, rho=game.rho[self._speakers])
+        return self._solve_contest(game, self.present)
+
+    def _solve_contest(self, game: PricingGame, rows: Rows) -> Equilibrium:
+        """Return the equilibrium at B = 1 of the nodes in some rows, whose game it is."""
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
         if offer.is_linear:  # who takes part is found once, for this and for what follows
-            return self._primitives.answer_to(np.ones(()))
-        return unit_equilibrium(offer, self._primitives.rho)
+            return game.answer_to(np.ones(()))
+        return unit_equilibrium(offer.among(rows), game.rho)
+
+    def solve_contest(self, pool: float) -> ContestEquilibrium:
+        """Return the nodes' equilibrium under other terms than the paper's, for what they share.
+
+        Where the cap keeps changing, with a fixed cost or a reserve, the first one that is found.
+        """
+        if self._solved is None or self._solved[0] != pool:
+            terms = self._rules.terms or Terms()
+            stands = self._rules.cap is not None or not self.offer.learns_cap
+            if pool > 0 and not stands:
+                found = find_equilibrium(self._primitives.rho, pool, terms)
+            else:
+                found = contest_equilibrium(self._primitives.rho, pool, terms)
+            self._solved = pool, found
+        return self._solved[1]
 
     @cached_property
     def _largest_unit_epsilon(self) -> float:
@@ -77,6 +137,8 @@ class ChangingGame(RowModel):
 
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
+        if self.account and self.account.open_round():
+            self._renew()
         if self.churn and self.churn.update(self.round_index):
             self._renew()
             self.views.make_acting(self.churn.arrived)
@@ -124,8 +186,10 @@ class ChangingGame(RowModel):
         """
         self._require_contest()
         rho = self.columns.rho.copy()
+        if not isinstance(rows, slice):
+            rows = self._as_rows(rows)
         try:
-            rho[rows] = values
+            rho[rows] = as_floats("values", values)
         except (IndexError, TypeError, ValueError) as error:
             raise InvalidGameError(f"costs cannot be set: {join_lines(str(error))}.") from None
         require_sized(rho=rho)
@@ -133,6 +197,20 @@ class ChangingGame(RowModel):
             self.churn.set_rho(rows, rho[rows])
         self.columns.rho = rho
         self._replace_population(rho * self.population.misreport_factor, None)
+
+    def _as_rows(self, rows: Any) -> npt.NDArray[Any]:
+        """Return rows that a user gave as an index: numbers, or a mask of all nodes."""
+        try:
+            index = np.asarray(rows)
+        except ValueError:  # lists of several lengths
+            index = np.asarray(None)
+        index = index if index.size else index.astype(int)
+        is_mask = index.dtype == bool and index.shape == self.columns.rho.shape
+        if not (is_mask or (index.dtype.kind in "iu" and index.ndim < 2)):
+            raise InvalidGameError(
+                f"rows must be numbers of nodes, or a mask of all, not {abbreviate(rows)}."
+            )
+        return index
 
     def set_game(
         self,
@@ -154,20 +232,22 @@ class ChangingGame(RowModel):
         ------
         InvalidGameError
             If a number is out of range, or the server chooses its cap itself; or if the mechanism
-            made its offer for the game as it was.
+            made its offer for the game as it was. In a contest whose cap the server announces round
+            by round, the offer does not depend on alpha and beta.
         """
-        self._require_contest()
+        if budget is not None or not self.offer.learns_cap:
+            self._require_contest()
         given = {"alpha": alpha, "beta": beta, "budget": budget}
-        changed = {name: float(value) for name, value in given.items() if value is not None}
+        changed = {n: as_number(n, value) for n, value in given.items() if value is not None}
         require_sized(**{name: value for name, value in changed.items() if name != "budget"})
         if budget is not None:
             if self._rules.cap is None:
                 raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
-            if budget != 0:
-                require_sized(budget=budget)
-            self.server.budget = float(budget)
+            if changed["budget"] != 0:
+                require_sized(budget=changed["budget"])
+            self.server.budget, self.server.factor = changed["budget"], 1.0
         game = self._rules.game.model_copy(update=changed)
-        cap = self._rules.cap if budget is None else float(budget)
+        cap = changed.get("budget", self._rules.cap)
         self._rules = replace(self._rules, game=game, cap=cap)
         self.server.game = game
         self._primitives = replace(self._primitives, alpha=game.alpha, beta=game.beta, budget=cap)
@@ -211,6 +291,7 @@ class ChangingGame(RowModel):
     def _renew(self) -> None:
         """Let the closed form follow those who are there, and their costs."""
         self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
+        self._solved = None
         known_of_game = ("equilibrium", "outcome", "contest", "_largest_unit_epsilon", "_best_cap")
         for known in (*known_of_game, "_chooses_cap"):
             self.__dict__.pop(known, None)

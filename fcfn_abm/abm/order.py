@@ -25,9 +25,10 @@ MANY = 500
 def move_in_turn(played: Round) -> None:
     """Each node sees the running total of all moves before its own."""
     rows = np.arange(len(played.columns))[played.movers]
-    forms = [scalar_moves(group.rule, played.n_active) for group in played.groups]
+    forms = [_form_of(played, group) for group in played.groups]
     decide = [_is_decided_before(played, group) for group in played.groups]
-    if rows.size < MANY or not (any(forms) or any(decide)):
+    limited = played.epsilon_left is not None
+    if limited or rows.size < MANY or not (any(forms) or any(decide)):
         _move_one_by_one(played, _draw_order(played, rows))
     elif not any(forms) and all(decide) and not played.agents:
         for group in played.groups:  # in whatever order
@@ -89,13 +90,14 @@ def _move_in_stretches(
 def move_at_once(played: Round) -> None:
     """All nodes answer the last round's reports at once."""
     exact = played.pool > 0 and played.bulletin.factor is None
+    limited = played.epsilon_left is not None
     acting, total = played.acting_among(played.movers), played.bulletin.total
     for group in played.groups:
         rows = group.among(played.movers)
         if acting:
             rows = np.setdiff1d(np.arange(len(played.columns))[rows], acting)
-        moves = scalar_moves(group.rule, played.n_active)
-        if moves and exact and len(played.columns) >= MANY:
+        moves = _form_of(played, group)
+        if moves and exact and not limited and len(played.columns) >= MANY:
             from fcfn_abm.abm import compiled
 
             compiled.move_at_once(played, group, moves, rows)
@@ -104,6 +106,11 @@ def move_at_once(played: Round) -> None:
     for row in acting:
         played.agents[row].respond()
         played.bulletin.total = total  # nobody sees another's move
+
+
+def _form_of(played: Round, group: NodeGroup) -> ScalarMoves | None:
+    """Return the rule of a group for compiled play, which knows the costs of the paper alone."""
+    return None if played.terms else scalar_moves(group.rule, played.n_active)
 
 
 def respond(played: Round, row: int) -> None:
@@ -123,6 +130,8 @@ def respond(played: Round, row: int) -> None:
         played.epsilon_floor,
         row,
         group.memory,
+        played.terms,
+        played.caps.item(row) if played.terms else None,
     )
     planned = rule.planned(seen)
     exit_round = reenter_one(planned, columns.exit_round.item(row), settings.reentry)
@@ -135,7 +144,12 @@ def respond(played: Round, row: int) -> None:
     if agent:
         report(played, row, agent.choose_epsilon(seen))
         return
-    columns.epsilon[row] = epsilon = rule.next_epsilon(seen, played.rng)
+    epsilon = rule.next_epsilon(seen, played.rng)
+    if played.terms:
+        epsilon = played.admit(np.array([epsilon]), slice(row, row + 1)).item()
+    if played.epsilon_left is not None:
+        epsilon = min(epsilon, played.epsilon_left.item(row))
+    columns.epsilon[row] = epsilon
     played.bulletin.move(row, own, epsilon)
 
 
@@ -147,6 +161,14 @@ def report(played: Round, row: int, epsilon: float) -> None:
         raise _bad_report(played, row, epsilon) from None
     if not 0 <= epsilon < math.inf:
         raise _bad_report(played, row, epsilon)
+    if played.admit(np.array([epsilon]), slice(row, row + 1)).item() != epsilon:
+        raise InvalidGameError(
+            f"a report must be zero, or lie between the reserve and epsilon_max of its node, but "
+            f"node {row} ({type(played.agents[row]).__name__}) reports {epsilon:g} in round "
+            f"{played.index}."
+        )
+    if played.epsilon_left is not None:
+        epsilon = min(epsilon, played.epsilon_left.item(row))
     before = played.columns.epsilon.item(row)
     played.columns.epsilon[row] = epsilon
     played.bulletin.move(row, before, epsilon)
@@ -182,7 +204,9 @@ def _decide(played: Round, group: NodeGroup, rows: Rows) -> Floats:
     """Return how nodes of a group answer what stands, where none sees another's move."""
     seen = _observe(played, group, rows)
     taking_part = update_exits(played.columns, group, group.rule.planned(seen), seen)
-    epsilon = group.rule.next_epsilon(seen, played.rng)
+    epsilon = played.admit(group.rule.next_epsilon(seen, played.rng), rows)
+    if played.epsilon_left is not None:
+        epsilon = np.minimum(epsilon, played.epsilon_left[rows])
     return np.where(taking_part, epsilon, 0.0)
 
 
@@ -199,6 +223,8 @@ def _observe(played: Round, group: NodeGroup, rows: Rows) -> Observation[Floats]
         played.epsilon_floor,
         rows,
         group.memory,
+        played.terms,
+        played.caps[rows] if played.terms else None,
     )
 
 

@@ -14,13 +14,17 @@ from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.scores import contest_exploitability
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.game import (
+    ContestEquilibrium,
     Equilibrium,
+    Terms,
     averaged_nodes,
     best_budget,
+    contest_regret,
     exploitability,
     server_utility,
     takes_part,
 )
+from fcfn_abm.population.manipulation import Counts, split_reports
 from fcfn_abm.scenario import Game
 
 
@@ -93,6 +97,26 @@ class ChurnState(RoundState):
     """S of their closed form at this round's B."""
 
 
+@dataclass(frozen=True)
+class Spending:
+    """What has been paid over all rounds, and what is left."""
+
+    money_spent: float
+    """What the server has paid so far, this round included, in currency."""
+    money_left: float
+    """What is left of ``game.total_budget`` after this round, in currency."""
+
+
+@dataclass(frozen=True)
+class SpendingState(Spending, MovingState):
+    """What is measured where the server's money is limited."""
+
+
+@dataclass(frozen=True)
+class SpendingChurnState(Spending, ChurnState):
+    """The same where nodes come and go."""
+
+
 def measure_round(
     played: Round,
     before: Floats,
@@ -101,6 +125,10 @@ def measure_round(
     churn: Turnover | None,
     *,
     moving: bool = False,
+    solved: ContestEquilibrium | None = None,
+    best_cap: float = 0.0,
+    spending: Spending | None = None,
+    identities: Counts | None = None,
 ) -> RoundState:
     """Measure a round that has been played and paid.
 
@@ -113,22 +141,32 @@ def measure_round(
     server : ParameterServer
         With what it has announced and paid.
     contest : Equilibrium or None
-        The closed form at B = 1 of the nodes that are there; None where they answer contracts.
+        The closed form at B = 1 of the nodes that are there; None where they answer contracts, and
+        under other terms than the paper's.
     churn : Turnover or None
         Who came and went, where the population changes.
     moving : bool, default False
-        Whether events change the game.
+        Whether the game changes as it is played.
+    solved : ContestEquilibrium, optional
+        Their equilibrium at this round's pool, under other terms than the paper's.
+    best_cap : float, default 0
+        The best cap under these terms, in currency.
+    spending : Spending, optional
+        What has been paid so far, where the money is limited.
+    identities : ndarray of int, optional
+        As how many the nodes come that are there.
     """
     columns, game = played.columns, server.game
-    n_nodes = columns.rho[played.present].size
+    n_nodes = int(np.count_nonzero(columns.present))
     n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
     n_exited = int(np.count_nonzero(columns.exited_before(played.index)))
     total_epsilon = float(columns.epsilon.sum())
-    n_averaged = averaged_nodes(game.average_over, columns.epsilon[played.present])
+    reports = split_reports(columns.epsilon[played.present], identities)
+    n_averaged = averaged_nodes(game.average_over, reports)
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
     left_to_server = server_utility(mean_epsilon, game.alpha, game.beta, server.paid)
     nodes = float(columns.utility.sum())
-    exploitable, change, distance = _measure_moves(played, before, contest)
+    exploitable, change, distance = _measure_moves(played, before, contest, solved)
     state = RoundState(
         round=played.index,
         budget=server.budget,
@@ -145,7 +183,16 @@ def measure_round(
         change=change,
         distance=distance,
     )
-    if contest is None or not (churn or moving):
+    if not (churn or moving):
+        return state
+    if solved is not None:
+        return MovingState(
+            **vars(state),
+            equilibrium_budget=best_cap,
+            equilibrium_n_active=solved.n_active,
+            equilibrium_total_epsilon=solved.total_epsilon,
+        )
+    if contest is None:
         return state
     best, n_expected = expect_equilibrium(contest, game)
     expected = MovingState(
@@ -154,14 +201,24 @@ def measure_round(
         equilibrium_n_active=n_expected,
         equilibrium_total_epsilon=played.pool * contest.total_epsilon,
     )
+    paid = {} if spending is None else vars(spending)
     if churn is None:
-        return expected
-    return ChurnState(
-        **vars(expected),
-        n_present=n_nodes,
-        n_arrived=churn.arrived.size,
-        n_departed=churn.departed.size,
-    )
+        return SpendingState(**vars(expected), **paid) if paid else expected
+    changed = {
+        "n_present": n_nodes,
+        "n_arrived": churn.arrived.size,
+        "n_departed": churn.departed.size,
+    }
+    if paid:
+        return SpendingChurnState(**vars(expected), **changed, **paid)
+    return ChurnState(**vars(expected), **changed)
+
+
+def state_class(*, churn: bool, moving: bool, spending: bool) -> type[RoundState]:
+    """Return what a market measures in each of its rounds."""
+    if spending:
+        return SpendingChurnState if churn else SpendingState
+    return ChurnState if churn else MovingState if moving else RoundState
 
 
 def expect_equilibrium(contest: Equilibrium, game: Game) -> tuple[float, int]:
@@ -172,15 +229,21 @@ def expect_equilibrium(contest: Equilibrium, game: Game) -> tuple[float, int]:
 
 
 def _measure_moves(
-    played: Round, before: Floats, contest: Equilibrium | None
+    played: Round,
+    before: Floats,
+    contest: Equilibrium | None,
+    solved: ContestEquilibrium | None,
 ) -> tuple[float, float, float]:
     """Return exploitability, change and distance, over the nodes that are there."""
     rows, pool, floor = played.present, played.pool, played.epsilon_floor
     epsilon, before, rho = played.columns.epsilon[rows], before[rows], played.columns.rho[rows]
-    if contest is None:
+    if solved is not None:
+        gain = _gain_under_terms(played, rho, epsilon)
+        target = min((solved.epsilon, *solved.others), key=lambda known: _largest(epsilon - known))
+    elif contest is None:
         gain, target = _measure_contracts(played, rho, epsilon)
     elif played.contest is not None and not played.contest.is_linear:
-        gain = contest_exploitability(played.contest, epsilon, rho, pool, floor)
+        gain = contest_exploitability(played.contest.among(rows), epsilon, rho, pool, floor)
         target = pool * contest.epsilon
     elif epsilon.size >= order.MANY and pool > 0:
         from fcfn_abm.abm.measures import measures  # loads numba
@@ -198,6 +261,13 @@ def _measure_moves(
         ratio(_largest(epsilon - before), _largest(before)),
         ratio(_largest(epsilon - target), _largest(target)),
     )
+
+
+def _gain_under_terms(played: Round, rho: Floats, epsilon: Floats) -> float:
+    """Return the most that a node could gain by moving alone, as a share of the pool."""
+    if played.pool <= 0:
+        return float("inf") if epsilon.any() else 0.0
+    return contest_regret(epsilon, rho, played.pool, played.terms or Terms())
 
 
 def _measure_contracts(played: Round, rho: Floats, epsilon: Floats) -> tuple[float, Floats]:

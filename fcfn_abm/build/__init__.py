@@ -15,6 +15,7 @@ from fcfn_abm.build.load import (
     resolve_defaults,
     write_costs_scenario,
 )
+from fcfn_abm.build.manipulation import ManipulationEffect, measure_manipulation
 from fcfn_abm.build.parts import (
     Floats,
     create_mechanism,
@@ -43,6 +44,7 @@ __all__ = [
     "REGISTRIES",
     "BenchCell",
     "Floats",
+    "ManipulationEffect",
     "check_scenario",
     "check_settings",
     "create",
@@ -58,6 +60,7 @@ __all__ = [
     "load_costs",
     "load_images",
     "load_scenario",
+    "measure_manipulation",
     "missing_for",
     "name_mechanisms",
     "needs_holdings",

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
+from fcfn_abm.build.parts import (
+    create_learning,
+    draw_population,
+    follows_data,
+    missing_for,
+    needs_holdings,
+)
 from fcfn_abm.build.registries import registry_at
 from fcfn_abm.errors import (
     InvalidGameError,
@@ -20,10 +26,13 @@ from fcfn_abm.errors import (
 )
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
+from fcfn_abm.mechanisms.base import refusal
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
+from fcfn_abm.scenario.schema import CONTESTS, Coalitions
 from fcfn_abm.training import PLACEMENTS
 
 NO_NOISE = "no-noise"
@@ -173,6 +182,74 @@ def check_mechanism(scenario: Scenario) -> Problems:
             )
 
 
+def check_terms(scenario: Scenario) -> Problems:
+    """Require terms that nodes can keep, and mechanism and rules that are made for them."""
+    people, game = scenario.population, scenario.game
+    cap = people.epsilon_max
+    if isinstance(cap, tuple) and len(cap) != people.n_nodes:
+        reason = f"must have one value for each of {people.n_nodes} nodes, but has {len(cap)}."
+        yield Problem(reason, "population", "epsilon_max")
+        return
+    try:
+        terms = read_terms(scenario)
+    except InvalidGameError as error:
+        yield Problem(str(error), "population", "epsilon_max")
+        return
+    if terms is None:
+        return
+    key = (
+        ("population", "cost")
+        if terms.cost != "linear"
+        else ("population", "epsilon_max")
+        if terms.has_caps
+        else ("game", "fixed_cost" if game.fixed_cost else "reserve")
+    )
+    kind = scenario.mechanism.kind
+    if why := refusal(kind, MECHANISMS.create(kind, scenario.mechanism.options)):
+        yield Problem(why, *key)
+    for place, choice in choices(scenario):
+        rule = (
+            LEARNING_RULES.create(choice.kind, choice.options) if place[-1] == "learning" else None
+        )
+        if rule and (why := rule.refuses(terms)):
+            yield Problem(f"{choice.kind!r} does not play it: {why}.", *key)
+        changes = people.churn is not None or scenario.events
+        if rule and choice.kind == "aggregate" and changes:
+            reason = (
+                "'aggregate' follows a game that changes by steps that are made for the paper's."
+            )
+            yield Problem(reason, *key)
+    for conflict, holds, reason in (
+        (
+            "[population.churn]",
+            people.churn is not None,
+            "B* would have to be searched each round.",
+        ),
+        (
+            "[population.misreport]",
+            people.can_misreport,
+            "what a false report costs is worked out for rho * epsilon.",
+        ),
+        (
+            "[population.coalitions]",
+            people.coalitions is not None,
+            "what a coalition gains is worked out for rho * epsilon.",
+        ),
+        (
+            "[population.sybils]",
+            people.sybils is not None,
+            "what splitting a report gains is worked out for rho * epsilon.",
+        ),
+        (
+            "total_budget or total_epsilon",
+            scenario.keeps_account,
+            "B* would be searched again whenever a node has sold all that it may.",
+        ),
+    ):
+        if holds:
+            yield Problem(reason, *key, conflict=conflict)
+
+
 def check_registered_names(scenario: Scenario) -> Problems:
     """Require registered names, with options that they take."""
     for place, choice in choices(scenario):
@@ -272,6 +349,117 @@ def check_events(scenario: Scenario) -> Problems:
             yield Problem(reason, table, "change", conflict="[training]")
 
 
+def check_value(scenario: Scenario) -> Problems:
+    """Require rounds to learn from, and a cap that follows, where the server learns."""
+    if scenario.value is None:
+        return
+    training, kind = scenario.training, scenario.mechanism.kind
+    if training is None:
+        yield Problem(
+            "the server learns from rounds of training, so there must be a [training] table (with "
+            "enabled = false alpha and beta stand).",
+            "value",
+        )
+    elif training.schedule != "every-round":
+        yield Problem(
+            "the server learns between rounds of training, so training.schedule must be "
+            f"'every-round', but it is {training.schedule!r}.",
+            "value",
+            conflict=f"[training] schedule = {training.schedule!r}",
+        )
+    if kind not in CONTESTS:
+        yield Problem(
+            f"{kind!r} makes its offer once, whatever the server learns; the cap follows in the "
+            f"mechanisms {', '.join(map(repr, CONTESTS))}.",
+            "value",
+            conflict=f"[mechanism] kind = {kind!r}",
+        )
+    for index, event in enumerate(scenario.events or ()):
+        if event.change in ("alpha", "beta"):
+            reason = f"the server with a [value] table learns {event.change}: leave one out."
+            yield Problem(reason, f"events.{index}", "change")
+
+
+def check_account(scenario: Scenario) -> Problems:
+    """Require a market whose rounds are all paid for where money or epsilon has a total."""
+    game, training = scenario.game, scenario.training
+    limits = scenario.population.total_epsilon_by_group
+    if game.spending is not None and game.total_budget is None:
+        yield Problem("needs total_budget, the money that it spreads.", "game", "spending")
+    if not scenario.keeps_account:
+        return
+    table, key = ("population", "total_epsilon") if limits else ("game", "total_budget")
+    mechanism = scenario.mechanism.kind
+    if mechanism not in CONTESTS:
+        known = ", ".join(map(repr, CONTESTS))
+        reason = f"needs a contest that is held anew each round, by one of the mechanisms {known}."
+        yield Problem(reason, table, key, f"[mechanism] kind = {mechanism!r}")
+    if limits and scenario.population.churn is not None:
+        reason = "a newcomer would take over what the node before it has sold."
+        yield Problem(reason, table, key, "[population.churn]")
+    if limits and scenario.privacy.horizon == "training":
+        reason = "a report is then the total over the whole training already."
+        yield Problem(reason, table, key, "privacy.horizon = 'training'")
+    if training is None or not scenario.trains:
+        return
+    if training.schedule != "every-round":
+        yield Problem(
+            "the limit is on all rounds of the market, so that the net must train in each of "
+            "them: take 'every-round', or enabled = false to train no net.",
+            table,
+            key,
+            f"training.schedule = {training.schedule!r}",
+        )
+    if training.rounds > scenario.rounds.maximum:
+        yield Problem(
+            f"the market ends after {scenario.rounds.maximum} rounds (rounds.maximum), and those "
+            f"of the training after it ({training.rounds} in all) would not be paid for.",
+            table,
+            key,
+            "[training]",
+        )
+
+
+def check_manipulation(scenario: Scenario) -> Problems:
+    """Require nodes that can agree or come as several, and a market that knows what that means."""
+    people, n_nodes = scenario.population, scenario.population.n_nodes
+    kind = scenario.mechanism.kind
+    tables = {"coalitions": people.coalitions, "sybils": people.sybils}
+    for name, settings in tables.items():
+        if settings is None:
+            continue
+        table, rows = f"population.{name}", settings.rows or ()
+        if rows and max(rows) >= n_nodes:
+            yield Problem(f"there are {n_nodes} nodes, from row 0 on.", table, "rows")
+        n_drawn = settings.number * (settings.size if isinstance(settings, Coalitions) else 1)
+        if not rows and n_drawn > n_nodes:
+            reason = f"asks for {n_drawn} nodes, but population.n_nodes = {n_nodes}."
+            yield Problem(reason, table, "number")
+        refused = {
+            "tullock": "equal parts of an epsilon count for more than their sum there, which nodes "
+            "do not learn; fa.build.measure_manipulation prices it.",
+            "yang": "its agency takes each identity for a node, which nodes do not learn; "
+            "fa.build.measure_manipulation prices it.",
+        }
+        conflicts = {
+            "[population.groups]": (people.groups is not None, "members come from all nodes."),
+            "[population.churn]": (people.churn is not None, "newcomers belong to nobody."),
+            "[population.node_class]": (people.node_class is not None, "rules speak for a member."),
+            "[events]": (scenario.events is not None, "the game of the members stays."),
+            "[training]": (scenario.trains, "a member's data would not be trained on."),
+            "a limit over all rounds": (scenario.keeps_account, "nobody says whose it is."),
+            f"[mechanism] kind = {kind!r}": (
+                name == "sybils" and kind in refused,
+                refused.get(kind, ""),
+            ),
+        }
+        for conflict, (holds, reason) in conflicts.items():
+            if holds:
+                yield Problem(reason, table, conflict=conflict)
+    if people.coalitions and people.sybils:
+        yield Problem("one of both.", "population.coalitions", conflict="[population.sybils]")
+
+
 def check_payment(scenario: Scenario) -> Problems:
     """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
     mechanism = scenario.mechanism.kind
@@ -297,6 +485,16 @@ def check_learning_rule(scenario: Scenario) -> Problems:
                 table_name(place),
                 "kind",
             )
+        try:
+            create_learning(scenario, place)
+        except InvalidGameError as error:
+            yield Problem(str(error), table_name(place), "kind")
+        if choice.kind != "bayes-nash":
+            continue
+        kind = scenario.mechanism.kind
+        if kind in ("tullock", "weighted"):
+            reason = "'bayes-nash' is solved for payments in proportion to epsilon."
+            yield Problem(reason, table_name(place), "kind", f"[mechanism] kind = {kind!r}")
 
 
 def check_comparisons(scenario: Scenario) -> Problems:
@@ -384,6 +582,24 @@ def check_adaptive_clipping(scenario: Scenario) -> Problems:
             yield Problem(reason, "privacy.adaptive_clipping", conflict=conflict)
 
 
+def check_currency(scenario: Scenario) -> Problems:
+    """Refuse zCDP where settings of another currency would do nothing, or nothing is claimed."""
+    privacy = scenario.privacy
+    if privacy.currency != "zcdp":
+        return
+    if privacy.calibration != "analytic":
+        reason = "'zcdp' gives the noise itself, so that there is nothing to calibrate."
+        yield Problem(reason, "privacy", "currency", "privacy.calibration = 'classical'")
+    rate = privacy.placement.options.get("sampling_rate", 1.0)
+    if rate < 1:
+        yield Problem(
+            "zCDP gains nothing where data are sampled, and no rho is claimed for it.",
+            "privacy",
+            "currency",
+            f"privacy.placement.sampling_rate = {rate:g}",
+        )
+
+
 def check_protected_unit(scenario: Scenario) -> Problems:
     """Require the unit of privacy that the placement of noise protects."""
     privacy = scenario.privacy
@@ -420,11 +636,15 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_distribution,
     check_divergence,
     check_registered_names,
+    check_terms,
     check_mechanism,
     check_fixed_budget,
     check_first_budget,
     check_churn,
     check_events,
+    check_value,
+    check_account,
+    check_manipulation,
     check_payment,
     check_learning_rule,
     check_compared,
@@ -434,6 +654,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_adaptive_clipping,
     check_protected_unit,
     check_sampling,
+    check_currency,
 )
 """In the order in which they are asked: the first problem is the one that is reported, and a rule
 may rely on all before it."""

@@ -16,7 +16,14 @@ from fcfn_abm.build.bench import BenchCell, list_cells
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.costs import FindFolder, list_costs
 from fcfn_abm.build.registries import create
-from fcfn_abm.errors import InvalidScenarioError, OutputError, PluginError, abbreviate, did_you_mean
+from fcfn_abm.errors import (
+    InvalidScenarioError,
+    OutputError,
+    PluginError,
+    abbreviate,
+    as_path,
+    did_you_mean,
+)
 from fcfn_abm.plugins import find_plugin, import_installed, import_plugin, import_plugins
 from fcfn_abm.process.files import list_files
 from fcfn_abm.scenario import (
@@ -70,8 +77,9 @@ def load_scenario(
     PluginError
         If one of ``imports`` cannot be imported.
     """
-    tree, where = read_scenario(Path(path))
-    folder = locate_scenario(Path(path)).parent
+    path = as_path("path", path, error=InvalidScenarioError)
+    tree, where = read_scenario(path)
+    folder = locate_scenario(path).parent
     tree = apply_overrides(tree, overrides)
     scenario = tree_to_scenario(tree, where)
     import_plugins(imports)
@@ -118,6 +126,7 @@ def load_costs(
     >>> load_costs("costs.csv").population.node_names
     ('A', 'B', 'C')
     """
+    path = as_path("path", path, error=InvalidScenarioError)
     tree = apply_overrides(costs_tree(path, column, name_column), overrides)
     where = str(path)
     return _complete(tree_to_scenario(tree, where), lambda _: Path(), where)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_positive, require_type
 from fcfn_abm.game.costs import Terms, reply_under, utilities
-from fcfn_abm.game.equilibrium import nash_equilibrium
+from fcfn_abm.game.equilibrium import as_population, nash_equilibrium
 from fcfn_abm.game.exact import Floats
 from fcfn_abm.show import Shown
 
@@ -124,10 +124,11 @@ def contest_equilibrium(
     >>> contest_equilibrium(costs, 1.0, Terms(fixed_cost=0.2105)).active.tolist()
     [False, False, True, True, False]
     """
-    terms = terms or Terms()
-    rho = as_floats("rho", rho)
+    terms = Terms() if terms is None else terms
+    require_type(Terms, terms=terms)
+    rho, budget = as_population(rho), as_number("budget", budget)
     plain = nash_equilibrium(rho, budget)  # checks both
-    budget, caps = float(budget), terms.caps(rho.size)
+    caps = terms.caps(rho.size)
     nobody = np.zeros_like(rho)
     if rho.size < 2 or budget == 0:
         return _result(nobody, rho, budget, terms, "no-trade", unique=True, method="no market")
@@ -149,6 +150,46 @@ def contest_equilibrium(
     return _result(
         found[0], rho, budget, terms, unique=unique, method=method, others=tuple(found[1:])
     )
+
+
+def find_equilibrium(rho: Floats, budget: float, terms: Terms) -> ContestEquilibrium:
+    """Return an equilibrium of a contest soon, and no others; unchecked.
+
+    Where uniqueness is proven it is that of :func:`contest_equilibrium`. Elsewhere the prefixes by
+    cost are tried (with linear costs), and the nodes that remain as those that lose most leave;
+    where the cost is not convex, where best responses at once lead to from the most that nodes can
+    sell. Where none of these is an equilibrium nobody takes part: ``contest_equilibrium`` searches
+    further.
+    """
+    if terms.has_one_equilibrium or rho.size < 2 or budget <= 0:
+        return contest_equilibrium(rho, budget, terms)
+    method = "a short search"
+    for epsilon in _first_candidates(rho, budget, terms, terms.caps(rho.size)):
+        if contest_regret(epsilon, rho, budget, terms) <= TOLERANCE:
+            return _result(epsilon, rho, budget, terms, unique=None, method=method)
+    nobody = np.zeros_like(rho)
+    return _result(nobody, rho, budget, terms, "none-found", unique=None, method=method)
+
+
+def _first_candidates(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Iterator[Floats]:
+    """Yield a few profiles that may be equilibria."""
+    if not terms.form.is_convex:
+        epsilon = np.minimum(caps, budget / rho)
+        for _ in range(_ROUNDS):
+            before = epsilon
+            epsilon = reply_under(rho, _others(before), budget, terms, caps)
+            if np.allclose(epsilon, before, rtol=1e-13, atol=0.0):
+                yield epsilon
+                return
+        return
+    order = np.argsort(rho, kind="stable")
+    sets = [_without_losers(rho, budget, terms, caps, order)]
+    if terms.cost == "linear" and terms.reserve == 0 and not terms.has_caps:
+        sets.insert(0, _prefixes(rho, budget, terms, order))
+    for members in chain(*sets):
+        epsilon = np.zeros_like(rho)
+        epsilon[members] = _rest(rho[members], budget, terms, caps[members])
+        yield epsilon
 
 
 def contest_regret(
@@ -175,7 +216,9 @@ def contest_regret(
     InvalidGameError
         If a number is outside its range, or the shapes differ.
     """
+    require_type(Terms, terms=terms)
     epsilon, rho = as_floats("epsilon", epsilon), as_floats("rho", rho)
+    budget = as_number("budget", budget)
     require_positive(rho=rho, budget=budget)
     require_positive(zero=True, epsilon=epsilon)
     if epsilon.ndim != 1 or epsilon.shape != rho.shape:
@@ -304,17 +347,24 @@ def _sets(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Iterator[Me
             for first in range(min(n_nodes - size + 1, _RUNS)):
                 yield _members(order[first : first + size], n_nodes)
     else:
-        members = order
-        while members.size > 1:
-            inside = _members(members, n_nodes)
-            epsilon = np.zeros_like(rho)
-            epsilon[inside] = _rest(rho[inside], budget, terms, caps[inside])
-            earned = utilities(epsilon, rho, _others(epsilon), budget, terms)[members]
-            if (earned > 0).all():
-                yield inside
-                return
-            n_losing = np.count_nonzero(earned <= 0)
-            members = members[np.argsort(earned, kind="stable")[max(1, n_losing // 4) :]]
+        yield from _without_losers(rho, budget, terms, caps, order)
+
+
+def _without_losers(
+    rho: Floats, budget: float, terms: Terms, caps: Floats, order: npt.NDArray[np.intp]
+) -> Iterator[Members]:
+    """Yield the nodes that remain as those that lose most leave, if two or more do."""
+    members = order
+    while members.size > 1:
+        inside = _members(members, rho.size)
+        epsilon = np.zeros_like(rho)
+        epsilon[inside] = _rest(rho[inside], budget, terms, caps[inside])
+        earned = utilities(epsilon, rho, _others(epsilon), budget, terms)[members]
+        if (earned > 0).all():
+            yield inside
+            return
+        n_losing = np.count_nonzero(earned <= 0)
+        members = members[np.argsort(earned, kind="stable")[max(1, n_losing // 4) :]]
 
 
 def _prefixes(

@@ -16,10 +16,11 @@ import pandas as pd
 from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import RunFailedError
+from fcfn_abm.errors import RunFailedError, as_path
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import print_note, progress_bar
+from fcfn_abm.process.workers import require_workers
 from fcfn_abm.records import (
     PARTS,
     Record,
@@ -31,9 +32,12 @@ from fcfn_abm.records import (
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
+from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.facts import (
+    belief_facts,
     describe_program,
     group_facts,
+    manipulation_facts,
     reference_facts,
     tracking_facts,
 )
@@ -41,6 +45,7 @@ from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
+from fcfn_abm.training import Training
 
 
 def run_scenario(
@@ -88,6 +93,8 @@ def run_scenario(
     If it is killed or interrupted, the same call goes on from there, to the same record.
     """
     require_scenario(scenario, "run_scenario")
+    require_workers(workers)
+    out = None if out is None else as_path("out", out)
     build.check_settings(scenario)
     scenario = build.resolve_defaults(scenario)
     if out is None:
@@ -98,7 +105,6 @@ def run_scenario(
     from fcfn_abm.report.figures.files import write_png
     from fcfn_abm.report.figures.records import main_figures
 
-    out = Path(out)
     home = Path(os.path.abspath(out))  # where it lies, wherever this process goes
     checkpoint_or_none = (
         checkpoint_of(out, scenario, overwrite=overwrite) if scenario.trains else nullcontext()
@@ -152,7 +158,8 @@ def _carry_out(
     with stream as writer:
         expected = market.outcome.epsilon > 0
         recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
-        rounds = _rounds(scenario, market, recorder, trainings)
+        learner = create_learner(scenario, market)
+        rounds = _rounds(scenario, market, recorder, trainings, learner)
         _play(rounds, market, recorder, progress=progress)
         if trainings and market.running:
             trained = trainings.carry_out(market, rounds, progress=progress)
@@ -162,23 +169,32 @@ def _carry_out(
     ended = time.perf_counter()
 
     nodes, traces = _nodes(market, population, trained), recorder.traces
+    played_rounds, learned = recorder.rounds, {}
+    if learner and trained:
+        played_rounds = learner.extend(played_rounds, trained.ledger)
+        learned = {"value": learner.facts(played_rounds)}
     names = [group.name for group in population.groups]
+    manipulated = population.manipulation is not None
+    rho = population.reporting_rho if manipulated else market.primitives.rho  # as it is in the end
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, market.primitives.rho),
+        "equilibrium": reference_facts(market.outcome, rho),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
-        **_tracking(market, recorder.rounds),
+        **belief_facts(market.groups[0].rule, market.pool),
+        **_tracking(market, played_rounds),
+        **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
+        **learned,
         "seconds": {"market": played - started, "training": ended - played},
         **describe_program(),
     }
     return Record(
         scenario=scenario,
         run=run,
-        rounds=recorder.rounds,
+        rounds=played_rounds,
         nodes=insert_names(nodes, population.names),
         kept_traces=None if traces is None else insert_names(traces, population.names),
         training=trained.rounds if trained else empty("training"),
@@ -187,8 +203,12 @@ def _carry_out(
 
 
 def _rounds(
-    scenario: Scenario, market: PrivacyMarket, recorder: Recorder, trainings: RunTrainings | None
-) -> Rounds:
+    scenario: Scenario,
+    market: PrivacyMarket,
+    recorder: Recorder,
+    trainings: RunTrainings | None,
+    learner: ValueLoop | None,
+) -> Rounds[Training]:
     """Return the rounds of a run: of its market, and of the training that it pays for."""
     record = partial(recorder, market)
     if trainings is None or scenario.training is None:
@@ -199,10 +219,13 @@ def _rounds(
         begin=trainings.begin,
         n_rounds=scenario.training.rounds,
         every_round=scenario.training.schedule == "every-round",
+        learner=learner,
     )
 
 
-def _play(rounds: Rounds, market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
+def _play(
+    rounds: Rounds[Training], market: PrivacyMarket, recorder: Recorder, *, progress: bool
+) -> None:
     """Take the rounds of a run until the net trains."""
     if rounds.trains_next:
         return
@@ -237,12 +260,14 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "node": range(len(columns)),
             **({"group": population.group} if population.groups else {}),
             "rho": columns.rho,
+            **_manipulation(population),
             **_misreport(market.scenario, market.population if changed else population),
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,
             "active": takes_part(columns.epsilon),
             "exit_round": exit_round,
+            **_sales(market),
             "equilibrium_epsilon": _place(market, market.outcome.epsilon),
             "equilibrium_utility": _place(market, market.outcome.node_utility),
             **_churn(market),
@@ -258,9 +283,23 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:
     """Return values of the nodes that are there in their places; zero in the empty ones."""
+    if values.size == len(market.columns):
+        return values
     placed = np.zeros(len(market.columns))
     placed[market.present] = values
     return placed
+
+
+def _sales(market: PrivacyMarket) -> dict[str, Any]:
+    """Return the columns that say what was sold in all rounds, where there is an account of it."""
+    account = market.account
+    if account is None:
+        return {}
+    left, sold_out = market.columns.exited, account.sold_out
+    return {
+        "exit_reason": np.where(sold_out, "sold-out", np.where(left, "no-gain", "")),
+        "total_sold": account.epsilon_sold,
+    }
 
 
 def _churn(market: PrivacyMarket) -> dict[str, Any]:
@@ -279,6 +318,17 @@ def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
     if churn is None or not churn.moves:
         return {}
     return {"tracking": tracking_facts(rounds, churn.until)}
+
+
+def _manipulation(population: Population) -> dict[str, Any]:
+    """Return the columns that say who agrees with others, and who comes as several."""
+    manipulation = population.manipulation
+    if manipulation is None:
+        return {}
+    return {
+        "manipulates": manipulation.manipulators,
+        "identities": np.where(manipulation.silent, 0, manipulation.identities),
+    }
 
 
 def _misreport(scenario: Scenario, population: Population) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, OutputError, join_lines
+from fcfn_abm.errors import InvalidRecordError, OutputError, as_count, as_path, join_lines
 from fcfn_abm.process.files import has_files
 from fcfn_abm.process.folders import LOCK
 from fcfn_abm.process.locks import Lock
@@ -37,6 +37,7 @@ from fcfn_abm.runs.results import (
 )
 from fcfn_abm.runs.sensitivity import sensitivity
 from fcfn_abm.scenario import Scenario, SweepSettings, read_toml, tree_to_scenario
+from fcfn_abm.scenario.schema import MOST_RUNS
 from fcfn_abm.show import Shown
 
 KIND = "sweep"
@@ -116,6 +117,7 @@ class Sweep(Shown):
 
     def record(self, run: int) -> Record:
         """Read the record of a run, of a sweep with ``keep = "record"``."""
+        run = as_count("run", run, least=0, most=MOST_RUNS, error=InvalidRecordError)
         self._require_same()
         return read_record(self.path / RECORDS / run_name(run))
 
@@ -183,7 +185,7 @@ def read_sweep(path: str | Path) -> Sweep:
     InvalidRecordError
         If the folder is missing, or does not hold a sweep.
     """
-    return Sweep(*read_identity(Path(path), KIND))
+    return Sweep(*read_identity(as_path("path", path, error=InvalidRecordError), KIND))
 
 
 def read_identity(path: Path, kind: str) -> tuple[Scenario, dict[str, Any], Path, str]:

@@ -167,6 +167,52 @@ class Misreport(Section):
     reported over true cost."""
 
 
+Row = Annotated[int, Field(ge=0)]
+Listed = Annotated[tuple[Row, ...], Field(strict=False, min_length=1)]
+
+
+class Coalitions(Section):
+    """Nodes that agree: of each coalition the cheapest node alone reports."""
+
+    size: Annotated[int, Field(ge=2)] = 2
+    """How many nodes a coalition has, which are drawn from the seed."""
+    number: Count = 1
+    """How many coalitions there are."""
+    rows: Annotated[Listed, Field(min_length=2)] | None = None
+    """Rows of the nodes of a single coalition, in place of size and number."""
+
+    @model_validator(mode="after")
+    def _require_different_rows(self) -> Coalitions:
+        _require_different(self.rows)
+        return self
+
+
+class Sybils(Section):
+    """Nodes that come as several: each of their identities sells an equal part of their epsilon.
+
+    A contest pays for the sum, which the node chooses; other mechanisms treat each identity as a
+    node of its own.
+    """
+
+    identities: Annotated[int, Field(ge=2, le=1000)] = 2
+    """As how many such a node comes."""
+    number: Count = 1
+    """How many nodes do so, which are drawn from the seed."""
+    rows: Listed | None = None
+    """Their rows, in place of number."""
+
+    @model_validator(mode="after")
+    def _require_different_rows(self) -> Sybils:
+        _require_different(self.rows)
+        return self
+
+
+def _require_different(rows: tuple[int, ...] | None) -> None:
+    for row in rows or ():
+        if (rows or ()).count(row) > 1:
+            raise ValueError(f"rows: {row} stands twice.")
+
+
 class Churn(Section):
     """Nodes that come and go while the market plays, and costs that drift."""
 
@@ -227,6 +273,9 @@ class Group(Section):
     """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
     start: Start | None = None
     """Its first reports, in place of rounds.start."""
+    total_epsilon: Positive | None = None
+    """The most that each of its nodes sells over all rounds, in place of population.total_epsilon.
+    """
     node_class: ClassName | None = None
     """The class of its nodes, in place of population.node_class."""
 
@@ -244,10 +293,28 @@ class Population(Section):
     """How many edge nodes there are; at least two."""
     rho: Choice = _choice("lognormal")
     """The law of the unit privacy costs, in currency per unit of epsilon."""
+    cost: Literal["linear", "power", "sqrt", "exponential"] | None = None
+    """What epsilon costs every node: "linear" rho eps, as in the paper, which is the default;
+    "power" rho eps^2, "sqrt" 2 rho sqrt(eps), or "exponential" rho (e^eps - 1)."""
+    epsilon_max: (
+        Positive
+        | Annotated[tuple[Positive, ...], Field(strict=False)]
+        | Annotated[str, Field(pattern=r"^column:.+$")]
+        | None
+    ) = None
+    """The most that a node can sell: one number for all, one for each node, or a column of the file
+    with the costs, such as "column:cap". Without it nothing limits them."""
     misreport: Misreport | None = None
     """Without this table all nodes are honest."""
+    coalitions: Coalitions | None = None
+    """Without this table every node reports for itself."""
+    sybils: Sybils | None = None
+    """Without this table every node comes as one."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
+    total_epsilon: Positive | None = None
+    """The most epsilon that each node sells over all rounds, the sum of its reports: its last sale
+    is what is left, and then it leaves for good. Without it there is no limit."""
     node_class: ClassName | None = None
     """A class derived from EdgeNode in one of the plug-ins of imports: "my_nodes.py:MyNode", or
     "my_package.nodes:MyNode". Its nodes act as it says."""
@@ -300,6 +367,12 @@ class Population(Section):
         return tuple(found)
 
     @property
+    def total_epsilon_by_group(self) -> dict[str, float]:
+        """The limits on what a node sells over all rounds, by group; "" for all."""
+        tables = {"": self.total_epsilon} | {g.name: g.total_epsilon for g in self.groups or ()}
+        return {name: limit for name, limit in tables.items() if limit is not None}
+
+    @property
     def can_misreport(self) -> bool:
         """Whether a table says that some nodes misreport."""
         own = [group.misreport for group in self.groups or ()]
@@ -324,8 +397,20 @@ class Game(Section):
     """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
     with another one (half of beta without it), and what other mechanisms may spend (B* without it).
     """
+    total_budget: Positive | None = None
+    """The most that the server pays over all rounds, in currency; without it there is no limit."""
+    spending: Literal["uniform", "next-point"] | None = None
+    """How the server spreads total_budget: no cap is above an equal share of the money left for
+    each of the rounds left, or above the cap at which the next unit of money gains as much as in
+    the rounds to come (and no less than itself). Without it the cap is what the server rule says,
+    until the money is spent."""
     epsilon_floor: Positive = 1e-6
     """Smallest admissible report, with which a market at rest can start."""
+    fixed_cost: NotNegative | None = None
+    """What taking part costs a node in a round whatever epsilon is, in currency; nothing without
+    it."""
+    reserve: NotNegative | None = None
+    """The least epsilon that is paid; without it every report is."""
 
 
 class Rounds(Section):
@@ -432,6 +517,10 @@ class Privacy(Section):
     """The probability with which the guarantee of epsilon may fail."""
     calibration: Literal["analytic", "classical"] = "analytic"
     """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
+    currency: Literal["epsilon", "zcdp"] | None = None
+    """What nodes sell: "epsilon" at delta, which is the default; or "zcdp", the rho of
+    zero-concentrated differential privacy, for which the noise is sensitivity / sqrt(2 rho), and of
+    which T rounds cost T times as much. The record shows both."""
     unit: Literal["record", "client"] = "record"
     """Neighbouring data sets differ in one sample, or in all data of a node."""
     neighbours: Literal["replace-one", "zero-out"] = "replace-one"
@@ -517,6 +606,42 @@ class Training(Section):
     there is one and the other settings allow."""
     checkpoint_every: Count = 10
     """After how many rounds a run that is written to a folder keeps where it stands."""
+
+
+class Value(Section):
+    """What the server learns of the value of epsilon from the rounds that it pays for.
+
+    With this table a scenario with ``training.schedule = "every-round"`` is a closed loop: after
+    each round of training the server refits alpha and beta to what the net has gained, and prices
+    the next round by them. See docs/closed_loop.md for the model.
+    """
+
+    frozen: bool = False
+    """Measure, but keep alpha and beta of [game], and explore nothing: the market and the training
+    are those of the scenario without this table."""
+    measure: Literal["accuracy", "loss"] = "accuracy"
+    """What a round of training gains: test accuracy, or a lower test loss."""
+    price: Positive = 100.0
+    """What a unit of it is worth to the server, in currency: with 100, a percentage point of
+    accuracy is worth one."""
+    prior_alpha: Positive | None = None
+    """Median of alpha before the first round; without it game.alpha."""
+    prior_beta: Positive | None = None
+    """Mode of beta before the first round, in currency; without it game.beta. It is normal, cut off
+    at zero."""
+    prior_spread: Annotated[float, Field(gt=0, le=5)] = 1.0
+    """How uncertain both are: standard deviation of ln(alpha), and of beta as a share of it."""
+    prior_depreciation: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the accuracy gained so far that a round loses, before the first round; its standard
+    deviation is as large."""
+    prior_noise: Annotated[float, Field(gt=0, le=10)] = 0.05
+    """Standard deviation of the measured gain of a round around its expected one, before the first
+    round; half or twice as much is as likely."""
+    window: Annotated[int, Field(ge=0)] = 0
+    """How many rounds the fit looks back; zero: all of them."""
+    explore: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Size of the trials: the cap of round t is multiplied by exp(explore / sqrt(t)) or divided by
+    it, by a fair draw."""
 
 
 class RecordSettings(Section):
@@ -711,6 +836,8 @@ class Scenario(Section):
     privacy: Privacy = Privacy()
     training: Training | None = None
     """Without this table no net is trained."""
+    value: Value | None = None
+    """Without this table alpha and beta of [game] stand, whatever the net gains."""
     record: RecordSettings = RecordSettings()
     sweep: SweepSettings | None = None
     """With this table the file stands for many runs, which "fcfn sweep" carries out."""
@@ -722,6 +849,20 @@ class Scenario(Section):
     def cap(self) -> float | None:
         """The payment cap that stands in every round; None where the server chooses it."""
         return None if self.chooses_cap else self.game.budget
+
+    @property
+    def keeps_account(self) -> bool:
+        """Whether there is a limit on what is paid or sold over all rounds."""
+        limits = self.population.total_epsilon_by_group
+        return self.game.total_budget is not None or bool(limits)
+
+    @property
+    def last_round(self) -> int:
+        """The last round that is played: with such a limit no round outlasts the training."""
+        training = self.training
+        if training is None or not (self.trains and self.keeps_account):
+            return self.rounds.maximum
+        return min(self.rounds.maximum, training.rounds)
 
     @property
     def chooses_cap(self) -> bool:
