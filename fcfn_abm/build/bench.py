@@ -207,8 +207,8 @@ def _check_training(scenario: Scenario, bench: BenchSettings, refuse: Any) -> No
     part = bench.training
     if part is None:
         return
-    if not scenario.trains:
-        raise refuse("needs the table [training], with enabled = true.", "training")
+    if scenario.training is None:
+        raise refuse("needs the table [training], which says how.", "training")
     known: dict[str, Any] = {
         "costs": list(bench.costs or (OWN,)),
         "data": list(bench.data or (OWN,)),
@@ -220,10 +220,9 @@ def _check_training(scenario: Scenario, bench: BenchSettings, refuse: Any) -> No
             listed = ", ".join(map(repr, allowed))
             reason = f"must be one of {listed}, but is {getattr(part, key)!r}."
             raise refuse(reason, key, "bench.training")
-    rounds = scenario.training.rounds if scenario.training else 0
     for key, most, what in (
         ("seeds", bench.replications, "bench.replications"),
-        ("last", rounds, "training.rounds"),
+        ("last", scenario.training.rounds, "training.rounds"),
     ):
         if getattr(part, key) > most:
             reason = f"must not exceed {what} = {most}, but is {getattr(part, key)}."

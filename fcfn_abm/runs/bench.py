@@ -171,7 +171,7 @@ def list_tasks(scenario: Scenario) -> list[BenchTask]:
     bench = build.require_bench(scenario)
     cells = build.list_bench(scenario)
     tasks: list[BenchTask] = []
-    part = bench.training
+    part = bench.training if scenario.trains else None
     for cell in cells:
         if part and (cell.costs, cell.data, cell.budget) == (part.costs, part.data, part.budget):
             for replication in range(part.seeds):

@@ -803,7 +803,7 @@ class BenchSettings(Section):
     data: dict[CellName, BenchData] = Field(default_factory=dict)
     """How data are dealt, by name; without it as [training.partition] says, without coupling."""
     training: BenchTraining | None = None
-    """Without this table no net is trained."""
+    """Without this table, or with training.enabled = false, no net is trained."""
 
 
 class Scenario(Section):

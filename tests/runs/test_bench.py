@@ -16,7 +16,7 @@ from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
 from fcfn_abm.report.bench import bench_text, estimate, paired_difference, summarise
 from fcfn_abm.rng import replication_seed, stream
-from fcfn_abm.runs.bench import read_bench, run_bench
+from fcfn_abm.runs.bench import list_tasks, read_bench, run_bench
 from fcfn_abm.runs.report import write_report
 
 pytestmark = pytest.mark.slow
@@ -311,7 +311,6 @@ def test_a_plug_in_joins_by_name_and_its_knob_is_turned(tmp_path):
         (['bench.costs.bad={kind="unifrm"}'], "Did you mean 'uniform'"),
         (['bench.data.bad={partition="dirichlt"}'], "Did you mean 'dirichlet'"),
         (["bench.data.bad.couplin=1.0"], "no such key"),
-        (["training.enabled=false"], "enabled = true"),
         (['bench.modes=["equal"]'], "equal-cap"),
         (["bench.tolerance=0.5"], "less than or equal to 0.1"),
     ],
@@ -321,6 +320,14 @@ def test_what_is_wrong_is_said_in_one_sentence_that_names_the_place(file, change
         fa.load_scenario(file, changes)
     assert "bench" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_where_training_is_switched_off_the_cells_alone_are_left(file):
+    scenario = fa.load_scenario(file, ["training.enabled=false"])
+    tasks = list_tasks(build.name_mechanisms(scenario))
+    assert len(tasks) == 2 * 2 * 2
+    assert {task.mechanism for task in tasks} == {None}
+    assert len(list_tasks(build.name_mechanisms(fa.load_scenario(file)))) == 8 + 2 * 5
 
 
 def test_the_command_refuses_with_exit_code_two(file, tmp_path):
