@@ -39,7 +39,7 @@ from fcfn_abm.report.trained_page import training_sections
 _NEAR = 1e-3  # farther from the closed form than this share, rest is worth a second look
 _AROUND = 6  # nodes on either side of the threshold that are listed
 _VERDICTS: dict[str, tuple[Tone, str]] = {
-    "converged": ("good", "The market came to rest: no node can gain by moving alone."),
+    "converged": ("good", "The market came to rest."),
     "no-trade": ("fair", "Nobody trades."),
     "max-rounds": ("fair", "The market had not come to rest when its rounds were over."),
     "cycling": ("bad", "The market never settles: reports go round and round."),
@@ -92,7 +92,8 @@ def run_page(record: Record, scenario_toml: str) -> Page:
 def _verdict(record: Record) -> Notice:
     verdict = record.run["verdict"]
     tone, words = _VERDICTS[verdict["kind"]]
-    if tone == "good" and record.run["market"]["distance"] > _NEAR:
+    market = record.run["market"]
+    if tone == "good" and max(market["distance"], market["exploitability"]) > _NEAR:
         tone = "fair"
     reason = verdict["reason"]
     return Notice(
@@ -146,7 +147,8 @@ def _in_short(record: Record) -> list[str]:
         f"what the net is worth to it; the nodes keep {number(market['node_utility'], 4)} of the "
         "payment when the cost of their privacy is taken off."
     )
-    if n < n_nodes and form["threshold"]:
+    others = record.nodes.loc[~record.nodes["active"], "rho"]
+    if len(others) and form["threshold"] and others.min() >= form["threshold"]:
         text += (
             f" The others stay out: privacy costs them {number(form['threshold'], 4)} for a unit "
             "of epsilon or more."
@@ -241,7 +243,8 @@ def _who_left(record: Record) -> Section:
                 "The cap is shared in proportion to epsilon, so a node earns something only where "
                 f"its unit cost rho lies below tau/(n-1), here {number(threshold, 6)}. Whenever a "
                 "costly node leaves, tau falls and this bound with it, and the next costliest may "
-                "have to go: in the end far more nodes are out than a few outliers."
+                f"have to go. Here {format_count(int((~nodes['active']).sum()), 'node')} of "
+                f"{len(nodes):,} stay out in the end."
             )
         )
     picture = Picture(

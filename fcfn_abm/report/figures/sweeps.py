@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fcfn_abm.records.tables import NO_UNIT, columns_of
-from fcfn_abm.report.compare import average
+from fcfn_abm.report.estimates import ANY, BOUNDS, Average, average_paired, is_skewed
 from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
@@ -65,8 +65,9 @@ def sweep_outcome(frame: Any, axis: str, outcome: str, by: str | None = None) ->
     with theme():
         figure = Figure(figsize=(6.5, 4.2))
         axes = figure.subplots()
-        _panel(axes, frame[frame["status"] == "done"], axis, outcome, by)
-        axes.set(xlabel=escape_text(axis), ylabel=label_of(outcome))
+        sampled = is_sampled(frame, [axis, *([by] if by else [])])
+        _panel(axes, frame[frame["status"] == "done"], axis, outcome, by, sampled=sampled)
+        axes.set(xlabel=escape_text(axis))
         if by:
             axes.legend(title=escape_text(by), loc="best")
     return fix_ticks(figure)
@@ -103,12 +104,13 @@ def sweep_overview(
             figsize=(max(6.5, 6.2 * min(len(axes), 2), 4.4 * len(axes)), 2.2 * len(outcomes) + 1.0)
         )
         grid = figure.subplots(len(outcomes), len(axes), squeeze=False, sharex="col", sharey="row")
+        sampled = is_sampled(frame, all_axes or axes)
         for column, axis in enumerate(axes):
             by = lines_by(frame, axis, all_axes or axes)
             for row, outcome in enumerate(outcomes):
-                _panel(grid[row, column], done, axis, outcome, by)
-                if column == 0:
-                    grid[row, 0].set_ylabel(label_of(outcome))
+                _panel(grid[row, column], done, axis, outcome, by, sampled=sampled)
+                if column:
+                    grid[row, column].set_ylabel("")
             grid[-1, column].set_xlabel(escape_text(axis))
             if by:
                 grid[0, column].legend(title=escape_text(by), alignment="left", **_ABOVE)
@@ -147,23 +149,38 @@ def group_values(values: pd.Series) -> pd.Series:
     return values.groupby(bins).transform("median")
 
 
-def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | None) -> None:
+def _panel(
+    axes: Axes,
+    done: pd.DataFrame,
+    axis: str,
+    outcome: str,
+    by: str | None,
+    *,
+    sampled: bool,
+) -> None:
     numeric = pd.api.types.is_numeric_dtype(done[axis]) and not _is_bool(done[axis])
     levels = [] if by is None else list(dict.fromkeys(done[by]))
     colours = _colours(levels)
     places = None if numeric else {value: i for i, value in enumerate(dict.fromkeys(done[axis]))}
-    for i, level in enumerate(levels or [None]):
-        some = done if by is None else done[done[by] == level]
+    found = [
+        _averages(done if by is None else done[done[by] == level], axis, outcome, sampled=sampled)
+        for level in levels or [None]
+    ]
+    as_median = is_skewed(of for line in found for of in line.values())
+    for i, (level, line) in enumerate(zip(levels or [None], found, strict=True)):
         name = str(level)
         marker = ARM_MARKERS.get(name, _MARKERS[i % len(_MARKERS)])
         dashes = ARM_DASHES.get(name, _DASHES[i % len(_DASHES)])
-        means = _means(some, axis, outcome)
-        x = means["at"] if places is None else means["at"].map(places)
+        points = {at: of.centre(as_median=as_median) for at, of in line.items()}
+        points = {at: point for at, point in points.items() if math.isfinite(point[0])}
+        x = pd.Series([at if places is None else places[at] for at in points], dtype=float)
+        centre, low, high = np.array(list(points.values()), dtype=float).reshape(-1, 3).T
+        bars = np.nan_to_num([centre - low, high - centre], posinf=0.0)
         shift = 0.0 if places is None or not levels else 0.12 * (i - (len(levels) - 1) / 2)
         axes.errorbar(
-            x.astype(float) + shift,
-            means["mean"],
-            yerr=means["half_width"].fillna(0.0),
+            x + shift,
+            centre,
+            yerr=bars,
             color=colours[i],
             marker=marker,
             markersize=5,
@@ -190,6 +207,7 @@ def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | No
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(y=0.1)
+    axes.set_ylabel(label_of(outcome) + (", median" if as_median else ""))
     known = done[outcome][np.isfinite(done[outcome])]
     if len(known) and known.min() > 0 and known.quantile(0.9) > _DECADES * known.quantile(0.1):
         axes.set_yscale("log")
@@ -199,15 +217,36 @@ def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | No
         axes.tick_params(which="minor", length=0)
 
 
-def _means(runs: pd.DataFrame, axis: str, outcome: str) -> pd.DataFrame:
-    """Return a row a value of the axis: where it is drawn, the mean, and half of its interval."""
-    rows = []
-    for at, values in runs[outcome].groupby(group_values(runs[axis]), sort=False):
-        of = average(values.dropna().to_numpy(dtype=float))
-        if of.n and math.isfinite(of.mean):
-            rows.append({"at": at, "mean": of.mean, "half_width": of.half_width})
-    found = pd.DataFrame(rows, columns=["at", "mean", "half_width"])
-    return found.sort_values("at") if pd.api.types.is_numeric_dtype(found["at"]) else found
+def average_runs(runs: pd.DataFrame, outcome: str, *, sampled: bool) -> Average:
+    """Average an outcome over runs of a sweep, with an interval of what is independent in them.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Rows of a sweep's table.
+    outcome : str
+        Which of its columns.
+    sampled : bool
+        Whether its points are a sample, see :func:`is_sampled`: then the interval is over runs.
+        All points of a sweep share their seeds, so that in a grid runs of one replication are
+        averaged first, the interval is over replications, and one replication gives none.
+    """
+    replications = None if sampled else runs.get("replication")
+    return average_paired(runs[outcome], replications, BOUNDS.get(outcome, ANY))
+
+
+def is_sampled(frame: pd.DataFrame, axes: Sequence[str]) -> bool:
+    """Whether the points of a sweep are many, as a sample's are, and no grid of a few values."""
+    return any(
+        pd.api.types.is_numeric_dtype(frame[axis]) and frame[axis].nunique() > MANY for axis in axes
+    )
+
+
+def _averages(runs: pd.DataFrame, axis: str, outcome: str, *, sampled: bool) -> dict[Any, Average]:
+    """Return the average at each value of an axis, in the order in which they are drawn."""
+    numeric = pd.api.types.is_numeric_dtype(runs[axis])
+    groups = runs.groupby(group_values(runs[axis]), sort=numeric)
+    return {at: average_runs(some, outcome, sampled=sampled) for at, some in groups}
 
 
 def _colours(levels: Sequence[Any]) -> list[Any]:
