@@ -68,13 +68,8 @@ def sweep_page(
     sensitivity : DataFrame, optional
         Its Sobol indices, as :meth:`fcfn_abm.Sweep.sensitivity` has them.
     """
-    axes, done = list(run["axes"]), frame[frame["status"] == "done"]
-    known = _find_outcomes(done)
-    outcomes = [name for name in known if _varies(done[name])] or known
-    sections = [_axes(frame, run, axes)]
-    if len(done):
-        sections += [_pictures(frame, axes, outcomes), _tables(done, axes, outcomes)]
-        sections.append(Section("How the markets ended", [_verdicts(done)]))
+    axes = list(run["axes"])
+    sections = [_axes(frame, run, axes), *describe_outcomes(frame, axes)]
     if sensitivity is not None and len(sensitivity):
         sections.append(_sensitivity(sensitivity))
     if (frame["status"] == "failed").any():
@@ -92,6 +87,28 @@ def sweep_page(
         lead=[*_state(frame), _facts(frame, run, axes)],
         sections=sections,
     )
+
+
+def describe_outcomes(frame: pd.DataFrame, axes: Sequence[str]) -> list[Section]:
+    """Return the outcomes of a sweep against its axes, as figures and tables; none without runs.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a run.
+    axes : sequence of str
+        Columns of it.
+    """
+    done = frame[frame["status"] == "done"]
+    if done.empty:
+        return []
+    known = _find_outcomes(done)
+    outcomes = [name for name in known if _varies(done[name])] or known
+    return [
+        _pictures(frame, axes, outcomes),
+        _tables(done, axes, outcomes),
+        Section("How the markets ended", [_verdicts(done)]),
+    ]
 
 
 def _find_outcomes(done: pd.DataFrame) -> list[str]:

@@ -121,8 +121,9 @@ def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
     """Return the other axis whose values get a line each: mechanisms, or the one with fewest."""
     few = {name: frame[name].nunique() for name in axes if name != axis}
     few = {name: n for name, n in few.items() if 1 < n <= _LEVELS}
-    if "mechanism.kind" in few:
-        return "mechanism.kind"
+    for first in ("sweep", "mechanism.kind"):
+        if first in few:
+            return first
     return min(few, key=lambda name: few[name]) if few else None
 
 
