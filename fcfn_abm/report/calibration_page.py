@@ -57,6 +57,8 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
         f"Value of the net at {len(run['points'])} epsilons with the law that fits it, R squared "
         f"{r_squared(fit)}; and what the law leaves over. The numbers stand in the table.",
         "Grey: single nets. Blue: means of the seeds. Right: measured values less the law.",
+        frame,
+        "calibration.parquet",
     )
     epsilons = ",".join(f"{point['epsilon']:g}" for point in run["points"])
     command = (

@@ -43,7 +43,7 @@ def _describe_panel(axes: Axes) -> dict[str, Any]:
 def _describe_line(axes: Axes, line: Line2D) -> dict[str, Any] | None:
     x, y = (np.asarray(values, dtype=float) for values in line.get_data())
     if line.get_transform() == axes.get_yaxis_transform():  # a level, over the whole width
-        x = np.array(axes.get_xlim())
+        x = np.array(axes.dataLim.intervalx)
     elif line.get_transform() == axes.get_xaxis_transform() or x.size < 2:
         return None
     label = str(line.get_label())

@@ -90,6 +90,8 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
         "stand in the tables.",
         "Large: mean and 95 % interval. Small: the single populations. Each mechanism has the same "
         "colour and sign in all figures.",
+        frame,
+        "comparison.parquet",
     )
     more = averages_table(frame, _MORE, "Where the money goes")
     results: list[Block] = [picture, *comparison_tables(frame), more]

@@ -144,7 +144,7 @@ def average_paired(
     known = values.dropna().astype(float)
     if replications is not None:
         known = known.groupby(replications[known.index]).mean()
-    return average(known.to_numpy(), bounds)
+    return average(known.to_numpy(dtype=float), bounds)
 
 
 def _find_rank(n: int) -> int:
@@ -201,12 +201,14 @@ def interval(of: Average, *, as_median: bool = False) -> str:
     if of.half_width <= _NEGLIGIBLE * abs(of.mean):
         return f"{of.mean:.4g} ± 0"
     decimals = 1 - math.floor(math.log10(of.half_width))
+    is_long = decimals > _DECIMALS or abs(of.mean) >= _LONG
     if of.is_cut:
-        digits = min(max(decimals, 0), _DECIMALS)
-        low, high = (f"{end:.{digits}f}" for end in (of.low, of.high))
-        low, high = (str(int(float(e))) if float(e) in of.bounds else e for e in (low, high))
-        return f"{of.mean:.{digits}f} ({low} to {high})"
-    if decimals > _DECIMALS or abs(of.mean) >= _LONG:
+        form = ".2g" if is_long else f".{max(decimals, 0)}f"
+        low, high = (
+            f"{end:g}" if end in of.bounds else f"{end:{form}}" for end in (of.low, of.high)
+        )
+        return f"{of.mean:{form}} ({low} to {high})"
+    if is_long:
         return f"{of.mean:.4g} ± {of.half_width:.2g}"
     return f"{of.mean:.{max(decimals, 0)}f} ± {of.half_width:.{max(decimals, 0)}f}"
 

@@ -37,6 +37,7 @@ from fcfn_abm.report.theme import arm_label
 from fcfn_abm.report.trained_page import training_sections
 
 _NEAR = 1e-3  # farther from the closed form than this share, rest is worth a second look
+_NODES = ("node", "name", "rho", "epsilon", "equilibrium_epsilon", "utility", "active")
 _AROUND = 6  # nodes on either side of the threshold that are listed
 _VERDICTS: dict[str, tuple[Tone, str]] = {
     "converged": ("good", "The market came to rest."),
@@ -181,6 +182,9 @@ def _describe_settling(record: Record) -> Section:
         f"with exploitability ending at {number(market['exploitability'], 2)}.",
         "Left: what single nodes report (a sample of a large market). Middle: the sum of all "
         "reports. Right: how far the market is from equilibrium, on a log scale.",
+        record.rounds[["round", "total_epsilon", "distance", "exploitability", "change"]],
+        "rounds.parquet and traces.parquet",
+        interactive=True,
     )
     terms = Terms(
         {
@@ -253,6 +257,8 @@ def _who_left(record: Record) -> Section:
         f"Epsilon of each node against its unit privacy cost: {int(nodes['active'].sum()):,} "
         f"take part, and {int((~nodes['active']).sum()):,} stay out"
         + (f", from a cost of {number(threshold, 4)} on." if threshold else "."),
+        data=nodes[[c for c in _NODES if c in nodes]],
+        source="nodes.parquet",
     )
     blocks += [picture, _groups(nodes, threshold)]
     if threshold and not nodes["active"].all():
@@ -263,6 +269,9 @@ def _who_left(record: Record) -> Section:
             participation(record.rounds, nodes),
             f"Nodes that take part over {len(record.rounds)} rounds, ending at "
             f"{int(nodes['active'].sum()):,}; and how many nodes left for good in each round.",
+            data=record.rounds[["round", "n_active", "n_exited"]],
+            source="rounds.parquet and nodes.parquet",
+            interactive=True,
         )
     )
     return Section("Who left, and why", blocks)
@@ -355,9 +364,12 @@ def _earnings(record: Record) -> Section:
     )
     picture = Picture(
         "utilities",
-        utilities(record.rounds),
+        utilities(record),
         f"The server's utility and what it pays, and the utility of all nodes together, over "
         f"{len(record.rounds)} rounds; they end at {number(market['server_utility'], 4)}, "
         f"{number(market['payment'], 4)} and {number(market['node_utility'], 4)}.",
+        data=record.rounds[["round", "server_utility", "payment", "node_utility"]],
+        source="rounds.parquet",
+        interactive=True,
     )
     return Section("What everybody earns", [Words(words), picture])

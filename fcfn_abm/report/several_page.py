@@ -73,6 +73,8 @@ _TERMS = {
     "share of the cap B.",
     "Closed form": "the equilibrium by formulas, which know every cost: thin dashed lines.",
 }
+_ROUNDING = 1e-9  # outcomes that differ by less are the same
+_LEAST = {"exploitability": 1.0, "distance": 1.0}  # shares: a difference is one of the whole
 _WIDE = 5  # settings side by side in columns at most
 _NAME = 34  # characters of a name made of values
 
@@ -395,7 +397,11 @@ def _describe_pairs(shared: Mapping[str, pd.Index]) -> str:
 def _differ(values: pd.Series, others: pd.Series, shared: pd.Index) -> str:
     """Write a difference: paired where seeds are shared, with Welch's interval where none is."""
     if len(shared):
+        size = max(
+            float(values.abs().max()), float(others.abs().max()), _LEAST.get(str(values.name), 0.0)
+        )
         apart = (values[shared] - others[shared]).dropna().to_numpy(dtype=float)
+        apart[np.abs(apart) <= _ROUNDING * size] = 0.0
         if apart.size != 1:
             return interval(average(apart))
         before = float(others[shared].iloc[0])
@@ -404,15 +410,15 @@ def _differ(values: pd.Series, others: pd.Series, shared: pd.Index) -> str:
     a, b = (x.dropna().to_numpy(dtype=float) for x in (values, others))
     if not (a.size and b.size):
         return "-"
-    apart = float(a.mean() - b.mean())
+    difference = float(a.mean() - b.mean())
     if min(a.size, b.size) < 2:
-        return number(apart)
+        return number(difference)
     from scipy.stats import ttest_ind  # takes a second to load
 
     if a.std() == 0 and b.std() == 0:
-        return f"{number(apart)} ± 0"
+        return f"{number(difference)} ± 0"
     low, high = ttest_ind(a, b, equal_var=False).confidence_interval()
-    return f"{number(apart)} ({number(float(low))} to {number(float(high))})"
+    return f"{number(difference)} ({number(float(low))} to {number(float(high))})"
 
 
 def _compare_nodes(

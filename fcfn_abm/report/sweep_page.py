@@ -40,6 +40,7 @@ _OUTCOMES = (
     "welfare",
     "accuracy",
 )
+_KEYS = ("run", "replication", "seed", "status")
 _ROUNDING = 1e-9  # outcomes that differ by less are the same
 _COLUMNS = 3  # of axes in one figure at most
 _POINTS = 40  # points of a grid that get a row each
@@ -202,6 +203,8 @@ def _pictures(frame: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str])
                 f"{', '.join(label_of(name) for name in outcomes)} against {', '.join(some)}. The "
                 "numbers stand in the tables.",
                 f"Against {'; '.join(lines)}." if lines else "",
+                frame[[*(n for n in _KEYS if n in frame), *axes, *outcomes]],
+                "sweep.parquet",
             )
         )
     return Section("What the axes do", blocks if axes else [Words("No axes.")])

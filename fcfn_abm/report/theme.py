@@ -15,6 +15,7 @@ from fcfn_abm.errors import escape_control_characters
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette; line styles tell arms apart in grey
 ARM_COLOURS = {
@@ -116,6 +117,13 @@ def letter_panels(panels: Iterable[Axes]) -> None:
         axes.set_title(f"{letter}  {title}".rstrip(), loc="left")
 
 
+def round_ticks(n: int = 6) -> MaxNLocator:
+    """Return what places ticks at rounds: whole numbers, in steps of 1, 2, 5, 10 and so on."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(n, integer=True, steps=[1, 2, 5, 10])
+
+
 def spans_decades(values: Any, ratio: float = 30.0) -> bool:
     """Whether positive values span so much that a linear scale would hide most of them.
 
@@ -186,6 +194,26 @@ def _on_dark(colour: str) -> str:
 def arm_label(arm: str) -> str:
     """Return what an arm is called in figures and tables."""
     return ARM_LABELS.get(arm, arm)
+
+
+def format_power(value: float) -> str:
+    """Write a small number as it is typeset.
+
+    Examples
+    --------
+    >>> format_power(1e-5), format_power(2e-4), format_power(0.25)
+    ('10⁻⁵', '2×10⁻⁴', '0.25')
+    """
+    mantissa, _, power = f"{value:.3g}".partition("e")
+    if not power:
+        mantissa, _, power = (
+            f"{value:.2e}".partition("e") if 0 < value < 1e-2 else (mantissa, "", "")
+        )
+        mantissa = f"{float(mantissa):g}"
+    if not power:
+        return mantissa
+    high = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{high}" if float(mantissa) == 1 else f"{float(mantissa):g}×10{high}"
 
 
 def escape_text(text: str) -> str:

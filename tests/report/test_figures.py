@@ -160,7 +160,7 @@ def test_the_ledger_shows_the_median_node_between_the_extremes():
         frame[frame["round"] == 1]["epsilon_total"].min(),
         frame[frame["round"] == 5]["epsilon_total"].max(),
     )
-    assert "delta = 1e-05" in uploads.get_ylabel()
+    assert "δ = 10⁻⁵" in uploads.get_ylabel()
     assert len(ledger(frame.drop(columns="epsilon_central"), 1e-5).axes) == 1
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from fcfn_abm.report.compare import Averages, averages
 from fcfn_abm.report.estimates import Average, is_skewed
 from fcfn_abm.report.figures.frames import require_columns, table_of
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, theme
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, letter_panels, theme
 
 _PANELS = {  # quantity: title, and what the axis measures
     "mean_node_utility": ("Node utility", "currency, mean of all nodes"),
@@ -23,7 +23,7 @@ _PANELS = {  # quantity: title, and what the axis measures
     "welfare": ("Welfare", "currency, all utilities together"),
     "price_of_anarchy": ("Price of anarchy", "best welfare / welfare"),
     "participation": ("Participation", "share of the nodes"),
-    "mean_epsilon": ("Mean epsilon", "epsilon, {over}"),
+    "mean_epsilon": ("Mean ε", "ε, {over}"),
     "noise_multiplier": ("Noise", "noise / sensitivity, one release"),
 }
 _AVERAGED = {
@@ -67,6 +67,7 @@ def comparison(frame: Any) -> Figure:
             axes.spines["left"].set_visible(False)
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.5)
+        letter_panels(grid[:-1])
         _caption(grid[-1], frame)
     return fix_ticks(figure)
 
@@ -85,7 +86,7 @@ def _panel(
         axes.xaxis.set_minor_formatter(NullFormatter())
     as_median = is_skewed(found[name, quantity] for name in names)
     if as_median:
-        axes.set_title(f"{axes.get_title()}, median")
+        axes.set_title(f"{axes.get_title(loc='left')}, median")
     for row, name in enumerate(names):
         colour = ARM_COLOURS.get(name, "0.45")
         each = usable.loc[usable["mechanism"] == name, quantity]

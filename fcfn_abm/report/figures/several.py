@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from fcfn_abm.records import Record
 from fcfn_abm.report.theme import (
@@ -18,6 +18,7 @@ from fcfn_abm.report.theme import (
     escape_text,
     fix_ticks,
     letter_panels,
+    round_ticks,
     spans_decades,
     theme,
 )
@@ -25,7 +26,7 @@ from fcfn_abm.report.theme import (
 _PANELS: dict[str, tuple[str, str, str | None]] = {  # column: title, unit, its closed form
     "total_epsilon": ("Total epsilon S", "sum of all ε", "total_epsilon"),
     "n_active": ("Nodes that take part", "nodes", "n_active"),
-    "exploitability": ("Exploitability", "largest gain left / B", None),
+    "exploitability": ("Exploitability", "share of B", None),
     "payment": ("What the server pays", "currency a round", "payment"),
     "server_utility": ("Utility of the server", "currency a round", "server_utility"),
     "node_utility": ("Utility of all nodes", "currency a round", "node_utility"),
@@ -60,7 +61,7 @@ def several_rounds(runs: Mapping[str, Sequence[Record]]) -> Figure:
         if longest > 30 * shortest:
             grid[0, 0].set_xscale("log")
         else:
-            grid[0, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            grid[0, 0].xaxis.set_major_locator(round_ticks())
         _legend(figure, grid[0, 0])
         letter_panels(grid.ravel())
     return fix_ticks(figure)
@@ -134,7 +135,7 @@ def several_accuracies(runs: Mapping[str, Sequence[Record]]) -> Figure:
         axes.set(xlabel="communication round", ylabel="test accuracy", ylim=(0, 1))
         axes.set_title("What the epsilon of the market buys")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(round_ticks())
         axes.legend(loc="lower right")
     return fix_ticks(figure)
 

@@ -23,6 +23,7 @@ from fcfn_abm.report.theme import (
     STAYS,
     escape_text,
     fix_ticks,
+    letter_panels,
     theme,
 )
 
@@ -114,6 +115,8 @@ def sweep_overview(
             grid[-1, column].set_xlabel(escape_text(axis))
             if by:
                 grid[0, column].legend(title=escape_text(by), alignment="left", **_ABOVE)
+        if grid.size > 1:
+            letter_panels(grid.ravel())
     return fix_ticks(figure)
 
 

@@ -51,9 +51,9 @@ function option(panel) {
   return {
     animation: false,
     textStyle: { fontFamily: "system-ui, sans-serif" },
-    title: { text: panel.title, textStyle: { color: ink, fontSize: 14 } },
-    legend: { top: 24, left: 0, textStyle: { color: ink }, data: named.map((each) => each.label) },
-    grid: { left: 64, right: 16, top: named.length > 2 ? 92 : 64, bottom: 44 },
+    title: { left: 0, text: panel.title, textStyle: { color: ink, fontSize: 14 } },
+    legend: { type: "scroll", top: 26, left: 0, icon: "roundRect", itemWidth: 18, itemHeight: 3, textStyle: { color: ink }, data: named.map((each) => each.label) },
+    grid: { left: 64, right: 16, top: 60, bottom: 44 },
     xAxis: { ...axis(panel.log[0]), name: panel.x, nameGap: 26, min: "dataMin", max: "dataMax" },
     yAxis: { ...axis(panel.log[1]), name: panel.y, nameGap: 46, scale: panel.low === null },
     tooltip: {
