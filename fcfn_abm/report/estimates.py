@@ -14,10 +14,10 @@ from scipy.special import bdtr, stdtrit
 CONFIDENCE = 0.95
 ANY, SHARE, POSITIVE = (-math.inf, math.inf), (0.0, 1.0), (0.0, math.inf)
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("accuracy", "participation", "gini", "equilibrium_participation"), SHARE),
+    **dict.fromkeys(("accuracy", "participation", "gini"), SHARE),
     **dict.fromkeys(
         (
-            *("budget", "payment", "server_payment", "equilibrium_payment", "privacy_cost"),
+            *("budget", "payment", "server_payment", "equilibrium_payment"),
             *("n_active", "n_losing", "n_nodes", "equilibrium_n_active", "rounds", "loss"),
             *("mean_epsilon", "total_epsilon", "mean_epsilon_total", "max_epsilon_total"),
             *("equilibrium_mean_epsilon", "equilibrium_total_epsilon", "budget_ratio"),
@@ -144,7 +144,7 @@ def average_paired(
     known = values.dropna().astype(float)
     if replications is not None:
         known = known.groupby(replications[known.index]).mean()
-    return average(known.to_numpy(dtype=float), bounds)
+    return average(np.asarray(known, dtype=np.float64), bounds)
 
 
 def _find_rank(n: int) -> int:
