@@ -208,7 +208,7 @@ def _group(
     groups: dict[Any, list[Source]] = {}
     for key, source in zip(keys, sources, strict=True):
         groups.setdefault(key, []).append(source)
-    if len(groups) == len(sources):
+    if len(groups) == len(sources) or (len(groups) == 1 and len(sources) <= _WIDE):
         return {source.name: [source] for source in sources}
     changed = _find_changed([dict(key) for key in groups])
     named: dict[str, list[Source]] = {}
@@ -216,12 +216,7 @@ def _group(
         values = ", ".join(dict(key).get(path, "-") for path in changed)
         name = values if values and len(values) <= _NAME else f"setting {i + 1}"
         named[f"setting {i + 1}" if name in named else name] = some
-    return named if len(groups) > 1 else {"all runs": sources_of(groups)}
-
-
-def sources_of(groups: Mapping[Any, list[Source]]) -> list[Source]:
-    """Return the sources of all groups, in order."""
-    return [source for some in groups.values() for source in some]
+    return named if len(groups) > 1 else {"all runs": list(sources)}
 
 
 def _find_changed(trees: Sequence[Mapping[str, str]]) -> list[str]:
@@ -401,7 +396,7 @@ def _differ(values: pd.Series, others: pd.Series, shared: pd.Index) -> str:
             float(values.abs().max()), float(others.abs().max()), _LEAST.get(str(values.name), 0.0)
         )
         apart = (values[shared] - others[shared]).dropna().to_numpy(dtype=float)
-        apart[np.abs(apart) <= _ROUNDING * size] = 0.0
+        apart = np.where(np.abs(apart) <= _ROUNDING * size, 0.0, apart)
         if apart.size != 1:
             return interval(average(apart))
         before = float(others[shared].iloc[0])

@@ -175,7 +175,7 @@ def test_sweeps_are_paired_by_point_and_seed(sweeps):
 
 
 def test_what_cannot_stand_side_by_side_gets_a_sentence(folder, sweeps, tmp_path):
-    with pytest.raises(InvalidRecordError, match="holds a run and .* a sweep; side by side"):
+    with pytest.raises(InvalidRecordError, match=r"holds a run and .* a sweep; side by side"):
         read_pages([sweeps / "best", folder / "gradient-1"])
     scenario = fa.load_scenario("quickstart")
     fa.compare_mechanisms(scenario, ["stackelberg", "random"], 2, tmp_path / "priced")
