@@ -39,6 +39,7 @@ _NEGLIGIBLE = 1e-9  # half-widths below this share of the mean are rounding erro
 _DECIMALS, _LONG = 6, 1e7  # numbers with more digits than these are written with exponents
 _FEWEST = 8  # values from which on skewness is judged
 _SKEWED = 1.5  # skewness from which on a mean tells little; of a normal sample it is rare
+_SPREAD = 1 / 3  # standard deviation over the median, below which a skewed mean tells enough
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def average(values: npt.NDArray[np.float64], bounds: tuple[float, float] = ANY) 
         bounds=bounds,
         median_low=float(ranked[cut]) if cut >= 0 else math.nan,
         median_high=float(ranked[n - 1 - cut]) if cut >= 0 else math.nan,
-        is_skewed=n >= _FEWEST and (n_infinite > 0 or abs(_measure_skewness(values)) > _SKEWED),
+        is_skewed=n >= _FEWEST and (n_infinite > 0 or _spreads_askew(values)),
     )
 
 
@@ -159,12 +160,12 @@ def _find_rank(n: int) -> int:
     return rank
 
 
-def _measure_skewness(values: npt.NDArray[np.float64]) -> float:
-    apart = values - values.mean()
-    spread = float(np.sqrt(np.mean(apart**2)))
-    if spread <= _NEGLIGIBLE * float(np.abs(values).max()):
-        return 0.0
-    return float(np.mean((apart / spread) ** 3))
+def _spreads_askew(values: npt.NDArray[np.float64]) -> bool:
+    """Whether values spread much around their middle, and more to one side."""
+    apart, spread = values - values.mean(), float(values.std())
+    if spread <= _SPREAD * abs(float(np.median(values))):
+        return False
+    return spread > 0 and abs(float(np.mean((apart / spread) ** 3))) > _SKEWED
 
 
 def is_skewed(found: Iterable[Average]) -> bool:

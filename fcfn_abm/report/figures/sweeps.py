@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,11 @@ _BINS = 8
 _LEVELS = 6  # lines in a panel at most
 _DECADES = 30.0  # from this ratio of its values on an outcome is drawn on a log scale
 _LOG = 20.0  # from this ratio of its ends on an axis may be logarithmic
+_LABEL = 24  # characters of a line beside an axis
 _MARKERS = "osD^vP"
 _ABOVE: dict[str, Any] = {
     "loc": "lower left",
-    "bbox_to_anchor": (0, 1.02),
+    "bbox_to_anchor": (0, 1.14),  # above the letter of the panel
     "ncols": 3,
     "borderaxespad": 0,
     "columnspacing": 1.2,
@@ -211,7 +213,8 @@ def _panel(
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(y=0.1)
-    axes.set_ylabel(label_of(outcome) + (", median" if as_median else ""))
+    label = label_of(outcome) + (", median" if as_median else "")
+    axes.set_ylabel("\n".join(wrap(label, _LABEL)))
     known = done[outcome][np.isfinite(done[outcome])]
     if len(known) and known.min() > 0 and known.quantile(0.9) > _DECADES * known.quantile(0.1):
         axes.set_yscale("log")
