@@ -56,7 +56,8 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
         calibration(frame, run),
         f"Value of the net at {len(run['points'])} epsilons with the law that fits it, R squared "
         f"{r_squared(fit)}; and what the law leaves over. The numbers stand in the table.",
-        "Grey: single nets. Blue: means of the seeds. Right: measured values less the law.",
+        "a: the value of the net; grey are single nets, blue the means of the seeds. b: measured "
+        "values less the curve.",
         frame,
         "calibration.parquet",
     )

@@ -33,6 +33,13 @@ from fcfn_abm.report.theme import dark_style, recolour
 _TEMPLATES = files("fcfn_abm.report") / "templates"
 _NEGATIVE = re.compile(r"(?<![\w.])-(?=[\d.])")
 _POWER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b")
+_SYMBOLS = {  # formulas, as they stand in texts for the terminal
+    "beta ln(1 + alpha eps)": "β ln(1 + α ε)",
+    "tau/(n-1)": "τ/(n−1)",
+    "alpha * beta": "α β",
+    "R^2": "R²",
+    " &gt;= ": " ≥ ",
+}
 _SMALL = 3  # powers of ten up to this one are written out
 _IN_ADDRESS = ",.:;()/+-_=*!|@"
 _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -98,10 +105,12 @@ def typeset(text: str) -> Markup:
     --------
     >>> str(typeset("-3.0e-14 of <B>"))
     '\u22123.0\u202f\u00d7\u202f10<sup>\u221214</sup> of &lt;B&gt;'
-    >>> [str(typeset(text)) for text in ("0.0e+00", "1.3e-01", "2e+03", "tau/(n-1)")]
-    ['0', '0.13', '2000', 'tau/(n-1)']
+    >>> [str(typeset(text)) for text in ("0.0e+00", "1.3e-01", "2e+03", "rho >= tau/(n-1)")]
+    ['0', '0.13', '2000', 'rho ≥ τ/(n−1)']
     """
     safe = _NEGATIVE.sub("\u2212", _POWER.sub(_power, escape(text)))
+    for written, sign in _SYMBOLS.items():
+        safe = safe.replace(written, sign)
     return Markup(safe)  # noqa: S704 - escaped above
 
 

@@ -180,8 +180,8 @@ def _describe_settling(record: Record) -> Section:
         f"which ends at {number(market['total_epsilon'], 4)} where the closed form has "
         f"{number(form['total_epsilon'], 4)}; and three measures of distance from equilibrium, "
         f"with exploitability ending at {number(market['exploitability'], 2)}.",
-        "Left: what single nodes report (a sample of a large market). Middle: the sum of all "
-        "reports. Right: how far the market is from equilibrium, on a log scale.",
+        "a: what single nodes report (a sample of a large market). b: the sum of all reports. "
+        "c: how far the market is from equilibrium, on a log scale.",
         record.rounds[["round", "total_epsilon", "distance", "exploitability", "change"]],
         "rounds.parquet and traces.parquet",
         interactive=True,
