@@ -38,16 +38,22 @@ def test_the_node_stays_out_by_the_condition_of_the_contest(followed):
     assert f"{bound:.6f}" in FILES["when"]
 
 
-def test_it_left_in_the_round_in_which_its_cost_was_above_what_an_epsilon_earns(followed):
+def test_it_leaves_after_as_many_best_responses_of_zero_as_it_is_patient(followed):
     folder, _ = followed
     record = fa.read_record(folder / "results" / "market")
-    lines = FILES["why"].splitlines()
-    last = int(record.nodes["exit_round"][NODE])
-    assert lines[-1].startswith(f"round {last}:")
-    assert lines[-1].endswith("stays out")
-    for line in lines[1:]:
-        first, rho = (float(re.search(rf"{name} ([\d.]+)", line)[1]) for name in ("B/S", "rho"))
-        assert line.endswith("sells" if rho < first else "stays out")
+    shown = re.findall(r"round (\d+): best response ([\d.]+), reports ([\d.]+)", FILES["why"])
+    last, patience = int(record.nodes["exit_round"][NODE]), record.scenario.exit.patience
+    zero = [int(at) for at, best, _ in shown if float(best) == 0]
+    assert zero[-patience:] == list(range(last - patience + 1, last + 1))
+    reports = [float(own) for at, _, own in shown if int(at) in zero[-patience:]]
+    assert reports[1:] == pytest.approx([own / 2 for own in reports[:-1]], abs=0.05)  # half steps
+
+
+def test_in_the_end_the_bound_is_cap_over_total(followed):
+    folder, _ = followed
+    run = fa.read_record(folder / "results" / "market").run
+    market, form = run["market"], run["equilibrium"]
+    assert market["budget"] / market["total_epsilon"] == pytest.approx(form["threshold"], rel=1e-6)
 
 
 def test_a_larger_cap_would_not_have_kept_it():
