@@ -43,6 +43,7 @@ _VERDICTS: dict[str, tuple[Tone, str]] = {
     "converged": ("good", "The market came to rest."),
     "no-trade": ("fair", "Nobody trades."),
     "max-rounds": ("fair", "The market had not come to rest when its rounds were over."),
+    "stopped": ("good", "No further round is bought."),
     "cycling": ("bad", "The market never settles: reports go round and round."),
     "diverged": ("bad", "The market moves away from its equilibrium."),
 }
@@ -118,8 +119,10 @@ def _facts(record: Record) -> Facts:
     if arms:
         own = arms[0]
         facts.append(Fact("Test accuracy", f"{own['accuracy']:.1%}", arm_label(own["name"])))
-        spent = record.nodes["epsilon_total"].max()
-        facts.append(Fact("Most epsilon spent", number(float(spent), 4), "by one node, in all"))
+        central = record.scenario.privacy.view == "central" and "epsilon_central" in record.nodes
+        spent = record.nodes["epsilon_central" if central else "epsilon_total"].max()
+        note = "by one node, in all" + (", as the server sees it" if central else "")
+        facts.append(Fact("Most epsilon spent", number(float(spent), 4), note))
     return Facts(facts)
 
 

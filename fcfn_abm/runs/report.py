@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcfn_abm.errors import InvalidRecordError, UnknownNameError
+from fcfn_abm.errors import InvalidRecordError, OutputError, as_path, require_known
 from fcfn_abm.process.folders import remove_abandoned
 from fcfn_abm.records import raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import (
@@ -15,7 +15,12 @@ from fcfn_abm.records.folders import (
     read_facts,
     resolve_output_file,
 )
-from fcfn_abm.records.integrity import RUN_FILE, raise_as_record_error, require_unchanged
+from fcfn_abm.records.integrity import (
+    RUN_FILE,
+    raise_as_record_error,
+    require_unchanged,
+    require_utf8,
+)
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
@@ -76,18 +81,18 @@ def write_report(
     """
     from fcfn_abm.report.render import render_html, render_markdown  # loads matplotlib
 
-    paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(each) for each in path]
+    listed = list(path) if isinstance(path, (list, tuple)) else [path]
+    paths = [as_path("path", each, error=InvalidRecordError) for each in listed]
     if not paths:
         raise InvalidRecordError("A report needs a folder of results.")
-    if form not in FORMS:
-        raise UnknownNameError("form of a report", form, FORMS)
-    if figures is not None and figures not in FIGURES:
-        raise UnknownNameError("form of figures", figures, FIGURES)
+    require_known("form of a report", form, FORMS)
+    if figures is not None:
+        require_known("form of figures", figures, FIGURES)
     if out is None and len(paths) == 1:
         file, folder = paths[0] / f"report.{form}", paths[0] / "figures"
     else:
-        out = Path(out or f"{SEVERAL}.{form}")
-        file = resolve_output_file(out, overwrite=overwrite)
+        out = f"{SEVERAL}.{form}" if out is None else out
+        file = resolve_output_file(as_path("out", out), overwrite=overwrite)
         folder = file.with_name(f"{file.stem}-figures")
     page = read_page(paths[0]) if len(paths) == 1 else read_pages(paths)
     where = paths[0] if len(paths) == 1 else file
@@ -100,6 +105,7 @@ def write_report(
         if form == "html":
             text = render_html(page, interactive=interactive)
         else:
+            require_utf8(file, OutputError)
             _write_files(folder, {n: t.encode() for n, t in page.data_files().items()})
             place = folder.name.replace(" ", "%20")
             text = render_markdown(
@@ -205,6 +211,10 @@ def _page(path: Path, run: dict[str, Any]) -> Page:
         from fcfn_abm.report.comparison_page import comparison_page
 
         return comparison_page(_table(path, kind), run, _scenario(path), _toml(path))
+    if kind == "benchmark":
+        from fcfn_abm.report.bench_page import bench_page
+
+        return bench_page(_table(path, "bench"), run, _scenario(path), _toml(path))
     if kind == "calibration":
         from fcfn_abm.report.calibration_page import calibration_page
 

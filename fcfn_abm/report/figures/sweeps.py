@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from fcfn_abm.errors import InvalidRecordError, as_names
 from fcfn_abm.records.tables import NO_UNIT, columns_of
 from fcfn_abm.report.estimates import ANY, BOUNDS, Average, average_paired, is_skewed
 from fcfn_abm.report.figures.frames import require_columns, table_of
@@ -64,7 +65,7 @@ def sweep_outcome(frame: Any, axis: str, outcome: str, by: str | None = None) ->
         Means over all runs with a value of the axis, and their 95 % t-intervals.
     """
     frame = table_of(frame, "frame")
-    require_columns(frame, "status", axis, outcome, *([by] if by else []), rows=False)
+    require_columns(frame, "status", axis, outcome, *([] if by is None else [by]), rows=False)
     with theme():
         figure = Figure(figsize=(6.5, 4.2))
         axes = figure.subplots()
@@ -100,7 +101,9 @@ def sweep_overview(
         axis has few values, these get a line each.
     """
     frame = table_of(frame, "frame")
-    require_columns(frame, "status", *axes, *outcomes, *(all_axes or ()), rows=False)
+    axes, outcomes = _names("axes", axes), _names("outcomes", outcomes)
+    all_axes = axes if all_axes is None else _names("all_axes", all_axes)
+    require_columns(frame, "status", *axes, *outcomes, *all_axes, rows=False)
     done = frame[frame["status"] == "done"]
     with theme():
         figure = Figure(
@@ -109,7 +112,7 @@ def sweep_overview(
         grid = figure.subplots(len(outcomes), len(axes), squeeze=False, sharex="col", sharey="row")
         sampled = is_sampled(frame, all_axes or axes)
         for column, axis in enumerate(axes):
-            by = lines_by(frame, axis, all_axes or axes)
+            by = lines_by(frame, axis, all_axes)
             for row, outcome in enumerate(outcomes):
                 _panel(grid[row, column], done, axis, outcome, by, sampled=sampled)
                 if column:
@@ -120,6 +123,14 @@ def sweep_overview(
         if grid.size > 1:
             letter_panels(grid.ravel())
     return fix_ticks(figure)
+
+
+def _names(name: str, value: object) -> list[str]:
+    """Return names of columns, one or more."""
+    names = as_names(name, value, error=InvalidRecordError)
+    if not names:
+        raise InvalidRecordError(f"{name} must hold one name or more.")
+    return names
 
 
 def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
