@@ -131,9 +131,7 @@ def test_identities_of_a_tullock_contest_are_one_player_with_several_scores(seed
     assert_allclose(found.payment, game.budget * score / score.sum(), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "kind", [k for k in KINDS if k not in ("stackelberg", "tullock", "weighted")]
-)
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("stackelberg", "tullock", "weighted")])
 def test_other_mechanisms_take_identities_for_nodes_with_the_same_cost(kind):
     game, (row,) = draw(5, 1)
     found, _ = played(kind, game, doubled=[row], identities=3)

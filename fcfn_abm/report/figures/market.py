@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fcfn_abm.errors import InvalidRecordError, abbreviate
+from fcfn_abm.errors import InvalidRecordError, abbreviate, as_number
 from fcfn_abm.records import Record
 from fcfn_abm.records.tables import empty
 from fcfn_abm.report.figures.frames import few_traces, given_number, require_columns, table_of
@@ -96,7 +96,8 @@ def convergence(
         if _spans_decades(rounds["total_epsilon"].max(), total_epsilon):
             totals.set(yscale="log")
         else:
-            totals.set(ylim=(0, 1.08 * max(rounds["total_epsilon"].max(), total_epsilon) or None))
+            totals.margins(y=0.08)
+            totals.set(ylim=(0, None))
         totals.legend(loc="best")
 
         for name, label, style, colour in (
@@ -253,10 +254,11 @@ def utilities(
     """
     if equilibrium is None and isinstance(rounds, Record):
         equilibrium = rounds.run["equilibrium"]
+    levels = {} if equilibrium is None else _read_levels(equilibrium)
     rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "server_utility", "payment", "node_utility")
     if "equilibrium_total_epsilon" in rounds:  # it moves, where nodes come and go
-        equilibrium = None
+        levels = {}
     with theme():
         figure = Figure(figsize=(11, 3.6))
         server, nodes = figure.subplots(1, 2)
@@ -264,12 +266,12 @@ def utilities(
         server.plot(at, rounds["server_utility"], color=STAYS, label="utility of the server")
         server.plot(at, rounds["payment"], color=BOUND, dashes=(4, 1.5), label="what it pays")
         nodes.plot(at, rounds["node_utility"], color=STAYS, label="utility of all nodes")
-        if equilibrium:
+        if levels:
             form = {"color": "0.35", "dashes": (1, 2), "linewidth": 1.1, "zorder": 1}
-            label = "closed form" if equilibrium.get("threshold") else "as priced"
-            server.axhline(equilibrium["server_utility"], label=label, **form)
-            server.axhline(equilibrium["payment"], **form)
-            nodes.axhline(equilibrium["node_utility"], label=label, **form)
+            label = "closed form" if levels["threshold"] else "as priced"
+            server.axhline(levels["server_utility"], label=label, **form)
+            server.axhline(levels["payment"], **form)
+            nodes.axhline(levels["node_utility"], label=label, **form)
         server.set(title="The server", xlabel="round", ylabel="currency a round")
         nodes.set(title="All nodes together", xlabel="round", ylabel="utility (currency a round)")
         for axes in (server, nodes):
@@ -279,6 +281,16 @@ def utilities(
             axes.xaxis.set_major_locator(round_ticks())
         letter_panels((server, nodes))
     return fix_ticks(figure)
+
+
+def _read_levels(equilibrium: Mapping[str, Any]) -> dict[str, float]:
+    names = ("threshold", "payment", "server_utility", "node_utility")
+    if not isinstance(equilibrium, Mapping) or not all(name in equilibrium for name in names):
+        raise InvalidRecordError(
+            "The figure needs the equilibrium of a record's run.json, a mapping with "
+            f"{', '.join(names)}; it is {abbreviate(equilibrium)}."
+        )
+    return {name: as_number(name, equilibrium[name], error=InvalidRecordError) for name in names}
 
 
 def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = None) -> Figure:
