@@ -155,7 +155,12 @@ def doors(made):
         "search_best_cap": dict(rho=RHO, **ALPHA_BETA, terms=fa.Terms(), average_over="active"),
         "server_utility": dict(mean_epsilon=1.0, **ALPHA_BETA, paid=1.0),
         "stackelberg_equilibrium": dict(rho=RHO, **ALPHA_BETA, average_over="active"),
-        "write_report": {"path": made.record.path, "out": None, "form": "md"},
+        "write_report": {
+            "path": made.record.path,
+            "out": None,
+            "form": "md",
+            "figures": "svg",
+        },
         "Claims": {"individually_rational": ("nodes",), "incentive_compatible": ("cost",)},
         "PrivacyMarket": {
             "scenario": scenario,
@@ -236,7 +241,10 @@ def methods(made):
             game.welfare,
             {"epsilon": RHO, "rho": RHO, "payment": RHO, **ALPHA_BETA, "average_over": "active"},
         ),
-        "plot.utilities": (fa.plot.utilities, {"rounds": record.rounds}),
+        "plot.utilities": (
+            fa.plot.utilities,
+            {"rounds": record.rounds, "equilibrium": record.run["equilibrium"]},
+        ),
     }
 
 
