@@ -748,7 +748,7 @@ class SweepSettings(Section):
 
 
 CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=40)]
-Terms = Literal["equal-cap", "equal-spending", "equal-epsilon"]
+BenchMode = Literal["equal-cap", "equal-spending", "equal-epsilon"]
 
 
 class BenchData(Section):
@@ -771,8 +771,8 @@ class BenchTraining(Section):
     """One of budgets."""
     data: str
     """One of [bench.data]."""
-    terms: Terms = "equal-spending"
-    """One of terms."""
+    mode: BenchMode = "equal-spending"
+    """One of modes."""
     seeds: Count = 3
     """In how many of the populations, from the first on: each is a seed of its own."""
     last: Count = 5
@@ -784,18 +784,18 @@ class BenchSettings(Section):
 
     mechanisms: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     """Registered names; without it all of them, the scenario's own first."""
-    terms: Annotated[tuple[Terms, ...], Field(strict=False, min_length=1)] = (
+    modes: Annotated[tuple[BenchMode, ...], Field(strict=False, min_length=1)] = (
         "equal-cap",
         "equal-spending",
         "equal-epsilon",
     )
-    """On which terms they are compared: each under the cap; each set so that the server spends
+    """How they are compared: each under the cap; each set so that the server spends
     the cap; or each set so that it buys the mean epsilon that the scenario's own mechanism buys
     under the cap."""
     tolerance: Annotated[float, Field(gt=0, le=0.1)] = 0.01
     """Largest relative distance from what is to be equal."""
     replications: Count = 20
-    """How many populations are drawn in each cell, the same for all mechanisms and terms."""
+    """How many populations are drawn in each cell, the same for all mechanisms and modes."""
     budgets: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
     """Payment caps, in currency."""
     costs: dict[CellName, Any] = Field(default_factory=dict)
