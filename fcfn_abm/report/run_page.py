@@ -24,6 +24,7 @@ from fcfn_abm.report.blocks import (
     format_count,
     number,
 )
+from fcfn_abm.report.figures.closed_loop import closed_loop
 from fcfn_abm.report.figures.frames import few_traces
 from fcfn_abm.report.figures.market import (
     convergence,
@@ -32,7 +33,13 @@ from fcfn_abm.report.figures.market import (
     utilities,
 )
 from fcfn_abm.report.settings import reproduce, settings_table
-from fcfn_abm.report.summary import equilibrium_table, groups_table, name_node
+from fcfn_abm.report.summary import (
+    ZCDP_NOTE,
+    describe_beliefs,
+    equilibrium_table,
+    groups_table,
+    name_node,
+)
 from fcfn_abm.report.theme import arm_label
 from fcfn_abm.report.trained_page import training_sections
 
@@ -76,6 +83,8 @@ def run_page(record: Record, scenario_toml: str) -> Page:
         sections.insert(3, Section("The groups", [Words(_GROUPS), groups]))
     if "tracking" in record.run:
         sections.insert(2, _describe_tracking(record.run["tracking"]))
+    if "value" in record.run:
+        sections.append(_describe_learning(record))
     if "training" in record.run:
         sections += training_sections(record)
     seconds = record.run["seconds"]
@@ -229,15 +238,28 @@ def _equilibrium(record: Record) -> Section:
     terms = {
         "Epsilon": "how much privacy a node gives up: zero reveals nothing, and with a larger one "
         "the noise on what the node sends is smaller. It has no unit.",
-        "Utility": "of a node: what it is paid less rho times epsilon. Of the server: what the "
-        "net is worth to it less what it pays. Currency a round.",
+        "Utility": f"of a node: what it is paid less {_name_cost(record)}. Of the server: what "
+        "the net is worth to it less what it pays. Currency a round.",
     }
     if form["threshold"]:
         terms["tau"] = (
             "the unit privacy costs of the n nodes that take part, added up. tau/(n-1) is the "
             "cost from which on a node does better to stay out."
         )
+    sold = ZCDP_NOTE if record.scenario.privacy.currency == "zcdp" else ""
+    words = " ".join(text for text in (words, describe_beliefs(record.run), sold) if text)
     return Section("The equilibrium", [Words(words), equilibrium_table(form, market), Terms(terms)])
+
+
+def _name_cost(record: Record) -> str:
+    """Return what epsilon costs a node, in words."""
+    people, game = record.scenario.population, record.scenario.game
+    cost = {
+        "power": "rho times epsilon²",
+        "sqrt": "2 rho times √epsilon",
+        "exponential": "rho times (e^epsilon - 1)",
+    }.get(people.cost or "", "rho times epsilon")
+    return f"{cost} and the fixed cost of {game.fixed_cost:g}" if game.fixed_cost else cost
 
 
 def _who_left(record: Record) -> Section:
@@ -338,6 +360,38 @@ def _list_around_bound(nodes: pd.DataFrame, threshold: float) -> Table:
         "positive a node is better off outside. nodes.parquet has all nodes.",
         frozenset({0, 1}),
     )
+
+
+def _describe_learning(record: Record) -> Section:
+    """Say what a server has learned of the value of epsilon from its own rounds."""
+    facts, rounds = record.run["value"], record.rounds
+    (alpha_low, alpha_high), (low, high) = facts["alpha_interval"], facts["beta_interval"]
+    frozen = record.scenario.value is not None and record.scenario.value.frozen
+    follows = "It did not price by them" if frozen else "Each round was priced by the rounds before"
+    words = (
+        f"The server measured what {format_count(facts['n_rounds'], 'round')} of training gained, "
+        f"and fitted beta ln(1 + alpha eps) to it: in the end alpha = {number(facts['alpha'], 3)} "
+        f"({number(alpha_low, 2)} to {number(alpha_high, 2)}) and beta = "
+        f"{number(facts['beta'], 3)} ({number(low, 2)} to {number(high, 2)}), while "
+        f"{facts['depreciation']:.1%} of the accuracy gained so far is lost in a round. {follows}."
+    )
+    regret = (
+        f"By that last estimate a cap of {number(facts['best_cap'], 3)} in every round would have "
+        f"left it {number(facts['best_server_value'], 4)}, and its own caps left it "
+        f"{number(facts['server_value'], 4)}: a regret of {number(facts['regret'], 3)}. The best "
+        f"concave curve lies {number(facts['misfit'], 2)} away from the logarithm (root mean "
+        "square over the rounds)."
+    )
+    picture = Picture(
+        "closed_loop",
+        closed_loop(rounds),
+        "Eight panels over the rounds: the payment cap, mean epsilon, nodes that take part and "
+        "that have left, privacy spent, test accuracy, alpha and beta with their intervals, and "
+        "the measured value of each round beside the expected one.",
+        "Dots: the announced cap, and what each round was measured to be worth. Bands: 95 % "
+        "credible intervals.",
+    )
+    return Section("What the server learned", [Words(words), Words(regret), picture])
 
 
 def _list_node(node: Any, threshold: float) -> list[str]:

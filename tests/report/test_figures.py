@@ -294,6 +294,16 @@ def test_a_frame_without_rows_is_refused():
         utilities(rounds.head(0))
 
 
+def test_the_figure_of_a_closed_loop_shows_the_rounds_in_which_the_server_learned():
+    settings = ["population.n_nodes=8", "training.rounds=3", "training.compare=[]"]
+    made = run_scenario(fa.load_scenario("closed_loop/digits", [*settings, "rounds.maximum=5"]))
+    figure = main_figures(made)["closed_loop"]
+    cap, *_, value = figure.axes
+    np.testing.assert_array_equal(cap.lines[0].get_ydata(), made.rounds["budget"][:3])
+    np.testing.assert_array_equal(value.lines[0].get_ydata(), made.rounds["measured_value"][:3])
+    assert "closed_loop" not in main_figures(record(20))
+
+
 def test_panels_have_letters_and_symbols_are_set_as_in_print():
     run = record(50)
     figures = [run.plot.convergence(), run.plot.participation(), run.plot.utilities()]
