@@ -85,7 +85,7 @@ class ValueLoop:
         self.estimate = ValueEstimate([], [], [], self.prior)
         self.rows: list[ValueRound] = []
         self._belief: dict[str, float] = {}
-        if not settings.frozen and (settings.prior_alpha or settings.prior_beta):
+        if self._reprices and (settings.prior_alpha or settings.prior_beta):
             self._price(self.prior.alpha, self.prior.beta * settings.price)
         self._update_belief()
 
