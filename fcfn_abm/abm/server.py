@@ -8,6 +8,8 @@ import mesa
 import numpy as np
 
 from fcfn_abm.abm.columns import Floats, NodeColumns
+from fcfn_abm.game import Terms
+from fcfn_abm.game.costs import profits
 from fcfn_abm.learning import ServerObservation, ServerRule
 from fcfn_abm.mechanisms import Contest, Offer
 from fcfn_abm.scenario import Game
@@ -25,12 +27,19 @@ class ParameterServer(mesa.Agent):
     """The leader of the game; it never sees a rho."""
 
     def __init__(
-        self, model: mesa.Model, rule: ServerRule, offer: Offer, game: Game, budget: float
+        self,
+        model: mesa.Model,
+        rule: ServerRule,
+        offer: Offer,
+        game: Game,
+        budget: float,
+        terms: Terms | None = None,
     ) -> None:
         super().__init__(model)
         self.rule = rule
         self.offer = offer
         self.game = game
+        self.terms = terms
         self.budget = budget
         self.memory = dict(rule.memory)
         self.paid = 0.0
@@ -97,6 +106,7 @@ class ParameterServer(mesa.Agent):
             utility,
             rounds_a_turn,
             self.memory,
+            self.terms,
         )
         self.factor = self.next_factor
         self.budget = self.factor * announce(self.rule.next_budget(seen), chosen, game.beta)
@@ -116,4 +126,7 @@ class ParameterServer(mesa.Agent):
         while self.paid > money_left:  # by rounding: a last bit of each payment is kept
             columns.payment = np.nextafter(columns.payment, 0.0)
             self.paid = self.offer.server_payment(columns.epsilon, columns.payment)
-        columns.utility = columns.payment - columns.rho * columns.epsilon
+        if self.terms is None:
+            columns.utility = columns.payment - columns.rho * columns.epsilon
+        else:
+            columns.utility = profits(columns.epsilon, columns.rho, columns.payment, self.terms)

@@ -157,6 +157,9 @@ TABLES: dict[str, list[Column]] = {
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
             delta="delta of the four",
+            zcdp_sold="rho of zCDP that the noise was worked out for, as epsilon_sold",
+            zcdp_total="rho of zCDP spent in the whole training, the sum over its rounds",
+            zcdp_central="the same as the server sees it under secure aggregation",
         ),
         *_counts(flagged_round="round of training in which the check flagged the node, if it did"),
     ],
@@ -184,6 +187,8 @@ TABLES: dict[str, list[Column]] = {
             epsilon_total="true epsilon of all rounds so far, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
+            zcdp_round="rho of zCDP of the round alone",
+            zcdp_total="rho of zCDP of all rounds so far: their sum",
         ),
     ],
 }
@@ -198,9 +203,13 @@ WHERE_ASKED_FOR = (
     *("arrival_round", "first_rho", "epsilon_sold"),
     *("exit_reason", "total_sold"),
     *("manipulates", "identities"),
+    *("zcdp_sold", "zcdp_total", "zcdp_central"),
 )
 """Columns of the nodes that only records with groups, liars, a check, churn, training, a limit on
-what is paid or sold over all rounds, coalitions, or split identities have."""
+what is paid or sold over all rounds, coalitions, split identities, or zCDP have."""
+
+ZCDP_LEDGER = ("zcdp_round", "zcdp_total")
+"""Columns of the ledger where what is sold is zCDP's rho."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -244,21 +253,20 @@ OTHER_TABLES: dict[str, list[Column]] = {
         Column("costs", "string", NO_UNIT, "distribution of costs, of [bench.costs]"),
         Column("data", "string", NO_UNIT, "dealing of data, of [bench.data]"),
         *_floats(MONEY, budget="payment cap B of the cell"),
-        Column("terms", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
+        Column("mode", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
         Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
         *_counts(
-            replication="number of the population, from 0; the same for all mechanisms and terms",
+            replication="number of the population, from 0; the same for all mechanisms and modes",
             seed="seed that the population was drawn with",
         ),
         Column(
             "status",
             "string",
             NO_UNIT,
-            "solved, no-trade, no-solution, or not-reachable: the "
-            "mechanism cannot be set to these terms",
+            "solved, no-trade, no-solution, or not-reachable: the mechanism cannot be set to this",
         ),
         Column("reason", "string", NO_UNIT, "why there is no trade or no solution, or why not"),
-        Column("settings", "string", NO_UNIT, "knobs that were turned to reach the terms"),
+        Column("settings", "string", NO_UNIT, "knobs that were turned to reach it"),
         *_counts(
             n_nodes="nodes of the population",
             n_active="nodes that take part",
@@ -283,7 +291,8 @@ OTHER_TABLES: dict[str, list[Column]] = {
         *_floats(
             NO_UNIT,
             rent="share of the nodes' payments that is no privacy cost; empty without payments",
-            regret="largest gain of one node by another move, as a share of what is paid",
+            regret="largest gain of one node by another move, as a share of what is paid; empty "
+            "with other costs than rho epsilon, caps, fixed costs or a reserve",
             left_out_rank="mean rank in cost of the nodes outside, from 0, cheapest, to 1",
             expensive_third="share that takes part of the third with the highest costs",
             unusual_third="share that takes part of the third with the most unusual labels",
@@ -417,7 +426,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         *("money_spent", "money_left"),
     ),
     "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
-    "ledger": ("epsilon_central",),
+    "ledger": ("epsilon_central", *ZCDP_LEDGER),
     "sweep": (*TRACKING, *MANIPULATION),
 }
 """Columns that some records lack: those above, and those that earlier versions did not write."""
@@ -520,8 +529,11 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def empty(name: str) -> pd.DataFrame:
-    """Return the table without rows."""
+    """Return the table without rows; a ledger that of epsilon alone."""
+    left_out = ZCDP_LEDGER if name == "ledger" else ()
     kinds: Iterable[tuple[str, str]] = (
-        (c.name, "str" if c.kind == "string" else c.kind) for c in columns_of(name)
+        (c.name, "str" if c.kind == "string" else c.kind)
+        for c in columns_of(name)
+        if c.name not in left_out
     )
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds})

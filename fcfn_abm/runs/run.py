@@ -34,6 +34,7 @@ from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.facts import (
+    belief_facts,
     describe_program,
     group_facts,
     manipulation_facts,
@@ -173,13 +174,16 @@ def _carry_out(
         played_rounds = learner.extend(played_rounds, trained.ledger)
         learned = {"value": learner.facts(played_rounds)}
     names = [group.name for group in population.groups]
+    manipulated = population.manipulation is not None
+    rho = population.reporting_rho if manipulated else market.primitives.rho  # as it is in the end
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, _reporting_costs(market)),
+        "equilibrium": reference_facts(market.outcome, rho),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
+        **belief_facts(market.groups[0].rule, market.pool),
         **_tracking(market, played_rounds),
         **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
@@ -275,12 +279,6 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
         return frame
     absent = [name for name in WHERE_ASKED_FOR if name not in frame]
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
-
-
-def _reporting_costs(market: PrivacyMarket) -> Floats:
-    """Return the costs of the nodes that are there, without those that leave it to another."""
-    rho, manipulation = market.primitives.rho, market.population.manipulation
-    return rho if manipulation is None else rho[~manipulation.silent]
 
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:

@@ -288,6 +288,10 @@ class RunTrainings:
             "epsilon_central": own.ledger.central_epsilon(sold.delta),
             "delta": sold.delta,
         }
+        if trainer.plan.currency == "zcdp":
+            columns["zcdp_sold"] = latest
+            columns["zcdp_total"] = own.ledger.zcdp()
+            columns["zcdp_central"] = own.ledger.central_zcdp()
         if self._scenario.privacy.check:
             columns["flagged_round"] = _mask_zeros(own.flagged_round)
         return columns
