@@ -641,7 +641,7 @@ class Value(Section):
     """How many rounds the fit looks back; zero: all of them."""
     explore: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Size of the trials: the cap of round t is multiplied by exp(explore / sqrt(t)) or divided by
-    it, by a fair draw."""
+    it, by a fair draw. The server rule "bandit" tries caps by itself."""
 
 
 class RecordSettings(Section):
