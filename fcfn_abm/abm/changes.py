@@ -232,9 +232,11 @@ class ChangingGame(RowModel):
         ------
         InvalidGameError
             If a number is out of range, or the server chooses its cap itself; or if the mechanism
-            made its offer for the game as it was.
+            made its offer for the game as it was. In a contest whose cap the server announces round
+            by round, the offer does not depend on alpha and beta.
         """
-        self._require_contest()
+        if budget is not None or not self.offer.learns_cap:
+            self._require_contest()
         given = {"alpha": alpha, "beta": beta, "budget": budget}
         changed = {n: as_number(n, value) for n, value in given.items() if value is not None}
         require_sized(**{name: value for name, value in changed.items() if name != "budget"})
@@ -243,7 +245,7 @@ class ChangingGame(RowModel):
                 raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
             if changed["budget"] != 0:
                 require_sized(budget=changed["budget"])
-            self.server.budget = changed["budget"]
+            self.server.budget, self.server.factor = changed["budget"], 1.0
         game = self._rules.game.model_copy(update=changed)
         cap = changed.get("budget", self._rules.cap)
         self._rules = replace(self._rules, game=game, cap=cap)

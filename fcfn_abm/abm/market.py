@@ -395,7 +395,8 @@ class Market(Shown, PlaysAhead):
         if self.account and self.account.limits_money:
             cap = self._rules.cap  # where it stands in each round, last round's may be a lower one
             limit = self.account.allow(max(self.round_index, 1), self.gain)
-            self.server.budget = min(self.server.budget if cap is None else cap, limit)
+            announced = self.server.budget if cap is None else cap * self.server.factor
+            self.server.budget = min(announced, limit)
             self.server.limit = limit
 
     @property

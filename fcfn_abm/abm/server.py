@@ -43,6 +43,12 @@ class ParameterServer(mesa.Agent):
         self.budget = budget
         self.memory = dict(rule.memory)
         self.paid = 0.0
+        self.factor = 1.0
+        """Announced cap over the one that the rule has chosen: more or less than one in a trial."""
+        self.next_factor = 1.0
+        """The same of the cap that is announced next."""
+        self.measured_value: float | None = None
+        """What the training of the last round was measured to be worth, in currency."""
         self.limit = math.inf
         """The highest cap that the money left allows, in currency."""
 
@@ -80,13 +86,20 @@ class ParameterServer(mesa.Agent):
             What those reports left the server under its present cap, in currency.
         rounds_a_turn : int
             In how many rounds as many nodes are asked to move as there are.
+
+        Notes
+        -----
+        A rule does not see trials: epsilon grows in proportion to the cap, and it is shown the cap
+        that it chose itself, with the reports that this one would have had.
         """
         if not self.offer.learns_cap:
             return  # the offer stands, and so does the opening cap
-        game = self.game
+        game, chosen = self.game, self.budget / self.factor
+        if self.rule.sees_measured_value and self.measured_value is not None:
+            utility = self.measured_value - self.paid
         seen = ServerObservation(
-            self.budget,
-            epsilon,
+            chosen,
+            epsilon / self.factor,
             game.alpha,
             game.beta,
             game.average_over,
@@ -95,7 +108,8 @@ class ParameterServer(mesa.Agent):
             self.memory,
             self.terms,
         )
-        self.budget = announce(self.rule.next_budget(seen), self.budget, game.beta)
+        self.factor = self.next_factor
+        self.budget = self.factor * announce(self.rule.next_budget(seen), chosen, game.beta)
 
     def pay(self, columns: NodeColumns, money_left: float = math.inf) -> None:
         """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3).

@@ -349,6 +349,37 @@ def check_events(scenario: Scenario) -> Problems:
             yield Problem(reason, table, "change", conflict="[training]")
 
 
+def check_value(scenario: Scenario) -> Problems:
+    """Require rounds to learn from, and a cap that follows, where the server learns."""
+    if scenario.value is None:
+        return
+    training, kind = scenario.training, scenario.mechanism.kind
+    if training is None:
+        yield Problem(
+            "the server learns from rounds of training, so there must be a [training] table (with "
+            "enabled = false alpha and beta stand).",
+            "value",
+        )
+    elif training.schedule != "every-round":
+        yield Problem(
+            "the server learns between rounds of training, so training.schedule must be "
+            f"'every-round', but it is {training.schedule!r}.",
+            "value",
+            conflict=f"[training] schedule = {training.schedule!r}",
+        )
+    if kind not in CONTESTS:
+        yield Problem(
+            f"{kind!r} makes its offer once, whatever the server learns; the cap follows in the "
+            f"mechanisms {', '.join(map(repr, CONTESTS))}.",
+            "value",
+            conflict=f"[mechanism] kind = {kind!r}",
+        )
+    for index, event in enumerate(scenario.events or ()):
+        if event.change in ("alpha", "beta"):
+            reason = f"the server with a [value] table learns {event.change}: leave one out."
+            yield Problem(reason, f"events.{index}", "change")
+
+
 def check_account(scenario: Scenario) -> Problems:
     """Require a market whose rounds are all paid for where money or epsilon has a total."""
     game, training = scenario.game, scenario.training
@@ -611,6 +642,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_first_budget,
     check_churn,
     check_events,
+    check_value,
     check_account,
     check_manipulation,
     check_payment,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_positive, require_type
 from fcfn_abm.game.costs import Terms, reply_under, utilities
-from fcfn_abm.game.equilibrium import nash_equilibrium
+from fcfn_abm.game.equilibrium import as_population, nash_equilibrium
 from fcfn_abm.game.exact import Floats
 from fcfn_abm.show import Shown
 
@@ -232,14 +232,6 @@ def contest_regret(
     best = utilities(reply, rho, others, budget, terms)
     now = utilities(epsilon, rho, others, budget, terms)
     return max(0.0, float((best - now).max()) / budget)
-
-
-def as_population(rho: npt.ArrayLike) -> Floats:
-    """Return the costs of one population as an array of shape (n,)."""
-    rho = as_floats("rho", rho)
-    if rho.ndim != 1:
-        raise InvalidGameError(f"rho must have shape (n,), but has shape {rho.shape}.")
-    return rho
 
 
 def _others(epsilon: Floats) -> Floats:

@@ -9,13 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import as_number, require_one_of, require_positive, require_type
-from fcfn_abm.game.contest import (
-    ContestEquilibrium,
-    as_population,
-    contest_equilibrium,
-    find_equilibrium,
-)
+from fcfn_abm.game.contest import ContestEquilibrium, contest_equilibrium, find_equilibrium
 from fcfn_abm.game.costs import Terms
+from fcfn_abm.game.equilibrium import as_population
 from fcfn_abm.game.payoffs import server_utility
 from fcfn_abm.game.stackelberg import AverageOver, averaged_nodes
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive, require_unmasked
+from fcfn_abm.errors import (
+    InvalidGameError,
+    as_floats,
+    as_number,
+    require_positive,
+    require_unmasked,
+)
 from fcfn_abm.game.costs import Terms, profits
 from fcfn_abm.game.equilibrium import require_populations
 from fcfn_abm.game.exact import Floats, PerGame
@@ -231,6 +237,7 @@ def social_optimum(
     """
     rho = as_floats("rho", rho)
     require_populations(rho=rho)
+    alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
     require_positive(rho=rho, alpha=alpha, beta=beta)
     taking_part = np.ones(rho.shape, dtype=bool)
     giving = np.zeros(rho.shape)

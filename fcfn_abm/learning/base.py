@@ -351,6 +351,9 @@ class ServerRule(Protocol):
     """What it keeps from round to round, with the value that it starts from."""
     searches: ClassVar[bool] = False
     """Whether it tries caps until it is content, however long that takes."""
+    sees_measured_value: ClassVar[bool] = False
+    """Whether it decides by what a round of training was measured to be worth, where that is
+    measured, and not by alpha and beta."""
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Choose the cap of this round, in currency."""

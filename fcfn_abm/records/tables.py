@@ -40,6 +40,42 @@ def _counts(**meanings: str) -> list[Column]:
     return [Column(name, "int64", NO_UNIT, meaning) for name, meaning in meanings.items()]
 
 
+LEARNED = [
+    *_floats(
+        NO_UNIT,
+        alpha="estimate of alpha when the cap was announced, per unit of epsilon",
+        alpha_low="lower end of its central 95 % credible interval",
+        alpha_high="upper end of the same",
+    ),
+    *_floats(
+        MONEY,
+        beta="estimate of beta when the cap was announced",
+        beta_low="lower end of its central 95 % credible interval",
+        beta_high="upper end of the same",
+    ),
+    *_floats(
+        NO_UNIT,
+        depreciation="estimate of the share of the accuracy gained so far that a round loses",
+        exploration="announced cap over the one that the server's rule chose",
+        accuracy="share of test images labelled rightly after the round",
+        gain="what the round of training added to accuracy, or took from the loss",
+    ),
+    *_floats(
+        MONEY,
+        measured_value="the same with what the stock lost put back, at value.price",
+        expected_value="beta ln(1 + alpha eps_g) by the estimate after the round",
+        expected_value_low="lower end of its central 95 % credible interval",
+        expected_value_high="upper end of the same",
+        misfit="root mean square distance of the fitted logarithm to the best concave curve",
+    ),
+    *_floats(
+        NO_UNIT,
+        epsilon_spent="true epsilon of all rounds so far, of the node that spent most, as "
+        "privacy.view sees it",
+    ),
+]
+"""Columns of the rounds in which a server learns the value of epsilon: scenarios with [value]."""
+
 TABLES: dict[str, list[Column]] = {
     "rounds": [
         *_counts(round="number of the round, from 1"),
@@ -78,6 +114,7 @@ TABLES: dict[str, list[Column]] = {
             money_spent="what the server has paid so far, this round included",
             money_left="what is left of game.total_budget",
         ),
+        *LEARNED,
     ],
     "nodes": [
         *_counts(node="row of the node, from 0"),
@@ -385,6 +422,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         "n_inactive",
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
+        *(column.name for column in LEARNED),
         *("money_spent", "money_left"),
     ),
     "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),

@@ -115,6 +115,12 @@ def compare_mechanisms(
     )
     out = None if out is None else as_path("out", out)
     build.check_scenario(scenario)
+    people = scenario.population
+    if people.coalitions or people.sybils:
+        raise InvalidScenarioError(
+            "mechanisms are compared for nodes that report for themselves, as one: leave out "
+            "[population.coalitions] and [population.sybils], or compare runs."
+        )
     scenario = build.resolve_defaults(scenario)
     with ExitStack() as stack:
         if out is not None:

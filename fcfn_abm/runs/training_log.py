@@ -109,7 +109,7 @@ class TrainingLog:
             self._take_in(self.training, self.training.results[0])
         return self.training
 
-    def follow(self, rounds: Rounds, bar: tqdm[Any]) -> None:
+    def follow(self, rounds: Rounds[Training], bar: tqdm[Any]) -> None:
         """Take all rounds of a run that are left, and show how training goes.
 
         A training that breaks down ends; ``broke_down`` says why, and reports go on.
