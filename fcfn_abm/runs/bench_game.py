@@ -98,7 +98,7 @@ class BenchGame:
             match = self.match(mode, name)
         except FcfnError as error:
             return {**about, "status": "no-solution", "reason": " ".join(str(error).split())}
-        settings = ", ".join(f"{knob} = {value:.6g}" for knob, value in match.settings.items())
+        settings = ", ".join(f"{knob} = {value!r}" for knob, value in match.settings.items())
         about["settings"] = settings
         if not match.reached:
             return {**about, "status": "not-reachable", "reason": match.reason}
