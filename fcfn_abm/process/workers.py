@@ -240,9 +240,9 @@ def as_workers(value: object) -> Workers:
         return ExternalExecutor(value)
     if isinstance(value, Path) or not hasattr(value, "open"):  # a path can be opened too
         raise InvalidScenarioError(
-            f"workers must be workers or an executor, not {abbreviate(value)}."
+            f"tasks are carried out by workers or an executor, not {abbreviate(value)}."
         )
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def require_workers(n_workers: int) -> None:
