@@ -16,11 +16,12 @@ from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
+from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
 
-from fcfn_abm.errors import InvalidScenarioError, RunFailedError, as_count
+from fcfn_abm.errors import InvalidScenarioError, RunFailedError, abbreviate, as_count
 from fcfn_abm.process.interrupts import block_sigint_in_children
 
 MAX_DEATHS = 3  # workers that a task may take with it, or that may die before they are ready
@@ -229,6 +230,19 @@ def _set_environment(values: dict[str, str]) -> Generator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def as_workers(value: object) -> Workers:
+    """Return where a caller wants tasks carried out: workers, an executor, or None for serially."""
+    if value is None:
+        return Serial()
+    if isinstance(value, Executor):
+        return ExternalExecutor(value)
+    if isinstance(value, Path) or not hasattr(value, "open"):  # a path can be opened too
+        raise InvalidScenarioError(
+            f"tasks are carried out by workers or an executor, not {abbreviate(value)}."
+        )
+    return value
 
 
 def require_workers(n_workers: int) -> None:

@@ -18,17 +18,16 @@ from typing import Any
 from tqdm import tqdm
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, abbreviate, as_path
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, as_path
 from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
 from fcfn_abm.process.workers import (
     MAX_DEATHS,
-    ExternalExecutor,
     Processes,
-    Serial,
     Workers,
+    as_workers,
 )
 from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.report.marks import Text, join, verdict
@@ -140,12 +139,7 @@ def run_sweep(
     The results do not depend on the workers: equal scenarios give equal files, byte for byte.
     """
     scenario, runs = _resolve_sweep(scenario)
-    workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
-    if isinstance(workers, Path) or not (workers is None or hasattr(workers, "open")):
-        raise InvalidScenarioError(
-            f"executor must be an executor or workers, but is {abbreviate(executor)}."
-        )
-    out = as_path("out", out)
+    workers, out = as_workers(executor), as_path("out", out)
     with claim_folder(scenario, sweep_identity(scenario, len(runs)), out):
         again = find_failed_results(out) if retry else []
         if again or find_missing_runs(out, runs):
@@ -157,8 +151,7 @@ def run_sweep(
             with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
             drop_unreadable_results(out)
-            place = workers or Serial()
-            _carry_out(todo, len(runs), place, scenario, out, durable=durable, progress=progress)
+            _carry_out(todo, len(runs), workers, scenario, out, durable=durable, progress=progress)
             with raise_as_output_error(out):
                 write_table(create_table(runs, out), out / TABLE)
         remove_partial_results(out)
