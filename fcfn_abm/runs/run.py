@@ -161,18 +161,45 @@ def _carry_out(
         trained = trainings.carry_out(market, rounds, progress=progress)
     ended = time.perf_counter()
 
+    seconds = {"market": played - started, "training": ended - played}
+    return collect_record(market, population, recorder, trained, seconds)
+
+
+def collect_record(
+    market: PrivacyMarket,
+    population: Population,
+    recorder: Recorder,
+    trained: Trained | None,
+    seconds: dict[str, float],
+) -> Record:
+    """Return the record of a market as it stands.
+
+    Parameters
+    ----------
+    market : PrivacyMarket
+        After one round or more.
+    population : Population
+        Its nodes, with the data that they hold if they train.
+    recorder : Recorder
+        Has seen every round.
+    trained : Trained or None
+        What training has shown.
+    seconds : dict
+        How long ``market`` and ``training`` took.
+    """
+    scenario = market.scenario
     nodes, traces = _nodes(market, population, trained), recorder.traces
     names = [group.name for group in population.groups]
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
-        "verdict": asdict(market.verdict) if market.verdict else None,
+        "verdict": asdict(market.verdict) if market.verdict else _paused(market),
         "equilibrium": reference_facts(market.outcome, market.primitives.rho),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
         **_tracking(market, recorder.rounds),
         **({"training": trained.facts} if trained else {}),
-        "seconds": {"market": played - started, "training": ended - played},
+        "seconds": seconds,
         **describe_program(),
     }
     return Record(
@@ -184,6 +211,18 @@ def _carry_out(
         training=trained.rounds if trained else empty("training"),
         ledger=insert_names(trained.ledger if trained else empty("ledger"), population.names),
     )
+
+
+def _paused(market: PrivacyMarket) -> dict[str, Any]:
+    """Return what stands in place of the verdict of a market that has not ended."""
+    reason = "the play was saved before the market had come to an end."
+    return {
+        "kind": "paused",
+        "rounds": market.round_index,
+        "reason": reason,
+        "budget_ratio": None,
+        "server_regret": None,
+    }
 
 
 def _rounds(
