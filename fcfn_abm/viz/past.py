@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fcfn_abm.abm.columns import NodeColumns
 from fcfn_abm.viz.frame import Floats, Rows
@@ -17,6 +18,9 @@ MOST_BYTES = 256 << 20
 """Memory that the rounds of one play take; beyond it the first ones are dropped."""
 
 _HEAD = 64  # bytes of what is kept of a round besides its arrays
+
+
+type Small = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,11 @@ class _Kept:
     """A round: what is not zero in it, and whose exit changed since the round before."""
 
     round: int
-    rows: Rows
+    rows: Small
     values: Floats
     """Epsilon, payment and utility of these rows, shape (3, k)."""
-    changed: Rows
-    exit_round: Rows
+    changed: Small
+    exit_round: Small
     rho: Floats
     reference: tuple[Mapping[str, Any], Floats, Rows]
 

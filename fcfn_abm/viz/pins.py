@@ -67,7 +67,9 @@ def take_run(name: str, colour: str, frame: Frame, *, copy: bool = True) -> Run:
     tables = list_tables(frame)
     if copy:
         tables = {
-            table: {column: np.array(values, dtype=float) for column, values in columns.items()}
+            table: {
+                column: np.array(values, dtype=float).tolist() for column, values in columns.items()
+            }
             for table, columns in tables.items()
         }
     if frame.training:
@@ -75,6 +77,10 @@ def take_run(name: str, colour: str, frame: Frame, *, copy: bool = True) -> Run:
         accuracy = next((values for _, values in curves if len(values)), None)
         latest["Test accuracy"] = f"{accuracy[-1]:.1%}" if accuracy else "-"
     return Run(name, colour, frame.scenario, latest, tables)
+
+
+def _copy(columns: Columns) -> dict[str, list[float]]:
+    return {name: np.array(values, dtype=float).tolist() for name, values in columns.items()}
 
 
 def compare_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:

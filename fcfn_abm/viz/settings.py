@@ -216,7 +216,7 @@ def describe_settings(tree: Tree, opened: Tree | None = None) -> list[dict[str, 
     """
     schema = _schema()
     opened = tree if opened is None else opened
-    found = []
+    found: list[dict[str, Any]] = []
     for name in SECTIONS:
         part = schema["properties"][name]
         given = tree.get(name, {})

@@ -177,7 +177,7 @@ def test_sliders_and_fields_change_the_scenario(visit, live, scenario_file):
         "aria-label", re.compile("400 nodes as rings"), timeout=WAIT
     )
     page.get_by_label("Mechanism", exact=True).select_option(label="static")
-    expect(page.get_by_label("Epsilon of each node")).to_have_value("10", timeout=WAIT)
+    expect(page.get_by_label("Epsilon of each node", exact=True)).to_have_value("10", timeout=WAIT)
 
 
 def test_an_invalid_setting_is_a_sentence_and_not_a_blank_page(visit, live):
@@ -531,7 +531,7 @@ def test_the_scenario_and_the_play_are_saved_and_open_everywhere(visit, live, tm
     shows(page.locator("h1"), "30 nodes, log-normal costs, Stackelberg contest")
     step_to(page, 5)
     slide_time(page, 3)
-    take(page, "Scenario").save_as(tmp_path / "scenario.toml")
+    take(page, "Scenario (.toml)").save_as(tmp_path / "scenario.toml")
     saved = fa.load_scenario(tmp_path / "scenario.toml")
     assert (saved.game.alpha, saved.population.n_nodes) == (40.0, 30)
     take(page, "Record of this play").save_as(tmp_path / "play.zip")
@@ -549,6 +549,12 @@ def test_the_scenario_and_the_play_are_saved_and_open_everywhere(visit, live, tm
         again = visit(address)
         shows(tile(again, "Round"), "5")
         shows(tile(again, "Total epsilon S"), number(market.total_epsilon))
+        again.close()
+
+
+def address_of(page):
+    """Return what stands in the address bar, which Playwright knows late."""
+    return page.evaluate("location.href")
 
 
 def test_a_link_carries_the_settings_over_a_reload_and_never_the_token(visit, live):
@@ -556,14 +562,14 @@ def test_a_link_carries_the_settings_over_a_reload_and_never_the_token(visit, li
     base, token = live.split("?token=")
     enter(page, ALPHA, "40")
     page.get_by_label("Learning rule").select_option(label="gradient")
-    until(lambda: page.url == f"{base}?game.alpha=40.0&learning.kind=gradient")
+    until(lambda: address_of(page) == f"{base}?game.alpha=40.0&learning.kind=gradient")
     page.reload()
     page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
     expect(page.get_by_label(ALPHA, exact=True)).to_have_value("40", timeout=WAIT)
     shows(page.locator("h1"), "30 nodes, log-normal costs, Stackelberg contest")
     page.locator("summary", has_text="Save or share").click()
     link = page.get_by_label("Link with these settings").input_value()
-    assert link == page.url
+    assert link == address_of(page)
     assert token not in link
     other = page.context.new_page()
     other.goto(link)
@@ -571,7 +577,7 @@ def test_a_link_carries_the_settings_over_a_reload_and_never_the_token(visit, li
     other.goto(f"{base}?game.alpha=-1&imports=x.py")
     expect(other.get_by_role("status")).to_contain_text("the link: ", timeout=WAIT)
     button(page, "Set all back").click()
-    until(lambda: page.url == base)
+    until(lambda: address_of(page) == base)
     other.close()
 
 
@@ -681,6 +687,7 @@ def test_two_records_are_replayed_side_by_side(visit, scenario_file, tmp_path):
         )
         assert left["y"] == pytest.approx(right["y"], abs=2)
         expect(page.get_by_role("row", name=re.compile("^two"))).to_contain_text("40")
+        page.close()
 
 
 def test_settings_are_found_by_word_and_put_back_one_by_one(visit, live):
@@ -699,7 +706,8 @@ def test_settings_are_found_by_word_and_put_back_one_by_one(visit, live):
     page.keyboard.press("Enter")
     expect(page.get_by_label("Rounds before a node leaves")).to_have_count(0, timeout=WAIT)
     page.get_by_label("Advanced").check()
-    expect(page.get_by_label("Rounds before a node leaves")).to_have_value("3")
+    field = page.get_by_label("Rounds before a node leaves", exact=True)
+    expect(field).to_have_value("3", timeout=WAIT)
     expect(page.get_by_text("exit.patience", exact=True)).to_be_visible()
 
 
@@ -744,7 +752,7 @@ def test_text_in_pictures_has_one_size_on_all_screens(visit, live):
         ]
         sizes[width] = [13 * factor for factor in factors]
     for size in (*sizes[1440], *sizes[1920]):
-        assert 11.5 <= size <= 14
+        assert 11 <= size <= 14
 
 
 ATTACK = """

@@ -44,7 +44,8 @@ class Tab:
 
     def _take(self, heads, buffers):
         for head, buffer in zip(heads, buffers, strict=True):
-            self.rows[head["table"]] = len(buffer) // 8 // len(head["columns"])
+            new = len(buffer) // 8 // len(head["columns"])
+            self.rows[head["table"]] = head["start"] + new
 
     def ask(self, action, *arguments):
         self.session._try(lambda: self.session.handle(action, *arguments))
