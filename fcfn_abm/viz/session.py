@@ -21,7 +21,7 @@ import numpy as np
 from fcfn_abm.build import load_scenario
 from fcfn_abm.errors import FcfnError, InvalidRecordError, InvalidScenarioError, abbreviate
 from fcfn_abm.records import Record, read_record
-from fcfn_abm.scenario import Scenario, to_toml
+from fcfn_abm.scenario import Scenario, read_scenario, to_toml
 from fcfn_abm.viz import files, pictures, settings
 from fcfn_abm.viz.charts import Feed, describe_charts, list_tables
 from fcfn_abm.viz.frame import Frame, Source
@@ -116,7 +116,23 @@ def open_source(
             raise InvalidRecordError(f"{path}: no round was played, so there is nothing to show.")
         return OpenedSource(path.name, record.scenario, record)
     scenario = load_scenario(path, overrides, imports=imports, trust=trust)
+    if overrides:
+        scenario = _name_again(scenario, path)
     return OpenedSource(path.stem, scenario.model_copy(update={"sweep": None}))
+
+
+def _name_again(scenario: Scenario, path: Path) -> Scenario:
+    """Return a scenario with another title, where overrides make it another market than its file.
+
+    A title that says "50 nodes" does not fit a million.
+    """
+    tree, _ = read_scenario(path)
+    title = settings.describe_market(scenario)
+    with suppress(InvalidScenarioError):  # an override may have put right what is wrong in the file
+        if settings.describe_market(load_scenario(path)) == title:
+            return scenario
+    same = scenario.title == tree.get("title", "")
+    return scenario.model_copy(update={"title": title}) if same else scenario
 
 
 class Session:

@@ -571,14 +571,13 @@ def test_a_link_carries_the_settings_over_a_reload_and_never_the_token(visit, li
     link = page.get_by_label("Link with these settings").input_value()
     assert link == address_of(page)
     assert token not in link
-    other = page.context.new_page()
-    other.goto(link)
-    expect(other.get_by_label("Learning rule")).to_have_value('"gradient"', timeout=WAIT)
-    other.goto(f"{base}?game.alpha=-1&imports=x.py")
-    expect(other.get_by_role("status")).to_contain_text("the link: ", timeout=WAIT)
     button(page, "Set all back").click()
     until(lambda: address_of(page) == base)
-    other.close()
+    page.goto(link)
+    expect(page.get_by_label("Learning rule")).to_have_value('"gradient"', timeout=WAIT)
+    page.goto(f"{base}?game.alpha=-1&imports=x.py")
+    expect(page.get_by_role("status")).to_contain_text("the link: ", timeout=WAIT)
+    expect(page.get_by_label(ALPHA, exact=True)).to_have_value("10")
 
 
 COSTS = "name;rho\n" + "".join(f"Clinic {k};0,{k + 10}\n" for k in range(1, 41))
