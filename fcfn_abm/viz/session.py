@@ -128,7 +128,7 @@ def _name_again(scenario: Scenario, path: Path) -> Scenario:
     """
     tree, _ = read_scenario(path)
     title = settings.describe_market(scenario)
-    with suppress(InvalidScenarioError):  # an override may have put right what is wrong in the file
+    with suppress(FcfnError):  # an override may have put right what is wrong in the file
         if settings.describe_market(load_scenario(path)) == title:
             return scenario
     same = scenario.title == tree.get("title", "")

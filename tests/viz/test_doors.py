@@ -336,6 +336,20 @@ def test_the_list_of_runs_says_what_differs_between_them_and_what_came_out():
     assert not tab.view.charts[0]["ghosts"]
 
 
+def test_a_title_that_no_longer_fits_is_not_shown():
+    (plain,) = {open_sources([Path("quickstart")]).scenario.title}
+    assert plain == "Quick start: 50 nodes sell privacy to one server"
+    for overrides, title in (
+        (("game.alpha=3.0",), plain),
+        (
+            ("population.n_nodes=1000000",),
+            "1,000,000 nodes, costs with outliers, Stackelberg contest",
+        ),
+        (("population.n_nodes=9", "title=Nine"), "Nine"),
+    ):
+        assert open_sources([Path("quickstart")], overrides).scenario.title == title
+
+
 def test_there_are_as_many_pins_as_colours():
     tab = Tab()
     assert "No round has been played" in tab.ask("pin").problem
