@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, abbreviate, as_path
 from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.progress import progress_bar
@@ -54,6 +54,7 @@ from fcfn_abm.runs.sweep_folder import (
     read_sweep,
     require_same_scenario,
     require_same_versions,
+    sweep_identity,
 )
 from fcfn_abm.scenario import Scenario, SweepRun
 from fcfn_abm.scenario.load import require_scenario
@@ -140,8 +141,12 @@ def run_sweep(
     """
     scenario, runs = _resolve_sweep(scenario)
     workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
-    out = Path(out)
-    with claim_folder(scenario, runs, out):
+    if isinstance(workers, Path) or not (workers is None or hasattr(workers, "open")):
+        raise InvalidScenarioError(
+            f"executor must be an executor or workers, but is {abbreviate(executor)}."
+        )
+    out = as_path("out", out)
+    with claim_folder(scenario, sweep_identity(scenario, len(runs)), out):
         again = find_failed_results(out) if retry else []
         if again or find_missing_runs(out, runs):
             require_same_versions(out)
@@ -185,7 +190,7 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
         If ``out`` is taken by something else.
     """
     scenario, runs = _resolve_sweep(scenario)
-    out = Path(out)
+    out = as_path("out", out)
     if out.exists():
         require_same_scenario(scenario, out)
     todo = find_missing_runs(out, runs)

@@ -18,7 +18,7 @@ from fcfn_abm.process.workers import count_cores
 from fcfn_abm.records import Record, Recorder
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.runs.rounds import Rounds
-from fcfn_abm.runs.run import collect_record
+from fcfn_abm.runs.run import collect_record, reporting_costs
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.viz.frame import Frame, Path
 from fcfn_abm.viz.frame import Training as Curves
@@ -142,7 +142,7 @@ class LiveMarket:
     def _price(self) -> None:
         """Compute the closed form and the order of costs of the present population."""
         self._priced = self.market.outcome
-        self.form = reference_facts(self._priced, self.market.primitives.rho)
+        self.form = reference_facts(self._priced, reporting_costs(self.market))
         self._by_cost = np.argsort(self.market.columns.rho, kind="stable")
 
     def _record(self) -> None:

@@ -22,6 +22,7 @@ _VERDICT_NAMES = {
     "diverged": "Diverged",
     "no-trade": "No trade",
     "max-rounds": "Not settled",
+    "stopped": "Stopped",
     "paused": "Saved",
 }
 
