@@ -598,7 +598,10 @@ class Session:
             for control in group["controls"]
             if control["changed"] and control["path"] not in self._rejected
         ]
-        return f"Opened as \u201c{title}\u201d; changed since: {', '.join(changed) or 'costs'}."
+        what = ", ".join(changed) or "costs"
+        if title == self._scenario.title:
+            return f"Changed since it was opened: {what}."
+        return f"Opened as \u201c{title}\u201d; changed since: {what}."
 
     def _fill(self, view: View) -> None:
         source = self._source
