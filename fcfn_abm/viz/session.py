@@ -628,7 +628,7 @@ class Session:
         self._push(latest, ghosts)
         view.hover = self._describe_hover()
         if self._picked is not None:
-            view.node_details = describe_node(frame, source, self._picked)
+            view.node_details = self._describe_picked(frames, self._picked)
             if frame.place_of(self._picked) is not None:
                 known = source.path(self._picked)
                 view.path = _to_dict(pictures.draw_node_path(frame, self._picked, known))
@@ -644,6 +644,17 @@ class Session:
         words = " ".join(f"{name}: {words}" for name, (words, _) in zip(names, lines, strict=True))
         tones = {tone for _, tone in lines}
         return words, tones.pop() if len(tones) == 1 else "alert" if "alert" in tones else "calm"
+
+    def _describe_picked(self, frames: Sequence[Frame], node: int) -> list[str]:
+        """Say what is known of a node, in each record that is shown."""
+        both = [
+            describe_node(frame, source, node)
+            for frame, source in zip(frames, self._sources, strict=True)
+        ]
+        if len(both) == 1:
+            return both[0]
+        names = (self._opened.name, self._opened.beside_name)
+        return [f"{name}: {' '.join(said)}" for name, said in zip(names, both, strict=True)]
 
     def _draw(self, frames: Sequence[Frame]) -> dict[str, Picture]:
         """Draw the pictures of all frames, those of one kind beside each other."""

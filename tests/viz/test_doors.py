@@ -419,6 +419,8 @@ def test_two_records_are_replayed_side_by_side(tmp_path):
     assert [dict(run["settings"])[name_key("game.alpha")] for run in view.runs] == ["3", "30"]
     assert tab.rows["two/market"] == 5
     assert [ghost["run"] for ghost in view.charts[0]["ghosts"]] == ["two"]
+    details = tab.ask("pick", 3).node_details
+    assert [sentence[:5] for sentence in details] == ["one: ", "two: "]
 
 
 def test_the_shorter_record_waits_at_its_end(tmp_path):
