@@ -103,17 +103,12 @@ class Picture:
         return {"x": float(across[found[0]]), "y": float(down[found[0]]), "r": 9.0}
 
     def mark_nodes(self, nodes: Rows) -> dict[str, float] | None:
-        """Return what marks many nodes: their ring, or the band of costs in which they lie."""
+        """Return what marks neighbours in order of cost: their ring, or the band of their costs."""
         if self.rings:
-            ring = self.rings.ring_of(int(nodes[0]))
-            return None if ring is None else self._mark_ring(self.rings, ring)
-        if self.places is None:
-            return None
-        rows, across, _ = self.places
-        found = across[np.isin(rows, nodes, assume_unique=True)]
-        if not found.size:
-            return None
-        return {"left": float(found.min()) - 3.0, "right": float(found.max()) + 3.0}
+            return self.mark_node(int(nodes[0]))
+        ends = [self.mark_node(int(node)) for node in (nodes[0], nodes[-1])]
+        across = [end["x"] for end in ends if end]
+        return {"left": min(across) - 3.0, "right": max(across) + 3.0} if across else None
 
     def _mark_ring(self, rings: Rings, ring: int) -> dict[str, float]:
         x, y = rings.centre

@@ -393,7 +393,7 @@ class Session:
                 return {}
             nodes = rings.nodes_in(number)
             first, end = int(rings.edges[number]) + 1, int(rings.edges[number + 1])
-            sells = np.count_nonzero(frame.epsilon[np.isin(frame.nodes, nodes)])
+            sells = np.count_nonzero(frame.epsilon[frame.by_cost[first - 1 : end]])
             label = f"the nodes of rank {first:,} to {end:,} by cost: {sells:,} take part"
             marks = {n: p.mark_nodes(nodes) for n, p in self._pictures.items()}
         return {"label": label, "marks": {n: mark for n, mark in marks.items() if mark}}

@@ -455,3 +455,36 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path):
         fa.run_scenario(scenario()).write(path)
     opened = open_sources(paths)
     assert (opened.name, opened.beside_name) == ("a/record", "b/record")
+
+
+# What is marked
+
+
+@pytest.mark.parametrize("n_nodes", [40, 5000])
+def test_what_is_hovered_over_is_marked_in_both_pictures(n_nodes):
+    tab = Tab(OpenedSource("quick", scenario(f"population.n_nodes={n_nodes}")))
+    tab.ask("step")
+    frame = tab.session._sources[0].frame()
+    _, x, y = tab.session._pictures["rho-epsilon"].places
+    cheapest = int(np.argmin(frame.rho))
+    view = tab.ask("hover", "rho-epsilon", float(x[cheapest]), float(y[cheapest]))
+    assert view.hover["label"].startswith(f"node {cheapest}: rho ")
+    assert view.hover["marks"]["rho-epsilon"]["x"] == x[cheapest]
+    if n_nodes == 40:  # at the top of the star
+        assert view.hover["marks"]["star"]["y"] == pytest.approx(184 - 156)
+        return
+    rings = tab.session._pictures["star"].rings
+    assert view.hover["marks"]["star"]["r"] == rings.radius(0)
+    ring = rings.edges.size - 3
+    view = tab.ask("hover", "star", 190.0 + rings.radius(ring), 184.0)
+    first, end = rings.edges[ring], rings.edges[ring + 1]
+    inside = np.argsort(frame.rho, kind="stable")[first:end]
+    sells = np.count_nonzero(frame.epsilon[inside])
+    assert view.hover["label"] == (
+        f"the nodes of rank {first + 1:,} to {end:,} by cost: {sells:,} take part"
+    )
+    band = view.hover["marks"]["rho-epsilon"]
+    assert band["left"] == pytest.approx(x[inside].min() - 3)
+    assert band["right"] == pytest.approx(x[inside].max() + 3)
+    assert tab.ask("hover", "star", 0.0, 0.0).hover == {}
+    assert tab.ask("leave").hover == {}
