@@ -425,7 +425,7 @@ def test_a_million_nodes_are_played_and_drawn(visit, live, scenario_file):
 
 def test_a_phone_needs_no_sideways_scrolling(visit, live):
     page = visit(live, width=375, height=812)
-    page.get_by_text("Settings").first.click()
+    page.get_by_text("Settings", exact=True).first.click()
     expect(page.get_by_label("Number of nodes", exact=True)).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     button(page, "Step").click()
@@ -574,7 +574,8 @@ def test_a_link_carries_the_settings_over_a_reload_and_never_the_token(visit, li
     button(page, "Set all back").click()
     until(lambda: address_of(page) == base)
     page.goto(link)
-    expect(page.get_by_label("Learning rule")).to_have_value('"gradient"', timeout=WAIT)
+    rule = page.get_by_label("Learning rule", exact=True)
+    expect(rule).to_have_value('"gradient"', timeout=WAIT)
     page.goto(f"{base}?game.alpha=-1&imports=x.py")
     expect(page.get_by_role("status")).to_contain_text("the link: ", timeout=WAIT)
     expect(page.get_by_label(ALPHA, exact=True)).to_have_value("10")
@@ -611,7 +612,7 @@ def test_a_table_of_costs_comes_in_by_button_and_by_drop(visit, live):
     shows(page.locator("h1"), "Dropped")
 
 
-def test_a_large_table_comes_in_and_a_huge_file_is_not_even_sent(visit, live):
+def test_a_large_table_comes_in_and_a_huge_file_is_not_even_sent(visit, live, tmp_path):
     page = visit(live)
     table = "rho\n" + "\n".join(f"{0.1 + k / 1e7:.9f}" for k in range(90_000))
     assert len(table) > 2**20
@@ -619,9 +620,8 @@ def test_a_large_table_comes_in_and_a_huge_file_is_not_even_sent(visit, live):
         {"name": "many.csv", "mimeType": "text/csv", "buffer": table.encode()}
     )
     expect(page.locator("dl.tiles")).to_contain_text("of 90,000", timeout=WAIT)
-    page.locator("input[type=file]").set_input_files(
-        {"name": "huge.csv", "mimeType": "text/csv", "buffer": b" " * (33 << 20)}
-    )
+    (tmp_path / "huge.csv").write_bytes(b" " * (33 << 20))
+    page.locator("input[type=file]").set_input_files(tmp_path / "huge.csv")
     expect(page.get_by_role("status")).to_contain_text(
         "huge.csv has 33 MiB; a file that is opened here may have 32.", timeout=WAIT
     )
