@@ -83,30 +83,43 @@ def _copy(columns: Columns) -> dict[str, list[float]]:
     return {name: np.array(values, dtype=float).tolist() for name, values in columns.items()}
 
 
-def compare_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a table of runs as plain data: one row a run.
-
-    Returns
-    -------
-    list of dict
-        With ``name``, ``colour`` and ``cells``: pairs of label and text, first the settings that
-        differ between the runs, then what the runs came to.
-    """
-    trees = [settings.tree_of(run.scenario) for run in runs]
-    flat = [dict(_leaves(tree)) for tree in trees]
+def list_differences(scenarios: Sequence[Scenario]) -> list[list[tuple[str, str]]]:
+    """Return the settings in which scenarios differ: for each, pairs of a label and a text."""
+    flat = [dict(_leaves(settings.tree_of(scenario))) for scenario in scenarios]
     every = dict.fromkeys(path for leaves in flat for path in leaves if path != "title")
     differing = [
         path for path in every if any(one.get(path) != flat[0].get(path) for one in flat[1:])
     ]
+    return [[(name_key(path), _say(leaves, path)) for path in differing] for leaves in flat]
+
+
+def compare_runs(
+    runs: Sequence[Run], differences: Sequence[list[tuple[str, str]]]
+) -> list[dict[str, Any]]:
+    """Return a table of runs as plain data: one row a run.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Those that are compared.
+    differences : sequence of list
+        Of their scenarios, from :func:`list_differences`.
+
+    Returns
+    -------
+    list of dict
+        With ``name``, ``colour``, ``settings`` and ``results``: pairs of a label and a text, of the
+        settings that differ, and of what the runs came to.
+    """
     measures = dict.fromkeys(label for run in runs for label in run.latest)
     return [
         {
             "name": run.name,
             "colour": run.colour,
-            "settings": [[name_key(path), _say(leaves, path)] for path in differing],
+            "settings": [list(pair) for pair in differing],
             "results": [[label, run.latest.get(label, "-")] for label in measures],
         }
-        for run, leaves in zip(runs, flat, strict=True)
+        for run, differing in zip(runs, differences, strict=True)
     ]
 
 

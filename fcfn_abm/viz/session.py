@@ -28,7 +28,15 @@ from fcfn_abm.viz.frame import Frame, Source
 from fcfn_abm.viz.live import LiveMarket
 from fcfn_abm.viz.node_details import describe_node
 from fcfn_abm.viz.pictures import Picture
-from fcfn_abm.viz.pins import COLOURS, MOST_PINS, SHOWN, Run, compare_runs, take_run
+from fcfn_abm.viz.pins import (
+    COLOURS,
+    MOST_PINS,
+    SHOWN,
+    Run,
+    compare_runs,
+    list_differences,
+    take_run,
+)
 from fcfn_abm.viz.replay import Replay
 from fcfn_abm.viz.view import View, describe_status, draw_pictures, list_tiles
 
@@ -173,6 +181,7 @@ class Session:
         self._pictures: dict[str, Picture] = {}
         self._pins: list[Run] = []
         self._n_pinned = 0
+        self._differences: tuple[list[Scenario], list[list[tuple[str, str]]]] = ([], [])
         self._parts: list[str] = []
         self._inbox: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()
         self._closed = False
@@ -622,7 +631,7 @@ class Session:
         view.pictures = [_to_dict(p) for p in self._pictures.values()]
         runs = self._list_runs(frames, latest)
         ghosts = [run.ghost for run in runs[1:]]
-        view.runs = compare_runs(runs) if len(runs) > 1 else []
+        view.runs = compare_runs(runs, self._find_differences(runs)) if len(runs) > 1 else []
         view.charts = [asdict(chart) for chart in describe_charts(latest, ghosts)]
         view.marker = frame.round if frame.round < latest.round else None
         self._push(latest, ghosts)
@@ -684,6 +693,15 @@ class Session:
         if not self._pins:
             return []
         return [take_run(SHOWN, "", latest, copy=False), *self._pins]
+
+    def _find_differences(self, runs: Sequence[Run]) -> list[list[tuple[str, str]]]:
+        """Return in which settings runs differ; found anew when they are others."""
+        scenarios = [run.scenario for run in runs]
+        before, found = self._differences
+        if [id(one) for one in before] != [id(one) for one in scenarios]:
+            found = list_differences(scenarios)
+            self._differences = (scenarios, found)
+        return found
 
     def _push(self, latest: Frame, ghosts: Sequence[Any]) -> None:
         """Send the columns behind the charts."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -22,7 +21,7 @@ from fcfn_abm.viz.charts import Ghost, describe_charts
 from fcfn_abm.viz.files import MOST_BYTES, read_file
 from fcfn_abm.viz.labels import name_key
 from fcfn_abm.viz.live import LiveMarket
-from fcfn_abm.viz.pins import COLOURS, MOST_PINS, compare_runs, take_run
+from fcfn_abm.viz.pins import COLOURS, MOST_PINS, list_differences, take_run
 from fcfn_abm.viz.session import MOST_PARTS, OpenedSource, Session, open_sources
 
 pytestmark = pytest.mark.slow
@@ -384,11 +383,10 @@ def test_costs_by_the_thousand_are_counted_and_not_listed():
     listed = {"kind": "listed", "values": costs}
     tree = settings.tree_of(scenario())
     tree["population"] = {"n_nodes": 5000, "rho": listed}
-    frame = LiveMarket(scenario()).frame()
-    other = replace(frame, scenario=settings.parse_tree(tree))
-    runs = compare_runs([take_run("now", "", frame), take_run("run 1", "", other)])
-    assert dict(runs[1]["settings"])["Values"] == "5,000 values"
-    assert all(len(text) < 30 for run in runs for _, text in run["settings"])
+    one, two = list_differences([scenario(), settings.parse_tree(tree)])
+    assert dict(two)["Values"] == "5,000 values"
+    assert [label for label, _ in one] == [label for label, _ in two]
+    assert all(len(text) < 30 for _, text in (*one, *two))
 
 
 # Two records
