@@ -16,7 +16,7 @@ from scipy.special import expit, logit, stdtrit
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import AVERAGED, Table
-from fcfn_abm.report.compare import CONFIDENCE
+from fcfn_abm.report.estimates import CONFIDENCE
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
@@ -112,20 +112,30 @@ def paired_difference(frame: pd.DataFrame, quantity: str, name: str, reference: 
     name, reference : str
         Mechanisms; the difference is that of the first less that of the second.
     """
-    table = frame.pivot_table(index="replication", columns="mechanism", values=quantity)
-    if name not in table or reference not in table:
-        return estimate(np.array([]))
-    both = table[[name, reference]].dropna() if name != reference else table[[name]].dropna()
-    difference = (both[name] - both[reference]).to_numpy(dtype=float)
-    if quantity not in SHARES or not len(both):
+    own, others = _pairs(frame, quantity, name, reference)
+    difference = own - others
+    if quantity not in SHARES or not difference.size:
         return estimate(difference)
-    at = float(both[reference].mean())
+    at = float(others.mean())
     return estimate(difference, bounds=(-at, 1.0 - at))
+
+
+def _pairs(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> tuple[Floats, Floats]:
+    """Return a column of two mechanisms in the populations in which both have a value."""
+    values = frame[quantity].to_numpy(dtype=float, na_value=np.nan)
+    which, population = frame["mechanism"].to_numpy(), frame["replication"].to_numpy()
+    found = []
+    for one in (name, reference):
+        rows = (which == one) & ~np.isnan(values)
+        found.append(dict(zip(population[rows].tolist(), values[rows].tolist(), strict=True)))
+    both = [key for key in found[0] if key in found[1]]
+    return np.array([found[0][k] for k in both]), np.array([found[1][k] for k in both])
 
 
 def mean_of(frame: pd.DataFrame, quantity: str, name: str) -> Estimate:
     """Average a column of one mechanism in the rows of one cell and terms."""
-    values = frame.loc[frame["mechanism"] == name, quantity].dropna().to_numpy(dtype=float)
+    values = frame[quantity].to_numpy(dtype=float, na_value=np.nan)
+    values = values[(frame["mechanism"].to_numpy() == name) & ~np.isnan(values)]
     return estimate(values, bounds=(0.0, 1.0) if quantity in SHARES else None)
 
 
@@ -269,35 +279,33 @@ def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
     name, reference : str
         Mechanisms; the interval is one of the mean logarithm, and the mean a geometric one.
     """
-    table = rows.pivot_table(index="replication", columns="mechanism", values="server_payment")
-    if name not in table or reference not in table:
+    own, others = _pairs(rows, "server_payment", name, reference)
+    own, others = own[others > 0], others[others > 0]
+    if not own.size or (own <= 0).any():  # nothing is paid: no ratio has a logarithm
         return estimate(np.array([]))
-    both = table[[name]].assign(reference=table[reference]).dropna()
-    both = both[both["reference"] > 0]
-    if not len(both) or (both[name] <= 0).any():  # nothing is paid: no ratio has a logarithm
-        return estimate(np.array([]))
-    logs = estimate(np.log((both[name] / both["reference"]).to_numpy(dtype=float)))
+    logs = estimate(np.log(own / others))
     return Estimate(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
 def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> dict[str, int]:
-    """Count the cells in which each mechanism leaves the server most, of those that are eligible.
-
-    They reach the terms in every population of the cell, and no node loses under them.
-    """
+    """Count the cells in which each mechanism leaves the server most, of those eligible there."""
     counts: dict[str, int] = {}
     for rows in cells_of(frame, terms).values():
-        losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
-        means = {
-            name: one.mean
-            for name in run["mechanisms"]
-            if (one := mean_of(rows, "server_utility", name)).n == run["replications"]
-            and name not in losing
-        }
+        means = _eligible_means(rows, run)
         if means:
             best = max(means, key=lambda name: means[name])
             counts[best] = counts.get(best, 0) + 1
     return counts
+
+
+def _eligible_means(rows: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, float]:
+    """Return what eligible mechanisms leave the server in a cell, on average.
+
+    They reach the terms in every population of the cell, and no node loses under them.
+    """
+    losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
+    found = {n: mean_of(rows, "server_utility", n) for n in run["mechanisms"] if n not in losing}
+    return {name: one.mean for name, one in found.items() if one.n == run["replications"]}
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -306,7 +314,9 @@ def _range(values: Sequence[float], form: str) -> str:
     if not known:
         return "-"
     low, high = form.format(min(known)), form.format(max(known))
-    return low if low == high else f"{low} to {high}"
+    if low == high:
+        return low
+    return f"{low} to {high}" if "+" in form else f"{low.rstrip('%')}\u2013{high}"
 
 
 def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
@@ -370,8 +380,8 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
                 )
         idle = own[own["status"] == "no-trade"]
         if len(idle):
-            why = idle.iloc[0]["reason"]
-            lines.append(f"Nobody trades in {len(idle):,} of {len(own):,} populations ({why})")
+            why = f" ({idle.iloc[0]['reason']})" if idle.iloc[0]["reason"] else "."
+            lines.append(f"Nobody trades in {len(idle):,} of {len(own):,} populations{why}")
         losing = own[own["n_losing"].fillna(0) > 0]
         if len(losing):
             share = float((losing["n_losing"] / losing["n_nodes"]).mean())
@@ -393,18 +403,18 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
 
 
 def _largest_drop(frame: pd.DataFrame, run: Mapping[str, Any], name: str) -> str:
-    """Say where a mechanism leaves the server least, measured by the best one there."""
+    """Say where a mechanism leaves the server least, measured by the best eligible one there."""
     worst: tuple[float, str] | None = None
     for terms in run["terms"]:
         if terms == "equal-epsilon":
             continue
         for key, rows in cells_of(frame, terms).items():
-            means = {n: mean_of(rows, "server_utility", n).mean for n in run["mechanisms"]}
-            known = {n: mean for n, mean in means.items() if math.isfinite(mean)}
-            if name not in known:
+            known = _eligible_means(rows, run)
+            own = mean_of(rows, "server_utility", name).mean
+            if not known or not math.isfinite(own):
                 continue
             best = max(known, key=lambda n: known[n])
-            drop = known[best] - known[name]
+            drop = known[best] - own
             if worst is None or drop > worst[0]:
                 place = f"{TERMS[terms].lower()}, {cell_name(key)}"
                 worst = drop, f"It leaves the server up to {drop:.1f} less than {best} ({place})."

@@ -32,7 +32,9 @@ from fcfn_abm.records import (
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
+from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.facts import (
+    belief_facts,
     describe_program,
     group_facts,
     manipulation_facts,
@@ -43,6 +45,7 @@ from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
+from fcfn_abm.training import Training
 
 
 def run_scenario(
@@ -155,7 +158,8 @@ def _carry_out(
     with stream as writer:
         expected = market.outcome.epsilon > 0
         recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
-        rounds = _rounds(scenario, market, recorder, trainings)
+        learner = create_learner(scenario, market)
+        rounds = _rounds(scenario, market, recorder, trainings, learner)
         _play(rounds, market, recorder, progress=progress)
         if trainings and market.running:
             trained = trainings.carry_out(market, rounds, progress=progress)
@@ -165,7 +169,7 @@ def _carry_out(
     ended = time.perf_counter()
 
     seconds = {"market": played - started, "training": ended - played}
-    return collect_record(market, population, recorder, trained, seconds)
+    return collect_record(market, population, recorder, trained, learner, seconds)
 
 
 def collect_record(
@@ -173,6 +177,7 @@ def collect_record(
     population: Population,
     recorder: Recorder,
     trained: Trained | None,
+    learner: ValueLoop | None,
     seconds: dict[str, float],
 ) -> Record:
     """Return the record of a market as it stands.
@@ -187,29 +192,37 @@ def collect_record(
         Has seen every round.
     trained : Trained or None
         What training has shown.
+    learner : ValueLoop or None
+        What lets the server learn the value of epsilon.
     seconds : dict
         How long ``market`` and ``training`` took.
     """
     scenario = market.scenario
     nodes, traces = _nodes(market, population, trained), recorder.traces
+    played_rounds, learned = recorder.rounds, {}
+    if learner and trained:
+        played_rounds = learner.extend(played_rounds, trained.ledger)
+        learned = {"value": learner.facts(played_rounds)}
     names = [group.name for group in population.groups]
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else _paused(market),
-        "equilibrium": reference_facts(market.outcome, reporting_costs(market)),
+        "equilibrium": reference_facts(market.outcome, reporting_costs(market, population)),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
-        **_tracking(market, recorder.rounds),
+        **belief_facts(market.groups[0].rule, market.pool),
+        **_tracking(market, played_rounds),
         **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
+        **learned,
         "seconds": seconds,
         **describe_program(),
     }
     return Record(
         scenario=scenario,
         run=run,
-        rounds=recorder.rounds,
+        rounds=played_rounds,
         nodes=insert_names(nodes, population.names),
         kept_traces=None if traces is None else insert_names(traces, population.names),
         training=trained.rounds if trained else empty("training"),
@@ -230,8 +243,12 @@ def _paused(market: PrivacyMarket) -> dict[str, Any]:
 
 
 def _rounds(
-    scenario: Scenario, market: PrivacyMarket, recorder: Recorder, trainings: RunTrainings | None
-) -> Rounds:
+    scenario: Scenario,
+    market: PrivacyMarket,
+    recorder: Recorder,
+    trainings: RunTrainings | None,
+    learner: ValueLoop | None,
+) -> Rounds[Training]:
     """Return the rounds of a run: of its market, and of the training that it pays for."""
     record = partial(recorder, market)
     if trainings is None or scenario.training is None:
@@ -242,10 +259,13 @@ def _rounds(
         begin=trainings.begin,
         n_rounds=scenario.training.rounds,
         every_round=scenario.training.schedule == "every-round",
+        learner=learner,
     )
 
 
-def _play(rounds: Rounds, market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
+def _play(
+    rounds: Rounds[Training], market: PrivacyMarket, recorder: Recorder, *, progress: bool
+) -> None:
     """Take the rounds of a run until the net trains."""
     if rounds.trains_next:
         return
@@ -301,10 +321,10 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
 
 
-def reporting_costs(market: PrivacyMarket) -> Floats:
-    """Return the costs of the nodes that are there, without those that leave it to another."""
-    rho, manipulation = market.primitives.rho, market.population.manipulation
-    return rho if manipulation is None else rho[~manipulation.silent]
+def reporting_costs(market: PrivacyMarket, population: Population) -> Floats:
+    """Return the costs of those who report, as they are in the end."""
+    manipulated = population.manipulation is not None
+    return population.reporting_rho if manipulated else market.primitives.rho
 
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:

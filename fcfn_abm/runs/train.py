@@ -94,7 +94,9 @@ class RunTrainings:
         """Take in a round of the market's own training that was taken elsewhere."""
         self._own.take_in(result)
 
-    def so_far(self, market: PrivacyMarket, rounds: Rounds, broke_down: str = "") -> Trained:
+    def so_far(
+        self, market: PrivacyMarket, rounds: Rounds[Training], broke_down: str = ""
+    ) -> Trained:
         """Return what the market's own training has shown so far, compared with nothing.
 
         Parameters
@@ -107,7 +109,9 @@ class RunTrainings:
         own = self._comparisons(market)[:1]
         return self._sum_up(market, rounds, own, [self._own], broke_down)
 
-    def carry_out(self, market: PrivacyMarket, rounds: Rounds, *, progress: bool) -> Trained:
+    def carry_out(
+        self, market: PrivacyMarket, rounds: Rounds[Training], *, progress: bool
+    ) -> Trained:
         """Take the rounds of a run that are left, and train what they are compared with.
 
         Parameters
@@ -149,7 +153,7 @@ class RunTrainings:
     def _sum_up(
         self,
         market: PrivacyMarket,
-        rounds: Rounds,
+        rounds: Rounds[Training],
         comparisons: list[_Comparison],
         logs: list[TrainingLog],
         broke_down: str,
@@ -226,7 +230,7 @@ class RunTrainings:
 
     def _rounds_of(
         self, comparison: _Comparison, log: TrainingLog, reports: list[Floats]
-    ) -> Rounds:
+    ) -> Rounds[Training]:
         """Return the rounds of a comparison, whose reports are known."""
         as_played = bool(reports) and comparison.name == build.NO_NOISE  # the same nodes each round
         return Rounds(
@@ -315,6 +319,10 @@ class RunTrainings:
             "epsilon_central": own.ledger.central_epsilon(sold.delta),
             "delta": sold.delta,
         }
+        if trainer.plan.currency == "zcdp":
+            columns["zcdp_sold"] = latest
+            columns["zcdp_total"] = own.ledger.zcdp()
+            columns["zcdp_central"] = own.ledger.central_zcdp()
         if self._scenario.privacy.check:
             columns["flagged_round"] = _mask_zeros(own.flagged_round)
         return columns

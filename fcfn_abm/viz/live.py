@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -16,6 +17,7 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import FcfnError, InvalidRecordError
 from fcfn_abm.process.workers import count_cores
 from fcfn_abm.records import Record, Recorder
+from fcfn_abm.runs.closed_loop import ValueRound, create_learner
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.run import collect_record, reporting_costs
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from fcfn_abm.runs.train import RunTrainings
     from fcfn_abm.training import ImageData, Training, TrainingRound
 
+_LEARNED = [field.name for field in fields(ValueRound)]
 _TRACED_WHOLE = 2000  # with more nodes the record keeps traces of a sample
 _MEASURES = [field.name for field in fields(RoundState)]
 
@@ -62,12 +65,15 @@ class LiveMarket:
         self._recorder = Recorder(
             self._kept_settings, self.market.columns.rho, self._priced.epsilon > 0
         )
+        self._learner = create_learner(scenario, self.market)
+        self._spent: list[float] = []
         self._rounds = Rounds(
             self.market,
             self._record,
             begin=self._begin_training if scenario.trains else None,
             n_rounds=scenario.training.rounds if scenario.training else 0,
             every_round=not self._trains_after,
+            learner=self._learner,
         )
         self._trainings: RunTrainings | None = None
         self._seconds = {"market": 0.0, "training": 0.0}
@@ -132,6 +138,8 @@ class LiveMarket:
         else:
             if result is not None and self._trainings:
                 self._trainings.take_in(result)
+            if result is not None and self._learner:
+                self._spent.append(self._find_most_spent())
         self._seconds[part] += time.perf_counter() - started
 
     def seek(self, moment: int) -> None:
@@ -142,7 +150,7 @@ class LiveMarket:
     def _price(self) -> None:
         """Compute the closed form and the order of costs of the present population."""
         self._priced = self.market.outcome
-        self.form = reference_facts(self._priced, reporting_costs(self.market))
+        self.form = reference_facts(self._priced, reporting_costs(self.market, self._population))
         self._by_cost = np.argsort(self.market.columns.rho, kind="stable")
 
     def _record(self) -> None:
@@ -172,7 +180,7 @@ class LiveMarket:
         """Return the state at this moment."""
         if self._back is None or self.round == self.market.round_index:
             return self.latest()
-        then, data = self._past.at(self.round), self.market.datacollector.model_vars
+        then, history = self._past.at(self.round), self._history()
         return Frame(
             scenario=self.scenario,
             n_nodes=then.rho.size,
@@ -183,7 +191,7 @@ class LiveMarket:
             payment=then.payment,
             utility=then.utility,
             exited=(then.exit_round != NEVER) & (then.exit_round < then.round),
-            history={name: data[name][: then.round] for name in _MEASURES},
+            history={name: values[: then.round] for name, values in history.items()},
             form=then.form,
             priced=None if then.form["threshold"] else then.priced,
             by_cost=then.by_cost,
@@ -193,7 +201,7 @@ class LiveMarket:
 
     def latest(self) -> Frame:
         """Return the state after the last round."""
-        columns, data = self.market.columns, self.market.datacollector.model_vars
+        columns = self.market.columns
         return Frame(
             scenario=self.scenario,
             n_nodes=len(columns),
@@ -204,13 +212,40 @@ class LiveMarket:
             payment=columns.payment,
             utility=columns.utility,
             exited=columns.exited_before(self.market.round_index),
-            history={name: data[name] for name in _MEASURES},
+            history=self._history(),
             form=self.form,
             priced=None if self.form["threshold"] else self._priced.epsilon,
             by_cost=self._by_cost,
             training=self._training_curves(),
             note=self.training_problem,
         )
+
+    def _history(self) -> dict[str, list[float]]:
+        """Return the measures of all rounds."""
+        data = self.market.datacollector.model_vars
+        return {name: data[name] for name in _MEASURES} | self._list_learned()
+
+    def _find_most_spent(self) -> float:
+        """Return the total epsilon of the node that has spent most, as privacy.view sees it."""
+        ledger, privacy = getattr(self._rounds.training, "ledger", None), self.scenario.privacy
+        if ledger is None:
+            return 0.0
+        central = privacy.view == "central"
+        spent = ledger.central_epsilon if central else ledger.epsilon
+        return float(spent(privacy.delta).max(initial=0.0))
+
+    def _list_learned(self) -> dict[str, list[float]]:
+        """Return what the server has learned in each round of the market, as a record has it."""
+        if self._learner is None:
+            return {}
+        rows, n_rounds = self._learner.rows, self.market.round_index
+        columns = {name: [getattr(row, name) for row in rows] for name in _LEARNED}
+        found = {
+            name: [*values[:n_rounds], *[math.nan] * (n_rounds - len(values))]
+            for name, values in columns.items()
+        }
+        stands = self._spent[-1:] or [math.nan]  # what was spent stays so when training is over
+        return found | {"epsilon_spent": [*self._spent, *stands * (n_rounds - len(self._spent))]}
 
     def _training_curves(self) -> Curves | None:
         settings = self.scenario.training
@@ -245,7 +280,12 @@ class LiveMarket:
         if self._trainings:
             trained = self._trainings.so_far(self.market, self._rounds, self.training_problem)
         record = collect_record(
-            self.market, self._population, self._recorder, trained, dict(self._seconds)
+            self.market,
+            self._population,
+            self._recorder,
+            trained,
+            self._learner,
+            dict(self._seconds),
         )
         changes: dict[str, Any] = {"record": self._kept_settings, "sweep": None}
         if self.scenario.training:  # as it was carried out: with nothing beside it, or not at all

@@ -149,6 +149,19 @@ def test_the_record_of_a_play_has_its_training(schedule):
     assert saved.run["training"]["arms"] == run.run["training"]["arms"]
 
 
+def test_the_record_of_a_play_has_what_its_server_learned():
+    short = ["training.rounds=3", "population.n_nodes=8", "training.compare=[]"]
+    learning = fa.load_scenario("closed_loop/digits", [*short, "rounds.maximum=5"])
+    live = LiveMarket(learning)
+    while not live.over:
+        live.step()
+    saved, run = live.record(), fa.run_scenario(learning)
+    pd.testing.assert_frame_equal(saved.rounds, run.rounds)
+    assert saved.run["value"] == run.run["value"]
+    live.seek(2)
+    assert len(live.frame().history["alpha"]) == 2
+
+
 def unpack(saved, folder, name="play"):
     with zipfile.ZipFile(io.BytesIO(zip_record(saved, name))) as archive:
         archive.extractall(folder)

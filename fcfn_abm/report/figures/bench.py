@@ -83,7 +83,7 @@ def benchmark(frame: Any, run: Mapping[str, Any]) -> Figure:
             if terms == "equal-epsilon":
                 _use_log_axis(axes)
             elif terms == "equal-spending":
-                axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+                axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
                 axes.set_xlim(-0.04, 1.04)
             else:
                 axes.axvline(0, color="0.3", linewidth=0.8, zorder=1)
@@ -160,7 +160,7 @@ def _draw_training(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None
             _write(axes, row, "not reachable")
             continue
         _draw_point(axes, found, row, "0.15", "o", filled=True, size=5)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_title(f"Accuracy\n{TERMS[first['terms']].lower()}", fontsize="medium")
     axes.set_xlabel(f"of the nets (costs {first['costs']}, data {first['data']})")
     axes.margins(x=0.08)
