@@ -168,19 +168,47 @@ def _carry_out(
         trained = trainings.carry_out(market, rounds, progress=progress)
     ended = time.perf_counter()
 
+    seconds = {"market": played - started, "training": ended - played}
+    return collect_record(market, population, recorder, trained, learner, seconds)
+
+
+def collect_record(
+    market: PrivacyMarket,
+    population: Population,
+    recorder: Recorder,
+    trained: Trained | None,
+    learner: ValueLoop | None,
+    seconds: dict[str, float],
+) -> Record:
+    """Return the record of a market as it stands.
+
+    Parameters
+    ----------
+    market : PrivacyMarket
+        After one round or more.
+    population : Population
+        Its nodes, with the data that they hold if they train.
+    recorder : Recorder
+        Has seen every round.
+    trained : Trained or None
+        What training has shown.
+    learner : ValueLoop or None
+        What lets the server learn the value of epsilon.
+    seconds : dict
+        How long ``market`` and ``training`` took.
+    """
+    scenario = market.scenario
     nodes, traces = _nodes(market, population, trained), recorder.traces
     played_rounds, learned = recorder.rounds, {}
     if learner and trained:
         played_rounds = learner.extend(played_rounds, trained.ledger)
         learned = {"value": learner.facts(played_rounds)}
     names = [group.name for group in population.groups]
-    manipulated = population.manipulation is not None
-    rho = population.reporting_rho if manipulated else market.primitives.rho  # as it is in the end
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
-        "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, rho),
+        "verdict": asdict(market.verdict) if market.verdict else _paused(market),
+        "equilibrium": reference_facts(market.outcome, reporting_costs(market, population)),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
         **belief_facts(market.groups[0].rule, market.pool),
@@ -188,7 +216,7 @@ def _carry_out(
         **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
         **learned,
-        "seconds": {"market": played - started, "training": ended - played},
+        "seconds": seconds,
         **describe_program(),
     }
     return Record(
@@ -200,6 +228,18 @@ def _carry_out(
         training=trained.rounds if trained else empty("training"),
         ledger=insert_names(trained.ledger if trained else empty("ledger"), population.names),
     )
+
+
+def _paused(market: PrivacyMarket) -> dict[str, Any]:
+    """Return what stands in place of the verdict of a market that has not ended."""
+    reason = "the play was saved before the market had come to an end."
+    return {
+        "kind": "paused",
+        "rounds": market.round_index,
+        "reason": reason,
+        "budget_ratio": None,
+        "server_regret": None,
+    }
 
 
 def _rounds(
@@ -279,6 +319,12 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
         return frame
     absent = [name for name in WHERE_ASKED_FOR if name not in frame]
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
+
+
+def reporting_costs(market: PrivacyMarket, population: Population) -> Floats:
+    """Return the costs of those who report, as they are in the end."""
+    manipulated = population.manipulation is not None
+    return population.reporting_rho if manipulated else market.primitives.rho
 
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:
