@@ -8,7 +8,9 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,11 +18,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from fcfn_abm.errors import (
     InvalidScenarioError,
     MissingExtraError,
-    RunFailedError,
+    WorkersLostError,
     abbreviate,
     describe_cause,
 )
@@ -32,6 +35,9 @@ TIMEOUT = 30.0
 _MIN_CHUNKS = 2  # that are out, also before the first worker has come
 _MAX_PORT = 65_535
 _SCHEMES = ("tcp", "tls", "ws", "wss")  # Dask's; a client that knows none closes for a minute
+_MAX_LOSSES = 20  # of what workers keep or do, in one round
+_PAUSE_SECONDS = 0.1
+_OBSERVATION_SECONDS = 2.0
 _CONNECTING = 0.9  # share of that time for the connection, so that its error comes first
 _LOGGERS = ("distributed", "tornado", "asyncio", "bokeh")  # what Dask and its libraries log to
 _OF_SCHEDULER = ("python", "dask", "distributed")
@@ -86,10 +92,10 @@ class Cluster:
         ------
         MissingExtraError
             If Dask is not installed.
-        RunFailedError
+        WorkersLostError
             If no scheduler answers, or versions differ.
         """
-        with self.connect() as client:
+        with self._connect() as client:
             options = {"resources": self.resources} if self.resources else {}
             executor = client.get_executor(retries=MAX_DEATHS, pure=False, **options)
             try:
@@ -105,16 +111,33 @@ class Cluster:
                     executor.shutdown(wait=False)
 
     @contextmanager
-    def connect(self) -> Iterator[Any]:
-        """Give a client of the cluster; Dask's own messages go to a file meanwhile.
+    def connect(self, prepare: Callable[[], object] | None = None) -> Iterator[ClusterWorkers]:
+        """Connect to the cluster, for computations that share what its workers keep.
+
+        Parameters
+        ----------
+        prepare : callable, optional
+            Called on each worker before it computes anything, also on those that come later.
 
         Raises
         ------
         MissingExtraError
             If Dask is not installed.
-        RunFailedError
+        WorkersLostError
             If no scheduler answers, or versions differ.
         """
+        with self._connect() as client:
+            workers = ClusterWorkers(client, self)
+            if prepare:
+                workers.prepare(prepare)
+            try:
+                yield workers
+            finally:
+                workers.close()
+
+    @contextmanager
+    def _connect(self) -> Iterator[Any]:
+        """Give a client of the cluster; Dask's own messages go to a file meanwhile."""
         try:
             dask: Any = import_module("distributed")
         except ImportError:
@@ -160,14 +183,14 @@ class Cluster:
             # Dask itself waits for an answer as long as nobody hangs up
             scheduler, workers = asyncio.run(self._ask_for_versions(dask, security))
         except TimeoutError:
-            raise self._fail(f"no scheduler answers within {self.timeout:g} s.") from None
+            raise self.fail(f"no scheduler answers within {self.timeout:g} s.") from None
         except Exception as error:  # whatever an answer of somebody else makes Dask do
-            raise self._fail(f"no scheduler answers: {_describe_root(error)}.") from None
+            raise self.fail(f"no scheduler answers: {_describe_root(error)}.") from None
         self._require_equal_versions(dask, scheduler, workers)
         try:
             client = dask.Client(self.address, timeout=self.timeout, set_as_default=False)
         except Exception as error:
-            raise self._fail(f"the scheduler takes no client: {describe_cause(error)}.") from None
+            raise self.fail(f"the scheduler takes no client: {describe_cause(error)}.") from None
         with client:
             yield client
 
@@ -188,7 +211,7 @@ class Cluster:
     def _require_equal_versions(
         self, dask: Any, scheduler: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Raise RunFailedError if something there has another version than here."""
+        """Raise WorkersLostError if something there has another version than here."""
         here = dask.versions.get_versions(_OF_WORKERS)["packages"]
         members = [("the scheduler", scheduler, _OF_SCHEDULER)]
         members += [(f"the worker {name}", found, here) for name, found in workers.items() if found]
@@ -196,13 +219,156 @@ class Cluster:
             for name in names:
                 there = found["packages"].get(name)
                 if there != here[name]:
-                    raise self._fail(
+                    raise self.fail(
                         f"{member} has {_version(name, there)}, and here is "
                         f"{_version(name, here[name])}: all machines need the same environment."
                     )
 
-    def _fail(self, why: str) -> RunFailedError:
-        return RunFailedError(f"--cluster {self.address}: {why}")
+    def fail(self, why: str) -> WorkersLostError:
+        """Return the error that says what is wrong with the cluster."""
+        return WorkersLostError(f"--cluster {self.address}: {why}")
+
+
+class ClusterWorkers:
+    """The workers of a cluster, which keep values and compute with them.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of its scheduler.
+    cluster : Cluster
+        What they are workers of.
+    """
+
+    def __init__(self, client: Any, cluster: Cluster) -> None:
+        self._client, self._cluster = client, cluster
+        self._memory = _Memory(client)
+        self._plugin = ""
+
+    def prepare(self, function: Callable[[], object]) -> None:
+        """Call a function on each worker, also on those that come later."""
+        base: Any = import_module("distributed").WorkerPlugin
+
+        class Preparation(base):  # type: ignore[misc] # Dask may be missing
+            def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask's
+                function()
+
+        self._plugin = f"fcfn-{uuid4().hex}"
+        self._client.register_plugin(Preparation(), name=self._plugin)
+
+    def close(self) -> None:
+        """Take back what was prepared, as far as anybody still listens."""
+        if self._plugin and self._client.status == "running":
+            with suppress(Exception):
+                self._client.unregister_worker_plugin(self._plugin)
+
+    def place(self, value: object, *, everywhere: bool = False) -> Placed:
+        """Let one worker keep a value, or all of them; it is there as long as its handle."""
+        return Placed(value, everywhere)
+
+    def compute[R](
+        self, function: Callable[..., R], calls: Sequence[tuple[object, ...]]
+    ) -> Iterator[R]:
+        """Yield what a function returns for each call, in their order, whatever workers die.
+
+        Workers take the calls whose values they keep, and others when they have none left. What
+        a worker was at when it died, and what it kept, goes to others.
+
+        Parameters
+        ----------
+        function : callable
+            What is computed.
+        calls : sequence of tuple
+            Arguments of each call; what :meth:`place` returned becomes the value.
+
+        Raises
+        ------
+        WorkersLostError
+            If the scheduler is lost for good, or one call takes several workers with it.
+        """
+        futures = [self._submit(function, call) for call in calls]
+        n_losses = 0
+        for number in range(len(calls)):
+            while True:
+                self._memory.observe_now_and_then()
+                try:
+                    result = futures[number].result()
+                    break
+                except CancelledError:
+                    n_losses += 1
+                    if n_losses > _MAX_LOSSES:
+                        raise self._cluster.fail(
+                            f"workers were lost {n_losses} times in one round."
+                        ) from None
+                    self._wait_for_scheduler()
+                    for later in range(number, len(calls)):
+                        if futures[later].status in ("cancelled", "lost"):
+                            futures[later] = self._submit(function, calls[later])
+                except Exception as error:
+                    if type(error).__name__ != "KilledWorker":  # Dask's
+                        raise
+                    last = self._memory.describe_death(error)
+                    raise self._cluster.fail(
+                        f"a part of the work took several workers with it; the last was {last}."
+                    ) from None
+            futures[number] = None  # the workers may forget it
+            yield result
+
+    def count(self) -> int:
+        """Return how many threads of workers there are now."""
+        try:
+            n_threads: int = sum(self._client.nthreads().values())
+        except OSError:
+            return 0
+        return n_threads
+
+    def _submit(self, function: Callable[..., object], call: tuple[object, ...]) -> Any:
+        options = {"resources": self._cluster.resources} if self._cluster.resources else {}
+        try:
+            arguments = [
+                value.keep_on(self._client) if isinstance(value, Placed) else value
+                for value in call
+            ]
+            return self._client.submit(function, *arguments, pure=False, **options)
+        except TimeoutError:
+            raise self._cluster.fail(
+                f"no worker has come within {self._cluster.timeout:g} s."
+            ) from None
+        except (OSError, RuntimeError, CancelledError, AttributeError) as error:
+            # AttributeError: a client that reconnects has no scheduler
+            if self._client.status == "running":
+                raise
+            self._wait_for_scheduler()
+            raise self._cluster.fail(f"the scheduler was lost: {describe_cause(error)}.") from None
+
+    def _wait_for_scheduler(self) -> None:
+        """Wait until the client has its scheduler again.
+
+        Raises
+        ------
+        WorkersLostError
+            If it does not come back.
+        """
+        end = time.monotonic() + self._cluster.timeout
+        time.sleep(_PAUSE_SECONDS)  # what else is lost shows a moment later
+        while self._client.status != "running":
+            if self._client.status == "closed" or time.monotonic() > end:
+                raise self._cluster.fail("the scheduler was lost.")
+            time.sleep(_PAUSE_SECONDS)
+
+
+class Placed:
+    """A value that workers keep, and get again if they lose it."""
+
+    def __init__(self, value: object, everywhere: bool) -> None:
+        self._value, self._everywhere = value, everywhere
+        self._future: Any = None
+
+    def keep_on(self, client: Any) -> Any:
+        """Return Dask's handle of the value, which its workers have."""
+        if self._future is None or self._future.status != "finished":
+            self._future = client.scatter(self._value, broadcast=self._everywhere, hash=False)
+        return self._future
 
 
 class _Memory:
@@ -210,6 +376,7 @@ class _Memory:
 
     def __init__(self, client: Any) -> None:
         self._client, self._peaks = client, dict[str, int]()
+        self._observed = time.monotonic()
 
     def observe(self) -> None:
         """Note how much each worker has used at most so far."""
@@ -217,6 +384,12 @@ class _Memory:
             for address, worker in self._client.scheduler_info(n_workers=-1)["workers"].items():
                 used = worker.get("metrics", {}).get("memory", 0)
                 self._peaks[address] = max(used, self._peaks.get(address, 0))
+
+    def observe_now_and_then(self) -> None:
+        """Do so, unless it was done a moment ago."""
+        if time.monotonic() - self._observed > _OBSERVATION_SECONDS:
+            self._observed = time.monotonic()
+            self.observe()
 
     def describe_death(self, error: BaseException) -> str:
         """Return which worker Dask gave up last, and what it had used when it was heard last."""
@@ -269,11 +442,11 @@ def _divert_logs() -> Iterator[None]:
         logger.handlers, logger.propagate = [handler] if top else [], not top
     try:
         yield
-    except RunFailedError as error:
+    except WorkersLostError as error:
         if not log.path.stat().st_size:
             raise
         log.is_named = True
-        raise RunFailedError(f"{error} Dask's messages: {log.path}.") from None
+        raise WorkersLostError(f"{error} Dask's messages: {log.path}.") from None
     finally:
         for logger, handlers, propagate in before:
             logger.handlers, logger.propagate = handlers, propagate

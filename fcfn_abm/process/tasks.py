@@ -13,7 +13,7 @@ from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from fcfn_abm.errors import RunFailedError
+from fcfn_abm.errors import RunFailedError, WorkersLostError
 from fcfn_abm.process.workers import (
     LOST_PROCESS,
     MAX_DEATHS,
@@ -118,7 +118,7 @@ def _open(workers: Workers, stack: ExitStack, *, again: bool) -> OpenWorkers:
     try:
         return stack.enter_context(workers.open())
     except RunFailedError as error:
-        raise (RunFailedError(f"the workers were lost: {error}") if again else error) from None
+        raise (WorkersLostError(f"the workers were lost: {error}") if again else error) from None
 
 
 def _hand_out[T, R](

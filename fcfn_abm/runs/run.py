@@ -16,7 +16,7 @@ import pandas as pd
 from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import RunFailedError
+from fcfn_abm.errors import RunFailedError, WorkersLostError
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import print_note, progress_bar
@@ -41,6 +41,7 @@ from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
+from fcfn_abm.training.distributed import BlockWorkers
 
 
 def run_scenario(
@@ -49,7 +50,7 @@ def run_scenario(
     *,
     overwrite: bool = False,
     progress: bool = False,
-    workers: int = 1,
+    workers: int | BlockWorkers = 1,
 ) -> Record:
     """Play a scenario's market, train with what it bought, and record both.
 
@@ -64,8 +65,9 @@ def run_scenario(
         Whether a record that stands there is replaced.
     progress : bool, default False
         Whether to show bars on stderr; a line each half minute where it is not a terminal.
-    workers : int, default 1
-        Threads that train; the record is the same for any number.
+    workers : int or BlockWorkers, default 1
+        Threads that train, or the workers of a cluster that :func:`connect_cluster` gives; the
+        record is the same for any number.
 
     Returns
     -------
@@ -116,6 +118,8 @@ def run_scenario(
         except KeyboardInterrupt:
             message = checkpoint.interrupt_message() if checkpoint else ()
             raise KeyboardInterrupt(*message) from None
+        except WorkersLostError as error:
+            raise WorkersLostError(f"{error} The same command goes on from there.") from None
         record = replace(record, path=folder)
         with raise_as_output_error(out):
             found = write_record(record, folder)
@@ -137,7 +141,7 @@ def _carry_out(
     checkpoint: Checkpoint | None,
     *,
     progress: bool,
-    workers: int,
+    workers: int | BlockWorkers,
 ) -> Record:
     started = time.perf_counter()
     # what is missing shows before the work
