@@ -98,7 +98,7 @@ def replicate(
         Folder for the results; by default ``results/zhou2023-fast`` or ``-full``. Figures that are
         complete there, of the same scenarios, size and code, are not made again.
     workers : int or BlockWorkers, default 1
-        Threads that train nets, or the workers of a cluster; the numbers are the same for any number.
+        Threads that train nets, or the workers of a cluster; the numbers are the same for any.
     progress : bool, default False
         Whether to show bars on stderr.
 

@@ -1,7 +1,5 @@
 """The same sweep on a Dask cluster: a scheduler and workers on this machine, one of them killed."""
 
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -10,8 +8,8 @@ import time
 from contextlib import ExitStack, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import psutil
 import pytest
+from dask_on_loopback import start_cluster, wait_for
 
 import fcfn_abm as fa
 from fcfn_abm.errors import RunFailedError
@@ -50,14 +48,6 @@ def contents(folder):
     }
 
 
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.01)
-    return found
-
-
 def results(folder):
     return list((folder / "runs").glob("[0-9]*.json"))
 
@@ -76,28 +66,9 @@ def serial(file, tmp_path_factory):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler's address, and the processes of three workers that run to their names."""
-    contact = tmp_path / "scheduler.json"
-    options = ["--scheduler-file", str(contact), "--no-dashboard"]
-    worker = ["worker", "--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path)]
-    with ExitStack() as stack:
-
-        def dask(*args):
-            log = stack.enter_context((tmp_path / "dask.log").open("a"))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *args, *options], stdout=log, stderr=log
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process
-
-        dask("scheduler", "--host", "127.0.0.1", "--port", "0")
-        workers = [dask(*worker) for _ in range(3)]
-        wait_for(contact.exists)
-        yield (
-            wait_for(lambda: contact.read_text() and json.loads(contact.read_text()))["address"],
-            workers,
-        )
+    """A scheduler and three workers."""
+    with start_cluster(tmp_path) as started:
+        yield started
 
 
 def sweep(file, out, *args):
@@ -110,7 +81,7 @@ def sweep(file, out, *args):
 
 
 def test_a_worker_killed_in_mid_sweep_loses_nothing(file, serial, cluster, tmp_path):
-    address, workers = cluster
+    address, _, workers = cluster
     out = tmp_path / "out"
     with sweep(file, out, "--cluster", address) as process:
         wait_for(lambda: len(results(out)) > 3)
@@ -205,12 +176,10 @@ def test_a_cluster_with_other_versions_is_refused(member, name, version, words):
 def test_a_scheduler_lost_in_mid_sweep_ends_it_in_one_sentence_and_it_can_be_resumed(
     file, serial, cluster, tmp_path
 ):
-    address, workers = cluster
+    address, scheduler, _ = cluster
     out = tmp_path / "out"
     with sweep(file, out, "--cluster", address, "--cluster-timeout", "2", "-q") as process:
         wait_for(lambda: len(results(out)) > 2)
-        scheduler = psutil.Process(os.getpid()).children()
-        scheduler = next(p for p in scheduler if "scheduler" in p.cmdline())
         scheduler.kill()
         stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -220,8 +189,6 @@ def test_a_scheduler_lost_in_mid_sweep_ends_it_in_one_sentence_and_it_can_be_res
     assert stderr.count("\n") == 1
     assert 2 < len(results(out)) < N_RUNS
     assert contents(fa.run_sweep(fa.load_scenario(file), out).path) == contents(serial.path)
-    for worker in workers:
-        worker.kill()
 
 
 def test_without_certificates_there_is_a_sentence():

@@ -44,9 +44,9 @@ timeout = 1000.0
 def test_a_run_that_hangs_is_a_failed_row_and_the_others_are_done(place, tmp_path):
     (tmp_path / "rule.py").write_text(RULE)
     (tmp_path / "hangs.toml").write_text(SWEEP)
+    options = ["--out=out", "--trust", "-q", place, "--timeout=5"]
     found = subprocess.run(
-        [sys.executable, "-m", "fcfn_abm", "sweep", "hangs.toml", "--out=out", "--trust", "-q"]
-        + [place, "--timeout=5"],
+        [sys.executable, "-m", "fcfn_abm", "sweep", "hangs.toml", *options],
         cwd=tmp_path,
         capture_output=True,
         text=True,
