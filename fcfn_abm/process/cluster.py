@@ -40,6 +40,12 @@ _PAUSE_SECONDS = 0.1
 _OBSERVATION_SECONDS = 2.0
 _CONNECTING = 0.9  # share of that time for the connection, so that its error comes first
 _LOGGERS = ("distributed", "tornado", "asyncio", "bokeh")  # what Dask and its libraries log to
+_ENVIRONMENT = {  # of the workers that are started here
+    "DASK_LOGGING__DISTRIBUTED": "critical",
+    # Dask's own value makes the C library return memory after each step, and ask for it in the next
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
 _OF_SCHEDULER = ("python", "dask", "distributed")
 _OF_WORKERS = (
     "fcfn-abm",
@@ -157,14 +163,14 @@ class Cluster:
         """Start a cluster on this machine, and give its client."""
         config = import_module("dask").config
         name = "distributed.nanny.pre-spawn-environ"
-        quiet = {**config.get(name), "DASK_LOGGING__DISTRIBUTED": "critical"}
-        with config.set({name: quiet}):
+        with config.set({name: {**config.get(name), **_ENVIRONMENT}}):
             with block_sigint_in_children():
                 cluster = dask.LocalCluster(
                     n_workers=int(self.address.partition(":")[2]),
                     threads_per_worker=1,
                     dashboard_address=None,
                     resources=self.resources,
+                    scheduler_kwargs={"dashboard": False},
                     silence_logs=False,
                 )
             with cluster, dask.Client(cluster, set_as_default=False) as client:
