@@ -42,7 +42,7 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test-privacy: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/dp tests/training/test_injected_noise.py \
+	$(BIN)/python -m pytest $(SHARED) tests/dp tests/training/test_injected_noise.py \
 		tests/training/test_planted_faults.py tests/training/test_participations.py \
 		tests/training/test_check_in_training.py tests/training/test_secure_training.py \
 		tests/runs/test_audit_scenario.py tests/runs/test_audit_whole.py \

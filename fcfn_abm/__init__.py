@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fcfn_abm.records import Record, read_record
     from fcfn_abm.report import figures as plot
     from fcfn_abm.report.plan import export_plan
+    from fcfn_abm.runs.bench import Benchmark, read_bench, run_bench
     from fcfn_abm.runs.calibrate import ValueCalibration, calibrate_value
     from fcfn_abm.runs.compare import Comparison, compare_mechanisms
     from fcfn_abm.runs.report import write_report
@@ -76,6 +77,7 @@ _HOMES = {
     "plugins": ["Plugin", "import_plugin"],
     "records": ["Record", "read_record"],
     "report.plan": ["export_plan"],
+    "runs.bench": ["Benchmark", "read_bench", "run_bench"],
     "runs.calibrate": ["ValueCalibration", "calibrate_value"],
     "runs.compare": ["Comparison", "compare_mechanisms"],
     "runs.report": ["write_report"],
@@ -89,6 +91,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BayesNashEquilibrium",
+    "Benchmark",
     "Claims",
     "Comparison",
     "ContestEquilibrium",
@@ -124,8 +127,10 @@ __all__ = [
     "payments",
     "plot",
     "price",
+    "read_bench",
     "read_record",
     "read_sweep",
+    "run_bench",
     "run_scenario",
     "run_sweep",
     "search_best_cap",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, MissingExtraError
+from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, MissingExtraError, as_floats
 from fcfn_abm.learning import LearningRule, Observation, ServerObservation, ServerRule
 from fcfn_abm.mechanisms import Contracts
 from fcfn_abm.scenario import Scenario
@@ -308,9 +308,9 @@ class _ChosenCap(ServerRule):
 
 def _check_action(actions: Mapping[str, Any], agent: str) -> float:
     """Return the action of an agent as a number from 0 to 1."""
-    if agent not in actions:
+    if not (isinstance(actions, Mapping) and agent in actions):
         raise InvalidGameError(f"There is no action for {agent!r}.")
-    action = np.asarray(actions[agent], dtype=float)
+    action = as_floats(f"the action of {agent!r}", actions[agent])
     if action.size != 1 or not 0.0 <= action.item() <= 1.0:
         raise InvalidGameError(
             f"The action of {agent!r} must be one number from 0 to 1, but is {action.tolist()}."

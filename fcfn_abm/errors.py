@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import os
 import re
 import reprlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -130,9 +132,9 @@ class TakenNameError(FcfnError, ValueError):
 class UnknownNameError(FcfnError, LookupError):
     """A name that no registry knows."""
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, what: str, name: object, known: Iterable[str]) -> None:
         known = sorted(known, key=_natural_order)
-        hint = did_you_mean(name, known)
+        hint = did_you_mean(name, known) if isinstance(name, str) else ""
         super().__init__(
             f"There is no {what} called {abbreviate(name)}.{hint} Known: {', '.join(known)}."
         )
@@ -159,7 +161,11 @@ def abbreviate(value: object) -> str:
     >>> abbreviate("a" * 500)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
-    return _SHORT.repr(value)
+    try:
+        text = _SHORT.repr(value)
+        return join_lines(text) if "\n" in text else text
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"too long to be written ({type(value).__name__})"
 
 
 def escape_control_characters(text: str) -> str:
@@ -271,6 +277,113 @@ def _describe_no_number(name: str, value: object, cause: Exception) -> str:
     return f"{name} cannot be read as numbers: {join_lines(str(cause))}."
 
 
+def as_number(
+    name: str, value: npt.ArrayLike, *, error: type[FcfnError] = InvalidGameError
+) -> float:
+    """Return what a user gave as one number.
+
+    Raises
+    ------
+    FcfnError
+        If it is no number, or several. NaN passes: :func:`require_positive` refuses it.
+
+    Examples
+    --------
+    >>> as_number("budget", [1.0, 2.0])
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: budget must be one number, but has shape (2,).
+    """
+    if isinstance(value, float):
+        return float(value)
+    array = as_floats(name, value, error=error)
+    if array.ndim:
+        raise error(f"{name} must be one number, but has shape {array.shape}.")
+    return array.item()
+
+
+def as_count(
+    name: str,
+    value: object,
+    *,
+    least: int = 1,
+    most: int | None = None,
+    error: type[FcfnError] = InvalidGameError,
+) -> int:
+    """Return what a user gave as a whole number from ``least`` to ``most``; 2.0 and True are none.
+
+    Examples
+    --------
+    >>> as_count("games", 0, most=1_000_000)
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: games must be a whole number from 1 to 1,000,000, but is 0.
+    """
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = None
+    if count is not None and least <= count and (most is None or count <= most):
+        return count
+    allowed = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+    is_short = count is not None and abs(count) < 10**30
+    given = f"{count:,}" if is_short else abbreviate(value)
+    raise error(f"{name} must be a whole number {allowed}, but is {given}.")
+
+
+def as_path(name: str, value: object, *, error: type[FcfnError] = OutputError) -> Path:
+    r"""Return what a user gave as a path.
+
+    Raises
+    ------
+    FcfnError
+        If it is none, or no file can have that name.
+
+    Examples
+    --------
+    >>> as_path("out", 3)
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.OutputError: out must be a path, as text or pathlib.Path, but is 3.
+    """
+    try:
+        path = Path(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise error(
+            f"{name} must be a path, as text or pathlib.Path, but is {abbreviate(value)}."
+        ) from None
+    if "\0" in str(path):
+        raise error(f"{abbreviate(str(path))}: no file can have this name.")
+    return path
+
+
+def as_list(
+    name: str, value: object, *, what: str, error: type[FcfnError] = InvalidGameError
+) -> list[Any]:
+    """Return what a user gave as a list; a text is none, though it has letters."""
+    require_unmasked(error=error, **{name: value})
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise error(f"{name} must be a list of {what}, but is {abbreviate(value)}.")
+    return list(value)
+
+
+def as_names(name: str, value: object, *, error: type[FcfnError] = InvalidGameError) -> list[str]:
+    """Return what a user gave as a list of names.
+
+    Examples
+    --------
+    >>> as_names("mechanisms", "random")
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: mechanisms must be a list of names, but is 'random'.
+    """
+    names = as_list(name, value, what="names", error=error)
+    for one in names:
+        if not isinstance(one, str):
+            raise error(f"{name} must be a list of names, but holds {abbreviate(one)}.")
+    return names
+
+
 def require_unmasked(*, error: type[FcfnError] = InvalidGameError, **values: object) -> None:
     """Raise ``error`` where a value of a masked array is masked: it is missing.
 
@@ -371,10 +484,40 @@ def require_counts(*, error: type[FcfnError] = InvalidGameError, **values: npt.A
     """
     for name, value in values.items():
         require_unmasked(error=error, **{name: value})
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError):  # rows of several lengths
+            array = np.asarray(None)
+        if array.dtype == object:  # no numbers, or more than 64 bits hold
+            as_count(name, value, most=2**63 - 1, error=error)
+            continue
         bad = array < 1 if array.dtype.kind in "iu" else np.ones(array.shape, dtype=bool)
         if bad.any():
             raise error(
                 f"{name} must be a whole number of at least 1, but is "
                 f"{abbreviate(array[bad][0].item())}."
             )
+
+
+def require_type(
+    kind: type, *, error: type[FcfnError] = InvalidGameError, **values: object
+) -> None:
+    """Raise ``error`` unless every value is of a class.
+
+    Examples
+    --------
+    >>> require_type(dict, options="x")
+    Traceback (most recent call last):
+    ...
+    fcfn_abm.errors.InvalidGameError: options must be of the class dict, but is 'x'.
+    """
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise error(f"{name} must be of the class {kind.__name__}, but is {abbreviate(value)}.")
+
+
+def require_known(what: str, name: object, known: Iterable[str]) -> None:
+    """Raise UnknownNameError unless a name is one of those that are known."""
+    known = list(known)
+    if not (isinstance(name, str) and name in known):
+        raise UnknownNameError(what, name, known)

@@ -21,7 +21,7 @@ from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fcfn_abm.errors import FcfnError, PluginError, abbreviate, join_lines
+from fcfn_abm.errors import FcfnError, PluginError, abbreviate, as_path, join_lines
 from fcfn_abm.process.files import list_files
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def import_plugin(source: str | Path, folder: str | Path | None = None) -> Plugi
     """
     if not isinstance(source, str | Path):
         raise PluginError(f"a plug-in is named by a text or a path, not {abbreviate(source)}.")
-    folder = Path() if folder is None else Path(folder)
+    folder = Path() if folder is None else as_path("folder", folder, error=PluginError)
     with _lock:
         if is_file_name(source):
             return _import_source(*_read(folder / source))

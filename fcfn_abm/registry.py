@@ -91,9 +91,11 @@ class Registry[T]:
         return iter(list(self._entries))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in list(self)
+        return isinstance(name, str) and (name in self._entries or name in list(self))
 
     def __getitem__(self, name: str) -> type[T]:
+        if not isinstance(name, str):
+            raise UnknownNameError(self.what, name, self)
         if name in self._entries:
             return self._entries[name]
         errors = plugins.import_installed()

@@ -29,6 +29,8 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "misreports": lambda: (0, 1),
     "group-costs": lambda group: (0, 2, group),
     "group-misreports": lambda group: (0, 3, group),
+    "coalitions": lambda: (0, 4),
+    "sybils": lambda: (0, 5),
     "market": lambda: (1,),
     "first-reports": lambda: (1, 0),
     "turns": lambda: (1, "turns"),

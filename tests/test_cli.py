@@ -188,7 +188,10 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
         (["equilibrium", "wrong.toml"], "wrong.toml: not valid TOML"),
         (["compare", QUICKSTART, "--mechanisms", "statc"], "Did you mean 'static'?"),
         (["compare", QUICKSTART, "--mechanisms", ","], "mechanisms must hold one name or more"),
-        (["compare", QUICKSTART, "--replications", 0], "replications must be 1 or more, but is 0"),
+        (
+            ["compare", QUICKSTART, "--replications", 0],
+            "replications must be a whole number from 1 to 10,000, but is 0",
+        ),
         (["compare", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
         (["scenarios", "list", "nowhere"], "nowhere: there are no scenario files"),
         (["run"], "Missing argument"),

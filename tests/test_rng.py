@@ -12,6 +12,8 @@ PLACES = {  # never change: every run would have other numbers
     ("misreports",): (0, 1),
     ("group-costs", 3): (0, 2, 3),
     ("group-misreports", 3): (0, 3, 3),
+    ("coalitions",): (0, 4),
+    ("sybils",): (0, 5),
     ("market",): (1,),
     ("first-reports",): (1, 0),
     ("turns",): (1, 4086709037),

@@ -18,6 +18,7 @@ from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.state import MovingState, RoundState, expect_equilibrium
 from fcfn_abm.abm.verdict import Verdict
+from fcfn_abm.errors import as_number
 from fcfn_abm.learning.base import Rows, scalar_server
 from fcfn_abm.mechanisms import Contest
 
@@ -72,6 +73,8 @@ class PlaysAhead(JudgedGame):
             and isinstance(offer, Contest)
             and offer.is_linear
             and self.churn is None
+            and self.account is None
+            and self.population.manipulation is None
             and not self.views.acting
             and type(self.server) is ParameterServer
             and rules.information.noise == 0
@@ -217,9 +220,10 @@ class PlaysAhead(JudgedGame):
         Verdict or None
             How the market ended; None if ``end_time`` came first.
         """
-        while self.running and (end_time is None or self.round_index < end_time):
-            left = math.inf if end_time is None else math.ceil(end_time - self.round_index)
-            self.step_ahead(1 if on_round else int(min(left, self._rules.rounds.maximum)))
+        last = math.inf if end_time is None else as_number("end_time", end_time)
+        while self.running and self.round_index < last:
+            left = min(last - self.round_index, self._rules.rounds.maximum)
+            self.step_ahead(1 if on_round else math.ceil(left))
             if on_round:
                 on_round(self)
         return self.verdict

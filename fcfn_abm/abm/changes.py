@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fcfn_abm.abm.account import Account
 from fcfn_abm.abm.churn import Turnover
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.events import Calendar
@@ -17,11 +18,12 @@ from fcfn_abm.abm.rules import MarketRules
 from fcfn_abm.abm.scores import unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.verdict import Judge, Verdict
-from fcfn_abm.errors import InvalidGameError, join_lines
+from fcfn_abm.errors import InvalidGameError, abbreviate, as_floats, as_number, join_lines
 from fcfn_abm.game import Equilibrium, StackelbergEquilibrium
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
 from fcfn_abm.population import Population, draw_misreport_factors, require_sized
+from fcfn_abm.population.manipulation import Counts, Places, split_reports
 from fcfn_abm.rng import Chance, stream
 
 
@@ -33,6 +35,7 @@ class ChangingGame(RowModel):
     server: ParameterServer
     offer: Offer
     churn: Turnover | None
+    account: Account | None
     round_index: int
     verdict: Verdict | None
     _rules: MarketRules
@@ -43,8 +46,31 @@ class ChangingGame(RowModel):
 
     @property
     def present(self) -> Rows:
-        """Rows of the nodes that are there: all of them, unless nodes come and go."""
-        return self.churn.present if self.churn else slice(None)
+        """Rows of the nodes that are there: all, unless nodes come and go, or sell their total."""
+        if self.churn:
+            return self.churn.present
+        if self._speakers is not None:
+            return self._speakers
+        return self.account.sellers if self.account else slice(None)
+
+    @cached_property
+    def _speakers(self) -> Places | None:
+        """Rows of those that report in a contest; None where all do."""
+        manipulation = self.population.manipulation
+        if manipulation is None or isinstance(self.offer, Contracts):
+            return None  # contracts of nodes that say nothing are empty
+        return np.flatnonzero(~manipulation.silent) if manipulation.silent.any() else None
+
+    @property
+    def reports_seen(self) -> Floats:
+        """The reports that the server sees: one an identity, of the nodes that are there."""
+        return split_reports(self.columns.epsilon[self.present], self.identities)
+
+    @property
+    def identities(self) -> Counts | None:
+        """As how many the nodes come that are there; None where each of them comes as one."""
+        manipulation = self.population.manipulation
+        return None if manipulation is None else manipulation.identities[self.present]
 
     @property
     def primitives(self) -> PricingGame:
@@ -65,10 +91,17 @@ class ChangingGame(RowModel):
     @cached_property
     def contest(self) -> Equilibrium:
         """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
+        game = self._primitives
+        if self._speakers is not None:
+            game = replace(game, rho=game.rho[self._speakers])
+        return self._solve_contest(game, self.present)
+
+    def _solve_contest(self, game: PricingGame, rows: Rows) -> Equilibrium:
+        """Return the equilibrium at B = 1 of the nodes in some rows, whose game it is."""
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
         if offer.is_linear:  # who takes part is found once, for this and for what follows
-            return self._primitives.answer_to(np.ones(()))
-        return unit_equilibrium(offer, self._primitives.rho)
+            return game.answer_to(np.ones(()))
+        return unit_equilibrium(offer.among(rows), game.rho)
 
     @cached_property
     def _largest_unit_epsilon(self) -> float:
@@ -77,6 +110,8 @@ class ChangingGame(RowModel):
 
     def update_population(self) -> None:
         """Let nodes come and go, and costs drift, where the scenario says so."""
+        if self.account and self.account.open_round():
+            self._renew()
         if self.churn and self.churn.update(self.round_index):
             self._renew()
             self.views.make_acting(self.churn.arrived)
@@ -124,8 +159,10 @@ class ChangingGame(RowModel):
         """
         self._require_contest()
         rho = self.columns.rho.copy()
+        if not isinstance(rows, slice):
+            rows = self._as_rows(rows)
         try:
-            rho[rows] = values
+            rho[rows] = as_floats("values", values)
         except (IndexError, TypeError, ValueError) as error:
             raise InvalidGameError(f"costs cannot be set: {join_lines(str(error))}.") from None
         require_sized(rho=rho)
@@ -133,6 +170,20 @@ class ChangingGame(RowModel):
             self.churn.set_rho(rows, rho[rows])
         self.columns.rho = rho
         self._replace_population(rho * self.population.misreport_factor, None)
+
+    def _as_rows(self, rows: Any) -> npt.NDArray[Any]:
+        """Return rows that a user gave as an index: numbers, or a mask of all nodes."""
+        try:
+            index = np.asarray(rows)
+        except ValueError:  # lists of several lengths
+            index = np.asarray(None)
+        index = index if index.size else index.astype(int)
+        is_mask = index.dtype == bool and index.shape == self.columns.rho.shape
+        if not (is_mask or (index.dtype.kind in "iu" and index.ndim < 2)):
+            raise InvalidGameError(
+                f"rows must be numbers of nodes, or a mask of all, not {abbreviate(rows)}."
+            )
+        return index
 
     def set_game(
         self,
@@ -158,16 +209,16 @@ class ChangingGame(RowModel):
         """
         self._require_contest()
         given = {"alpha": alpha, "beta": beta, "budget": budget}
-        changed = {name: float(value) for name, value in given.items() if value is not None}
+        changed = {n: as_number(n, value) for n, value in given.items() if value is not None}
         require_sized(**{name: value for name, value in changed.items() if name != "budget"})
         if budget is not None:
             if self._rules.cap is None:
                 raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
-            if budget != 0:
-                require_sized(budget=budget)
-            self.server.budget = float(budget)
+            if changed["budget"] != 0:
+                require_sized(budget=changed["budget"])
+            self.server.budget = changed["budget"]
         game = self._rules.game.model_copy(update=changed)
-        cap = self._rules.cap if budget is None else float(budget)
+        cap = changed.get("budget", self._rules.cap)
         self._rules = replace(self._rules, game=game, cap=cap)
         self.server.game = game
         self._primitives = replace(self._primitives, alpha=game.alpha, beta=game.beta, budget=cap)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
+
 from fcfn_abm.abm.changes import ChangingGame
 from fcfn_abm.abm.columns import Floats
-from fcfn_abm.abm.state import RoundState, measure_round, ratio
+from fcfn_abm.abm.server import NOTHING
+from fcfn_abm.abm.state import RoundState, Spending, measure_round, ratio
 from fcfn_abm.abm.verdict import Leader
-from fcfn_abm.game import averaged_nodes, best_linear_budget, server_regret
+from fcfn_abm.game import Equilibrium, averaged_nodes, best_linear_budget, server_regret
 from fcfn_abm.mechanisms import Contracts
+from fcfn_abm.population.manipulation import split_reports
 
 
 class JudgedGame(ChangingGame):
@@ -47,6 +51,7 @@ class JudgedGame(ChangingGame):
             leader=self.leader,
             n_active=self._n_active,
             at_rest_without_trade=self._no_trade(),
+            stopped=self._why_stopped(),
             moving=self._name_changing(),
         )
         self.running = self.verdict is None
@@ -54,8 +59,18 @@ class JudgedGame(ChangingGame):
     def _measure_round(self, epsilon_before: Floats) -> RoundState:
         contest = None if isinstance(self.offer, Contracts) else self.contest
         paid = replace(self.round, pool=self.pool)
+        spending = None
+        if self.account and self.account.limits_money:
+            spending = Spending(self.account.money_spent, self.account.money_left)
         return measure_round(
-            paid, epsilon_before, self.server, contest, self.churn, moving=bool(self._calendar)
+            paid,
+            epsilon_before,
+            self.server,
+            contest,
+            self.churn,
+            moving=bool(self._calendar or self.account),
+            spending=spending,
+            identities=self.identities,
         )
 
     @property
@@ -77,8 +92,12 @@ class JudgedGame(ChangingGame):
         Nodes whose share would not matter do not count, as in play: with a cost at the threshold to
         the last digit, rounding would decide whether the server averages over one node more.
         """
-        game, contest = self._rules.game, self.contest
-        n_averaged = averaged_nodes(game.average_over, contest.epsilon)
+        return self._find_best_cap(self.contest)
+
+    def _find_best_cap(self, contest: Equilibrium) -> tuple[float, float]:
+        game = self._rules.game
+        reports = split_reports(contest.epsilon, self.identities)
+        n_averaged = averaged_nodes(game.average_over, reports)
         unit_mean = contest.total_epsilon / n_averaged if n_averaged else 0.0
         return best_linear_budget(unit_mean, game.alpha, game.beta), unit_mean
 
@@ -99,14 +118,45 @@ class JudgedGame(ChangingGame):
         return chooses and not self.population.misreports.any()
 
     def _name_changing(self) -> str:
+        """Return what still changes, beside the moves: empty if nothing does."""
+        outside = self._name_changing_outside()
+        return outside or ("what is left to pay and to sell" if self.account else "")
+
+    def _name_changing_outside(self) -> str:
         """Return what still changes from outside of the market: empty if nothing does."""
         if self.churn and self.churn.moving(self.round_index):
             return "the population"
         return "the game" if self._calendar.may_change(self.round_index) else ""
 
+    def _why_stopped(self) -> str:
+        """Return why no further round is bought, where what is left is limited."""
+        account = self.account
+        if account is None:
+            return ""
+        if account.money_left <= NOTHING * self._rules.game.beta:
+            return f"the money, {account.money_spent:.6g}, is spent."
+        n_sellers = np.count_nonzero(~account.sold_out)
+        if self.churn is None and n_sellers < 2:
+            return "all nodes, or all but one, have sold their total of epsilon."
+        if self._calendar.may_change(self.round_index + 1) or (
+            self.churn and self.churn.moving(self.round_index + 1)
+        ):
+            return ""
+        best = self.best_budget
+        if account.sold_out.any():  # some may have done so in this round
+            rows = np.flatnonzero(~account.sold_out)
+            left = replace(self._primitives, rho=self.columns.rho[rows])
+            best, _ = self._find_best_cap(self._solve_contest(left, rows))
+        if best > 0:
+            return ""
+        return (
+            "a further round does not pay: under no cap is the server's utility above zero, with "
+            f"the {n_sellers} nodes that can still sell."
+        )
+
     def _no_trade(self) -> str:
         """Return why nobody trades, where nobody does and nobody will."""
-        moving = self._name_changing()
+        moving = self._name_changing_outside()
         if self._calendar.may_change(self.round_index + 1):
             return ""
         if self.churn and self.churn.deserted(self.round_index):

@@ -13,6 +13,7 @@ import mesa
 import numpy as np
 
 from fcfn_abm.abm import order, stretch
+from fcfn_abm.abm.account import open_account
 from fcfn_abm.abm.agentset import MarketAgents, NodeSet
 from fcfn_abm.abm.ahead import NOBODY, PlaysAhead, plays_like
 from fcfn_abm.abm.bulletin import Bulletin
@@ -27,11 +28,11 @@ from fcfn_abm.abm.rules import MarketRules, NodeClass, classes_of, play_by
 from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.start import draw_first_reports
-from fcfn_abm.abm.state import ChurnState, MovingState, RoundState
+from fcfn_abm.abm.state import RoundState, state_class
 from fcfn_abm.abm.turns import Turns
 from fcfn_abm.abm.verdict import Judge, Verdict
 from fcfn_abm.errors import InvalidGameError
-from fcfn_abm.game import averaged_nodes, server_utility, takes_part
+from fcfn_abm.game import RoundGain, averaged_nodes, server_utility, takes_part
 from fcfn_abm.learning import LearningRule, ServerRule
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, PricingGame
@@ -75,6 +76,8 @@ class Market(Shown, PlaysAhead):
         Their rules, by rows; one group without a name where all nodes are alike.
     churn : Turnover or None
         Who came and went, where nodes do.
+    account : Account or None
+        What has been paid and sold over all rounds, where one of both is limited.
     nodes : NodeSet
         The node agents, by row: views that are made when they are looked at.
     server : ParameterServer
@@ -121,6 +124,9 @@ class Market(Shown, PlaysAhead):
         self.churn = None
         if rules.churn is not None:
             self.churn = Turnover(rules.churn, self.columns, self.groups, seed)
+        self.account = open_account(
+            game, rules.total_epsilon, self.groups, len(self.columns), rules.last_round
+        )
         self._calendar = Calendar(rules.events, seed)
         self._turns = None
         if rounds.order == "in_turn" and rounds.turns == "random":
@@ -132,7 +138,7 @@ class Market(Shown, PlaysAhead):
         self._judge = Judge(
             rounds.tolerance,
             patience,
-            rounds.maximum,
+            rules.last_round,
             noisy=rules.information.noise > 0,
         )
         self._add_nodes(classes_of(node_class, [group.name for group in self.groups]))
@@ -143,11 +149,15 @@ class Market(Shown, PlaysAhead):
         self.round_index = 0
         self.verdict: Verdict | None = None
         self._state: RoundState | None = None
+        self.limit_budget()
         self._plan: tuple[int, Rows] = (1, NOBODY)
         self._traces = np.empty((0, 3, 0))
         self.columns.epsilon = draw_first_reports(
             self.columns, self.groups, self.offer, self.pool, game.epsilon_floor, seed
         )
+        self.limit_reports()
+        if population.manipulation is not None:
+            self.columns.epsilon[population.manipulation.silent] = 0.0
         self._n_active = len(self.columns)
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
@@ -160,7 +170,11 @@ class Market(Shown, PlaysAhead):
                 f"{rules.mechanism!r} shares them by a score of it."
             )
         self.learn()
-        state = ChurnState if self.churn else MovingState if self._calendar else RoundState
+        state = state_class(
+            churn=self.churn is not None,
+            moving=bool(self._calendar or self.account),
+            spending=self.account is not None and self.account.limits_money,
+        )
         # partial and attrgetter, unlike names and lambdas, can be pickled
         self._reporters = {field.name: partial(_measure, field.name) for field in fields(state)}
         self.datacollector = mesa.DataCollector(
@@ -215,6 +229,11 @@ class Market(Shown, PlaysAhead):
         return np.where(takes_part(self.columns.epsilon), self.columns.epsilon, 0.0)
 
     @property
+    def sells(self) -> bool:
+        """Whether nodes may sell a further round: False once the server has stopped buying."""
+        return self.verdict is None or self.verdict.kind != "stopped"
+
+    @property
     def pool(self) -> float:
         """What the nodes share in proportion to epsilon, in currency: the cap, or an agency's."""
         return self.server.pool
@@ -243,6 +262,7 @@ class Market(Shown, PlaysAhead):
             present=self.present,
             movers=self.movers,
             epsilon_floor=rules.game.epsilon_floor,
+            epsilon_left=self._epsilon_left,
             turns=self._turns,
             seed=self.seed,
             rng=self.rng,
@@ -283,6 +303,7 @@ class Market(Shown, PlaysAhead):
         self.answered_pool = self.pool
         self.update_population()
         self.clear_exited_reports()
+        self.limit_reports()
         self.publish()
         self.inform_newcomers()
         self.draw_movers()
@@ -297,9 +318,10 @@ class Market(Shown, PlaysAhead):
     def settle_round(self) -> None:
         """Do what comes after the moves of a round: pay, learn, leave, measure."""
         self.require_reports()
+        self.limit_reports()  # once more: a report that was played as a score has been rounded
         if self.pays_after_reports:
             self.set_budget()
-        self.server.pay(self.columns)
+        self.pay()
         self.learn()
         self.let_nodes_leave()
         self.measure(*self._before)
@@ -334,18 +356,57 @@ class Market(Shown, PlaysAhead):
     def set_budget(self) -> None:
         """Let the server set the cap of this round from the reports of this round."""
         game = self._rules.game
-        epsilon = self.columns.epsilon[self.present]
+        epsilon = self.reports_seen
         n_averaged = averaged_nodes(game.average_over, epsilon)
         mean_epsilon = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         unchanged = server_utility(mean_epsilon, game.alpha, game.beta, self.budget)
         self.server.choose_budget(epsilon, unchanged, self._rounds_a_turn)
+        self.limit_budget()
 
     def announce_budget(self) -> None:
         """Let the server announce its cap; in the first round the opening cap stands."""
         if self.round_index > 1:
             self.server.choose_budget(
-                self.columns.epsilon[self.present], self.state.server_utility, self._rounds_a_turn
+                self.reports_seen, self.state.server_utility, self._rounds_a_turn
             )
+        self.limit_budget()
+
+    def limit_budget(self) -> None:
+        """Lower the cap of this round to what the money left, and the spending rule, allow."""
+        if self.account and self.account.limits_money:
+            cap = self._rules.cap  # where it stands in each round, last round's may be a lower one
+            limit = self.account.allow(max(self.round_index, 1), self.gain)
+            self.server.budget = min(self.server.budget if cap is None else cap, limit)
+            self.server.limit = limit
+
+    @property
+    def gain(self) -> RoundGain | None:
+        """What a cap gains the server in a round, as the last one showed; None before trade."""
+        if self._state is None or not (self.state.mean_epsilon > 0 and self.pool > 0):
+            return None
+        game = self._rules.game
+        return RoundGain(game.alpha, game.beta, self.state.mean_epsilon / self.pool)
+
+    def limit_reports(self) -> None:
+        """Lower reports to what their nodes may still sell."""
+        if (left := self._epsilon_left) is not None:
+            self.columns.epsilon = np.minimum(self.columns.epsilon, left)
+
+    @property
+    def _epsilon_left(self) -> Floats | None:
+        """What each node may still sell; None where there is no limit."""
+        if self.account is None or not self.account.limits_epsilon:
+            return None
+        return self.account.epsilon_left
+
+    def pay(self) -> None:
+        """Let the server pay for the reports of this round."""
+        if self.account is None:
+            self.server.pay(self.columns)
+            return
+        self.server.pay(self.columns, self.account.money_left)
+        leaving = self.account.enter(self.server.paid, self.columns.epsilon)
+        self.columns.exit_round[leaving] = self.round_index
 
     def clear_exited_reports(self) -> None:
         """Set the reports of the nodes that left to zero."""

@@ -27,7 +27,8 @@ def move_in_turn(played: Round) -> None:
     rows = np.arange(len(played.columns))[played.movers]
     forms = [scalar_moves(group.rule, played.n_active) for group in played.groups]
     decide = [_is_decided_before(played, group) for group in played.groups]
-    if rows.size < MANY or not (any(forms) or any(decide)):
+    limited = played.epsilon_left is not None
+    if limited or rows.size < MANY or not (any(forms) or any(decide)):
         _move_one_by_one(played, _draw_order(played, rows))
     elif not any(forms) and all(decide) and not played.agents:
         for group in played.groups:  # in whatever order
@@ -89,13 +90,14 @@ def _move_in_stretches(
 def move_at_once(played: Round) -> None:
     """All nodes answer the last round's reports at once."""
     exact = played.pool > 0 and played.bulletin.factor is None
+    limited = played.epsilon_left is not None
     acting, total = played.acting_among(played.movers), played.bulletin.total
     for group in played.groups:
         rows = group.among(played.movers)
         if acting:
             rows = np.setdiff1d(np.arange(len(played.columns))[rows], acting)
         moves = scalar_moves(group.rule, played.n_active)
-        if moves and exact and len(played.columns) >= MANY:
+        if moves and exact and not limited and len(played.columns) >= MANY:
             from fcfn_abm.abm import compiled
 
             compiled.move_at_once(played, group, moves, rows)
@@ -135,7 +137,10 @@ def respond(played: Round, row: int) -> None:
     if agent:
         report(played, row, agent.choose_epsilon(seen))
         return
-    columns.epsilon[row] = epsilon = rule.next_epsilon(seen, played.rng)
+    epsilon = rule.next_epsilon(seen, played.rng)
+    if played.epsilon_left is not None:
+        epsilon = min(epsilon, played.epsilon_left.item(row))
+    columns.epsilon[row] = epsilon
     played.bulletin.move(row, own, epsilon)
 
 
@@ -147,6 +152,8 @@ def report(played: Round, row: int, epsilon: float) -> None:
         raise _bad_report(played, row, epsilon) from None
     if not 0 <= epsilon < math.inf:
         raise _bad_report(played, row, epsilon)
+    if played.epsilon_left is not None:
+        epsilon = min(epsilon, played.epsilon_left.item(row))
     before = played.columns.epsilon.item(row)
     played.columns.epsilon[row] = epsilon
     played.bulletin.move(row, before, epsilon)
@@ -183,6 +190,8 @@ def _decide(played: Round, group: NodeGroup, rows: Rows) -> Floats:
     seen = _observe(played, group, rows)
     taking_part = update_exits(played.columns, group, group.rule.planned(seen), seen)
     epsilon = group.rule.next_epsilon(seen, played.rng)
+    if played.epsilon_left is not None:
+        epsilon = np.minimum(epsilon, played.epsilon_left[rows])
     return np.where(taking_part, epsilon, 0.0)
 
 

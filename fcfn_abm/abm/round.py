@@ -68,6 +68,8 @@ class Round:
     """Chance for rules that draw as they move."""
     agents: Mapping[int, Actor]
     """Nodes that act by methods of their own, by row; all others follow the rule of their group."""
+    epsilon_left: Floats | None = None
+    """The most that each node may still sell, shape (n,); None without a limit."""
     contest: Contest | None = None
     """What payments are shared by; None where nodes answer contracts."""
 

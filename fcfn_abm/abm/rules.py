@@ -33,6 +33,10 @@ class MarketRules:
     """Reported over spent epsilon of nodes that misreport, by group; "" for all."""
     cap: float | None
     """The payment cap that stands in every round; None where the server chooses it."""
+    total_epsilon: dict[str, float]
+    """The most that a node sells over all rounds, by group; "" for all, empty without limits."""
+    last_round: int
+    """The last round that is played."""
     mechanism: str
     """Registered name of the mechanism, which names the stream of its chance."""
 
@@ -47,6 +51,8 @@ class MarketRules:
             events=scenario.events or (),
             misreport_factor=_misreport_factors(scenario.population),
             cap=scenario.cap,
+            total_epsilon=scenario.population.total_epsilon_by_group,
+            last_round=scenario.last_round,
             mechanism=scenario.mechanism.kind,
         )
 

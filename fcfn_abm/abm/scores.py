@@ -35,7 +35,8 @@ def played_in_scores(played: Round) -> Iterator[Round]:
     scored = replace(
         columns, rho=score_costs(contest, columns.rho), epsilon=contest.score(columns.epsilon)
     )
-    yield replace(played, columns=scored)
+    left = None if played.epsilon_left is None else contest.score(played.epsilon_left)
+    yield replace(played, columns=scored, epsilon_left=left)
     columns.epsilon = contest.epsilon(scored.epsilon)
 
 
@@ -120,7 +121,7 @@ class PowerReply(LearningRule):
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Value:
         """Choose the score of this round."""
-        planned: Any = self.planned(seen)
+        planned: Any = np.asarray(self.planned(seen))[()]  # of a zero NumPy makes no error
         others: Any = seen.others
         total = planned + others
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import mesa
+import numpy as np
 
 from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.learning import ServerObservation, ServerRule
 from fcfn_abm.mechanisms import Contest, Offer
 from fcfn_abm.scenario import Game
 
-_NOTHING = 1e-9  # a cap that falls below this share of beta is given up
+NOTHING = 1e-9
+"""A cap that falls below this share of beta is given up."""
 
 
 def announce(chosen: float, last: float, beta: float) -> float:
     """Return the cap that is announced: a cap that falls to nearly nothing is given up."""
-    return 0.0 if chosen < last and chosen <= _NOTHING * beta else chosen
+    return 0.0 if chosen < last and chosen <= NOTHING * beta else chosen
 
 
 class ParameterServer(mesa.Agent):
@@ -30,6 +34,8 @@ class ParameterServer(mesa.Agent):
         self.budget = budget
         self.memory = dict(rule.memory)
         self.paid = 0.0
+        self.limit = math.inf
+        """The highest cap that the money left allows, in currency."""
 
     @property
     def pool(self) -> float:
@@ -50,7 +56,7 @@ class ParameterServer(mesa.Agent):
     @property
     def has_given_up(self) -> bool:
         """Whether the cap is zero, and will stay so."""
-        if self.budget > 0:
+        if self.budget > 0 or self.limit == 0:
             return False
         return not self.offer.learns_cap or self.rule.has_given_up(self.memory)
 
@@ -81,8 +87,19 @@ class ParameterServer(mesa.Agent):
         )
         self.budget = announce(self.rule.next_budget(seen), self.budget, game.beta)
 
-    def pay(self, columns: NodeColumns) -> None:
-        """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3)."""
+    def pay(self, columns: NodeColumns, money_left: float = math.inf) -> None:
+        """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3).
+
+        Parameters
+        ----------
+        columns : NodeColumns
+            With the reports of the round; payments and utilities are set.
+        money_left : float, optional
+            The most that may be paid, in currency: no less than the cap.
+        """
         columns.payment = self.offer.payment(columns.epsilon, self.pool)
-        columns.utility = columns.payment - columns.rho * columns.epsilon
         self.paid = self.offer.server_payment(columns.epsilon, columns.payment)
+        while self.paid > money_left:  # by rounding: a last bit of each payment is kept
+            columns.payment = np.nextafter(columns.payment, 0.0)
+            self.paid = self.offer.server_payment(columns.epsilon, columns.payment)
+        columns.utility = columns.payment - columns.rho * columns.epsilon

@@ -21,6 +21,7 @@ from fcfn_abm.game import (
     server_utility,
     takes_part,
 )
+from fcfn_abm.population.manipulation import Counts, split_reports
 from fcfn_abm.scenario import Game
 
 
@@ -93,6 +94,26 @@ class ChurnState(RoundState):
     """S of their closed form at this round's B."""
 
 
+@dataclass(frozen=True)
+class Spending:
+    """What has been paid over all rounds, and what is left."""
+
+    money_spent: float
+    """What the server has paid so far, this round included, in currency."""
+    money_left: float
+    """What is left of ``game.total_budget`` after this round, in currency."""
+
+
+@dataclass(frozen=True)
+class SpendingState(Spending, MovingState):
+    """What is measured where the server's money is limited."""
+
+
+@dataclass(frozen=True)
+class SpendingChurnState(Spending, ChurnState):
+    """The same where nodes come and go."""
+
+
 def measure_round(
     played: Round,
     before: Floats,
@@ -101,6 +122,8 @@ def measure_round(
     churn: Turnover | None,
     *,
     moving: bool = False,
+    spending: Spending | None = None,
+    identities: Counts | None = None,
 ) -> RoundState:
     """Measure a round that has been played and paid.
 
@@ -117,14 +140,19 @@ def measure_round(
     churn : Turnover or None
         Who came and went, where the population changes.
     moving : bool, default False
-        Whether events change the game.
+        Whether the game changes as it is played.
+    spending : Spending, optional
+        What has been paid so far, where the money is limited.
+    identities : ndarray of int, optional
+        As how many the nodes come that are there.
     """
     columns, game = played.columns, server.game
-    n_nodes = columns.rho[played.present].size
+    n_nodes = int(np.count_nonzero(columns.present))
     n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
     n_exited = int(np.count_nonzero(columns.exited_before(played.index)))
     total_epsilon = float(columns.epsilon.sum())
-    n_averaged = averaged_nodes(game.average_over, columns.epsilon[played.present])
+    reports = split_reports(columns.epsilon[played.present], identities)
+    n_averaged = averaged_nodes(game.average_over, reports)
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
     left_to_server = server_utility(mean_epsilon, game.alpha, game.beta, server.paid)
     nodes = float(columns.utility.sum())
@@ -154,14 +182,24 @@ def measure_round(
         equilibrium_n_active=n_expected,
         equilibrium_total_epsilon=played.pool * contest.total_epsilon,
     )
+    paid = {} if spending is None else vars(spending)
     if churn is None:
-        return expected
-    return ChurnState(
-        **vars(expected),
-        n_present=n_nodes,
-        n_arrived=churn.arrived.size,
-        n_departed=churn.departed.size,
-    )
+        return SpendingState(**vars(expected), **paid) if paid else expected
+    changed = {
+        "n_present": n_nodes,
+        "n_arrived": churn.arrived.size,
+        "n_departed": churn.departed.size,
+    }
+    if paid:
+        return SpendingChurnState(**vars(expected), **changed, **paid)
+    return ChurnState(**vars(expected), **changed)
+
+
+def state_class(*, churn: bool, moving: bool, spending: bool) -> type[RoundState]:
+    """Return what a market measures in each of its rounds."""
+    if spending:
+        return SpendingChurnState if churn else SpendingState
+    return ChurnState if churn else MovingState if moving else RoundState
 
 
 def expect_equilibrium(contest: Equilibrium, game: Game) -> tuple[float, int]:
@@ -180,7 +218,7 @@ def _measure_moves(
     if contest is None:
         gain, target = _measure_contracts(played, rho, epsilon)
     elif played.contest is not None and not played.contest.is_linear:
-        gain = contest_exploitability(played.contest, epsilon, rho, pool, floor)
+        gain = contest_exploitability(played.contest.among(rows), epsilon, rho, pool, floor)
         target = pool * contest.epsilon
     elif epsilon.size >= order.MANY and pool > 0:
         from fcfn_abm.abm.measures import measures  # loads numba

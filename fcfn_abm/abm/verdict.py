@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-type VerdictKind = Literal["converged", "cycling", "diverged", "no-trade", "max-rounds"]
+type VerdictKind = Literal["converged", "cycling", "diverged", "no-trade", "max-rounds", "stopped"]
 
 _NEAR = 1e-3  # rest this far from the closed form is said: reports at the floor, exits
 LEADER_TOLERANCE = 1e-3
@@ -58,7 +58,7 @@ class Verdict:
     """How a market ended."""
 
     kind: VerdictKind
-    """One of five words."""
+    """One of six words."""
     rounds: int
     """Rounds that were played."""
     reason: str
@@ -146,6 +146,7 @@ class Judge:
         leader: Leader | None = None,
         n_active: int = 2,
         at_rest_without_trade: str = "",
+        stopped: str = "",
         moving: str = "",
     ) -> Verdict | None:
         """Take in a round; return the verdict when there is one.
@@ -170,6 +171,8 @@ class Judge:
             How many nodes take part.
         at_rest_without_trade : str, optional
             Why nobody trades, where nobody does and nobody will.
+        stopped : str, optional
+            Why no further round is bought, where the server spends no more.
         moving : str, optional
             What changes, so that there is no rest: "the population", "the game".
         """
@@ -187,6 +190,7 @@ class Judge:
             searching,
             n_active,
             at_rest_without_trade,
+            stopped,
             moving,
         )
         if ended is None:
@@ -205,12 +209,15 @@ class Judge:
         searching: bool,
         n_active: int,
         at_rest_without_trade: str,
+        stopped: str,
         moving: str,
     ) -> tuple[VerdictKind, str] | None:
         """Return word and reason, if the market is over."""
         played = len(self.distances)
         if at_rest_without_trade:
             return "no-trade", at_rest_without_trade
+        if stopped:
+            return "stopped", stopped
         if moving:
             self.begin_anew()
             return ("max-rounds", self._behind(moving)) if played >= self.maximum else None

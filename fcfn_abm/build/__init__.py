@@ -4,8 +4,10 @@ The only package that knows all stages. Torch and Mesa are imported where they a
 a closed form costs neither.
 """
 
+from fcfn_abm.build.bench import OWN, BenchCell, name_mechanisms, require_bench
 from fcfn_abm.build.check import NO_NOISE, check_scenario, check_settings
 from fcfn_abm.build.load import (
+    list_bench,
     list_runs,
     list_scenarios,
     load_costs,
@@ -13,6 +15,7 @@ from fcfn_abm.build.load import (
     resolve_defaults,
     write_costs_scenario,
 )
+from fcfn_abm.build.manipulation import ManipulationEffect, measure_manipulation
 from fcfn_abm.build.parts import (
     Floats,
     create_mechanism,
@@ -29,6 +32,7 @@ from fcfn_abm.build.parts import (
     price_mechanism,
     price_populations,
     price_scenario,
+    pricing_game,
     solve_equilibrium,
 )
 from fcfn_abm.build.registries import REGISTRIES, create
@@ -36,8 +40,11 @@ from fcfn_abm.build.schema import scenario_schema
 
 __all__ = [
     "NO_NOISE",
+    "OWN",
     "REGISTRIES",
+    "BenchCell",
     "Floats",
+    "ManipulationEffect",
     "check_scenario",
     "check_settings",
     "create",
@@ -46,19 +53,24 @@ __all__ = [
     "deal_images",
     "draw_population",
     "follows_data",
+    "list_bench",
     "list_groups",
     "list_runs",
     "list_scenarios",
     "load_costs",
     "load_images",
     "load_scenario",
+    "measure_manipulation",
     "missing_for",
+    "name_mechanisms",
     "needs_holdings",
     "needs_images",
     "prepare_trainer",
     "price_mechanism",
     "price_populations",
     "price_scenario",
+    "pricing_game",
+    "require_bench",
     "resolve_defaults",
     "scenario_schema",
     "solve_equilibrium",

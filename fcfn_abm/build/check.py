@@ -24,6 +24,7 @@ from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
+from fcfn_abm.scenario.schema import CONTESTS, Coalitions
 from fcfn_abm.training import PLACEMENTS
 
 NO_NOISE = "no-noise"
@@ -272,6 +273,86 @@ def check_events(scenario: Scenario) -> Problems:
             yield Problem(reason, table, "change", conflict="[training]")
 
 
+def check_account(scenario: Scenario) -> Problems:
+    """Require a market whose rounds are all paid for where money or epsilon has a total."""
+    game, training = scenario.game, scenario.training
+    limits = scenario.population.total_epsilon_by_group
+    if game.spending is not None and game.total_budget is None:
+        yield Problem("needs total_budget, the money that it spreads.", "game", "spending")
+    if not scenario.keeps_account:
+        return
+    table, key = ("population", "total_epsilon") if limits else ("game", "total_budget")
+    mechanism = scenario.mechanism.kind
+    if mechanism not in CONTESTS:
+        known = ", ".join(map(repr, CONTESTS))
+        reason = f"needs a contest that is held anew each round, by one of the mechanisms {known}."
+        yield Problem(reason, table, key, f"[mechanism] kind = {mechanism!r}")
+    if limits and scenario.population.churn is not None:
+        reason = "a newcomer would take over what the node before it has sold."
+        yield Problem(reason, table, key, "[population.churn]")
+    if limits and scenario.privacy.horizon == "training":
+        reason = "a report is then the total over the whole training already."
+        yield Problem(reason, table, key, "privacy.horizon = 'training'")
+    if training is None or not scenario.trains:
+        return
+    if training.schedule != "every-round":
+        yield Problem(
+            "the limit is on all rounds of the market, so that the net must train in each of "
+            "them: take 'every-round', or enabled = false to train no net.",
+            table,
+            key,
+            f"training.schedule = {training.schedule!r}",
+        )
+    if training.rounds > scenario.rounds.maximum:
+        yield Problem(
+            f"the market ends after {scenario.rounds.maximum} rounds (rounds.maximum), and those "
+            f"of the training after it ({training.rounds} in all) would not be paid for.",
+            table,
+            key,
+            "[training]",
+        )
+
+
+def check_manipulation(scenario: Scenario) -> Problems:
+    """Require nodes that can agree or come as several, and a market that knows what that means."""
+    people, n_nodes = scenario.population, scenario.population.n_nodes
+    kind = scenario.mechanism.kind
+    tables = {"coalitions": people.coalitions, "sybils": people.sybils}
+    for name, settings in tables.items():
+        if settings is None:
+            continue
+        table, rows = f"population.{name}", settings.rows or ()
+        if rows and max(rows) >= n_nodes:
+            yield Problem(f"there are {n_nodes} nodes, from row 0 on.", table, "rows")
+        n_drawn = settings.number * (settings.size if isinstance(settings, Coalitions) else 1)
+        if not rows and n_drawn > n_nodes:
+            reason = f"asks for {n_drawn} nodes, but population.n_nodes = {n_nodes}."
+            yield Problem(reason, table, "number")
+        refused = {
+            "tullock": "equal parts of an epsilon count for more than their sum there, which nodes "
+            "do not learn; fa.build.measure_manipulation prices it.",
+            "yang": "its agency takes each identity for a node, which nodes do not learn; "
+            "fa.build.measure_manipulation prices it.",
+        }
+        conflicts = {
+            "[population.groups]": (people.groups is not None, "members come from all nodes."),
+            "[population.churn]": (people.churn is not None, "newcomers belong to nobody."),
+            "[population.node_class]": (people.node_class is not None, "rules speak for a member."),
+            "[events]": (scenario.events is not None, "the game of the members stays."),
+            "[training]": (scenario.trains, "a member's data would not be trained on."),
+            "a limit over all rounds": (scenario.keeps_account, "nobody says whose it is."),
+            f"[mechanism] kind = {kind!r}": (
+                name == "sybils" and kind in refused,
+                refused.get(kind, ""),
+            ),
+        }
+        for conflict, (holds, reason) in conflicts.items():
+            if holds:
+                yield Problem(reason, table, conflict=conflict)
+    if people.coalitions and people.sybils:
+        yield Problem("one of both.", "population.coalitions", conflict="[population.sybils]")
+
+
 def check_payment(scenario: Scenario) -> Problems:
     """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
     mechanism = scenario.mechanism.kind
@@ -425,6 +506,8 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_first_budget,
     check_churn,
     check_events,
+    check_account,
+    check_manipulation,
     check_payment,
     check_learning_rule,
     check_compared,

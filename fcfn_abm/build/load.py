@@ -12,10 +12,18 @@ from weakref import ref
 import numpy as np
 import tomli_w
 
+from fcfn_abm.build.bench import BenchCell, list_cells
 from fcfn_abm.build.check import check_scenario
 from fcfn_abm.build.costs import FindFolder, list_costs
 from fcfn_abm.build.registries import create
-from fcfn_abm.errors import InvalidScenarioError, OutputError, PluginError, abbreviate, did_you_mean
+from fcfn_abm.errors import (
+    InvalidScenarioError,
+    OutputError,
+    PluginError,
+    abbreviate,
+    as_path,
+    did_you_mean,
+)
 from fcfn_abm.plugins import find_plugin, import_installed, import_plugin, import_plugins
 from fcfn_abm.process.files import list_files
 from fcfn_abm.scenario import (
@@ -69,8 +77,9 @@ def load_scenario(
     PluginError
         If one of ``imports`` cannot be imported.
     """
-    tree, where = read_scenario(Path(path))
-    folder = locate_scenario(Path(path)).parent
+    path = as_path("path", path, error=InvalidScenarioError)
+    tree, where = read_scenario(path)
+    folder = locate_scenario(path).parent
     tree = apply_overrides(tree, overrides)
     scenario = tree_to_scenario(tree, where)
     import_plugins(imports)
@@ -117,6 +126,7 @@ def load_costs(
     >>> load_costs("costs.csv").population.node_names
     ('A', 'B', 'C')
     """
+    path = as_path("path", path, error=InvalidScenarioError)
     tree = apply_overrides(costs_tree(path, column, name_column), overrides)
     where = str(path)
     return _complete(tree_to_scenario(tree, where), lambda _: Path(), where)
@@ -187,6 +197,8 @@ def _complete(scenario: Scenario, find_folder: FindFolder, where: str) -> Scenar
     scenario = resolve_defaults(scenario)
     if scenario.sweep:
         list_runs(scenario, where)
+    if scenario.bench:
+        list_bench(scenario, where)
     return scenario
 
 
@@ -242,6 +254,11 @@ def list_runs(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
     runs = sweep_runs(scenario, _check_and_resolve, where)
     _listed = (ref(scenario, _forget_listed), runs)
     return list(runs)
+
+
+def list_bench(scenario: Scenario, where: str = "scenario") -> list[BenchCell]:
+    """Return the cells of a scenario's benchmark, each checked and complete."""
+    return list_cells(scenario, _check_and_resolve, where)
 
 
 _listed: tuple[ref[Scenario], list[SweepRun]] | None = None

@@ -10,7 +10,7 @@ from fcfn_abm.abm import GroupRules, Market, MarketRules
 from fcfn_abm.abm.rules import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
-from fcfn_abm.build.parts import create_mechanism, draw_population, list_groups
+from fcfn_abm.build.parts import as_played, create_mechanism, draw_population, list_groups
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.plugins import find_object
@@ -110,7 +110,7 @@ class PrivacyMarket(Market):
             )
         super().__init__(
             population,
-            create_mechanism(scenario),
+            as_played(create_mechanism(scenario), scenario.mechanism.kind, population),
             _behaviour(scenario),
             create(scenario, ("server",)),
             MarketRules.of(scenario),

@@ -15,6 +15,7 @@ from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.base import stack
+from fcfn_abm.mechanisms.manipulation import Manipulated
 from fcfn_abm.population import (
     Group,
     Holdings,
@@ -22,6 +23,12 @@ from fcfn_abm.population import (
     draw_misreport_factors,
     draw_rho,
     require_sized,
+)
+from fcfn_abm.population.manipulation import (
+    Manipulation,
+    count_identities,
+    draw_members,
+    find_silent,
 )
 from fcfn_abm.process.workers import require_workers
 from fcfn_abm.registry import OptionError
@@ -136,6 +143,7 @@ def draw_population(
             scenario.population.node_names,
         )
         require_sized(rho=population.rho)
+        population = replace(population, manipulation=_draw_manipulation(scenario, true_rho))
     except InvalidGameError as error:
         raise InvalidScenarioError(str(error), file=where, table="population.rho") from None
     return population
@@ -221,6 +229,39 @@ def _draw_misreports(scenario: Scenario) -> Floats | None:
     return factors
 
 
+def _draw_manipulation(scenario: Scenario, rho: Floats) -> Manipulation | None:
+    """Draw who agrees with whom, and who comes as several; None where nobody does."""
+    people, n_nodes = scenario.population, scenario.population.n_nodes
+    coalitions: list[list[int]] = []
+    doubled: list[int] = []
+    if (agree := people.coalitions) is not None:
+        chance = stream(scenario.seed, "coalitions")
+        coalitions = (
+            [list(agree.rows)]
+            if agree.rows
+            else draw_members(n_nodes, agree.number, agree.size, chance)
+        )
+    if (split := people.sybils) is not None:
+        chance = stream(scenario.seed, "sybils")
+        drawn = draw_members(n_nodes, split.number, 1, chance) if split.rows is None else []
+        doubled = list(split.rows or ()) or [row for (row,) in drawn]
+    if not (coalitions or doubled):
+        return None
+    manipulators = np.zeros(n_nodes, dtype=bool)
+    manipulators[[row for members in coalitions for row in members] + doubled] = True
+    identities = split.identities if split else 1
+    return Manipulation(
+        find_silent(rho, coalitions), count_identities(n_nodes, doubled, identities), manipulators
+    )
+
+
+def as_played(mechanism: Mechanism, kind: str, population: Population) -> Mechanism:
+    """Return a mechanism as these nodes play it."""
+    if population.manipulation is None:
+        return mechanism
+    return Manipulated(mechanism, kind, population.manipulation)
+
+
 def create_trainer(
     scenario: Scenario,
     population: Population,
@@ -242,7 +283,7 @@ def create_trainer(
     """
     from fcfn_abm.training.local_steps import LocalSteps
 
-    if isinstance(workers, int):
+    if not isinstance(workers, BlockWorkers):
         require_workers(workers)
     settings, privacy = scenario.training or Training(), scenario.privacy
     plan = TrainingPlan(
@@ -311,11 +352,19 @@ def price_mechanism(
     Where it is the scenario's own mechanism it has the options of ``[mechanism]``, else those of
     ``[compared]``, or its defaults.
     """
-    priced = create_mechanism(scenario, mechanism)
-    if priced.reports == "cost":
+    priced = as_played(create_mechanism(scenario, mechanism), mechanism, population)
+    primitives = pricing_game(scenario, priced, population, budget)
+    return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))
+
+
+def pricing_game(
+    scenario: Scenario, mechanism: Mechanism, population: Population, budget: float | None
+) -> PricingGame:
+    """Return what a mechanism gets to price nodes in a scenario, under a given cap."""
+    if mechanism.reports == "cost":
         population = population.asked_for_costs()
     game = scenario.game
-    primitives = PricingGame(
+    return PricingGame(
         population.rho,
         game.alpha,
         game.beta,
@@ -324,7 +373,6 @@ def price_mechanism(
         population.reported_cost,
         population.held,
     )
-    return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))
 
 
 def price_populations(
@@ -339,7 +387,7 @@ def price_populations(
     """
     scenario = replicas[0]
     priced = create_mechanism(scenario, mechanism)
-    if priced.needs_data:
+    if priced.needs_data or populations[0].manipulation is not None:
         rows = zip(replicas, populations, budgets.tolist(), strict=True)
         return stack([price_mechanism(one, mechanism, nodes, cap) for one, nodes, cap in rows])
     if priced.reports == "cost":

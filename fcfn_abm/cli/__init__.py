@@ -27,6 +27,7 @@ for _name in (
     "report",
     "view",
     "many",
+    "bench",
     "check_mechanism",
     "calibrate",
     "audit",

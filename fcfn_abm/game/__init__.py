@@ -16,6 +16,7 @@ from fcfn_abm.game.payoffs import (
     privacy_cost,
     server_utility,
 )
+from fcfn_abm.game.spending import RoundGain, spend_by_value, spend_evenly
 from fcfn_abm.game.stackelberg import (
     AverageOver,
     StackelbergEquilibrium,
@@ -45,6 +46,7 @@ __all__ = [
     "CostForm",
     "Equilibrium",
     "LeaderSearch",
+    "RoundGain",
     "StackelbergEquilibrium",
     "Terms",
     "Welfare",
@@ -72,6 +74,8 @@ __all__ = [
     "server_utility",
     "social_optimum",
     "social_welfare",
+    "spend_by_value",
+    "spend_evenly",
     "stackelberg_equilibrium",
     "takes_part",
     "tullock_equilibrium",

@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_counts, require_positive
+from fcfn_abm.errors import InvalidGameError, as_count, as_floats, as_number, require_positive
 from fcfn_abm.game.exact import Floats
 from fcfn_abm.show import Shown
 
@@ -98,8 +98,8 @@ def bayes_nash_equilibrium(
     0.449
     """
     types, probabilities = as_floats("types", types), as_floats("probabilities", probabilities)
+    budget, n_nodes = as_number("budget", budget), as_count("n_nodes", n_nodes, least=2, most=2**53)
     require_positive(types=types, probabilities=probabilities, budget=budget)
-    require_counts(n_nodes=n_nodes)
     if types.ndim != 1 or types.shape != probabilities.shape or types.size == 0:
         raise InvalidGameError(
             f"types and probabilities must be of one shape (k,), but are {types.shape} and "
@@ -111,8 +111,6 @@ def bayes_nash_equilibrium(
         raise InvalidGameError(
             f"probabilities must have the sum one, but it is {probabilities.sum():.9g}."
         )
-    if n_nodes < 2:
-        raise InvalidGameError(f"n_nodes must be 2 or more, but is {n_nodes}.")
     n_cases = comb(n_nodes - 2 + types.size, types.size - 1)
     if n_cases > _MOST_CASES:
         raise InvalidGameError(
@@ -121,7 +119,7 @@ def bayes_nash_equilibrium(
         )
     counts = _counts(n_nodes - 1, types.size)
     chance = _chances(counts, probabilities / probabilities.sum())
-    scale = float(budget) / float(types.min())
+    scale = budget / float(types.min())
     rho = types / types.min()  # in units of the lowest cost, with a budget of one
     epsilon = _solve(rho, counts, chance)
     utility = np.array(
@@ -133,9 +131,9 @@ def bayes_nash_equilibrium(
         types=types,
         probabilities=probabilities,
         epsilon=epsilon * scale,
-        utility=utility * float(budget),
-        n_nodes=int(n_nodes),
-        budget=float(budget),
+        utility=utility * budget,
+        n_nodes=n_nodes,
+        budget=budget,
         expected_total=float(n_nodes * (probabilities @ epsilon)) * scale,
         regret=max(0.0, *gain),
     )

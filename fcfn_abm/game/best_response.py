@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_positive
 from fcfn_abm.game.exact import Floats, two_product
 
 EPSILON_FLOOR = 1e-6
@@ -58,8 +58,8 @@ def best_response(
     Raises
     ------
     InvalidGameError
-        If a value is negative or not finite, a cost is zero, or the answer is past the largest
-        number.
+        If a value is negative or not finite, a cost is zero, the shapes do not go together, or the
+        answer is past the largest number.
 
     Notes
     -----
@@ -81,9 +81,16 @@ def best_response(
     array([1.82842712, 0.        ])
     """
     rho, others = as_floats("rho", rho), as_floats("others", others)
-    budget = as_floats("budget", budget)
+    budget, epsilon_floor = as_floats("budget", budget), as_number("epsilon_floor", epsilon_floor)
     require_positive(rho=rho, epsilon_floor=epsilon_floor)
     require_positive(zero=True, others=others, budget=budget)
+    try:
+        np.broadcast_shapes(rho.shape, others.shape, budget.shape)
+    except ValueError:
+        raise InvalidGameError(
+            "rho, others and budget must have shapes that go together, but have "
+            f"{rho.shape}, {others.shape} and {budget.shape}."
+        ) from None
     with np.errstate(over="ignore", invalid="ignore"):
         product, error = two_product(rho, others)
         surplus = (budget - product) - error

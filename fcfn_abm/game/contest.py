@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_positive, require_type
 from fcfn_abm.game.costs import Terms, reply_under, utilities
 from fcfn_abm.game.equilibrium import nash_equilibrium
 from fcfn_abm.game.exact import Floats
@@ -124,10 +124,11 @@ def contest_equilibrium(
     >>> contest_equilibrium(costs, 1.0, Terms(fixed_cost=0.2105)).active.tolist()
     [False, False, True, True, False]
     """
-    terms = terms or Terms()
-    rho = as_floats("rho", rho)
+    terms = Terms() if terms is None else terms
+    require_type(Terms, terms=terms)
+    rho, budget = as_population(rho), as_number("budget", budget)
     plain = nash_equilibrium(rho, budget)  # checks both
-    budget, caps = float(budget), terms.caps(rho.size)
+    caps = terms.caps(rho.size)
     nobody = np.zeros_like(rho)
     if rho.size < 2 or budget == 0:
         return _result(nobody, rho, budget, terms, "no-trade", unique=True, method="no market")
@@ -175,7 +176,9 @@ def contest_regret(
     InvalidGameError
         If a number is outside its range, or the shapes differ.
     """
+    require_type(Terms, terms=terms)
     epsilon, rho = as_floats("epsilon", epsilon), as_floats("rho", rho)
+    budget = as_number("budget", budget)
     require_positive(rho=rho, budget=budget)
     require_positive(zero=True, epsilon=epsilon)
     if epsilon.ndim != 1 or epsilon.shape != rho.shape:
@@ -189,6 +192,14 @@ def contest_regret(
     best = utilities(reply, rho, others, budget, terms)
     now = utilities(epsilon, rho, others, budget, terms)
     return max(0.0, float((best - now).max()) / budget)
+
+
+def as_population(rho: npt.ArrayLike) -> Floats:
+    """Return the costs of one population as an array of shape (n,)."""
+    rho = as_floats("rho", rho)
+    if rho.ndim != 1:
+        raise InvalidGameError(f"rho must have shape (n,), but has shape {rho.shape}.")
+    return rho
 
 
 def _others(epsilon: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_one_of, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_one_of, require_positive
 from fcfn_abm.game.best_response import EPSILON_FLOOR, reply_all
 from fcfn_abm.game.exact import Floats
 
@@ -67,9 +67,13 @@ class Terms:
 
     def __post_init__(self) -> None:
         require_one_of(CostForm, cost=self.cost)
+        for name in ("fixed_cost", "reserve", "epsilon_floor"):
+            object.__setattr__(self, name, as_number(name, getattr(self, name)))
         require_positive(zero=True, fixed_cost=self.fixed_cost, reserve=self.reserve)
         require_positive(epsilon_floor=self.epsilon_floor)
         cap = as_floats("epsilon_max", self.epsilon_max)
+        if cap.ndim > 1:
+            raise InvalidGameError(f"epsilon_max must have shape (n,), but has {cap.shape}.")
         if not (cap > 0).all():
             raise InvalidGameError("epsilon_max must be positive; to leave a node out, drop it.")
         if (cap < max(self.reserve, self.epsilon_floor)).any():

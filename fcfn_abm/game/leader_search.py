@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import as_floats, require_positive
-from fcfn_abm.game.contest import ContestEquilibrium, contest_equilibrium
+from fcfn_abm.errors import as_number, require_one_of, require_positive, require_type
+from fcfn_abm.game.contest import ContestEquilibrium, as_population, contest_equilibrium
 from fcfn_abm.game.costs import Terms
 from fcfn_abm.game.payoffs import server_utility
 from fcfn_abm.game.stackelberg import AverageOver, averaged_nodes
@@ -86,7 +86,9 @@ def search_best_cap(
     """
     from scipy.optimize import minimize_scalar  # takes a while to load
 
-    rho = as_floats("rho", rho)
+    require_type(Terms, terms=terms)
+    require_one_of(AverageOver, average_over=average_over)
+    rho, alpha, beta = as_population(rho), as_number("alpha", alpha), as_number("beta", beta)
     require_positive(rho=rho, alpha=alpha, beta=beta)
     solve = answer or contest_equilibrium
 
@@ -100,7 +102,7 @@ def search_best_cap(
     nothing = LeaderSearch(0.0, 0.0, 0.0, solve(rho, 0.0, terms))
     if rho.size < 2:
         return nothing
-    high = float(beta)
+    high = beta
     cheapest = float(rho.min())
     while beta * np.log1p(alpha * terms.form.inverse(np.array(high / cheapest))) > high:
         high *= 2.0

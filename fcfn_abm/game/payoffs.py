@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_positive
 from fcfn_abm.game.best_response import EPSILON_FLOOR, reply_all
 from fcfn_abm.game.equilibrium import as_budgets, require_populations
 from fcfn_abm.game.exact import Floats, PerGame
@@ -120,6 +120,7 @@ def node_utility(
     >>> node_utility([1.0, 1.0, 0.0], [1.0, 1.0, 5.0], budget=4.0)
     array([1., 1., 0.])
     """
+    fixed_cost = as_number("fixed_cost", fixed_cost)
     require_positive(zero=True, fixed_cost=fixed_cost)
     epsilon = _reports(epsilon)
     utility = payments(epsilon, budget) - privacy_cost(rho, epsilon)
@@ -163,14 +164,22 @@ def server_utility(
     >>> round(server_utility(mean_epsilon=1.0, alpha=1.0, beta=10.0, paid=2.0), 4)
     4.9315
     """
+    alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
     require_positive(alpha=alpha, beta=beta)
     require_positive(zero=True, mean_epsilon=mean_epsilon, paid=paid)
-    if np.ndim(mean_epsilon):
-        games = zip(mean_epsilon.tolist(), paid.tolist(), strict=True)
-        profits = [server_profit(mean, float(alpha), float(beta), sum_) for mean, sum_ in games]
-        utility: PerGame = np.array(profits)
+    utility: PerGame
+    if isinstance(mean_epsilon, float) and isinstance(paid, float):
+        utility = server_profit(float(mean_epsilon), alpha, beta, float(paid))
     else:
-        utility = server_profit(float(mean_epsilon), float(alpha), float(beta), float(paid))
+        mean, sums = as_floats("mean_epsilon", mean_epsilon), as_floats("paid", paid)
+        if mean.shape != sums.shape or mean.ndim > 1:
+            raise InvalidGameError(
+                "mean_epsilon and paid must be one number each, or one each for every game, but "
+                f"have the shapes {mean.shape} and {sums.shape}."
+            )
+        games = zip(mean.ravel().tolist(), sums.ravel().tolist(), strict=True)
+        profits = np.array([server_profit(one, alpha, beta, sum_) for one, sum_ in games])
+        utility = profits if mean.ndim else profits.item()
     _require_number(utility, "the server's utility")
     return utility  # type: ignore[no-any-return]
 
@@ -224,7 +233,9 @@ def exploitability(
     """
     epsilon = _reports(epsilon)
     rho = _costs(rho, epsilon)
+    budget, epsilon_floor = as_number("budget", budget), as_number("epsilon_floor", epsilon_floor)
     require_positive(zero=True, budget=budget)
+    require_positive(epsilon_floor=epsilon_floor)
     if epsilon.size == 0:
         return 0.0
     if budget == 0:
@@ -243,7 +254,7 @@ def exploitability(
         leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)
         gain_alone = np.where(reply > 0, prize - rho * (reply - epsilon), leaving)
         gain = np.where(others / budget * rho > 0, gain, gain_alone)
-    share = float(gain.max()) / float(budget)
+    share = float(gain.max()) / budget
     _require_number(share, "what a node could gain, as a share of the budget,")
     return max(0.0, share)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, require_positive
+from fcfn_abm.errors import as_number, require_one_of, require_positive
 from fcfn_abm.game.activity import takes_part
 from fcfn_abm.game.equilibrium import Equilibrium, as_costs, solve_nodes
 from fcfn_abm.game.exact import Floats, PerGame
@@ -101,8 +101,8 @@ def solve_leader(
     alpha, beta, average_over
         As in :func:`stackelberg_equilibrium`.
     """
+    alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
     require_positive(alpha=alpha, beta=beta)
-    alpha, beta = float(alpha), float(beta)
     market = answer_to(np.ones(()))  # any budget shows who takes part
     n_averaged = averaged_nodes(average_over, market.epsilon)
     budget = _best_budgets(market, n_averaged, alpha, beta)
@@ -232,9 +232,7 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> PerGame
     >>> [averaged_nodes(over, epsilon) for over in ("active", "population", "effective")]
     [2, 3, 1.8]
     """
-    allowed = get_args(AverageOver.__value__)
-    if average_over not in allowed:
-        raise InvalidGameError(f"average_over must be one of {allowed}, but is {average_over!r}.")
+    require_one_of(AverageOver, average_over=average_over)
     epsilon = np.asarray(epsilon, dtype=float)
     if epsilon.ndim == 2 and average_over == "effective":
         return np.array([averaged_nodes(average_over, game) for game in epsilon], dtype=float)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Protocol
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number
 from fcfn_abm.game import (
     AverageOver,
     StackelbergEquilibrium,
@@ -30,6 +30,7 @@ from fcfn_abm.rng import Chance, as_generator
 from fcfn_abm.scenario.schema import LARGEST
 
 type Floats = npt.NDArray[np.float64]
+type Rows = slice | npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,10 @@ class Contest:
         """Whether the score is epsilon itself, as in the contest of the paper."""
         return self.exponent == 1 and self.weight is None
 
+    def among(self, rows: Rows) -> Contest:
+        """Return the same contest of the nodes in some rows."""
+        return self if self.weight is None else replace(self, weight=self.weight[rows])
+
     def payment(self, epsilon: Floats, pool: float) -> Floats:
         """Return what each node gets, in currency."""
         return payments(self.score(epsilon), pool)
@@ -212,6 +217,10 @@ class Mechanism(Protocol):
     """Whether nodes share a pool by epsilon, so that high-cost nodes stay out (48)."""
     reports: ClassVar[Literal["epsilon", "cost"]] = "epsilon"
     """What nodes report: the epsilon that they sell, or their unit cost."""
+    knobs: ClassVar[tuple[str, ...]] = ("budget",)
+    """What sets how much it buys: "budget", the cap, or the name of an option. The first one is
+    raised until the mechanism buys enough; where that jumps over the aim, the second one is
+    lowered. Empty where nothing does. See :func:`fcfn_abm.mechanisms.matching.match_outcome`."""
 
     @property
     def claims(self) -> Claims:
@@ -379,7 +388,7 @@ def price(
     >>> price("static", [[1.0, 1.0], [2.0, 3.0]], alpha=1.0, beta=10.0).server_utility.shape
     (2,)
     """
-    rho = as_costs(rho)
+    rho, alpha, beta = as_costs(rho), as_number("alpha", alpha), as_number("beta", beta)
     require_sized(rho=rho, alpha=alpha, beta=beta)
     if budget is not None:
         budgets = as_budgets(budget, rho)

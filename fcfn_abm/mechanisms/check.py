@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import FcfnError, InvalidGameError, RunFailedError, abbreviate
+from fcfn_abm.errors import FcfnError, RunFailedError, abbreviate, as_count
 from fcfn_abm.mechanisms.base import MECHANISMS, Contest, Contracts, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.claims import Choice, Claims, Party
 from fcfn_abm.mechanisms.random_games import draw_game
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.rng import stream
+from fcfn_abm.rng import require_seed, stream
 from fcfn_abm.scenario.schema import LARGEST, SMALLEST
 
 type Floats = npt.NDArray[np.float64]
@@ -221,12 +221,9 @@ def check_mechanism(
     >>> [one.verdict for one in found.properties if one.name == "incentive compatibility in cost"]
     ['fails']
     """
-    if not 1 <= games <= MOST_GAMES:
-        raise InvalidGameError(f"games must lie from 1 to {MOST_GAMES:,}, but is {games:,}.")
-    if n_nodes is not None and not 1 <= n_nodes <= MOST_NODES:
-        raise InvalidGameError(f"n_nodes must lie from 1 to {MOST_NODES:,}, but is {n_nodes:,}.")
-    if seed < 0:
-        raise InvalidGameError(f"seed must be zero or positive, but is {seed}.")
+    games, seed = as_count("games", games, most=MOST_GAMES), require_seed(seed)
+    if n_nodes is not None:
+        n_nodes = as_count("n_nodes", n_nodes, most=MOST_NODES)
     tested = MECHANISMS.create(mechanism, options)
     tallies = {name: _Tally(name, tested.claims) for name in PROPERTIES}
     with progress_bar(total=games, desc="checking", unit="game", shown=progress) as bar:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from fcfn_abm.errors import InvalidGameError, as_names, as_number, require_positive
+
 type Party = Literal["nodes", "server", "agency"]
 type Choice = Literal["cost", "epsilon", "contract"]
 
@@ -39,9 +41,12 @@ class Claims:
         """Refuse names that mean nothing, which no check would look for."""
         for field, known in (("individually_rational", Party), ("incentive_compatible", Choice)):
             allowed = get_args(known.__value__)
-            for name in getattr(self, field):
+            for name in as_names(field, getattr(self, field)):
                 if name not in allowed:
-                    raise ValueError(f"{field} must hold {', '.join(allowed)}, but holds {name!r}.")
+                    raise InvalidGameError(
+                        f"{field} must hold {', '.join(allowed)}, but holds {name!r}."
+                    )
+        require_positive(zero=True, tolerance=as_number("tolerance", self.tolerance))
 
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +47,7 @@ class MyersonCap(Mechanism):
     """
 
     reports: ClassVar = "cost"
+    knobs: ClassVar = ("largest_epsilon",)
     claims: ClassVar[Claims] = Claims(
         individually_rational=("nodes",),
         incentive_compatible=("cost",),
@@ -114,21 +116,30 @@ class MyersonCap(Mechanism):
             prices[value] = known.best_price(value)
         return prices[value]
 
-    @cached_property
+    @property
     def _known(self) -> tuple[RhoDistribution, dict[float, float]]:
         """F, and the prices that were asked for so far."""
-        return _known_costs(self.distribution or {}), {}
+        return _known_costs(self.distribution or {})
 
 
-def _known_costs(table: Mapping[str, Any]) -> RhoDistribution:
-    """Return F as a table describes it."""
-    options = dict(table)
-    kind = options.pop("kind", None)
+def _known_costs(table: Mapping[str, Any]) -> tuple[RhoDistribution, dict[float, float]]:
+    """Return F as a table describes it, and the prices that were asked for so far."""
+    kind = table.get("kind")
     if not isinstance(kind, str):
         raise ValueError("needs a kind, such as 'uniform'")
+    options = json.dumps({k: v for k, v in table.items() if k != "kind"}, default=str)
     try:
-        known = RHO_DISTRIBUTIONS.create(kind, options)
-        known.best_price(1.0)
+        return _remembered(kind, options, RHO_DISTRIBUTIONS[kind])
     except FcfnError as error:
         raise ValueError(str(error)) from None
-    return known
+
+
+@lru_cache(maxsize=64)  # a mechanism with another largest_epsilon knows the same F
+def _remembered(
+    kind: str,
+    options: str,
+    entry: type[RhoDistribution],  # noqa: ARG001 - a plug-in may register another class
+) -> tuple[RhoDistribution, dict[float, float]]:
+    known = RHO_DISTRIBUTIONS.create(kind, json.loads(options))
+    known.best_price(1.0)
+    return known, {}

@@ -24,6 +24,8 @@ class PostedPrice(Mechanism):
     """
 
     reports: ClassVar = "cost"
+    knobs: ClassVar = ("price", "largest_epsilon")
+
     price: Positive | None = None
     """What the server pays for a unit of epsilon, in currency; without it
     B / (n_nodes * largest_epsilon), at which the cap pays for all nodes."""

@@ -38,6 +38,8 @@ class RandomEpsilon(Mechanism):
 
     claims: ClassVar[Claims] = Claims(budget_balanced=True, monotone=True, scale_invariant=True)
 
+    knobs: ClassVar[tuple[str, ...]] = ("budget", "high")
+
     low: Positive = 1.0
     """Smallest epsilon drawn."""
     high: Positive = 100.0

@@ -37,6 +37,8 @@ class StaticEpsilon(Mechanism):
         budget_balanced=True, monotone=True, anonymous=True, scale_invariant=True
     )
 
+    knobs: ClassVar[tuple[str, ...]] = ("budget", "epsilon")
+
     epsilon: Positive = 10.0
     """The privacy budget of every node, dimensionless."""
     voluntary: bool = False

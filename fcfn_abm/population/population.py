@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Self
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import as_floats
+from fcfn_abm.population.manipulation import Manipulation
 
 type Floats = npt.NDArray[np.float64]
 type Rows = npt.NDArray[np.int64]
@@ -74,6 +75,8 @@ class Population:
     """The groups that a scenario names, in order; empty where it names none."""
     names: tuple[str | None, ...] | None = None
     """Names of the nodes, None for one without; None alone where no node has one."""
+    manipulation: Manipulation | None = None
+    """Who agrees with whom, and who comes as several; None where nobody does."""
 
     @classmethod
     def of(
@@ -125,11 +128,13 @@ class Population:
             self.true_rho * self.misreport_factor,
             self.groups,
             self.names,
+            self.manipulation,
         )
 
     def telling_the_truth(self) -> Population:
         """Return the same nodes without misreports."""
-        return Population.of(self.true_rho, held=self.held, groups=self.groups, names=self.names)
+        honest = Population.of(self.true_rho, held=self.held, groups=self.groups, names=self.names)
+        return replace(honest, manipulation=self.manipulation)
 
     @property
     def n_nodes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcfn_abm.errors import InvalidGameError
+from fcfn_abm.errors import InvalidGameError, abbreviate
 from fcfn_abm.memory import format_gib, measure_memory
 
 BYTES_A_NODE = 250
@@ -34,6 +34,11 @@ def require_room(n_nodes: int, memory: int | None = None) -> None:
     there are 16: at most about 68,719,476 fit.
     """
     memory = measure_memory() if memory is None else memory
+    if n_nodes > 10**18:
+        raise InvalidGameError(
+            f"n_nodes is {abbreviate(n_nodes)}, and at most about {memory // BYTES_A_NODE:,} fit "
+            "into memory."
+        )
     if n_nodes * BYTES_A_NODE > memory:
         raise InvalidGameError(
             f"{n_nodes:,} nodes need about {format_gib(n_nodes * BYTES_A_NODE)} GiB of memory, "

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from fcfn_abm.errors import InvalidScenarioError, RunFailedError
+from fcfn_abm.errors import InvalidScenarioError, RunFailedError, as_count
 from fcfn_abm.process.interrupts import block_sigint_in_children
 
 MAX_DEATHS = 3  # workers that a task may take with it, or that may die before they are ready
@@ -311,12 +311,7 @@ def _set_environment(values: dict[str, str]) -> Generator[None]:
 
 def require_workers(n_workers: int) -> None:
     """Raise InvalidScenarioError unless there can be so many workers."""
-    if n_workers < 1:
-        raise InvalidScenarioError(f"workers must be 1 or more, but is {n_workers}.")
-    if n_workers > MAX_WORKERS:
-        raise InvalidScenarioError(
-            f"workers must be {MAX_WORKERS:,} at most, but is {n_workers:,}."
-        )
+    as_count("workers", n_workers, most=MAX_WORKERS, error=InvalidScenarioError)
 
 
 def count_cores() -> int:

@@ -14,7 +14,17 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from fcfn_abm.errors import FcfnError, InvalidRecordError, OutputError, join_lines
+from fcfn_abm.errors import (
+    FcfnError,
+    InvalidRecordError,
+    OutputError,
+    abbreviate,
+    as_list,
+    as_names,
+    as_path,
+    join_lines,
+    require_known,
+)
 from fcfn_abm.process.folders import describe_error, raise_as_output_error
 from fcfn_abm.records.folders import (
     PARTS,
@@ -26,7 +36,7 @@ from fcfn_abm.records.folders import (
 )
 from fcfn_abm.records.integrity import RUN_FILE, fingerprint, require_same, require_unchanged, seal
 from fcfn_abm.records.stream import list_parts, open_parts, read_parts
-from fcfn_abm.records.tables import NAME, TABLES, empty, insert_names, read_table, write_table
+from fcfn_abm.records.tables import TABLES, columns_of, empty, insert_names, read_table, write_table
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
 from fcfn_abm.show import Shown
 
@@ -105,11 +115,20 @@ class Record(Shown):
         DataFrame
             One row a round and node; nodes that were not traced are missing.
         """
-        names = None if columns is None else list(columns)
+        names = None if columns is None else as_names("columns", columns, error=InvalidRecordError)
+        if nodes is not None:
+            listed = as_list("nodes", nodes, what="rows", error=InvalidRecordError)
+            try:
+                nodes = pd.array(listed, dtype="Int64").dropna().tolist()
+            except (TypeError, ValueError, OverflowError):
+                raise InvalidRecordError(
+                    f"nodes must be a list of rows, but is {abbreviate(nodes)}."
+                ) from None
         if self.kept_traces is None:
             self._require_same()
             # names of nodes are not stored with each of their rounds
-            stored = None if names is None else sorted({"node", *names} - {NAME.name})
+            known = {column.name for column in columns_of("traces")}
+            stored = None if names is None else sorted({"node", *names} & known)
             try:
                 traces = read_parts(self._whole_parts, nodes=nodes, columns=stored)
                 traces = insert_names(traces, self.scenario.population.node_names)
@@ -119,10 +138,12 @@ class Record(Shown):
                 why = describe_error(error)
                 raise InvalidRecordError(f"{self._parts}: cannot be read: {why}.") from error
             self._require_same()  # nobody replaced them meanwhile
-            return traces if names is None else traces[names]
-        frame = self.kept_traces
-        frame = frame if nodes is None else frame[frame["node"].isin(list(nodes))]
-        return frame if names is None else frame[names]
+        else:
+            traces = self.kept_traces
+            traces = traces if nodes is None else traces[traces["node"].isin(nodes)]
+        for name in names or ():
+            require_known("column of traces", name, traces.columns)
+        return traces if names is None else traces[names]
 
     def _require_same(self) -> None:
         """Raise unless the folder holds the results that this record was read from."""
@@ -145,7 +166,8 @@ class Record(Shown):
 
         Without ``durable`` it need not be on the disk when this returns.
         """
-        path, home = Path(path), Path(os.path.abspath(path))
+        path = as_path("path", path)
+        home = Path(os.path.abspath(path))
         with (
             new_folder(path, overwrite=overwrite, durable=durable) as folder,
             raise_as_output_error(path),
@@ -213,7 +235,7 @@ def read_record(path: str | Path) -> Record:
     InvalidRecordError
         If the folder is missing, holds no record, or one that cannot be read.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(as_path("path", path, error=InvalidRecordError)))
     found = fingerprint(path)
     tables = (f"{name}.parquet" for name in TABLES)
     require_unchanged(path, [RUN_FILE, SCENARIO_FILE, *tables])

@@ -73,6 +73,11 @@ TABLES: dict[str, list[Column]] = {
         *_floats(MONEY, equilibrium_budget="B* of the nodes that are there (41)"),
         *_counts(equilibrium_n_active="nodes that take part in their closed form"),
         *_floats(NO_UNIT, equilibrium_total_epsilon="S of their closed form at this B"),
+        *_floats(
+            MONEY,
+            money_spent="what the server has paid so far, this round included",
+            money_left="what is left of game.total_budget",
+        ),
     ],
     "nodes": [
         *_counts(node="row of the node, from 0"),
@@ -87,10 +92,16 @@ TABLES: dict[str, list[Column]] = {
             misreport_factor="reported over spent epsilon, one if honest; what training spends is "
             "recorded as it was reported",
         ),
+        Column("manipulates", "bool", NO_UNIT, "whether it is in a coalition, or comes as several"),
+        *_counts(
+            identities="as how many it comes; 0 where another member of its coalition reports"
+        ),
         *_floats(NO_UNIT, epsilon="final report"),
         *_floats(MONEY, payment="final payment", utility="final utility"),
         Column("active", "bool", NO_UNIT, "whether the node takes part in the end"),
         *_counts(exit_round="round at whose end the node left; empty if it stayed"),
+        Column("exit_reason", "string", NO_UNIT, "why it left: no-gain, or sold-out, its total"),
+        *_floats(NO_UNIT, total_sold="epsilon sold in all rounds, the sum of its reports"),
         *_floats(NO_UNIT, equilibrium_epsilon="epsilon that the mechanism leads to"),
         *_floats(MONEY, equilibrium_utility="utility that the mechanism leads to"),
         *_counts(arrival_round="round in which the node arrived; 0 if it was there at first"),
@@ -148,8 +159,11 @@ WHERE_ASKED_FOR = (
     "group",
     *("true_rho", "misreport_factor", "flagged_round"),
     *("arrival_round", "first_rho", "epsilon_sold"),
+    *("exit_reason", "total_sold"),
+    *("manipulates", "identities"),
 )
-"""Columns of the nodes that only records with groups, liars, a check, churn, or training have."""
+"""Columns of the nodes that only records with groups, liars, a check, churn, training, a limit on
+what is paid or sold over all rounds, coalitions, or split identities have."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -160,6 +174,14 @@ TRACKING = {
     "tracking_equilibrium_participation": "the same in closed form",
 }
 """What only sweeps of scenarios with churn have: how the market follows its equilibrium."""
+
+MANIPULATION = {
+    "manipulators_gain": "utility of the nodes that agree, come as several, or report false costs",
+    "outsiders_gain": "the same of all other nodes together",
+    "server_gain": "the same of the server",
+}
+"""What only sweeps of scenarios with such nodes have, in currency: as they play, less what the same
+nodes would get if nobody did, both in closed form under one cap."""
 
 BY_GROUP = {
     "n_nodes": Column("n_nodes", "int64", NO_UNIT, "nodes of the group that are there"),
@@ -181,6 +203,59 @@ BY_GROUP = {
 so on."""
 
 OTHER_TABLES: dict[str, list[Column]] = {
+    "bench": [
+        Column("costs", "string", NO_UNIT, "distribution of costs, of [bench.costs]"),
+        Column("data", "string", NO_UNIT, "dealing of data, of [bench.data]"),
+        *_floats(MONEY, budget="payment cap B of the cell"),
+        Column("terms", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
+        Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
+        *_counts(
+            replication="number of the population, from 0; the same for all mechanisms and terms",
+            seed="seed that the population was drawn with",
+        ),
+        Column(
+            "status",
+            "string",
+            NO_UNIT,
+            "solved, no-trade, no-solution, or not-reachable: the "
+            "mechanism cannot be set to these terms",
+        ),
+        Column("reason", "string", NO_UNIT, "why there is no trade or no solution, or why not"),
+        Column("settings", "string", NO_UNIT, "knobs that were turned to reach the terms"),
+        *_counts(
+            n_nodes="nodes of the population",
+            n_active="nodes that take part",
+            n_losing="nodes with a negative utility",
+        ),
+        *_floats(
+            NO_UNIT,
+            participation="share of the nodes that take part",
+            effective_number="S squared over the sum of the squares of epsilon",
+            total_epsilon="S, sum of all epsilon",
+            largest_epsilon="largest epsilon of a node",
+            mean_epsilon="eps_g, mean epsilon, as game.average_over says",
+        ),
+        *_floats(
+            MONEY,
+            server_payment="what the server pays in all",
+            node_utility="sum of the nodes' utilities",
+            server_utility="utility of the server",
+            agency_utility="what a middleman keeps",
+            welfare="sum of all utilities",
+        ),
+        *_floats(
+            NO_UNIT,
+            rent="share of the nodes' payments that is no privacy cost; empty without payments",
+            regret="largest gain of one node by another move, as a share of what is paid",
+            left_out_rank="mean rank in cost of the nodes outside, from 0, cheapest, to 1",
+            expensive_third="share that takes part of the third with the highest costs",
+            unusual_third="share that takes part of the third with the most unusual labels",
+            accuracy="share of test images labelled rightly, mean of the last rounds",
+            true_epsilon="epsilon spent in the whole training, by composition, mean over the nodes "
+            "that take part",
+            largest_true_epsilon="the same, largest of them",
+        ),
+    ],
     "comparison": [
         *_counts(
             replication="number of the population, from 0, which is the scenario's own",
@@ -270,6 +345,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
         *_floats(MONEY, server_regret="what the server would gain by B*"),
         *_floats(NO_UNIT, **TRACKING),
+        *_floats(MONEY, **MANIPULATION),
         Column("equilibrium_status", "string", NO_UNIT, "solved, no-trade or no-solution"),
         *_counts(equilibrium_n_active="nodes that take part where the mechanism leads to"),
         *_floats(
@@ -300,10 +376,11 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         "n_inactive",
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
+        *("money_spent", "money_left"),
     ),
     "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
     "ledger": ("epsilon_central",),
-    "sweep": TRACKING,
+    "sweep": (*TRACKING, *MANIPULATION),
 }
 """Columns that some records lack: those above, and those that earlier versions did not write."""
 

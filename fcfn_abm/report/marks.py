@@ -18,6 +18,7 @@ _VERDICTS = {
     "holds": "bold green",
     "no-trade": "bold yellow",
     "max-rounds": "bold yellow",
+    "stopped": "bold green",
     "broken": "bold red",
     "cycling": "bold red",
     "diverged": "bold red",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fcfn_abm.errors import InvalidRecordError, UnknownNameError
+from fcfn_abm.errors import InvalidRecordError, as_path, require_known
 from fcfn_abm.records import Record, raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import resolve_output_file
 from fcfn_abm.records.integrity import raise_as_record_error
@@ -99,9 +99,9 @@ def export_plan(
     >>> text.splitlines()[0].split(",")[:3]
     ['node', 'epsilon', 'sigma']
     """
-    if format not in ("csv", "json"):
-        raise UnknownNameError("format of plans", format, ["csv", "json"])
-    out = None if out is None else resolve_output_file(Path(out), overwrite=overwrite)
+    require_known("format of plans", format, ["csv", "json"])
+    if out is not None:
+        out = resolve_output_file(as_path("out", out), overwrite=overwrite)
     record = record if isinstance(record, Record) else read_record(record)
     with raise_as_record_error(record.path):
         text = _text(record, format)

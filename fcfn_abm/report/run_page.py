@@ -42,6 +42,7 @@ _VERDICTS: dict[str, tuple[Tone, str]] = {
     "converged": ("good", "The market came to rest: no node can gain by moving alone."),
     "no-trade": ("fair", "Nobody trades."),
     "max-rounds": ("fair", "The market had not come to rest when its rounds were over."),
+    "stopped": ("good", "No further round is bought."),
     "cycling": ("bad", "The market never settles: reports go round and round."),
     "diverged": ("bad", "The market moves away from its equilibrium."),
 }

@@ -18,6 +18,10 @@ from fcfn_abm.errors import (
     InvalidScenarioError,
     RunFailedError,
     WorkersLostError,
+    as_count,
+    as_list,
+    as_number,
+    as_path,
 )
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
 from fcfn_abm.population import Population
@@ -127,6 +131,7 @@ def calibrate_value(
     """
     require_scenario(scenario, "calibrate_value")
     scenario = _check_and_resolve(scenario, seeds, value, workers)
+    out = None if out is None else as_path("out", out)
     population = build.draw_population(scenario)
     grid = (
         _choose_epsilons(build.price_scenario(scenario, population).epsilon)
@@ -136,7 +141,6 @@ def calibrate_value(
     if out is None:
         rows = _train_all(scenario, grid, seeds, None, workers, progress=progress)
         return _fit(scenario, population, grid, seeds, value, rows)
-    out = Path(out)
     with checkpoint_of(out, scenario, overwrite=overwrite, kind=KIND) as checkpoint:
         try:
             rows = _train_all(scenario, grid, seeds, checkpoint, workers, progress=progress)
@@ -206,11 +210,8 @@ def _check_and_resolve(
             "The scenario trains no net, and calibration measures one: it needs a [training] table "
             "with enabled = true."
         )
-    if seeds < 1:
-        raise InvalidScenarioError(f"seeds must be 1 or more, but is {seeds}.")
-    if seeds > MOST_RUNS:
-        raise InvalidScenarioError(f"seeds must be {MOST_RUNS:,} at most, but is {seeds:,}.")
-    if isinstance(workers, int):
+    as_count("seeds", seeds, most=MOST_RUNS, error=InvalidScenarioError)
+    if not isinstance(workers, BlockWorkers):
         require_workers(workers)
     _require_in_range("value", value)
     build.check_scenario(scenario)
@@ -218,6 +219,7 @@ def _check_and_resolve(
 
 
 def _require_in_range(name: str, number: float) -> None:
+    number = as_number(name, number, error=InvalidScenarioError)
     if not _SMALLEST <= number <= _LARGEST:
         raise InvalidScenarioError(
             f"{name} must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {number:g}."
@@ -240,7 +242,9 @@ def _choose_epsilons(epsilon: Floats) -> list[float]:
 
 
 def _sort_epsilons(epsilons: Iterable[float]) -> list[float]:
-    grid = sorted({float(epsilon) for epsilon in epsilons})
+    given = as_list("epsilons", epsilons, what="numbers", error=InvalidScenarioError)
+    numbers = [as_number("an epsilon", epsilon, error=InvalidScenarioError) for epsilon in given]
+    grid = sorted(set(numbers))
     for epsilon in grid:
         _require_in_range("epsilons", epsilon)
     if len(grid) < LEAST:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from fcfn_abm import build
 from fcfn_abm.dp import gaussian_sigma
-from fcfn_abm.errors import InvalidScenarioError
+from fcfn_abm.errors import InvalidScenarioError, as_count, as_names, as_path
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.base import settle
@@ -107,17 +107,14 @@ def compare_mechanisms(
     """
     require_scenario(scenario, "compare_mechanisms")
     names = _names(scenario, mechanisms)
-    if replications < 1:
-        raise InvalidScenarioError(f"replications must be 1 or more, but is {replications}.")
-    if replications > MOST_RUNS:
-        raise InvalidScenarioError(
-            f"replications must be {MOST_RUNS:,} at most, but is {replications:,}."
-        )
+    replications = as_count(
+        "replications", replications, most=MOST_RUNS, error=InvalidScenarioError
+    )
+    out = None if out is None else as_path("out", out)
     build.check_scenario(scenario)
     scenario = build.resolve_defaults(scenario)
     with ExitStack() as stack:
         if out is not None:
-            out = Path(out)
             folder = stack.enter_context(new_folder(out, overwrite=overwrite, kind="comparison"))
         started = time.perf_counter()
         frame = _price_all(scenario, names, replications, progress=progress)
@@ -131,7 +128,8 @@ def compare_mechanisms(
 def _names(scenario: Scenario, mechanisms: Iterable[str] | None) -> list[str]:
     if mechanisms is None:
         mechanisms = [scenario.mechanism.kind, *MECHANISMS]
-    names = list(dict.fromkeys(mechanisms))  # each once, in the order asked for
+    asked = as_names("mechanisms", mechanisms, error=InvalidScenarioError)
+    names = list(dict.fromkeys(asked))  # each once, in the order asked for
     if not names:
         raise InvalidScenarioError("mechanisms must hold one name or more.")
     for name in names:

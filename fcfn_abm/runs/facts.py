@@ -20,6 +20,7 @@ from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, UnknownNam
 from fcfn_abm.game import averaged_nodes, epsilon_ceiling, nash_equilibrium, privacy_cost_ceiling
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
 from fcfn_abm.plugins import list_plugins
+from fcfn_abm.population import Population
 from fcfn_abm.scenario import Scenario
 
 _LIBRARIES = (
@@ -169,6 +170,14 @@ def group_facts(groups: Iterable[str], nodes: pd.DataFrame) -> list[dict[str, An
             }
         )
     return facts
+
+
+def manipulation_facts(scenario: Scenario, population: Population) -> dict[str, Any]:
+    """Return what coalitions and split identities gain and lose whom, if there are any."""
+    if population.manipulation is None:
+        return {}
+    found = build.measure_manipulation(scenario, population)
+    return {"manipulation": vars(found)} if found else {}
 
 
 def tracking_facts(rounds: pd.DataFrame, until: int | None) -> dict[str, Any]:

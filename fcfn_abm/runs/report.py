@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fcfn_abm.errors import InvalidRecordError, UnknownNameError
+from fcfn_abm.errors import InvalidRecordError, OutputError, as_path, require_known
 from fcfn_abm.process.folders import remove_abandoned
 from fcfn_abm.records import raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import (
@@ -14,7 +14,12 @@ from fcfn_abm.records.folders import (
     read_facts,
     resolve_output_file,
 )
-from fcfn_abm.records.integrity import RUN_FILE, raise_as_record_error, require_unchanged
+from fcfn_abm.records.integrity import (
+    RUN_FILE,
+    raise_as_record_error,
+    require_unchanged,
+    require_utf8,
+)
 from fcfn_abm.records.tables import read_table
 from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
@@ -65,13 +70,12 @@ def write_report(
     from fcfn_abm.report.figures.files import svg_of  # loads matplotlib
     from fcfn_abm.report.render import render_html, render_markdown
 
-    path = Path(path)
-    if form not in FORMS:
-        raise UnknownNameError("form of a report", form, FORMS)
+    path = as_path("path", path, error=InvalidRecordError)
+    require_known("form of a report", form, FORMS)
     if out is None:
         file, figures = path / f"report.{form}", path / "figures"
     else:
-        file = resolve_output_file(Path(out), overwrite=overwrite)
+        file = resolve_output_file(as_path("out", out), overwrite=overwrite)
         figures = file.with_name(f"{file.stem}-figures")
     page = read_page(path)
     with raise_as_output_error(file), raise_as_record_error(path):  # figures are drawn here
@@ -80,6 +84,7 @@ def write_report(
         if form == "html":
             text = render_html(page)
         else:
+            require_utf8(file, OutputError)
             figures.mkdir(exist_ok=True)
             for picture in page.pictures():
                 image = figures / f"{picture.name}.svg"
@@ -117,6 +122,10 @@ def _page(path: Path, run: dict[str, Any]) -> Page:
         from fcfn_abm.report.comparison_page import comparison_page
 
         return comparison_page(_table(path, kind), run, _scenario(path), _toml(path))
+    if kind == "benchmark":
+        from fcfn_abm.report.bench_page import bench_page
+
+        return bench_page(_table(path, "bench"), run, _scenario(path), _toml(path))
     if kind == "calibration":
         from fcfn_abm.report.calibration_page import calibration_page
 

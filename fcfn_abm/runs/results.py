@@ -16,7 +16,7 @@ from functools import cache, partial
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +29,15 @@ from fcfn_abm.process.interrupts import obey_interrupts
 from fcfn_abm.records import Record, raise_as_output_error, seal
 from fcfn_abm.records.folders import SCENARIO_FILE
 from fcfn_abm.records.integrity import RUN_FILE
-from fcfn_abm.records.tables import BY_GROUP, NO_UNIT, TRACKING, Column, columns_of, table_of
+from fcfn_abm.records.tables import (
+    BY_GROUP,
+    MANIPULATION,
+    NO_UNIT,
+    TRACKING,
+    Column,
+    columns_of,
+    table_of,
+)
 from fcfn_abm.runs.facts import outcome_facts
 from fcfn_abm.scenario import Scenario, SweepRun
 
@@ -153,7 +161,9 @@ def failed_result(run: SweepRun, error: str) -> dict[str, Any]:
 def _is_market_alone(scenario: Scenario) -> bool:
     """Whether the end of a market says all: no training, no groups, and nodes stay the same."""
     people = scenario.population
-    return not (scenario.trains or people.groups or (people.churn and people.churn.moves))
+    manipulated = people.coalitions or people.sybils
+    changes = people.churn and people.churn.moves
+    return not (scenario.trains or people.groups or changes or manipulated)
 
 
 def _play(scenario: Scenario) -> dict[str, Any]:
@@ -179,6 +189,11 @@ def _results(run: SweepRun, record: Record) -> dict[str, Any]:
             name: value
             for name, value in record.run.get("tracking", {}).items()
             if name in TRACKING
+        },
+        **{
+            name: value
+            for name, value in record.run.get("manipulation", {}).items()
+            if name in MANIPULATION
         },
         **{
             f"group.{group['name']}.{name}": group[name]
@@ -234,8 +249,9 @@ def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
         axes = {name: _table_value(run.value_at(name)) for name in run.point}
         key = {"run": run.index, "replication": run.replication, "seed": run.scenario.seed}
         rows.append({**axes, **result, **key})
-    tracked = any(name in row for row in rows for name in TRACKING)
-    columns = [c for c in columns_of("sweep") if tracked or c.name not in TRACKING]
+    present = {name for row in rows for name in row}
+    absent = {name for part in (TRACKING, MANIPULATION) if not present & set(part) for name in part}
+    columns = [c for c in columns_of("sweep") if c.name not in absent]
     columns += _group_columns(rows)
     place = [column.name for column in columns].index("seed") + 1
     columns = [*columns[:place], *_axis_columns(rows, runs), *columns[place:]]
@@ -294,7 +310,16 @@ def _list_files(out: Path) -> list[Path]:
     return [out / RESULTS / name for name in names if _RESULT.fullmatch(name)]
 
 
-def find_missing_runs(out: Path, runs: Sequence[SweepRun]) -> list[SweepRun]:
+class Indexed(Protocol):
+    """One of many runs, known by its number."""
+
+    @property
+    def index(self) -> int:
+        """Number of the run, from 0."""
+        ...
+
+
+def find_missing_runs[R: Indexed](out: Path, runs: Sequence[R]) -> list[R]:
     """Return the runs that have no result yet, or one that cannot be read."""
     done = find_results(out)
     return [run for run in runs if run.index not in done]

@@ -29,6 +29,11 @@ class Reporters(Protocol):
         """The reports that stand, shape (n_nodes,)."""
         ...
 
+    @property
+    def sells(self) -> bool:
+        """Whether the reports that stand are still for sale: a server may have stopped buying."""
+        ...
+
     def step(self) -> None:
         """Make the reports of the next round."""
         ...
@@ -51,6 +56,11 @@ class KnownReports:
     def running(self) -> bool:
         """Whether reports may still change."""
         return len(self._reports) > 1 and self._n_made < len(self._reports)
+
+    @property
+    def sells(self) -> bool:
+        """Whether the reports that stand are still for sale: always."""
+        return True
 
     @property
     def epsilon(self) -> Floats:
@@ -105,7 +115,7 @@ class Rounds:
     @property
     def trains_next(self) -> bool:
         """Whether the net trains in the next round."""
-        if self._begin is None or self._n_trained == self._n_rounds:
+        if self._begin is None or self._n_trained == self._n_rounds or not self._reporters.sells:
             return False
         if self._every_round:
             return True

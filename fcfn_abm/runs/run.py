@@ -16,10 +16,11 @@ import pandas as pd
 from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import RunFailedError, WorkersLostError
+from fcfn_abm.errors import RunFailedError, WorkersLostError, as_path
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import print_note, progress_bar
+from fcfn_abm.process.workers import require_workers
 from fcfn_abm.records import (
     PARTS,
     Record,
@@ -34,6 +35,7 @@ from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.facts import (
     describe_program,
     group_facts,
+    manipulation_facts,
     reference_facts,
     tracking_facts,
 )
@@ -90,6 +92,9 @@ def run_scenario(
     If it is killed or interrupted, the same call goes on from there, to the same record.
     """
     require_scenario(scenario, "run_scenario")
+    if not isinstance(workers, BlockWorkers):
+        require_workers(workers)
+    out = None if out is None else as_path("out", out)
     build.check_settings(scenario)
     scenario = build.resolve_defaults(scenario)
     if out is None:
@@ -100,7 +105,6 @@ def run_scenario(
     from fcfn_abm.report.figures.files import write_png
     from fcfn_abm.report.figures.records import main_figures
 
-    out = Path(out)
     home = Path(os.path.abspath(out))  # where it lies, wherever this process goes
     checkpoint_or_none = (
         checkpoint_of(out, scenario, overwrite=overwrite) if scenario.trains else nullcontext()
@@ -171,10 +175,11 @@ def _carry_out(
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, market.primitives.rho),
+        "equilibrium": reference_facts(market.outcome, _reporting_costs(market)),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
         **_tracking(market, recorder.rounds),
+        **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
         "seconds": {"market": played - started, "training": ended - played},
         **describe_program(),
@@ -241,12 +246,14 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             "node": range(len(columns)),
             **({"group": population.group} if population.groups else {}),
             "rho": columns.rho,
+            **_manipulation(population),
             **_misreport(market.scenario, market.population if changed else population),
             "epsilon": columns.epsilon,
             "payment": columns.payment,
             "utility": columns.utility,
             "active": takes_part(columns.epsilon),
             "exit_round": exit_round,
+            **_sales(market),
             "equilibrium_epsilon": _place(market, market.outcome.epsilon),
             "equilibrium_utility": _place(market, market.outcome.node_utility),
             **_churn(market),
@@ -260,11 +267,31 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
 
 
+def _reporting_costs(market: PrivacyMarket) -> Floats:
+    """Return the costs of the nodes that are there, without those that leave it to another."""
+    rho, manipulation = market.primitives.rho, market.population.manipulation
+    return rho if manipulation is None else rho[~manipulation.silent]
+
+
 def _place(market: PrivacyMarket, values: Floats) -> Floats:
     """Return values of the nodes that are there in their places; zero in the empty ones."""
+    if values.size == len(market.columns):
+        return values
     placed = np.zeros(len(market.columns))
     placed[market.present] = values
     return placed
+
+
+def _sales(market: PrivacyMarket) -> dict[str, Any]:
+    """Return the columns that say what was sold in all rounds, where there is an account of it."""
+    account = market.account
+    if account is None:
+        return {}
+    left, sold_out = market.columns.exited, account.sold_out
+    return {
+        "exit_reason": np.where(sold_out, "sold-out", np.where(left, "no-gain", "")),
+        "total_sold": account.epsilon_sold,
+    }
 
 
 def _churn(market: PrivacyMarket) -> dict[str, Any]:
@@ -283,6 +310,17 @@ def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
     if churn is None or not churn.moves:
         return {}
     return {"tracking": tracking_facts(rounds, churn.until)}
+
+
+def _manipulation(population: Population) -> dict[str, Any]:
+    """Return the columns that say who agrees with others, and who comes as several."""
+    manipulation = population.manipulation
+    if manipulation is None:
+        return {}
+    return {
+        "manipulates": manipulation.manipulators,
+        "identities": np.where(manipulation.silent, 0, manipulation.identities),
+    }
 
 
 def _misreport(scenario: Scenario, population: Population) -> dict[str, Any]:

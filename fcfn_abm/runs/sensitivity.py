@@ -14,8 +14,9 @@ import pandas as pd
 from fcfn_abm.errors import (
     InvalidRecordError,
     InvalidScenarioError,
-    UnknownNameError,
     as_floats,
+    as_names,
+    require_known,
 )
 from fcfn_abm.rng import Chance, as_generator, stream
 from fcfn_abm.scenario import Scenario
@@ -104,7 +105,10 @@ def sensitivity(
     names = (
         _find_varying(frame)
         if outcomes is None
-        else [_require_complete(frame, name) for name in outcomes]
+        else [
+            _require_complete(frame, name)
+            for name in as_names("outcomes", outcomes, error=InvalidRecordError)
+        ]
     )
     axes = list(sweep.axes)
     columns = ["first_order", "first_order_low", "first_order_high"]
@@ -127,8 +131,7 @@ def _find_varying(frame: pd.DataFrame) -> list[str]:
 def _require_complete(frame: pd.DataFrame, name: str) -> str:
     """Return the name of an outcome, if all runs have a number of that name."""
     numbers = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
-    if name not in numbers:
-        raise UnknownNameError("numeric outcome of the sweep", name, map(str, numbers))
+    require_known("numeric outcome of the sweep", name, map(str, numbers))
     if frame[name].isna().any():
         raise InvalidRecordError(
             f"Sensitivity of {name!r} needs its value in every run, but "

@@ -19,7 +19,13 @@ from typing import Any
 from tqdm import tqdm
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, RunFailedError
+from fcfn_abm.errors import (
+    InvalidRecordError,
+    InvalidScenarioError,
+    RunFailedError,
+    abbreviate,
+    as_path,
+)
 from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.cluster import Cluster
@@ -57,6 +63,7 @@ from fcfn_abm.runs.sweep_folder import (
     read_sweep,
     require_same_scenario,
     require_same_versions,
+    sweep_identity,
 )
 from fcfn_abm.scenario import Scenario, SweepRun
 from fcfn_abm.scenario.load import require_scenario
@@ -148,11 +155,15 @@ def run_sweep(
     The results do not depend on the workers: equal scenarios give equal files, byte for byte.
     """
     scenario, runs = _resolve_sweep(scenario)
-    timeout = _choose_timeout(scenario, timeout, executor)
     workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
+    if isinstance(workers, Path) or not (workers is None or hasattr(workers, "open")):
+        raise InvalidScenarioError(
+            f"executor must be an executor or workers, but is {abbreviate(executor)}."
+        )
+    timeout = _choose_timeout(scenario, timeout, executor)
     place = workers or (Serial() if timeout is None else Processes(1))
-    out = Path(out)
-    with claim_folder(scenario, runs, out):
+    out = as_path("out", out)
+    with claim_folder(scenario, sweep_identity(scenario, len(runs)), out):
         again = find_failed_results(out) if retry else []
         if again or find_missing_runs(out, runs):
             require_same_versions(out)
@@ -204,7 +215,7 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
         If ``out`` is taken by something else.
     """
     scenario, runs = _resolve_sweep(scenario)
-    out = Path(out)
+    out = as_path("out", out)
     if out.exists():
         require_same_scenario(scenario, out)
     todo = find_missing_runs(out, runs)

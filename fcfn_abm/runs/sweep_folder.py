@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, OutputError, join_lines
+from fcfn_abm.errors import InvalidRecordError, OutputError, as_count, as_path, join_lines
 from fcfn_abm.process.files import has_files
 from fcfn_abm.process.folders import LOCK
 from fcfn_abm.process.locks import Lock
@@ -36,7 +36,8 @@ from fcfn_abm.runs.results import (
     run_name,
 )
 from fcfn_abm.runs.sensitivity import sensitivity
-from fcfn_abm.scenario import Scenario, SweepRun, SweepSettings, read_toml, tree_to_scenario
+from fcfn_abm.scenario import Scenario, SweepSettings, read_toml, tree_to_scenario
+from fcfn_abm.scenario.schema import MOST_RUNS
 from fcfn_abm.show import Shown
 
 KIND = "sweep"
@@ -116,6 +117,7 @@ class Sweep(Shown):
 
     def record(self, run: int) -> Record:
         """Read the record of a run, of a sweep with ``keep = "record"``."""
+        run = as_count("run", run, least=0, most=MOST_RUNS, error=InvalidRecordError)
         self._require_same()
         return read_record(self.path / RECORDS / run_name(run))
 
@@ -183,18 +185,23 @@ def read_sweep(path: str | Path) -> Sweep:
     InvalidRecordError
         If the folder is missing, or does not hold a sweep.
     """
+    return Sweep(*read_identity(as_path("path", path, error=InvalidRecordError), KIND))
+
+
+def read_identity(path: Path, kind: str) -> tuple[Scenario, dict[str, Any], Path, str]:
+    """Read what a folder of many runs is: its scenario, facts, absolute path and fingerprint."""
     path = Path(os.path.abspath(path))
     found = fingerprint(path, *_IDENTITY)
     require_unchanged(path, _IDENTITY)
-    run = read_facts(path, KIND)
-    if run.get("kind") != KIND:
-        raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a sweep.")
+    run = read_facts(path, kind)
+    if run.get("kind") != kind:
+        raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a {kind}.")
     file = path / SCENARIO_FILE
     scenario = tree_to_scenario(read_toml(file), str(file))
     with require_plugins(path, run):
         scenario = build.resolve_defaults(scenario)
     require_same(path, found, *_IDENTITY)  # nobody replaced it meanwhile
-    return Sweep(scenario, run, path, found)
+    return scenario, run, path, found
 
 
 def has_table(out: Path) -> bool:
@@ -208,52 +215,53 @@ def has_table(out: Path) -> bool:
 
 
 @contextmanager
-def claim_folder(scenario: Scenario, runs: Sequence[SweepRun], out: Path) -> Iterator[None]:
+def claim_folder(scenario: Scenario, facts: Mapping[str, Any], out: Path) -> Iterator[None]:
     """Make the folder, or check that it is the scenario's; keep other processes out of it."""
+    kind = facts["kind"]
     with raise_as_output_error(out):
         is_free = not out.exists() or (out.is_dir() and not has_files(out))
     if is_free:
         try:
             with new_folder(out) as folder, raise_as_output_error(out):
-                write_facts(scenario, _facts(scenario, len(runs)), folder)
+                write_facts(scenario, facts, folder)
                 (folder / RESULTS).mkdir()
                 seal(folder, _IDENTITY)
         except OutputError:
             if not (out / RUN_FILE).is_file():  # else another process was quicker
                 raise
-    require_same_scenario(scenario, out)
+    require_same_scenario(scenario, out, kind)
     remove_leftovers(out)
     lock = Lock(out / LOCK)
     with raise_as_output_error(out):
         if not lock.acquire():
-            raise OutputError(f"{out}: another process works on this sweep.")
+            raise OutputError(f"{out}: another process works on this {kind}.")
     try:
         yield
     finally:
         lock.release(remove=True)
 
 
-def require_same_scenario(scenario: Scenario, out: Path) -> None:
-    """Raise OutputError unless a folder holds the sweep of an equal scenario."""
+def require_same_scenario(scenario: Scenario, out: Path, kind: str = KIND) -> None:
+    """Raise OutputError unless a folder holds the sweep, or benchmark, of an equal scenario."""
     try:
-        there = read_sweep(out).scenario
+        there = read_identity(out, kind)[0]
     except InvalidRecordError:
         if (out / RESULTS).is_dir():  # it is one, and damaged
             raise
         raise OutputError(
-            f"{out}: exists and is not a sweep; choose another folder with --out."
+            f"{out}: exists and is not a {kind}; choose another folder with --out."
         ) from None
     if there != scenario:
         difference = _difference(there.model_dump(mode="json"), scenario.model_dump(mode="json"))
         raise OutputError(
-            f"{out}: holds the sweep of another scenario: {difference}; choose another folder "
+            f"{out}: holds the {kind} of another scenario: {difference}; choose another folder "
             "with --out."
         )
 
 
-def require_same_versions(out: Path) -> None:
+def require_same_versions(out: Path, kind: str = KIND) -> None:
     """Raise OutputError if the runs of a folder were begun with other versions or plug-ins."""
-    there, here = _list_versions(read_sweep(out).run), _list_versions(describe_program())
+    there, here = _list_versions(read_identity(out, kind)[1]), _list_versions(describe_program())
     for name in there:
         if there[name] != here.get(name):
             raise OutputError(
@@ -278,7 +286,8 @@ def _difference(there: Any, here: Any, path: str = "") -> str:
     return f"{path} is {there!r} there, and {here!r} here"
 
 
-def _facts(scenario: Scenario, n_runs: int) -> dict[str, Any]:
+def sweep_identity(scenario: Scenario, n_runs: int) -> dict[str, Any]:
+    """Return the facts by which the folder of a sweep is known."""
     sweep = scenario.sweep or SweepSettings()
     return {
         "kind": KIND,

@@ -203,7 +203,7 @@ class RunTrainings:
         return Rounds(
             KnownReports(reports if as_played else [comparison.epsilon]),
             begin=log.begin,
-            n_rounds=self._settings.rounds,
+            n_rounds=len(reports) if as_played else self._settings.rounds,
             every_round=as_played,
         )
 

@@ -11,6 +11,9 @@ from fcfn_abm.scenario.load import (
 )
 from fcfn_abm.scenario.schema import (
     Axis,
+    BenchData,
+    BenchSettings,
+    BenchTraining,
     Choice,
     Churn,
     Event,
@@ -30,6 +33,9 @@ from fcfn_abm.scenario.sweep import SweepRun, sweep_runs
 
 __all__ = [
     "Axis",
+    "BenchData",
+    "BenchSettings",
+    "BenchTraining",
     "Choice",
     "Churn",
     "Event",

@@ -167,6 +167,52 @@ class Misreport(Section):
     reported over true cost."""
 
 
+Row = Annotated[int, Field(ge=0)]
+Listed = Annotated[tuple[Row, ...], Field(strict=False, min_length=1)]
+
+
+class Coalitions(Section):
+    """Nodes that agree: of each coalition the cheapest node alone reports."""
+
+    size: Annotated[int, Field(ge=2)] = 2
+    """How many nodes a coalition has, which are drawn from the seed."""
+    number: Count = 1
+    """How many coalitions there are."""
+    rows: Annotated[Listed, Field(min_length=2)] | None = None
+    """Rows of the nodes of a single coalition, in place of size and number."""
+
+    @model_validator(mode="after")
+    def _require_different_rows(self) -> Coalitions:
+        _require_different(self.rows)
+        return self
+
+
+class Sybils(Section):
+    """Nodes that come as several: each of their identities sells an equal part of their epsilon.
+
+    A contest pays for the sum, which the node chooses; other mechanisms treat each identity as a
+    node of its own.
+    """
+
+    identities: Annotated[int, Field(ge=2, le=1000)] = 2
+    """As how many such a node comes."""
+    number: Count = 1
+    """How many nodes do so, which are drawn from the seed."""
+    rows: Listed | None = None
+    """Their rows, in place of number."""
+
+    @model_validator(mode="after")
+    def _require_different_rows(self) -> Sybils:
+        _require_different(self.rows)
+        return self
+
+
+def _require_different(rows: tuple[int, ...] | None) -> None:
+    for row in rows or ():
+        if (rows or ()).count(row) > 1:
+            raise ValueError(f"rows: {row} stands twice.")
+
+
 class Churn(Section):
     """Nodes that come and go while the market plays, and costs that drift."""
 
@@ -227,6 +273,9 @@ class Group(Section):
     """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
     start: Start | None = None
     """Its first reports, in place of rounds.start."""
+    total_epsilon: Positive | None = None
+    """The most that each of its nodes sells over all rounds, in place of population.total_epsilon.
+    """
     node_class: ClassName | None = None
     """The class of its nodes, in place of population.node_class."""
 
@@ -246,8 +295,15 @@ class Population(Section):
     """The law of the unit privacy costs, in currency per unit of epsilon."""
     misreport: Misreport | None = None
     """Without this table all nodes are honest."""
+    coalitions: Coalitions | None = None
+    """Without this table every node reports for itself."""
+    sybils: Sybils | None = None
+    """Without this table every node comes as one."""
     churn: Churn | None = None
     """Without this table the same nodes stay, and cost the same, in all rounds."""
+    total_epsilon: Positive | None = None
+    """The most epsilon that each node sells over all rounds, the sum of its reports: its last sale
+    is what is left, and then it leaves for good. Without it there is no limit."""
     node_class: ClassName | None = None
     """A class derived from EdgeNode in one of the plug-ins of imports: "my_nodes.py:MyNode", or
     "my_package.nodes:MyNode". Its nodes act as it says."""
@@ -300,6 +356,12 @@ class Population(Section):
         return tuple(found)
 
     @property
+    def total_epsilon_by_group(self) -> dict[str, float]:
+        """The limits on what a node sells over all rounds, by group; "" for all."""
+        tables = {"": self.total_epsilon} | {g.name: g.total_epsilon for g in self.groups or ()}
+        return {name: limit for name, limit in tables.items() if limit is not None}
+
+    @property
     def can_misreport(self) -> bool:
         """Whether a table says that some nodes misreport."""
         own = [group.misreport for group in self.groups or ()]
@@ -324,6 +386,13 @@ class Game(Section):
     """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
     with another one (half of beta without it), and what other mechanisms may spend (B* without it).
     """
+    total_budget: Positive | None = None
+    """The most that the server pays over all rounds, in currency; without it there is no limit."""
+    spending: Literal["uniform", "next-point"] | None = None
+    """How the server spreads total_budget: no cap is above an equal share of the money left for
+    each of the rounds left, or above the cap at which the next unit of money gains as much as in
+    the rounds to come (and no less than itself). Without it the cap is what the server rule says,
+    until the money is spent."""
     epsilon_floor: Positive = 1e-6
     """Smallest admissible report, with which a market at rest can start."""
 
@@ -624,6 +693,65 @@ class SweepSettings(Section):
         return self
 
 
+CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=40)]
+Terms = Literal["equal-cap", "equal-spending", "equal-epsilon"]
+
+
+class BenchData(Section):
+    """How data are dealt to the nodes, and whether their costs follow them."""
+
+    partition: str | dict[str, Any] | None = None
+    """How, in place of [training.partition]."""
+    coupling: NotNegative = 0.0
+    """How much costlier a node is that has no label in common with the others: a cost as drawn is
+    multiplied by 1 + coupling d, d the total variation between the node's label shares and those
+    of all, and all are divided by the mean of these factors."""
+
+
+class BenchTraining(Section):
+    """The part of the benchmark in which nets are trained."""
+
+    costs: str
+    """One of [bench.costs]."""
+    budget: Positive
+    """One of budgets."""
+    data: str
+    """One of [bench.data]."""
+    terms: Terms = "equal-spending"
+    """One of terms."""
+    seeds: Count = 3
+    """In how many of the populations, from the first on: each is a seed of its own."""
+    last: Count = 5
+    """Over how many of the last rounds accuracy is averaged."""
+
+
+class BenchSettings(Section):
+    """A benchmark of mechanisms: distributions of costs, budgets and data, at equal terms."""
+
+    mechanisms: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """Registered names; without it all of them, the scenario's own first."""
+    terms: Annotated[tuple[Terms, ...], Field(strict=False, min_length=1)] = (
+        "equal-cap",
+        "equal-spending",
+        "equal-epsilon",
+    )
+    """On which terms they are compared: each under the cap; each set so that the server spends
+    the cap; or each set so that it buys the mean epsilon that the scenario's own mechanism buys
+    under the cap."""
+    tolerance: Annotated[float, Field(gt=0, le=0.1)] = 0.01
+    """Largest relative distance from what is to be equal."""
+    replications: Count = 20
+    """How many populations are drawn in each cell, the same for all mechanisms and terms."""
+    budgets: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+    """Payment caps, in currency."""
+    costs: dict[CellName, Any] = Field(default_factory=dict)
+    """Distributions of costs by name, each in place of [population.rho]; without it that one."""
+    data: dict[CellName, BenchData] = Field(default_factory=dict)
+    """How data are dealt, by name; without it as [training.partition] says, without coupling."""
+    training: BenchTraining | None = None
+    """Without this table no net is trained."""
+
+
 class Scenario(Section):
     """One experiment, whole: two equal scenarios give equal records."""
 
@@ -657,11 +785,28 @@ class Scenario(Section):
     record: RecordSettings = RecordSettings()
     sweep: SweepSettings | None = None
     """With this table the file stands for many runs, which "fcfn sweep" carries out."""
+    bench: BenchSettings | None = None
+    """With this table the file stands for a benchmark of mechanisms, which "fcfn bench" carries
+    out."""
 
     @property
     def cap(self) -> float | None:
         """The payment cap that stands in every round; None where the server chooses it."""
         return None if self.chooses_cap else self.game.budget
+
+    @property
+    def keeps_account(self) -> bool:
+        """Whether there is a limit on what is paid or sold over all rounds."""
+        limits = self.population.total_epsilon_by_group
+        return self.game.total_budget is not None or bool(limits)
+
+    @property
+    def last_round(self) -> int:
+        """The last round that is played: with such a limit no round outlasts the training."""
+        training = self.training
+        if training is None or not (self.trains and self.keeps_account):
+            return self.rounds.maximum
+        return min(self.rounds.maximum, training.rounds)
 
     @property
     def chooses_cap(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ class Handle(Protocol):
     """Stands for a value that workers keep, in the arguments of what they compute."""
 
 
+@runtime_checkable
 class BlockWorkers(Protocol):
     """Workers that keep values, and compute with them."""
 

@@ -43,6 +43,7 @@ _VERDICT_NAMES = {
     "diverged": "Diverged",
     "no-trade": "No trade",
     "max-rounds": "Not settled",
+    "stopped": "Stopped",
 }
 
 logger = logging.getLogger(__name__)

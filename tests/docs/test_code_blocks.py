@@ -82,6 +82,11 @@ LESS = {  # what `fcfn` is given on top, to take less time
     ],
     "audit": ["--trials", "100"],
     "sweep": ["--set", "sweep.replications=2"],
+    "bench": [
+        *("--set", "bench.replications=2", "--set", "bench.budgets=[5.0]"),
+        *("--set", "bench.training.seeds=1", "--set", "training.rounds=5"),
+        *("--set", 'bench.mechanisms=["stackelberg", "posted-price"]'),
+    ],
 }
 FIRST = {  # what a page's commands take for granted
     "docs/report.md": "fcfn run quickstart --quiet; fcfn sweep heterogeneity/spread --quiet",
@@ -96,6 +101,7 @@ NOT_RUN = {  # which lines, and why
     r"^fcfn data prepare ": "downloads",
     r"python -m pytest": "tests, not from within a test",
     r"^fcfn audit .*--whole": "minutes; tests/runs/test_audit_whole.py attacks smaller ones",
+    r"^(FCFN_DATA=\S+ )?fcfn bench .*emnist": "hours, on images that are not bundled",
     r"^fcfn view ": "goes on until Ctrl-C; tests/viz opens the window",
     r"^fcfn replicate all": "a quarter of an hour; tests/analysis makes the figures",
     r"^python analysis/studies/": "minutes each; tests/analysis carries smaller ones out",

@@ -60,7 +60,7 @@ def test_it_is_linear_in_the_budget_over_cost():
     [
         ({"types": [1.0, 1.0]}, "distinct"),
         ({"probabilities": [0.5, 0.4]}, "sum one"),
-        ({"n_nodes": 1}, "2 or more"),
+        ({"n_nodes": 1}, "a whole number from 2 to"),
         ({"n_nodes": 2.5}, "whole number"),
         ({"types": [1.0, 2.0, 3.0]}, "one shape"),
         ({"budget": 0.0}, "budget must be positive"),

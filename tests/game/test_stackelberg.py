@@ -291,9 +291,9 @@ def test_the_parts_are_usable_by_themselves():
         (lambda: stackelberg_equilibrium([[[1.0]]], 1.0, 1.0), "rho must have shape"),
         (
             lambda: stackelberg_equilibrium([1.0, 1.0], 1.0, 1.0, "all"),
-            r"average_over must be one of \('active', 'population', 'effective'\), but is 'all'",
+            "average_over must be 'active' or 'population' or 'effective', but is 'all'",
         ),
-        (lambda: stackelberg_equilibrium([], 1.0, 1.0, "all"), "average_over must be one of"),
+        (lambda: stackelberg_equilibrium([], 1.0, 1.0, "all"), "average_over must be 'active' or"),
     ],
 )
 def test_numbers_outside_their_range_are_refused(call, words):

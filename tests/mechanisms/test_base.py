@@ -197,8 +197,12 @@ def test_the_simple_mechanisms_are_registered_and_price_is_public():
         (InvalidGameError, {"alpha": 0.0}, "alpha must be positive"),
         (InvalidGameError, {"beta": np.nan}, "beta must be positive"),
         (InvalidGameError, {"budget": -1.0}, "budget must be zero or positive"),
-        (InvalidGameError, {"average_over": "all"}, "average_over must be one of"),
-        (InvalidGameError, {"average_over": "all", "budget": 1.0}, "average_over must be one of"),
+        (InvalidGameError, {"average_over": "all"}, "average_over must be 'active' or"),
+        (
+            InvalidGameError,
+            {"average_over": "all", "budget": 1.0},
+            "average_over must be 'active' or",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(error, changes, words):

@@ -125,13 +125,13 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ((0, None, ()), "workers must be 1 or more"),
+        ((0, None, ()), "workers must be a whole number from 1"),
         ((None, "local:x", ()), "must look like local:4"),
         ((None, "10.0.0.1", ()), "must look like local:4, or tcp://10.0.0.1:8786"),
         ((2, "local:2", ()), "--workers does not go with --cluster"),
         ((None, None, ["GPU=1"]), "--resource goes with --cluster only"),
         ((None, None, (), 5.0), "--cluster-timeout goes with --cluster only"),
-        ((4097, None, ()), "workers must be 4,096 at most, but is 4,097"),
+        ((4097, None, ()), "workers must be a whole number from 1 to 4,096, but is 4,097"),
         ((None, "local:0", ()), "must look like local:4"),
         ((None, "local:4097", ()), "workers must be 4,096 at most"),
         ((None, f"local:{'9' * 5000}", ()), "workers must be 4,096 at most"),

@@ -261,7 +261,9 @@ def test_any_number_of_workers_gives_the_same_table(scenario, found, monkeypatch
         again = calibrate_value(scenario, [2, 20, 200], 2, value=50.0, workers=workers)
         assert again.frame.equals(found.frame)
     assert asked == [1, 1, 2, 2]
-    with pytest.raises(InvalidScenarioError, match="workers must be 1 or more, but is 0"):
+    with pytest.raises(
+        InvalidScenarioError, match="workers must be a whole number from 1 to 4,096, but is 0"
+    ):
         calibrate_value(scenario, workers=0)
 
 
@@ -374,11 +376,11 @@ def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
         (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers with commas"),
         (["--epsilons", "1,2"], "epsilons must hold 3 different numbers or more, but holds 2"),
         (["--epsilons", "1,-2,3"], "epsilons must lie from 1e-12 to 1e+12, but is -2"),
-        (["--seeds", "0"], "seeds must be 1 or more, but is 0."),
+        (["--seeds", "0"], "seeds must be a whole number from 1 to 10,000, but is 0."),
         (["--epsilons", "1e308,1e-308,1"], "epsilons must lie from 1e-12 to 1e+12, but is 1e-308"),
         (["--epsilons", "nan,1,2"], "epsilons must lie from 1e-12 to 1e+12, but is nan"),
-        (["--seeds", f"{10**17}"], "seeds must be 10,000 at most, but is 100,000,000"),
-        (["--workers", f"{10**17}"], "workers must be 4,096 at most, but is 100,000,000"),
+        (["--seeds", f"{10**17}"], "from 1 to 10,000, but is 100,000,000"),
+        (["--workers", f"{10**17}"], "from 1 to 4,096, but is 100,000,000"),
         (["--value", "0"], "value must lie from 1e-12 to 1e+12, but is 0"),
         (["--value", "1e308"], "value must lie from 1e-12 to 1e+12, but is 1e+308"),
         (["--value", "1e-308"], "value must lie from 1e-12 to 1e+12, but is 1e-308"),

@@ -254,10 +254,13 @@ def test_a_comparison_is_known_for_what_it_is(tmp_path):
 def test_mistakes_are_named_before_any_work(tmp_path):
     with pytest.raises(UnknownNameError, match="Did you mean 'static'"):
         fa.compare_mechanisms(scenario(), ["statc"], out=tmp_path / "one")
-    with pytest.raises(InvalidScenarioError, match="replications must be 1 or more, but is 0"):
+    with pytest.raises(
+        InvalidScenarioError, match="replications must be a whole number from 1 to 10,000, but is 0"
+    ):
         fa.compare_mechanisms(scenario(), replications=0, out=tmp_path / "one")
     with pytest.raises(
-        InvalidScenarioError, match="replications must be 10,000 at most, but is 10"
+        InvalidScenarioError,
+        match="replications must be a whole number from 1 to 10,000, but is 10",
     ):
         fa.compare_mechanisms(scenario(), replications=10**17, out=tmp_path / "one")
     with pytest.raises(InvalidScenarioError, match="mechanisms must hold one name or more"):

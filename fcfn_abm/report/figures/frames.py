@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from fcfn_abm.errors import InvalidRecordError, abbreviate
+from fcfn_abm.errors import InvalidRecordError, abbreviate, as_number
 from fcfn_abm.records import Record, sample_rows
 
 
@@ -49,6 +49,11 @@ def given_or(value: Any, data: Any, what: str, *path: str) -> Any:
     return found
 
 
+def given_number(value: Any, data: Any, what: str, *path: str) -> float:
+    """Return :func:`given_or` as a number."""
+    return as_number(what, given_or(value, data, what, *path), error=InvalidRecordError)
+
+
 def few_traces(record: Record) -> pd.DataFrame:
     """Return the epsilon of as many nodes as a sample holds, by round, whatever was kept."""
     nodes, settings = record.nodes, record.scenario.record
@@ -72,6 +77,9 @@ def require_columns(frame: pd.DataFrame, *names: str, rows: bool = True) -> None
     rows : bool, default True
         Whether there is nothing to draw without rows.
     """
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidRecordError(f"A column is named by a text, not {abbreviate(name)}.")
     names = tuple(dict.fromkeys(names))
     lacking = [name for name in names if name not in frame]
     needed = f"The figure needs the column{'s' if len(names) > 1 else ''} {', '.join(names)}"

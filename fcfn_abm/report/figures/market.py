@@ -14,9 +14,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fcfn_abm.errors import InvalidRecordError, abbreviate
 from fcfn_abm.records import Record
 from fcfn_abm.records.tables import empty
-from fcfn_abm.report.figures.frames import few_traces, given_or, require_columns, table_of
+from fcfn_abm.report.figures.frames import few_traces, given_number, require_columns, table_of
 from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
 
 CROWD = 2000
@@ -58,9 +59,10 @@ def convergence(
         Three panels: the traced nodes' epsilon, S, and the distances on a log scale. Of a long
         market that jumps about to the end, only the last rounds are drawn.
     """
-    total_epsilon = given_or(total_epsilon, rounds, "S", "equilibrium", "total_epsilon")
+    total_epsilon = given_number(total_epsilon, rounds, "S", "equilibrium", "total_epsilon")
     if traces is None:
         traces = few_traces(rounds) if isinstance(rounds, Record) else empty("traces")
+    traces = table_of(traces, "traces")
     rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "total_epsilon", "distance", "exploitability", "change")
     if len(traces):  # none may have been kept
@@ -268,7 +270,7 @@ def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = 
         The nodes, what the mechanism leads to as a line, and the threshold. More than
         :data:`CROWD` nodes are counted in cells, and a second panel counts those of every cost.
     """
-    threshold = given_or(threshold, nodes, "the threshold", "equilibrium", "threshold")
+    threshold = given_number(threshold, nodes, "the threshold", "equilibrium", "threshold")
     nodes = table_of(nodes, "nodes")
     require_columns(nodes, "rho", "epsilon", "active", "equilibrium_epsilon", rows=False)
     crowd = len(nodes) > CROWD
@@ -339,6 +341,10 @@ def equilibrium(game: Any) -> Figure:
     Figure
         As :func:`rho_against_epsilon`, of the nodes in equilibrium.
     """
+    if not (hasattr(game, "to_frame") and hasattr(game, "threshold")):
+        raise InvalidRecordError(
+            f"The figure draws an equilibrium, as of fa.nash_equilibrium, not {abbreviate(game)}."
+        )
     frame = game.to_frame()
     return rho_against_epsilon(frame.assign(equilibrium_epsilon=frame["epsilon"]), game.threshold)
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from fcfn_abm.errors import InvalidRecordError, as_names
 from fcfn_abm.records.tables import NO_UNIT, columns_of
 from fcfn_abm.report.compare import average
 from fcfn_abm.report.figures.frames import require_columns, table_of
@@ -61,7 +62,7 @@ def sweep_outcome(frame: Any, axis: str, outcome: str, by: str | None = None) ->
         Means over all runs with a value of the axis, and their 95 % t-intervals.
     """
     frame = table_of(frame, "frame")
-    require_columns(frame, "status", axis, outcome, *([by] if by else []), rows=False)
+    require_columns(frame, "status", axis, outcome, *([] if by is None else [by]), rows=False)
     with theme():
         figure = Figure(figsize=(6.5, 4.2))
         axes = figure.subplots()
@@ -96,7 +97,9 @@ def sweep_overview(
         axis has few values, these get a line each.
     """
     frame = table_of(frame, "frame")
-    require_columns(frame, "status", *axes, *outcomes, *(all_axes or ()), rows=False)
+    axes, outcomes = _names("axes", axes), _names("outcomes", outcomes)
+    all_axes = axes if all_axes is None else _names("all_axes", all_axes)
+    require_columns(frame, "status", *axes, *outcomes, *all_axes, rows=False)
     done = frame[frame["status"] == "done"]
     with theme():
         figure = Figure(
@@ -104,7 +107,7 @@ def sweep_overview(
         )
         grid = figure.subplots(len(outcomes), len(axes), squeeze=False, sharex="col", sharey="row")
         for column, axis in enumerate(axes):
-            by = lines_by(frame, axis, all_axes or axes)
+            by = lines_by(frame, axis, all_axes)
             for row, outcome in enumerate(outcomes):
                 _panel(grid[row, column], done, axis, outcome, by)
                 if column == 0:
@@ -113,6 +116,14 @@ def sweep_overview(
             if by:
                 grid[0, column].legend(title=escape_text(by), alignment="left", **_ABOVE)
     return fix_ticks(figure)
+
+
+def _names(name: str, value: object) -> list[str]:
+    """Return names of columns, one or more."""
+    names = as_names(name, value, error=InvalidRecordError)
+    if not names:
+        raise InvalidRecordError(f"{name} must hold one name or more.")
+    return names
 
 
 def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:

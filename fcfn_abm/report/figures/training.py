@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from fcfn_abm.errors import InvalidRecordError, abbreviate, as_list, require_type
 from fcfn_abm.records import Record
-from fcfn_abm.report.figures.frames import given_or, require_columns, table_of
+from fcfn_abm.report.figures.frames import given_number, given_or, require_columns, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
     ARM_DASHES,
@@ -26,6 +27,8 @@ from fcfn_abm.report.theme import (
 
 _MANY = 6  # arms, beyond which names stand beside lines and bars
 _DECADES = 30.0  # from this ratio on an axis is logarithmic
+
+_OF_AN_ARM = ("name", "n_nodes", "private", "node_utility", "n_losing")
 
 
 def accuracy(
@@ -52,8 +55,9 @@ def accuracy(
     """
     if isinstance(training, Record):
         require_columns(training.training, "round", "arm", "accuracy")
-    arms = given_or(arms, training, "the arms", "training", "arms")
+    arms = _as_arms(given_or(arms, training, "the arms", "training", "arms"))
     data_label = given_or(data_label, training, "the name of the data", "training", "data")
+    require_type(str, error=InvalidRecordError, data_label=data_label)
     training = table_of(training, "training")
     require_columns(training, "round", "arm", "accuracy")
     names = [arm["name"] for arm in arms]
@@ -96,6 +100,16 @@ def accuracy(
         earnings = _earnings_of_many if many else _earnings
         earnings(bars, [arm for arm in arms if arm["private"]], colours)
     return fix_ticks(figure)
+
+
+def _as_arms(value: object) -> list[Mapping[str, Any]]:
+    arms = as_list("arms", value, what="mappings", error=InvalidRecordError)
+    for arm in arms:
+        if not (isinstance(arm, Mapping) and set(_OF_AN_ARM) <= set(arm)):
+            raise InvalidRecordError(
+                f"Each of the arms must hold {', '.join(_OF_AN_ARM)}, but one is {abbreviate(arm)}."
+            )
+    return arms
 
 
 def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
@@ -147,7 +161,7 @@ def ledger(ledger: pd.DataFrame | Record, delta: float | None = None) -> Figure:
     """
     if delta is None and isinstance(ledger, Record):
         delta = ledger.scenario.privacy.delta
-    delta = given_or(delta, ledger, "delta", "delta")
+    delta = given_number(delta, ledger, "delta", "delta")
     ledger = table_of(ledger, "ledger")
     require_columns(ledger, "round", "epsilon_round", "epsilon_total")
     views: dict[str, tuple[tuple[str, str, str, Any], ...]] = {

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from fcfn_abm.errors import InvalidRecordError, abbreviate
 from fcfn_abm.report.calibrate import r_squared
 from fcfn_abm.report.figures.frames import given_or, require_columns, table_of
 from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
@@ -32,6 +33,10 @@ def calibration(frame: Any, run: Mapping[str, Any] | None = None) -> Figure:
         Two panels over epsilon: values with the fit, and residuals.
     """
     run = given_or(run, frame, "run.json")
+    if not (isinstance(run, Mapping) and {"fit", "points", "equilibrium"} <= set(run)):
+        raise InvalidRecordError(
+            f"run must hold what the run.json of a calibration does, not {abbreviate(run)}."
+        )
     frame = table_of(frame, "frame")
     require_columns(frame, "epsilon", "value")
     with theme():

@@ -1,0 +1,467 @@
+"""The benchmark of mechanisms, as numbers and as aligned text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.text import Text
+from scipy.special import expit, logit, stdtrit
+
+from fcfn_abm.errors import join_lines
+from fcfn_abm.report.blocks import AVERAGED, Table
+from fcfn_abm.report.compare import CONFIDENCE
+from fcfn_abm.report.marks import heading, join
+from fcfn_abm.report.summary import WIDTH
+
+type Floats = npt.NDArray[np.float64]
+
+CELL = ("costs", "data", "budget")
+"""What tells a cell from the others."""
+SHARES = ("participation", "expensive_third", "unusual_third", "left_out_rank", "accuracy")
+"""Columns that lie between zero and one, as their intervals do."""
+MEASURES = (
+    *("server_utility", "server_payment", "node_utility", "welfare", "rent"),
+    *("participation", "effective_number", "total_epsilon", "largest_epsilon", "mean_epsilon"),
+    *("expensive_third", "unusual_third", "left_out_rank"),
+    *("accuracy", "true_epsilon", "largest_true_epsilon"),
+)
+"""Columns that are averaged over populations."""
+REACHED = ("solved", "no-trade")
+"""How a row ends whose terms are reached."""
+TERMS = {
+    "equal-cap": "Equal cap",
+    "equal-spending": "Equal spending",
+    "equal-epsilon": "Equal mean epsilon",
+}
+MEANING = {
+    "equal-cap": "each mechanism under the same cap, of which it may leave some",
+    "equal-spending": "each set so that the server spends the cap",
+    "equal-epsilon": "each set so that it buys as much epsilon as {reference} under the cap",
+}
+_REGRET = 0.01  # from which share of what is paid on a gain is named
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over populations, with the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    """In how many populations there is a value."""
+
+
+def estimate(values: Floats, bounds: tuple[float, float] | None = None) -> Estimate:
+    """Average values, one a population.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n,)
+        Without nan.
+    bounds : tuple of float, optional
+        What the mean lies between. The interval is then a t-interval of the mean's logit between
+        them, to first order, and never leaves them.
+
+    Returns
+    -------
+    Estimate
+        With nan as ends where there are fewer than two values.
+
+    Examples
+    --------
+    >>> one = estimate(np.array([0.97, 0.99, 0.995]), bounds=(0.0, 1.0))
+    >>> one.mean < one.high < 1.0
+    True
+    """
+    n = values.size
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    mean = float(values.mean())
+    if n == 1:
+        return Estimate(mean, math.nan, math.nan, 1)
+    half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
+    if bounds is None or half == 0:
+        return Estimate(mean, mean - half, mean + half, n)
+    low, high = bounds
+    share = (mean - low) / (high - low)
+    if not 0 < share < 1:
+        return Estimate(mean, mean, mean, n)
+    width = half / (high - low) / (share * (1.0 - share))
+    ends = low + (high - low) * expit(logit(share) + np.array([-width, width]))
+    return Estimate(mean, float(ends[0]), float(ends[1]), n)
+
+
+def paired_difference(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> Estimate:
+    """Average how a mechanism differs from another one on the same populations.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The rows of one cell and terms.
+    quantity : str
+        A column; of shares, the interval ends where the mechanism's own mean would be 0 or 1 with
+        the other's mean as it is.
+    name, reference : str
+        Mechanisms; the difference is that of the first less that of the second.
+    """
+    table = frame.pivot_table(index="replication", columns="mechanism", values=quantity)
+    if name not in table or reference not in table:
+        return estimate(np.array([]))
+    both = table[[name, reference]].dropna() if name != reference else table[[name]].dropna()
+    difference = (both[name] - both[reference]).to_numpy(dtype=float)
+    if quantity not in SHARES or not len(both):
+        return estimate(difference)
+    at = float(both[reference].mean())
+    return estimate(difference, bounds=(-at, 1.0 - at))
+
+
+def mean_of(frame: pd.DataFrame, quantity: str, name: str) -> Estimate:
+    """Average a column of one mechanism in the rows of one cell and terms."""
+    values = frame.loc[frame["mechanism"] == name, quantity].dropna().to_numpy(dtype=float)
+    return estimate(values, bounds=(0.0, 1.0) if quantity in SHARES else None)
+
+
+def cells_of(frame: pd.DataFrame, terms: str) -> dict[tuple[Any, ...], pd.DataFrame]:
+    """Return the rows of each cell at these terms, in the order of the table."""
+    rows = frame[frame["terms"] == terms]
+    found: dict[tuple[Any, ...], pd.DataFrame] = {}
+    for costs, data, budget in rows[list(CELL)].drop_duplicates().itertuples(index=False):
+        same = (rows["costs"] == costs) & (rows["data"] == data) & (rows["budget"] == budget)
+        found[costs, data, budget] = rows[same]
+    return found
+
+
+def trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the cell in which nets were trained; none without training."""
+    trained = frame[frame["accuracy"].notna()]
+    if trained.empty:
+        return trained
+    first = trained.iloc[0]
+    same = np.ones(len(frame), dtype=bool)
+    for name in (*CELL, "terms"):
+        same &= (frame[name] == first[name]).to_numpy()
+    last = trained["replication"].max()
+    rows: pd.DataFrame = frame[same & (frame["replication"] <= last).to_numpy()]
+    return rows
+
+
+def cell_name(key: Sequence[Any]) -> str:
+    """Write a cell: its costs, data and cap."""
+    costs, data, budget = key
+    return f"costs {costs}, data {data}, B = {budget:g}"
+
+
+def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row a cell, terms and mechanism: means over populations, and their intervals.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a benchmark, one row a cell, terms, mechanism and population.
+    run : mapping
+        Its ``run.json``.
+
+    Returns
+    -------
+    DataFrame
+        ``n_reached`` of ``n`` populations; each of :data:`MEASURES` with the ends of its 95 %
+        interval, ``..._low`` and ``..._high``; and, paired with the reference, the differences in
+        the server's utility and in accuracy, and the ratio of payments.
+    """
+    reference = run["reference"]
+    rows = []
+    for terms in run["terms"]:
+        for (costs, data, budget), part in cells_of(frame, terms).items():
+            for name in run["mechanisms"]:
+                own = part[part["mechanism"] == name]
+                known = {quantity: mean_of(part, quantity, name) for quantity in MEASURES}
+                known |= {
+                    f"{quantity}_difference": paired_difference(part, quantity, name, reference)
+                    for quantity in ("server_utility", "accuracy")
+                }
+                known["payment_ratio"] = payment_ratio(part, name, reference)
+                out_of_reach = own.loc[~own["status"].isin(REACHED), "reason"]
+                row: dict[str, Any] = {
+                    "costs": costs,
+                    "data": data,
+                    "budget": budget,
+                    "terms": terms,
+                    "mechanism": name,
+                    "n": len(own),
+                    "n_reached": int(own["status"].isin(REACHED).sum()),
+                    "n_no_trade": int((own["status"] == "no-trade").sum()),
+                    "n_with_losses": int((own["n_losing"].fillna(0) > 0).sum()),
+                    "largest_regret": float(own["regret"].max()),
+                    "reason": out_of_reach.iloc[0] if len(out_of_reach) else "",
+                }
+                for quantity, one in known.items():
+                    row |= {
+                        quantity: one.mean,
+                        f"{quantity}_low": one.low,
+                        f"{quantity}_high": one.high,
+                    }
+                rows.append({**row, "n_trained": known["accuracy"].n})
+    return pd.DataFrame(rows)
+
+
+def terms_table(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> Table:
+    """Return what each mechanism leads to at these terms: the range of its means over the cells."""
+    reference, cells = run["reference"], cells_of(frame, terms)
+    is_matched = terms == "equal-epsilon"
+    head = [
+        "",
+        "reached",
+        "best in",
+        "pays / reference" if is_matched else "server, against reference",
+        "participation",
+        "expensive third",
+        "effective number",
+        "rent",
+        "regret",
+    ]
+    best = _count_best(frame, run, terms)
+    rows = []
+    for name in run["mechanisms"]:
+        own = frame[(frame["terms"] == terms) & (frame["mechanism"] == name)]
+        reached = own["status"].isin(REACHED)
+        against = [
+            payment_ratio(rows_, name, reference).mean
+            if is_matched
+            else paired_difference(rows_, "server_utility", name, reference).mean
+            for rows_ in cells.values()
+        ]
+        means = {
+            quantity: [mean_of(rows_, quantity, name).mean for rows_ in cells.values()]
+            for quantity in ("participation", "expensive_third", "effective_number", "rent")
+        }
+        rows.append(
+            [
+                name,
+                f"{reached.mean():.0%}" if len(own) else "-",
+                str(best.get(name, 0)),
+                _range(against, "{:.2f}" if is_matched else "{:+.2f}"),
+                _range(means["participation"], "{:.0%}"),
+                _range(means["expensive_third"], "{:.0%}"),
+                _range(means["effective_number"], "{:.1f}"),
+                _range(means["rent"], "{:.0%}"),
+                _range([float(own["regret"].max())], "{:.1%}"),
+            ]
+        )
+    meaning = MEANING[terms].format(reference=reference)
+    return Table(head, rows, f"{TERMS[terms]}: {meaning}")
+
+
+def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
+    """Average what a mechanism pays over what another one pays, on the same populations.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of one cell and terms.
+    name, reference : str
+        Mechanisms; the interval is one of the mean logarithm, and the mean a geometric one.
+    """
+    table = rows.pivot_table(index="replication", columns="mechanism", values="server_payment")
+    if name not in table or reference not in table:
+        return estimate(np.array([]))
+    both = table[[name]].assign(reference=table[reference]).dropna()
+    both = both[both["reference"] > 0]
+    if not len(both) or (both[name] <= 0).any():  # nothing is paid: no ratio has a logarithm
+        return estimate(np.array([]))
+    logs = estimate(np.log((both[name] / both["reference"]).to_numpy(dtype=float)))
+    return Estimate(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
+
+
+def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> dict[str, int]:
+    """Count the cells in which each mechanism leaves the server most, of those that are eligible.
+
+    They reach the terms in every population of the cell, and no node loses under them.
+    """
+    counts: dict[str, int] = {}
+    for rows in cells_of(frame, terms).values():
+        losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
+        means = {
+            name: one.mean
+            for name in run["mechanisms"]
+            if (one := mean_of(rows, "server_utility", name)).n == run["replications"]
+            and name not in losing
+        }
+        if means:
+            best = max(means, key=lambda name: means[name])
+            counts[best] = counts.get(best, 0) + 1
+    return counts
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    """Write the least and the largest of some numbers; a dash where there are none."""
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return "-"
+    low, high = form.format(min(known)), form.format(max(known))
+    return low if low == high else f"{low} to {high}"
+
+
+def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
+    """Return what nets learn with the epsilon of each mechanism; None without training."""
+    rows = trained_rows(frame)
+    if rows.empty:
+        return None
+    first, reference = rows.iloc[0], run["reference"]
+    lines = []
+    for name in run["mechanisms"]:
+        own = rows[(rows["mechanism"] == name) & rows["accuracy"].notna()]
+        accuracy = mean_of(rows, "accuracy", name)
+        against = paired_difference(rows, "accuracy", name, reference)
+        lines.append(
+            [
+                name,
+                str(accuracy.n),
+                _interval(accuracy, 100, "{:.1f}"),
+                "" if name == reference else _interval(against, 100, "{:+.1f}"),
+                _range([float(own["total_epsilon"].mean())], "{:.0f}"),
+                _range([float(own["participation"].mean())], "{:.0%}"),
+                _range([float(own["largest_true_epsilon"].max())], "{:.2f}"),
+            ]
+        )
+    head = [
+        "",
+        "seeds",
+        "accuracy, %",
+        f"against {reference}, points",
+        "epsilon in all",
+        "participation",
+        "largest true epsilon",
+    ]
+    where = cell_name([first[name] for name in CELL])
+    return Table(head, lines, f"Nets, {TERMS[first['terms']].lower()}: {where}")
+
+
+def _interval(of: Estimate, scale: float, form: str) -> str:
+    if of.n == 0:
+        return "-"
+    mean = form.format(scale * of.mean)
+    if of.n == 1:
+        return mean
+    return f"{mean} ({form.format(scale * of.low)} to {form.format(scale * of.high)})"
+
+
+def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, str]:
+    """Say of each mechanism what breaks it: terms out of reach, losses, moves that pay."""
+    found = {}
+    for name in run["mechanisms"]:
+        own = frame[frame["mechanism"] == name]
+        lines = []
+        for terms in run["terms"]:
+            there = own[own["terms"] == terms]
+            out = there[~there["status"].isin(REACHED)]
+            if len(out):
+                example = out.iloc[0]
+                lines.append(
+                    f"{TERMS[terms]} is out of reach in {len(out):,} of {len(there):,} populations "
+                    f"({cell_name([example[k] for k in CELL])}: {example['reason']})"
+                )
+        idle = own[own["status"] == "no-trade"]
+        if len(idle):
+            why = idle.iloc[0]["reason"]
+            lines.append(f"Nobody trades in {len(idle):,} of {len(own):,} populations ({why})")
+        losing = own[own["n_losing"].fillna(0) > 0]
+        if len(losing):
+            share = float((losing["n_losing"] / losing["n_nodes"]).mean())
+            lines.append(
+                f"Nodes lose in {len(losing):,} of {len(own):,} populations ({share:.0%} of the "
+                "nodes there)."
+            )
+        worst = own.loc[own["regret"].idxmax()] if own["regret"].notna().any() else None
+        if worst is not None and worst["regret"] > _REGRET:
+            lines.append(
+                f"A node gains up to {worst['regret']:.1%} of all payments by another move "
+                f"({TERMS[worst['terms']].lower()}, {cell_name([worst[k] for k in CELL])})."
+            )
+        drop = _largest_drop(frame, run, name)
+        if drop:
+            lines.append(drop)
+        found[name] = " ".join(lines) if lines else "Nothing in these cells."
+    return found
+
+
+def _largest_drop(frame: pd.DataFrame, run: Mapping[str, Any], name: str) -> str:
+    """Say where a mechanism leaves the server least, measured by the best one there."""
+    worst: tuple[float, str] | None = None
+    for terms in run["terms"]:
+        if terms == "equal-epsilon":
+            continue
+        for key, rows in cells_of(frame, terms).items():
+            means = {n: mean_of(rows, "server_utility", n).mean for n in run["mechanisms"]}
+            known = {n: mean for n, mean in means.items() if math.isfinite(mean)}
+            if name not in known:
+                continue
+            best = max(known, key=lambda n: known[n])
+            drop = known[best] - known[name]
+            if worst is None or drop > worst[0]:
+                place = f"{TERMS[terms].lower()}, {cell_name(key)}"
+                worst = drop, f"It leaves the server up to {drop:.1f} less than {best} ({place})."
+    return worst[1] if worst and worst[0] > 0 else ""
+
+
+def bench_tables(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[Table]:
+    """Return a table for each of the terms, and one of what nets learn."""
+    tables = [terms_table(frame, run, terms) for terms in run["terms"]]
+    trained = training_table(frame, run)
+    return tables if trained is None else [*tables, trained]
+
+
+def notes(run: Mapping[str, Any]) -> list[str]:
+    """Say in sentences how the numbers of a benchmark are to be read."""
+    return [
+        f"Each cell has {run['replications']} populations, the same for all mechanisms and terms. "
+        "Ranges go from the least to the largest mean of a cell. 'Reached' is the share of the "
+        "populations in which a mechanism can be set to the terms within "
+        f"{run['tolerance']:.0%}; it is set for each population, by a server that knows its costs.",
+        "'Best in' counts the cells in which the server is left with most, of the mechanisms that "
+        "reach the terms in every population and under which no node loses; the reference is "
+        f"{run['reference']}.",
+        f"Mean epsilon, and the server's value of it, are over {AVERAGED[run['average_over']]}.",
+        "Rent is what nodes are paid beyond their costs, as a share of what they are paid; regret "
+        "what one node would gain at most by another move, as a share of what is paid.",
+        "Intervals are 95 % t-intervals over populations or seeds, of shares on the logit scale; "
+        "differences are paired.",
+    ]
+
+
+def bench_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
+    """Say how the mechanisms did.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a benchmark, one row a cell, terms, mechanism and population.
+    run : mapping
+        Its ``run.json``.
+    """
+    title = join_lines(run["title"]) or "Benchmark of mechanisms"
+    n_cells = len(cells_of(frame, run["terms"][0]))
+    parts: list[str | Text] = [
+        join(
+            "\n",
+            [
+                heading(f"{title} (seed {run['seed']})"),
+                "",
+                f"{n_cells} cells of {run['n_nodes']:,} nodes.",
+            ],
+        ),
+        *(table.to_rich_text() for table in bench_tables(frame, run)),
+        "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in notes(run)),
+        "\n".join(
+            fill(f"{name}: {says}", WIDTH, subsequent_indent="  ")
+            for name, says in breaking_points(frame, run).items()
+        ),
+    ]
+    return join("\n\n", parts)
