@@ -300,7 +300,14 @@ class ClusterWorkers:
                 try:
                     result = futures[number].result()
                     break
-                except CancelledError:
+                except (CancelledError, Exception) as error:
+                    if type(error).__name__ == "KilledWorker":  # Dask's
+                        last = self._memory.describe_death(error)
+                        raise self._cluster.fail(
+                            f"a part of the work took several workers with it; the last was {last}."
+                        ) from None
+                    if not _is_loss(error):
+                        raise
                     n_losses += 1
                     if n_losses > _MAX_LOSSES:
                         raise self._cluster.fail(
@@ -310,13 +317,6 @@ class ClusterWorkers:
                     for later in range(number, len(calls)):
                         if futures[later].status in ("cancelled", "lost"):
                             futures[later] = self._submit(function, calls[later])
-                except Exception as error:
-                    if type(error).__name__ != "KilledWorker":  # Dask's
-                        raise
-                    last = self._memory.describe_death(error)
-                    raise self._cluster.fail(
-                        f"a part of the work took several workers with it; the last was {last}."
-                    ) from None
             futures[number] = None  # the workers may forget it
             yield result
 
@@ -330,22 +330,23 @@ class ClusterWorkers:
 
     def _submit(self, function: Callable[..., object], call: tuple[object, ...]) -> Any:
         options = {"resources": self._cluster.resources} if self._cluster.resources else {}
-        try:
-            arguments = [
-                value.keep_on(self._client) if isinstance(value, Placed) else value
-                for value in call
-            ]
-            return self._client.submit(function, *arguments, pure=False, **options)
-        except TimeoutError:
-            raise self._cluster.fail(
-                f"no worker has come within {self._cluster.timeout:g} s."
-            ) from None
-        except (OSError, RuntimeError, CancelledError, AttributeError) as error:
-            # AttributeError: a client that reconnects has no scheduler
-            if self._client.status == "running":
-                raise
-            self._wait_for_scheduler()
-            raise self._cluster.fail(f"the scheduler was lost: {describe_cause(error)}.") from None
+        for _ in range(_MAX_LOSSES):
+            try:
+                arguments = [
+                    value.keep_on(self._client) if isinstance(value, Placed) else value
+                    for value in call
+                ]
+                return self._client.submit(function, *arguments, pure=False, **options)
+            except (CancelledError, Exception) as error:
+                is_running = self._client.status == "running"
+                if isinstance(error, TimeoutError) and is_running:
+                    raise self._cluster.fail(
+                        f"no worker has come within {self._cluster.timeout:g} s."
+                    ) from None
+                if is_running and not _is_loss(error):
+                    raise
+                self._wait_for_scheduler()
+        raise self._cluster.fail("the scheduler takes no work.")
 
     def _wait_for_scheduler(self) -> None:
         """Wait until the client has its scheduler again.
@@ -411,6 +412,11 @@ class _Memory:
 
 def _version(name: str, version: str | None) -> str:
     return f"no {name}" if version is None else f"{name} {version.removesuffix('.final.0')}"
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether Dask raised an error because something was lost, and not the work itself."""
+    return isinstance(error, CancelledError) or type(error).__module__.startswith("distributed.")
 
 
 def _describe_root(error: BaseException) -> str:
