@@ -255,7 +255,7 @@ class ClusterWorkers:
         """Call a function on each worker, also on those that come later."""
         base: Any = import_module("distributed").WorkerPlugin
 
-        class Preparation(base):  # type: ignore[misc] # Dask may be missing
+        class Preparation(base):
             def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask's
                 function()
 

@@ -73,7 +73,7 @@ class NetOfNodes:
     n_samples : ndarray of int, shape (n_nodes,)
         Samples of each node of the market.
     shape : tuple of int
-        Of an image.
+        Channels, height and width of an image.
     n_classes : int
         How many classes there are.
     """
@@ -82,7 +82,7 @@ class NetOfNodes:
         self,
         plan: TrainingPlan,
         n_samples: npt.NDArray[np.int64],
-        shape: tuple[int, ...],
+        shape: tuple[int, int, int],
         n_classes: int,
     ) -> None:
         self._given = plan, n_samples, shape, n_classes
@@ -181,9 +181,12 @@ class Distributed(Engine):
         test_labels: Tensor,
         n_classes: int,
     ) -> None:
+        import torch
+
         self._workers = workers
         n_samples = np.array([len(rows) for rows in shards], dtype=np.int64)
-        net = NetOfNodes(plan, n_samples, tuple(images.shape[1:]), n_classes)
+        _, channels, height, width = images.shape
+        net = NetOfNodes(plan, n_samples, (channels, height, width), n_classes)
         self._net = workers.place(net, everywhere=True)
         size = count_block_nodes(len(shards))
         self._blocks = [
@@ -193,8 +196,8 @@ class Distributed(Engine):
         self._tests = [
             workers.place(Samples(part_images.numpy(), part_labels.numpy(), {}))
             for part_images, part_labels in zip(
-                test_images.split(EVALUATION_BATCH),
-                test_labels.split(EVALUATION_BATCH),
+                torch.split(test_images, EVALUATION_BATCH),
+                torch.split(test_labels, EVALUATION_BATCH),
                 strict=True,
             )
         ]

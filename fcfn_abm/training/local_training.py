@@ -70,7 +70,7 @@ class LocalTraining:
         return placement.train(flat, batches, steps, gradients, noise)
 
 
-def build_net(plan: TrainingPlan, shape: tuple[int, ...], n_classes: int) -> nn.Sequential:
+def build_net(plan: TrainingPlan, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
     """Build the net of a plan, as layers; what building draws follows the plan's seed."""
     import torch
 
