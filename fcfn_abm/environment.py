@@ -12,6 +12,7 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError, MissingExtraError, as_floats
 from fcfn_abm.learning import LearningRule, Observation, ServerObservation, ServerRule
 from fcfn_abm.mechanisms import Contracts
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 
@@ -107,6 +108,11 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         if scenario.population.churn is not None:
             raise InvalidScenarioError(
                 "an environment has the same agents in all rounds.", table="population.churn"
+            )
+        if read_terms(scenario) is not None:
+            raise InvalidScenarioError(
+                "an environment's actions are shares of B / (4 rho), for nodes whose privacy costs "
+                "rho * epsilon: another cost, epsilon_max, fixed_cost and reserve must be left out."
             )
         self._scenario, self._rho, self.render_mode = scenario, rho, None
         n_nodes = scenario.population.n_nodes

@@ -38,6 +38,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "movers": lambda round_index: (1, round_index, 2),
     "trials": lambda round_index: (1, round_index, 3),
     "first-trials": lambda round_index: (1, round_index, 4),
+    "exploration": lambda round_index: (1, "exploration", round_index),
     "data": lambda part: (2, part),  # 0: which images, 1: who holds them
     "first-parameters": lambda: (3, 0),
     "batches": lambda round_index, node: (3, 1, round_index, node),
@@ -45,6 +46,7 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "noise": lambda: (4,),
     "count-noise": lambda round_index: (4, "count", round_index),
     "canary": lambda: (4, "canary"),
+    "simulated-gain": lambda round_index: (4, "gain", round_index),
     "mechanism": lambda name: (5, name),
     "replication": lambda index: (6, index),
     "design": lambda: (7,),

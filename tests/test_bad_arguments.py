@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import fcfn_abm as fa
+from fcfn_abm import game
 
 TINY = {
     "seed": 1,
@@ -154,7 +155,12 @@ def doors(made):
         "search_best_cap": dict(rho=RHO, **ALPHA_BETA, terms=fa.Terms(), average_over="active"),
         "server_utility": dict(mean_epsilon=1.0, **ALPHA_BETA, paid=1.0),
         "stackelberg_equilibrium": dict(rho=RHO, **ALPHA_BETA, average_over="active"),
-        "write_report": {"path": made.record.path, "out": None, "form": "md"},
+        "write_report": {
+            "path": made.record.path,
+            "out": None,
+            "form": "md",
+            "figures": "svg",
+        },
         "Claims": {"individually_rational": ("nodes",), "incentive_compatible": ("cost",)},
         "PrivacyMarket": {
             "scenario": scenario,
@@ -179,7 +185,7 @@ def doors(made):
 
 
 def methods(made):
-    """Return methods of public classes, and figures, likewise."""
+    """Return methods of public classes, figures, and functions of `fcfn_abm.game`, likewise."""
     record, sweep, frame = made.record, made.sweep, made.sweep.frame()
     return {
         "PrivacyMarket.run_until": (made.market.run_until, {"end_time": 1}),
@@ -217,7 +223,28 @@ def methods(made):
             fa.plot.sweep_overview,
             {"frame": frame, "axes": ["game.alpha"], "outcomes": ["welfare"], "all_axes": None},
         ),
-        "plot.utilities": (fa.plot.utilities, {"rounds": record.rounds}),
+        "game.averaged_nodes": (
+            game.averaged_nodes,
+            {"average_over": "active", "epsilon": [1.0, 1.0]},
+        ),
+        "game.epsilon_ceiling": (game.epsilon_ceiling, {"rho": RHO, "budget": 1.0}),
+        "game.privacy_cost_ceiling": (game.privacy_cost_ceiling, {**ALPHA_BETA, "n_nodes": 3}),
+        "game.social_optimum": (
+            game.social_optimum,
+            {"rho": RHO, **ALPHA_BETA, "average_over": "active"},
+        ),
+        "game.tullock_equilibrium": (
+            game.tullock_equilibrium,
+            {"rho": RHO, "budget": 1.0, "exponent": 0.9},
+        ),
+        "game.welfare": (
+            game.welfare,
+            {"epsilon": RHO, "rho": RHO, "payment": RHO, **ALPHA_BETA, "average_over": "active"},
+        ),
+        "plot.utilities": (
+            fa.plot.utilities,
+            {"rounds": record.rounds, "equilibrium": record.run["equilibrium"]},
+        ),
     }
 
 
@@ -245,6 +272,12 @@ METHODS = [
     "Record.write",
     "Sweep.record",
     "Sweep.sensitivity",
+    "game.averaged_nodes",
+    "game.epsilon_ceiling",
+    "game.privacy_cost_ceiling",
+    "game.social_optimum",
+    "game.tullock_equilibrium",
+    "game.welfare",
     *(f"plot.{name}" for name in fa.plot.__all__),
 ]
 REFUSED = {"calibrate_value", "export_plan", "plot.calibration"}  # right ones would train

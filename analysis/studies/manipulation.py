@@ -42,7 +42,7 @@ SIZES = sorted(coalitions["size"].unique())
 # ## Split identities and false costs
 #
 # On the same populations and under the same cap. A node that is drawn from all splits, or reports
-# one of eight false costs, half to twice its own, whichever gains it most in hindsight, or the truth.
+# the best in hindsight of eight false costs, half to twice its own, and of the truth.
 # The contests, which ask for no costs, are read as mechanisms that do: the server works out
 # everybody's equilibrium epsilon from the costs that are reported.
 
@@ -69,7 +69,6 @@ def lie(scenario):
     honest = replace(drawn, manipulation=None)
     cap = price_mechanism(scenario, "stackelberg", honest, None).server_payment
     asks = create_mechanism(scenario).reports == "cost"
-    alpha, beta = scenario.game.alpha, scenario.game.beta
 
     def outcome(factor):
         """Return the utilities of nodes and server if the liar reports so many times its cost."""
@@ -162,12 +161,17 @@ def describe(values):
 
 def tabulate(column):
     """Return the mean gains of a party, a row a mechanism and a column a manipulation."""
-    means = groups[column].apply(describe).unstack("manipulation")
-    if column == "manipulators_gain":
-        won = groups[column].agg(lambda gained: (gained > 1e-9).sum()).astype("Int64").astype(str)
-        means += " (" + won.unstack("manipulation") + ")"
-    means = means.reindex(index=mechanisms, columns=manipulations).fillna("")
-    return table(means.rename_axis(columns=None).reset_index())
+    rows = []
+    for mechanism in mechanisms:
+        row = {"mechanism": mechanism}
+        for manipulation in manipulations:
+            row[manipulation] = ""
+            if (manipulation, mechanism) in groups.groups:
+                values = groups.get_group((manipulation, mechanism))[column]
+                won = f" ({(values > 1e-9).sum()})" if column == "manipulators_gain" else ""
+                row[manipulation] = describe(values) + won
+        rows.append(row)
+    return table(pd.DataFrame(rows))
 
 
 def profitable(manipulation, mechanism):

@@ -36,7 +36,10 @@ _PHASES = (
     "inform_newcomers",
     "draw_movers",
     "settle_round",
+    "limit_budget",
+    "limit_reports",
     "require_reports",
+    "pay",
     "learn",
     "let_nodes_leave",
     "measure",
@@ -72,11 +75,13 @@ class PlaysAhead(JudgedGame):
             stretch.pays(len(self.columns))
             and isinstance(offer, Contest)
             and offer.is_linear
+            and rules.terms is None
             and self.churn is None
             and self.account is None
             and self.population.manipulation is None
             and not self.views.acting
             and type(self.server) is ParameterServer
+            and self.server.factor == self.server.next_factor == 1
             and rules.information.noise == 0
             and rules.rounds.participation == 1
             and rules.game.average_over != "effective"

@@ -19,7 +19,14 @@ from fcfn_abm.abm.scores import unit_equilibrium
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.verdict import Judge, Verdict
 from fcfn_abm.errors import InvalidGameError, abbreviate, as_floats, as_number, join_lines
-from fcfn_abm.game import Equilibrium, StackelbergEquilibrium
+from fcfn_abm.game import (
+    ContestEquilibrium,
+    Equilibrium,
+    StackelbergEquilibrium,
+    Terms,
+    contest_equilibrium,
+)
+from fcfn_abm.game.contest import find_equilibrium
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest, Contracts, Mechanism, Offer, Outcome, PricingGame
 from fcfn_abm.population import Population, draw_misreport_factors, require_sized
@@ -43,6 +50,8 @@ class ChangingGame(RowModel):
     _primitives: PricingGame
     _calendar: Calendar
     _judge: Judge
+    _solved: tuple[float, ContestEquilibrium] | None = None
+    """What nodes share, and the equilibrium that was found for it last."""
 
     @property
     def present(self) -> Rows:
@@ -90,7 +99,10 @@ class ChangingGame(RowModel):
 
     @cached_property
     def contest(self) -> Equilibrium:
-        """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B."""
+        """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B.
+
+        Under other terms than the paper's it does not: see :meth:`solve_contest`.
+        """
         game = self._primitives
         if self._speakers is not None:
             game = replace(game, rho=game.rho[self._speakers])
@@ -102,6 +114,21 @@ class ChangingGame(RowModel):
         if offer.is_linear:  # who takes part is found once, for this and for what follows
             return game.answer_to(np.ones(()))
         return unit_equilibrium(offer.among(rows), game.rho)
+
+    def solve_contest(self, pool: float) -> ContestEquilibrium:
+        """Return the nodes' equilibrium under other terms than the paper's, for what they share.
+
+        Where the cap keeps changing, with a fixed cost or a reserve, the first one that is found.
+        """
+        if self._solved is None or self._solved[0] != pool:
+            terms = self._rules.terms or Terms()
+            stands = self._rules.cap is not None or not self.offer.learns_cap
+            if pool > 0 and not stands:
+                found = find_equilibrium(self._primitives.rho, pool, terms)
+            else:
+                found = contest_equilibrium(self._primitives.rho, pool, terms)
+            self._solved = pool, found
+        return self._solved[1]
 
     @cached_property
     def _largest_unit_epsilon(self) -> float:
@@ -205,9 +232,11 @@ class ChangingGame(RowModel):
         ------
         InvalidGameError
             If a number is out of range, or the server chooses its cap itself; or if the mechanism
-            made its offer for the game as it was.
+            made its offer for the game as it was. In a contest whose cap the server announces round
+            by round, the offer does not depend on alpha and beta.
         """
-        self._require_contest()
+        if budget is not None or not self.offer.learns_cap:
+            self._require_contest()
         given = {"alpha": alpha, "beta": beta, "budget": budget}
         changed = {n: as_number(n, value) for n, value in given.items() if value is not None}
         require_sized(**{name: value for name, value in changed.items() if name != "budget"})
@@ -216,7 +245,7 @@ class ChangingGame(RowModel):
                 raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
             if changed["budget"] != 0:
                 require_sized(budget=changed["budget"])
-            self.server.budget = changed["budget"]
+            self.server.budget, self.server.factor = changed["budget"], 1.0
         game = self._rules.game.model_copy(update=changed)
         cap = changed.get("budget", self._rules.cap)
         self._rules = replace(self._rules, game=game, cap=cap)
@@ -262,6 +291,7 @@ class ChangingGame(RowModel):
     def _renew(self) -> None:
         """Let the closed form follow those who are there, and their costs."""
         self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
+        self._solved = None
         known_of_game = ("equilibrium", "outcome", "contest", "_largest_unit_epsilon", "_best_cap")
         for known in (*known_of_game, "_chooses_cap"):
             self.__dict__.pop(known, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fcfn_abm.abm.columns import Floats
+from fcfn_abm.game import Terms
+from fcfn_abm.game.costs import profits
 from fcfn_abm.learning import LearningRule, Observation
 from fcfn_abm.mechanisms import Contracts
 
@@ -19,6 +21,10 @@ class TakeOrLeave(LearningRule):
     """Train with the contract's epsilon; leave once it has lost money for long enough."""
 
     contracts: Contracts
+    terms: Terms | None = None
+    """What taking part costs; None in the game of the paper."""
+
+    knows_terms: ClassVar[bool] = True
 
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the contract's epsilon where it pays, and zero where it does not."""
@@ -50,7 +56,7 @@ class TakeOrLeave(LearningRule):
             fee = budget * (epsilon + out) / np.maximum(total + out, 1e-300)
         else:
             fee = np.where(epsilon + out > 0, self.contracts.fee, 0.0)
-        cost = rho * (epsilon + out)
+        cost = self._cost(rho, epsilon + out)
         profit = np.where(np.abs(fee - cost) <= _ROUNDING * cost, 0.0, fee - cost)
         gain = np.where(epsilon > 0, -profit, profit)
         return max(0.0, float(gain.max())) / budget if budget > 0 else 0.0
@@ -62,7 +68,14 @@ class TakeOrLeave(LearningRule):
                 fee = seen.budget * epsilon / np.maximum(epsilon + seen.others, 1e-300)
         else:
             fee = self._of(self.contracts.fee, seen)
-        return np.asarray(fee >= seen.rho * epsilon * (1.0 - _ROUNDING))
+        return np.asarray(fee >= self._cost(seen.rho, epsilon) * (1.0 - _ROUNDING))
+
+    def _cost(self, rho: Any, epsilon: Any) -> Any:
+        """Return what epsilon costs nodes, in currency."""
+        if self.terms is None:
+            return rho * epsilon
+        epsilon = np.asarray(epsilon, dtype=float)
+        return -profits(epsilon, np.asarray(rho), np.zeros_like(epsilon), self.terms)
 
     @staticmethod
     def _of[Value: (float, Floats)](values: Floats, seen: Observation[Value]) -> Value:

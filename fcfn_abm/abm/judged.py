@@ -12,7 +12,13 @@ from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.server import NOTHING
 from fcfn_abm.abm.state import RoundState, Spending, measure_round, ratio
 from fcfn_abm.abm.verdict import Leader
-from fcfn_abm.game import Equilibrium, averaged_nodes, best_linear_budget, server_regret
+from fcfn_abm.game import (
+    Equilibrium,
+    averaged_nodes,
+    best_linear_budget,
+    server_regret,
+    server_utility,
+)
 from fcfn_abm.mechanisms import Contracts
 from fcfn_abm.population.manipulation import split_reports
 
@@ -57,8 +63,13 @@ class JudgedGame(ChangingGame):
         self.running = self.verdict is None
 
     def _measure_round(self, epsilon_before: Floats) -> RoundState:
-        contest = None if isinstance(self.offer, Contracts) else self.contest
         paid = replace(self.round, pool=self.pool)
+        contest, solved = None, None
+        if not isinstance(self.offer, Contracts):
+            if self._rules.terms is None:
+                contest = self.contest
+            else:
+                solved = self.solve_contest(self.pool)
         spending = None
         if self.account and self.account.limits_money:
             spending = Spending(self.account.money_spent, self.account.money_left)
@@ -71,18 +82,38 @@ class JudgedGame(ChangingGame):
             moving=bool(self._calendar or self.account),
             spending=spending,
             identities=self.identities,
+            solved=solved,
+            best_cap=self.best_budget if solved else 0.0,
         )
 
     @property
     def leader(self) -> Leader:
         """Where the server stands: its cap, the best one, and what it would gain by that."""
+        if self._rules.terms is not None:
+            return self._searched_leader
         game, (best, unit_mean) = self._rules.game, self._best_cap
         regret = server_regret(self.server.budget, best, game.alpha, game.beta, unit_mean)
-        return Leader(self.server.budget, best, regret, self._chooses_cap)
+        return Leader(self.server.budget, best, regret, judged=self._chooses_cap)
+
+    @property
+    def _searched_leader(self) -> Leader:
+        """Where the server stands under other terms: both caps with the nodes at equilibrium."""
+        game, budget, found = self._rules.game, self.server.budget, self._primitives.search
+        epsilon = self.solve_contest(budget).epsilon
+        n_averaged = averaged_nodes(game.average_over, epsilon)
+        mean = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
+        left = server_utility(mean, game.alpha, game.beta, budget if n_averaged else 0.0)
+        regret = max(0.0, found.server_utility - left)
+        return Leader(budget, found.budget, regret, "(searched)", self._chooses_cap)
 
     @property
     def best_budget(self) -> float:
-        """B* of the nodes that are there (41), in currency; zero where no trade pays."""
+        """B* of the nodes that are there (41), in currency; zero where no trade pays.
+
+        Under other terms than the paper's it is searched.
+        """
+        if self._rules.terms is not None:
+            return self._primitives.search.budget
         return self._best_cap[0]
 
     @cached_property
@@ -166,13 +197,14 @@ class JudgedGame(ChangingGame):
         if self._rules.cap == 0:
             return "the payment cap of the scenario is zero."
         if self.server.budget == 0 and not moving:
-            best = self.leader.best_budget
+            best, by = self.leader.best_budget, self.leader.found_by
             if best == 0:
-                return "no payment cap pays the server: B* = 0 (45)."
+                by = "(45)" if by == "(41)" else by
+                return f"no payment cap pays the server: B* = 0 {by}."
             if self.server.has_given_up:
                 return (
                     "the server has given up, and its cap is zero, though a cap would pay: "
-                    f"B* = {best:.6g} (41)."
+                    f"B* = {best:.6g} {by}."
                 )
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
             return f"the mechanism offers nothing: {self.outcome.reason}"

@@ -23,7 +23,7 @@ from fcfn_abm.abm.events import Calendar
 from fcfn_abm.abm.groups import GroupRules, find_group, group_nodes
 from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
-from fcfn_abm.abm.round import Round
+from fcfn_abm.abm.round import Round, admit
 from fcfn_abm.abm.rules import MarketRules, NodeClass, classes_of, play_by
 from fcfn_abm.abm.scores import played_in_scores
 from fcfn_abm.abm.server import ParameterServer
@@ -102,6 +102,7 @@ class Market(Shown, PlaysAhead):
         node_class: NodeClass | None = None,
     ) -> None:
         super().__init__(rng=stream(seed, "market"))
+        self._caps: Floats = np.zeros(0)
         if mechanism.reports == "cost":
             population = population.asked_for_costs()
         self.seed, self.population, self._rules = seed, population, rules
@@ -114,12 +115,18 @@ class Market(Shown, PlaysAhead):
             game.average_over,
             population.reported_cost,
             population.held,
+            rules.terms,
         )
+        if rules.terms is not None:
+            self._caps = np.array(rules.terms.caps(population.n_nodes))
         self._primitives.rho.flags.writeable = False  # set_rho changes costs, and what follows
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
         self.columns, self.groups = group_nodes(
-            self._primitives.rho, population.groups, behaviour, partial(play_by, self.offer)
+            self._primitives.rho,
+            population.groups,
+            behaviour,
+            partial(play_by, self.offer, rules.terms),
         )
         self.churn = None
         if rules.churn is not None:
@@ -144,7 +151,7 @@ class Market(Shown, PlaysAhead):
         self._add_nodes(classes_of(node_class, [group.name for group in self.groups]))
         opening = game.beta / 2 if game.budget is None else game.budget
         opening = opening if self.offer.learns_cap else self._primitives.cap
-        self.server = ParameterServer(self, server, self.offer, game, opening)
+        self.server = ParameterServer(self, server, self.offer, game, opening, rules.terms)
         self._register_nodes()
         self.round_index = 0
         self.verdict: Verdict | None = None
@@ -152,8 +159,16 @@ class Market(Shown, PlaysAhead):
         self.limit_budget()
         self._plan: tuple[int, Rows] = (1, NOBODY)
         self._traces = np.empty((0, 3, 0))
+        warm = rules.terms is not None and any(group.start == "warm" for group in self.groups)
         self.columns.epsilon = draw_first_reports(
-            self.columns, self.groups, self.offer, self.pool, game.epsilon_floor, seed
+            self.columns,
+            self.groups,
+            self.offer,
+            self.pool,
+            game.epsilon_floor,
+            seed,
+            rules.terms,
+            self.solve_contest(self.pool).epsilon if warm else None,
         )
         self.limit_reports()
         if population.manipulation is not None:
@@ -162,6 +177,8 @@ class Market(Shown, PlaysAhead):
         self.total_epsilon = float(self.columns.epsilon.sum())
         self.movers: Rows = slice(0)
         self.answered_pool = self.pool
+        if rules.terms is not None:
+            self.columns.epsilon = admit(self.columns.epsilon, rules.terms, self._caps)
         self.publish()
         self.views.make_acting(slice(None))
         if self.views.acting and isinstance(self.offer, Contest) and not self.offer.is_linear:
@@ -268,6 +285,8 @@ class Market(Shown, PlaysAhead):
             rng=self.rng,
             agents=self.views.acting,
             contest=None if isinstance(self.offer, Contracts) else self.offer,
+            terms=rules.terms,
+            caps=self._caps,
         )
 
     def step(self) -> None:
@@ -376,7 +395,8 @@ class Market(Shown, PlaysAhead):
         if self.account and self.account.limits_money:
             cap = self._rules.cap  # where it stands in each round, last round's may be a lower one
             limit = self.account.allow(max(self.round_index, 1), self.gain)
-            self.server.budget = min(self.server.budget if cap is None else cap, limit)
+            announced = self.server.budget if cap is None else cap * self.server.factor
+            self.server.budget = min(announced, limit)
             self.server.limit = limit
 
     @property
@@ -458,7 +478,13 @@ class Market(Shown, PlaysAhead):
 
     def set_rule(self, rule: LearningRule) -> None:
         """Let all nodes move by another rule, which starts without memory."""
-        self.groups = tuple(replace(group, rule=rule) for group in self.groups)
+        n_nodes, terms = len(self.columns), self._rules.terms
+        if terms is not None and (why := rule.refuses(terms)):
+            raise InvalidGameError(f"nodes cannot learn by {type(rule).__name__}: {why}.")
+        self.groups = tuple(
+            replace(group, rule=rule.for_population(group.distribution, n_nodes))
+            for group in self.groups
+        )
 
 
 def _measure(name: str, market: Market) -> Any:

@@ -58,6 +58,7 @@ def learn_from(
                 columns.payment[own],
                 columns.utility[own],
                 _draw_chance(played, group, own, newcomers),
+                played.terms.of(own) if played.terms else None,
             )
         )
         if not isinstance(own, slice):

@@ -25,7 +25,7 @@ MANY = 500
 def move_in_turn(played: Round) -> None:
     """Each node sees the running total of all moves before its own."""
     rows = np.arange(len(played.columns))[played.movers]
-    forms = [scalar_moves(group.rule, played.n_active) for group in played.groups]
+    forms = [_form_of(played, group) for group in played.groups]
     decide = [_is_decided_before(played, group) for group in played.groups]
     limited = played.epsilon_left is not None
     if limited or rows.size < MANY or not (any(forms) or any(decide)):
@@ -96,7 +96,7 @@ def move_at_once(played: Round) -> None:
         rows = group.among(played.movers)
         if acting:
             rows = np.setdiff1d(np.arange(len(played.columns))[rows], acting)
-        moves = scalar_moves(group.rule, played.n_active)
+        moves = _form_of(played, group)
         if moves and exact and not limited and len(played.columns) >= MANY:
             from fcfn_abm.abm import compiled
 
@@ -106,6 +106,11 @@ def move_at_once(played: Round) -> None:
     for row in acting:
         played.agents[row].respond()
         played.bulletin.total = total  # nobody sees another's move
+
+
+def _form_of(played: Round, group: NodeGroup) -> ScalarMoves | None:
+    """Return the rule of a group for compiled play, which knows the costs of the paper alone."""
+    return None if played.terms else scalar_moves(group.rule, played.n_active)
 
 
 def respond(played: Round, row: int) -> None:
@@ -125,6 +130,8 @@ def respond(played: Round, row: int) -> None:
         played.epsilon_floor,
         row,
         group.memory,
+        played.terms,
+        played.caps.item(row) if played.terms else None,
     )
     planned = rule.planned(seen)
     exit_round = reenter_one(planned, columns.exit_round.item(row), settings.reentry)
@@ -138,6 +145,8 @@ def respond(played: Round, row: int) -> None:
         report(played, row, agent.choose_epsilon(seen))
         return
     epsilon = rule.next_epsilon(seen, played.rng)
+    if played.terms:
+        epsilon = played.admit(np.array([epsilon]), slice(row, row + 1)).item()
     if played.epsilon_left is not None:
         epsilon = min(epsilon, played.epsilon_left.item(row))
     columns.epsilon[row] = epsilon
@@ -152,6 +161,12 @@ def report(played: Round, row: int, epsilon: float) -> None:
         raise _bad_report(played, row, epsilon) from None
     if not 0 <= epsilon < math.inf:
         raise _bad_report(played, row, epsilon)
+    if played.admit(np.array([epsilon]), slice(row, row + 1)).item() != epsilon:
+        raise InvalidGameError(
+            f"a report must be zero, or lie between the reserve and epsilon_max of its node, but "
+            f"node {row} ({type(played.agents[row]).__name__}) reports {epsilon:g} in round "
+            f"{played.index}."
+        )
     if played.epsilon_left is not None:
         epsilon = min(epsilon, played.epsilon_left.item(row))
     before = played.columns.epsilon.item(row)
@@ -189,7 +204,7 @@ def _decide(played: Round, group: NodeGroup, rows: Rows) -> Floats:
     """Return how nodes of a group answer what stands, where none sees another's move."""
     seen = _observe(played, group, rows)
     taking_part = update_exits(played.columns, group, group.rule.planned(seen), seen)
-    epsilon = group.rule.next_epsilon(seen, played.rng)
+    epsilon = played.admit(group.rule.next_epsilon(seen, played.rng), rows)
     if played.epsilon_left is not None:
         epsilon = np.minimum(epsilon, played.epsilon_left[rows])
     return np.where(taking_part, epsilon, 0.0)
@@ -208,6 +223,8 @@ def _observe(played: Round, group: NodeGroup, rows: Rows) -> Observation[Floats]
         played.epsilon_floor,
         rows,
         group.memory,
+        played.terms,
+        played.caps[rows] if played.terms else None,
     )
 
 

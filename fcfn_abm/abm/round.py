@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import mesa
@@ -13,9 +13,23 @@ import numpy as np
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.columns import Floats, NodeColumns
 from fcfn_abm.abm.groups import NodeGroup
+from fcfn_abm.game import Terms
 from fcfn_abm.learning import News, Observation
 from fcfn_abm.learning.base import Rows
 from fcfn_abm.mechanisms import Contest
+
+
+def _no_caps() -> Floats:
+    return np.zeros(0)
+
+
+def admit(epsilon: Floats, terms: Terms, cap: Floats) -> Floats:
+    """Return reports as nodes can make them: none above its cap, or below the reserve.
+
+    Staying out, zero, is no report.
+    """
+    within = np.minimum(np.maximum(epsilon, terms.reserve), cap)
+    return np.where(epsilon > 0, within, 0.0)
 
 
 class Actor(Protocol):
@@ -72,6 +86,14 @@ class Round:
     """The most that each node may still sell, shape (n,); None without a limit."""
     contest: Contest | None = None
     """What payments are shared by; None where nodes answer contracts."""
+    terms: Terms | None = None
+    """Form of the cost, fixed cost and reserve; None in the game of the paper."""
+    caps: Floats = field(default_factory=_no_caps)
+    """The most that each node can sell, shape (n,), where there are terms."""
+
+    def admit(self, epsilon: Floats, rows: Rows) -> Floats:
+        """Return reports of some nodes as they can make them: :func:`admit`."""
+        return epsilon if self.terms is None else admit(epsilon, self.terms, self.caps[rows])
 
     def acting_among(self, rows: Rows) -> list[int]:
         """Return those of some rows whose nodes act by methods of their own, ascending."""

@@ -10,8 +10,10 @@ from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.node import EdgeNode
 from fcfn_abm.abm.scores import playing
 from fcfn_abm.errors import InvalidGameError, abbreviate
+from fcfn_abm.game import Terms
 from fcfn_abm.learning import LearningRule
 from fcfn_abm.mechanisms import Contracts, Offer
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.scenario import Churn, Event, Game, Information, Rounds, Scenario
 from fcfn_abm.scenario import Population as PopulationSettings
 
@@ -39,6 +41,8 @@ class MarketRules:
     """The last round that is played."""
     mechanism: str
     """Registered name of the mechanism, which names the stream of its chance."""
+    terms: Terms | None = None
+    """Form of the cost, caps, fixed cost and reserve; None in the game of the paper."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> Self:
@@ -54,6 +58,7 @@ class MarketRules:
             total_epsilon=scenario.population.total_epsilon_by_group,
             last_round=scenario.last_round,
             mechanism=scenario.mechanism.kind,
+            terms=read_terms(scenario),
         )
 
 
@@ -63,9 +68,25 @@ def _misreport_factors(people: PopulationSettings) -> dict[str, float]:
     return {name: table.factor for name, table in tables.items() if table}
 
 
-def play_by(offer: Offer, rule: LearningRule) -> LearningRule:
-    """Return the rule by which nodes with a learning rule answer an offer."""
-    return TakeOrLeave(offer) if isinstance(offer, Contracts) else playing(offer, rule)
+def play_by(offer: Offer, terms: Terms | None, rule: LearningRule) -> LearningRule:
+    """Return the rule by which nodes with a learning rule answer an offer.
+
+    Raises
+    ------
+    InvalidGameError
+        If the rule does not play under these terms, or the offer does not stand for them.
+    """
+    if isinstance(offer, Contracts):
+        return TakeOrLeave(offer, terms)
+    if terms is not None:
+        if not offer.is_linear or offer.pool is not None:
+            raise InvalidGameError(
+                "other costs, caps, fixed costs and reserves are played in the contest of the "
+                "paper alone."
+            )
+        if why := rule.refuses(terms):
+            raise InvalidGameError(f"nodes cannot learn by {type(rule).__name__}: {why}.")
+    return playing(offer, rule)
 
 
 def classes_of(node_class: NodeClass | None, names: Sequence[str]) -> dict[str, type[EdgeNode]]:

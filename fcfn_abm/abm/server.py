@@ -8,6 +8,8 @@ import mesa
 import numpy as np
 
 from fcfn_abm.abm.columns import Floats, NodeColumns
+from fcfn_abm.game import Terms
+from fcfn_abm.game.costs import profits
 from fcfn_abm.learning import ServerObservation, ServerRule
 from fcfn_abm.mechanisms import Contest, Offer
 from fcfn_abm.scenario import Game
@@ -25,15 +27,28 @@ class ParameterServer(mesa.Agent):
     """The leader of the game; it never sees a rho."""
 
     def __init__(
-        self, model: mesa.Model, rule: ServerRule, offer: Offer, game: Game, budget: float
+        self,
+        model: mesa.Model,
+        rule: ServerRule,
+        offer: Offer,
+        game: Game,
+        budget: float,
+        terms: Terms | None = None,
     ) -> None:
         super().__init__(model)
         self.rule = rule
         self.offer = offer
         self.game = game
+        self.terms = terms
         self.budget = budget
         self.memory = dict(rule.memory)
         self.paid = 0.0
+        self.factor = 1.0
+        """Announced cap over the one that the rule has chosen: more or less than one in a trial."""
+        self.next_factor = 1.0
+        """The same of the cap that is announced next."""
+        self.measured_value: float | None = None
+        """What the training of the last round was measured to be worth, in currency."""
         self.limit = math.inf
         """The highest cap that the money left allows, in currency."""
 
@@ -71,21 +86,30 @@ class ParameterServer(mesa.Agent):
             What those reports left the server under its present cap, in currency.
         rounds_a_turn : int
             In how many rounds as many nodes are asked to move as there are.
+
+        Notes
+        -----
+        A rule does not see trials: epsilon grows in proportion to the cap, and it is shown the cap
+        that it chose itself, with the reports that this one would have had.
         """
         if not self.offer.learns_cap:
             return  # the offer stands, and so does the opening cap
-        game = self.game
+        game, chosen = self.game, self.budget / self.factor
+        if self.rule.sees_measured_value and self.measured_value is not None:
+            utility = self.measured_value - self.paid
         seen = ServerObservation(
-            self.budget,
-            epsilon,
+            chosen,
+            epsilon / self.factor,
             game.alpha,
             game.beta,
             game.average_over,
             utility,
             rounds_a_turn,
             self.memory,
+            self.terms,
         )
-        self.budget = announce(self.rule.next_budget(seen), self.budget, game.beta)
+        self.factor = self.next_factor
+        self.budget = self.factor * announce(self.rule.next_budget(seen), chosen, game.beta)
 
     def pay(self, columns: NodeColumns, money_left: float = math.inf) -> None:
         """Pay the nodes what the offer promises; the contest shares a pool by epsilon (3).
@@ -102,4 +126,7 @@ class ParameterServer(mesa.Agent):
         while self.paid > money_left:  # by rounding: a last bit of each payment is kept
             columns.payment = np.nextafter(columns.payment, 0.0)
             self.paid = self.offer.server_payment(columns.epsilon, columns.payment)
-        columns.utility = columns.payment - columns.rho * columns.epsilon
+        if self.terms is None:
+            columns.utility = columns.payment - columns.rho * columns.epsilon
+        else:
+            columns.utility = profits(columns.epsilon, columns.rho, columns.payment, self.terms)

@@ -14,9 +14,12 @@ from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.scores import contest_exploitability
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.game import (
+    ContestEquilibrium,
     Equilibrium,
+    Terms,
     averaged_nodes,
     best_budget,
+    contest_regret,
     exploitability,
     server_utility,
     takes_part,
@@ -122,6 +125,8 @@ def measure_round(
     churn: Turnover | None,
     *,
     moving: bool = False,
+    solved: ContestEquilibrium | None = None,
+    best_cap: float = 0.0,
     spending: Spending | None = None,
     identities: Counts | None = None,
 ) -> RoundState:
@@ -136,11 +141,16 @@ def measure_round(
     server : ParameterServer
         With what it has announced and paid.
     contest : Equilibrium or None
-        The closed form at B = 1 of the nodes that are there; None where they answer contracts.
+        The closed form at B = 1 of the nodes that are there; None where they answer contracts, and
+        under other terms than the paper's.
     churn : Turnover or None
         Who came and went, where the population changes.
     moving : bool, default False
         Whether the game changes as it is played.
+    solved : ContestEquilibrium, optional
+        Their equilibrium at this round's pool, under other terms than the paper's.
+    best_cap : float, default 0
+        The best cap under these terms, in currency.
     spending : Spending, optional
         What has been paid so far, where the money is limited.
     identities : ndarray of int, optional
@@ -156,7 +166,7 @@ def measure_round(
     mean_epsilon = total_epsilon / n_averaged if n_averaged else 0.0
     left_to_server = server_utility(mean_epsilon, game.alpha, game.beta, server.paid)
     nodes = float(columns.utility.sum())
-    exploitable, change, distance = _measure_moves(played, before, contest)
+    exploitable, change, distance = _measure_moves(played, before, contest, solved)
     state = RoundState(
         round=played.index,
         budget=server.budget,
@@ -173,7 +183,16 @@ def measure_round(
         change=change,
         distance=distance,
     )
-    if contest is None or not (churn or moving):
+    if not (churn or moving):
+        return state
+    if solved is not None:
+        return MovingState(
+            **vars(state),
+            equilibrium_budget=best_cap,
+            equilibrium_n_active=solved.n_active,
+            equilibrium_total_epsilon=solved.total_epsilon,
+        )
+    if contest is None:
         return state
     best, n_expected = expect_equilibrium(contest, game)
     expected = MovingState(
@@ -210,12 +229,18 @@ def expect_equilibrium(contest: Equilibrium, game: Game) -> tuple[float, int]:
 
 
 def _measure_moves(
-    played: Round, before: Floats, contest: Equilibrium | None
+    played: Round,
+    before: Floats,
+    contest: Equilibrium | None,
+    solved: ContestEquilibrium | None,
 ) -> tuple[float, float, float]:
     """Return exploitability, change and distance, over the nodes that are there."""
     rows, pool, floor = played.present, played.pool, played.epsilon_floor
     epsilon, before, rho = played.columns.epsilon[rows], before[rows], played.columns.rho[rows]
-    if contest is None:
+    if solved is not None:
+        gain = _gain_under_terms(played, rho, epsilon)
+        target = min((solved.epsilon, *solved.others), key=lambda known: _largest(epsilon - known))
+    elif contest is None:
         gain, target = _measure_contracts(played, rho, epsilon)
     elif played.contest is not None and not played.contest.is_linear:
         gain = contest_exploitability(played.contest.among(rows), epsilon, rho, pool, floor)
@@ -236,6 +261,13 @@ def _measure_moves(
         ratio(_largest(epsilon - before), _largest(before)),
         ratio(_largest(epsilon - target), _largest(target)),
     )
+
+
+def _gain_under_terms(played: Round, rho: Floats, epsilon: Floats) -> float:
+    """Return the most that a node could gain by moving alone, as a share of the pool."""
+    if played.pool <= 0:
+        return float("inf") if epsilon.any() else 0.0
+    return contest_regret(epsilon, rho, played.pool, played.terms or Terms())
 
 
 def _measure_contracts(played: Round, rho: Floats, epsilon: Floats) -> tuple[float, Floats]:

@@ -24,6 +24,8 @@ class Leader:
     """B* of the nodes that are there (41), in currency; zero where no trade pays."""
     regret: float
     """What the server would gain by B*, the nodes at equilibrium under both, in currency."""
+    found_by: str = "(41)"
+    """How B* was worked out: the equation, or a search."""
     judged: bool = True
     """Whether it chooses the cap, and could come to B*; otherwise B/B* is only reported."""
 
@@ -263,7 +265,8 @@ class Judge:
     def _given_up(self, n_without: int, n_late: int, leader: Leader) -> str:
         return (
             f"{self.maximum} rounds were allowed; the server keeps giving up: its cap was zero in "
-            f"{n_without} of the last {n_late} rounds, though B* = {leader.best_budget:.6g} (41)."
+            f"{n_without} of the last {n_late} rounds, though B* = {leader.best_budget:.6g} "
+            f"{leader.found_by}."
         )
 
     def _exploring(self) -> str:

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
-from fcfn_abm.build.parts import draw_population, follows_data, missing_for, needs_holdings
+from fcfn_abm.build.parts import (
+    create_learning,
+    draw_population,
+    follows_data,
+    missing_for,
+    needs_holdings,
+)
 from fcfn_abm.build.registries import registry_at
 from fcfn_abm.errors import (
     InvalidGameError,
@@ -20,6 +26,8 @@ from fcfn_abm.errors import (
 )
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
+from fcfn_abm.mechanisms.base import refusal
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.plugins import find_object, list_plugins
 from fcfn_abm.population import require_room
 from fcfn_abm.registry import OptionError
@@ -174,6 +182,74 @@ def check_mechanism(scenario: Scenario) -> Problems:
             )
 
 
+def check_terms(scenario: Scenario) -> Problems:
+    """Require terms that nodes can keep, and mechanism and rules that are made for them."""
+    people, game = scenario.population, scenario.game
+    cap = people.epsilon_max
+    if isinstance(cap, tuple) and len(cap) != people.n_nodes:
+        reason = f"must have one value for each of {people.n_nodes} nodes, but has {len(cap)}."
+        yield Problem(reason, "population", "epsilon_max")
+        return
+    try:
+        terms = read_terms(scenario)
+    except InvalidGameError as error:
+        yield Problem(str(error), "population", "epsilon_max")
+        return
+    if terms is None:
+        return
+    key = (
+        ("population", "cost")
+        if terms.cost != "linear"
+        else ("population", "epsilon_max")
+        if terms.has_caps
+        else ("game", "fixed_cost" if game.fixed_cost else "reserve")
+    )
+    kind = scenario.mechanism.kind
+    if why := refusal(kind, MECHANISMS.create(kind, scenario.mechanism.options)):
+        yield Problem(why, *key)
+    for place, choice in choices(scenario):
+        rule = (
+            LEARNING_RULES.create(choice.kind, choice.options) if place[-1] == "learning" else None
+        )
+        if rule and (why := rule.refuses(terms)):
+            yield Problem(f"{choice.kind!r} does not play it: {why}.", *key)
+        changes = people.churn is not None or scenario.events
+        if rule and choice.kind == "aggregate" and changes:
+            reason = (
+                "'aggregate' follows a game that changes by steps that are made for the paper's."
+            )
+            yield Problem(reason, *key)
+    for conflict, holds, reason in (
+        (
+            "[population.churn]",
+            people.churn is not None,
+            "B* would have to be searched each round.",
+        ),
+        (
+            "[population.misreport]",
+            people.can_misreport,
+            "what a false report costs is worked out for rho * epsilon.",
+        ),
+        (
+            "[population.coalitions]",
+            people.coalitions is not None,
+            "what a coalition gains is worked out for rho * epsilon.",
+        ),
+        (
+            "[population.sybils]",
+            people.sybils is not None,
+            "what splitting a report gains is worked out for rho * epsilon.",
+        ),
+        (
+            "total_budget or total_epsilon",
+            scenario.keeps_account,
+            "B* would be searched again whenever a node has sold all that it may.",
+        ),
+    ):
+        if holds:
+            yield Problem(reason, *key, conflict=conflict)
+
+
 def check_registered_names(scenario: Scenario) -> Problems:
     """Require registered names, with options that they take."""
     for place, choice in choices(scenario):
@@ -271,6 +347,37 @@ def check_events(scenario: Scenario) -> Problems:
                 "no net is trained."
             )
             yield Problem(reason, table, "change", conflict="[training]")
+
+
+def check_value(scenario: Scenario) -> Problems:
+    """Require rounds to learn from, and a cap that follows, where the server learns."""
+    if scenario.value is None:
+        return
+    training, kind = scenario.training, scenario.mechanism.kind
+    if training is None:
+        yield Problem(
+            "the server learns from rounds of training, so there must be a [training] table (with "
+            "enabled = false alpha and beta stand).",
+            "value",
+        )
+    elif training.schedule != "every-round":
+        yield Problem(
+            "the server learns between rounds of training, so training.schedule must be "
+            f"'every-round', but it is {training.schedule!r}.",
+            "value",
+            conflict=f"[training] schedule = {training.schedule!r}",
+        )
+    if kind not in CONTESTS:
+        yield Problem(
+            f"{kind!r} makes its offer once, whatever the server learns; the cap follows in the "
+            f"mechanisms {', '.join(map(repr, CONTESTS))}.",
+            "value",
+            conflict=f"[mechanism] kind = {kind!r}",
+        )
+    for index, event in enumerate(scenario.events or ()):
+        if event.change in ("alpha", "beta"):
+            reason = f"the server with a [value] table learns {event.change}: leave one out."
+            yield Problem(reason, f"events.{index}", "change")
 
 
 def check_account(scenario: Scenario) -> Problems:
@@ -378,6 +485,16 @@ def check_learning_rule(scenario: Scenario) -> Problems:
                 table_name(place),
                 "kind",
             )
+        try:
+            create_learning(scenario, place)
+        except InvalidGameError as error:
+            yield Problem(str(error), table_name(place), "kind")
+        if choice.kind != "bayes-nash":
+            continue
+        kind = scenario.mechanism.kind
+        if kind in ("tullock", "weighted"):
+            reason = "'bayes-nash' is solved for payments in proportion to epsilon."
+            yield Problem(reason, table_name(place), "kind", f"[mechanism] kind = {kind!r}")
 
 
 def check_comparisons(scenario: Scenario) -> Problems:
@@ -465,6 +582,24 @@ def check_adaptive_clipping(scenario: Scenario) -> Problems:
             yield Problem(reason, "privacy.adaptive_clipping", conflict=conflict)
 
 
+def check_currency(scenario: Scenario) -> Problems:
+    """Refuse zCDP where settings of another currency would do nothing, or nothing is claimed."""
+    privacy = scenario.privacy
+    if privacy.currency != "zcdp":
+        return
+    if privacy.calibration != "analytic":
+        reason = "'zcdp' gives the noise itself, so that there is nothing to calibrate."
+        yield Problem(reason, "privacy", "currency", "privacy.calibration = 'classical'")
+    rate = privacy.placement.options.get("sampling_rate", 1.0)
+    if rate < 1:
+        yield Problem(
+            "zCDP gains nothing where data are sampled, and no rho is claimed for it.",
+            "privacy",
+            "currency",
+            f"privacy.placement.sampling_rate = {rate:g}",
+        )
+
+
 def check_protected_unit(scenario: Scenario) -> Problems:
     """Require the unit of privacy that the placement of noise protects."""
     privacy = scenario.privacy
@@ -501,11 +636,13 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_distribution,
     check_divergence,
     check_registered_names,
+    check_terms,
     check_mechanism,
     check_fixed_budget,
     check_first_budget,
     check_churn,
     check_events,
+    check_value,
     check_account,
     check_manipulation,
     check_payment,
@@ -517,6 +654,7 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_adaptive_clipping,
     check_protected_unit,
     check_sampling,
+    check_currency,
 )
 """In the order in which they are asked: the first problem is the one that is reported, and a rule
 may rely on all before it."""

@@ -13,7 +13,7 @@ from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
 from fcfn_abm.scenario.schema import expand_name
 
-_COLUMN = "column:"  # begins what weighs in the mechanism 'weighted', where a column does
+_COLUMN = "column:"  # begins what stands for a column of the file with the costs
 
 type Place = tuple[str, ...]
 type FindFolder = Callable[[Place], Path]
@@ -49,6 +49,7 @@ def list_costs(scenario: Scenario, find_folder: FindFolder, where: str) -> Scena
         _at(tree, place[:-1])["rho"] = costs.listed()
     _count_nodes(tree, files)
     _list_weights(tree, files.get(("population", "rho")), where)
+    _list_caps(tree, files.get(("population", "rho")), where)
     _list_axes(tree, files, find_folder, where)
     return Scenario.model_validate(tree)
 
@@ -97,17 +98,30 @@ def _list_weights(tree: Mapping[str, Any], costs: NodeCosts | None, where: str) 
     if mechanism.get("kind") != "weighted" or not (isinstance(by, str) and by.startswith(_COLUMN)):
         return
     place = {"file": where, "table": "mechanism", "key": "by"}
+    mechanism.update(by="listed", weights=_read_column(by, costs, place))
+
+
+def _list_caps(tree: Mapping[str, Any], costs: NodeCosts | None, where: str) -> None:
+    """List the most that each node can sell, where a column of the file holds it."""
+    people = tree.get("population", {})
+    cap = people.get("epsilon_max")
+    if isinstance(cap, str):
+        place = {"file": where, "table": "population", "key": "epsilon_max"}
+        people["epsilon_max"] = _read_column(cap, costs, place)
+
+
+def _read_column(name: str, costs: NodeCosts | None, place: dict[str, str]) -> tuple[float, ...]:
+    """Return a column of the file with the costs of all nodes."""
     if costs is None:
         reason = (
-            f"{by!r} is a column of the file with the costs, so [population.rho] must be of the "
+            f"{name!r} is a column of the file with the costs, so [population.rho] must be of the "
             "kind 'csv'."
         )
         raise InvalidScenarioError(reason, **place)
     try:
-        weights = costs.file.numbers(by.removeprefix(_COLUMN))
+        return tuple(costs.file.numbers(name.removeprefix(_COLUMN)).tolist())
     except InvalidDataError as error:
         raise InvalidScenarioError(str(error), **place) from None
-    mechanism.update(by="listed", weights=tuple(weights.tolist()))
 
 
 def _list_axes(

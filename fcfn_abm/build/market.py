@@ -10,7 +10,13 @@ from fcfn_abm.abm import GroupRules, Market, MarketRules
 from fcfn_abm.abm.rules import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
-from fcfn_abm.build.parts import as_played, create_mechanism, draw_population, list_groups
+from fcfn_abm.build.parts import (
+    as_played,
+    create_learning,
+    create_mechanism,
+    draw_population,
+    list_groups,
+)
 from fcfn_abm.build.registries import create
 from fcfn_abm.errors import InvalidGameError, as_floats
 from fcfn_abm.plugins import find_object
@@ -132,7 +138,7 @@ class PrivacyMarket(Market):
 def _behaviour(scenario: Scenario) -> list[GroupRules]:
     """Return what the groups of a scenario follow; one where all nodes are alike."""
     base = GroupRules(
-        learning=create(scenario, ("learning",)),
+        learning=create_learning(scenario, ("learning",)),
         exit=scenario.exit,
         start=scenario.rounds.start,
         distribution=create(scenario, ("population", "rho")),
@@ -145,7 +151,9 @@ def _behaviour(scenario: Scenario) -> list[GroupRules]:
         place = ("population", "groups", str(index))
         found.append(
             GroupRules(
-                create(scenario, (*place, "learning")) if group.learning else base.learning,
+                create_learning(scenario, (*place, "learning"))
+                if group.learning
+                else base.learning,
                 group.exit or base.exit,
                 group.start or base.start,
                 create(scenario, (*place, "rho")) if group.rho else base.distribution,

@@ -13,9 +13,11 @@ from fcfn_abm.build.registries import create
 from fcfn_abm.dp import AdaptiveClipping, Clipping
 from fcfn_abm.errors import InvalidGameError, InvalidScenarioError
 from fcfn_abm.game import StackelbergEquilibrium, stackelberg_equilibrium
+from fcfn_abm.learning import LearningRule
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
-from fcfn_abm.mechanisms.base import stack
+from fcfn_abm.mechanisms.base import refusal, stack
 from fcfn_abm.mechanisms.manipulation import Manipulated
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.population import (
     Group,
     Holdings,
@@ -66,12 +68,15 @@ def follows_data(scenario: Scenario) -> bool:
 
 
 def missing_for(scenario: Scenario, mechanism: str) -> str:
-    """Return what a mechanism needs to know and a scenario does not say; empty if nothing."""
+    """Return what a mechanism needs to know and a scenario does not say; empty if nothing.
+
+    Or that it is not made for the costs of the scenario.
+    """
     try:
-        create_mechanism(scenario, mechanism)
+        created = create_mechanism(scenario, mechanism)
     except InvalidScenarioError as error:
         return error.reason
-    return ""
+    return "" if read_terms(scenario) is None else refusal(mechanism, created)
 
 
 def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
@@ -102,6 +107,22 @@ def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
             f"{rho.kind!r} does not say which are likely: name one, such as distribution = "
             '{ kind = "uniform", low = 0.5, high = 1.5 }.'
         ) from None
+
+
+def create_learning(scenario: Scenario, place: tuple[str, ...]) -> LearningRule:
+    """Build a learning rule of a scenario, for nodes that know the law of their costs.
+
+    Raises
+    ------
+    InvalidGameError
+        If the rule needs to know a law which the scenario does not have, or is made for a smaller
+        population.
+    """
+    people = scenario.population
+    rule: LearningRule = create(scenario, place)
+    has_one_law = not any(group.rho for group in people.groups or ())
+    law = create(scenario, ("population", "rho")) if has_one_law else None
+    return rule.for_population(law, people.n_nodes)
 
 
 def load_images(scenario: Scenario) -> ImageData:
@@ -318,6 +339,7 @@ def create_trainer(
         precision=settings.precision,
         server=create(scenario, ("training", "server")),
         averaging=create(scenario, ("training", "averaging")),
+        currency=privacy.currency or "epsilon",
     )
     shards = population.held.shards
     if isinstance(workers, int):
@@ -332,9 +354,17 @@ def prepare_trainer(scenario: Scenario, workers: int | BlockWorkers = 1) -> Fede
 
 
 def solve_equilibrium(scenario: Scenario, rho: Floats | None = None) -> StackelbergEquilibrium:
-    """Solve a scenario's game without playing it, for nodes with these costs, or its own."""
-    game = scenario.game
+    """Solve a scenario's game without playing it, for nodes with these costs, or its own.
+
+    Under other terms than the paper's the best cap is searched, of one population.
+    """
+    game, terms = scenario.game, read_terms(scenario)
     rho = draw_population(scenario).rho if rho is None else rho
+    if terms is not None:
+        primitives = PricingGame(
+            rho, game.alpha, game.beta, average_over=game.average_over, terms=terms
+        )
+        return primitives.stackelberg
     return stackelberg_equilibrium(rho, game.alpha, game.beta, game.average_over)
 
 
@@ -372,6 +402,7 @@ def pricing_game(
         game.average_over,
         population.reported_cost,
         population.held,
+        read_terms(scenario),
     )
 
 
@@ -401,6 +432,7 @@ def price_populations(
         budgets,
         game.average_over,
         np.stack(reported) if reported else None,
+        terms=read_terms(scenario),
     )
     return priced.outcomes(
         primitives, (stream(one.seed, "mechanism", mechanism) for one in replicas)

@@ -87,7 +87,8 @@ def equilibrium(
     population = draw_population(loaded)
     rho = population.rho
     outcome = price_scenario(loaded, population)
-    facts, bounds = reference_facts(outcome, rho), bound_facts(loaded, rho)
+    facts = reference_facts(outcome, population.reporting_rho)
+    bounds = bound_facts(loaded, rho) if population.manipulation is None else {}
     frame = nodes_frame(outcome, rho, population.names)
     if as_json:
         print_json({**facts, **bounds})

@@ -2,12 +2,15 @@
 
 from fcfn_abm.dp.accounting import (
     multiplier_for_releases,
+    multiplier_for_zcdp,
     spent_epsilon,
     spent_epsilon_of_runs,
+    spent_zcdp,
 )
 from fcfn_abm.dp.adaptive_clipping import AdaptiveClipping
 from fcfn_abm.dp.calibration import (
     Calibration,
+    Currency,
     gaussian_delta,
     gaussian_epsilon,
     gaussian_sigma,
@@ -19,6 +22,7 @@ __all__ = [
     "AdaptiveClipping",
     "Calibration",
     "Clipping",
+    "Currency",
     "Ledger",
     "Relation",
     "Sensitivity",
@@ -28,6 +32,8 @@ __all__ = [
     "gaussian_epsilon",
     "gaussian_sigma",
     "multiplier_for_releases",
+    "multiplier_for_zcdp",
     "spent_epsilon",
     "spent_epsilon_of_runs",
+    "spent_zcdp",
 ]

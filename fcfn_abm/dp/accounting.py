@@ -119,6 +119,75 @@ def multiplier_for_releases(
     return multiplier
 
 
+def multiplier_for_zcdp(zcdp_rho: npt.ArrayLike, n_releases: int) -> Floats:
+    """Return the noise multiplier of each release so that all together cost a rho of zCDP.
+
+    Parameters
+    ----------
+    zcdp_rho : array_like of float, shape (n,)
+        What each node may spend in all releases together, dimensionless; zero or positive. It is
+        not the unit cost that is called rho elsewhere.
+    n_releases : int
+        How many times each node releases something, with all of its data.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        ``sqrt(n_releases / (2 zcdp_rho))``: noise standard deviation over L2 sensitivity, for one
+        release; infinite where nothing is spent.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range.
+
+    References
+    ----------
+    Bun and Steinke 2016, "Concentrated differential privacy", Propositions 1.6 and 1.7.
+
+    Examples
+    --------
+    >>> multiplier_for_zcdp([0.5, 2.0], 1)
+    array([1. , 0.5])
+    """
+    require_counts(error=InvalidPrivacyError, n_releases=n_releases)
+    zcdp_rho = as_floats("zcdp_rho", zcdp_rho, error=InvalidPrivacyError)
+    require_positive(error=InvalidPrivacyError, zero=True, zcdp_rho=zcdp_rho)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.asarray(np.sqrt(n_releases / (2.0 * zcdp_rho)))
+
+
+def spent_zcdp(noise_multiplier: npt.ArrayLike, n_releases: npt.ArrayLike) -> Floats:
+    """Return the rho of zCDP of some equal Gaussian releases with all data: it adds up exactly.
+
+    Parameters
+    ----------
+    noise_multiplier : array_like of float, shape (n,)
+        Noise standard deviation over L2 sensitivity of one release; infinite for none.
+    n_releases : int, or array_like of int, shape (n,)
+        How many releases there are.
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        ``n_releases / (2 noise_multiplier**2)``, dimensionless.
+
+    Raises
+    ------
+    InvalidPrivacyError
+        If a number is outside its range.
+
+    References
+    ----------
+    Bun and Steinke 2016, Propositions 1.6 and 1.7.
+    """
+    require_counts(error=InvalidPrivacyError, n_releases=n_releases)
+    multiplier = as_floats("noise_multiplier", noise_multiplier, error=InvalidPrivacyError)
+    some = ~np.isposinf(multiplier)
+    require_positive(error=InvalidPrivacyError, noise_multiplier=multiplier[some])
+    return np.asarray(np.asarray(n_releases) * (0.5 / multiplier**2))
+
+
 def spent_epsilon(
     noise_multiplier: npt.ArrayLike,
     n_releases: npt.ArrayLike,

@@ -20,6 +20,8 @@ from fcfn_abm.errors import (
 
 type Floats = npt.NDArray[np.float64]
 type Calibration = Literal["analytic", "classical"]
+type Currency = Literal["epsilon", "zcdp"]
+"""What is sold: epsilon at a delta, or the rho of zero-concentrated differential privacy."""
 
 _HUGE = 1e300  # beyond it a ratio of sensitivity to noise means what an infinite one does
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)

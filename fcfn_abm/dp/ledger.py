@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp.accounting import require_sampling, spent_epsilon, spent_epsilon_of_runs
+from fcfn_abm.dp.accounting import (
+    require_sampling,
+    spent_epsilon,
+    spent_epsilon_of_runs,
+    spent_zcdp,
+)
 from fcfn_abm.dp.sensitivity import Relation
 from fcfn_abm.errors import (
     InvalidPrivacyError,
@@ -230,6 +235,29 @@ class Ledger:
         their noise; of rounds with several releases it claims no more than the local view.
         """
         return self._epsilon(self._central, delta, nodes)
+
+    def zcdp(self, nodes: npt.ArrayLike | None = None) -> Floats:
+        """Return the rho of zCDP that each node has spent so far, in the local view.
+
+        It adds up exactly, release by release; without sampling only.
+
+        Raises
+        ------
+        InvalidPrivacyError
+            If data are sampled: zCDP gains nothing by that, and no rho is claimed.
+        """
+        return self._zcdp(self._multiplier, nodes)
+
+    def central_zcdp(self, nodes: npt.ArrayLike | None = None) -> Floats:
+        """Return the same as the server sees it: as :meth:`central_epsilon`."""
+        return self._zcdp(self._central, nodes)
+
+    def _zcdp(self, multiplier: Floats, nodes: npt.ArrayLike | None) -> Floats:
+        if self.sampling_rate < 1:
+            raise InvalidPrivacyError("zCDP of sampled releases is not claimed.")
+        spent = np.zeros(self.n_nodes)
+        np.add.at(spent, self._node, spent_zcdp(multiplier, self._n_releases))
+        return spent if nodes is None else spent[_to_rows(nodes)]
 
     def epsilon_of(self, spending: Spending, delta: float) -> Floats:
         """Return what the nodes of one round spent in it alone, in the local view."""

@@ -39,6 +39,34 @@ class BayesNashEquilibrium(Shown):
     regret: float
     """The most that a type expects to gain by selling something else, as a share of the budget."""
 
+    def reply(self, rho: npt.ArrayLike) -> Floats:
+        """Return what is best for nodes with these costs, if all others play the equilibrium.
+
+        Parameters
+        ----------
+        rho : array_like of float, shape (n,)
+            Unit privacy costs, in currency; positive. For a type it is what the type sells.
+
+        Returns
+        -------
+        ndarray of float, shape (n,)
+            Epsilon; zero for a node whose cost is so high that it stays out.
+
+        Raises
+        ------
+        InvalidGameError
+            If a cost is not positive and finite.
+        """
+        rho = as_floats("rho", rho)
+        require_positive(rho=rho)
+        cheapest = self.types.min()
+        counts = _counts(self.n_nodes - 1, self.types.size)
+        chance = _chances(counts, self.probabilities / self.probabilities.sum())
+        others = counts @ (self.epsilon * (cheapest / self.budget))
+        different, places = np.unique(rho, return_inverse=True)
+        best = np.array([_best(cost / cheapest, others, chance) for cost in different])
+        return np.asarray(best[places] * (self.budget / cheapest))
+
     def _describe(self) -> tuple[str, Mapping[str, object]]:
         return type(self).__name__, {
             "types": self.types.size,
@@ -111,12 +139,7 @@ def bayes_nash_equilibrium(
         raise InvalidGameError(
             f"probabilities must have the sum one, but it is {probabilities.sum():.9g}."
         )
-    n_cases = comb(n_nodes - 2 + types.size, types.size - 1)
-    if n_cases > _MOST_CASES:
-        raise InvalidGameError(
-            f"{n_nodes} nodes of {types.size} types have {n_cases:,} cases of what the others are, "
-            f"more than {_MOST_CASES:,}: take fewer types or nodes."
-        )
+    require_few_cases(n_nodes, types.size)
     counts = _counts(n_nodes - 1, types.size)
     chance = _chances(counts, probabilities / probabilities.sum())
     scale = budget / float(types.min())
@@ -137,6 +160,21 @@ def bayes_nash_equilibrium(
         expected_total=float(n_nodes * (probabilities @ epsilon)) * scale,
         regret=max(0.0, *gain),
     )
+
+
+def count_cases(n_nodes: int, n_types: int) -> int:
+    """Return how many cases there are of how many others are of each type."""
+    return comb(n_nodes - 2 + n_types, n_types - 1)
+
+
+def require_few_cases(n_nodes: int, n_types: int) -> None:
+    """Raise InvalidGameError if there are too many cases of what the other nodes may be."""
+    n_cases = count_cases(n_nodes, n_types)
+    if n_cases > _MOST_CASES:
+        raise InvalidGameError(
+            f"{n_nodes} nodes of {n_types} types have {n_cases:,} cases of what the others are, "
+            f"more than {_MOST_CASES:,}: take fewer types or nodes."
+        )
 
 
 def _counts(n_others: int, n_types: int) -> Floats:

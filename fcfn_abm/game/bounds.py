@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
+from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_positive
 
 
 def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: float) -> float:
@@ -43,8 +43,10 @@ def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: float) -> float:
     >>> privacy_cost_ceiling(alpha=10.0, beta=10.0, n_nodes=1000)
     0.1
     """
+    alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
+    n_nodes = as_number("n_nodes", n_nodes)
     require_positive(alpha=alpha, beta=beta)
-    if n_nodes < 1:
+    if not n_nodes >= 1:  # nan is not
         raise InvalidGameError(f"n_nodes must be 1 or more, but is {n_nodes:g}.")
     return float(alpha * beta / n_nodes)
 
@@ -84,5 +86,6 @@ def epsilon_ceiling(rho: npt.ArrayLike, budget: float) -> npt.NDArray[np.float64
     """
     rho = as_floats("rho", rho)
     require_positive(rho=rho)
+    budget = as_number("budget", budget)
     require_positive(zero=True, budget=budget)
     return np.asarray(budget / rho)

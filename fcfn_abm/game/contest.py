@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_positive, require_type
 from fcfn_abm.game.costs import Terms, reply_under, utilities
-from fcfn_abm.game.equilibrium import nash_equilibrium
+from fcfn_abm.game.equilibrium import as_population, nash_equilibrium
 from fcfn_abm.game.exact import Floats
 from fcfn_abm.show import Shown
 
@@ -152,6 +152,46 @@ def contest_equilibrium(
     )
 
 
+def find_equilibrium(rho: Floats, budget: float, terms: Terms) -> ContestEquilibrium:
+    """Return an equilibrium of a contest soon, and no others; unchecked.
+
+    Where uniqueness is proven it is that of :func:`contest_equilibrium`. Elsewhere the prefixes by
+    cost are tried (with linear costs), and the nodes that remain as those that lose most leave;
+    where the cost is not convex, where best responses at once lead to from the most that nodes can
+    sell. Where none of these is an equilibrium nobody takes part: ``contest_equilibrium`` searches
+    further.
+    """
+    if terms.has_one_equilibrium or rho.size < 2 or budget <= 0:
+        return contest_equilibrium(rho, budget, terms)
+    method = "a short search"
+    for epsilon in _first_candidates(rho, budget, terms, terms.caps(rho.size)):
+        if contest_regret(epsilon, rho, budget, terms) <= TOLERANCE:
+            return _result(epsilon, rho, budget, terms, unique=None, method=method)
+    nobody = np.zeros_like(rho)
+    return _result(nobody, rho, budget, terms, "none-found", unique=None, method=method)
+
+
+def _first_candidates(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Iterator[Floats]:
+    """Yield a few profiles that may be equilibria."""
+    if not terms.form.is_convex:
+        epsilon = np.minimum(caps, budget / rho)
+        for _ in range(_ROUNDS):
+            before = epsilon
+            epsilon = reply_under(rho, _others(before), budget, terms, caps)
+            if np.allclose(epsilon, before, rtol=1e-13, atol=0.0):
+                yield epsilon
+                return
+        return
+    order = np.argsort(rho, kind="stable")
+    sets = [_without_losers(rho, budget, terms, caps, order)]
+    if terms.cost == "linear" and terms.reserve == 0 and not terms.has_caps:
+        sets.insert(0, _prefixes(rho, budget, terms, order))
+    for members in chain(*sets):
+        epsilon = np.zeros_like(rho)
+        epsilon[members] = _rest(rho[members], budget, terms, caps[members])
+        yield epsilon
+
+
 def contest_regret(
     epsilon: npt.ArrayLike, rho: npt.ArrayLike, budget: float, terms: Terms
 ) -> float:
@@ -192,14 +232,6 @@ def contest_regret(
     best = utilities(reply, rho, others, budget, terms)
     now = utilities(epsilon, rho, others, budget, terms)
     return max(0.0, float((best - now).max()) / budget)
-
-
-def as_population(rho: npt.ArrayLike) -> Floats:
-    """Return the costs of one population as an array of shape (n,)."""
-    rho = as_floats("rho", rho)
-    if rho.ndim != 1:
-        raise InvalidGameError(f"rho must have shape (n,), but has shape {rho.shape}.")
-    return rho
 
 
 def _others(epsilon: Floats) -> Floats:
@@ -315,17 +347,24 @@ def _sets(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Iterator[Me
             for first in range(min(n_nodes - size + 1, _RUNS)):
                 yield _members(order[first : first + size], n_nodes)
     else:
-        members = order
-        while members.size > 1:
-            inside = _members(members, n_nodes)
-            epsilon = np.zeros_like(rho)
-            epsilon[inside] = _rest(rho[inside], budget, terms, caps[inside])
-            earned = utilities(epsilon, rho, _others(epsilon), budget, terms)[members]
-            if (earned > 0).all():
-                yield inside
-                return
-            n_losing = np.count_nonzero(earned <= 0)
-            members = members[np.argsort(earned, kind="stable")[max(1, n_losing // 4) :]]
+        yield from _without_losers(rho, budget, terms, caps, order)
+
+
+def _without_losers(
+    rho: Floats, budget: float, terms: Terms, caps: Floats, order: npt.NDArray[np.intp]
+) -> Iterator[Members]:
+    """Yield the nodes that remain as those that lose most leave, if two or more do."""
+    members = order
+    while members.size > 1:
+        inside = _members(members, rho.size)
+        epsilon = np.zeros_like(rho)
+        epsilon[inside] = _rest(rho[inside], budget, terms, caps[inside])
+        earned = utilities(epsilon, rho, _others(epsilon), budget, terms)[members]
+        if (earned > 0).all():
+            yield inside
+            return
+        n_losing = np.count_nonzero(earned <= 0)
+        members = members[np.argsort(earned, kind="stable")[max(1, n_losing // 4) :]]
 
 
 def _prefixes(

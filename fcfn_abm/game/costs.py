@@ -16,6 +16,7 @@ from fcfn_abm.game.exact import Floats
 type CostForm = Literal["linear", "power", "sqrt", "exponential"]
 
 _STEPS = 100  # of Newton's method, which takes three to ten
+_STEEPEST = 690.0  # an epsilon whose exponential is still a number after some products
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,14 @@ class CostForms:
     """k: the cost of epsilon for a unit of rho."""
     slope: Callable[[Floats], Floats]
     """Its derivative."""
+    curvature: Callable[[Floats], Floats]
+    """Its second derivative."""
     inverse: Callable[[Floats], Floats]
     """The epsilon that costs so much."""
     reply: Callable[[Floats, Floats, float], Floats]
     """``reply(rho, others, budget)``: the local maximum above zero, zero where there is none."""
+    largest: Callable[[Floats], Floats]
+    """``largest(B / (4 rho))``: the largest of all best responses, where ``x k'(x)`` is that."""
     share: Callable[[Floats, float], Floats] | None
     """``share(pull, total)``: the share x / S of a node that rests in a total S, for the pull
     ``rho S / B``; zero where it stays out. None where the cost is not convex: two shares rest in
@@ -108,7 +113,7 @@ class Terms:
             )
         return np.broadcast_to(cap, (n_nodes,))
 
-    def of(self, nodes: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Terms:
+    def of(self, nodes: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Terms:
         """Return the terms of a part of the nodes."""
         cap = np.asarray(self.epsilon_max, dtype=float)
         own = cap[nodes] if cap.ndim else float(cap)
@@ -208,6 +213,56 @@ def reply_under(
     return np.where(utilities(best, rho, others, budget, terms) > 0, best, 0.0)
 
 
+def profits(epsilon: Floats, rho: Floats, payment: Floats, terms: Terms) -> Floats:
+    """Return what nodes keep of their payments, in currency, unchecked: zero where they stay out.
+
+    Arrays have one shape, (n,) or (k, n).
+    """
+    with np.errstate(over="ignore"):
+        kept = payment - rho * terms.form.value(epsilon) - terms.fixed_cost
+    return np.where(epsilon > 0, kept, 0.0)
+
+
+def marginal_cost(epsilon: Floats, others: Floats, budget: float, terms: Terms) -> Floats:
+    """Return the unit costs that reports reveal which are best responses above zero, unchecked.
+
+    A report x against a total s of the others has ``rho = B s / ((x + s)**2 k'(x))`` (15). A report
+    at the most that a node can sell reveals that it costs no more than that, one at the reserve
+    that it costs no less.
+
+    Parameters
+    ----------
+    epsilon, others : ndarray of float, shape (n,)
+        Positive.
+    budget : float
+        Payment cap B of the round, in currency.
+    terms : Terms
+        Form of the cost.
+    """
+    total = epsilon + others
+    return np.asarray(budget * (others / total) / total / terms.form.slope(epsilon))
+
+
+def reply_slope(epsilon: Floats, others: Floats, terms: Terms) -> Floats:
+    """Return how best responses x change with the others' total s, unchecked.
+
+    By the first-order condition, ``(x - s) / (2 s + s (x + s) k''(x) / k'(x))``; zero where a node
+    stays out.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        bend = terms.form.curvature(epsilon) / terms.form.slope(epsilon)
+        slope = (epsilon - others) / (2.0 * others + others * (epsilon + others) * bend)
+    return np.where((epsilon > 0) & (others > 0), slope, 0.0)
+
+
+def largest_reply(rho: Floats, budget: float, terms: Terms, cap: Floats | float = np.inf) -> Floats:
+    """Return a report that no best response exceeds, of each node, unchecked; shape (n,).
+
+    Of all totals of the others, the best response is largest where it equals the total.
+    """
+    return np.minimum(np.maximum(terms.form.largest(budget / rho / 4.0), terms.reserve), cap)
+
+
 def _reply_linear(rho: Floats, others: Floats, budget: float) -> Floats:
     return reply_all(rho, others, budget, 0.0)
 
@@ -280,33 +335,52 @@ def _share_exponential(pull: Floats, total: float) -> Floats:
     return np.where(inside, share, 0.0)
 
 
+def _slope_exponential(epsilon: Floats) -> Floats:
+    return np.asarray(np.exp(np.minimum(epsilon, _STEEPEST)))
+
+
+def _largest_exponential(level: Floats) -> Floats:
+    """Solve ``x e**x = level``."""
+    from scipy.special import wrightomega  # takes a while to load
+
+    return np.asarray(wrightomega(np.log(level)))
+
+
 FORMS: dict[CostForm, CostForms] = {
     "linear": CostForms(
         value=lambda epsilon: epsilon,
         slope=np.ones_like,
+        curvature=np.zeros_like,
         inverse=lambda cost: cost,
         reply=_reply_linear,
+        largest=lambda level: level,
         share=_share_linear,
     ),
     "power": CostForms(
         value=np.square,
         slope=lambda epsilon: 2.0 * epsilon,
+        curvature=lambda epsilon: np.full_like(epsilon, 2.0),
         inverse=np.sqrt,
         reply=_reply_power,
+        largest=lambda level: np.sqrt(level / 2.0),
         share=_share_power,
     ),
     "sqrt": CostForms(
         value=lambda epsilon: 2.0 * np.sqrt(epsilon),
         slope=lambda epsilon: 1.0 / np.sqrt(epsilon),
+        curvature=lambda epsilon: -0.5 / epsilon / np.sqrt(epsilon),
         inverse=lambda cost: (cost / 2.0) ** 2,
         reply=_reply_sqrt,
+        largest=np.square,
         share=None,
     ),
     "exponential": CostForms(
         value=np.expm1,
-        slope=np.exp,
+        slope=_slope_exponential,
+        curvature=_slope_exponential,
         inverse=np.log1p,
         reply=_reply_exponential,
+        largest=_largest_exponential,
         share=_share_exponential,
     ),
 }

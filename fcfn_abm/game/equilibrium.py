@@ -205,6 +205,14 @@ def as_costs(rho: npt.ArrayLike) -> Floats:
     return rho
 
 
+def as_population(rho: npt.ArrayLike) -> Floats:
+    """Return the costs of one population as an array of shape (n,)."""
+    rho = as_floats("rho", rho)
+    if rho.ndim != 1:
+        raise InvalidGameError(f"rho must have shape (n,), but has shape {rho.shape}.")
+    return rho
+
+
 def require_populations(**values: Floats) -> None:
     """Raise InvalidGameError unless each array has shape (n,), or (k, n) for k populations."""
     for name, array in values.items():

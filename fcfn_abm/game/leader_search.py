@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import as_number, require_one_of, require_positive, require_type
-from fcfn_abm.game.contest import ContestEquilibrium, as_population, contest_equilibrium
+from fcfn_abm.game.contest import ContestEquilibrium, contest_equilibrium, find_equilibrium
 from fcfn_abm.game.costs import Terms
+from fcfn_abm.game.equilibrium import as_population
 from fcfn_abm.game.payoffs import server_utility
 from fcfn_abm.game.stackelberg import AverageOver, averaged_nodes
 
-_GRID = 48
-_PEAKS = 3
+_GRID = 96
+_PEAKS = 6
+_HALVINGS = 40  # of an interval in which a node enters or leaves
 _SPAN = 1e-5
 
 
@@ -54,13 +56,15 @@ def search_best_cap(
     average_over : {"active", "population", "effective"}, default "active"
         Over how many nodes epsilon is averaged.
     answer : callable, optional
-        What the nodes answer to a cap; :func:`contest_equilibrium` by default.
+        What the nodes answer to a cap; by default, the first equilibrium that a short search finds,
+        and :func:`contest_equilibrium` at the best cap.
 
     Returns
     -------
     LeaderSearch
-        Accurate to about 1e-8 of the cap. Where several equilibria answer a cap, the one is meant
-        that :func:`contest_equilibrium` returns.
+        Accurate to about 1e-8 of the cap. Where several equilibria answer a cap, the search takes
+        the first that it finds, usually the one in which most nodes take part; where it finds none,
+        it takes it that nobody takes part.
 
     Raises
     ------
@@ -71,8 +75,9 @@ def search_best_cap(
     -----
     No node spends more than the cap, so that no epsilon exceeds ``k^-1(B / min rho)``, and beyond
     the cap at which even that gains less than it costs no trade pays. Below it the server's utility
-    is looked at on 48 points that are even in the logarithm, and around the three highest of its
-    local maxima by Brent's method: it may jump where nodes enter.
+    is looked at on 96 points that are even in the logarithm, around the six highest of its local
+    maxima by Brent's method, and on both sides of the caps between these points at which the number
+    of nodes that take part changes: there utility jumps.
 
     References
     ----------
@@ -90,7 +95,7 @@ def search_best_cap(
     require_one_of(AverageOver, average_over=average_over)
     rho, alpha, beta = as_population(rho), as_number("alpha", alpha), as_number("beta", beta)
     require_positive(rho=rho, alpha=alpha, beta=beta)
-    solve = answer or contest_equilibrium
+    solve = answer or find_equilibrium
 
     def gains(budget: float) -> tuple[float, float, ContestEquilibrium]:
         game = solve(rho, budget, terms)
@@ -107,7 +112,9 @@ def search_best_cap(
     while beta * np.log1p(alpha * terms.form.inverse(np.array(high / cheapest))) > high:
         high *= 2.0
     grid = np.geomspace(high * _SPAN, high, _GRID)
-    values = np.array([gains(cap)[0] for cap in grid])
+    looked = [gains(cap) for cap in grid]
+    values = np.array([utility for utility, _, _ in looked])
+    n_active = [game.n_active for _, _, game in looked]
     edge = np.array([-np.inf])
     is_peak = (values >= np.append(edge, values[:-1])) & (values >= np.append(values[1:], edge))
     inner = np.flatnonzero(is_peak)
@@ -120,9 +127,29 @@ def search_best_cap(
             method="bounded",
             options={"xatol": 1e-10},
         )
-        for cap in (float(np.exp(found.x)), float(grid[place])):
+        caps = [float(np.exp(found.x)), float(grid[place])]
+        for first in range(max(place - 1, 0), min(place + 1, _GRID - 1)):
+            if n_active[first] != n_active[first + 1]:
+                caps += _find_jump(grid[first], grid[first + 1], lambda cap: gains(cap)[2].n_active)
+        for cap in caps:
             best = max(best, (gains(cap)[0], cap))
     if best[0] <= 0:
         return nothing
     utility, mean, game = gains(best[1])
+    if answer is None and not terms.has_one_equilibrium:
+        known = contest_equilibrium(rho, best[1], terms)  # which knows of others
+        if np.array_equal(known.active, game.active):
+            game = known
     return LeaderSearch(best[1], utility, mean, game)
+
+
+def _find_jump(low: float, high: float, count: Callable[[float], int]) -> tuple[float, float]:
+    """Return the caps on both sides of one at which the number of nodes changes."""
+    below = count(low)
+    for _ in range(_HALVINGS):
+        middle = float(np.sqrt(low * high))
+        if count(middle) == below:
+            low = middle
+        else:
+            high = middle
+    return float(low), float(high)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import as_number, require_one_of, require_positive
+from fcfn_abm.errors import as_floats, as_number, require_one_of, require_positive
 from fcfn_abm.game.activity import takes_part
 from fcfn_abm.game.equilibrium import Equilibrium, as_costs, solve_nodes
 from fcfn_abm.game.exact import Floats, PerGame
@@ -233,7 +233,7 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> PerGame
     [2, 3, 1.8]
     """
     require_one_of(AverageOver, average_over=average_over)
-    epsilon = np.asarray(epsilon, dtype=float)
+    epsilon = as_floats("epsilon", epsilon)
     if epsilon.ndim == 2 and average_over == "effective":
         return np.array([averaged_nodes(average_over, game) for game in epsilon], dtype=float)
     if average_over == "population":

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError
-from fcfn_abm.game.equilibrium import Equilibrium, nash_equilibrium
+from fcfn_abm.errors import InvalidGameError, as_number
+from fcfn_abm.game.equilibrium import Equilibrium, as_population, nash_equilibrium
 from fcfn_abm.game.exact import Floats
 
 _STEPS = 200  # Newton takes five to thirty
@@ -60,12 +60,13 @@ def tullock_equilibrium(rho: npt.ArrayLike, budget: float, exponent: float = 1.0
     >>> tullock_equilibrium([1.0, 1.0, 5.0], budget=4.0, exponent=0.5).epsilon.round(4)
     array([0.4912, 0.4912, 0.0461])
     """
-    if not (np.ndim(exponent) == 0 and 0 < exponent <= 1):
-        raise InvalidGameError(f"exponent must lie above 0 and not above 1, but is {exponent}.")
+    rho, exponent = as_population(rho), as_number("exponent", exponent)
+    if not 0 < exponent <= 1:
+        raise InvalidGameError(f"exponent must lie above 0 and not above 1, but is {exponent:g}.")
     linear = nash_equilibrium(rho, budget)  # checks both
     if exponent == 1 or linear.n_active == 0:
         return linear
-    rho, exponent, budget = np.asarray(rho, dtype=float), float(exponent), float(budget)
+    budget = float(budget)
     share = _shares(np.log(rho) - np.log(rho.min()), 1.0 / exponent - 1.0)
     with np.errstate(over="ignore", under="ignore"):
         epsilon = budget / rho * (exponent * share * (1.0 - share))

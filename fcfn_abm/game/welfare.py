@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.errors import InvalidGameError, as_floats, require_positive, require_unmasked
+from fcfn_abm.errors import (
+    InvalidGameError,
+    as_floats,
+    as_number,
+    require_positive,
+    require_unmasked,
+)
+from fcfn_abm.game.costs import Terms, profits
 from fcfn_abm.game.equilibrium import require_populations
 from fcfn_abm.game.exact import Floats, PerGame
 from fcfn_abm.game.payoffs import privacy_cost, server_utility
@@ -52,6 +59,7 @@ def welfare(
     alpha: float,
     beta: float,
     average_over: AverageOver = "active",
+    terms: Terms | None = None,
 ) -> Welfare:
     """Judge a profile and its payments: of an equilibrium, a mechanism or a round of play.
 
@@ -66,6 +74,9 @@ def welfare(
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     average_over : {"active", "population", "effective"}, default "active"
         Over how many nodes epsilon is averaged (:func:`averaged_nodes`).
+    terms : Terms, optional
+        Another cost than rho * epsilon, and a fixed cost. The optimum is not worked out then: it is
+        nan.
 
     Returns
     -------
@@ -93,6 +104,9 @@ def welfare(
     (4.9315, 14.0259, 0.5, 0.0)
     """
     cost = privacy_cost(rho, epsilon)
+    if terms is not None:
+        rho, epsilon = as_floats("rho", rho), as_floats("epsilon", epsilon)
+        cost = -profits(epsilon, rho, np.zeros_like(epsilon), terms)
     payment = as_floats("payment", payment)
     require_positive(zero=True, payment=payment)
     if payment.shape != cost.shape:
@@ -103,11 +117,17 @@ def welfare(
     utility = payment - cost
     utility[np.abs(utility) <= _ROUNDING * cost] = 0.0
     total = social_welfare(epsilon, rho, alpha, beta, average_over)
-    optimum = social_optimum(rho, alpha, beta, average_over)
+    if terms is None:
+        optimum = social_optimum(rho, alpha, beta, average_over)
+        anarchy = price_of_anarchy(optimum, total)
+    else:  # payments cancel, and what privacy costs does not
+        linear = as_numbers(privacy_cost(rho, epsilon).sum(axis=-1))
+        total = total + linear - as_numbers(cost.sum(axis=-1))
+        optimum = anarchy = as_numbers(np.full(np.shape(total), np.nan))
     return Welfare(
         total=total,
         optimum=optimum,
-        price_of_anarchy=price_of_anarchy(optimum, total),
+        price_of_anarchy=anarchy,
         rent_dissipation=rent_dissipation(cost, payment),
         gini=gini(utility),
         n_losing=as_numbers(np.count_nonzero(utility < 0, axis=-1)),
@@ -217,6 +237,7 @@ def social_optimum(
     """
     rho = as_floats("rho", rho)
     require_populations(rho=rho)
+    alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
     require_positive(rho=rho, alpha=alpha, beta=beta)
     taking_part = np.ones(rho.shape, dtype=bool)
     giving = np.zeros(rho.shape)

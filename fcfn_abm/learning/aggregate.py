@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from fcfn_abm.game import Terms
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, News, Observation
 
 _TELLING = 1e-6  # relative step: over a shorter one rounding errors drown the slope
@@ -41,10 +42,20 @@ class Aggregate(LearningRule):
         "slope": -np.inf,
         "answered": 0.0,  # whether the node has acted on the present guess
     }
+    knows_terms: ClassVar[bool] = True
     newcomers_ask: ClassVar[bool] = True  # with guesses of their own, nodes never agree again
 
     largest_step: Annotated[float, Field(gt=1, le=1e6)] = 10.0
     """The guess grows by no more than this factor in a round."""
+
+    def refuses(self, terms: Terms) -> str:
+        """Return why it does not play under some terms: where no share follows from a total."""
+        if terms.has_one_equilibrium:
+            return ""
+        return (
+            "a node's share does not follow from a guess of the total with a fixed cost, a reserve "
+            "or cost = 'sqrt'"
+        )
 
     def watches_total(self) -> bool:
         """Return False: it acts on what it learnt from the last round."""
@@ -53,6 +64,13 @@ class Aggregate(LearningRule):
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the part of the guessed total."""
         guess = seen.remembered("guess")
+        if seen.terms is not None and seen.terms.form.share is not None:
+            total = np.atleast_1d(np.asarray(seen.budget * guess, dtype=float))
+            believed: Any = np.where(total > 0, total, 1.0)
+            part = seen.terms.form.share(np.atleast_1d(seen.rho * guess), believed)
+            cap: Any = seen.cap
+            own: Any = np.minimum(total * part, cap)
+            return own.item() if isinstance(seen.epsilon, float) else own  # type: ignore[no-any-return]
         share = np.maximum(1.0 - seen.rho * guess, 0.0)
         epsilon = seen.budget * guess * share
         return float(epsilon) if isinstance(seen.epsilon, float) else epsilon

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.game import AverageOver
+from fcfn_abm.game import AverageOver, Terms
 from fcfn_abm.game.best_response import reply_all, reply_one
+from fcfn_abm.game.costs import reply_under, utilities
 from fcfn_abm.registry import Registry
 
 type Floats = npt.NDArray[np.float64]
@@ -46,6 +47,11 @@ class Observation[Value: (float, Floats)]:
     memory: Memory = field(default_factory=dict)
     """What nodes keep from round to round, one array of shape (n,) or (n, width) for each name in
     :attr:`LearningRule.memory`; a rule reads and writes its ``row`` only."""
+    terms: Terms | None = None
+    """Form of the cost, fixed cost and reserve; None in the game of the paper, whose privacy costs
+    rho * epsilon."""
+    cap: Value | None = None
+    """The most that it can sell, where there are terms; infinite where nothing limits it."""
 
     @property
     def best_response(self) -> Value:
@@ -54,8 +60,26 @@ class Observation[Value: (float, Floats)]:
 
     def reply(self, others: Value) -> Value:
         """Return what would be best against a total of the others (22)."""
+        if self.terms is not None:
+            rho, total = self._as_arrays(self.rho, others)
+            cap = np.inf if self.cap is None else self.cap
+            return self._like(reply_under(rho, total, self.budget, self.terms, cap))
         best = reply_one if isinstance(others, float) else reply_all
         return best(self.rho, others, self.budget, self.epsilon_floor)
+
+    def utility(self, epsilon: Value) -> Value:
+        """Return what a report would earn if all others stood still, in currency (6)."""
+        terms = self.terms or Terms()
+        own, rho, others = self._as_arrays(epsilon, self.rho, self.others)
+        return self._like(utilities(own, rho, others, self.budget, terms))
+
+    def _as_arrays(self, *values: Any) -> tuple[Floats, ...]:
+        return tuple(np.atleast_1d(np.asarray(value, dtype=float)) for value in values)
+
+    def _like(self, values: Floats) -> Value:
+        """Return a float for one node, an array for many."""
+        found: Any = values.item() if isinstance(self.epsilon, float) else values
+        return found  # type: ignore[no-any-return]
 
     def remembered(self, name: str) -> Value:
         """Return the node's entries of a memory: a float for one, an array for all.
@@ -107,6 +131,9 @@ class News:
     chance: Floats = field(default_factory=_nothing)
     """A random number of each node, uniform in [0, 1), where :attr:`LearningRule.explores`: it
     depends on the seed, the round and the place of the node, and on nothing else."""
+    terms: Terms | None = None
+    """Form of the cost, fixed cost and reserve, and the most that each of these nodes can sell;
+    None in the game of the paper."""
 
 
 def plan_reply(
@@ -152,6 +179,32 @@ class LearningRule(Protocol):
     """Whether nodes that are at the Nash equilibrium stay there."""
     explores: ClassVar[bool] = False
     """Whether nodes try reports at random, drawn from :attr:`News.chance`."""
+    knows_terms: ClassVar[bool] = False
+    """Whether it plays other games than the paper's as well: see :meth:`refuses`."""
+
+    def refuses(self, terms: Terms) -> str:
+        """Return why it does not play under some terms, in a clause; empty if it does.
+
+        Parameters
+        ----------
+        terms : Terms
+            Others than the paper's: form of the cost, caps, fixed cost, reserve.
+        """
+        del terms
+        return "" if self.knows_terms else "it knows the costs rho * epsilon of the paper alone"
+
+    def for_population(self, distribution: Any, n_nodes: int) -> LearningRule:
+        """Return the rule as nodes play it that know the law of their costs and how many they are.
+
+        Parameters
+        ----------
+        distribution : RhoDistribution or None
+            The law of the costs; None where groups have laws of their own.
+        n_nodes : int
+            How many nodes there are.
+        """
+        del distribution, n_nodes
+        return self
 
     @property
     def memory(self) -> Mapping[str, Start]:
@@ -175,6 +228,8 @@ class LearningRule(Protocol):
 
     def loses[Value: (float, Floats)](self, seen: Observation[Value]) -> Any:
         """Return whether the present report costs more than it is paid (3, 5)."""
+        if seen.terms is not None:
+            return seen.utility(seen.epsilon) < 0
         return (seen.epsilon > 0) & (seen.budget < seen.rho * (seen.others + seen.epsilon))
 
     def watches_total(self) -> bool:
@@ -285,6 +340,8 @@ class ServerObservation:
     of them is asked in a round, and a quiet round shows little."""
     memory: dict[str, Any] = field(default_factory=dict)
     """What it keeps from round to round, by the names in :attr:`ServerRule.memory`."""
+    terms: Terms | None = None
+    """What taking part costs the nodes and allows them; None in the game of the paper."""
 
 
 class ServerRule(Protocol):
@@ -294,6 +351,9 @@ class ServerRule(Protocol):
     """What it keeps from round to round, with the value that it starts from."""
     searches: ClassVar[bool] = False
     """Whether it tries caps until it is content, however long that takes."""
+    sees_measured_value: ClassVar[bool] = False
+    """Whether it decides by what a round of training was measured to be worth, where that is
+    measured, and not by alpha and beta."""
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Choose the cap of this round, in currency."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from fcfn_abm.game.costs import reply_slope
 from fcfn_abm.learning.base import (
     LEARNING_RULES,
     Floats,
@@ -31,6 +32,7 @@ class BestResponse(LearningRule):
     """
 
     memory: ClassVar[Mapping[str, float]] = {"caution": 1.0}
+    knows_terms: ClassVar[bool] = True
 
     gain: Gain | Literal["auto"] = 0.5
     """Fraction of the way; ``"auto"`` is 2 / n_active, at most 1/2, for moves all at once."""
@@ -53,6 +55,8 @@ class BestResponse(LearningRule):
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Value:
         """Choose the epsilon of this round (22)."""
+        if seen.terms is not None:
+            return self._step_under_terms(seen, seen.best_response)
         step = step_one if isinstance(seen.epsilon, float) else _step_all
         epsilon, seen.memory["caution"][seen.row] = step(
             seen.rho,
@@ -65,6 +69,25 @@ class BestResponse(LearningRule):
             seen.remembered("caution"),
         )
         return epsilon
+
+    def _step_under_terms[Value: (float, Floats)](
+        self, seen: Observation[Value], planned: Value
+    ) -> Value:
+        """Return the next report under other terms: a steep reaction is that of the best response.
+
+        A report at the most that a node can sell, or at the least that is paid, reacts to nothing.
+        """
+        best, others, cap = (
+            np.asarray(value, dtype=float) for value in (planned, seen.others, seen.cap)
+        )
+        inside = (best < cap) & (best > (seen.terms.reserve if seen.terms else 0.0))
+        slope = reply_slope(best, others, seen.terms) if seen.terms else np.zeros_like(best)
+        now = np.where(inside & (slope > 0), 1.0 / (1.0 + np.maximum(slope, 0.0)), 1.0)
+        caution = np.minimum(now, seen.remembered("caution") * RECOVERY)
+        seen.memory["caution"][seen.row] = caution
+        step = self.gain_for(seen.n_active) * (planned - seen.epsilon)
+        chosen: Any = seen.epsilon + (step * caution if self.is_cautious else step)
+        return float(chosen) if isinstance(seen.epsilon, float) else chosen  # type: ignore[no-any-return]
 
     def scalar_moves(self, n_active: int) -> ScalarMoves:
         """Return the rule for compiled play."""

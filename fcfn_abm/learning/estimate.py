@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from fcfn_abm.game import nash_equilibrium
+from fcfn_abm.game import Terms, contest_equilibrium, nash_equilibrium
+from fcfn_abm.game.costs import marginal_cost
 from fcfn_abm.learning.base import (
     LEARNING_RULES,
     Floats,
@@ -29,7 +30,9 @@ class Estimate(LearningRule):
     first-order condition gives its cost away: ``rho_j = B s_j / (s_j + eps_j)**2`` (15). Inverting
     (15) at the total that came about, instead of the one that was expected, is wrong before the
     equilibrium, and diverges from four nodes on. A node that reports zero has revealed a lower
-    bound only, and counts as out until it enters.
+    bound only, and counts as out until it enters. Under other forms of the cost, which all
+    know, the same condition holds with the marginal cost; a node that sells the most that it can
+    has revealed an upper bound only.
     """
 
     memory: ClassVar[Mapping[str, float]] = {
@@ -38,9 +41,19 @@ class Estimate(LearningRule):
         "expected_others": 0.0,  # per unit of B
     }
     needs: ClassVar[Reports] = "full"
+    knows_terms: ClassVar[bool] = True
 
     window: Annotated[int, Field(ge=1)] = 50
     """Over how many reports of a node its estimate averages; it forgets older ones."""
+
+    def refuses(self, terms: Terms) -> str:
+        """Return why it does not play under some terms: where its game has several solutions."""
+        if terms.has_one_equilibrium:
+            return ""
+        return (
+            "it solves the game on its estimates, which has more than one solution, or none, with "
+            "a fixed cost, a reserve or cost = 'sqrt'"
+        )
 
     def watches_total(self) -> bool:
         """Return False: it acts on what it learnt from the last round."""
@@ -53,6 +66,9 @@ class Estimate(LearningRule):
     def learn(self, news: News) -> None:
         """Infer costs from the reports, and solve the game for what to expect."""
         if news.budget == 0 or news.reports is None:
+            return
+        if news.terms is not None:
+            self._learn_under(news.terms, news)
             return
         rho, heard, expected = (news.memory[name] for name in self.memory)
         others = news.budget * expected
@@ -71,3 +87,29 @@ class Estimate(LearningRule):
             form = nash_equilibrium(rho[known], 1.0)
             expected[:] = form.total_epsilon
             expected[known] -= form.epsilon
+
+    def _learn_under(self, terms: Terms, news: News) -> None:
+        """Infer costs and solve the game under other terms than the paper's."""
+        reports: Any = news.reports
+        rho, heard, expected = (news.memory[name] for name in self.memory)
+        others, cap = news.budget * expected, terms.caps(rho.size)
+        spoke = news.moved & (reports > 0) & (others > 0)
+        revealed = np.zeros_like(rho)
+        revealed[spoke] = marginal_cost(reports[spoke], others[spoke], news.budget, terms)
+        inside, at_cap = spoke & (reports < cap), spoke & (reports >= cap)
+        heard[inside] = np.minimum(heard[inside] + 1, self.window)
+        rho[inside] += (revealed[inside] - rho[inside]) / heard[inside]
+        known = np.where(rho > 0, rho, np.inf)
+        rho[at_cap] = np.minimum(known, revealed)[at_cap]
+        silent = news.moved & (reports == 0) & (others > 0) & (rho > 0)
+        entry = terms.form.slope(np.zeros(1)).item()  # a form without a first cost lets all enter
+        if entry > 0:
+            rho[silent] = np.maximum(rho[silent], news.budget / others[silent] / entry)
+        np.clip(rho, 0.0, LARGEST, out=rho)
+
+        those = rho > 0
+        expected[:] = news.others / news.budget
+        if np.count_nonzero(those) >= 2:
+            form = contest_equilibrium(rho[those], news.budget, terms.of(those))
+            expected[:] = form.total_epsilon / news.budget
+            expected[those] -= form.epsilon / news.budget

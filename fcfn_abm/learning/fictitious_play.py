@@ -22,6 +22,7 @@ class FictitiousPlay(LearningRule):
     Brown 1951, "Iterative solution of games by fictitious play".
     """
 
+    knows_terms: ClassVar[bool] = True
     memory: ClassVar[Mapping[str, float]] = {"mean_others": 0.0, "n_seen": 0.0}
 
     first_weight: Annotated[float, Field(ge=1, le=1e6)] = 1.0

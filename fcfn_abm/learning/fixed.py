@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from fcfn_abm.learning.base import (
@@ -16,6 +18,8 @@ from fcfn_abm.learning.base import (
 @LEARNING_RULES.register("fixed")
 class Fixed(LearningRule):
     """Report the same epsilon in every round."""
+
+    knows_terms: ClassVar[bool] = True
 
     def next_epsilon[Value: (float, Floats)](
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from fcfn_abm.game import Terms
 from fcfn_abm.learning.base import (
     LEARNING_RULES,
     Floats,
@@ -22,8 +23,11 @@ class Gradient(LearningRule):
 
     The slope ``B s / S**2 - rho`` (15) is taken in units of the own cost, and the step in units of
     S / 2, the inverse of its own curvature at rest: ``gain = 1`` is then a Newton step there, at
-    any scale of costs and caps.
+    any scale of costs and caps. Under other forms of the cost the step is that of Newton's method
+    for the node's own utility, with the same damping.
     """
+
+    knows_terms: ClassVar[bool] = True
 
     gain: Gain | Literal["auto"] = 0.5
     """Step size; ``"auto"`` is 2 / n_active, at most 1/2, for moves all at once."""
@@ -35,6 +39,8 @@ class Gradient(LearningRule):
     ) -> Value:
         """Choose the epsilon of this round."""
         gain = self.gain_for(seen.n_active)
+        if seen.terms is not None:
+            return self._climb_under(seen.terms, seen, gain)
         if isinstance(seen.epsilon, float):
             best, floor = seen.best_response, seen.epsilon_floor
             own = (seen.rho, seen.others, seen.epsilon, best, seen.budget, floor)
@@ -45,6 +51,31 @@ class Gradient(LearningRule):
         step = np.clip(0.5 * gain * slope, -0.5, 1.0) * total  # far out the slope knows no bounds
         moved = np.maximum(seen.epsilon + step, 0.0)
         return np.where((seen.others <= 0) | (standing <= 0), seen.best_response, moved)
+
+    def refuses(self, terms: Terms) -> str:
+        """Return why it does not play under some terms: where slopes mislead."""
+        if terms.form.is_convex:
+            return ""
+        return (
+            "with cost = 'sqrt' the slope of a node's utility does not lead to what is best for it"
+        )
+
+    def _climb_under[Value: (float, Floats)](
+        self, terms: Terms, seen: Observation[Value], gain: float
+    ) -> Value:
+        """Return the next report under other terms: ``B s / S**2 / rho - k'`` is the slope."""
+        own, others = (
+            np.atleast_1d(np.asarray(v, dtype=float)) for v in (seen.epsilon, seen.others)
+        )
+        total = np.maximum(others + own, seen.epsilon_floor)
+        slope = (seen.budget / seen.rho) * (others / total) / total - terms.form.slope(own)
+        with np.errstate(over="ignore"):
+            bend = 2.0 * terms.form.slope(own) / total + terms.form.curvature(own)
+        step = np.clip(gain * slope / bend, -0.5 * total, total)
+        chosen: Any = np.where(
+            (others <= 0) | (others + own <= 0), seen.best_response, np.maximum(own + step, 0.0)
+        )
+        return chosen.item() if isinstance(seen.epsilon, float) else chosen  # type: ignore[no-any-return]
 
     def gain_for(self, n_active: int) -> float:
         """Return the step size when so many nodes take part."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from fcfn_abm.game import Terms
+from fcfn_abm.game.costs import largest_reply
 from fcfn_abm.learning.base import Floats, LearningRule, Memory, News, Observation, Start
 
 type Levels = Annotated[int, Field(ge=2, le=200)]
@@ -27,7 +29,8 @@ class GridLearner(LearningRule):
     The grid is zero, and ``levels`` reports that fall in equal ratios from ``B / (4 rho)`` to the
     share ``smallest`` of it. No best response (22) exceeds ``B / (4 rho)``: a larger report earns
     less than that one whatever the others do. In these units an action means the same whatever the
-    cap is, and utility lies between -B / 4 and B.
+    cap is, and utility lies between -B / 4 and B. Under other forms of the cost the largest report
+    is that which no best response exceeds there, or the most that a node can sell.
 
     Nodes draw the action of the next round when they learn from the last one. So it does not matter
     in which order they move, and all state is in what they remember.
@@ -35,6 +38,7 @@ class GridLearner(LearningRule):
 
     rests_at_equilibrium: ClassVar[bool] = False
     explores: ClassVar[bool] = True
+    knows_terms: ClassVar[bool] = True
 
     levels: int
     smallest: float
@@ -57,8 +61,20 @@ class GridLearner(LearningRule):
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the report that was drawn."""
         share = self.shares[np.asarray(seen.remembered("action"), dtype=np.intp)]
-        epsilon = share * (LARGEST_COST * seen.budget / seen.rho)
+        if seen.terms is None:
+            epsilon = share * (LARGEST_COST * seen.budget / seen.rho)
+        else:
+            epsilon = share * _largest(seen.rho, seen.budget, seen.terms, seen.cap)
         return float(epsilon) if isinstance(seen.epsilon, float) else epsilon
+
+    def refuses(self, terms: Terms) -> str:
+        """Return why it does not play under some terms: where its grid may miss what pays."""
+        if terms.has_one_equilibrium:
+            return ""
+        return (
+            "the reports of its grid, and the range of what they pay, are made for games without "
+            "a fixed cost or a reserve, and not for cost = 'sqrt'"
+        )
 
     def still_tries(self, memory: Memory) -> bool:
         """Return whether a node may well take another action than the one that it drew."""
@@ -73,7 +89,11 @@ class GridLearner(LearningRule):
         kept = news.memory
         action = kept["action"].astype(np.intp)
         if news.budget > 0:
-            chosen = self.shares[action] * (LARGEST_COST * news.budget / news.rho)
+            if news.terms is None:
+                chosen = self.shares[action] * (LARGEST_COST * news.budget / news.rho)
+            else:
+                cap = news.terms.caps(action.size)
+                chosen = self.shares[action] * _largest(news.rho, news.budget, news.terms, cap)
             # a node that had left did not get to play what it drew
             tried = news.moved & (kept["probability"] > 0) & (news.epsilon == chosen)
             rows = np.flatnonzero(tried)
@@ -92,6 +112,12 @@ class GridLearner(LearningRule):
     @abstractmethod
     def probabilities(self, kept: Mapping[str, Floats]) -> Floats:
         """Return with which probability each node takes each action, shape (n, levels + 1)."""
+
+
+def _largest(rho: Any, budget: float, terms: Terms, cap: Any) -> Floats:
+    """Return the largest report of the grid under other terms; none costs more than B / 4."""
+    costs = np.asarray(rho, dtype=float)
+    return largest_reply(costs, budget, terms, cap) if budget > 0 else np.zeros_like(costs)
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from fcfn_abm.game import Terms
 from fcfn_abm.learning.base import (
     LEARNING_RULES,
     Floats,
@@ -32,9 +33,19 @@ class Replicator(LearningRule):
     """
 
     rests_at_equilibrium: ClassVar[bool] = False
+    knows_terms: ClassVar[bool] = True
 
     gain: Gain = 0.5
     """Largest relative growth in a round."""
+
+    def refuses(self, terms: Terms) -> str:
+        """Return why it does not play under some terms: where units of epsilon differ in cost."""
+        if terms.cost == "linear" and terms.has_one_equilibrium:
+            return ""
+        return (
+            "what a unit of epsilon earns is the same for every unit with linear costs alone, "
+            "without a fixed cost or a reserve"
+        )
 
     def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the present report where it earns something: only that keeps it alive."""

@@ -37,6 +37,7 @@ class Bandit(ServerRule):
     """
 
     searches: ClassVar[bool] = True
+    sees_measured_value: ClassVar[bool] = True
     memory: ClassVar[Mapping[str, Any]] = {
         "low": 0.0,
         "high": 0.0,  # zero before the first trial

@@ -14,11 +14,17 @@ import numpy.typing as npt
 from fcfn_abm.errors import InvalidGameError, as_floats, as_number
 from fcfn_abm.game import (
     AverageOver,
+    ContestEquilibrium,
+    LeaderSearch,
     StackelbergEquilibrium,
+    Terms,
     averaged_nodes,
+    contest_equilibrium,
     payments,
+    search_best_cap,
     server_utility,
 )
+from fcfn_abm.game.costs import profits
 from fcfn_abm.game.equilibrium import Equilibrium, as_budgets, as_costs, solve_nodes
 from fcfn_abm.game.exact import PerGame
 from fcfn_abm.game.stackelberg import average_per_node, solve_leader
@@ -51,6 +57,8 @@ class PricingGame:
     """Unit costs that the nodes report, of the shape of rho; None where they report the truth."""
     held: Holdings = field(default_factory=Holdings)
     """The data that nodes hold, for a mechanism that looks at them; empty where there are none."""
+    terms: Terms | None = None
+    """What taking part costs and allows; None in the game of the paper."""
 
     @property
     def bids(self) -> Floats:
@@ -63,8 +71,39 @@ class PricingGame:
         return solve_nodes(as_costs(self.rho))
 
     @cached_property
+    def search(self) -> LeaderSearch:
+        """The best cap of one population under other terms than the paper's, which is searched."""
+        terms = self.terms or Terms()
+        return search_best_cap(self.rho, self.alpha, self.beta, terms, self.average_over)
+
+    def solve(self, budget: float) -> ContestEquilibrium:
+        """Return the nodes' equilibrium under other terms than the paper's."""
+        if self.budget is None and budget == self.search.budget:
+            return self.search.equilibrium
+        return contest_equilibrium(self.rho, budget, self.terms)
+
+    @cached_property
     def stackelberg(self) -> StackelbergEquilibrium:
-        """The leader-follower equilibrium of these primitives."""
+        """The leader-follower equilibrium of these primitives.
+
+        Under other terms than the paper's it is searched, and has no tau and no threshold: they are
+        zero.
+        """
+        if self.terms is not None:
+            found, form = self.search, self.search.equilibrium
+            return StackelbergEquilibrium(
+                epsilon=form.epsilon,
+                active=form.active,
+                n_active=form.n_active,
+                total_epsilon=form.total_epsilon,
+                tau=0.0,
+                utility=form.utility,
+                rho=form.rho,
+                budget=found.budget,
+                server_utility=found.server_utility,
+                mean_epsilon=found.mean_epsilon,
+                average_over=self.average_over,
+            )
         return solve_leader(self.answer_to, self.alpha, self.beta, self.average_over)
 
     @property
@@ -78,8 +117,31 @@ class PricingGame:
         for row, (rho, budget) in enumerate(zip(self.rho, budgets, strict=True)):
             reported = None if self.reported_cost is None else self.reported_cost[row]
             yield PricingGame(
-                rho, self.alpha, self.beta, budget, self.average_over, reported, self.held
+                rho,
+                self.alpha,
+                self.beta,
+                budget,
+                self.average_over,
+                reported,
+                self.held,
+                self.terms,
             )
+
+    def sellable(self, epsilon: Floats) -> Floats:
+        """Return what nodes sell that are asked for some epsilon: no more than they can.
+
+        What would lie below the least that is paid is not sold.
+        """
+        if self.terms is None:
+            return epsilon
+        sold = np.minimum(epsilon, self.terms.caps(epsilon.shape[-1]))
+        return np.where(sold >= self.terms.reserve, sold, 0.0)
+
+    def costs(self, epsilon: Floats) -> Floats:
+        """Return what epsilon costs the nodes, in currency."""
+        if self.terms is None:
+            return self.rho * epsilon
+        return -profits(epsilon, self.rho, np.zeros_like(epsilon), self.terms)
 
 
 @dataclass(frozen=True)
@@ -116,6 +178,8 @@ class Outcome:
     """Why there is no trade or no solution, in a sentence."""
     note: PerGame = ""
     """What is our reading rather than the paper's statement in a solution, in a sentence."""
+    contest: ContestEquilibrium | None = None
+    """How a contest under other terms than the paper's was solved; None elsewhere."""
 
     @property
     def n_active(self) -> PerGame:
@@ -232,6 +296,11 @@ class Mechanism(Protocol):
         """Whether it looks at the data that nodes hold."""
         return False
 
+    @property
+    def knows_terms(self) -> bool:
+        """Whether it stands for other costs than rho * epsilon, caps, fixed costs and a reserve."""
+        return False
+
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round in closed form, without exits other than those of the closed form."""
         ...
@@ -253,6 +322,18 @@ class Mechanism(Protocol):
 MECHANISMS: Registry[Mechanism] = Registry("mechanism")
 
 
+def refusal(kind: str, mechanism: Mechanism) -> str:
+    """Return why a mechanism does not stand for other terms; empty if it does."""
+    if mechanism.knows_terms:
+        return ""
+    with_options = " with these options" if kind in ("tullock", "weighted") else ""
+    return (
+        f"{kind!r}{with_options} is derived for nodes whose privacy costs rho * epsilon, without "
+        "caps, a fixed cost or a reserve: another cost, epsilon_max, fixed_cost and reserve go "
+        "together with 'stackelberg', 'static' and 'random'."
+    )
+
+
 def keep_willing(epsilon: Floats, game: PricingGame) -> Floats:
     """Set to zero the epsilon of nodes that the cap, shared in proportion to it, does not pay for.
 
@@ -261,10 +342,13 @@ def keep_willing(epsilon: Floats, game: PricingGame) -> Floats:
     ``rho_k * (epsilon_1 + ... + epsilon_k) <= B``. A market may come to rest with other nodes
     where they sell unequal epsilons: who leaves first depends on who moves first.
     """
-    order = np.argsort(game.rho, axis=-1, kind="stable")
+    unit_cost = game.rho
+    if game.terms is not None:  # of a unit of epsilon on average
+        unit_cost = game.costs(epsilon) / np.where(epsilon > 0, epsilon, 1.0)
+    order = np.argsort(unit_cost, axis=-1, kind="stable")
     supply = np.cumsum(np.take_along_axis(epsilon, order, axis=-1), axis=-1)
     stays = np.empty(epsilon.shape, dtype=bool)
-    covered = np.take_along_axis(game.rho, order, axis=-1) * supply <= np.expand_dims(game.cap, -1)
+    covered = np.take_along_axis(unit_cost, order, axis=-1) * supply <= np.expand_dims(game.cap, -1)
     np.put_along_axis(stays, order, covered, axis=-1)
     return np.where(stays, epsilon, 0.0)
 
@@ -279,6 +363,7 @@ def settle(
     status: PerGame | None = None,
     reason: PerGame = "",
     note: PerGame = "",
+    contest: ContestEquilibrium | None = None,
 ) -> Outcome:
     """Work out everybody's utility from what each node reports and is paid (6, 10).
 
@@ -303,7 +388,7 @@ def settle(
         epsilon=epsilon,
         payment=payment,
         active=active,
-        node_utility=payment - game.rho * epsilon,
+        node_utility=payment - game.costs(epsilon),
         server_utility=server_utility(mean_epsilon, game.alpha, game.beta, server_payment),
         server_payment=server_payment,
         agency_utility=server_payment - to_nodes,
@@ -312,16 +397,39 @@ def settle(
         status=status,
         reason=reason,
         note=note,
+        contest=contest,
+    )
+
+
+def settle_contest(mechanism: str, game: PricingGame) -> Outcome:
+    """Price the contest of the paper under other terms, at the given cap or the best one."""
+    cap = float(game.cap)
+    found = game.solve(cap)
+    status, reason = None, ""
+    if found.status == "none-found":
+        status = "no-solution"
+        reason = (
+            f"No equilibrium of the nodes was found at a cap of {cap:.6g}, and there may be none."
+        )
+    return settle(
+        mechanism,
+        game,
+        found.epsilon,
+        payments(found.epsilon, cap),
+        status=status,
+        reason=reason,
+        note="" if game.budget is not None else "B* is searched, since (41) does not stand here.",
+        contest=found,
     )
 
 
 def stack(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcomes of one population or more as one."""
     first = outcomes[0]
-    stacked = {
+    stacked: dict[str, Any] = {
         field.name: np.stack([getattr(outcome, field.name) for outcome in outcomes])
         for field in fields(Outcome)
-        if field.name not in ("mechanism", "average_over")
+        if field.name not in ("mechanism", "average_over", "contest")
     }
     return Outcome(mechanism=first.mechanism, average_over=first.average_over, **stacked)
 
@@ -335,6 +443,7 @@ def price(
     budget: npt.ArrayLike | None = None,
     average_over: AverageOver = "active",
     reported_cost: npt.ArrayLike | None = None,
+    terms: Terms | None = None,
     rng: Chance | None = None,
     **options: Any,
 ) -> Outcome:
@@ -362,6 +471,9 @@ def price(
         number ``S**2 / sum epsilon**2``.
     reported_cost : array_like of float, of the shape of rho, optional
         Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
+    terms : Terms, optional
+        Other costs than rho * epsilon, caps, a fixed cost or a reserve, for mechanisms that know of
+        them.
     rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
         Source of chance, for mechanisms that draw; populations draw from it one after another.
     **options
@@ -379,7 +491,7 @@ def price(
     OptionError
         If the mechanism does not take an option, or not that value.
     InvalidGameError
-        If a number is outside its range.
+        If a number is outside its range, or the mechanism is made for the costs of the paper alone.
 
     Examples
     --------
@@ -403,10 +515,18 @@ def price(
                 f"but has {reported_cost.shape}."
             )
         require_sized(rho=reported_cost, alpha=alpha, beta=beta)
-    game = PricingGame(rho, alpha, beta, budget, average_over, reported_cost)
+    if terms is not None and terms.is_paper:
+        terms = None
+    game = PricingGame(rho, alpha, beta, budget, average_over, reported_cost, terms=terms)
     priced, chance = MECHANISMS.create(mechanism, options), as_generator(rng)
+    if terms is not None:
+        terms.caps(rho.shape[-1])
+        if why := refusal(mechanism, priced):
+            raise InvalidGameError(why)
     if rho.ndim == 1:
         return priced.outcome(game, chance)
     if not len(rho):
         raise InvalidGameError("rho must hold one population or more, but has shape (0, n).")
+    if terms is not None:  # each has its own best cap, which is searched
+        return stack([priced.outcome(one, chance) for one in game.games()])
     return priced.outcomes(game, repeat(chance))

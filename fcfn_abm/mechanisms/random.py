@@ -53,6 +53,11 @@ class RandomEpsilon(Mechanism):
             raise ValueError(f"low must not exceed high, but {self.low:g} > {self.high:g}")
         return self
 
+    @property
+    def knows_terms(self) -> bool:
+        """Yes: nobody optimises, and utilities follow from the terms."""
+        return True
+
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round in which every node takes part, also at a loss, unless voluntary."""
         return self._settle(game, self._draw(game, rng))
@@ -72,4 +77,4 @@ class RandomEpsilon(Mechanism):
         return settle("random", game, epsilon, payments(epsilon, game.cap))
 
     def _draw(self, game: PricingGame, rng: np.random.Generator) -> Floats:
-        return rng.uniform(self.low, self.high, size=game.rho.size)
+        return game.sellable(rng.uniform(self.low, self.high, size=game.rho.size))

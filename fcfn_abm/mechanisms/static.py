@@ -44,9 +44,14 @@ class StaticEpsilon(Mechanism):
     voluntary: bool = False
     """Whether nodes that would lose money stay out of the outcome too, as they do in a market."""
 
+    @property
+    def knows_terms(self) -> bool:
+        """Yes: nobody optimises, and utilities follow from the terms."""
+        return True
+
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
         """Price one round in which every node takes part, also at a loss, unless voluntary."""
-        epsilon = np.full(game.rho.shape, self.epsilon)
+        epsilon = game.sellable(np.full(game.rho.shape, self.epsilon))
         if self.voluntary:
             epsilon = keep_willing(epsilon, game)
         return settle("static", game, epsilon, payments(epsilon, game.cap))
@@ -57,4 +62,4 @@ class StaticEpsilon(Mechanism):
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
         """Return the epsilon of all; the cap is shared by those that take part (voluntary)."""
-        return Contracts(np.full(game.rho.size, self.epsilon))
+        return Contracts(game.sellable(np.full(game.rho.size, self.epsilon)))

@@ -8,7 +8,15 @@ import numpy as np
 from pydantic import Field
 
 from fcfn_abm.game import averaged_nodes, best_linear_budget, tullock_equilibrium
-from fcfn_abm.mechanisms.base import MECHANISMS, Contest, Mechanism, Outcome, PricingGame, settle
+from fcfn_abm.mechanisms.base import (
+    MECHANISMS,
+    Contest,
+    Mechanism,
+    Outcome,
+    PricingGame,
+    settle,
+    settle_contest,
+)
 from fcfn_abm.mechanisms.claims import Claims
 
 
@@ -40,6 +48,11 @@ class Tullock(Mechanism):
     exponent: Annotated[float, Field(ge=0.01, le=1)] = 0.5
     """Power of epsilon that payments are in proportion to; one is the contest of the paper."""
 
+    @property
+    def knows_terms(self) -> bool:
+        """Whether this is the contest of the paper, which is solved under any terms."""
+        return self.exponent == 1
+
     def cap(self, game: PricingGame) -> float:
         """Return the payment cap: the given one, else the best one (41)."""
         if game.budget is not None or self.exponent == 1:
@@ -52,6 +65,8 @@ class Tullock(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round at the equilibrium of the nodes."""
+        if game.terms is not None:
+            return settle_contest("tullock", game)
         cap = self.cap(game)
         epsilon = tullock_equilibrium(game.rho, cap, self.exponent).epsilon
         return settle("tullock", game, epsilon, self.offer(game, rng).payment(epsilon, cap))

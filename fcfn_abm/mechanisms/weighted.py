@@ -17,6 +17,7 @@ from fcfn_abm.mechanisms.base import (
     Outcome,
     PricingGame,
     settle,
+    settle_contest,
 )
 from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.scenario.schema import NotNegative, Positive
@@ -71,6 +72,11 @@ class Weighted(Mechanism):
         )
 
     @property
+    def knows_terms(self) -> bool:
+        """Whether this is the contest of the paper, which is solved under any terms."""
+        return self.by == "equal"
+
+    @property
     def needs_data(self) -> bool:
         """Whether weights follow from the data that nodes hold."""
         return self.by in ("samples", "divergence")
@@ -111,6 +117,8 @@ class Weighted(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round at the equilibrium of the nodes."""
+        if game.terms is not None:
+            return settle_contest("weighted", game)
         offer = self.offer(game, rng)
         costs = game.rho if offer.weight is None else game.rho / offer.weight
         cap = game.cap if offer.weight is None else self._cap(game, costs, offer)

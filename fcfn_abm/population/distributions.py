@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 from scipy.optimize import brentq
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtri
 
 from fcfn_abm.errors import InvalidGameError, as_floats, require_positive
 from fcfn_abm.registry import Registry
@@ -53,6 +53,30 @@ class RhoDistribution(Protocol):
         Myerson 1981, "Optimal auction design".
         """
         del value
+        raise InvalidGameError(
+            f"the distribution {type(self).__name__!r} does not say which costs are likely."
+        )
+
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:
+        """Return a few costs that stand for the distribution, and how likely each is.
+
+        Parameters
+        ----------
+        n_types : int
+            How many at most, where there are more different costs: equally likely classes, each
+            with its median. Of a population of two parts, so many for each part.
+
+        Returns
+        -------
+        types, probabilities : ndarray of float, shape (k,)
+            Distinct costs, in currency per unit of epsilon; probabilities with the sum one.
+
+        Raises
+        ------
+        InvalidGameError
+            If the distribution does not say what costs are likely: the default.
+        """
+        del n_types
         raise InvalidGameError(
             f"the distribution {type(self).__name__!r} does not say which costs are likely."
         )
@@ -157,6 +181,10 @@ class Constant(RhoDistribution):
         """Return the one cost, if the value reaches it."""
         return self.value if value >= self.value else 0.0
 
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:  # noqa: ARG002
+        """Return the one cost."""
+        return np.array([self.value]), np.ones(1)
+
 
 @RHO_DISTRIBUTIONS.register("uniform")
 class Uniform(RhoDistribution):
@@ -181,6 +209,10 @@ class Uniform(RhoDistribution):
         """Return the middle of the value and the smallest cost, up to the largest cost."""
         return min((self.low + value) / 2.0, self.high) if value >= self.low else 0.0
 
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:
+        """Return the medians of equally likely classes."""
+        return _merge_types(self.low + (self.high - self.low) * _medians(n_types))
+
 
 @RHO_DISTRIBUTIONS.register("lognormal")
 class LogNormal(RhoDistribution):
@@ -198,6 +230,10 @@ class LogNormal(RhoDistribution):
     def best_price(self, value: float) -> float:
         """Return the best price for a buyer of this value."""
         return _best_price_among([(1.0, self.median)], self.sigma, value)
+
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:
+        """Return the medians of equally likely classes."""
+        return _merge_types(self.median * np.exp(self.sigma * ndtri(_medians(n_types))))
 
 
 @RHO_DISTRIBUTIONS.register("pareto")
@@ -226,6 +262,10 @@ class Pareto(RhoDistribution):
             else 0.0
         )
 
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:
+        """Return the medians of equally likely classes."""
+        return _merge_types(self.minimum * (1.0 - _medians(n_types)) ** (-1.0 / self.exponent))
+
 
 @RHO_DISTRIBUTIONS.register("two-group")
 class TwoGroup(RhoDistribution):
@@ -251,6 +291,11 @@ class TwoGroup(RhoDistribution):
         if from_all >= max(from_some, 0.0):
             return second
         return first if from_some >= 0 and below > 0 else 0.0
+
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:  # noqa: ARG002
+        """Return both costs."""
+        costs, share = np.array([self.low, self.high]), self.share_high
+        return _merge_types(costs, np.array([1.0 - share, share]))
 
 
 @RHO_DISTRIBUTIONS.register("outliers")
@@ -278,6 +323,12 @@ class Outliers(RhoDistribution):
         groups = [(1.0 - self.share, self.median), (self.share, self.median * self.factor)]
         return _best_price_among(groups, self.sigma, value)
 
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:
+        """Return the medians of equally likely classes of ordinary nodes, and of outliers."""
+        costs = self.median * np.exp(self.sigma * ndtri(_medians(n_types)))
+        both = np.concatenate([costs, self.factor * costs])
+        return _merge_types(both, np.repeat([1.0 - self.share, self.share], n_types) / n_types)
+
 
 @RHO_DISTRIBUTIONS.register("listed")
 class Listed(RhoDistribution):
@@ -301,6 +352,13 @@ class Listed(RhoDistribution):
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """Return the list."""
         return np.array(self.values)
+
+    def list_types(self, n_types: int) -> tuple[Floats, Floats]:
+        """Return the different values with their shares; of many, the medians of classes."""
+        values = np.array(self.values)
+        if np.unique(values).size > n_types:
+            values = np.quantile(values, _medians(n_types))
+        return _merge_types(values)
 
 
 @RHO_DISTRIBUTIONS.register("divergence")
@@ -326,6 +384,20 @@ class Divergence(RhoDistribution):
             "the distribution of rho 'divergence' follows the data that nodes hold, and there is "
             "no data here."
         )
+
+
+def _medians(n_types: int) -> Floats:
+    """Return the probabilities at the middle of equally likely classes."""
+    return (np.arange(n_types) + 0.5) / n_types
+
+
+def _merge_types(costs: Floats, probabilities: Floats | None = None) -> tuple[Floats, Floats]:
+    """Return distinct costs, ascending, with their probabilities added up; none has zero."""
+    if probabilities is None:
+        probabilities = np.full(costs.size, 1.0 / costs.size)
+    likely = probabilities > 0
+    types, places = np.unique(costs[likely], return_inverse=True)
+    return types, np.bincount(places, probabilities[likely])
 
 
 def _best_price_among(groups: list[tuple[float, float]], sigma: float, value: float) -> float:

@@ -142,6 +142,11 @@ class Population:
         return self.rho.size
 
     @property
+    def reporting_rho(self) -> Floats:
+        """Costs of the nodes that report: of a coalition its cheapest member alone."""
+        return self.rho if self.manipulation is None else self.rho[~self.manipulation.silent]
+
+    @property
     def group(self) -> npt.NDArray[np.str_]:
         """Name of each node's group, shape (n_nodes,)."""
         sizes = [group.rows.stop - group.rows.start for group in self.groups]

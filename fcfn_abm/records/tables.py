@@ -40,6 +40,42 @@ def _counts(**meanings: str) -> list[Column]:
     return [Column(name, "int64", NO_UNIT, meaning) for name, meaning in meanings.items()]
 
 
+LEARNED = [
+    *_floats(
+        NO_UNIT,
+        alpha="estimate of alpha when the cap was announced, per unit of epsilon",
+        alpha_low="lower end of its central 95 % credible interval",
+        alpha_high="upper end of the same",
+    ),
+    *_floats(
+        MONEY,
+        beta="estimate of beta when the cap was announced",
+        beta_low="lower end of its central 95 % credible interval",
+        beta_high="upper end of the same",
+    ),
+    *_floats(
+        NO_UNIT,
+        depreciation="estimate of the share of the accuracy gained so far that a round loses",
+        exploration="announced cap over the one that the server's rule chose",
+        accuracy="share of test images labelled rightly after the round",
+        gain="what the round of training added to accuracy, or took from the loss",
+    ),
+    *_floats(
+        MONEY,
+        measured_value="the same with what the stock lost put back, at value.price",
+        expected_value="beta ln(1 + alpha eps_g) by the estimate after the round",
+        expected_value_low="lower end of its central 95 % credible interval",
+        expected_value_high="upper end of the same",
+        misfit="root mean square distance of the fitted logarithm to the best concave curve",
+    ),
+    *_floats(
+        NO_UNIT,
+        epsilon_spent="true epsilon of all rounds so far, of the node that spent most, as "
+        "privacy.view sees it",
+    ),
+]
+"""Columns of the rounds in which a server learns the value of epsilon: scenarios with [value]."""
+
 TABLES: dict[str, list[Column]] = {
     "rounds": [
         *_counts(round="number of the round, from 1"),
@@ -78,6 +114,7 @@ TABLES: dict[str, list[Column]] = {
             money_spent="what the server has paid so far, this round included",
             money_left="what is left of game.total_budget",
         ),
+        *LEARNED,
     ],
     "nodes": [
         *_counts(node="row of the node, from 0"),
@@ -120,6 +157,9 @@ TABLES: dict[str, list[Column]] = {
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
             delta="delta of the four",
+            zcdp_sold="rho of zCDP that the noise was worked out for, as epsilon_sold",
+            zcdp_total="rho of zCDP spent in the whole training, the sum over its rounds",
+            zcdp_central="the same as the server sees it under secure aggregation",
         ),
         *_counts(flagged_round="round of training in which the check flagged the node, if it did"),
     ],
@@ -147,6 +187,8 @@ TABLES: dict[str, list[Column]] = {
             epsilon_total="true epsilon of all rounds so far, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
+            zcdp_round="rho of zCDP of the round alone",
+            zcdp_total="rho of zCDP of all rounds so far: their sum",
         ),
     ],
 }
@@ -161,9 +203,13 @@ WHERE_ASKED_FOR = (
     *("arrival_round", "first_rho", "epsilon_sold"),
     *("exit_reason", "total_sold"),
     *("manipulates", "identities"),
+    *("zcdp_sold", "zcdp_total", "zcdp_central"),
 )
 """Columns of the nodes that only records with groups, liars, a check, churn, training, a limit on
-what is paid or sold over all rounds, coalitions, or split identities have."""
+what is paid or sold over all rounds, coalitions, split identities, or zCDP have."""
+
+ZCDP_LEDGER = ("zcdp_round", "zcdp_total")
+"""Columns of the ledger where what is sold is zCDP's rho."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -207,21 +253,20 @@ OTHER_TABLES: dict[str, list[Column]] = {
         Column("costs", "string", NO_UNIT, "distribution of costs, of [bench.costs]"),
         Column("data", "string", NO_UNIT, "dealing of data, of [bench.data]"),
         *_floats(MONEY, budget="payment cap B of the cell"),
-        Column("terms", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
+        Column("mode", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
         Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
         *_counts(
-            replication="number of the population, from 0; the same for all mechanisms and terms",
+            replication="number of the population, from 0; the same for all mechanisms and modes",
             seed="seed that the population was drawn with",
         ),
         Column(
             "status",
             "string",
             NO_UNIT,
-            "solved, no-trade, no-solution, or not-reachable: the "
-            "mechanism cannot be set to these terms",
+            "solved, no-trade, no-solution, or not-reachable: the mechanism cannot be set to this",
         ),
         Column("reason", "string", NO_UNIT, "why there is no trade or no solution, or why not"),
-        Column("settings", "string", NO_UNIT, "knobs that were turned to reach the terms"),
+        Column("settings", "string", NO_UNIT, "knobs that were turned to reach it"),
         *_counts(
             n_nodes="nodes of the population",
             n_active="nodes that take part",
@@ -246,7 +291,8 @@ OTHER_TABLES: dict[str, list[Column]] = {
         *_floats(
             NO_UNIT,
             rent="share of the nodes' payments that is no privacy cost; empty without payments",
-            regret="largest gain of one node by another move, as a share of what is paid",
+            regret="largest gain of one node by another move, as a share of what is paid; empty "
+            "with other costs than rho epsilon, caps, fixed costs or a reserve",
             left_out_rank="mean rank in cost of the nodes outside, from 0, cheapest, to 1",
             expensive_third="share that takes part of the third with the highest costs",
             unusual_third="share that takes part of the third with the most unusual labels",
@@ -376,10 +422,11 @@ _OPTIONAL: dict[str, Iterable[str]] = {
         "n_inactive",
         *("n_present", "n_arrived", "n_departed"),
         *("equilibrium_budget", "equilibrium_n_active", "equilibrium_total_epsilon"),
+        *(column.name for column in LEARNED),
         *("money_spent", "money_left"),
     ),
     "nodes": (*WHERE_ASKED_FOR, "epsilon_central"),
-    "ledger": ("epsilon_central",),
+    "ledger": ("epsilon_central", *ZCDP_LEDGER),
     "sweep": (*TRACKING, *MANIPULATION),
 }
 """Columns that some records lack: those above, and those that earlier versions did not write."""
@@ -482,8 +529,11 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def empty(name: str) -> pd.DataFrame:
-    """Return the table without rows."""
+    """Return the table without rows; a ledger that of epsilon alone."""
+    left_out = ZCDP_LEDGER if name == "ledger" else ()
     kinds: Iterable[tuple[str, str]] = (
-        (c.name, "str" if c.kind == "string" else c.kind) for c in columns_of(name)
+        (c.name, "str" if c.kind == "string" else c.kind)
+        for c in columns_of(name)
+        if c.name not in left_out
     )
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds})

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fcfn_abm.report.bench import (
     MEANING,
-    TERMS,
+    MODES,
     Estimate,
     bench_tables,
     breaking_points,
@@ -34,15 +34,15 @@ from fcfn_abm.report.blocks import (
 from fcfn_abm.report.figures.bench import benchmark
 from fcfn_abm.report.settings import reproduce, settings_table
 
-_MEASURES = {
-    "server_utility": "Utility of the server, in currency",
-    "server_payment": "What the server pays, in currency",
-    "node_utility": "Utility of all nodes, in currency",
-    "welfare": "Welfare, in currency",
-    "participation": "Participation",
-    "effective_number": "Effective number of nodes",
-    "unusual_third": "Share that takes part of the third with the most unusual labels",
+_CELLS = {
+    ("equal-cap", "server_utility"): "Utility of the server, in currency",
+    ("equal-spending", "server_utility"): "Utility of the server, in currency",
+    ("equal-epsilon", "server_payment"): "What the server pays, in currency",
+    ("equal-spending", "participation"): "Participation",
+    ("equal-spending", "unusual_third"): "Share that takes part of the third with the most unusual "
+    "labels",
 }
+"""What is shown cell by cell; bench.csv has all of it."""
 _TERMS = {
     "Participation": "the share of nodes that sell any privacy.",
     "Effective number": "S squared over the sum of the squares of epsilon: how many nodes sell, "
@@ -63,7 +63,7 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     Parameters
     ----------
     frame : DataFrame
-        Its table, one row a cell, terms, mechanism and population.
+        Its table, one row a cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
     scenario : Scenario
@@ -71,10 +71,10 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     toml : str
         Its scenario file, to be shown.
     """
-    n_cells = len(cells_of(frame, run["terms"][0]))
-    terms = "; ".join(
-        f"{TERMS[name].lower()}: {MEANING[name].format(reference=run['reference'])}"
-        for name in run["terms"]
+    n_cells = len(cells_of(frame, run["modes"][0]))
+    meanings = " ".join(
+        f"{MODES[name]}: {MEANING[name].format(reference=run['reference'])}."
+        for name in run["modes"]
     )
     picture = Picture(
         "benchmark",
@@ -86,16 +86,15 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     )
     results: list[Block] = [picture, *bench_tables(frame, run)]
     cells = [
-        _cells_table(frame, run, name, quantity)
-        for quantity in _MEASURES
-        for name in run["terms"]
-        if frame.loc[frame["terms"] == name, quantity].notna().any()
+        _cells_table(frame, run, mode, quantity, title)
+        for (mode, quantity), title in _CELLS.items()
+        if frame.loc[frame["mode"] == mode, quantity].notna().any()
     ]
     return Page(
         title=run["title"] or "Benchmark of mechanisms",
         subtitle=f"Report of a benchmark of mechanisms by fcfn_abm, seed {run['seed']}",
         lead=[
-            Words(f"{n_cells} cells of costs, data and caps, at equal terms. {terms}."),
+            Words(f"{n_cells} cells of costs, data and caps, at equal terms. {meanings}"),
             Facts(
                 [
                     Fact("Mechanisms", number(len(run["mechanisms"]))),
@@ -117,13 +116,14 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     )
 
 
-def _cells_table(frame: pd.DataFrame, run: Mapping[str, Any], terms: str, quantity: str) -> Table:
+def _cells_table(
+    frame: pd.DataFrame, run: Mapping[str, Any], mode: str, quantity: str, title: str
+) -> Table:
     rows = [
         [cell_name(key), *(_cell(mean_of(part, quantity, name)) for name in run["mechanisms"])]
-        for key, part in cells_of(frame, terms).items()
+        for key, part in cells_of(frame, mode).items()
     ]
-    title = f"{_MEASURES[quantity]}, {TERMS[terms].lower()}"
-    return Table(["", *run["mechanisms"]], rows, title)
+    return Table(["", *run["mechanisms"]], rows, f"{title}, {MODES[mode].lower()}")
 
 
 def _cell(of: Estimate) -> str:

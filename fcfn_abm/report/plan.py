@@ -25,6 +25,12 @@ COLUMNS: dict[str, tuple[str, str]] = {
 }
 """Columns of the nodes' part, with units and meanings."""
 
+ZCDP: dict[str, tuple[str, str]] = {
+    "zcdp_sold": ("1", "rho of zCDP that the market led to: of a round or of all, see horizon"),
+    "zcdp_total": ("1", "rho of zCDP spent in all rounds: their sum"),
+}
+"""The same where what is sold is zCDP's rho; ``epsilon`` is then what it means at delta."""
+
 COMMON: dict[str, tuple[str, str]] = {
     "rounds": ("1", "rounds of training"),
     "max_participations": ("1", "rounds in which a node takes part at most, and then rests"),
@@ -122,7 +128,11 @@ def _text(record: Record, form: str) -> str:
         "seed": record.scenario.seed,
         "plan": common,
         "nodes": nodes.to_dict("records"),
-        "units": {name: unit for name, (unit, _) in (COMMON | COLUMNS).items() if unit},
+        "units": {
+            name: unit
+            for name, (unit, _) in (COMMON | COLUMNS | ZCDP).items()
+            if unit and (name in common or name in nodes)
+        },
     }
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
@@ -135,7 +145,11 @@ def _nodes(record: Record) -> pd.DataFrame:
         )
     nodes = record.nodes[record.nodes["active"]]
     names = {"sigma": "noise_std", "payment_currency": "payment"}
-    plan = pd.DataFrame({name: nodes[names.get(name, name)] for name in COLUMNS})
+    columns = list(COLUMNS)
+    if record.scenario.privacy.currency == "zcdp":
+        names["epsilon"] = "epsilon_sold"
+        columns += ZCDP
+    plan = pd.DataFrame({name: nodes[names.get(name, name)] for name in columns})
     if "name" in nodes:  # their costs came from a file that names them
         known = nodes["name"].astype(object).where(nodes["name"].notna(), None)
         plan.insert(1, "name", known)
@@ -153,4 +167,5 @@ def _common(record: Record, *, any_train: bool) -> dict[str, Any]:
         "sampling_rate": privacy.placement.options.get("sampling_rate", 1.0),
         "note": note or None,
     }
-    return {name: found[name] for name in COMMON}
+    common = {name: found[name] for name in COMMON}
+    return {**common, "currency": "zcdp"} if privacy.currency == "zcdp" else common

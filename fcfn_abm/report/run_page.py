@@ -24,6 +24,7 @@ from fcfn_abm.report.blocks import (
     format_count,
     number,
 )
+from fcfn_abm.report.figures.closed_loop import closed_loop
 from fcfn_abm.report.figures.frames import few_traces
 from fcfn_abm.report.figures.market import (
     convergence,
@@ -32,14 +33,21 @@ from fcfn_abm.report.figures.market import (
     utilities,
 )
 from fcfn_abm.report.settings import reproduce, settings_table
-from fcfn_abm.report.summary import equilibrium_table, groups_table, name_node
+from fcfn_abm.report.summary import (
+    ZCDP_NOTE,
+    describe_beliefs,
+    equilibrium_table,
+    groups_table,
+    name_node,
+)
 from fcfn_abm.report.theme import arm_label
 from fcfn_abm.report.trained_page import training_sections
 
 _NEAR = 1e-3  # farther from the closed form than this share, rest is worth a second look
+_NODES = ("node", "name", "rho", "epsilon", "equilibrium_epsilon", "utility", "active")
 _AROUND = 6  # nodes on either side of the threshold that are listed
 _VERDICTS: dict[str, tuple[Tone, str]] = {
-    "converged": ("good", "The market came to rest: no node can gain by moving alone."),
+    "converged": ("good", "The market came to rest."),
     "no-trade": ("fair", "Nobody trades."),
     "max-rounds": ("fair", "The market had not come to rest when its rounds were over."),
     "stopped": ("good", "No further round is bought."),
@@ -75,6 +83,8 @@ def run_page(record: Record, scenario_toml: str) -> Page:
         sections.insert(3, Section("The groups", [Words(_GROUPS), groups]))
     if "tracking" in record.run:
         sections.insert(2, _describe_tracking(record.run["tracking"]))
+    if "value" in record.run:
+        sections.append(_describe_learning(record))
     if "training" in record.run:
         sections += training_sections(record)
     seconds = record.run["seconds"]
@@ -93,7 +103,8 @@ def run_page(record: Record, scenario_toml: str) -> Page:
 def _verdict(record: Record) -> Notice:
     verdict = record.run["verdict"]
     tone, words = _VERDICTS[verdict["kind"]]
-    if tone == "good" and record.run["market"]["distance"] > _NEAR:
+    market = record.run["market"]
+    if tone == "good" and max(market["distance"], market["exploitability"]) > _NEAR:
         tone = "fair"
     reason = verdict["reason"]
     return Notice(
@@ -117,8 +128,10 @@ def _facts(record: Record) -> Facts:
     if arms:
         own = arms[0]
         facts.append(Fact("Test accuracy", f"{own['accuracy']:.1%}", arm_label(own["name"])))
-        spent = record.nodes["epsilon_total"].max()
-        facts.append(Fact("Most epsilon spent", number(float(spent), 4), "by one node, in all"))
+        central = record.scenario.privacy.view == "central" and "epsilon_central" in record.nodes
+        spent = record.nodes["epsilon_central" if central else "epsilon_total"].max()
+        note = "by one node, in all" + (", as the server sees it" if central else "")
+        facts.append(Fact("Most epsilon spent", number(float(spent), 4), note))
     return Facts(facts)
 
 
@@ -147,7 +160,8 @@ def _in_short(record: Record) -> list[str]:
         f"what the net is worth to it; the nodes keep {number(market['node_utility'], 4)} of the "
         "payment when the cost of their privacy is taken off."
     )
-    if n < n_nodes and form["threshold"]:
+    others = record.nodes.loc[~record.nodes["active"], "rho"]
+    if len(others) and form["threshold"] and others.min() >= form["threshold"]:
         text += (
             f" The others stay out: privacy costs them {number(form['threshold'], 4)} for a unit "
             "of epsilon or more."
@@ -169,7 +183,8 @@ def _describe_settling(record: Record) -> Section:
         f"In the last round the most that a node could gain by moving alone was "
         f"{number(market['exploitability'], 3)} of the cap, epsilon had changed by "
         f"{number(market['change'], 3)} times the largest one, and the farthest node was "
-        f"{number(market['distance'], 3)} times the largest epsilon away from the closed form."
+        f"{number(market['distance'], 3)} times the largest epsilon away from the "
+        f"{'equilibrium' if 'solution' in form else 'closed form'}."
     )
     picture = Picture(
         "convergence",
@@ -178,8 +193,11 @@ def _describe_settling(record: Record) -> Section:
         f"which ends at {number(market['total_epsilon'], 4)} where the closed form has "
         f"{number(form['total_epsilon'], 4)}; and three measures of distance from equilibrium, "
         f"with exploitability ending at {number(market['exploitability'], 2)}.",
-        "Left: what single nodes report (a sample of a large market). Middle: the sum of all "
-        "reports. Right: how far the market is from equilibrium, on a log scale.",
+        "a: what single nodes report (a sample of a large market). b: the sum of all reports. "
+        "c: how far the market is from equilibrium, on a log scale.",
+        record.rounds[["round", "total_epsilon", "distance", "exploitability", "change"]],
+        "rounds.parquet and traces.parquet",
+        interactive=True,
     )
     terms = Terms(
         {
@@ -221,15 +239,28 @@ def _equilibrium(record: Record) -> Section:
     terms = {
         "Epsilon": "how much privacy a node gives up: zero reveals nothing, and with a larger one "
         "the noise on what the node sends is smaller. It has no unit.",
-        "Utility": "of a node: what it is paid less rho times epsilon. Of the server: what the "
-        "net is worth to it less what it pays. Currency a round.",
+        "Utility": f"of a node: what it is paid less {_name_cost(record)}. Of the server: what "
+        "the net is worth to it less what it pays. Currency a round.",
     }
     if form["threshold"]:
         terms["tau"] = (
             "the unit privacy costs of the n nodes that take part, added up. tau/(n-1) is the "
             "cost from which on a node does better to stay out."
         )
+    sold = ZCDP_NOTE if record.scenario.privacy.currency == "zcdp" else ""
+    words = " ".join(text for text in (words, describe_beliefs(record.run), sold) if text)
     return Section("The equilibrium", [Words(words), equilibrium_table(form, market), Terms(terms)])
+
+
+def _name_cost(record: Record) -> str:
+    """Return what epsilon costs a node, in words."""
+    people, game = record.scenario.population, record.scenario.game
+    cost = {
+        "power": "rho times epsilon²",
+        "sqrt": "2 rho times √epsilon",
+        "exponential": "rho times (e^epsilon - 1)",
+    }.get(people.cost or "", "rho times epsilon")
+    return f"{cost} and the fixed cost of {game.fixed_cost:g}" if game.fixed_cost else cost
 
 
 def _who_left(record: Record) -> Section:
@@ -242,7 +273,8 @@ def _who_left(record: Record) -> Section:
                 "The cap is shared in proportion to epsilon, so a node earns something only where "
                 f"its unit cost rho lies below tau/(n-1), here {number(threshold, 6)}. Whenever a "
                 "costly node leaves, tau falls and this bound with it, and the next costliest may "
-                "have to go: in the end far more nodes are out than a few outliers."
+                f"have to go. Here {format_count(int((~nodes['active']).sum()), 'node')} of "
+                f"{len(nodes):,} stay out in the end."
             )
         )
     picture = Picture(
@@ -251,6 +283,8 @@ def _who_left(record: Record) -> Section:
         f"Epsilon of each node against its unit privacy cost: {int(nodes['active'].sum()):,} "
         f"take part, and {int((~nodes['active']).sum()):,} stay out"
         + (f", from a cost of {number(threshold, 4)} on." if threshold else "."),
+        data=nodes[[c for c in _NODES if c in nodes]],
+        source="nodes.parquet",
     )
     blocks += [picture, _groups(nodes, threshold)]
     if threshold and not nodes["active"].all():
@@ -261,6 +295,9 @@ def _who_left(record: Record) -> Section:
             participation(record.rounds, nodes),
             f"Nodes that take part over {len(record.rounds)} rounds, ending at "
             f"{int(nodes['active'].sum()):,}; and how many nodes left for good in each round.",
+            data=record.rounds[["round", "n_active", "n_exited"]],
+            source="rounds.parquet and nodes.parquet",
+            interactive=True,
         )
     )
     return Section("Who left, and why", blocks)
@@ -326,6 +363,38 @@ def _list_around_bound(nodes: pd.DataFrame, threshold: float) -> Table:
     )
 
 
+def _describe_learning(record: Record) -> Section:
+    """Say what a server has learned of the value of epsilon from its own rounds."""
+    facts, rounds = record.run["value"], record.rounds
+    (alpha_low, alpha_high), (low, high) = facts["alpha_interval"], facts["beta_interval"]
+    frozen = record.scenario.value is not None and record.scenario.value.frozen
+    follows = "It did not price by them" if frozen else "Each round was priced by the rounds before"
+    words = (
+        f"The server measured what {format_count(facts['n_rounds'], 'round')} of training gained, "
+        f"and fitted beta ln(1 + alpha eps) to it: in the end alpha = {number(facts['alpha'], 3)} "
+        f"({number(alpha_low, 2)} to {number(alpha_high, 2)}) and beta = "
+        f"{number(facts['beta'], 3)} ({number(low, 2)} to {number(high, 2)}), while "
+        f"{facts['depreciation']:.1%} of the accuracy gained so far is lost in a round. {follows}."
+    )
+    regret = (
+        f"By that last estimate a cap of {number(facts['best_cap'], 3)} in every round would have "
+        f"left it {number(facts['best_server_value'], 4)}, and its own caps left it "
+        f"{number(facts['server_value'], 4)}: a regret of {number(facts['regret'], 3)}. The best "
+        f"concave curve lies {number(facts['misfit'], 2)} away from the logarithm (root mean "
+        "square over the rounds)."
+    )
+    picture = Picture(
+        "closed_loop",
+        closed_loop(rounds),
+        "Eight panels over the rounds: the payment cap, mean epsilon, nodes that take part and "
+        "that have left, privacy spent, test accuracy, alpha and beta with their intervals, and "
+        "the measured value of each round beside the expected one.",
+        "Dots: the announced cap, and what each round was measured to be worth. Bands: 95 % "
+        "credible intervals.",
+    )
+    return Section("What the server learned", [Words(words), Words(regret), picture])
+
+
 def _list_node(node: Any, threshold: float) -> list[str]:
     return [
         name_node(node),
@@ -353,9 +422,12 @@ def _earnings(record: Record) -> Section:
     )
     picture = Picture(
         "utilities",
-        utilities(record.rounds),
+        utilities(record),
         f"The server's utility and what it pays, and the utility of all nodes together, over "
         f"{len(record.rounds)} rounds; they end at {number(market['server_utility'], 4)}, "
         f"{number(market['payment'], 4)} and {number(market['node_utility'], 4)}.",
+        data=record.rounds[["round", "server_utility", "payment", "node_utility"]],
+        source="rounds.parquet",
+        interactive=True,
     )
     return Section("What everybody earns", [Words(words), picture])

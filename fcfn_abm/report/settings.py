@@ -21,6 +21,12 @@ _MECHANISMS = {
     "ic-mle": "each node picks a contract from a menu",
     "yang": "an agency buys epsilon from the nodes and sells it to the server",
 }
+_COSTS = {
+    "linear": "rho epsilon",
+    "power": "rho epsilon²",
+    "sqrt": "2 rho √epsilon",
+    "exponential": "rho (e^epsilon - 1)",
+}
 _ORDERS = {
     "in_turn": "one after another, each seeing the running total",
     "simultaneous": "all at once, answering the last round",
@@ -54,6 +60,7 @@ def settings_table(scenario: Any) -> Table:
             f"{describe_choice(scenario.population.rho)}; currency per unit of epsilon"
         ),
         **_describe_population(scenario),
+        **_describe_costs(scenario),
         "Worth of the net to the server": (
             f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
             f"(currency), eps the mean epsilon over {AVERAGED[game.average_over]}"
@@ -94,12 +101,30 @@ def _describe_population(scenario: Any) -> dict[str, str]:
     found = {}
     for name in type(scenario.population).model_fields:
         value = getattr(scenario.population, name)
-        if name not in ("n_nodes", "rho", "groups", "node_class") and value is not None:
+        if hasattr(value, "model_fields_set") and name != "rho":
             found[f"Population: {name}"] = _describe_keys(value)
     if scenario.population.node_class:
         found["Class of the nodes"] = scenario.population.node_class
     for group in scenario.population.groups or ():
         found[f"Group {group.name}"] = _describe_keys(group, leave_out="name") or "the rest"
+    return found
+
+
+def _describe_costs(scenario: Any) -> dict[str, str]:
+    """Say what taking part costs and allows, where that is not the paper's."""
+    people, game = scenario.population, scenario.game
+    found = {}
+    if people.cost:
+        found["Privacy costs a node"] = _COSTS[people.cost]
+    cap = people.epsilon_max
+    if cap is not None:
+        one = isinstance(cap, (int, float))
+        most = f"{cap:g}" if one else f"from {min(cap):g} to {max(cap):g}, listed for each"
+        found["The most that a node can sell"] = f"an epsilon of {most}"
+    if game.fixed_cost:
+        found["Taking part costs"] = f"{game.fixed_cost:g} a round, whatever epsilon is"
+    if game.reserve:
+        found["The least epsilon that is paid"] = f"{game.reserve:g}"
     return found
 
 
@@ -124,7 +149,8 @@ def _describe_training(scenario: Any) -> dict[str, str]:
     passes = "pass" if training.local_epochs == 1 else "passes"
     return {
         "Privacy": (
-            f"epsilon protects {_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
+            f"{'the rho of zCDP' if privacy.currency == 'zcdp' else 'epsilon'} protects "
+            f"{_UNITS[privacy.unit]}; {_HORIZONS[privacy.horizon]}; "
             f"{_HOLDS_AGAINST[privacy.view]}delta = {privacy.delta:g}"
         ),
         "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration"

@@ -17,6 +17,10 @@ from fcfn_abm.report.theme import arm_label
 
 WIDTH = 96
 """Of running text in the terminal."""
+ZCDP_NOTE = (
+    "Nodes sell zCDP's rho here: the market's epsilon, total epsilon S and mean epsilon are\n"
+    "amounts of it."
+)
 _SHOWN = 12  # nodes that are listed by name
 
 
@@ -27,8 +31,12 @@ def summary(record: Record) -> Text:
         equilibrium_table(record.run["equilibrium"], record.run["market"]).to_rich_text(),
         _who_left(record),
     ]
+    if record.scenario.privacy.currency == "zcdp":
+        parts.insert(1, ZCDP_NOTE)
     if groups := groups_table(record):
         parts.insert(2, groups.to_rich_text())
+    if beliefs := describe_beliefs(record.run):
+        parts.insert(2, fill(beliefs, WIDTH))
     if "training" in record.run:
         spent = privacy_table(record)
         parts.append(spent.to_rich_text() if spent else "Nobody trains: there is no trade.")
@@ -43,9 +51,10 @@ def _heading(record: Record) -> Text:
     title = join_lines(record.scenario.title) or "Privacy market"
     kind, subject = verdict["kind"], f"{len(record.nodes)} nodes: "
     ended = f"{subject}{kind} after {verdict['rounds']} rounds; "
+    solved = "equilibrium" if "solution" in record.run["equilibrium"] else "closed form"
     measured = (
         f"Largest gain from moving alone: {market['exploitability']:.1e} of B. "
-        f"Distance to the closed form: {market['distance']:.1e} of the largest epsilon."
+        f"Distance to the {solved}: {market['distance']:.1e} of the largest epsilon."
     )
     lines: list[str | Text] = [
         heading(f"{title} (seed {record.scenario.seed})"),
@@ -67,6 +76,8 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
         ``market`` of the same; without it the closed form stands alone.
     """
     reference = "closed form" if form["threshold"] else "as priced"
+    if "solution" in form:
+        reference = "equilibrium"
     contest = form["mechanism"] == "stackelberg"
     pays = "payment cap B" if contest else "the server pays"
     over = AVERAGED[form["average_over"]]
@@ -104,7 +115,48 @@ def describe_bounds(bounds: Mapping[str, float]) -> list[str]:
     return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (52): {span}."]
 
 
+def describe_solution(form: Mapping[str, Any]) -> str:
+    """Say how a contest under other terms than the paper's was solved; empty for other games.
+
+    Parameters
+    ----------
+    form : mapping
+        ``equilibrium`` of a record's ``run.json``.
+    """
+    solution = form.get("solution")
+    if solution is None:
+        return ""
+    known = {
+        True: "It is the only equilibrium.",
+        False: f"It is not the only equilibrium: {solution['n_others']} more were found.",
+        None: "Whether there are other equilibria is not known.",
+    }
+    said = (
+        f"Solved by: {solution['found_by']}; a node could gain {solution['regret']:.1g} of B. "
+        f"{known[solution['unique']]}"
+    )
+    if form["status"] == "no-solution":
+        said = str(form["reason"])
+    return f"{said} {solution['note']}".strip()
+
+
+def describe_beliefs(run: Mapping[str, Any]) -> str:
+    """Say what nodes expected that know the law of costs alone; empty for other rules."""
+    known = run.get("bayes_nash")
+    if known is None:
+        return ""
+    return (
+        f"The nodes play the Bayes-Nash equilibrium of {known['n_types']} types: on average over "
+        f"what costs may be, S is {known['expected_total_epsilon']:.6g}; with the costs that were "
+        f"drawn it is {run['market']['total_epsilon']:.6g}."
+    )
+
+
 def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
+    if "solution" in form and (form["status"] != "no-trade" or not contest):
+        return fill(describe_solution(form), WIDTH)
+    if "solution" in form:
+        return "No payment cap that was searched pays the server: there is no trade."
     if form["status"] != "solved" and contest:
         return "No payment cap pays the server here: B* = 0, and there is no trade (45)."
     if form["status"] != "solved":
@@ -165,9 +217,13 @@ def privacy_table(record: Record) -> Table | None:
     if central or total:
         label = f"epsilon, {'total' if total else 'one round'}, sold"
         sold = [(f"{label} (as the server sees it)" if central else label, "epsilon_sold")]
+    in_zcdp = settings.currency == "zcdp"
+    of = "total" if total else "one round"
+    amounts = [(f"rho of zCDP, {of}, sold", "zcdp_sold"), ("rho of zCDP, total", "zcdp_total")]
     rows = [
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
+            *(amounts if in_zcdp else ()),
             ("epsilon, one round", "epsilon_per_round"),
             *sold,
             (f"epsilon, total of {rounds} rounds", "epsilon_total"),
@@ -184,6 +240,12 @@ def privacy_table(record: Record) -> Table | None:
         f"{', as the server sees it' if central else ''}, "
         f"{settings.calibration} calibration)"
     )
+    if in_zcdp:
+        title = (
+            f"Privacy of the nodes that train (what is sold is zCDP's rho, {of}"
+            f"{', as the server sees it' if central else ''}; unit: {settings.unit}; epsilon at "
+            f"delta = {settings.delta:g})"
+        )
     return Table(
         ["", "least", "median", "most"],
         rows,
@@ -222,7 +284,9 @@ def groups_table(record: Record) -> Table | None:
 
 def arms_table(record: Record) -> Table:
     """Return what each arm of the training came to."""
-    classical = record.scenario.privacy.calibration == "classical"
+    privacy = record.scenario.privacy
+    in_zcdp = privacy.currency == "zcdp"
+    classical = privacy.calibration == "classical" or in_zcdp
     rows = [
         [
             arm_label(arm["name"]),
@@ -239,7 +303,7 @@ def arms_table(record: Record) -> Table:
     head = [
         "",
         "nodes",
-        "mean epsilon",
+        "mean rho of zCDP" if in_zcdp else "mean epsilon",
         *(["true epsilon"] if classical else []),
         "utility of nodes",
         "nodes that lose",

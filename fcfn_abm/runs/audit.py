@@ -240,7 +240,9 @@ class Neighbours:
     def prepare(cls, scenario: Scenario) -> Neighbours:
         """Load the data of a scenario, and make a canary for its net."""
         training = (scenario.training or TrainingSettings()).model_copy(update={"device": "cpu"})
-        whole = prepare_trainer(scenario.model_copy(update={"training": training}))
+        privacy = scenario.privacy.model_copy(update={"currency": None})  # epsilon is audited
+        changed = {"training": training, "privacy": privacy}
+        whole = prepare_trainer(scenario.model_copy(update=changed))
         return cls(whole, craft_for(whole))
 
     def _create_trainer(self, side: bool, plan: TrainingPlan) -> FederatedTrainer:

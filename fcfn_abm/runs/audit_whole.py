@@ -219,7 +219,8 @@ def _select_engine(scenario: Scenario, own: FederatedTrainer) -> EngineName:
 def _prepare(scenario: Scenario) -> FederatedTrainer:
     """Return the scenario's trainer, on the processor, for a total epsilon."""
     training = (scenario.training or TrainingSettings()).model_copy(update={"device": "cpu"})
-    privacy = scenario.privacy.model_copy(update={"horizon": "training"})
+    changed = {"horizon": "training", "currency": None}  # a total epsilon is audited
+    privacy = scenario.privacy.model_copy(update=changed)
     return prepare_trainer(scenario.model_copy(update={"training": training, "privacy": privacy}))
 
 

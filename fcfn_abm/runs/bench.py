@@ -47,7 +47,7 @@ TABLE, SUMMARY = "bench.parquet", "bench.csv"
 DEFAULT = "bench/default"
 """The shipped benchmark, which is carried out where none is named."""
 _PRELOAD = "fcfn_abm.runs.bench"
-_KEY = ("costs", "data", "budget", "terms", "mechanism", "replication")
+_KEY = ("costs", "data", "budget", "mode", "mechanism", "replication")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Benchmark:
     """What tells it from others that take its place."""
 
     def frame(self) -> pd.DataFrame:
-        """Return the table: one row a cell, terms, mechanism and population.
+        """Return the table: one row a cell, mode, mechanism and population.
 
         Raises
         ------
@@ -113,7 +113,7 @@ def run_bench(
     Returns
     -------
     Benchmark
-        Its frame has one row a cell, terms, mechanism and population.
+        Its frame has one row a cell, mode, mechanism and population.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def run_bench(
 
     Notes
     -----
-    A population and all chance in it depend on the seed and its number alone: mechanisms, terms
+    A population and all chance in it depend on the seed and its number alone: mechanisms, modes
     and caps are compared on the same populations. Results do not depend on the workers: equal
     scenarios give equal files, byte for byte.
     """
@@ -232,13 +232,13 @@ def carry_out_first(
 
 
 def _price(cell: BenchCell) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a cell: every mechanism at all terms, in all populations."""
+    """Yield the rows of a cell: every mechanism in all modes, in all populations."""
     bench = cell.bench
     for replication in range(bench.replications):
         game = BenchGame.draw(cell, replication)
-        for terms in bench.terms:
+        for mode in bench.modes:
             for name in bench.mechanisms or ():
-                yield {**game.key(terms, name), **game.measure(terms, name)}
+                yield {**game.key(mode, name), **game.measure(mode, name)}
 
 
 def _train(task: BenchTask) -> Iterator[dict[str, Any]]:
@@ -247,7 +247,7 @@ def _train(task: BenchTask) -> Iterator[dict[str, Any]]:
     if part is None or name is None:
         return
     game = BenchGame.draw(task.cell, task.replication)
-    match = game.match(part.terms, name)
+    match = game.match(part.mode, name)
     if not match.reached or not match.outcome.active.any():
         return
     if game.images is None:
@@ -262,7 +262,7 @@ def _train(task: BenchTask) -> Iterator[dict[str, Any]]:
     is_central = trainer.plan.view == "central"
     spent = ledger.central_epsilon(delta) if is_central else ledger.epsilon(delta)
     yield {
-        **game.key(part.terms, name),
+        **game.key(part.mode, name),
         "accuracy": float(np.mean([r.accuracy for r in training.results[-part.last :]])),
         "true_epsilon": float(spent[match.outcome.active].mean()),
         "largest_true_epsilon": float(spent.max()),
@@ -279,7 +279,7 @@ def _facts(scenario: Scenario, n_tasks: int) -> dict[str, Any]:
         "average_over": scenario.game.average_over,
         "reference": scenario.mechanism.kind,
         "mechanisms": list(bench.mechanisms or ()),
-        "terms": list(bench.terms),
+        "modes": list(bench.modes),
         "budgets": list(bench.budgets),
         "costs": list(bench.costs) or [build.OWN],
         "data": list(bench.data) or [build.OWN],

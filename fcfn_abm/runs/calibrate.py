@@ -24,6 +24,7 @@ from fcfn_abm.errors import (
     as_path,
 )
 from fcfn_abm.game import averaged_nodes, nash_equilibrium
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.workers import require_workers
@@ -209,6 +210,17 @@ def _check_and_resolve(
         raise InvalidScenarioError(
             "The scenario trains no net, and calibration measures one: it needs a [training] table "
             "with enabled = true."
+        )
+    if read_terms(scenario) is not None:
+        raise InvalidScenarioError(
+            "calibration takes nodes whose privacy costs rho * epsilon, without caps, a fixed cost "
+            "or a reserve: another cost, epsilon_max, fixed_cost and reserve must be left out."
+        )
+    if scenario.privacy.currency == "zcdp":
+        raise InvalidScenarioError(
+            "calibration takes nodes that sell epsilon, and here they sell zCDP's rho.",
+            table="privacy",
+            key="currency",
         )
     as_count("seeds", seeds, most=MOST_RUNS, error=InvalidScenarioError)
     if not isinstance(workers, BlockWorkers):

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from fcfn_abm import build
-from fcfn_abm.dp import gaussian_sigma
+from fcfn_abm.dp import gaussian_sigma, multiplier_for_zcdp
 from fcfn_abm.errors import InvalidScenarioError, as_count, as_names, as_path
 from fcfn_abm.game import welfare
 from fcfn_abm.mechanisms import MECHANISMS, Mechanism, Outcome, PricingGame
 from fcfn_abm.mechanisms.base import settle
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import new_folder, raise_as_output_error, seal, write_facts
@@ -30,6 +31,8 @@ from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.facts import describe_program
 from fcfn_abm.scenario import Scenario, SweepSettings
 from fcfn_abm.scenario.load import require_scenario
+
+type Floats = npt.NDArray[np.float64]
 
 MOST_RUNS = SweepSettings().maximum
 """Most populations that are drawn: as many as a sweep has runs unless it raises its maximum."""
@@ -112,6 +115,12 @@ def compare_mechanisms(
     )
     out = None if out is None else as_path("out", out)
     build.check_scenario(scenario)
+    people = scenario.population
+    if people.coalitions or people.sybils:
+        raise InvalidScenarioError(
+            "mechanisms are compared for nodes that report for themselves, as one: leave out "
+            "[population.coalitions] and [population.sybils], or compare runs."
+        )
     scenario = build.resolve_defaults(scenario)
     with ExitStack() as stack:
         if out is not None:
@@ -156,7 +165,7 @@ def _price_all(
             rho = np.stack([population.rho for population in populations])
             budgets = np.full(len(seeds), scenario.game.budget or 0.0)
             if scenario.game.budget is None:
-                budgets = build.solve_equilibrium(scenario, rho).budget
+                budgets = _best_caps(scenario, rho)
             for name in names:
                 bar.set_postfix(replication=first, mechanism=name, refresh=False)
                 outcome = _price(replicas, name, populations, budgets)
@@ -176,11 +185,18 @@ def _price_all(
     return frame
 
 
+def _best_caps(scenario: Scenario, rho: Floats) -> Floats:
+    """Return B* of each population; under other terms than the paper's it is searched."""
+    if read_terms(scenario) is None:
+        return np.asarray(build.solve_equilibrium(scenario, rho).budget)
+    return np.array([build.solve_equilibrium(scenario, own).budget for own in rho])
+
+
 def _price(
     replicas: Sequence[Scenario],
     name: str,
     populations: Sequence[Population],
-    budgets: npt.NDArray[np.float64],
+    budgets: Floats,
 ) -> Outcome:
     """Price with a mechanism; without what it needs to know there is no solution."""
     missing = build.missing_for(replicas[0], name)
@@ -202,7 +218,13 @@ def _measure(
     asks_for_costs = MECHANISMS[outcome.mechanism].reports == "cost"
     rho = np.stack([nodes.true_rho if asks_for_costs else nodes.rho for nodes in populations])
     judged = welfare(
-        outcome.epsilon, rho, outcome.payment, game.alpha, game.beta, game.average_over
+        outcome.epsilon,
+        rho,
+        outcome.payment,
+        game.alpha,
+        game.beta,
+        game.average_over,
+        read_terms(scenario),
     )
     n_nodes = rho.shape[1]
     return {
@@ -232,7 +254,10 @@ def _noise_multiplier(scenario: Scenario, outcome: Outcome) -> npt.NDArray[np.fl
     """Return the mean noise multiplier of each population's nodes; nan where nobody takes part."""
     privacy = scenario.privacy
     different, places = np.unique(outcome.epsilon[outcome.active], return_inverse=True)
-    sigma = gaussian_sigma(different, privacy.delta, calibration=privacy.calibration)[places]
+    if privacy.currency == "zcdp":
+        sigma = multiplier_for_zcdp(different, 1)[places]
+    else:
+        sigma = gaussian_sigma(different, privacy.delta, calibration=privacy.calibration)[places]
     by_population = np.split(sigma, np.cumsum(outcome.n_active)[:-1])
     return np.array([each.mean() if each.size else np.nan for each in by_population])
 

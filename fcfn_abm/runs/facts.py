@@ -17,8 +17,17 @@ import pandas as pd
 import fcfn_abm
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, UnknownNameError
-from fcfn_abm.game import averaged_nodes, epsilon_ceiling, nash_equilibrium, privacy_cost_ceiling
+from fcfn_abm.game import (
+    ContestEquilibrium,
+    averaged_nodes,
+    epsilon_ceiling,
+    nash_equilibrium,
+    privacy_cost_ceiling,
+)
+from fcfn_abm.learning import LearningRule
+from fcfn_abm.learning.bayes_nash import BayesNash
 from fcfn_abm.mechanisms import MECHANISMS, Outcome
+from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.population import Population
 from fcfn_abm.scenario import Scenario
@@ -93,7 +102,9 @@ def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str,
     ``tau`` and ``threshold`` belong to contests, and are zero elsewhere.
     """
     contested = MECHANISMS[outcome.mechanism].contested
-    contest = nash_equilibrium(rho if contested else [], 1.0)  # any pool shows who takes part
+    solved = outcome.contest
+    plain = contested and solved is None
+    contest = nash_equilibrium(rho if plain else [], 1.0)  # any pool shows who takes part
     sums = outcome_facts(outcome)
     return {
         "mechanism": outcome.mechanism,
@@ -107,6 +118,18 @@ def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str,
         "tau": contest.tau,
         "threshold": contest.threshold,
         **sums,
+        **({} if solved is None else {"solution": _solution_facts(solved, outcome.note)}),
+    }
+
+
+def _solution_facts(solved: ContestEquilibrium, note: str) -> dict[str, Any]:
+    """Return how a contest under other terms than the paper's was solved."""
+    return {
+        "found_by": solved.method,
+        "regret": solved.regret,
+        "unique": solved.unique,
+        "n_others": len(solved.others),
+        "note": note,
     }
 
 
@@ -123,15 +146,33 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def belief_facts(learning: LearningRule, budget: float) -> dict[str, Any]:
+    """Return what nodes expect that know the law of costs alone; nothing for other rules."""
+    if not isinstance(learning, BayesNash):
+        return {}
+    known = learning.solution
+    return {
+        "bayes_nash": {
+            "n_types": known.types.size,
+            "types": known.types.tolist(),
+            "probabilities": known.probabilities.tolist(),
+            "expected_total_epsilon": budget * known.expected_total,
+            "regret": known.regret,
+        }
+    }
+
+
 def bound_facts(scenario: Scenario, rho: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Return the bounds that the paper derives for its contest; nothing for other mechanisms.
+    """Return the bounds that the paper derives for its contest; nothing for other games.
 
     ``privacy_cost_ceiling`` is the unit cost that no active node reaches where trade pays (47).
     ``epsilon_ceiling_low`` and ``epsilon_ceiling_high`` are the epsilons that the node with the
     highest and the one with the lowest cost stay below (52), at the cap of the closed form.
     """
+    if scenario.mechanism.kind != "stackelberg" or read_terms(scenario) is not None:
+        return {}
     game, form = scenario.game, build.solve_equilibrium(scenario, rho)
-    if scenario.mechanism.kind != "stackelberg" or form.n_active == 0:
+    if form.n_active == 0:
         return {}
     budget = form.budget if scenario.cap is None else scenario.cap
     averaged = averaged_nodes(game.average_over, form.epsilon)

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.training import Training, TrainingRound
+from fcfn_abm.training import TrainingRound
 
 type Floats = npt.NDArray[np.float64]
 
@@ -36,6 +36,34 @@ class Reporters(Protocol):
 
     def step(self) -> None:
         """Make the reports of the next round."""
+        ...
+
+
+class Trains(Protocol):
+    """Trains a net round by round: :class:`fcfn_abm.training.Training`, or a stand-in for it."""
+
+    results: list[TrainingRound]
+    """One entry for each finished round; the first is of the net before training."""
+
+    @property
+    def round_index(self) -> int:
+        """The last finished round; 0 before the first."""
+        ...
+
+    def step(self, epsilon: Floats) -> TrainingRound:
+        """Train one round with these reports, shape (n_nodes,)."""
+        ...
+
+
+class Learns(Protocol):
+    """What learns from the rounds of training: :class:`fcfn_abm.runs.closed_loop.ValueLoop`."""
+
+    def begin_round(self) -> None:
+        """Prepare the next round of the reporters, which has not begun."""
+        ...
+
+    def end_round(self, results: Sequence[TrainingRound]) -> None:
+        """Take in a round of training, whose result is the last."""
         ...
 
 
@@ -72,7 +100,7 @@ class KnownReports:
         self._n_made += 1
 
 
-class Rounds:
+class Rounds[Trainee: Trains]:
     """The rounds of a run, taken one by one.
 
     Parameters
@@ -88,10 +116,12 @@ class Rounds:
     every_round : bool, default False
         Whether a round of training follows each round of reports; else training begins when
         reports no longer change, and not at all where all of them are zero.
+    learner : Learns, optional
+        With ``every_round``, learns from each round of training before the next one begins.
 
     Attributes
     ----------
-    training : Training or None
+    training : Trains or None
         None before it begins.
     reports : list of ndarray of float
         With ``every_round``, what nodes reported in each round of training.
@@ -102,14 +132,15 @@ class Rounds:
         reporters: Reporters,
         record: Callable[[], None] | None = None,
         *,
-        begin: Callable[[], Training] | None = None,
+        begin: Callable[[], Trainee] | None = None,
         n_rounds: int = 0,
         every_round: bool = False,
+        learner: Learns | None = None,
     ) -> None:
         self._reporters, self._record = reporters, record
         self._begin, self._n_rounds, self._every_round = begin, n_rounds, every_round
-        self._n_trained = 0
-        self.training: Training | None = None
+        self._n_trained, self._learner = 0, learner
+        self.training: Trainee | None = None
         self.reports: list[Floats] = []
 
     @property
@@ -126,7 +157,7 @@ class Rounds:
         """Whether reports no longer change, and the net has trained its last round."""
         return not (self._reporters.running or self.trains_next)
 
-    def begin_training(self) -> Training:
+    def begin_training(self) -> Trainee:
         """Begin the training now: the net is tested as it is, or taken up where it stood."""
         if self._begin is None:
             raise ValueError("these rounds train no net")
@@ -151,6 +182,8 @@ class Rounds:
         """
         training = self.begin_training() if self.trains_next else None
         if self._reporters.running:
+            if self._learner:
+                self._learner.begin_round()
             self._reporters.step()
             if self._record:
                 self._record()
@@ -161,6 +194,7 @@ class Rounds:
             epsilon = epsilon.copy()
             self.reports.append(epsilon)
         self._n_trained += 1
-        if self._n_trained <= training.round_index:
-            return None
-        return training.step(epsilon)
+        result = training.step(epsilon) if self._n_trained > training.round_index else None
+        if self._learner:
+            self._learner.end_round(training.results[: self._n_trained + 1])
+        return result

@@ -32,7 +32,9 @@ from fcfn_abm.records import (
 )
 from fcfn_abm.records.tables import WHERE_ASKED_FOR, empty, insert_names
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
+from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.facts import (
+    belief_facts,
     describe_program,
     group_facts,
     manipulation_facts,
@@ -43,6 +45,7 @@ from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
+from fcfn_abm.training import Training
 from fcfn_abm.training.distributed import BlockWorkers
 
 
@@ -160,7 +163,8 @@ def _carry_out(
     with stream as writer:
         expected = market.outcome.epsilon > 0
         recorder = Recorder(scenario.record, market.columns.rho, expected, writer)
-        rounds = _rounds(scenario, market, recorder, trainings)
+        learner = create_learner(scenario, market)
+        rounds = _rounds(scenario, market, recorder, trainings, learner)
         _play(rounds, market, recorder, progress=progress)
         if trainings and market.running:
             trained = trainings.carry_out(market, rounds, progress=progress)
@@ -170,24 +174,32 @@ def _carry_out(
     ended = time.perf_counter()
 
     nodes, traces = _nodes(market, population, trained), recorder.traces
+    played_rounds, learned = recorder.rounds, {}
+    if learner and trained:
+        played_rounds = learner.extend(played_rounds, trained.ledger)
+        learned = {"value": learner.facts(played_rounds)}
     names = [group.name for group in population.groups]
+    manipulated = population.manipulation is not None
+    rho = population.reporting_rho if manipulated else market.primitives.rho  # as it is in the end
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
         "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, _reporting_costs(market)),
+        "equilibrium": reference_facts(market.outcome, rho),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
-        **_tracking(market, recorder.rounds),
+        **belief_facts(market.groups[0].rule, market.pool),
+        **_tracking(market, played_rounds),
         **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
+        **learned,
         "seconds": {"market": played - started, "training": ended - played},
         **describe_program(),
     }
     return Record(
         scenario=scenario,
         run=run,
-        rounds=recorder.rounds,
+        rounds=played_rounds,
         nodes=insert_names(nodes, population.names),
         kept_traces=None if traces is None else insert_names(traces, population.names),
         training=trained.rounds if trained else empty("training"),
@@ -196,8 +208,12 @@ def _carry_out(
 
 
 def _rounds(
-    scenario: Scenario, market: PrivacyMarket, recorder: Recorder, trainings: RunTrainings | None
-) -> Rounds:
+    scenario: Scenario,
+    market: PrivacyMarket,
+    recorder: Recorder,
+    trainings: RunTrainings | None,
+    learner: ValueLoop | None,
+) -> Rounds[Training]:
     """Return the rounds of a run: of its market, and of the training that it pays for."""
     record = partial(recorder, market)
     if trainings is None or scenario.training is None:
@@ -208,10 +224,13 @@ def _rounds(
         begin=trainings.begin,
         n_rounds=scenario.training.rounds,
         every_round=scenario.training.schedule == "every-round",
+        learner=learner,
     )
 
 
-def _play(rounds: Rounds, market: PrivacyMarket, recorder: Recorder, *, progress: bool) -> None:
+def _play(
+    rounds: Rounds[Training], market: PrivacyMarket, recorder: Recorder, *, progress: bool
+) -> None:
     """Take the rounds of a run until the net trains."""
     if rounds.trains_next:
         return
@@ -265,12 +284,6 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
         return frame
     absent = [name for name in WHERE_ASKED_FOR if name not in frame]
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
-
-
-def _reporting_costs(market: PrivacyMarket) -> Floats:
-    """Return the costs of the nodes that are there, without those that leave it to another."""
-    rho, manipulation = market.primitives.rho, market.population.manipulation
-    return rho if manipulation is None else rho[~manipulation.silent]
 
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:

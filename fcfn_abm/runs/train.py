@@ -90,7 +90,9 @@ class RunTrainings:
         """Begin the training with the market's own epsilon."""
         return self._own.begin()
 
-    def carry_out(self, market: PrivacyMarket, rounds: Rounds, *, progress: bool) -> Trained:
+    def carry_out(
+        self, market: PrivacyMarket, rounds: Rounds[Training], *, progress: bool
+    ) -> Trained:
         """Take the rounds of a run that are left, and train what they are compared with.
 
         Parameters
@@ -197,7 +199,7 @@ class RunTrainings:
 
     def _rounds_of(
         self, comparison: _Comparison, log: TrainingLog, reports: list[Floats]
-    ) -> Rounds:
+    ) -> Rounds[Training]:
         """Return the rounds of a comparison, whose reports are known."""
         as_played = bool(reports) and comparison.name == build.NO_NOISE  # the same nodes each round
         return Rounds(
@@ -286,6 +288,10 @@ class RunTrainings:
             "epsilon_central": own.ledger.central_epsilon(sold.delta),
             "delta": sold.delta,
         }
+        if trainer.plan.currency == "zcdp":
+            columns["zcdp_sold"] = latest
+            columns["zcdp_total"] = own.ledger.zcdp()
+            columns["zcdp_central"] = own.ledger.central_zcdp()
         if self._scenario.privacy.check:
             columns["flagged_round"] = _mask_zeros(own.flagged_round)
         return columns

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from fcfn_abm.dp import Ledger
+from fcfn_abm.dp import Ledger, spent_zcdp
 from fcfn_abm.errors import RunFailedError, WorkersLostError
-from fcfn_abm.records.tables import empty
+from fcfn_abm.records.tables import ZCDP_LEDGER, empty
 from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.training import FederatedTrainer, Training, TrainingRound
@@ -109,7 +109,7 @@ class TrainingLog:
             self._take_in(self.training, self.training.results[0])
         return self.training
 
-    def follow(self, rounds: Rounds, bar: tqdm[Any]) -> None:
+    def follow(self, rounds: Rounds[Training], bar: tqdm[Any]) -> None:
         """Take all rounds of a run that are left, and show how training goes.
 
         A training that breaks down ends; ``broke_down`` says why, and reports go on.
@@ -139,7 +139,9 @@ class TrainingLog:
         """Take in a round, and keep where the training stands if it is time to."""
         delta = self._trainer.plan.delta
         if self._keeps_spending and training.ledger and result.round:
-            self._spent.append(_list_spending(training.ledger, result.round, delta))
+            in_zcdp = self._trainer.plan.currency == "zcdp"
+            spent_now = _list_spending(training.ledger, result.round, delta, in_zcdp=in_zcdp)
+            self._spent.append(spent_now)
         due = result.round % self._every == 0
         if self._checkpoint and (due or training.over):
             spent = _to_arrays(self.spent) if self._keeps_spending else {}
@@ -147,7 +149,9 @@ class TrainingLog:
             self._checkpoint.save(self._key, {**training.state(), **spent, **mark})
 
 
-def _list_spending(ledger: Ledger, round_index: int, delta: float) -> pd.DataFrame:
+def _list_spending(
+    ledger: Ledger, round_index: int, delta: float, *, in_zcdp: bool
+) -> pd.DataFrame:
     """Return what the nodes of a round have spent: in it, and so far, in both views."""
     now = ledger.latest
     if now is None:
@@ -159,6 +163,14 @@ def _list_spending(ledger: Ledger, round_index: int, delta: float) -> pd.DataFra
             "epsilon_round": ledger.epsilon_of(now, delta),
             "epsilon_total": ledger.epsilon(delta, now.nodes),
             "epsilon_central": ledger.central_epsilon(delta, now.nodes),
+            **(
+                {
+                    "zcdp_round": spent_zcdp(now.multipliers, now.n_releases),
+                    "zcdp_total": ledger.zcdp(now.nodes),
+                }
+                if in_zcdp
+                else {}
+            ),
         }
     )
 
@@ -168,7 +180,8 @@ def _to_arrays(table: pd.DataFrame) -> dict[str, npt.NDArray[Any]]:
 
 
 def _to_table(arrays: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
-    names = empty("ledger").columns
+    names = [*empty("ledger").columns, *ZCDP_LEDGER]
+    names = [name for name in names if f"spent_{name}" in arrays]
     return pd.DataFrame({name: arrays[f"spent_{name}"] for name in names})
 
 

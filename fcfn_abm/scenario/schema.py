@@ -293,6 +293,17 @@ class Population(Section):
     """How many edge nodes there are; at least two."""
     rho: Choice = _choice("lognormal")
     """The law of the unit privacy costs, in currency per unit of epsilon."""
+    cost: Literal["linear", "power", "sqrt", "exponential"] | None = None
+    """What epsilon costs every node: "linear" rho eps, as in the paper, which is the default;
+    "power" rho eps^2, "sqrt" 2 rho sqrt(eps), or "exponential" rho (e^eps - 1)."""
+    epsilon_max: (
+        Positive
+        | Annotated[tuple[Positive, ...], Field(strict=False)]
+        | Annotated[str, Field(pattern=r"^column:.+$")]
+        | None
+    ) = None
+    """The most that a node can sell: one number for all, one for each node, or a column of the file
+    with the costs, such as "column:cap". Without it nothing limits them."""
     misreport: Misreport | None = None
     """Without this table all nodes are honest."""
     coalitions: Coalitions | None = None
@@ -395,6 +406,11 @@ class Game(Section):
     until the money is spent."""
     epsilon_floor: Positive = 1e-6
     """Smallest admissible report, with which a market at rest can start."""
+    fixed_cost: NotNegative | None = None
+    """What taking part costs a node in a round whatever epsilon is, in currency; nothing without
+    it."""
+    reserve: NotNegative | None = None
+    """The least epsilon that is paid; without it every report is."""
 
 
 class Rounds(Section):
@@ -501,6 +517,10 @@ class Privacy(Section):
     """The probability with which the guarantee of epsilon may fail."""
     calibration: Literal["analytic", "classical"] = "analytic"
     """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
+    currency: Literal["epsilon", "zcdp"] | None = None
+    """What nodes sell: "epsilon" at delta, which is the default; or "zcdp", the rho of
+    zero-concentrated differential privacy, for which the noise is sensitivity / sqrt(2 rho), and of
+    which T rounds cost T times as much. The record shows both."""
     unit: Literal["record", "client"] = "record"
     """Neighbouring data sets differ in one sample, or in all data of a node."""
     neighbours: Literal["replace-one", "zero-out"] = "replace-one"
@@ -586,6 +606,42 @@ class Training(Section):
     there is one and the other settings allow."""
     checkpoint_every: Count = 10
     """After how many rounds a run that is written to a folder keeps where it stands."""
+
+
+class Value(Section):
+    """What the server learns of the value of epsilon from the rounds that it pays for.
+
+    With this table a scenario with ``training.schedule = "every-round"`` is a closed loop: after
+    each round of training the server refits alpha and beta to what the net has gained, and prices
+    the next round by them. See docs/closed_loop.md for the model.
+    """
+
+    frozen: bool = False
+    """Measure, but keep alpha and beta of [game], and explore nothing: the market and the training
+    are those of the scenario without this table."""
+    measure: Literal["accuracy", "loss"] = "accuracy"
+    """What a round of training gains: test accuracy, or a lower test loss."""
+    price: Positive = 100.0
+    """What a unit of it is worth to the server, in currency: with 100, a percentage point of
+    accuracy is worth one."""
+    prior_alpha: Positive | None = None
+    """Median of alpha before the first round; without it game.alpha."""
+    prior_beta: Positive | None = None
+    """Mode of beta before the first round, in currency; without it game.beta. It is normal, cut off
+    at zero."""
+    prior_spread: Annotated[float, Field(gt=0, le=5)] = 1.0
+    """How uncertain both are: standard deviation of ln(alpha), and of beta as a share of it."""
+    prior_depreciation: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the accuracy gained so far that a round loses, before the first round; its standard
+    deviation is as large."""
+    prior_noise: Annotated[float, Field(gt=0, le=10)] = 0.05
+    """Standard deviation of the measured gain of a round around its expected one, before the first
+    round; half or twice as much is as likely."""
+    window: Annotated[int, Field(ge=0)] = 0
+    """How many rounds the fit looks back; zero: all of them."""
+    explore: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Size of the trials: the cap of round t is multiplied by exp(explore / sqrt(t)) or divided by
+    it, by a fair draw."""
 
 
 class RecordSettings(Section):
@@ -694,7 +750,7 @@ class SweepSettings(Section):
 
 
 CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=40)]
-Terms = Literal["equal-cap", "equal-spending", "equal-epsilon"]
+BenchMode = Literal["equal-cap", "equal-spending", "equal-epsilon"]
 
 
 class BenchData(Section):
@@ -717,8 +773,8 @@ class BenchTraining(Section):
     """One of budgets."""
     data: str
     """One of [bench.data]."""
-    terms: Terms = "equal-spending"
-    """One of terms."""
+    mode: BenchMode = "equal-spending"
+    """One of modes."""
     seeds: Count = 3
     """In how many of the populations, from the first on: each is a seed of its own."""
     last: Count = 5
@@ -730,18 +786,18 @@ class BenchSettings(Section):
 
     mechanisms: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     """Registered names; without it all of them, the scenario's own first."""
-    terms: Annotated[tuple[Terms, ...], Field(strict=False, min_length=1)] = (
+    modes: Annotated[tuple[BenchMode, ...], Field(strict=False, min_length=1)] = (
         "equal-cap",
         "equal-spending",
         "equal-epsilon",
     )
-    """On which terms they are compared: each under the cap; each set so that the server spends
+    """How they are compared: each under the cap; each set so that the server spends
     the cap; or each set so that it buys the mean epsilon that the scenario's own mechanism buys
     under the cap."""
     tolerance: Annotated[float, Field(gt=0, le=0.1)] = 0.01
     """Largest relative distance from what is to be equal."""
     replications: Count = 20
-    """How many populations are drawn in each cell, the same for all mechanisms and terms."""
+    """How many populations are drawn in each cell, the same for all mechanisms and modes."""
     budgets: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
     """Payment caps, in currency."""
     costs: dict[CellName, Any] = Field(default_factory=dict)
@@ -782,6 +838,8 @@ class Scenario(Section):
     privacy: Privacy = Privacy()
     training: Training | None = None
     """Without this table no net is trained."""
+    value: Value | None = None
+    """Without this table alpha and beta of [game] stand, whatever the net gains."""
     record: RecordSettings = RecordSettings()
     sweep: SweepSettings | None = None
     """With this table the file stands for many runs, which "fcfn sweep" carries out."""

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fcfn_abm.dp import AdaptiveClipping, Calibration, Relation
+from fcfn_abm.dp import AdaptiveClipping, Calibration, Currency, Relation
 from fcfn_abm.errors import (
     InvalidDataError,
     InvalidPrivacyError,
@@ -99,6 +99,9 @@ class TrainingPlan:
     """How the server moves the parameters by an aggregate."""
     averaging: Averaging = field(default_factory=NoAveraging)
     """Of which rounds' parameters the mean is evaluated."""
+    currency: Currency = "epsilon"
+    """What nodes report: epsilon at :attr:`delta`, or the rho of zCDP, for which sigma is
+    ``sensitivity / sqrt(2 rho)`` and no calibration is needed."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError or InvalidDataError for what cannot be carried out as asked."""
@@ -108,6 +111,12 @@ class TrainingPlan:
         require_one_of(Calibration, error=wrong, calibration=self.calibration)
         require_one_of(NoiseOf, error=wrong, noise_of=self.noise_of)
         require_one_of(View, error=wrong, view=self.view)
+        require_one_of(Currency, error=wrong, currency=self.currency)
+        if self.currency == "zcdp" and self.placement.sampling_rate < 1:
+            raise InvalidPrivacyError(
+                "zCDP gains nothing where data are sampled, and no rho is claimed for it, but the "
+                f"sampling rate is {self.placement.sampling_rate:g}."
+            )
         if not 0 < self.quorum <= 1:
             raise InvalidPrivacyError(
                 f"quorum must be above 0, and at most 1, but is {self.quorum:g}."

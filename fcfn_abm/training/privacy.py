@@ -14,6 +14,7 @@ from fcfn_abm.dp import (
     Ledger,
     central_multipliers,
     multiplier_for_releases,
+    multiplier_for_zcdp,
     spent_epsilon,
 )
 from fcfn_abm.dp.check import max_upload_norm
@@ -81,15 +82,18 @@ class PrivacyAccounts:
         total = per_round * plan.participation_limit
         covered = per_round if plan.horizon == "round" else total
         sampling = (plan.placement.sampling_rate, plan.neighbours)
-        multiplier = multiplier_for_releases(
-            epsilon, plan.delta, covered, plan.calibration, *sampling
-        )
+        if plan.currency == "zcdp":
+            multiplier = multiplier_for_zcdp(epsilon, covered)
+        else:
+            multiplier = multiplier_for_releases(
+                epsilon, plan.delta, covered, plan.calibration, *sampling
+            )
         noise = np.where(np.isfinite(multiplier), multiplier, 0.0) * self.sensitivity
         if noise.max(initial=0.0) > _MAX_NOISE:
             node = int(np.argmax(noise))
             raise InvalidPrivacyError(
-                f"epsilon = {epsilon[node]:.3g} of node {node} takes noise of {noise[node]:.3g} "
-                "on each parameter, which is more than 32-bit numbers hold."
+                f"{plan.currency} = {epsilon[node]:.3g} of node {node} takes noise of "
+                f"{noise[node]:.3g} on each parameter, which is more than 32-bit numbers hold."
             )
         return NodePrivacy(
             sensitivity=self.sensitivity,

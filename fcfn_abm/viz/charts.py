@@ -34,6 +34,13 @@ _COLUMNS = (
     "node_utility",
 )
 
+_LEARNED = (
+    *("alpha", "alpha_low", "alpha_high"),
+    *("beta", "beta_low", "beta_high"),
+    *("epsilon_spent", "measured_value", "expected_value"),
+)
+"""The same where the server learns the value of epsilon."""
+
 type Columns = Mapping[str, Sequence[float]]
 
 
@@ -81,12 +88,14 @@ def describe_charts(frame: Frame) -> list[LineChart]:
         describe_participation(frame),
         *describe_utilities(frame),
         *([accuracy] if accuracy else []),
+        *(describe_learning(frame) if "alpha" in frame.history else []),
     ]
 
 
 def list_tables(frame: Frame) -> dict[str, Columns]:
     """Return the columns behind the charts: those of the rounds, and two for each trained run."""
-    tables: dict[str, Columns] = {MARKET: {name: frame.history[name] for name in _COLUMNS}}
+    names = (*_COLUMNS, *_LEARNED) if "alpha" in frame.history else _COLUMNS
+    tables: dict[str, Columns] = {MARKET: {name: frame.history[name] for name in names}}
     if frame.training:
         for arm, (rounds, accuracy) in frame.training.curves.items():
             tables[_table_of(arm)] = {"round": rounds, "accuracy": accuracy}
@@ -218,6 +227,68 @@ def describe_accuracy(frame: Frame) -> LineChart | None:
         log=False,
         x_label="round of training",
         linked=False,
+    )
+
+
+def describe_learning(frame: Frame) -> list[LineChart]:
+    """Describe what privacy was spent, and what the server has learned, round by round."""
+    faint = (2, 3)
+    charts = {
+        ("spent", "Privacy spent", "epsilon, most of any node"): [
+            Line("most of any node", "epsilon_spent", BOUND),
+        ],
+        ("alpha", "Alpha, as the server learns it", "per unit of epsilon"): [
+            Line("estimate", "alpha", BOUND),
+            Line("95 % from", "alpha_low", MUTED, faint),
+            Line("to", "alpha_high", MUTED, faint),
+        ],
+        ("beta", "Beta, as the server learns it", "currency"): [
+            Line("estimate", "beta", BOUND),
+            Line("95 % from", "beta_low", MUTED, faint),
+            Line("to", "beta_high", MUTED, faint),
+        ],
+        ("round-value", "The value of each round", "currency"): [
+            Line("measured", "measured_value", MUTED, (1.5, 3)),
+            Line("expected", "expected_value", BOUND),
+        ],
+    }
+    return [
+        _describe_lines(frame, names, lines, log=names[0] == "alpha")
+        for names, lines in charts.items()
+    ]
+
+
+def _describe_lines(
+    frame: Frame, names: tuple[str, str, str], lines: Sequence[Line], *, log: bool
+) -> LineChart:
+    """Describe a chart of measures without a reference value."""
+    name, title, y_label = names
+    columns = [column[np.isfinite(column)] for column in (_column(frame, x) for x in lines)]
+    every = np.concatenate(columns)
+    if log and every.size:
+        low = 10.0 ** math.floor(math.log10(float(every.min())))
+        high = 10.0 ** math.ceil(math.log10(float(every.max())))
+        high = max(high, 10.0 * low)
+    else:
+        low, high, log = choose_range(columns, math.nan)
+    now = "nothing has been played yet"
+    if every.size:
+        latest = [
+            f"{line.label} {number(column[-1])}"
+            for line, column in zip(lines, columns, strict=True)
+            if column.size
+        ]
+        now = f"round {frame.round}: {', '.join(latest)}"
+    return LineChart(
+        name,
+        title,
+        f"{title}, {now}.",
+        y_label,
+        lines,
+        end_of_rounds(frame.round),
+        low,
+        high,
+        log,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.errors import FcfnError
 from fcfn_abm.process.workers import count_cores
 from fcfn_abm.records import sample_rows
+from fcfn_abm.runs.closed_loop import ValueRound, create_learner
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.scenario import Scenario
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _KEPT_WHOLE = 2000  # with more nodes only the paths of a sample are kept
 _KEPT = 256  # size of that sample
+_LEARNED = [field.name for field in fields(ValueRound)]
 _MEASURES = [field.name for field in fields(RoundState)]
 
 
@@ -56,12 +59,15 @@ class LiveMarket:
         )
         self._reports: list[Floats] = [self._report()]
         self._watched: dict[int, tuple[list[int], list[float]]] = {}
+        self._learner = create_learner(scenario, self.market)
+        self._spent: list[float] = []
         self._rounds = Rounds(
             self.market,
             self._record,
             begin=self._begin_training if scenario.trains else None,
             n_rounds=scenario.training.rounds if scenario.training else 0,
             every_round=not self._trains_after,
+            learner=self._learner,
         )
         self._data_label = ""
         self.training_problem = ""
@@ -99,7 +105,8 @@ class LiveMarket:
     def step(self) -> None:
         """Take the next round: of the market, of the training, or of both in turn."""
         try:
-            self._rounds.step()
+            if self._rounds.step() and self._learner:
+                self._spent.append(self._find_most_spent())
         except FcfnError as error:
             self.training_problem = str(error)
             self._rounds.stop_training()
@@ -143,13 +150,35 @@ class LiveMarket:
             payment=columns.payment,
             utility=columns.utility,
             exited=columns.exited_before(self.market.round_index),
-            history={name: data[name] for name in _MEASURES},
+            history={name: data[name] for name in _MEASURES} | self._list_learned(),
             form=self.form,
             priced=None if self.form["threshold"] else self.market.outcome.epsilon,
             by_cost=self._by_cost,
             training=self._training_curves(),
             note=self.training_problem,
         )
+
+    def _find_most_spent(self) -> float:
+        """Return the total epsilon of the node that has spent most, as privacy.view sees it."""
+        ledger, privacy = getattr(self._rounds.training, "ledger", None), self.scenario.privacy
+        if ledger is None:
+            return 0.0
+        central = privacy.view == "central"
+        spent = ledger.central_epsilon if central else ledger.epsilon
+        return float(spent(privacy.delta).max(initial=0.0))
+
+    def _list_learned(self) -> dict[str, list[float]]:
+        """Return what the server has learned in each round of the market, as a record has it."""
+        if self._learner is None:
+            return {}
+        rows, n_rounds = self._learner.rows, self.market.round_index
+        columns = {name: [getattr(row, name) for row in rows] for name in _LEARNED}
+        found = {
+            name: [*values[:n_rounds], *[math.nan] * (n_rounds - len(values))]
+            for name, values in columns.items()
+        }
+        stands = self._spent[-1:] or [math.nan]  # what was spent stays so when training is over
+        return found | {"epsilon_spent": [*self._spent, *stands * (n_rounds - len(self._spent))]}
 
     def _training_curves(self) -> Curves | None:
         settings = self.scenario.training

@@ -84,6 +84,21 @@ REDUCED = {  # what makes a study small enough to run here; others get a single 
         "'population.rho' = [{kind = 'lognormal', median = 0.01, sigma = 1.0}], "
         "'population.n_nodes' = [5, 10], 'game.alpha' = [10.0]}",
     ],
+    "manipulation": [
+        "sweep.replications=2",
+        "sweep.axes={'population.coalitions.size' = [2, 3], 'mechanism' = "
+        "[{kind = 'stackelberg'}, {kind = 'static'}, {kind = 'fair-query'}]}",
+        "population.n_nodes=6",
+    ],
+    "closed_loop": [
+        "sweep.replications=1",
+        "sweep.axes={'training.partition.dirichlet_alpha' = [100.0], "
+        "'population.rho' = [{kind = 'uniform', low = 0.15, high = 0.25}], "
+        "'mechanism' = ['stackelberg'], 'value.frozen' = [false, true]}",
+        "population.n_nodes=8",
+        "training.rounds=12",
+        "rounds.maximum=12",
+    ],
     "sensitivity": ["sweep.n_samples=8"],
     "unequal_pair": [
         "sweep.replications=1",

@@ -9,6 +9,7 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.game import best_response, nash_equilibrium
 from fcfn_abm.learning import LEARNING_RULES, News, Observation
 from fcfn_abm.learning.base import create_memory
+from fcfn_abm.population import RHO_DISTRIBUTIONS
 from fcfn_abm.scenario import Scenario
 
 NASH_RULES = [name for name in LEARNING_RULES if LEARNING_RULES[name].rests_at_equilibrium]
@@ -45,7 +46,7 @@ def test_one_by_one_and_all_at_once_give_the_same_digits_never_negative(name, rh
     finite = st.floats(0.0, 100.0)
     epsilon = np.array(data.draw(st.lists(finite, min_size=n_nodes, max_size=n_nodes)))
     others = np.array(data.draw(st.lists(finite, min_size=n_nodes, max_size=n_nodes)))
-    rule = LEARNING_RULES.create(name)
+    rule = LEARNING_RULES.create(name).for_population(RHO_DISTRIBUTIONS.create("uniform"), 3)
     news = (3.0, epsilon, others, epsilon, np.ones(n_nodes, dtype=bool), 0.0)
     rng = np.random.default_rng(0)
     memory = remembering(rule, n_nodes, news)

@@ -99,6 +99,17 @@ def test_three_of_four_equal_nodes_gain_by_agreeing_and_three_of_twenty_lose():
         assert gained == pytest.approx(gain)
 
 
+def test_of_five_like_nodes_three_gain_by_agreeing_in_33_of_40_random_games():
+    won = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        game = PricingGame(rng.uniform(0.9, 1.1, 5), 10.0, 10.0, 1.0)
+        members = rng.permutation(5)[:3].tolist()
+        found, fair = played("stackelberg", game, coalition=members)
+        won += (found.node_utility - fair.node_utility)[members].sum() > 0
+    assert won == 33  # as docs/manipulation.md says
+
+
 @given(seed=games, identities=st.integers(2, 6), kind=st.sampled_from(["stackelberg", "weighted"]))
 def test_identities_leave_what_a_contest_pays_and_lower_the_mean(seed, identities, kind):
     game, (row,) = draw(seed, 1)
@@ -131,7 +142,9 @@ def test_identities_of_a_tullock_contest_are_one_player_with_several_scores(seed
     assert_allclose(found.payment, game.budget * score / score.sum(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("stackelberg", "tullock", "weighted")])
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k not in ("stackelberg", "tullock", "weighted")]
+)
 def test_other_mechanisms_take_identities_for_nodes_with_the_same_cost(kind):
     game, (row,) = draw(5, 1)
     found, _ = played(kind, game, doubled=[row], identities=3)
@@ -206,7 +219,7 @@ def test_a_market_comes_to_rest_where_the_mechanism_leads_to(kind, people):
 
 
 def test_the_server_of_a_market_lowers_its_cap_for_identities():
-    """B* = beta - n_g tau / (alpha (n - 1)), with n_g the identities, and n and tau of the nodes."""
+    """B* = beta - n_g tau / (alpha (n - 1)): n_g counts identities, n and tau are of nodes."""
     market = fa.PrivacyMarket(scenario(sybils={"identities": 5, "rows": [5]}))
     market.run_until()
     nodes = fa.nash_equilibrium(market.columns.rho, 1.0)
@@ -265,3 +278,16 @@ def test_honest_nodes_leave_no_trace():
 def test_what_cannot_be_is_refused(people, message):
     with pytest.raises((InvalidScenarioError, ValueError), match=message):
         fa.PrivacyMarket(scenario(**people))
+
+
+def test_mechanisms_are_compared_for_nodes_that_report_for_themselves():
+    with pytest.raises(InvalidScenarioError, match="for nodes that report for themselves"):
+        fa.compare_mechanisms(scenario(coalitions={"size": 2}))
+
+
+def test_the_threshold_of_a_record_is_that_of_the_nodes_that_report():
+    record = fa.run_scenario(scenario(coalitions={"rows": [1, 5, 7]}))
+    rho = np.delete(record.nodes["rho"].to_numpy(), [1, 7])
+    expected = fa.nash_equilibrium(rho, 1.0)
+    assert record.run["equilibrium"]["tau"] == expected.tau
+    assert record.run["equilibrium"]["threshold"] == expected.threshold

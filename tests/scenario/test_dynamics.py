@@ -239,7 +239,37 @@ def follows_its_shocks(p):
     assert not p.active[:5].any()  # those whose costs have doubled
 
 
+def everybody_takes_part(p):
+    assert p.end.n_active == 50
+    assert p.end.budget == approx(p.form.budget, rel=1e-4)
+    assert fa.nash_equilibrium(p.market.columns.rho, 1.0).n_active < 25  # in the paper's game
+
+
+def rests_with_the_third_and_the_fourth(p):
+    assert p.active.tolist() == [False, False, True, True, False]
+    assert p.end.distance == 0
+    rho, left = p.market.columns.rho, p.end.total_epsilon
+    for node in (0, 1, 4):  # the most that entering pays, with its best response
+        assert (1 - np.sqrt(rho[node] * left)) ** 2 < 0.2105
+    for n_nodes in range(2, 6):  # a prefix: the last of it loses, or the next one gains
+        tau, prefix = rho[:n_nodes].sum(), rho[:n_nodes]
+        keeps = (1 - prefix[-1] * (n_nodes - 1) / tau) ** 2
+        enters = 0.0
+        if n_nodes < 5:
+            enters = max(0.0, 1 - np.sqrt(rho[n_nodes] * (n_nodes - 1) / tau)) ** 2
+        assert keeps < 0.2105 or enters > 0.2105
+
+
+def stands_where_the_law_says(p):
+    assert (p.frame["total_epsilon"] == p.end.total_epsilon).all()
+    assert p.end.total_epsilon == approx(0.8025, abs=1e-4)  # on average 0.825
+    assert 0 < p.end.exploitability < 0.01
+
+
 CLAIMS = {
+    "power-costs": ("converged", everybody_takes_part),
+    "fixed-cost": ("converged", rests_with_the_third_and_the_fourth),
+    "bayes-nash": ("max-rounds", stands_where_the_law_says),
     "shock": ("converged", follows_its_shocks),
     "in-turn-half-steps": ("converged", at_the_closed_form(17, rounds=(30, 60))),
     "in-turn-full-steps": ("cycling", cycles_between_two_unlike_nodes),

@@ -189,3 +189,22 @@ def test_the_window_uses_nothing_of_solara_that_asks_the_internet():
             assert f"solara.{name}" not in path.read_text()
     for path in ASSETS.parent.glob("*.vue"):
         assert "://" not in path.read_text()
+
+
+def test_a_server_that_learns_has_charts_of_what_it_learns_live_and_replayed():
+    settings = ["population.n_nodes=8", "training.rounds=3", "training.compare=[]"]
+    scenario = fa.load_scenario("closed_loop/digits", [*settings, "rounds.maximum=5"])
+    market, replay = LiveMarket(scenario), Replay(fa.run_scenario(scenario))
+    while not market.over:
+        market.step()
+    live, replayed = market.frame(), replay.frame()
+    names = {"spent", "alpha", "beta", "round-value"}
+    for frame in (live, replayed):
+        charts = {chart.name: chart for chart in describe_charts(frame)}
+        assert names <= set(charts)
+        for name in names:
+            json.dumps(asdict(charts[name]), allow_nan=False)
+            assert charts[name].low < charts[name].high
+    for name, values in list_tables(live)["market"].items():
+        np.testing.assert_array_equal(values, list_tables(replayed)["market"][name])
+    assert np.isfinite(live.history["alpha"]).tolist() == [True] * 3 + [False] * 2

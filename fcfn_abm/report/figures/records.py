@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from fcfn_abm.records import Record
+from fcfn_abm.report.figures.closed_loop import closed_loop
 from fcfn_abm.report.figures.market import (
     convergence,
     participation,
@@ -25,6 +26,8 @@ def main_figures(record: Record) -> dict[str, Figure]:
     figures = {"convergence": convergence(record), "rho_epsilon": rho_against_epsilon(record)}
     if not record.training.empty:
         figures["accuracy"] = accuracy(record)
+    if "value" in record.run:
+        figures["closed_loop"] = closed_loop(record)
     return figures
 
 
@@ -63,3 +66,7 @@ class FiguresOf:
     def ledger(self) -> Figure:
         """Draw how much privacy has been spent, round by round."""
         return ledger(self._record)
+
+    def closed_loop(self) -> Figure:
+        """Draw what a server that learns the value of epsilon pays, buys and learns."""
+        return closed_loop(self._record)

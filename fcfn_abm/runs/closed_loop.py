@@ -1,0 +1,271 @@
+"""The closed loop: what the net gains decides what the server pays next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from fcfn_abm.build.market import PrivacyMarket
+from fcfn_abm.game import averaged_nodes, best_linear_budget, server_utility
+from fcfn_abm.learning.value import ValueEstimate, ValuePrior
+from fcfn_abm.rng import stream
+from fcfn_abm.scenario import Game, Scenario
+from fcfn_abm.scenario.schema import Value
+from fcfn_abm.training import TrainingRound
+
+
+@dataclass(frozen=True)
+class ValueRound:
+    """What the server believed when it announced its cap, and what the round then showed.
+
+    Money is in currency, intervals are central 95 % credible intervals. What was measured is not a
+    number in rounds in which no net trained.
+    """
+
+    alpha: float
+    """Estimate of alpha that the round was priced by."""
+    alpha_low: float
+    alpha_high: float
+    beta: float
+    """Estimate of beta that the round was priced by, in currency."""
+    beta_low: float
+    beta_high: float
+    depreciation: float
+    """Estimate of the share of the stock that a round loses."""
+    exploration: float
+    """Announced cap over the one that the server's rule chose."""
+    accuracy: float
+    """Test accuracy after the round."""
+    gain: float
+    """By how much the round of training raised accuracy, or lowered the loss."""
+    measured_value: float
+    """The same with what the stock lost put back, in currency."""
+    expected_value: float
+    """What the estimate after the round expects at its epsilon, in currency."""
+    expected_value_low: float
+    expected_value_high: float
+    misfit: float
+    """Distance of the fitted logarithm to the best concave curve, in currency."""
+
+
+class ValueLoop:
+    """Lets a market's server learn the value of epsilon from the rounds that it pays for.
+
+    Parameters
+    ----------
+    market : PrivacyMarket
+        Whose server learns; its cap is announced round by round.
+    settings : Value
+        How it learns.
+    n_rounds : int
+        Rounds of training, after which it tries nothing more.
+
+    Attributes
+    ----------
+    rows : list of ValueRound
+        One for each round of training.
+    """
+
+    def __init__(self, market: PrivacyMarket, settings: Value, n_rounds: int) -> None:
+        self._market, self._settings, self._n_rounds = market, settings, n_rounds
+        self._game: Game = market.server.game
+        self.prior = ValuePrior(
+            settings.prior_alpha or self._game.alpha,
+            (settings.prior_beta or self._game.beta) / settings.price,
+            settings.prior_spread,
+            settings.prior_depreciation,
+            settings.prior_noise,
+        )
+        self._measured: list[tuple[float, float, float]] = []
+        """Mean epsilon, stock before, and gain of each round in which somebody trained."""
+        self.estimate = ValueEstimate([], [], [], self.prior)
+        self.rows: list[ValueRound] = []
+        self._belief: dict[str, float] = {}
+        if not settings.frozen and (settings.prior_alpha or settings.prior_beta):
+            self._price(self.prior.alpha, self.prior.beta * settings.price)
+        self._update_belief()
+
+    @property
+    def _reprices(self) -> bool:
+        """Whether the market's alpha and beta follow the estimate."""
+        return not (self._settings.frozen or self._market.server.rule.sees_measured_value)
+
+    def begin_round(self) -> None:
+        """Draw whether the next cap is raised or lowered, before the server announces it."""
+        next_round = self._market.round_index + 1
+        size = self._settings.explore / math.sqrt(next_round)
+        if self._settings.frozen or next_round > self._n_rounds:
+            size = 0.0
+        chance = stream(self._market.seed, "exploration", next_round)
+        self._market.server.next_factor = math.exp(size if chance.random() < 0.5 else -size)
+
+    def end_round(self, results: Sequence[TrainingRound]) -> None:
+        """Take in a round of training, and price the next one by what it has shown.
+
+        Parameters
+        ----------
+        results : sequence of TrainingRound
+            From the net before training to the round that has just been trained.
+        """
+        market, settings = self._market, self._settings
+        before, gain = self._stock(results, -2), self._stock(results, -1) - self._stock(results, -2)
+        epsilon = market.state.mean_epsilon
+        trained = results[-1].n_nodes > 0 and epsilon > 0
+        if trained:
+            self._measured.append((epsilon, before, gain))
+            window = self._measured[-settings.window :]
+            epsilons, stocks, gains = zip(*window, strict=True)
+            self.estimate = ValueEstimate(epsilons, stocks, gains, self.prior)
+        found, price = self.estimate, settings.price
+        value = price * (gain + found.depreciation * before) if trained else math.nan
+        low, high = found.value_interval(epsilon) if trained else (math.nan, math.nan)
+        self.rows.append(
+            ValueRound(
+                **self._belief,
+                exploration=market.server.factor,
+                accuracy=results[-1].accuracy,
+                gain=gain if trained else math.nan,
+                measured_value=value,
+                expected_value=price * float(found(epsilon)) if trained else math.nan,
+                expected_value_low=price * low,
+                expected_value_high=price * high,
+                misfit=price * found.misfit,
+            )
+        )
+        if not trained:
+            return
+        if not settings.frozen:
+            market.server.measured_value = value
+        if self._reprices and market.round_index < market.scenario.rounds.maximum:
+            self._price(found.alpha, found.beta * price)
+        self._update_belief()
+
+    def _stock(self, results: Sequence[TrainingRound], place: int) -> float:
+        """Return how much better the net is than the untrained one."""
+        if self._settings.measure == "accuracy":
+            return results[place].accuracy - results[0].accuracy
+        return results[0].loss - results[place].loss
+
+    def _price(self, alpha: float, beta: float) -> None:
+        """Let the market's server take these for its alpha and beta."""
+        self._market.set_game(alpha=alpha, beta=beta)
+
+    def _update_belief(self) -> None:
+        """Take down what the next round is priced by."""
+        found, price, game = self.estimate, self._settings.price, self._market.server.game
+        alpha, beta = found.alpha_interval(), found.beta_interval()
+        follows = self._reprices
+        self._belief = {
+            "alpha": game.alpha if follows else found.alpha,
+            "alpha_low": alpha[0],
+            "alpha_high": alpha[1],
+            "beta": game.beta if follows else price * found.beta,
+            "beta_low": price * beta[0],
+            "beta_high": price * beta[1],
+            "depreciation": found.depreciation,
+        }
+
+    def extend(self, rounds: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
+        """Return the rounds of a market with what was learned in each, and the privacy spent.
+
+        Parameters
+        ----------
+        rounds : DataFrame
+            One row a round of the market.
+        ledger : DataFrame
+            One row a round and node that trained in it, as in a record.
+        """
+        names = list(ValueRound.__dataclass_fields__)
+        rows = pd.DataFrame([asdict(row) for row in self.rows], columns=names)
+        central = self._market.scenario.privacy.view == "central"
+        spending = ledger["epsilon_central" if central else "epsilon_total"]
+        spent = spending.groupby(ledger["round"]).max().cummax()
+        return rounds.assign(
+            **rows.reindex(index=range(len(rounds))).astype(float),
+            epsilon_spent=spent.reindex(rounds["round"]).ffill().to_numpy(),
+        )
+
+    def facts(self, rounds: pd.DataFrame) -> dict[str, Any]:
+        """Return what the server has learned in the end, and what its caps have cost it.
+
+        Parameters
+        ----------
+        rounds : DataFrame
+            The market's rounds, as they are recorded.
+        """
+        found, price = self.estimate, self._settings.price
+        trained = rounds.iloc[: len(self.rows)]
+        epsilon, paid = trained["mean_epsilon"].tolist(), trained["payment"].tolist()
+        alpha, beta = found.alpha, price * found.beta
+        regret = compute_regret(self._market, alpha, beta, epsilon, paid)
+        return {
+            "alpha": alpha,
+            "alpha_interval": found.alpha_interval(),
+            "beta": beta,
+            "beta_interval": tuple(price * end for end in found.beta_interval()),
+            "depreciation": found.depreciation,
+            "misfit": price * found.misfit,
+            "n_rounds": found.n_rounds,
+            **asdict(regret),
+        }
+
+
+def create_learner(scenario: Scenario, market: PrivacyMarket) -> ValueLoop | None:
+    """Return what lets the server of a scenario's market learn; None where it learns nothing."""
+    if scenario.value is None or scenario.training is None or not scenario.trains:
+        return None
+    return ValueLoop(market, scenario.value, scenario.training.rounds)
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What a server's caps have left it, beside the best cap of all in hindsight."""
+
+    best_cap: float
+    """Cap that would have been best in every round, the nodes at their equilibrium, in currency."""
+    server_value: float
+    """What its own caps have left it over all rounds: values of epsilon less payments."""
+    best_server_value: float
+    """What the best cap would have left it over as many rounds, in currency."""
+    regret: float
+    """The difference."""
+
+
+def compute_regret(
+    market: PrivacyMarket,
+    alpha: float,
+    beta: float,
+    epsilon: Sequence[float],
+    paid: Sequence[float],
+) -> Regret:
+    """Compare what a server's caps left it with the best cap in hindsight.
+
+    Parameters
+    ----------
+    market : PrivacyMarket
+        Whose nodes answer, at their equilibrium, the best cap.
+    alpha, beta : float
+        The value of a round, ``beta ln(1 + alpha eps)`` in currency: the true one where it is
+        known, else its estimate after the last round.
+    epsilon, paid : sequence of float
+        Mean epsilon of each round, and what it cost the server.
+
+    Notes
+    -----
+    Epsilon grows in proportion to the cap, and the value of a round depends on its own epsilon
+    alone, so the best cap is the same in all rounds: B* (41).
+    """
+    contest, game = market.contest, market.server.game
+    n_averaged = averaged_nodes(game.average_over, contest.epsilon)
+    unit = contest.total_epsilon / n_averaged if n_averaged else 0.0
+    cap = best_linear_budget(unit, alpha, beta)
+    own = sum(
+        server_utility(float(one), alpha, beta, float(cost))
+        for one, cost in zip(epsilon, paid, strict=True)
+    )
+    best = len(epsilon) * server_utility(cap * unit, alpha, beta, cap)
+    return Regret(cap, own, best, best - own)
