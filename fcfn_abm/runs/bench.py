@@ -201,11 +201,12 @@ def _carry_out(
             keep_results(out, results)
             bar.update(len(results))
 
-        def give_up(task: BenchTask) -> None:
+        def give_up(task: BenchTask, last: str) -> None:
             what = f"the training of {task.mechanism!r}" if task.mechanism else "the cell"
             raise RunFailedError(
                 f"workers died of {what} with costs {task.cell.costs!r}, data {task.cell.data!r} "
-                f"and the cap {task.cell.budget:g}; what was done before is kept."
+                f"and the cap {task.cell.budget:g}{f' (the last was {last})' if last else ''}; "
+                "what was done before is kept."
             )
 
         carry_out_tasks(

@@ -719,6 +719,8 @@ class SweepSettings(Section):
     """Most runs that the sweep may have; more are refused. It can be raised to a million."""
     keep: Literal["result", "record"] = "result"
     """What is kept of each run: its row in the table, or its whole record too."""
+    timeout: Positive | None = None
+    """Seconds after which a run is ended, and has failed; without it a run takes what it takes."""
     axes: dict[str, Axis] = Field(default_factory=dict)
     """From the path of a key, such as "population.n_nodes", to what it goes through."""
 

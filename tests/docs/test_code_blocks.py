@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 FOLLOWED = {  # line by line, by tests of their own
     Path("docs/plugins.md"),  # tests/docs/test_plugin_tutorial.py
+    Path("docs/clusters.md"),  # tests/docs/test_clusters_page.py
     Path("docs/howto_costs_csv.md"),  # tests/docs/test_howto_costs_csv.py
     Path("docs/howto_half_lives.md"),  # and so on
     Path("docs/howto_node_left.md"),
