@@ -153,9 +153,10 @@ def run_sweep(
     The results do not depend on the workers: equal scenarios give equal files, byte for byte.
     """
     scenario, runs = _resolve_sweep(scenario)
-    workers = as_workers(executor)
+    place = as_workers(executor)
     timeout = _choose_timeout(scenario, timeout, executor)
-    place = workers or (Serial() if timeout is None else Processes(1))
+    if executor is None and timeout is not None:
+        place = Processes(1)  # what can be ended
     out = as_path("out", out)
     with claim_folder(scenario, sweep_identity(scenario, len(runs)), out):
         again = find_failed_results(out) if retry else []
