@@ -60,7 +60,7 @@ def figures(folder: Path) -> dict[str, Figure]:
         "participation": fa.plot.participation(run.rounds, run.nodes),
         "rho_against_epsilon": fa.plot.rho_against_epsilon(run.nodes, form["threshold"]),
         "rho_against_epsilon_million": fa.plot.rho_against_epsilon(million.nodes, threshold),
-        "utilities": fa.plot.utilities(run.rounds),
+        "utilities": fa.plot.utilities(run),
         "ledger": fa.plot.ledger(run.ledger, run.scenario.privacy.delta),
         "accuracy": fa.plot.accuracy(run.training, task["arms"], task["data"]),
         "comparison": fa.plot.comparison(prices),

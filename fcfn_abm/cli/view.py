@@ -11,11 +11,15 @@ from fcfn_abm.cli.base import Imports, Overrides, Trust, app
 from fcfn_abm.cli.terminal import print_message, say
 
 
-@app.command(help="Show a market live in the browser, or replay the record of one.")
+@app.command(help="Show a market live in the browser, or replay the records of one or two.")
 def view(
-    source: Annotated[
-        Path,
-        typer.Argument(help="A scenario file, or the folder of a record.", show_default=False),
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A scenario file; or the folder of a record, or two that are compared.",
+            show_default=False,
+            metavar="FILE|RECORD [RECORD]",
+        ),
     ],
     overrides: Overrides = None,
     imports: Imports = None,
@@ -36,9 +40,11 @@ def view(
     browser: Annotated[bool, typer.Option(help="Open the window in a browser.")] = True,
 ) -> None:
     from fcfn_abm.viz.server import LOOPBACK, serve
-    from fcfn_abm.viz.session import open_source
+    from fcfn_abm.viz.session import open_sources
 
-    opened = open_source(source, tuple(overrides or ()), imports=tuple(imports or ()), trust=trust)
+    opened = open_sources(
+        sources, tuple(overrides or ()), imports=tuple(imports or ()), trust=trust
+    )
     if host not in LOOPBACK:
         print_message(
             f"{host} is not loopback: whoever reaches this machine and knows the address below can "

@@ -16,7 +16,7 @@ from scipy.special import expit, logit, stdtrit
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import AVERAGED, Table
-from fcfn_abm.report.compare import CONFIDENCE
+from fcfn_abm.report.estimates import CONFIDENCE
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 

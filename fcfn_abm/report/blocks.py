@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from fcfn_abm.report.marks import heading, join
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
     from rich.text import Text
 
@@ -35,6 +39,8 @@ class Table:
     """Sentences below."""
     words: frozenset[int] = frozenset({0})
     """Columns that are set to the left."""
+    data: pd.DataFrame | None = field(default=None, compare=False)
+    """The numbers behind the cells, for its CSV; without them the cells."""
 
     @property
     def left(self) -> frozenset[int]:
@@ -111,6 +117,12 @@ class Picture:
     figure: Figure
     alt: str
     caption: str = ""
+    data: pd.DataFrame | None = field(default=None, compare=False)
+    """What is drawn, for its CSV."""
+    source: str = ""
+    """The file of the results that holds these data."""
+    interactive: bool = False
+    """Whether its lines can be drawn by a script as well."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +155,62 @@ class Page:
     """What stands before the table of contents."""
     sections: Sequence[Section] = field(default_factory=list)
 
+    def blocks(self) -> list[Block]:
+        """Return all blocks, in order."""
+        return [*self.lead, *(block for section in self.sections for block in section.blocks)]
+
     def pictures(self) -> list[Picture]:
         """Return all figures, in order."""
-        blocks = [*self.lead, *(block for section in self.sections for block in section.blocks)]
-        return [block for block in blocks if isinstance(block, Picture)]
+        return [block for block in self.blocks() if isinstance(block, Picture)]
+
+    def data_files(self) -> dict[str, str]:
+        """Return the CSV of every figure and table that has one, by the names of the files."""
+        files: dict[str, str] = {}
+        for block in self.blocks():
+            if (text := csv_of(block)) is not None:
+                files.setdefault(data_name(block), text)
+        return files
+
+
+MOST_ROWS = 2000
+"""Longer data are not put into a report, which names the file that holds them."""
+_THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
+
+
+def csv_of(block: Block) -> str | None:
+    """Return the data of a figure or a table as CSV; None where there are none, or too many.
+
+    The cells of a table whose numbers are not given stand in it as they are shown, but for
+    separators of thousands.
+    """
+    if not isinstance(block, (Picture, Table)):
+        return None
+    if block.data is not None:
+        return block.data.to_csv(index=False, lineterminator="\n") if has_room(block) else None
+    if isinstance(block, Picture) or not any(block.head) or not block.rows:
+        return None
+    out = io.StringIO()
+    rows = [block.head, *([_plain(cell) for cell in row] for row in block.rows)]
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+def has_room(block: Picture | Table) -> bool:
+    """Whether a report has room for the data of a figure or a table."""
+    return block.data is not None and len(block.data) <= MOST_ROWS
+
+
+def _plain(cell: str) -> str:
+    return cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell
+
+
+def data_name(block: Block) -> str:
+    """Return what the CSV file of a figure or a table is called."""
+    if isinstance(block, Picture):
+        return f"{block.name}.csv"
+    title = block.title or block.head[0] or block.head[1] if isinstance(block, Table) else ""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return f"{words[:40].strip('-') or 'table'}.csv"
 
 
 def number(value: float | None, digits: int = 5) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 from rich.text import Text
 
 from fcfn_abm.errors import join_lines
-from fcfn_abm.report.blocks import Table
+from fcfn_abm.report.blocks import Table, Tone
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
 POOR = 0.9
 """R^2 below which the law is said to describe the trainings poorly."""
+WARNING = "The law describes these trainings poorly: look at the residuals before you use it."
 _NO_FIT = -100.0  # R^2 below which nobody wants its digits: all values may be alike
 LOOSE = 100.0
 """High over low of alpha's interval beyond which it is said to be loose."""
@@ -63,13 +64,24 @@ def points_table(run: Mapping[str, Any]) -> Table:
             f"{point['epsilon']:g}",
             f"{point['accuracy']:.1%}",
             _money(point["value"]),
-            "-" if point["half_width"] is None else f"± {_money(point['half_width'])}",
+            _describe_interval(point, run),
             _money(point["fitted"]),
             f"{point['residual']:+.3g}",
         ]
         for point in run["points"]
     ]
-    return Table(["epsilon", "accuracy", "value", "", "fitted", "residual"], rows)
+    head = ["epsilon", "accuracy", "value", f"{run['confidence']:.0%} interval", "fitted"]
+    return Table([*head, "residual"], rows)
+
+
+def _describe_interval(point: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """Write the interval of a value: accuracy lies between 0 and 1, and so does its interval."""
+    if point["half_width"] is None:
+        return "-"
+    least, most = (run["value_of_accuracy"] * (end - run["chance"]) for end in (0.0, 1.0))
+    low = max(point["value"] - point["half_width"], least)
+    high = min(point["value"] + point["half_width"], most)
+    return f"{_money(low)} to {_money(high)}"
 
 
 def r_squared(fit: Mapping[str, Any]) -> str:
@@ -92,10 +104,33 @@ def goodness(run: Mapping[str, Any]) -> str:
         "deviation, in currency)."
     )
     if fit["r_squared"] < POOR:
-        text += (
-            "\nThe law describes these trainings poorly: look at the residuals before you use it."
-        )
+        text += f"\n{WARNING}"
     return text
+
+
+def find_openness(fit: Mapping[str, Any]) -> float:
+    """Return the factor over which alpha is open, where alpha and beta can be told apart; else 1.
+
+    Parameters
+    ----------
+    fit : mapping
+        ``fit`` of a calibration's ``run.json``.
+    """
+    if fit["identified"] != "both" or not fit["alpha_interval"]:
+        return 1.0
+    low, high = fit["alpha_interval"]
+    return float(high / low) if low > 0 else float("inf")
+
+
+def describe_fit(fit: Mapping[str, Any]) -> tuple[str, Tone]:
+    """Return in a few words what a fit leaves open, the worst first, and how bad that is."""
+    if fit["identified"] != "both":
+        return "Alpha and beta are not identified separately", "bad"
+    if find_openness(fit) > LOOSE:
+        return "Alpha is not identified", "bad"
+    if fit["r_squared"] < POOR:
+        return "The curve fits poorly", "fair"
+    return "Alpha and beta are identified", "good"
 
 
 def identification(run: Mapping[str, Any]) -> str:
@@ -108,14 +143,15 @@ def identification(run: Mapping[str, Any]) -> str:
     """
     fit = run["fit"]
     interval = between(fit["limit_interval"])
-    if fit["identified"] == "both":
+    if (factor := find_openness(fit)) > LOOSE:
+        text = (
+            "Alpha is NOT identified: the value bends over these epsilons, but the "
+            f"{run['seeds']} seeds differ so much that alpha is open over a factor of "
+            f"{factor:,.0f}. More seeds would narrow it; until then do not trust a payment cap "
+            "that follows from these."
+        )
+    elif fit["identified"] == "both":
         text = "Alpha and beta are identified separately."
-        low, high = fit["alpha_interval"] or (1.0, 1.0)
-        if high > LOOSE * low:
-            text += (
-                f" These {run['seeds']} seeds leave alpha open over a factor of {high / low:,.0f}: "
-                "more seeds would narrow it."
-            )
     elif fit["identified"] == "product":
         text = (
             "Alpha and beta are NOT identified separately: over these epsilons the value cannot "

@@ -9,9 +9,10 @@ import pandas as pd
 
 from fcfn_abm.report.blocks import Fact, Facts, Notice, Page, Picture, Section, Terms, Words, number
 from fcfn_abm.report.calibrate import (
-    LOOSE,
     POOR,
+    WARNING,
     between,
+    describe_fit,
     goodness,
     identification,
     market_table,
@@ -47,22 +48,18 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
         Its scenario file, to be shown.
     """
     fit = run["fit"]
-    both_identified = fit["identified"] == "both"
-    low, high = fit["alpha_interval"] or (1.0, 1.0)
-    sound = both_identified and fit["r_squared"] >= POOR and high <= LOOSE * low
-    notice = Notice(
-        "Alpha and beta are identified"
-        if both_identified
-        else "Alpha and beta are not identified separately",
-        " ".join(identification(run).split()),
-        "good" if sound else "fair" if both_identified else "bad",
-    )
+    word, tone = describe_fit(fit)
+    texts = [identification(run)] if fit["r_squared"] >= POOR else [identification(run), WARNING]
+    notice = Notice(word, " ".join(" ".join(texts).split()), tone)
     picture = Picture(
         "calibration",
         calibration(frame, run),
         f"Value of the net at {len(run['points'])} epsilons with the law that fits it, R squared "
         f"{r_squared(fit)}; and what the law leaves over. The numbers stand in the table.",
-        "Grey: single nets. Blue: means of the seeds. Right: measured values less the law.",
+        "a: the value of the net; grey are single nets, blue the means of the seeds. b: measured "
+        "values less the curve.",
+        frame,
+        "calibration.parquet",
     )
     epsilons = ",".join(f"{point['epsilon']:g}" for point in run["points"])
     command = (

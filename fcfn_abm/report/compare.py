@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from textwrap import fill
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from rich.text import Text
-from scipy.special import stdtrit
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.claims import claims_table
+from fcfn_abm.report.estimates import ANY, BOUNDS, MEDIANS, Average, average, interval, is_skewed
 from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
-CONFIDENCE = 0.95
 _ROUNDING = 1e-9
 QUANTITIES = (
     "budget",
@@ -55,34 +51,6 @@ _CELLS = {  # the two tables of the text: columns, by their heads
         "noise multiplier": "noise_multiplier",
     },
 }
-_NEGLIGIBLE = 1e-9  # half-widths below this share of the mean are rounding errors
-_DECIMALS, _LONG = 6, 1e7  # numbers with more digits than these are written with exponents
-
-
-@dataclass(frozen=True)
-class Average:
-    """A quantity's average over the replications in which it has a value."""
-
-    mean: float
-    """Infinite where one of the values is; nan where there is none."""
-    half_width: float
-    """Half of the 95 % t-interval; nan with fewer than two values, or an infinite one."""
-    median: float
-    """The middle value (of two the smaller), which tells where the mean is infinite."""
-    n: int
-    """In how many replications the quantity has a value."""
-    n_infinite: int
-    """In how many of these it is infinite."""
-
-    @property
-    def low(self) -> float:
-        """Where the interval begins."""
-        return self.mean - self.half_width
-
-    @property
-    def high(self) -> float:
-        """Where the interval ends."""
-        return self.mean + self.half_width
 
 
 type Averages = dict[tuple[str, str], Average]
@@ -106,47 +74,17 @@ def averages(frame: pd.DataFrame) -> Averages:
     for name in dict.fromkeys(frame["mechanism"]):
         solved = frame[(frame["mechanism"] == name) & (frame["status"] != "no-solution")]
         for quantity in QUANTITIES:
-            found[name, quantity] = average(solved[quantity].dropna().to_numpy(dtype=float))
+            values = solved[quantity].dropna().to_numpy(dtype=float)
+            found[name, quantity] = average(values, BOUNDS.get(quantity, ANY))
     return found
-
-
-def average(values: npt.NDArray[np.float64]) -> Average:
-    """Average values, with the 95 % t-interval of their mean.
-
-    Parameters
-    ----------
-    values : ndarray of float, shape (n,)
-        One value a replication; no nan.
-
-    Returns
-    -------
-    Average
-        Mean, half-width and median.
-
-    Examples
-    --------
-    >>> average(np.array([1.0, 2.0, 3.0])).mean
-    2.0
-    """
-    n, n_infinite = values.size, int(np.isinf(values).sum())
-    half_width = float("nan")
-    if n > 1 and not n_infinite:
-        spread = float(values.std(ddof=1)) / math.sqrt(n)
-        half_width = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * spread
-    return Average(
-        mean=float(values.mean()) if n else float("nan"),
-        half_width=half_width,
-        median=float(np.sort(values)[(n - 1) // 2]) if n else float("nan"),
-        n=n,
-        n_infinite=n_infinite,
-    )
 
 
 def averages_tree(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
     """Return the averages by mechanism and quantity, for JSON: None where there is no number."""
     tree: dict[str, dict[str, dict[str, float | None]]] = {}
-    for (name, quantity), average in averages(frame).items():
-        values = {**asdict(average), "low": average.low, "high": average.high}
+    for (name, quantity), of in averages(frame).items():
+        names = ("mean", "half_width", "median", "n", "n_infinite", "low", "high")
+        values = {key: getattr(of, key) for key in (*names, "median_low", "median_high")}
         tree.setdefault(name, {})[quantity] = {
             key: value if math.isfinite(value) else None for key, value in values.items()
         }
@@ -190,16 +128,33 @@ def comparison_tables(frame: pd.DataFrame) -> list[Table]:
     frame : DataFrame
         Table of a comparison, one row a replication and mechanism.
     """
+    return [averages_table(frame, cells, title) for title, cells in _CELLS.items()]
+
+
+def averages_table(frame: pd.DataFrame, cells: Mapping[str, str], title: str) -> Table:
+    """Return averages with their intervals, a row a mechanism.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Table of a comparison, one row a replication and mechanism.
+    cells : mapping of str to str
+        From the head of a column to its quantity.
+    title : str
+        What the table shows.
+    """
     found = averages(frame)
     names = list(dict.fromkeys(frame["mechanism"]))
-    return [
-        Table(
-            ["", *cells],
-            [[name, *(interval(found[name, q]) for q in cells.values())] for name in names],
-            title,
-        )
-        for title, cells in _CELLS.items()
-    ]
+    skewed = {q for q in cells.values() if is_skewed(found[name, q] for name in names)}
+    return Table(
+        ["", *(f"{head}, median" if q in skewed else head for head, q in cells.items())],
+        [
+            [name, *(interval(found[name, q], as_median=q in skewed) for q in cells.values())]
+            for name in names
+        ],
+        title,
+        fill(MEDIANS, WIDTH) if skewed else "",
+    )
 
 
 def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
@@ -226,28 +181,6 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
             f"Mean epsilon is over {over}.",
         ],
     )
-
-
-def interval(of: Average) -> str:
-    """Write mean and half-width with two digits of the latter.
-
-    Examples
-    --------
-    >>> interval(average(np.array([1.0, 2.0, 4.0])))
-    '2.3 ± 3.8'
-    """
-    if of.n == 0:
-        return "-"
-    if of.n_infinite:
-        return "infinite" if of.n_infinite == of.n else f"infinite in {of.n_infinite}/{of.n}"
-    if math.isnan(of.half_width):
-        return f"{of.mean:.4g}"
-    if of.half_width <= _NEGLIGIBLE * abs(of.mean):
-        return f"{of.mean:.4g} ± 0"
-    decimals = 1 - math.floor(math.log10(of.half_width))
-    if decimals > _DECIMALS or abs(of.mean) >= _LONG:
-        return f"{of.mean:.4g} ± {of.half_width:.2g}"
-    return f"{of.mean:.{max(decimals, 0)}f} ± {of.half_width:.{max(decimals, 0)}f}"
 
 
 def failures(frame: pd.DataFrame) -> list[str]:

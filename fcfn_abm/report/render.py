@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from html import escape
 from importlib.resources import files
+from urllib.parse import quote
 
 from jinja2 import Environment, Template
 from markupsafe import Markup
@@ -22,32 +23,72 @@ from fcfn_abm.report.blocks import (
     Table,
     Terms,
     Words,
+    csv_of,
+    data_name,
 )
+from fcfn_abm.report.charts import chart_json, chart_script
 from fcfn_abm.report.figures.files import inline_svg
+from fcfn_abm.report.theme import dark_style, recolour
 
 _TEMPLATES = files("fcfn_abm.report") / "templates"
 _NEGATIVE = re.compile(r"(?<![\w.])-(?=[\d.])")
 _POWER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b")
+_SYMBOLS = {  # formulas, as they stand in texts for the terminal
+    "beta ln(1 + alpha eps)": "β ln(1 + α ε)",
+    "tau/(n-1)": "τ/(n−1)",
+    "alpha * beta": "α β",
+    "R^2": "R²",
+    " &gt;= ": " ≥ ",
+}
 _SMALL = 3  # powers of ten up to this one are written out
+_IN_ADDRESS = ",.:;()/+-_=*!|@"
 _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
-def render_html(page: Page) -> str:
-    """Return a page as HTML that needs nothing else: style and figures are in it.
+def render_html(page: Page, *, interactive: bool = False) -> str:
+    """Return a page as HTML that needs nothing else: style, figures and their data are in it.
 
     Parameters
     ----------
     page : Page
         What to say; every text in it is shown as text, whatever it holds.
+    interactive : bool, default False
+        Whether curves get a script that draws them with a crosshair and zoom: a third of a
+        megabyte. Without scripts, and on paper, the figures stay as they are.
     """
     prefixes = {picture.name: f"f{i}" for i, picture in enumerate(page.pictures(), 1)}
+    drawn = {
+        picture.name: recolour(inline_svg(picture.figure, prefixes[picture.name]))
+        for picture in page.pictures()
+    }
+    colours = sorted({colour for _, found in drawn.values() for colour in found})
 
     def svg(picture: Picture) -> Markup:
-        svg = inline_svg(picture.figure, prefixes[picture.name])
-        return Markup(svg)  # noqa: S704 - matplotlib escapes the texts in it
+        return Markup(drawn[picture.name][0])  # noqa: S704 - matplotlib escapes the texts in it
 
-    style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8").strip())  # noqa: S704
-    return escape_control_characters(_template().render(page=page, style=style, svg=svg))
+    def chart(picture: Picture) -> Markup:
+        if not (interactive and picture.interactive):
+            return Markup("")
+        return Markup(chart_json(picture.figure))  # noqa: S704 - no sign in it closes the script
+
+    style = (_TEMPLATES / "page.css").read_text(encoding="utf-8").strip()
+    style += f"\n{dark_style(colours)}"
+    text = _template().render(
+        page=page,
+        style=Markup(style),  # noqa: S704 - our own
+        script=Markup(chart_script() if interactive else ""),  # noqa: S704 - our own
+        svg=svg,
+        chart=chart,
+        csv_link=_csv_link,
+        data_name=data_name,
+    )
+    return escape_control_characters(text)
+
+
+def _csv_link(block: Block) -> str:
+    """Return the data of a figure or a table as an address; nothing where there are none."""
+    text = csv_of(block)
+    return "" if text is None else f"data:text/csv;charset=utf-8,{quote(text, safe=_IN_ADDRESS)}"
 
 
 @cache
@@ -64,10 +105,12 @@ def typeset(text: str) -> Markup:
     --------
     >>> str(typeset("-3.0e-14 of <B>"))
     '\u22123.0\u202f\u00d7\u202f10<sup>\u221214</sup> of &lt;B&gt;'
-    >>> [str(typeset(text)) for text in ("0.0e+00", "1.3e-01", "2e+03", "tau/(n-1)")]
-    ['0', '0.13', '2000', 'tau/(n-1)']
+    >>> [str(typeset(text)) for text in ("0.0e+00", "1.3e-01", "2e+03", "rho >= tau/(n-1)")]
+    ['0', '0.13', '2000', 'rho ≥ τ/(n−1)']
     """
     safe = _NEGATIVE.sub("\u2212", _POWER.sub(_power, escape(text)))
+    for written, sign in _SYMBOLS.items():
+        safe = safe.replace(written, sign)
     return Markup(safe)  # noqa: S704 - escaped above
 
 
@@ -84,7 +127,9 @@ def _power(found: re.Match[str]) -> str:
     return f"{times}10<sup>{high}</sup>"
 
 
-def render_markdown(page: Page, picture_at: Callable[[str], str]) -> str:
+def render_markdown(
+    page: Page, picture_at: Callable[[str], str], data_at: Callable[[str], str]
+) -> str:
     """Return a page as Markdown.
 
     Parameters
@@ -93,12 +138,19 @@ def render_markdown(page: Page, picture_at: Callable[[str], str]) -> str:
         What to say; every text in it is shown as text, whatever it holds.
     picture_at : callable
         From the name of a figure to the address of its file.
+    data_at : callable
+        From the name of a CSV file to its address.
     """
-    parts = [f"# {_escape(page.title)}", _escape(page.subtitle)]
-    parts += [_markdown(block, picture_at) for block in page.lead]
+
+    def write(block: Block) -> str:
+        text = _markdown(block, picture_at)
+        if csv_of(block) is None:
+            return text
+        return f"{text}\n\n[CSV]({data_at(data_name(block))})"
+
+    parts = [f"# {_escape(page.title)}", _escape(page.subtitle), *map(write, page.lead)]
     for section in page.sections:
-        parts.append(f"## {_escape(section.title)}")
-        parts += [_markdown(block, picture_at) for block in section.blocks]
+        parts += [f"## {_escape(section.title)}", *map(write, section.blocks)]
     return escape_control_characters("\n\n".join(parts) + "\n")
 
 

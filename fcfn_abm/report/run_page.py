@@ -44,11 +44,13 @@ from fcfn_abm.report.theme import arm_label
 from fcfn_abm.report.trained_page import training_sections
 
 _NEAR = 1e-3  # farther from the closed form than this share, rest is worth a second look
+_NODES = ("node", "name", "rho", "epsilon", "equilibrium_epsilon", "utility", "active")
 _AROUND = 6  # nodes on either side of the threshold that are listed
 _VERDICTS: dict[str, tuple[Tone, str]] = {
-    "converged": ("good", "The market came to rest: no node can gain by moving alone."),
+    "converged": ("good", "The market came to rest."),
     "no-trade": ("fair", "Nobody trades."),
     "max-rounds": ("fair", "The market had not come to rest when its rounds were over."),
+    "paused": ("fair", "The market was still being played."),
     "stopped": ("good", "No further round is bought."),
     "cycling": ("bad", "The market never settles: reports go round and round."),
     "diverged": ("bad", "The market moves away from its equilibrium."),
@@ -102,7 +104,8 @@ def run_page(record: Record, scenario_toml: str) -> Page:
 def _verdict(record: Record) -> Notice:
     verdict = record.run["verdict"]
     tone, words = _VERDICTS[verdict["kind"]]
-    if tone == "good" and record.run["market"]["distance"] > _NEAR:
+    market = record.run["market"]
+    if tone == "good" and max(market["distance"], market["exploitability"]) > _NEAR:
         tone = "fair"
     reason = verdict["reason"]
     return Notice(
@@ -126,8 +129,10 @@ def _facts(record: Record) -> Facts:
     if arms:
         own = arms[0]
         facts.append(Fact("Test accuracy", f"{own['accuracy']:.1%}", arm_label(own["name"])))
-        spent = record.nodes["epsilon_total"].max()
-        facts.append(Fact("Most epsilon spent", number(float(spent), 4), "by one node, in all"))
+        central = record.scenario.privacy.view == "central" and "epsilon_central" in record.nodes
+        spent = record.nodes["epsilon_central" if central else "epsilon_total"].max()
+        note = "by one node, in all" + (", as the server sees it" if central else "")
+        facts.append(Fact("Most epsilon spent", number(float(spent), 4), note))
     return Facts(facts)
 
 
@@ -156,7 +161,8 @@ def _in_short(record: Record) -> list[str]:
         f"what the net is worth to it; the nodes keep {number(market['node_utility'], 4)} of the "
         "payment when the cost of their privacy is taken off."
     )
-    if n < n_nodes and form["threshold"]:
+    others = record.nodes.loc[~record.nodes["active"], "rho"]
+    if len(others) and form["threshold"] and others.min() >= form["threshold"]:
         text += (
             f" The others stay out: privacy costs them {number(form['threshold'], 4)} for a unit "
             "of epsilon or more."
@@ -178,7 +184,8 @@ def _describe_settling(record: Record) -> Section:
         f"In the last round the most that a node could gain by moving alone was "
         f"{number(market['exploitability'], 3)} of the cap, epsilon had changed by "
         f"{number(market['change'], 3)} times the largest one, and the farthest node was "
-        f"{number(market['distance'], 3)} times the largest epsilon away from the closed form."
+        f"{number(market['distance'], 3)} times the largest epsilon away from the "
+        f"{'equilibrium' if 'solution' in form else 'closed form'}."
     )
     picture = Picture(
         "convergence",
@@ -187,8 +194,11 @@ def _describe_settling(record: Record) -> Section:
         f"which ends at {number(market['total_epsilon'], 4)} where the closed form has "
         f"{number(form['total_epsilon'], 4)}; and three measures of distance from equilibrium, "
         f"with exploitability ending at {number(market['exploitability'], 2)}.",
-        "Left: what single nodes report (a sample of a large market). Middle: the sum of all "
-        "reports. Right: how far the market is from equilibrium, on a log scale.",
+        "a: what single nodes report (a sample of a large market). b: the sum of all reports. "
+        "c: how far the market is from equilibrium, on a log scale.",
+        record.rounds[["round", "total_epsilon", "distance", "exploitability", "change"]],
+        "rounds.parquet and traces.parquet",
+        interactive=True,
     )
     terms = Terms(
         {
@@ -264,7 +274,8 @@ def _who_left(record: Record) -> Section:
                 "The cap is shared in proportion to epsilon, so a node earns something only where "
                 f"its unit cost rho lies below tau/(n-1), here {number(threshold, 6)}. Whenever a "
                 "costly node leaves, tau falls and this bound with it, and the next costliest may "
-                "have to go: in the end far more nodes are out than a few outliers."
+                f"have to go. Here {format_count(int((~nodes['active']).sum()), 'node')} of "
+                f"{len(nodes):,} stay out in the end."
             )
         )
     picture = Picture(
@@ -273,6 +284,8 @@ def _who_left(record: Record) -> Section:
         f"Epsilon of each node against its unit privacy cost: {int(nodes['active'].sum()):,} "
         f"take part, and {int((~nodes['active']).sum()):,} stay out"
         + (f", from a cost of {number(threshold, 4)} on." if threshold else "."),
+        data=nodes[[c for c in _NODES if c in nodes]],
+        source="nodes.parquet",
     )
     blocks += [picture, _groups(nodes, threshold)]
     if threshold and not nodes["active"].all():
@@ -283,6 +296,9 @@ def _who_left(record: Record) -> Section:
             participation(record.rounds, nodes),
             f"Nodes that take part over {len(record.rounds)} rounds, ending at "
             f"{int(nodes['active'].sum()):,}; and how many nodes left for good in each round.",
+            data=record.rounds[["round", "n_active", "n_exited"]],
+            source="rounds.parquet and nodes.parquet",
+            interactive=True,
         )
     )
     return Section("Who left, and why", blocks)
@@ -407,9 +423,12 @@ def _earnings(record: Record) -> Section:
     )
     picture = Picture(
         "utilities",
-        utilities(record.rounds),
+        utilities(record),
         f"The server's utility and what it pays, and the utility of all nodes together, over "
         f"{len(record.rounds)} rounds; they end at {number(market['server_utility'], 4)}, "
         f"{number(market['payment'], 4)} and {number(market['node_utility'], 4)}.",
+        data=record.rounds[["round", "server_utility", "payment", "node_utility"]],
+        source="rounds.parquet",
+        interactive=True,
     )
     return Section("What everybody earns", [Words(words), picture])

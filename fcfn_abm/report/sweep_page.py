@@ -20,8 +20,15 @@ from fcfn_abm.report.blocks import (
     format_count,
     number,
 )
-from fcfn_abm.report.compare import average, interval
-from fcfn_abm.report.figures.sweeps import group_values, label_of, lines_by, sweep_overview
+from fcfn_abm.report.estimates import MEDIANS, interval, is_skewed
+from fcfn_abm.report.figures.sweeps import (
+    average_runs,
+    group_values,
+    is_sampled,
+    label_of,
+    lines_by,
+    sweep_overview,
+)
 from fcfn_abm.report.settings import format_value, reproduce, settings_table
 
 _OUTCOMES = (
@@ -33,6 +40,7 @@ _OUTCOMES = (
     "welfare",
     "accuracy",
 )
+_KEYS = ("run", "replication", "seed", "status")
 _ROUNDING = 1e-9  # outcomes that differ by less are the same
 _COLUMNS = 3  # of axes in one figure at most
 _POINTS = 40  # points of a grid that get a row each
@@ -61,13 +69,8 @@ def sweep_page(
     sensitivity : DataFrame, optional
         Its Sobol indices, as :meth:`fcfn_abm.Sweep.sensitivity` has them.
     """
-    axes, done = list(run["axes"]), frame[frame["status"] == "done"]
-    known = _find_outcomes(done)
-    outcomes = [name for name in known if _varies(done[name])] or known
-    sections = [_axes(frame, run, axes)]
-    if len(done):
-        sections += [_pictures(frame, axes, outcomes), _tables(done, axes, outcomes)]
-        sections.append(Section("How the markets ended", [_verdicts(done)]))
+    axes = list(run["axes"])
+    sections = [_axes(frame, run, axes), *describe_outcomes(frame, axes)]
     if sensitivity is not None and len(sensitivity):
         sections.append(_sensitivity(sensitivity))
     if (frame["status"] == "failed").any():
@@ -85,6 +88,28 @@ def sweep_page(
         lead=[*_state(frame), _facts(frame, run, axes)],
         sections=sections,
     )
+
+
+def describe_outcomes(frame: pd.DataFrame, axes: Sequence[str]) -> list[Section]:
+    """Return the outcomes of a sweep against its axes, as figures and tables; none without runs.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a run.
+    axes : sequence of str
+        Columns of it.
+    """
+    done = frame[frame["status"] == "done"]
+    if done.empty:
+        return []
+    known = _find_outcomes(done)
+    outcomes = [name for name in known if _varies(done[name])] or known
+    return [
+        _pictures(frame, axes, outcomes),
+        _tables(done, axes, outcomes),
+        Section("How the markets ended", [_verdicts(done)]),
+    ]
 
 
 def _find_outcomes(done: pd.DataFrame) -> list[str]:
@@ -105,7 +130,7 @@ def _state(frame: pd.DataFrame) -> list[Block]:
             Notice(
                 "Not ended",
                 f"{missing:,} of {len(frame):,} runs are missing, and this report is about the "
-                "others. 'fcfn sweep' goes on with them.",
+                "others. 'fcfn sweep' carries them out.",
                 "fair",
             )
         )
@@ -140,9 +165,13 @@ def _axes(frame: pd.DataFrame, run: Mapping[str, Any], axes: Sequence[str]) -> S
         else:
             shown = ", ".join(_value(value) for value in values)
         rows.append([axis, shown])
+    n = run["replications"]
     words = (
-        "Every point of the axes was run as often as there are replications, with the same seeds "
-        "at all points: points differ by their axes, and not by their luck."
+        f"Every point of the axes was run {n} times, with the same {n} seeds at all points: points "
+        "differ by their axes, and not by their luck."
+        if n > 1
+        else "Every point of the axes was run once, with the same seed: what a point shows is of "
+        "this seed alone."
     )
     head = ["key of the scenario", "what it goes through"]
     blocks: list[Block] = [Words(words)]
@@ -156,8 +185,8 @@ def _axes(frame: pd.DataFrame, run: Mapping[str, Any], axes: Sequence[str]) -> S
 def _pictures(frame: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) -> Section:
     blocks: list[Block] = [
         Words(
-            "Each panel has means over all runs with a value of the axis below, and their 95 % "
-            "t-intervals. What is neither below nor in the legend is averaged over."
+            "Each panel has averages over all runs with a value of the axis below, with the "
+            "intervals of the tables. What is neither below nor in the legend is averaged over."
         )
     ]
     rows = -(-len(axes) // _COLUMNS)
@@ -174,34 +203,26 @@ def _pictures(frame: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str])
                 f"{', '.join(label_of(name) for name in outcomes)} against {', '.join(some)}. The "
                 "numbers stand in the tables.",
                 f"Against {'; '.join(lines)}." if lines else "",
+                frame[[*(n for n in _KEYS if n in frame), *axes, *outcomes]],
+                "sweep.parquet",
             )
         )
     return Section("What the axes do", blocks if axes else [Words("No axes.")])
 
 
 def _tables(done: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) -> Section:
-    head = [label_of(name) for name in outcomes]
-    blocks: list[Block] = [
-        Words(
-            "Means and half of their 95 % t-intervals, over the runs that the last column counts."
-        )
-    ]
+    sampled = is_sampled(done, axes)
+    blocks: list[Block] = [Words(_explain_averages(done, sampled=sampled))]
     points = done[list(axes)].drop_duplicates() if axes else done.head(1)
     if len(axes) > 1 and len(points) <= _POINTS:
-        short = _shorten(axes)
-        rows = [
-            [*map(_value, key), *_means(some, outcomes)]
-            for key, some in done.groupby(list(axes), sort=False)
-        ]
-        words = frozenset(range(len(axes)))
-        blocks.append(Table([*short, *head, "runs"], rows, f"By {' and '.join(axes)}", words=words))
+        groups: dict[Any, pd.DataFrame] = dict(iter(done.groupby(list(axes), sort=False)))
+        title = f"By {' and '.join(axes)}"
+        blocks.append(_averages_table(groups, _shorten(axes), outcomes, title, sampled=sampled))
     for axis, name in zip(axes, _shorten(axes), strict=True):
-        groups = done.groupby(
-            group_values(done[axis]), sort=pd.api.types.is_numeric_dtype(done[axis])
-        )
-        rows = [[_value(key), *_means(some, outcomes)] for key, some in groups]
+        by = done.groupby(group_values(done[axis]), sort=pd.api.types.is_numeric_dtype(done[axis]))
         title = f"By {axis}" + (", all else averaged over" if len(axes) > 1 else "")
-        blocks.append(Table([name, *head, "runs"], rows, title))
+        groups = {(key,): some for key, some in by}
+        blocks.append(_averages_table(groups, [name], outcomes, title, sampled=sampled))
     same = [
         f"{label_of(name)} = {number(float(done[name].iloc[0]))}"
         for name in _find_outcomes(done)
@@ -210,8 +231,55 @@ def _tables(done: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) ->
     if same:
         blocks.append(Words(f"The same in all runs: {', '.join(same)}."))
     if not axes:
-        blocks.append(Table(["", *head, "runs"], [["all runs", *_means(done, outcomes)]]))
+        blocks.append(_averages_table({("all runs",): done}, [""], outcomes, "", sampled=False))
     return Section("The outcomes in numbers", blocks)
+
+
+def _explain_averages(done: pd.DataFrame, *, sampled: bool) -> str:
+    """Say what the averages and their intervals are over."""
+    n = done["replication"].nunique()
+    if sampled:
+        return (
+            "Means over the runs that the last column counts, and 95 % t-intervals over these "
+            "runs: the points are a sample."
+        )
+    if n == 1:
+        return (
+            "Means over the runs that the last column counts. There is one replication, so one "
+            "seed, which draws one population: no intervals."
+        )
+    return (
+        f"Means over the runs that the last column counts, and 95 % t-intervals over the {n} "
+        "replications. All points share their seeds, so that runs of one replication are averaged "
+        "first; they are not independent."
+    )
+
+
+def _averages_table(
+    groups: Mapping[Any, pd.DataFrame],
+    names: Sequence[str],
+    outcomes: Sequence[str],
+    title: str,
+    *,
+    sampled: bool,
+) -> Table:
+    """Return the averages of outcomes, a row for each group of runs."""
+    found = {
+        name: [average_runs(some, name, sampled=sampled) for some in groups.values()]
+        for name in outcomes
+    }
+    skewed = {name for name, of in found.items() if is_skewed(of)}
+    head = [f"{label_of(name)}{', median' if name in skewed else ''}" for name in outcomes]
+    rows = [
+        [
+            *map(_value, key),
+            *(interval(found[name][i], as_median=name in skewed) for name in outcomes),
+            f"{len(some):,}",
+        ]
+        for i, (key, some) in enumerate(groups.items())
+    ]
+    words = frozenset(range(len(names)))
+    return Table([*names, *head, "runs"], rows, title, MEDIANS if skewed else "", words)
 
 
 def _shorten(axes: Sequence[str]) -> list[str]:
@@ -220,21 +288,17 @@ def _shorten(axes: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(last) else list(axes)
 
 
-def _means(runs: pd.DataFrame, outcomes: Sequence[str]) -> list[str]:
-    cells = [interval(average(runs[name].dropna().to_numpy(dtype=float))) for name in outcomes]
-    return [*cells, f"{len(runs):,}"]
-
-
 def _verdicts(done: pd.DataFrame) -> Table:
     rows = [
-        [str(kind), f"{len(some):,}", f"{len(some) / len(done):.0%}", interval(_rounds(some))]
+        [str(kind), f"{len(some):,}", f"{len(some) / len(done):.0%}", _describe_rounds(some)]
         for kind, some in done.groupby("verdict", sort=True)
     ]
-    return Table(["verdict", "runs", "share", "rounds played"], rows)
+    return Table(["verdict", "runs", "share", "rounds played, median"], rows)
 
 
-def _rounds(runs: pd.DataFrame) -> Any:
-    return average(runs["rounds"].dropna().to_numpy(dtype=float))
+def _describe_rounds(runs: pd.DataFrame) -> str:
+    low, middle, high = runs["rounds"].dropna().quantile([0.0, 0.5, 1.0])
+    return number(middle) if low == high else f"{number(middle)} ({number(low)} to {number(high)})"
 
 
 def _sensitivity(frame: pd.DataFrame) -> Section:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import colorsys
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fcfn_abm.errors import escape_control_characters
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette; line styles tell arms apart in grey
 ARM_COLOURS = {
@@ -104,6 +110,38 @@ def theme() -> Iterator[None]:
         yield
 
 
+def letter_panels(panels: Iterable[Axes]) -> None:
+    """Give panels the letters a, b, c before their titles, so that a text can name them."""
+    for letter, axes in zip("abcdefghijklmnopqrstuvwxyz", panels, strict=False):
+        title = axes.get_title(loc="left")
+        axes.set_title(f"{letter}  {title}".rstrip(), loc="left")
+
+
+def round_ticks(n: int = 6) -> MaxNLocator:
+    """Return what places ticks at rounds: whole numbers, in steps of 1, 2, 5, 10 and so on."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(n, integer=True, steps=[1, 2, 5, 10])
+
+
+def spans_decades(values: Any, ratio: float = 30.0) -> bool:
+    """Whether positive values span so much that a linear scale would hide most of them.
+
+    Parameters
+    ----------
+    values : array_like of float
+        Those that are drawn; nan are left out.
+    ratio : float
+        Of the 90th to the 10th percentile.
+    """
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known)]
+    if not known.size or known.min() <= 0:
+        return False
+    low, high = np.quantile(known, (0.1, 0.9))
+    return bool(high > ratio * low)
+
+
 def fix_ticks(figure: Figure) -> Figure:
     """Make the ticks that matplotlib would make on drawing, by whatever settings hold then."""
     with plain_settings():
@@ -115,9 +153,67 @@ def fix_ticks(figure: Figure) -> Figure:
     return figure
 
 
+_COLOUR = re.compile(r"#([0-9a-f]{6})\b")
+_DARK_PAPER, _DARK_INK = 0x1C, 0xE6
+_LIGHTEST_DARK = 0.6  # lightness that a colour has at least on a dark ground
+
+
+def recolour(svg: str) -> tuple[str, set[str]]:
+    """Return an SVG whose colours the page may change, and the colours."""
+    found = set(_COLOUR.findall(svg))
+    return re.sub(r": #([0-9a-f]{6})\b", r": var(--c\1, #\1)", svg), found
+
+
+def dark_style(colours: Iterable[str]) -> str:
+    """Return the style that gives figures other colours on a dark ground: greys are turned round.
+
+    Examples
+    --------
+    >>> dark_style(["ffffff"]).splitlines()[1].strip()
+    'figure svg { --cffffff: #1c1c1c; }'
+    """
+    rules = " ".join(f"--c{colour}: {_on_dark(colour)};" for colour in colours)
+    return (
+        "@media screen and (prefers-color-scheme: dark) {\n"
+        f"  figure svg {{ {rules} }}\n"
+        "  figure svg text { fill: #e6e6e6; }\n"
+        "}"
+    )
+
+
+def _on_dark(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (0, 2, 4))
+    if max(red, green, blue) - min(red, green, blue) < 8:
+        grey = round(_DARK_INK - (_DARK_INK - _DARK_PAPER) * green / 255)
+        return f"#{grey:02x}{grey:02x}{grey:02x}"
+    hue, lightness, saturation = colorsys.rgb_to_hls(red / 255, green / 255, blue / 255)
+    lighter = colorsys.hls_to_rgb(hue, max(lightness, _LIGHTEST_DARK), min(saturation, 0.75))
+    return "#" + "".join(f"{round(255 * part):02x}" for part in lighter)
+
+
 def arm_label(arm: str) -> str:
     """Return what an arm is called in figures and tables."""
     return ARM_LABELS.get(arm, arm)
+
+
+def format_power(value: float) -> str:
+    """Write a small number as it is typeset.
+
+    Examples
+    --------
+    >>> format_power(1e-5), format_power(2e-4), format_power(0.25)
+    ('10⁻⁵', '2×10⁻⁴', '0.25')
+    """
+    mantissa, _, power = f"{value:.3g}".partition("e")
+    if not power:
+        mantissa, _, power = (
+            f"{value:.2e}".partition("e") if 0 < value < 1e-2 else (mantissa, "", "")
+        )
+        mantissa = f"{float(mantissa):g}"
+    if not power:
+        return mantissa
+    high = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{high}" if float(mantissa) == 1 else f"{float(mantissa):g}×10{high}"
 
 
 def escape_text(text: str) -> str:

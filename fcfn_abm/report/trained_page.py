@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import Block, Picture, Section, Terms, Words, number
 from fcfn_abm.report.figures.training import accuracy, ledger
@@ -53,7 +55,10 @@ def _privacy(record: Record) -> Section:
                 f"median node ends at {number(float(last['epsilon_total'].median()), 4)}, the one "
                 f"that spends most at {number(float(last['epsilon_total'].max()), 4)}.",
                 "Lines are the median node; bands go from the node that spends least to the one "
-                "that spends most. ledger.parquet has every node and round.",
+                "that spends most.",
+                _summarise_ledger(record.ledger),
+                "ledger.parquet",
+                interactive=True,
             )
         )
     blocks.append(
@@ -67,6 +72,18 @@ def _privacy(record: Record) -> Section:
         )
     )
     return Section("Privacy, round by round and in all", blocks)
+
+
+def _summarise_ledger(ledger: pd.DataFrame) -> pd.DataFrame:
+    """Return the least, the median and the most that nodes have spent, a row a round."""
+    names = [n for n in ("epsilon_round", "epsilon_total", "epsilon_central") if n in ledger]
+    by = ledger.groupby("round")
+    found = {
+        f"{name}_{which}": by[name].agg(which)
+        for name in names
+        for which in ("min", "median", "max")
+    }
+    return pd.DataFrame(found).reset_index()
 
 
 def _training(record: Record) -> Section:
@@ -85,6 +102,9 @@ def _training(record: Record) -> Section:
                 accuracy(record.training, task["arms"], task["data"]),
                 f"Test accuracy round by round, which ends at: {reached}; and what the nodes earn "
                 "in each arm.",
+                data=record.training[["round", "arm", "accuracy"]],
+                source="training.parquet",
+                interactive=True,
             )
         )
     return Section("Training", [*blocks, arms_table(record)])

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from fcfn_abm import build
 from fcfn_abm.build import BenchCell
-from fcfn_abm.errors import InvalidScenarioError, RunFailedError
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, RunFailedError, as_path
 from fcfn_abm.plugins import Plugin, import_again, list_plugins
 from fcfn_abm.process.files import replace_file, write_file
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
-from fcfn_abm.process.workers import Processes, Serial, Workers
+from fcfn_abm.process.workers import Processes, Workers, as_workers
 from fcfn_abm.records import raise_as_output_error, seal
 from fcfn_abm.records.folders import SCENARIO_FILE
 from fcfn_abm.records.integrity import RUN_FILE, require_same, require_unchanged
@@ -135,7 +135,7 @@ def run_bench(
     build.check_scenario(scenario)
     scenario = build.name_mechanisms(build.resolve_defaults(scenario))
     tasks = list_tasks(scenario)
-    out = Path(out)
+    place, out = as_workers(workers), as_path("out", out)
     with claim_folder(scenario, _facts(scenario, len(tasks)), out):
         todo = find_missing_runs(out, tasks)
         if todo:
@@ -143,7 +143,7 @@ def run_bench(
             with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
             drop_unreadable_results(out)
-            _carry_out(todo, len(tasks), workers or Serial(), out, progress=progress)
+            _carry_out(todo, len(tasks), place, out, progress=progress)
         if not (out / TABLE).exists():
             _write(scenario, out)
         remove_partial_results(out)
@@ -163,7 +163,7 @@ def read_bench(path: str | Path) -> Benchmark:
     InvalidRecordError
         If the folder is missing, or does not hold a benchmark.
     """
-    return Benchmark(*read_identity(Path(path), KIND))
+    return Benchmark(*read_identity(as_path("path", path, error=InvalidRecordError), KIND))
 
 
 def list_tasks(scenario: Scenario) -> list[BenchTask]:
@@ -201,11 +201,12 @@ def _carry_out(
             keep_results(out, results)
             bar.update(len(results))
 
-        def give_up(task: BenchTask) -> None:
+        def give_up(task: BenchTask, last: str) -> None:
             what = f"the training of {task.mechanism!r}" if task.mechanism else "the cell"
             raise RunFailedError(
                 f"workers died of {what} with costs {task.cell.costs!r}, data {task.cell.data!r} "
-                f"and the cap {task.cell.budget:g}; what was done before is kept."
+                f"and the cap {task.cell.budget:g}{f' (the last was {last})' if last else ''}; "
+                "what was done before is kept."
             )
 
         carry_out_tasks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +26,38 @@ from fcfn_abm.report.blocks import Page
 from fcfn_abm.scenario import read_toml, tree_to_scenario
 
 FORMS = ("html", "md")
+FIGURES = ("svg", "pdf", "png")
+SEVERAL = "comparison"
+"""What the report of several folders is called, without suffix."""
 
 
 def write_report(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     form: str = "html",
     *,
+    figures: str | None = None,
+    interactive: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write the report of a run, a comparison, a calibration or a sweep that lies on disk.
 
     Parameters
     ----------
-    path : str or Path
-        Its folder.
+    path : str, Path or sequence of them
+        Its folder; or those of several runs, or of several sweeps, which are set side by side.
     out : str or Path, optional
         File to write; without it ``report.html`` or ``report.md`` in that folder, which is
-        written anew each time.
+        written anew each time; of several folders ``comparison.html`` or ``comparison.md`` where
+        one works, which replaces no file.
     form : {"html", "md"}
-        One self-contained file with its figures in it; or Markdown, with the figures as SVG files
-        in a folder beside it.
+        One self-contained file with its figures in it; or Markdown, with the figures and their
+        data as files in a folder beside it.
+    figures : {"svg", "pdf", "png"}, optional
+        Write each figure as such a file too, for print, in a folder beside the report; PNG has
+        300 dots an inch. Without it Markdown has SVG, and HTML no files beside it.
+    interactive : bool, default False
+        Whether curves in HTML get a script that draws them with a crosshair and zoom.
     overwrite : bool, default False
         Whether a file ``out`` is replaced.
 
@@ -57,9 +69,9 @@ def write_report(
     Raises
     ------
     InvalidRecordError
-        If the folder is missing, or holds nothing that can be read.
+        If a folder is missing, or holds nothing that can be read or compared.
     UnknownNameError
-        If ``form`` is neither of the two.
+        If ``form`` or ``figures`` is none of these.
     OutputError
         If ``out`` is there already, or cannot be written.
 
@@ -67,34 +79,111 @@ def write_report(
     -----
     Reads what is on disk, and loads neither torch nor Mesa. Equal folders give equal reports.
     """
-    from fcfn_abm.report.figures.files import svg_of  # loads matplotlib
-    from fcfn_abm.report.render import render_html, render_markdown
+    from fcfn_abm.report.render import render_html, render_markdown  # loads matplotlib
 
-    path = as_path("path", path, error=InvalidRecordError)
+    listed = list(path) if isinstance(path, (list, tuple)) else [path]
+    paths = [as_path("path", each, error=InvalidRecordError) for each in listed]
+    if not paths:
+        raise InvalidRecordError("A report needs a folder of results.")
     require_known("form of a report", form, FORMS)
-    if out is None:
-        file, figures = path / f"report.{form}", path / "figures"
+    if figures is not None:
+        require_known("form of figures", figures, FIGURES)
+    if out is None and len(paths) == 1:
+        file, folder = paths[0] / f"report.{form}", paths[0] / "figures"
     else:
+        out = f"{SEVERAL}.{form}" if out is None else out
         file = resolve_output_file(as_path("out", out), overwrite=overwrite)
-        figures = file.with_name(f"{file.stem}-figures")
-    page = read_page(path)
-    with raise_as_output_error(file), raise_as_record_error(path):  # figures are drawn here
+        folder = file.with_name(f"{file.stem}-figures")
+    page = read_page(paths[0]) if len(paths) == 1 else read_pages(paths)
+    where = paths[0] if len(paths) == 1 else file
+    with raise_as_output_error(file), raise_as_record_error(where):  # figures are drawn here
         file.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(file)
+        suffix = figures or ("svg" if form == "md" else None)
+        if suffix:
+            _write_figures(page, folder, suffix)
         if form == "html":
-            text = render_html(page)
+            text = render_html(page, interactive=interactive)
         else:
             require_utf8(file, OutputError)
-            figures.mkdir(exist_ok=True)
-            for picture in page.pictures():
-                image = figures / f"{picture.name}.svg"
-                remove_abandoned(image)
-                write_file(image, svg_of(picture.figure).encode())
+            _write_files(folder, {n: t.encode() for n, t in page.data_files().items()})
+            place = folder.name.replace(" ", "%20")
             text = render_markdown(
-                page, lambda name: f"{figures.name}/{name}.svg".replace(" ", "%20")
+                page, lambda name: f"{place}/{name}.{suffix}", lambda name: f"{place}/{name}"
             )
         write_file(file, text.encode())
     return file
+
+
+def _write_figures(page: Page, folder: Path, suffix: str) -> None:
+    from fcfn_abm.report.figures.files import encode_figure
+
+    _write_files(
+        folder,
+        {
+            f"{picture.name}.{suffix}": encode_figure(picture.figure, suffix)
+            for picture in page.pictures()
+        },
+    )
+
+
+def _write_files(folder: Path, contents: dict[str, bytes]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        remove_abandoned(folder / name)
+        write_file(folder / name, content)
+
+
+def read_pages(paths: Sequence[Path]) -> Page:
+    """Read several folders of results, and set them side by side.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Of several runs, or of several sweeps.
+
+    Raises
+    ------
+    InvalidRecordError
+        If they are not of one kind, or of one that has no report of several.
+    """
+    from fcfn_abm.report.several_page import Source, runs_page, sweeps_page
+    from fcfn_abm.runs.sweep_folder import read_sweep
+
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InvalidRecordError("A folder is named twice; each is compared with the others.")
+    kinds, sources = [], []
+    for path, name in zip(paths, _name_folders(paths), strict=True):
+        require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
+        run = read_facts(path)
+        kinds.append(run.get("kind", RUN_KIND))
+        with raise_as_record_error(path):
+            if kinds[-1] == "sweep":
+                results: Any = read_sweep(path).frame()
+            elif kinds[-1] == RUN_KIND:
+                results = read_record(path)
+            else:
+                raise InvalidRecordError(
+                    f"{path}: holds a {kinds[-1]}; side by side stand runs, or sweeps."
+                )
+            sources.append(Source(name, _toml(path), results, run))
+    if len(set(kinds)) > 1:
+        raise InvalidRecordError(
+            f"{paths[kinds.index(RUN_KIND)]} holds a run and {paths[kinds.index('sweep')]} a "
+            "sweep; side by side stand runs, or sweeps."
+        )
+    with raise_as_record_error(paths[0]):
+        return runs_page(sources) if kinds[0] == RUN_KIND else sweeps_page(sources)
+
+
+def _name_folders(paths: Sequence[Path]) -> list[str]:
+    """Return the names of folders: as many of their last parts as tell them apart."""
+    whole = [path.resolve() for path in paths]
+    for n_parts in range(1, max(len(path.parts) for path in whole)):
+        names = ["/".join(path.parts[-n_parts:]) for path in whole]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in whole]
 
 
 def read_page(path: Path) -> Page:

@@ -16,7 +16,7 @@ import pandas as pd
 from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import RunFailedError, as_path
+from fcfn_abm.errors import RunFailedError, WorkersLostError, as_path
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import print_note, progress_bar
@@ -46,6 +46,7 @@ from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 from fcfn_abm.training import Training
+from fcfn_abm.training.distributed import BlockWorkers
 
 
 def run_scenario(
@@ -54,7 +55,7 @@ def run_scenario(
     *,
     overwrite: bool = False,
     progress: bool = False,
-    workers: int = 1,
+    workers: int | BlockWorkers = 1,
 ) -> Record:
     """Play a scenario's market, train with what it bought, and record both.
 
@@ -69,8 +70,9 @@ def run_scenario(
         Whether a record that stands there is replaced.
     progress : bool, default False
         Whether to show bars on stderr; a line each half minute where it is not a terminal.
-    workers : int, default 1
-        Threads that train; the record is the same for any number.
+    workers : int or BlockWorkers, default 1
+        Threads that train, or the workers of a cluster that :func:`connect_cluster` gives; the
+        record is the same for any number.
 
     Returns
     -------
@@ -93,7 +95,8 @@ def run_scenario(
     If it is killed or interrupted, the same call goes on from there, to the same record.
     """
     require_scenario(scenario, "run_scenario")
-    require_workers(workers)
+    if not isinstance(workers, BlockWorkers):
+        require_workers(workers)
     out = None if out is None else as_path("out", out)
     build.check_settings(scenario)
     scenario = build.resolve_defaults(scenario)
@@ -122,6 +125,8 @@ def run_scenario(
         except KeyboardInterrupt:
             message = checkpoint.interrupt_message() if checkpoint else ()
             raise KeyboardInterrupt(*message) from None
+        except WorkersLostError as error:
+            raise WorkersLostError(f"{error} The same command goes on from there.") from None
         record = replace(record, path=folder)
         with raise_as_output_error(out):
             found = write_record(record, folder)
@@ -143,7 +148,7 @@ def _carry_out(
     checkpoint: Checkpoint | None,
     *,
     progress: bool,
-    workers: int,
+    workers: int | BlockWorkers,
 ) -> Record:
     started = time.perf_counter()
     # what is missing shows before the work
@@ -168,19 +173,47 @@ def _carry_out(
         trained = trainings.carry_out(market, rounds, progress=progress)
     ended = time.perf_counter()
 
+    seconds = {"market": played - started, "training": ended - played}
+    return collect_record(market, population, recorder, trained, learner, seconds)
+
+
+def collect_record(
+    market: PrivacyMarket,
+    population: Population,
+    recorder: Recorder,
+    trained: Trained | None,
+    learner: ValueLoop | None,
+    seconds: dict[str, float],
+) -> Record:
+    """Return the record of a market as it stands.
+
+    Parameters
+    ----------
+    market : PrivacyMarket
+        After one round or more.
+    population : Population
+        Its nodes, with the data that they hold if they train.
+    recorder : Recorder
+        Has seen every round.
+    trained : Trained or None
+        What training has shown.
+    learner : ValueLoop or None
+        What lets the server learn the value of epsilon.
+    seconds : dict
+        How long ``market`` and ``training`` took.
+    """
+    scenario = market.scenario
     nodes, traces = _nodes(market, population, trained), recorder.traces
     played_rounds, learned = recorder.rounds, {}
     if learner and trained:
         played_rounds = learner.extend(played_rounds, trained.ledger)
         learned = {"value": learner.facts(played_rounds)}
     names = [group.name for group in population.groups]
-    manipulated = population.manipulation is not None
-    rho = population.reporting_rho if manipulated else market.primitives.rho  # as it is in the end
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
-        "verdict": asdict(market.verdict) if market.verdict else None,
-        "equilibrium": reference_facts(market.outcome, rho),
+        "verdict": asdict(market.verdict) if market.verdict else _paused(market),
+        "equilibrium": reference_facts(market.outcome, reporting_costs(market, population)),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
         **belief_facts(market.groups[0].rule, market.pool),
@@ -188,7 +221,7 @@ def _carry_out(
         **manipulation_facts(scenario, population),
         **({"training": trained.facts} if trained else {}),
         **learned,
-        "seconds": {"market": played - started, "training": ended - played},
+        "seconds": seconds,
         **describe_program(),
     }
     return Record(
@@ -200,6 +233,18 @@ def _carry_out(
         training=trained.rounds if trained else empty("training"),
         ledger=insert_names(trained.ledger if trained else empty("ledger"), population.names),
     )
+
+
+def _paused(market: PrivacyMarket) -> dict[str, Any]:
+    """Return what stands in place of the verdict of a market that has not ended."""
+    reason = "the play was saved before the market had come to an end."
+    return {
+        "kind": "paused",
+        "rounds": market.round_index,
+        "reason": reason,
+        "budget_ratio": None,
+        "server_regret": None,
+    }
 
 
 def _rounds(
@@ -279,6 +324,12 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
         return frame
     absent = [name for name in WHERE_ASKED_FOR if name not in frame]
     return frame.reindex(columns=empty("nodes").columns.drop(absent))
+
+
+def reporting_costs(market: PrivacyMarket, population: Population) -> Floats:
+    """Return the costs of those who report, as they are in the end."""
+    manipulated = population.manipulation is not None
+    return population.reporting_rho if manipulated else market.primitives.rho
 
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:

@@ -90,6 +90,25 @@ class RunTrainings:
         """Begin the training with the market's own epsilon."""
         return self._own.begin()
 
+    def take_in(self, result: TrainingRound) -> None:
+        """Take in a round of the market's own training that was taken elsewhere."""
+        self._own.take_in(result)
+
+    def so_far(
+        self, market: PrivacyMarket, rounds: Rounds[Training], broke_down: str = ""
+    ) -> Trained:
+        """Return what the market's own training has shown so far, compared with nothing.
+
+        Parameters
+        ----------
+        market, rounds : PrivacyMarket, Rounds
+            As in :meth:`carry_out`.
+        broke_down : str, optional
+            Why the training ended early.
+        """
+        own = self._comparisons(market)[:1]
+        return self._sum_up(market, rounds, own, [self._own], broke_down)
+
     def carry_out(
         self, market: PrivacyMarket, rounds: Rounds[Training], *, progress: bool
     ) -> Trained:
@@ -109,10 +128,9 @@ class RunTrainings:
         A training that breaks down ends them all; what came before is returned, and the facts say
         so in ``broke_down``.
         """
-        settings, own = self._settings, self._own
-        frames, facts, broke_down = [], [], ""
+        logs, own, broke_down = [], self._own, ""
         with progress_bar(
-            total=(1 + len(settings.compare)) * (settings.rounds + 1),
+            total=(1 + len(self._settings.compare)) * (self._settings.rounds + 1),
             desc="training",
             unit="round",
             shown=progress,
@@ -129,15 +147,28 @@ class RunTrainings:
                     log = self._log(comparison.name, private=comparison.private)
                     log.follow(self._rounds_of(comparison, log, rounds.reports), bar)
                 broke_down = log.broke_down
-                if not log.results:
-                    continue  # without trade nobody trains
+                logs.append(log)
+        return self._sum_up(market, rounds, comparisons, logs, broke_down)
+
+    def _sum_up(
+        self,
+        market: PrivacyMarket,
+        rounds: Rounds[Training],
+        comparisons: list[_Comparison],
+        logs: list[TrainingLog],
+        broke_down: str,
+    ) -> Trained:
+        """Return what trainings have shown, the market's own first."""
+        frames, facts = [], []
+        for comparison, log in zip(comparisons, logs, strict=False):  # one may have ended them
+            if log.results:  # without trade nobody trains
                 frames.append(pd.DataFrame(map(asdict, log.results)).assign(arm=comparison.name))
                 facts.append(self._facts(comparison, rounds.reports, log, market))
         nodes = self._nodes([*rounds.reports, market.epsilon])
         used = [*rounds.reports, *(one.epsilon for one in comparisons if one.private)]
         return Trained(
             rounds=pd.concat(frames, ignore_index=True) if frames else empty("training"),
-            ledger=own.spent,
+            ledger=self._own.spent,
             nodes=nodes,
             facts={
                 "data": self._trainer.data.label,

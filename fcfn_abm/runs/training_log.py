@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fcfn_abm.dp import Ledger, spent_zcdp
-from fcfn_abm.errors import RunFailedError
+from fcfn_abm.errors import RunFailedError, WorkersLostError
 from fcfn_abm.records.tables import ZCDP_LEDGER, empty
 from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.rounds import Rounds
@@ -106,7 +106,7 @@ class TrainingLog:
             misreport=self._misreport, private=self._private, resume=self._kept
         )
         if self._kept is None:
-            self._take_in(self.training, self.training.results[0])
+            self.take_in(self.training.results[0])
         return self.training
 
     def follow(self, rounds: Rounds[Training], bar: tqdm[Any]) -> None:
@@ -120,12 +120,14 @@ class TrainingLog:
         while not rounds.over:
             try:
                 result = rounds.step()
+            except WorkersLostError:  # it did not break down, and can be taken up
+                raise
             except RunFailedError as error:
                 self.broke_down = str(error)
                 rounds.stop_training()
                 continue
-            if result is not None and self.training is not None:
-                self._take_in(self.training, result)
+            if result is not None:
+                self.take_in(result)
                 self._show(bar, 1)
 
     def _show(self, bar: tqdm[Any], n_rounds: int) -> None:
@@ -133,9 +135,11 @@ class TrainingLog:
         bar.set_postfix(arm=self.name, accuracy=f"{accuracy:.1%}", refresh=False)
         bar.update(n_rounds)
 
-    def _take_in(self, training: Training, result: TrainingRound) -> None:
-        """Take in a round, and keep where the training stands if it is time to."""
-        delta = self._trainer.plan.delta
+    def take_in(self, result: TrainingRound) -> None:
+        """Take in a round of the training, and keep where it stands if it is time to."""
+        training, delta = self.training, self._trainer.plan.delta
+        if training is None:
+            return
         if self._keeps_spending and training.ledger and result.round:
             in_zcdp = self._trainer.plan.currency == "zcdp"
             spent_now = _list_spending(training.ledger, result.round, delta, in_zcdp=in_zcdp)

@@ -86,14 +86,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InvalidScenarioError(
             "is no name that a file can have.", file=abbreviate(str(path))
         ) from None
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Parse TOML; raise InvalidScenarioError with one sentence if it is none."""
     try:
         tree = tomllib.loads(text)
     except ValueError as error:  # a number of thousands of digits too
-        raise InvalidScenarioError(f"not valid TOML: {error}.", file=str(path)) from None
+        raise InvalidScenarioError(f"not valid TOML: {error}.", file=where) from None
     except RecursionError:
-        raise InvalidScenarioError("is nested too deeply to be read.", file=str(path)) from None
+        raise InvalidScenarioError("is nested too deeply to be read.", file=where) from None
     if _is_deep(tree):
-        raise InvalidScenarioError("is nested too deeply to be read.", file=str(path))
+        raise InvalidScenarioError("is nested too deeply to be read.", file=where)
     return tree
 
 

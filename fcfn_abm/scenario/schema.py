@@ -641,7 +641,7 @@ class Value(Section):
     """How many rounds the fit looks back; zero: all of them."""
     explore: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Size of the trials: the cap of round t is multiplied by exp(explore / sqrt(t)) or divided by
-    it, by a fair draw."""
+    it, by a fair draw. The server rule "bandit" tries caps by itself."""
 
 
 class RecordSettings(Section):
@@ -719,6 +719,8 @@ class SweepSettings(Section):
     """Most runs that the sweep may have; more are refused. It can be raised to a million."""
     keep: Literal["result", "record"] = "result"
     """What is kept of each run: its row in the table, or its whole record too."""
+    timeout: Positive | None = None
+    """Seconds after which a run is ended, and has failed; without it a run takes what it takes."""
     axes: dict[str, Axis] = Field(default_factory=dict)
     """From the path of a key, such as "population.n_nodes", to what it goes through."""
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import solara
 
-from fcfn_abm.viz.session import OpenedSource, Session, View, parse_request
+from fcfn_abm.viz.requests import parse_request
+from fcfn_abm.viz.session import OpenedSource, Session
+from fcfn_abm.viz.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -20,24 +22,30 @@ source: OpenedSource | None = None
 @solara.component_vue("window.vue", vuetify=False)  # type: ignore[untyped-decorator]
 def _window(  # type: ignore[no-untyped-def]
     title="",
+    subtitle="",
     status="",
     tone="calm",
     problem="",
-    invalid="",
+    rejected=None,
     note="",
     live=True,
     playing=False,
     over=False,
     moment=0,
-    moments=None,
+    first_moment=0,
+    moments=0,
     speed=5.0,
     colour_by="payment",
     picked=None,
+    hover=None,
     n_nodes=0,
+    link="",
     tiles=(),
     groups=(),
     pictures=(),
     charts=(),
+    runs=(),
+    can_pin=False,
     path=None,
     node_details=(),
     event_request: Callable[[object], None] | None = None,
@@ -47,7 +55,7 @@ def _window(  # type: ignore[no-untyped-def]
 
 @solara.component_vue("charts.vue", vuetify=False)  # type: ignore[untyped-decorator]
 def _charts(  # type: ignore[no-untyped-def]
-    charts=(), event_request: Callable[[object], None] | None = None
+    charts=(), marker=None, event_request: Callable[[object], None] | None = None
 ):
     """Declare the charts: what they show; their columns arrive as messages."""
 
@@ -59,13 +67,20 @@ def Page() -> None:  # noqa: N802 - Solara looks for this name
         raise RuntimeError("There is no source: fcfn_abm.viz.server.serve() sets it.")
     opened = source
     view, set_view = solara.use_state(View(title=opened.scenario.title or opened.name))
-    widget = solara.use_ref(None)
+    charts_widget, window_widget = solara.use_ref(None), solara.use_ref(None)
+    router = solara.use_router()
 
     def send(heads: list[dict[str, Any]], columns: list[bytes]) -> None:
-        if widget.current is not None:  # the charts ask for everything when they appear
-            widget.current.send({"method": "push", "args": [heads]}, columns)
+        if charts_widget.current is not None:  # the charts ask for everything when they appear
+            charts_widget.current.send({"method": "push", "args": [heads]}, columns)
 
-    session: Session = solara.use_memo(lambda: Session(opened, set_view, send), [])
+    def deliver(name: str, content: bytes) -> None:
+        if window_widget.current is not None:
+            window_widget.current.send({"method": "save", "args": [name]}, [content])
+
+    session: Session = solara.use_memo(
+        lambda: Session(opened, set_view, send, deliver, router.search or ""), []
+    )
 
     def run_session() -> Callable[[], None]:
         session.start()
@@ -83,13 +98,16 @@ def Page() -> None:  # noqa: N802 - Solara looks for this name
 
     solara.Title(f"{view.title} - fcfn")
     shown = asdict(view)
-    charts = _charts(charts=shown.pop("charts"), event_request=send_request)
-    _window(**shown, charts=[charts], event_request=send_request)
+    charts = _charts(
+        charts=shown.pop("charts"), marker=shown.pop("marker"), event_request=send_request
+    )
+    window = _window(**shown, charts=[charts], event_request=send_request)
 
-    def keep_widget() -> None:
-        widget.current = solara.get_widget(charts)
+    def keep_widgets() -> None:
+        charts_widget.current = solara.get_widget(charts)
+        window_widget.current = solara.get_widget(window)
 
-    solara.use_effect(keep_widget, [])
+    solara.use_effect(keep_widgets, [])
 
 
 @solara.component  # type: ignore[untyped-decorator]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,17 @@ class Line:
     dashes: Sequence[float] = ()
     table: str = MARKET
     x: str = "round"
+    run: str = ""
+    """Of a pinned run, its name."""
+
+
+@dataclass(frozen=True)
+class Ghost:
+    """The curves of a run that is drawn beside the one that is shown."""
+
+    name: str
+    colour: str
+    tables: Mapping[str, Columns]
 
 
 @dataclass(frozen=True)
@@ -77,10 +88,51 @@ class LineChart:
     x_label: str = "round"
     linked: bool = True
     """Whether crosshair and zoom are shared with the charts of the market's rounds."""
+    ghosts: Sequence[Line] = ()
+    """The same lines of the runs that it is compared with."""
+    about: str = ""
+    """What will be seen here, for as long as nothing has been played."""
 
 
-def describe_charts(frame: Frame) -> list[LineChart]:
-    """Describe the charts of a frame, in the order of the page."""
+_ABOUT = {
+    "totals": "Play draws here how much epsilon all nodes report together, round by round. "
+    "The dashed line is where theory says that it ends.",
+    "caps": "Play draws here what the server offers to pay in each round, and the cap that theory "
+    "says is best for it.",
+    "distances": "Play draws here how far the reports are from equilibrium: all three lines fall "
+    "if the market comes to rest.",
+    "participation": "Play draws here how many nodes sell privacy, and how many have left.",
+    "utilities": "Play draws here what the server earns, and what all earn together.",
+    "node-utilities": "Play draws here what all nodes together earn after their privacy costs.",
+    "accuracy": "After the market, Play trains the net with the epsilon that was bought, and draws "
+    "here how many test images it labels rightly.",
+    "spent": "Play draws here how much privacy the node has spent that spent most.",
+    "alpha": "Play draws here what the server takes alpha to be, and how sure it is.",
+    "beta": "Play draws here what the server takes beta to be, and how sure it is.",
+    "round-value": "Play draws here the value of each round of training to the server.",
+}
+
+
+def describe_charts(frame: Frame, ghosts: Sequence[Ghost] = ()) -> list[LineChart]:
+    """Describe the charts of a frame, in the order of the page.
+
+    Parameters
+    ----------
+    frame : Frame
+        The run that is shown.
+    ghosts : sequence of Ghost, optional
+        Runs that it is compared with.
+    """
+    tables = list_tables(frame)
+    return [
+        _add_ghosts(chart, ghosts)
+        if ghosts or len(tables[chart.lines[0].table]["round"])
+        else replace(chart, about=_ABOUT.get(chart.name, ""))
+        for chart in _describe_own(frame)
+    ]
+
+
+def _describe_own(frame: Frame) -> list[LineChart]:
     accuracy = describe_accuracy(frame)
     return [
         *describe_totals(frame),
@@ -90,6 +142,49 @@ def describe_charts(frame: Frame) -> list[LineChart]:
         *([accuracy] if accuracy else []),
         *(describe_learning(frame) if "alpha" in frame.history else []),
     ]
+
+
+def _add_ghosts(chart: LineChart, ghosts: Sequence[Ghost]) -> LineChart:
+    """Return a chart with the lines of other runs, whose axes have room for them."""
+    low, high, x_end, lines = chart.low, chart.high, chart.x_end, []
+    for ghost in ghosts:
+        for line, table in _matching_lines(chart, ghost):
+            columns = ghost.tables[table]
+            label, name = f"{line.label}, {ghost.name}", f"{ghost.name}/{table}"
+            lines.append(
+                replace(line, label=label, colour=ghost.colour, table=name, run=ghost.name)
+            )
+            rounds = columns[line.x]
+            if chart.linked and len(rounds):
+                x_end = max(x_end, end_of_rounds(int(rounds[-1])))
+            low, high = _widen((low, high), columns[line.column], log=chart.log)
+    return replace(chart, low=low, high=high, x_end=x_end, ghosts=lines)
+
+
+def _matching_lines(chart: LineChart, ghost: Ghost) -> list[tuple[Line, str]]:
+    """Return the lines of a chart that another run has, too, with the tables behind them."""
+    if chart.linked:
+        return [(x, x.table) for x in chart.lines if x.column in ghost.tables.get(x.table, ())]
+    own = [table for table in ghost.tables if table != MARKET]
+    return list(zip(chart.lines, own, strict=False))  # each run's mechanism first
+
+
+def _widen(ends: tuple[float, float], column: Sequence[float], *, log: bool) -> tuple[float, float]:
+    """Return the ends of an axis that has room for another line: all gains, and its last value."""
+    low, high = ends
+    values = np.asarray(column, dtype=float)
+    values = values[np.isfinite(values)]
+    if log:
+        values = values[values > 0]
+    if not values.size:
+        return ends
+    most, last = float(values.max()), float(values[-1])
+    if log:
+        least = 10.0 ** math.floor(math.log10(max(float(values.min()), 1e-17)))
+        return min(low, least), max(high, 10.0 ** math.ceil(math.log10(most)))
+    return min(low, -round_up(-last) if last < 0 else low), max(
+        high, round_up(most) if most > 0 else high
+    )
 
 
 def list_tables(frame: Frame) -> dict[str, Columns]:
@@ -354,7 +449,7 @@ class Feed:
     """Sends the rows of tables that the browser does not have yet.
 
     Rows that were sent do not change, but a table may become shorter, as on the way back in a
-    replay; a new version of all tables starts from nothing.
+    replay; a new version of a table starts from nothing.
 
     Parameters
     ----------
@@ -365,8 +460,7 @@ class Feed:
 
     def __init__(self, send: Callable[[list[dict[str, Any]], list[bytes]], None]) -> None:
         self._send = send
-        self._sent: dict[str, int] = {}
-        self._version = -1
+        self._sent: dict[str, tuple[int, int]] = {}
 
     def restart(self) -> None:
         """Forget what was sent: the browser lacks it."""
@@ -382,20 +476,18 @@ class Feed:
         version : int
             Another one than before if rows may have changed.
         """
-        if version != self._version:
-            self._version = version
-            self._sent.clear()
         heads, buffers = [], []
         for name, columns in tables.items():
             length = min(map(len, columns.values()), default=0)
-            start = min(self._sent.get(name, 0), length)
-            if self._sent.get(name) == length:
+            known, sent = self._sent.get(name, (version, 0))
+            start = min(sent, length) if known == version else 0
+            if self._sent.get(name) == (version, length):
                 continue
             rows = np.array([list(c[start:length]) for c in columns.values()], dtype="<f8")
             heads.append(
                 {"table": name, "version": version, "start": start, "columns": list(columns)}
             )
             buffers.append(rows.tobytes())
-            self._sent[name] = length
+            self._sent[name] = (version, length)
         if heads:
             self._send(heads, buffers)

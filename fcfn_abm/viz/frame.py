@@ -100,12 +100,17 @@ class Source(Protocol):
 
     @property
     def moment(self) -> int:
-        """Number of steps so far: rounds of the market, then of training."""
+        """The moment that is shown: rounds of the market, and of training after them."""
         ...
 
     @property
-    def moments(self) -> int | None:
-        """Number of steps in total; None if it is not known."""
+    def first_moment(self) -> int:
+        """The first moment that can be shown."""
+        ...
+
+    @property
+    def moments(self) -> int:
+        """The last moment that can be shown: of a live market, that which was played last."""
         ...
 
     @property
@@ -122,8 +127,16 @@ class Source(Protocol):
         """Advance by one round."""
         ...
 
+    def seek(self, moment: int) -> None:
+        """Show another moment."""
+        ...
+
     def frame(self) -> Frame:
-        """Return the current state."""
+        """Return the state at this moment."""
+        ...
+
+    def latest(self) -> Frame:
+        """Return the state whose curves are drawn; a live market's are never cut."""
         ...
 
     def path(self, node: int) -> Path:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,27 +14,31 @@ from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER
 from fcfn_abm.abm.state import RoundState
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import FcfnError
+from fcfn_abm.errors import FcfnError, InvalidRecordError
 from fcfn_abm.process.workers import count_cores
-from fcfn_abm.records import sample_rows
+from fcfn_abm.records import Record, Recorder
 from fcfn_abm.runs.closed_loop import ValueRound, create_learner
 from fcfn_abm.runs.facts import reference_facts
 from fcfn_abm.runs.rounds import Rounds
+from fcfn_abm.runs.run import collect_record, reporting_costs
 from fcfn_abm.scenario import Scenario
-from fcfn_abm.viz.frame import Floats, Frame, Path
+from fcfn_abm.viz.frame import Frame, Path
 from fcfn_abm.viz.frame import Training as Curves
+from fcfn_abm.viz.past import Past
 
 if TYPE_CHECKING:
+    from fcfn_abm.runs.train import RunTrainings
     from fcfn_abm.training import ImageData, Training, TrainingRound
 
-_KEPT_WHOLE = 2000  # with more nodes only the paths of a sample are kept
-_KEPT = 256  # size of that sample
 _LEARNED = [field.name for field in fields(ValueRound)]
+_TRACED_WHOLE = 2000  # with more nodes the record keeps traces of a sample
 _MEASURES = [field.name for field in fields(RoundState)]
 
 
 class LiveMarket:
     """Plays a scenario's market round by round, and then trains with what it bought.
+
+    One can go back to earlier rounds; the next one that is played follows the last one.
 
     Parameters
     ----------
@@ -50,15 +55,16 @@ class LiveMarket:
             self._images = build.load_images(scenario)  # costs or payments depend on them
         self._population = build.draw_population(scenario, self._images)
         self.market = PrivacyMarket(scenario, population=self._population, collect_nodes=False)
-        rho = self.market.columns.rho
         self._price()
-        self._kept = (
-            np.arange(rho.size)
-            if rho.size <= _KEPT_WHOLE
-            else sample_rows(rho, _KEPT, self.market.outcome.epsilon > 0)
+        self._past = Past(self.market.columns)
+        self._keep()
+        self._back: int | None = None  # the moment that is shown, if it is not the last one
+        self._kept_settings = scenario.record
+        if scenario.record.traces != "none" and len(self.market.columns) > _TRACED_WHOLE:
+            self._kept_settings = scenario.record.model_copy(update={"traces": "sample"})
+        self._recorder = Recorder(
+            self._kept_settings, self.market.columns.rho, self._priced.epsilon > 0
         )
-        self._reports: list[Floats] = [self._report()]
-        self._watched: dict[int, tuple[list[int], list[float]]] = {}
         self._learner = create_learner(scenario, self.market)
         self._spent: list[float] = []
         self._rounds = Rounds(
@@ -69,29 +75,42 @@ class LiveMarket:
             every_round=not self._trains_after,
             learner=self._learner,
         )
+        self._trainings: RunTrainings | None = None
+        self._seconds = {"market": 0.0, "training": 0.0}
         self._data_label = ""
         self.training_problem = ""
 
     @property
-    def moment(self) -> int:
+    def moments(self) -> int:
         """Rounds that were played, and rounds of training after them."""
         trained = len(self._results) - 1 if self._trains_after and self._results else 0
         return self.market.round_index + trained
 
     @property
-    def moments(self) -> int | None:
-        """None: it is not known when a market will end."""
-        return None
+    def moment(self) -> int:
+        """The moment that is shown, from 0."""
+        return self.moments if self._back is None else self._back
+
+    @property
+    def first_moment(self) -> int:
+        """The first moment that can be shown."""
+        return self._past.first_round
+
+    @property
+    def round(self) -> int:
+        """The round of the market at this moment."""
+        return min(self.moment, self.market.round_index)
 
     @property
     def over(self) -> bool:
         """Whether the market has its verdict, and the training its last round."""
-        return self._rounds.over
+        return self._back is None and self._rounds.over
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
-        """Kind, rounds and reason of the verdict."""
-        return asdict(self.market.verdict) if self.market.verdict else None
+        """Kind, rounds and reason of the verdict, in the last round of the market."""
+        verdict = self.market.verdict
+        return asdict(verdict) if verdict and self.round == self.market.round_index else None
 
     @property
     def _trains_after(self) -> bool:
@@ -103,43 +122,86 @@ class LiveMarket:
         return self._rounds.training.results if self._rounds.training else []
 
     def step(self) -> None:
-        """Take the next round: of the market, of the training, or of both in turn."""
+        """Go on to the next moment; after the last one, take the next round.
+
+        It is one of the market, of the training, or of both in turn.
+        """
+        if self._back is not None:
+            self.seek(self._back + 1)
+            return
+        started, part = time.perf_counter(), "training" if self._rounds.trains_next else "market"
         try:
-            if self._rounds.step() and self._learner:
-                self._spent.append(self._find_most_spent())
+            result = self._rounds.step()
         except FcfnError as error:
             self.training_problem = str(error)
             self._rounds.stop_training()
+        else:
+            if result is not None and self._trainings:
+                self._trainings.take_in(result)
+            if result is not None and self._learner:
+                self._spent.append(self._find_most_spent())
+        self._seconds[part] += time.perf_counter() - started
+
+    def seek(self, moment: int) -> None:
+        """Show a moment that has been; the last one, if it has not."""
+        moment = max(moment, self.first_moment)
+        self._back = None if moment >= self.moments else moment
 
     def _price(self) -> None:
         """Compute the closed form and the order of costs of the present population."""
-        self.form = reference_facts(self.market.outcome, self.market.primitives.rho)
+        self._priced = self.market.outcome
+        self.form = reference_facts(self._priced, reporting_costs(self.market, self._population))
         self._by_cost = np.argsort(self.market.columns.rho, kind="stable")
 
     def _record(self) -> None:
-        """Keep the reports of a round of the market."""
-        if self.scenario.population.churn is not None:
+        """Keep a round of the market."""
+        if self.market.outcome is not self._priced:  # the nodes, or the game, have changed
             self._price()
-        self._reports.append(self._report())
-        for node, (rounds, epsilon) in self._watched.items():
-            rounds.append(self.market.round_index)
-            epsilon.append(self.market.epsilon.item(node))
+        self._recorder(self.market)
+        self._keep()
+
+    def _keep(self) -> None:
+        reference = (self.form, self._priced.epsilon, self._by_cost)
+        self._past.keep(self.market.round_index, reference)
 
     def _begin_training(self) -> Training:
+        from fcfn_abm.runs.train import RunTrainings
+
         images, population = self._images, self._population
         if images is None:
             images = build.load_images(self.scenario)
             population = build.deal_images(self.scenario, population, images)
         trainer = build.create_trainer(self.scenario, population, images, count_cores())
-        self._data_label = images.label
-        return trainer.begin(misreport=self.market.population.misreport_factor)
-
-    def _report(self) -> Floats:
-        return np.asarray(self.market.columns.epsilon[self._kept])
+        self._data_label, self._population = images.label, population
+        self._trainings = RunTrainings(self.scenario, population, trainer)
+        return self._trainings.begin()
 
     def frame(self) -> Frame:
-        """Return the current state."""
-        columns, data = self.market.columns, self.market.datacollector.model_vars
+        """Return the state at this moment."""
+        if self._back is None or self.round == self.market.round_index:
+            return self.latest()
+        then, history = self._past.at(self.round), self._history()
+        return Frame(
+            scenario=self.scenario,
+            n_nodes=then.rho.size,
+            round=then.round,
+            nodes=np.arange(then.rho.size),
+            rho=then.rho,
+            epsilon=then.epsilon,
+            payment=then.payment,
+            utility=then.utility,
+            exited=(then.exit_round != NEVER) & (then.exit_round < then.round),
+            history={name: values[: then.round] for name, values in history.items()},
+            form=then.form,
+            priced=None if then.form["threshold"] else then.priced,
+            by_cost=then.by_cost,
+            training=self._training_curves(),
+            note=self.training_problem,
+        )
+
+    def latest(self) -> Frame:
+        """Return the state after the last round."""
+        columns = self.market.columns
         return Frame(
             scenario=self.scenario,
             n_nodes=len(columns),
@@ -150,13 +212,18 @@ class LiveMarket:
             payment=columns.payment,
             utility=columns.utility,
             exited=columns.exited_before(self.market.round_index),
-            history={name: data[name] for name in _MEASURES} | self._list_learned(),
+            history=self._history(),
             form=self.form,
-            priced=None if self.form["threshold"] else self.market.outcome.epsilon,
+            priced=None if self.form["threshold"] else self._priced.epsilon,
             by_cost=self._by_cost,
             training=self._training_curves(),
             note=self.training_problem,
         )
+
+    def _history(self) -> dict[str, list[float]]:
+        """Return the measures of all rounds."""
+        data = self.market.datacollector.model_vars
+        return {name: data[name] for name in _MEASURES} | self._list_learned()
 
     def _find_most_spent(self) -> float:
         """Return the total epsilon of the node that has spent most, as privacy.view sees it."""
@@ -190,15 +257,38 @@ class LiveMarket:
         return Curves(data, {self.scenario.mechanism.kind: curve}, settings.rounds)
 
     def path(self, node: int) -> Path:
-        """Return the reports of a node; in large markets, since the first request for it."""
-        place = np.searchsorted(self._kept, node)
-        if place < self._kept.size and self._kept[place] == node:
-            return Path(range(len(self._reports)), [float(r[place]) for r in self._reports])
-        start = self.market.round_index, self.market.columns.epsilon.item(node)
-        rounds, epsilon = self._watched.setdefault(node, ([start[0]], [start[1]]))
-        return Path(rounds, epsilon)
+        """Return the reports of a node, up to this moment."""
+        return Path(*self._past.path(node, self.round))
 
     def exit_round(self, node: int) -> int | None:
         """Return the round at whose end a node left."""
-        round_index = self.market.columns.exit_round.item(node)
+        columns = self.market.columns if self._back is None else self._past.at(self.round)
+        round_index = columns.exit_round.item(node)
         return None if round_index == NEVER else round_index
+
+    def record(self) -> Record:
+        """Return the play so far as a record, with the market's own training.
+
+        Raises
+        ------
+        InvalidRecordError
+            If no round has been played.
+        """
+        if not self.market.round_index:
+            raise InvalidRecordError("No round has been played, so there is nothing to keep yet.")
+        trained = None
+        if self._trainings:
+            trained = self._trainings.so_far(self.market, self._rounds, self.training_problem)
+        record = collect_record(
+            self.market,
+            self._population,
+            self._recorder,
+            trained,
+            self._learner,
+            dict(self._seconds),
+        )
+        changes: dict[str, Any] = {"record": self._kept_settings, "sweep": None}
+        if self.scenario.training:  # as it was carried out: with nothing beside it, or not at all
+            so_far = {"compare": ()} if trained else {"compare": (), "enabled": False}
+            changes["training"] = self.scenario.training.model_copy(update=so_far)
+        return replace(record, scenario=self.scenario.model_copy(update=changes))

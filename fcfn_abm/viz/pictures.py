@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +34,40 @@ _GREYS = ("#E1E4E8", "#C9CDD2", "#AEB3B9", "#8C8C8C", "#6B6F75", "#4A4D52")
 
 
 @dataclass(frozen=True)
+class Rings:
+    """The rings of a star: which nodes each holds, and where it is drawn."""
+
+    order: Rows
+    """The shown nodes in ascending order of cost."""
+    edges: Rows
+    """Ranks at which rings begin and, the last one, end."""
+    centre: tuple[float, float]
+    core: float
+    """Radius at which the first ring begins."""
+    thick: float
+
+    def ring_at(self, x: float, y: float) -> int | None:
+        """Return the ring at a point, or None."""
+        ring = math.floor(
+            (math.hypot(x - self.centre[0], y - self.centre[1]) - self.core) / self.thick
+        )
+        return ring if 0 <= ring < self.edges.size - 1 else None
+
+    def ring_of(self, node: int) -> int | None:
+        """Return the ring that holds a node, or None."""
+        ranks = np.flatnonzero(self.order == node)
+        return int(np.searchsorted(self.edges, ranks[0], side="right")) - 1 if ranks.size else None
+
+    def nodes_in(self, ring: int) -> Rows:
+        """Return the nodes of a ring."""
+        return self.order[self.edges[ring] : self.edges[ring + 1]]
+
+    def radius(self, ring: int) -> float:
+        """Return the radius of a ring."""
+        return self.core + (ring + 0.5) * self.thick
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture with its text alternative."""
 
@@ -42,19 +75,57 @@ class Picture:
     title: str
     alt: str
     svg: str
-    places: Sequence[tuple[Rows, Floats, Floats]] = field(default=(), repr=False)
+    places: tuple[Rows, Floats, Floats] | None = field(default=None, repr=False)
     """Positions of the nodes: rows, x and y."""
+    rings: Rings | None = field(default=None, repr=False)
+    """In place of positions: nodes that are drawn as rings."""
 
     def node_at(self, x: float, y: float, radius: float = 18.0) -> int | None:
         """Return the nearest node within ``radius`` of a point, or None."""
-        found, nearest = None, radius**2
-        for rows, across, down in self.places:
-            if rows.size:
-                distance = (across - x) ** 2 + (down - y) ** 2
-                first = int(np.argmin(distance))
-                if distance[first] < nearest:
-                    found, nearest = int(rows[first]), float(distance[first])
-        return found
+        if self.places is None or not self.places[0].size:
+            return None
+        rows, across, down = self.places
+        distance = (across - x) ** 2 + (down - y) ** 2
+        nearest = int(np.argmin(distance))
+        return int(rows[nearest]) if distance[nearest] < radius**2 else None
+
+    def mark_node(self, node: int) -> dict[str, float] | None:
+        """Return the circle that marks a node, or None where it is not drawn."""
+        if self.rings:
+            ring = self.rings.ring_of(node)
+            return None if ring is None else self._mark_ring(self.rings, ring)
+        if self.places is None:
+            return None
+        rows, across, down = self.places
+        found = np.flatnonzero(rows == node)
+        if not found.size:
+            return None
+        return {"x": float(across[found[0]]), "y": float(down[found[0]]), "r": 9.0}
+
+    def mark_nodes(self, nodes: Rows) -> dict[str, float] | None:
+        """Return what marks neighbours in order of cost: their ring, or the band of their costs."""
+        if self.rings:
+            return self.mark_node(int(nodes[0]))
+        ends = [self.mark_node(int(node)) for node in (nodes[0], nodes[-1])]
+        across = [end["x"] for end in ends if end]
+        return {"left": min(across) - 3.0, "right": max(across) + 3.0} if across else None
+
+    def _mark_ring(self, rings: Rings, ring: int) -> dict[str, float]:
+        x, y = rings.centre
+        return {"x": x, "y": y, "r": rings.radius(ring)}
+
+
+def describe_place(frame: Frame, place: int) -> str:
+    """Say what the node in a place of a frame's columns is, costs, reports and earns."""
+    row, names = int(frame.nodes[place]), frame.scenario.population.node_names
+    state = ""
+    if not frame.epsilon[place]:
+        state = ", has left" if frame.exited[place] else ", stays out"
+    return (
+        f"{(names and names[row]) or f'node {row}'}: rho {number(frame.rho[place])}, "
+        f"epsilon {number(frame.epsilon[place])}, payment {number(frame.payment[place])}, "
+        f"utility {number(frame.utility[place])}{state}"
+    )
 
 
 def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
@@ -118,7 +189,7 @@ def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
         "Who sells privacy, and how much",
         alt,
         picture(WIDTH, HEIGHT, [chart.render()]),
-        [(frame.nodes, across, down)],
+        (frame.nodes, across, down),
     )
 
 

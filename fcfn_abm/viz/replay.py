@@ -55,7 +55,7 @@ class Replay:
         return self.record.scenario
 
     @property
-    def moments(self) -> int | None:
+    def moments(self) -> int:
         """Rounds of the market, and of training after them."""
         return self._moments
 
@@ -81,6 +81,15 @@ class Replay:
     def seek(self, moment: int) -> None:
         """Go to a moment, from 1."""
         self.moment = min(max(moment, 1), self._moments)
+
+    @property
+    def first_moment(self) -> int:
+        """The first round."""
+        return 1
+
+    def latest(self) -> Frame:
+        """Return the state at this moment: what follows is not shown before it."""
+        return self.frame()
 
     def frame(self) -> Frame:
         """Return the state at this moment."""

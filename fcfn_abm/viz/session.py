@@ -2,49 +2,52 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
-import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from types import NoneType
 from typing import Any
+
+import numpy as np
 
 from fcfn_abm.build import load_scenario
 from fcfn_abm.errors import FcfnError, InvalidRecordError, InvalidScenarioError, abbreviate
 from fcfn_abm.records import Record, read_record
-from fcfn_abm.scenario import Scenario
-from fcfn_abm.viz import pictures, settings
+from fcfn_abm.scenario import Scenario, read_scenario, to_toml
+from fcfn_abm.viz import files, pictures, settings
 from fcfn_abm.viz.charts import Feed, describe_charts, list_tables
 from fcfn_abm.viz.frame import Frame, Source
 from fcfn_abm.viz.live import LiveMarket
 from fcfn_abm.viz.node_details import describe_node
 from fcfn_abm.viz.pictures import Picture
+from fcfn_abm.viz.pins import (
+    COLOURS,
+    MOST_PINS,
+    SHOWN,
+    Run,
+    compare_runs,
+    list_differences,
+    take_run,
+)
 from fcfn_abm.viz.replay import Replay
-from fcfn_abm.viz.star import draw_star
-from fcfn_abm.viz.svg import number
+from fcfn_abm.viz.view import View, describe_status, draw_pictures, list_tiles
 
 FRAMES = 8.0
 """Upper limit of pictures per second; faster play makes several rounds per picture."""
+MOST_PARTS = files.MOST_BYTES // (128 << 10)
+"""Messages in which a file may arrive."""
 
-_AVERAGED = {
-    "active": "active nodes",
-    "population": "all nodes",
-    "effective": "the effective number",
-}
-_VERDICT_NAMES = {
-    "converged": "Converged",
-    "cycling": "Cycling",
-    "diverged": "Diverged",
-    "no-trade": "No trade",
-    "max-rounds": "Not settled",
-    "stopped": "Stopped",
-}
+_BESIDE = "-beside"  # ends the names of the second record's pictures
+
+type Increments = Callable[[list[dict[str, Any]], list[bytes]], None]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,42 @@ class OpenedSource:
     name: str
     scenario: Scenario
     record: Record | None = None
+    beside: Record | None = None
+    """Another record, which is replayed side by side with the first one."""
+    beside_name: str = ""
+
+
+def open_sources(
+    paths: Sequence[Path],
+    overrides: tuple[str, ...] = (),
+    *,
+    imports: tuple[str, ...] = (),
+    trust: bool = False,
+) -> OpenedSource:
+    """Read a scenario file, a record, or two records that are compared.
+
+    Raises
+    ------
+    FcfnError
+        If one cannot be read, or there are more than two, or two that are not both records.
+    """
+    if len(paths) > 2:
+        raise InvalidRecordError(
+            f"{len(paths)} records cannot be shown side by side; give one or two."
+        )
+    first, *others = [open_source(path, overrides, imports=imports, trust=trust) for path in paths]
+    if not others:
+        return first
+    for path, opened in zip(paths, (first, *others), strict=True):
+        if opened.record is None:
+            raise InvalidRecordError(
+                f"{path}: two that are shown side by side must both be records; 'fcfn run' makes "
+                "one of a scenario."
+            )
+    names = [first.name, others[0].name]
+    if names[0] == names[1]:  # folders of one name, in different places
+        names = ["/".join(path.resolve().parts[-2:]) for path in paths]
+    return replace(first, name=names[0], beside=others[0].record, beside_name=names[1])
 
 
 def open_source(
@@ -85,35 +124,23 @@ def open_source(
             raise InvalidRecordError(f"{path}: no round was played, so there is nothing to show.")
         return OpenedSource(path.name, record.scenario, record)
     scenario = load_scenario(path, overrides, imports=imports, trust=trust)
+    if overrides:
+        scenario = _name_again(scenario, path)
     return OpenedSource(path.stem, scenario.model_copy(update={"sweep": None}))
 
 
-@dataclass
-class View:
-    """The state that is sent to the browser; plain data."""
+def _name_again(scenario: Scenario, path: Path) -> Scenario:
+    """Return a scenario with another title, where overrides make it another market than its file.
 
-    title: str
-    status: str = "Opening the market."
-    tone: str = "calm"
-    problem: str = ""
-    invalid: str = ""
-    """Path of the setting that was rejected."""
-    note: str = ""
-    live: bool = True
-    playing: bool = False
-    over: bool = False
-    moment: int = 0
-    moments: int | None = None
-    speed: float = 5.0
-    colour_by: str = "payment"
-    picked: int | None = None
-    n_nodes: int = 0
-    tiles: list[dict[str, str]] = field(default_factory=list)
-    groups: list[dict[str, Any]] = field(default_factory=list)
-    pictures: list[dict[str, str]] = field(default_factory=list)
-    charts: list[dict[str, Any]] = field(default_factory=list)
-    path: dict[str, str] | None = None
-    node_details: list[str] = field(default_factory=list)
+    A title that says "50 nodes" does not fit a million.
+    """
+    tree, _ = read_scenario(path)
+    title = settings.describe_market(scenario)
+    with suppress(FcfnError):  # an override may have put right what is wrong in the file
+        if settings.describe_market(load_scenario(path)) == title:
+            return scenario
+    same = scenario.title == tree.get("title", "")
+    return scenario.model_copy(update={"title": title}) if same else scenario
 
 
 class Session:
@@ -127,28 +154,41 @@ class Session:
         Called with a new :class:`View` after every change.
     send : callable, optional
         Takes the increments of the charts' columns, as of :class:`fcfn_abm.viz.charts.Feed`.
+    deliver : callable, optional
+        Takes the name and the content of a file that is to be saved.
+    query : str, default ""
+        The settings of the link by which the window was opened.
     """
 
     def __init__(
         self,
         opened: OpenedSource,
         show: Callable[[View], None],
-        send: Callable[[list[dict[str, Any]], list[bytes]], None] = lambda *_: None,
+        send: Increments = lambda *_: None,
+        deliver: Callable[[str, bytes], None] = lambda *_: None,
+        query: str = "",
     ) -> None:
-        self._opened, self._show = opened, show
+        self._opened, self._show, self._deliver, self._query = opened, show, deliver, query
         self._feed, self._opens = Feed(send), 0
-        self._tree = settings.tree_of(opened.scenario)
-        self._scenario = opened.scenario
-        self._source: Source | None = None
+        self._sources: list[Source] = []
         self._playing, self._speed, self._due = False, 5.0, 0.0
         self._remainder = 0.0  # fraction of a round carried over to the next picture
         self._picked: int | None = None
+        self._hovered: tuple[str, int] | None = None  # a picture with a ring of it; "", and a node
         self._colour_by: Any = "payment"
-        self._problem = self._invalid = ""
+        self._problem = ""
+        self._rejected: dict[str, str] = {}
         self._pictures: dict[str, Picture] = {}
+        self._pins: list[Run] = []
+        self._n_pinned = 0
+        self._differences: tuple[list[Scenario], list[list[tuple[str, str]]]] = ([], [])
+        self._parts: list[str] = []
         self._inbox: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()
         self._closed = False
-        self._groups = [] if opened.record else settings.describe_settings(self._tree)
+        self._view = View(title=opened.name)
+        self._base = self._scenario = opened.scenario
+        self._link: str | None = ""
+        self._use(opened.scenario)
 
     def start(self) -> None:
         """Start the thread."""
@@ -164,14 +204,18 @@ class Session:
         self._inbox.put(("close", ()))
 
     def _work(self) -> None:
-        self._try(self._open)
+        self._try(self._open_first)
         self.show()
         while not self._closed:
-            for action, arguments in self._wait_for_requests():
+            requests = self._wait_for_requests()
+            for action, arguments in requests:
                 self._try(partial(self.handle, action, *arguments))
             if self._playing and not self._closed and time.monotonic() >= self._due:
                 self._due = time.monotonic() + 1.0 / min(self._speed, FRAMES)
                 self._try(self._play_on)
+            elif requests and all(action in ("hover", "leave") for action, _ in requests):
+                self._mark()  # nothing else has changed
+                continue
             if not self._closed:
                 self.show()
 
@@ -200,60 +244,87 @@ class Session:
 
     def handle(self, action: str, *arguments: Any) -> None:
         """Carry out one request of the browser; an unknown action does nothing."""
-        if not self._invalid:  # a rejected setting keeps its message until it is corrected
+        if action not in ("hover", "leave", "ready"):
             self._problem = ""
-        if action == "play":
-            self._play()
-        elif action == "pause":
-            self._playing = False
-        elif action == "step":
-            self._playing = False
-            self._step()
-        elif action == "reset":
-            self._playing = False
-            if not self._opened.record:
-                self._tree = settings.tree_of(self._scenario)
-                self._groups = settings.describe_settings(self._tree)
-            self._open()
-        elif action == "seek" and isinstance(self._source, Replay):
-            self._playing = False
-            self._source.seek(int(arguments[0]))
-        elif action == "speed":
-            self._speed = min(max(float(arguments[0]), 0.2), 100.0)
-        elif action == "set":
-            self._set(*arguments)
-        elif action == "pick":
-            self._picked = None if arguments[0] is None else int(arguments[0])
-        elif action == "pick_at":
-            name, x, y = arguments
-            found = (
-                self._pictures[name].node_at(float(x), float(y)) if name in self._pictures else None
-            )
-            self._picked = self._picked if found is None else found
-        elif action == "ready":  # the charts of the page have just appeared, or missed something
-            self._feed.restart()
-        elif action == "colour" and arguments[0] in ("payment", "utility"):
-            self._colour_by = arguments[0]
+        handler = getattr(self, f"_do_{action}", None)
+        if handler:
+            handler(*arguments)
+
+    # Play
+
+    @property
+    def _source(self) -> Source | None:
+        return self._sources[0] if self._sources else None
+
+    @property
+    def _moment(self) -> int:
+        return max((source.moment for source in self._sources), default=0)
+
+    @property
+    def _over(self) -> bool:
+        return all(source.over for source in self._sources)
+
+    def _open_first(self) -> None:
+        """Start as the link says that opened the window, if it is a valid one."""
+        if self._query and not self._opened.record:
+            self._try(self._follow_link)
+        kept = self._problem
+        self._open()
+        self._problem = kept
 
     def _open(self) -> None:
-        """Start over: the market at its first round, the record at its last."""
-        self._problem = self._invalid = ""
+        """Start over: the market at its first round, records at their last."""
+        self._problem, self._hovered = "", None
         self._opens += 1
-        if self._opened.record:
-            first = self._source is None
-            self._source = Replay(self._opened.record)
-            if not first:
-                self._source.seek(1)
-        else:
-            self._source = LiveMarket(self._scenario)
+        records = [record for record in (self._opened.record, self._opened.beside) if record]
+        if not records:
+            self._sources = [LiveMarket(self._scenario)]
+            return
+        first = not self._sources
+        self._sources = [Replay(record) for record in records]
+        if not first:
+            self._seek(1)
 
-    def _play(self) -> None:
+    def _seek(self, moment: int) -> None:
+        for source in self._sources:
+            source.seek(moment)
+
+    def _do_play(self) -> None:
         if self._source is None:
             return
-        if self._source.over and isinstance(self._source, Replay):
-            self._source.seek(1)
-        self._playing = not self._source.over
+        if self._source.live:
+            self._seek(self._source.moments)
+        elif self._over:
+            self._seek(1)
+        self._playing = not self._over
         self._due = time.monotonic()
+
+    def _do_pause(self) -> None:
+        self._playing = False
+
+    def _do_step(self) -> None:
+        self._playing = False
+        self._step()
+
+    def _do_reset(self) -> None:
+        self._playing = False
+        self._use(self._scenario)
+        self._open()
+
+    def _do_seek(self, moment: int) -> None:
+        self._playing = False
+        self._seek(int(moment))
+
+    def _do_speed(self, speed: float) -> None:
+        self._speed = min(max(float(speed), 0.2), 100.0)
+
+    def _do_ready(self) -> None:
+        """Send all columns: the charts of the page have just appeared, or missed something."""
+        self._feed.restart()
+
+    def _do_colour(self, by: str) -> None:
+        if by in ("payment", "utility"):
+            self._colour_by = by
 
     def _play_on(self) -> None:
         self._remainder += self._speed / min(self._speed, FRAMES)
@@ -262,33 +333,154 @@ class Session:
         self._remainder %= 1.0
 
     def _step(self) -> None:
-        if self._source and not self._source.over:
-            self._source.step()
-        if self._source is None or self._source.over:
+        if self._source and self._source.live:
+            if not self._over:
+                self._source.step()
+        elif not self._over:
+            self._seek(self._moment + 1)
+        if self._over:
             self._playing = False
 
-    def _set(self, path: str, value: Any) -> None:
+    # Nodes
+
+    def _do_pick(self, node: float | None) -> None:
+        self._picked = None if node is None else int(node)
+
+    def _do_pick_next(self, steps: int) -> None:
+        """Pick the node that is so many places costlier than the one that is picked."""
+        if self._source is None:
+            return
+        frame = self._source.frame()
+        if not frame.nodes.size:
+            return
+        place = None if self._picked is None else frame.place_of(self._picked)
+        rank = -1 if steps > 0 else 0
+        if place is not None:
+            rank = int(np.flatnonzero(frame.by_cost == place)[0])
+        rank = min(max(rank + int(steps), 0), frame.nodes.size - 1)
+        self._picked = int(frame.nodes[frame.by_cost[rank]])
+
+    def _do_pick_at(self, name: str, x: float, y: float) -> None:
+        picture = self._pictures.get(name)
+        found = picture.node_at(float(x), float(y)) if picture else None
+        self._picked = self._picked if found is None else found
+
+    def _do_hover(self, name: str, x: float, y: float) -> None:
+        """Mark what is at a point of a picture in all of them."""
+        picture, self._hovered = self._pictures.get(name), None
+        if picture is None:
+            return
+        node = picture.node_at(float(x), float(y), radius=12.0)
+        ring = picture.rings.ring_at(float(x), float(y)) if picture.rings else None
+        if node is not None:
+            self._hovered = ("", node)
+        elif ring is not None:
+            self._hovered = (name, ring)
+
+    def _do_leave(self) -> None:
+        self._hovered = None
+
+    def _mark(self) -> None:
+        """Send what is marked, and nothing else."""
+        self._view = replace(self._view, hover=self._describe_hover())
+        self._show(self._view)
+
+    def _describe_hover(self) -> dict[str, Any]:
+        if self._hovered is None or self._source is None:
+            return {}
+        name, number = self._hovered
+        frame = self._source.frame()
+        if not name:
+            place = frame.place_of(number)
+            if place is None:
+                return {}
+            label = pictures.describe_place(frame, place)
+            marks = {n: p.mark_node(number) for n, p in self._pictures.items()}
+        else:
+            rings = self._pictures[name].rings if name in self._pictures else None
+            if rings is None or number >= rings.edges.size - 1:
+                return {}
+            nodes = rings.nodes_in(number)
+            first, end = int(rings.edges[number]) + 1, int(rings.edges[number + 1])
+            sells = np.count_nonzero(frame.epsilon[frame.by_cost[first - 1 : end]])
+            label = f"the nodes of rank {first:,} to {end:,} by cost: {sells:,} take part"
+            marks = {n: p.mark_nodes(nodes) for n, p in self._pictures.items()}
+        return {"label": label, "marks": {n: mark for n, mark in marks.items() if mark}}
+
+    # Settings
+
+    def _use(self, scenario: Scenario) -> None:
+        """Take a valid scenario as what is played from now on."""
+        tree, base = settings.tree_of(scenario), settings.tree_of(self._base)
+        own = {**tree, "title": self._base.title} == base
+        title = self._base.title if own else settings.describe_market(scenario)
+        self._scenario = scenario.model_copy(update={"title": title})
+        self._tree = {**tree, "title": title}
+        self._rejected = {}
+        self._groups = [] if self._opened.record else settings.describe_settings(self._tree, base)
+        changes = settings.list_changes(self._tree, settings.tree_of(self._opened.scenario))
+        self._link = None if changes is None else settings.to_query(changes)
+
+    def _play_anew(self, scenario: Scenario) -> None:
+        """Start the market of another valid scenario."""
+        self._require_few_nodes(scenario)
+        self._use(scenario)
+        self._open()
+
+    def _do_set(self, path: str, value: Any) -> None:
         """Change a setting; a valid one restarts the market."""
         if self._opened.record:
             return
         if path not in self._paths():  # what is not shown, such as a file to read, stays
             self._problem = f"The window has no setting {abbreviate(path)}."
             return
-        self._invalid = path
-        self._tree = settings.replace_value(self._tree, path, value)
-        self._groups = settings.describe_settings(self._tree)
-        try:
-            scenario = settings.parse_tree(self._tree)
-            self._require_few_nodes(scenario)
-        except InvalidScenarioError as error:
-            named = settings.path_of(error)  # with two invalid settings it may be the other one
-            self._invalid = named if named in self._paths() else path
-            self._problem, self._playing = f"{error} The market is as it was before.", False
+        self._change(settings.replace_value(self._tree, path, value), path)
+
+    def _do_put_back(self, path: str) -> None:
+        """Set a setting to what it was when the market was opened."""
+        if not self._opened.record and path in self._paths():
+            base = settings.tree_of(self._base)
+            self._change(settings.put_back(self._tree, base, path), path)
+
+    def _do_put_all_back(self) -> None:
+        if not self._opened.record:
+            self._play_anew(self._base)
+
+    def _change(self, tree: settings.Tree, path: str) -> None:
+        """Play with other settings, or say what is wrong with them and leave the market alone."""
+        good, base = settings.tree_of(self._scenario), settings.tree_of(self._base)
+        self._tree = tree
+        self._groups = settings.describe_settings(tree, base)
+        problems = settings.find_problems(tree, good, self._parse)
+        if not problems:
+            self._play_anew(self._parse(tree))
             return
-        self._scenario = scenario
-        self._tree = settings.tree_of(self._scenario)
-        self._groups = settings.describe_settings(self._tree)
-        self._open()
+        known = self._paths()
+        self._rejected = {
+            named if named in known else path: sentence.removeprefix("settings, ")
+            for named, sentence in problems.items()
+        }
+
+    def _parse(self, tree: settings.Tree) -> Scenario:
+        scenario = settings.parse_tree(tree)
+        self._require_few_nodes(scenario)
+        return scenario
+
+    def _follow_link(self) -> None:
+        """Take the settings of the link."""
+        tree = self._tree
+        for path, value in settings.parse_query(self._query).items():
+            if path not in settings.list_paths(tree):
+                raise InvalidScenarioError(
+                    f"there is no setting {abbreviate(path)} here; the market is as it was opened.",
+                    file="the link",
+                )
+            tree = settings.replace_value(tree, path, value)
+        problems = settings.find_problems(tree, self._tree, self._parse)
+        for sentence in problems.values():
+            what = sentence.removeprefix("settings, ")
+            raise InvalidScenarioError(f"{what} The market is as it was opened.", file="the link")
+        self._use(self._parse(tree))
 
     def _paths(self) -> set[str]:
         """Return the paths of the settings that are shown."""
@@ -305,94 +497,218 @@ class Session:
                 key="n_nodes",
             )
 
+    # Files
+
+    def _do_upload(self, name: str, part: int, n_parts: int, content: str) -> None:
+        """Take in a part of a file, in base 64; the last one opens it."""
+        if self._opened.record:
+            return
+        if part == 0:
+            self._parts = []
+        if not 1 <= n_parts <= MOST_PARTS or part != len(self._parts) or part >= n_parts:
+            self._parts = []
+            raise InvalidScenarioError(
+                f"The file did not arrive whole, or has more than {files.MOST_BYTES >> 20} MiB; "
+                "open it again."
+            )
+        self._parts.append(content)
+        if part + 1 < n_parts:
+            return
+        parts, self._parts = self._parts, []
+        try:
+            content_bytes = b"".join(base64.b64decode(text, validate=True) for text in parts)
+        except (binascii.Error, ValueError):
+            raise InvalidScenarioError("The file did not arrive whole; open it again.") from None
+        scenario = files.read_file(name, content_bytes, self._scenario, self._opened.scenario)
+        self._require_few_nodes(scenario)
+        if name.lower().endswith(".toml"):
+            title = scenario.title or settings.describe_market(scenario)
+            self._base = scenario = scenario.model_copy(update={"title": title})
+        self._playing = False
+        self._play_anew(scenario)
+
+    def _do_download(self, what: str) -> None:
+        """Send the browser a file to save."""
+        name = self._file_name()
+        if what == "scenario":
+            header = "What the window played, with every setting."
+            self._deliver("scenario.toml", to_toml(self._scenario, header).encode())
+        elif what == "record" and isinstance(self._source, LiveMarket):
+            self._deliver(f"{name}.zip", files.zip_record(self._source.record(), name))
+
+    def _file_name(self) -> str:
+        """Return what the record is called: the first words of the title."""
+        words = re.findall(r"[a-z0-9]+", (self._scenario.title or self._opened.name).lower())
+        return "-".join(words[:6]) or "market"
+
+    # Pins
+
+    def _do_pin(self) -> None:
+        """Keep the run that is shown, to compare others with it."""
+        if not isinstance(self._source, LiveMarket):
+            return
+        if not self._source.moments:
+            self._problem = "No round has been played, so there is no run to pin yet."
+            return
+        if len(self._pins) == MOST_PINS:
+            self._problem = (
+                f"{MOST_PINS} runs are pinned, the most that charts can show; unpin one."
+            )
+            return
+        self._n_pinned += 1
+        free = [colour for colour in COLOURS if colour not in {pin.colour for pin in self._pins}]
+        pin = take_run(f"run {self._n_pinned}", free[0], self._source.latest())
+        self._pins.append(pin)
+
+    def _do_unpin(self, name: str) -> None:
+        self._pins = [pin for pin in self._pins if pin.name != name]
+
+    def _do_use(self, name: str) -> None:
+        """Play the settings of a pinned run."""
+        for pin in self._pins:
+            if pin.name == name:
+                self._playing = False
+                self._play_anew(pin.scenario)
+
+    # View
+
     def show(self) -> None:
         """Send the current state to the browser."""
-        title = self._scenario.title or self._opened.name
-        changed = self._scenario != self._opened.scenario
+        opened = self._opened
+        title = self._scenario.title or opened.name
+        if opened.beside:
+            title = f"{opened.name} and {opened.beside_name}"
         view = View(
-            title=f"{title} (with other settings)" if changed else title,
-            invalid=self._invalid,
-            live=self._opened.record is None,
+            title=title,
+            subtitle=self._describe_changes(),
+            rejected=self._rejected,
+            live=opened.record is None,
             playing=self._playing,
             speed=self._speed,
             colour_by=self._colour_by,
             picked=self._picked,
             groups=self._groups,
+            link=self._link,
         )
-        self._try(lambda: self._fill(view, self._source))
+        self._try(lambda: self._fill(view))
+        view.playing = self._playing
         view.problem = self._problem
+        self._view = view
         self._show(view)
 
-    def _fill(self, view: View, source: Source | None) -> None:
+    def _describe_changes(self) -> str:
+        """Say what the market was opened as, and which settings are others now."""
+        base, title = self._base, self._base.title or self._opened.name
+        if self._opened.beside or self._scenario == base:
+            return ""
+        changed = [
+            control["label"]
+            for group in self._groups
+            for control in group["controls"]
+            if control["changed"] and control["path"] not in self._rejected
+        ]
+        what = ", ".join(changed) or "costs"
+        if title == self._scenario.title:
+            return f"Changed since it was opened: {what}."
+        return f"Opened as \u201c{title}\u201d; changed since: {what}."
+
+    def _fill(self, view: View) -> None:
+        source = self._source
         if source is None:
             return
-        frame = source.frame()
-        view.over, view.moment, view.moments = source.over, source.moment, source.moments
-        view.note, view.n_nodes = frame.note, frame.n_nodes
-        view.status, view.tone = self._status(source, frame)
-        view.tiles = list_tiles(frame)
-        self._pictures = {p.name: p for p in draw_pictures(frame, self._colour_by, self._picked)}
+        frames = [one.frame() for one in self._sources]
+        frame = frames[0]
+        looks_back = source.live and source.moment < source.moments
+        latest = source.latest() if looks_back else frame
+        view.over, view.moment = self._over, self._moment
+        view.first_moment = min(one.first_moment for one in self._sources)
+        view.moments = max(one.moments for one in self._sources)
+        view.note, view.n_nodes = " ".join(f.note for f in frames if f.note), frame.n_nodes
+        view.can_pin = source.live and source.moments > 0
+        view.status, view.tone = self._describe_status(frames)
+        view.tiles = list_tiles(frames)
+        self._pictures = self._draw(frames)
         view.pictures = [_to_dict(p) for p in self._pictures.values()]
-        view.charts = [asdict(chart) for chart in describe_charts(frame)]
-        self._feed.push(list_tables(frame), self._opens)
+        runs = self._list_runs(frames, latest)
+        ghosts = [run.ghost for run in runs[1:]]
+        view.runs = compare_runs(runs, self._find_differences(runs)) if len(runs) > 1 else []
+        view.charts = [asdict(chart) for chart in describe_charts(latest, ghosts)]
+        view.marker = frame.round if frame.round < latest.round else None
+        self._push(latest, ghosts)
+        view.hover = self._describe_hover()
         if self._picked is not None:
-            view.node_details = describe_node(frame, source, self._picked)
+            view.node_details = self._describe_picked(frames, self._picked)
             if frame.place_of(self._picked) is not None:
                 known = source.path(self._picked)
                 view.path = _to_dict(pictures.draw_node_path(frame, self._picked, known))
 
-    def _status(self, source: Source, frame: Frame) -> tuple[str, str]:
-        """Return the status line, and its tone."""
-        verdict = source.verdict
-        if verdict is None:
-            if self._playing:
-                return "Playing." if source.live else "Replaying.", "calm"
-            if frame.round == 0:
-                return f"Ready: {frame.n_nodes:,} nodes have made their first reports.", "calm"
-            return f"Paused after round {frame.round:,}; no verdict yet.", "calm"
-        kind = str(verdict["kind"])
-        name = _VERDICT_NAMES.get(kind, kind)
-        words = f"{name} after {verdict['rounds']:,} rounds: {verdict['reason']}"
-        if not source.over:
-            started = frame.training and any(len(r) > 1 for r, _ in frame.training.curves.values())
-            pending = "is paused" if started else "comes next"
-            words += f" Training {'goes on' if self._playing else pending}."
-        return words, "good" if kind == "converged" else "alert"
+    def _describe_status(self, frames: Sequence[Frame]) -> tuple[str, str]:
+        lines = [
+            describe_status(source, frame, playing=self._playing)
+            for source, frame in zip(self._sources, frames, strict=True)
+        ]
+        if len(lines) == 1:
+            return lines[0]
+        names = (self._opened.name, self._opened.beside_name)
+        words = " ".join(f"{name}: {words}" for name, (words, _) in zip(names, lines, strict=True))
+        tones = {tone for _, tone in lines}
+        return words, tones.pop() if len(tones) == 1 else "alert" if "alert" in tones else "calm"
 
+    def _describe_picked(self, frames: Sequence[Frame], node: int) -> list[str]:
+        """Say what is known of a node, in each record that is shown."""
+        both = [
+            describe_node(frame, source, node)
+            for frame, source in zip(frames, self._sources, strict=True)
+        ]
+        if len(both) == 1:
+            return both[0]
+        names = (self._opened.name, self._opened.beside_name)
+        return [f"{name}: {' '.join(said)}" for name, said in zip(names, both, strict=True)]
 
-def draw_pictures(frame: Frame, colour_by: Any, picked: int | None) -> list[Picture]:
-    """Draw the pictures of nodes, in the order of the page."""
-    return [draw_star(frame, colour_by, picked), pictures.draw_rho_epsilon(frame, picked)]
+    def _draw(self, frames: Sequence[Frame]) -> dict[str, Picture]:
+        """Draw the pictures of all frames, those of one kind beside each other."""
+        if len(frames) == 1:
+            drawn = draw_pictures(frames[0], self._colour_by, self._picked)
+            return {picture.name: picture for picture in drawn}
+        names = (self._opened.name, self._opened.beside_name)
+        both = [draw_pictures(frame, self._colour_by, self._picked) for frame in frames]
+        found = {}
+        for pair in zip(*both, strict=True):
+            for picture, name, end in zip(pair, names, ("", _BESIDE), strict=True):
+                title = f"{picture.title}: {name}"
+                alt = f"{name}: {picture.alt}"
+                found[picture.name + end] = replace(
+                    picture, name=picture.name + end, title=title, alt=alt
+                )
+        return found
 
+    def _list_runs(self, frames: Sequence[Frame], latest: Frame) -> list[Run]:
+        """Return the run that is shown, and those that it is compared with."""
+        if len(frames) > 1:
+            names = (self._opened.name, self._opened.beside_name)
+            return [
+                take_run(name, colour, frame, copy=False)
+                for name, colour, frame in zip(names, ("", COLOURS[0]), frames, strict=True)
+            ]
+        if not self._pins:
+            return []
+        return [take_run(SHOWN, "", latest, copy=False), *self._pins]
 
-def list_tiles(frame: Frame) -> list[dict[str, str]]:
-    """Return the main numbers of a frame, each beside its reference value."""
-    form = frame.form
-    name = "closed form" if frame.threshold else "as priced"
+    def _find_differences(self, runs: Sequence[Run]) -> list[list[tuple[str, str]]]:
+        """Return in which settings runs differ; found anew when they are others."""
+        scenarios = [run.scenario for run in runs]
+        before, found = self._differences
+        if [id(one) for one in before] != [id(one) for one in scenarios]:
+            found = list_differences(scenarios)
+            self._differences = (scenarios, found)
+        return found
 
-    def now(measure: str) -> str:
-        values = frame.history[measure]
-        return number(values[-1]) if len(values) else "-"
-
-    over = _AVERAGED[form["average_over"]]
-    rows: list[tuple[str, str, str]] = [
-        ("Round", f"{frame.round:,}", f"at most {frame.scenario.rounds.maximum:,}"),
-        ("Payment cap B", now("budget"), f"{name} {number(form['payment'])}"),
-        (
-            "Nodes that take part",
-            f"{frame.history['n_active'][-1]:,}" if frame.round else "-",
-            f"{name} {form['n_active']:,} of {frame.n_nodes:,}",
-        ),
-        ("Total epsilon S", now("total_epsilon"), f"{name} {number(form['total_epsilon'])}"),
-        ("Mean epsilon", now("mean_epsilon"), f"over {over}"),
-        ("All nodes earn", now("node_utility"), f"{name} {number(form['node_utility'])}"),
-        ("Server earns", now("server_utility"), f"{name} {number(form['server_utility'])}"),
-    ]
-    if frame.training:
-        rounds, values = next(iter(frame.training.curves.values()), ([], []))
-        done = f"round {rounds[-1] if len(rounds) else 0:,} of {frame.training.rounds:,}"
-        rows.append(("Test accuracy", f"{values[-1]:.1%}" if len(values) else "-", done))
-    return [{"label": label, "value": value, "note": note} for label, value, note in rows]
+    def _push(self, latest: Frame, ghosts: Sequence[Any]) -> None:
+        """Send the columns behind the charts."""
+        self._feed.push(list_tables(latest), self._opens)
+        for ghost in ghosts:
+            tables = {f"{ghost.name}/{table}": columns for table, columns in ghost.tables.items()}
+            self._feed.push(tables, self._opens if self._opened.beside else 0)
 
 
 def _to_dict(picture: Picture) -> dict[str, str]:
@@ -402,42 +718,3 @@ def _to_dict(picture: Picture) -> dict[str, str]:
         "alt": picture.alt,
         "svg": picture.svg,
     }
-
-
-_NUMBER, _WHOLE = (int, float), (int,)
-_ARGUMENTS: dict[str, tuple[tuple[type, ...], ...]] = {
-    "play": (),
-    "pause": (),
-    "step": (),
-    "reset": (),
-    "seek": (_WHOLE,),
-    "speed": (_NUMBER,),
-    "set": ((str,), (str, bool, int, float, NoneType)),
-    "pick": ((*_NUMBER, NoneType),),
-    "ready": (),
-    "pick_at": ((str,), _NUMBER, _NUMBER),
-    "colour": ((str,),),
-}
-"""The actions of :meth:`Session.handle`, and the types of their arguments."""
-
-
-def parse_request(message: object) -> tuple[str, list[Any]]:
-    """Return action and arguments of a message of the browser.
-
-    Raises
-    ------
-    ValueError
-        If it is none that the page sends.
-    """
-    if not isinstance(message, dict):
-        raise ValueError(f"{abbreviate(message)} is not a request")
-    action, arguments = message.get("action"), message.get("arguments")
-    if not isinstance(action, str) or action not in _ARGUMENTS:
-        raise ValueError(f"there is no action {abbreviate(action)}")
-    types = _ARGUMENTS[action]
-    if not isinstance(arguments, list) or len(arguments) != len(types):
-        raise ValueError(f"{action} takes {len(types)} arguments, not {abbreviate(arguments)}")
-    for value, allowed in zip(arguments, types, strict=True):
-        if type(value) not in allowed or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"{action} does not take {abbreviate(value)}")
-    return action, arguments

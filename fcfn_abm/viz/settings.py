@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import cache
+from types import NoneType
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from fcfn_abm.build import check_scenario, resolve_defaults, scenario_schema
 from fcfn_abm.errors import InvalidScenarioError
 from fcfn_abm.plugins import Plugin, list_plugins
 from fcfn_abm.scenario import Scenario, tree_to_scenario
 from fcfn_abm.scenario.load import merge_trees
+from fcfn_abm.viz.labels import is_basic, name_choice, name_costs, name_key, name_table
 
 SECTIONS = (
     "population",
@@ -29,6 +33,7 @@ SECTIONS = (
 MOST_NODES = 1_000_000
 """Nodes of a session that were set in the window; a scenario that is opened may have more."""
 
+_MOST_IN_LINK = 100
 _BEYOND = 1e6  # bounds beyond this guard the arithmetic and do not limit a slider
 _DECADES = 2  # range of a slider without an upper limit, around the default
 _FAR = 10  # a slider ends at this multiple of the default if the limit is far beyond
@@ -64,11 +69,119 @@ def replace_value(tree: Tree, path: str, value: Any) -> Tree:
     return result
 
 
+def describe_market(scenario: Scenario) -> str:
+    """Say in a few words which market a scenario is about, for one whose title no longer fits.
+
+    Examples
+    --------
+    >>> describe_market(Scenario())
+    '50 nodes, log-normal costs, Stackelberg contest'
+    """
+    costs = name_costs(scenario.population.rho.kind)
+    if scenario.population.rho.kind == "listed":
+        source = str(scenario.population.rho.options.get("source") or "")
+        costs = f"costs from {source.split(', column')[0]}" if source else "listed costs"
+    if scenario.population.groups:
+        costs = f"{len(scenario.population.groups)} groups"
+    mechanism = name_choice(scenario.mechanism.kind)
+    return f"{scenario.population.n_nodes:,} nodes, {costs}, {mechanism}"
+
+
 def parse_tree(tree: Tree) -> Scenario:
     """Return the scenario of a tree; raise InvalidScenarioError with one sentence otherwise."""
     scenario = tree_to_scenario(tree, "settings")
     check_scenario(scenario, "settings")
     return resolve_defaults(scenario)
+
+
+def list_changes(tree: Tree, opened: Tree) -> dict[str, Any] | None:
+    """Return the settings that lead from one scenario to another; None if others differ, too."""
+    found = {
+        control["path"]: find_value(tree, control["path"])
+        for group in describe_settings(tree, opened)
+        for control in group["controls"]
+        if control["changed"]
+    }
+    made = opened
+    for path, value in found.items():
+        made = replace_value(made, path, value)
+    try:
+        made = tree_of(parse_tree(made))
+    except InvalidScenarioError:
+        return None
+    return found if {**made, "title": ""} == {**tree, "title": ""} else None
+
+
+def to_query(changes: Mapping[str, Any]) -> str:
+    """Write settings as the query of a link.
+
+    Examples
+    --------
+    >>> to_query({"game.alpha": 20.0, "learning.kind": "gradient", "game.budget": None})
+    'game.alpha=20.0&learning.kind=gradient&game.budget=null'
+    """
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in changes.items()}
+    return urlencode(values)
+
+
+def parse_query(query: str) -> dict[str, Any]:
+    """Read the settings of a link, unchecked; what is no number, true, false or null is text.
+
+    Examples
+    --------
+    >>> parse_query("game.alpha=20&learning.kind=gradient")
+    {'game.alpha': 20, 'learning.kind': 'gradient'}
+    """
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_IN_LINK)
+    except ValueError:
+        raise InvalidScenarioError(
+            f"holds more than {_MOST_IN_LINK} settings.", file="the link"
+        ) from None
+    found: dict[str, Any] = {}
+    for path, text in pairs:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found[path] = value if isinstance(value, (str, int, float, NoneType)) else text
+    return found
+
+
+def list_paths(tree: Tree) -> set[str]:
+    """Return the paths of the settings that are shown for a tree."""
+    return {c["path"] for group in describe_settings(tree) for c in group["controls"]}
+
+
+def find_problems(
+    tree: Tree, good: Tree, parse: Callable[[Tree], Scenario] | None = None
+) -> dict[str, str]:
+    """Return what is wrong in a tree: a sentence for each setting, in the order of checks.
+
+    Parameters
+    ----------
+    tree : dict
+        The values to check.
+    good : dict
+        Values that are valid together: each setting that is wrong is put back to see the next one.
+    parse : callable, optional
+        What refuses a tree; :func:`parse_tree` without it.
+    """
+    found: dict[str, str] = {}
+    while True:
+        try:
+            (parse or parse_tree)(tree)
+        except InvalidScenarioError as error:
+            path = path_of(error)
+            if path in found:
+                return found
+            found[path] = str(error)
+            try:
+                tree = put_back(tree, good, path)
+            except (LookupError, TypeError, AttributeError):  # it is no setting, or its table is
+                return found
+        else:
+            return found
 
 
 def path_of(error: InvalidScenarioError) -> str:
@@ -82,24 +195,28 @@ def path_of(error: InvalidScenarioError) -> str:
     return ".".join(part for part in (error.table, error.key) if part is not None)
 
 
-def describe_settings(tree: Tree) -> list[dict[str, Any]]:
+def describe_settings(tree: Tree, opened: Tree | None = None) -> list[dict[str, Any]]:
     """Return the settings as plain data: one group a table, one control a value.
 
     Parameters
     ----------
     tree : dict
         The current values; they need not be valid.
+    opened : dict, optional
+        The values to which a setting can be set back; without it, the current ones.
 
     Returns
     -------
     list of dict
         Each with ``name``, ``help`` and ``controls``. A control has ``path``, ``label``, ``help``,
-        ``value`` and ``kind``: "number" (with ``low``, ``high``, ``log`` and ``whole`` for its
-        slider, if ``slider``; ``words`` where it takes a name too), "choice" (with ``options``) or
-        "switch".
+        ``value``, ``basic``, ``changed`` (whether it differs from ``opened``; then ``before`` is
+        what stood there) and ``kind``: "number" (with ``low``, ``high``, ``log`` and ``whole`` for
+        its slider, if ``slider``; ``words`` where it takes a name too), "choice" (with ``options``)
+        or "switch".
     """
     schema = _schema()
-    found = []
+    opened = tree if opened is None else opened
+    found: list[dict[str, Any]] = []
     for name in SECTIONS:
         part = schema["properties"][name]
         given = tree.get(name, {})
@@ -110,10 +227,48 @@ def describe_settings(tree: Tree) -> list[dict[str, Any]]:
             help_, controls = _text(section), []
             for key, field in section["properties"].items():
                 controls += _field(f"{name}.{key}", field, given.get(key))
-        found.append({"name": name.capitalize(), "help": help_, "controls": controls})
+        found.append({"name": name_table(name), "help": help_, "controls": controls})
     seed = _field("seed", schema["properties"]["seed"], tree.get("seed"))
     found.append({"name": "Chance", "help": "", "controls": seed})
+    for control in (control for group in found for control in group["controls"]):
+        path = control["path"]
+        before = find_value(opened, path)
+        if _kind_above(opened, path) != _kind_above(tree, path):
+            before = control["default"]
+        control["basic"] = is_basic(path)
+        control["changed"] = before != find_value(tree, path)
+        control["before"] = _to_json_value(before)
     return found
+
+
+def find_value(tree: Tree, path: str) -> Any:
+    """Return the value at a path; None where it is left out."""
+    *tables, key = path.split(".")
+    inner: Any = tree
+    for table in tables:
+        inner = inner.get(table, {})
+    return inner.get(key)
+
+
+def put_back(tree: Tree, opened: Tree, path: str) -> Tree:
+    """Return a tree in which a setting is as it was opened; a registered name with its options.
+
+    An option of another name than the opened one gets its default.
+    """
+    table, _, key = path.rpartition(".")
+    if key == "kind":
+        section, _, name = table.rpartition(".")
+        result = deepcopy(tree)
+        (result[section] if section else result)[name] = deepcopy(find_value(opened, table))
+        return result
+    same = _kind_above(opened, path) == _kind_above(tree, path)
+    return replace_value(tree, path, find_value(opened, path) if same else None)
+
+
+def _kind_above(tree: Tree, path: str) -> Any:
+    """Return the registered name whose option a path is; None if it is none."""
+    table, _, key = path.rpartition(".")
+    return find_value(tree, f"{table}.kind") if table and key != "kind" else None
 
 
 def _schema() -> dict[str, Any]:
@@ -149,15 +304,16 @@ def _kinds(path: str, field: Mapping[str, Any], given: Any) -> list[dict[str, An
     kinds = {k["properties"]["kind"]["const"]: k for k in field["oneOf"] if "properties" in k}
     kind = given.get("kind")
     options = [
-        {"value": name, "help": _text(entry)}
+        {"value": name, "label": name_choice(name), "help": _text(entry)}
         for name, entry in kinds.items()
         if name == kind or entry["required"] == ["kind"]  # others have required options
     ]
-    label = path.rsplit(".", 1)[1] if "." in path else "kind"
+    path_of_kind = f"{path}.kind"
     controls = [
         {
-            "path": f"{path}.kind",
-            "label": label,
+            "path": path_of_kind,
+            "label": name_key(path_of_kind),
+            "default": None,
             "help": next((o["help"] for o in options if o["value"] == kind), ""),
             "value": kind,
             "kind": "choice",
@@ -178,13 +334,14 @@ def _control(path: str, field: Mapping[str, Any], value: Any) -> dict[str, Any] 
     default = field.get("default")
     control: dict[str, Any] = {
         "path": path,
-        "label": path.rsplit(".", 1)[-1],
+        "label": name_key(path),
+        "default": default,
         "help": _text(field),
         "value": default if value is None and not optional else value,
         "optional": optional,
     }
     if "enum" in form:
-        options = [{"value": name, "help": ""} for name in form["enum"]]
+        options = [_option(name) for name in form["enum"]]
         return {**control, "kind": "choice", "options": options}
     kind = form.get("type")
     if kind in ("number", "integer"):
@@ -194,9 +351,13 @@ def _control(path: str, field: Mapping[str, Any], value: Any) -> dict[str, Any] 
     if kind == "boolean" and not optional:
         return {**control, "kind": "switch"}
     if kind == "boolean":
-        options = [{"value": v, "help": ""} for v in (None, True, False)]
+        options = [_option(value) for value in (None, True, False)]
         return {**control, "kind": "choice", "options": options}
     return None  # tables and lists can be set in the file only
+
+
+def _option(value: Any) -> dict[str, Any]:
+    return {"value": value, "label": name_choice(value), "help": ""}
 
 
 def _to_json_value(value: Any) -> Any:
@@ -228,5 +389,8 @@ def _range(path: str, form: Mapping[str, Any], default: Any, value: Any) -> dict
         low = max(1.0, float(least))
     if path == "population.n_nodes":
         high = float(MOST_NODES)
+    if value not in (None, default) and path != "population.n_nodes":  # room on both sides
+        low, high = min(low, now[-1] / _FAR), max(high, now[-1] * _FAR)
     low, high = min(low, *now), max(high, *now)
+    low = max(low, float(least)) if whole else low
     return {"slider": True, "whole": whole, "log": True, "low": low, "high": high}

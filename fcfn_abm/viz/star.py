@@ -11,8 +11,8 @@ import numpy as np
 from fcfn_abm.report.blocks import format_count
 from fcfn_abm.report.theme import LEAVES
 from fcfn_abm.viz.frame import Floats, Frame
-from fcfn_abm.viz.pictures import WIDTH, Picture, draw_ring
-from fcfn_abm.viz.svg import INK, MUTED, add_title, number, picture, power_of_ten, text
+from fcfn_abm.viz.pictures import WIDTH, Picture, Rings, draw_ring
+from fcfn_abm.viz.svg import INK, MUTED, number, picture, power_of_ten, text
 
 CROWD = 300
 """More nodes than this are drawn as rings."""
@@ -45,16 +45,9 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
     radius = largest * np.sqrt(frame.epsilon / most) if most > 0 else np.zeros(n_shown)
     values = frame.payment if colour_by == "payment" else frame.utility
     scale = float(np.abs(values).max(initial=0.0))
-    names = frame.scenario.population.node_names
     spokes, circles = [], []
     for place in range(n_shown):
         px, py, size = float(x[place]), float(y[place]), float(radius[place])
-        row = int(frame.nodes[place])
-        hover = (
-            f"{(names and names[row]) or f'node {row}'}: rho {number(frame.rho[place])}, "
-            f"epsilon {number(frame.epsilon[place])}, "
-            f"payment {number(frame.payment[place])}, utility {number(frame.utility[place])}"
-        )
         if size > 0:
             colour = _colour(float(values[place]), scale)
             inner = 26.0 / _RADIUS
@@ -67,13 +60,12 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
                 'stroke="#fff" stroke-width="0.8"/>'
             )
         else:
-            hover += ", has left" if frame.exited[place] else ", stays out"
             fill = LEAVES if frame.exited[place] else "#fff"
             circle = (
                 f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{min(4.0, largest):.1f}" fill="{fill}" '
                 f'stroke="{LEAVES}" stroke-width="1.2"/>'
             )
-        circles.append(add_title(circle, hover))
+        circles.append(circle)
     parts = [*spokes, *circles, _server(frame)]
     at = None if picked is None else frame.place_of(picked)
     if at is not None:
@@ -101,7 +93,7 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
         "left."
     )
     return Picture(
-        "star", "Server and nodes", alt, picture(WIDTH, _HEIGHT, parts), [(frame.nodes, x, y)]
+        "star", "Server and nodes", alt, picture(WIDTH, _HEIGHT, parts), (frame.nodes, x, y)
     )
 
 
@@ -158,7 +150,8 @@ def _draw_rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
         + "; ".join(counts_within)
         + "."
     )
-    return Picture("star", "Server and nodes", alt, picture(WIDTH, _HEIGHT, parts))
+    rings = Rings(frame.nodes[order], edges, (_X, _Y), _CORE, thick)
+    return Picture("star", "Server and nodes", alt, picture(WIDTH, _HEIGHT, parts), rings=rings)
 
 
 def _arc(radius: float, share: float, width: float, colour: str) -> str:

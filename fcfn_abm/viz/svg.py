@@ -132,11 +132,6 @@ def picture(width: float, height: float, parts: Sequence[str]) -> str:
     )
 
 
-def add_title(part: str, words: str) -> str:
-    """Return a part with a title, which browsers show as a tooltip."""
-    return f"<g><title>{escape(words)}</title>{part}</g>"
-
-
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Return round numbers between two values.
 

@@ -147,7 +147,7 @@ def test_the_window_runs_nothing_that_a_browser_sends(tmp_path):
     session.handle("set", "imports", ["rule.py"])
     session.handle("set", "learning.kind", "cautious")
     session.show()
-    assert "no learning rule called 'cautious'" in views[-1].problem
+    assert "no learning rule called 'cautious'" in views[-1].rejected["learning.kind"]
     assert not (tmp_path / "ran").exists()
 
 

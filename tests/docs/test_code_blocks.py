@@ -26,7 +26,12 @@ pytestmark = pytest.mark.slow
 
 FOLLOWED = {  # line by line, by tests of their own
     Path("docs/plugins.md"),  # tests/docs/test_plugin_tutorial.py
+    Path("docs/clusters.md"),  # tests/docs/test_clusters_page.py
     Path("docs/howto_costs_csv.md"),  # tests/docs/test_howto_costs_csv.py
+    Path("docs/howto_half_lives.md"),  # and so on
+    Path("docs/howto_node_left.md"),
+    Path("docs/howto_own_images.md"),
+    Path("docs/howto_sweep_figure.md"),
 }
 PAGES = [
     Path("README.md"),
@@ -88,7 +93,9 @@ LESS = {  # what `fcfn` is given on top, to take less time
     ],
 }
 FIRST = {  # what a page's commands take for granted
-    "docs/report.md": "fcfn run quickstart --quiet; fcfn sweep heterogeneity/spread --quiet",
+    "docs/report.md": "fcfn run quickstart --quiet; fcfn sweep heterogeneity/spread --quiet; "
+    "fcfn run dynamics/cold-start --out results/market --quiet; "
+    "fcfn sweep heterogeneity/spread --out results/other-sweep --quiet",
 }
 FINDS = (  # a violation, and says so by its exit code
     "fcfn audit privacy/quickstart-local --epsilon 98 --set \"privacy.calibration='classical'\""

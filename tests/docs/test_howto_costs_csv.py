@@ -1,15 +1,13 @@
 """The page on costs in a CSV file, followed line by line."""
 
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from docs.follow import follow, read_files
 
 import fcfn_abm as fa
 
@@ -17,23 +15,15 @@ pytestmark = pytest.mark.slow
 
 PAGE = Path("docs/howto_costs_csv.md").read_text(encoding="utf-8")
 COSTS = Path("examples/hospitals/costs.csv")
-FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```$', PAGE, re.DOTALL | re.MULTILINE))
+FILES = read_files(PAGE)
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     """The folder of somebody who has followed the page, and what each command printed."""
-    folder, printed = tmp_path_factory.mktemp("hospitals"), {}
+    folder = tmp_path_factory.mktemp("hospitals")
     shutil.copy(COSTS, folder)
-    blocks = r"^```(bash|python)\n(.*?)^```$"
-    for language, text in re.findall(blocks, PAGE, re.DOTALL | re.MULTILINE):
-        for step in text.splitlines() if language == "bash" else [text]:
-            typed = shlex.split(step.replace("fcfn ", "-m fcfn_abm ", 1))
-            command = [sys.executable, *(typed if language == "bash" else ["-c", step])]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
-            printed[step] = done.stdout
-    return folder, printed
+    return folder, follow(PAGE, folder, writes=False)
 
 
 def test_the_page_shows_the_beginning_of_the_file():

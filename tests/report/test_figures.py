@@ -160,7 +160,7 @@ def test_the_ledger_shows_the_median_node_between_the_extremes():
         frame[frame["round"] == 1]["epsilon_total"].min(),
         frame[frame["round"] == 5]["epsilon_total"].max(),
     )
-    assert "delta = 1e-05" in uploads.get_ylabel()
+    assert "δ = 10⁻⁵" in uploads.get_ylabel()
     assert len(ledger(frame.drop(columns="epsilon_central"), 1e-5).axes) == 1
 
 
@@ -271,7 +271,7 @@ def test_a_calibration_keeps_its_digits_and_its_shares():
     "draw",
     [
         lambda frame: accuracy(frame, [], ""),
-        lambda frame: calibration(frame, {}),
+        lambda frame: calibration(frame, {"fit": {}, "points": [], "equilibrium": {}}),
         comparison,
         lambda frame: convergence(frame, frame, 1.0),
         lambda frame: ledger(frame, 1e-5),
@@ -302,3 +302,61 @@ def test_the_figure_of_a_closed_loop_shows_the_rounds_in_which_the_server_learne
     np.testing.assert_array_equal(cap.lines[0].get_ydata(), made.rounds["budget"][:3])
     np.testing.assert_array_equal(value.lines[0].get_ydata(), made.rounds["measured_value"][:3])
     assert "closed_loop" not in main_figures(record(20))
+
+
+def test_panels_have_letters_and_symbols_are_set_as_in_print():
+    run = record(50)
+    figures = [run.plot.convergence(), run.plot.participation(), run.plot.utilities()]
+    for drawn in figures:
+        titles = [axes.get_title(loc="left") for axes in drawn.axes]
+        assert [title[:3] for title in titles] == ["a  ", "b  ", "c  "][: len(titles)]
+    one = run.plot.rho_against_epsilon().axes[0]
+    texts = [one.get_xlabel(), *(text.get_text() for text in one.get_legend().get_texts())]
+    assert "unit privacy cost ρ (currency per unit of ε)" in texts
+    assert any(text.startswith("τ/(n−1) = ") for text in texts)
+
+
+def test_every_line_of_a_run_stands_in_the_legend_and_the_closed_form_is_drawn():
+    run = record(50)
+    for axes in (*run.plot.utilities().axes, run.plot.participation().axes[0]):
+        legend = {text.get_text() for text in axes.get_legend().get_texts()}
+        lines = {line.get_label() for line in axes.lines if not line.get_label().startswith("_")}
+        assert legend == lines
+        assert any("closed form" in label for label in legend)
+    form = run.run["equilibrium"]
+    server, nodes = run.plot.utilities().axes
+    levels = [line.get_ydata()[0] for line in server.lines if line.get_linewidth() == 1.1]
+    assert levels == [form["server_utility"], form["payment"]]
+    (level,) = [line.get_ydata()[0] for line in nodes.lines if line.get_linewidth() == 1.1]
+    assert level == form["node_utility"]
+
+
+def test_no_interval_of_a_share_leaves_its_bounds_in_a_figure():
+    frame = pd.DataFrame(
+        {
+            "population.n_nodes": np.repeat([10, 20], 4),
+            "replication": np.tile(range(4), 2),
+            "status": "done",
+            "accuracy": [0.99, 1.0, 0.9, 1.0, 0.01, 0.0, 0.1, 0.0],
+        }
+    )
+    axes = sweep_outcome(frame, "population.n_nodes", "accuracy").axes[0]
+    _, _, (bars,) = axes.containers[0]
+    ends = np.concatenate([segment[:, 1] for segment in bars.get_segments()])
+    assert (ends.min(), ends.max()) == (0.0, 1.0)
+
+
+def test_one_replication_of_a_grid_gives_no_interval():
+    frame = pd.DataFrame(
+        {
+            "population.n_nodes": np.repeat([10, 20], 3),
+            "game.budget": np.tile([1.0, 2.0, 3.0], 2),
+            "replication": 0,
+            "status": "done",
+            "welfare": np.arange(6.0),
+        }
+    )
+    axes = sweep_outcome(frame, "population.n_nodes", "welfare").axes[0]
+    points, _, (bars,) = axes.containers[0]
+    assert list(points.get_ydata()) == [1.0, 4.0]
+    assert all(np.ptp(segment[:, 1]) == 0 for segment in bars.get_segments())

@@ -99,7 +99,7 @@ def test_texts_and_figures_say_over_what_the_mean_is():
     text = comparison_text(found.frame, found.run).plain
     assert "Mean epsilon is over the effective number of nodes" in text
     figure = comparison(found.frame)
-    assert "epsilon, over the effective number" in [axes.get_xlabel() for axes in figure.axes]
+    assert "ε, over the effective number" in [axes.get_xlabel() for axes in figure.axes]
     facts = fa.run_scenario(
         fa.load_scenario("quickstart", ["game.average_over=effective", "training.enabled=false"])
     ).run

@@ -153,13 +153,14 @@ def _replayed(folder: Path) -> None:
     from fcfn_abm.viz.charts import describe_charts, list_tables
     from fcfn_abm.viz.node_details import describe_node
     from fcfn_abm.viz.replay import Replay
-    from fcfn_abm.viz.session import draw_pictures, list_tiles, open_source
+    from fcfn_abm.viz.session import open_source
+    from fcfn_abm.viz.view import draw_pictures, list_tiles
 
     replay = Replay(open_source(folder).record)
     for moment in (1, replay.moments // 2, replay.moments):
         replay.seek(moment)
         frame = replay.frame()
-        list_tiles(frame)
+        list_tiles([frame])
         draw_pictures(frame, "payment", 0)
         describe_charts(frame)
         list_tables(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,7 @@ median = 0.01
 sigma = 0.05
 """
 WAIT = 30_000
+ALPHA, BETA = "Server's gain, alpha", "Server's gain, beta"
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,10 @@ def scenario_file(tmp_path_factory):
 
 
 @contextmanager
-def served(path):
+def served(*paths):
+    sources = [str(path) for path in paths]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fcfn_abm", "view", str(path), "--port", "0", "--no-browser"],
+        [sys.executable, "-m", "fcfn_abm", "view", *sources, "--port", "0", "--no-browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -157,15 +160,15 @@ def test_buttons_play_the_market_of_the_model(visit, live, scenario_file):
 
 def test_sliders_and_fields_change_the_scenario(visit, live, scenario_file):
     page = visit(live)
-    page.get_by_label("alpha", exact=True).fill("40")
+    page.get_by_label(ALPHA, exact=True).fill("40")
     page.keyboard.press("Enter")
     rho = fa.PrivacyMarket(fa.load_scenario(scenario_file)).columns.rho
     cap = fa.stackelberg_equilibrium(rho, 40.0, 10.0).budget
     expect(page.get_by_text(f"closed form {number(cap)}").first).to_be_visible(timeout=WAIT)
-    slider = page.get_by_label("n_nodes, slider")
+    slider = page.get_by_label("Number of nodes, slider")
     assert slider.get_attribute("aria-valuetext") == "30"
     slider.press("End")
-    field = page.get_by_label("n_nodes", exact=True)
+    field = page.get_by_label("Number of nodes", exact=True)
     expect(field).to_have_value("1000000", timeout=WAIT)
     field.fill("400")
     page.keyboard.press("Enter")
@@ -173,13 +176,13 @@ def test_sliders_and_fields_change_the_scenario(visit, live, scenario_file):
     expect(page.locator("[data-picture=star] [role=img]")).to_have_attribute(
         "aria-label", re.compile("400 nodes as rings"), timeout=WAIT
     )
-    page.get_by_label("kind").first.select_option(label="static")
-    expect(page.get_by_label("epsilon", exact=True)).to_have_value("10", timeout=WAIT)
+    page.get_by_label("Mechanism", exact=True).select_option(label="static")
+    expect(page.get_by_label("Epsilon of each node", exact=True)).to_have_value("10", timeout=WAIT)
 
 
 def test_an_invalid_setting_is_a_sentence_and_not_a_blank_page(visit, live):
     page = visit(live)
-    field = page.get_by_label("beta", exact=True)
+    field = page.get_by_label(BETA, exact=True)
     field.fill("-3")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_contain_text(
@@ -216,9 +219,11 @@ def option_of(page, name):
     page.wait_for_selector(f"[data-plot={name}] canvas", timeout=WAIT)
     script = f"""name => {{
       const plot = {LIBRARY}.getInstanceByDom(document.querySelector(`[data-plot=${{name}}]`));
-      const {{ series, xAxis, yAxis, dataZoom }} = plot.getOption();
+      const {{ series, yAxis }} = plot.getOption();
+      const marks = series.flatMap((s) => (s.markLine ? s.markLine.data : []));
       return {{ lines: Object.fromEntries(series.map((s) => [s.name, s.data])),
-        y: yAxis[0].type, x: plot.getModel().getComponent("xAxis").axis.scale.getExtent() }};
+        y: yAxis[0].type, marker: marks.map((mark) => mark.xAxis),
+        x: plot.getModel().getComponent("xAxis").axis.scale.getExtent() }};
     }}"""
     return page.evaluate(script, name)
 
@@ -405,7 +410,7 @@ def test_everything_has_a_name_for_screen_readers(visit, live):
 @pytest.mark.slow
 def test_a_million_nodes_are_played_and_drawn(visit, live, scenario_file):
     page = visit(live)
-    page.get_by_label("n_nodes", exact=True).fill("1000000")
+    page.get_by_label("Number of nodes", exact=True).fill("1000000")
     page.keyboard.press("Enter")
     expect(page.locator("dl.tiles")).to_contain_text("of 1,000,000", timeout=2 * WAIT)
     large = fa.load_scenario(scenario_file, ["population.n_nodes=1000000"])
@@ -420,14 +425,333 @@ def test_a_million_nodes_are_played_and_drawn(visit, live, scenario_file):
 
 def test_a_phone_needs_no_sideways_scrolling(visit, live):
     page = visit(live, width=375, height=812)
-    page.get_by_text("Settings").first.click()
-    expect(page.get_by_label("n_nodes", exact=True)).to_be_visible()
+    page.get_by_text("Settings", exact=True).first.click()
+    expect(page.get_by_label("Number of nodes", exact=True)).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     button(page, "Step").click()
     shows(tile(page, "Round"), "1")
     box = page.locator("[data-picture=star]").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 375
+
+
+def slide_time(page, moment):
+    page.get_by_role("slider", name="Time").fill(str(moment))
+
+
+def enter(page, label, value):
+    page.get_by_label(label, exact=True).fill(value)
+    page.keyboard.press("Enter")
+
+
+def test_one_looks_back_at_a_live_market_and_plays_on_from_its_last_round(
+    visit, live, scenario_file
+):
+    page = visit(live)
+    step_to(page, 7)
+    late = pixels(page, "rho-epsilon")
+    slide_time(page, 2)
+    shows(tile(page, "Round"), "2")
+    rounds = played(scenario_file, 7)
+    shows(tile(page, "Total epsilon S"), number(rounds["total_epsilon"].iloc[1]))
+    expect(page.get_by_role("status")).to_contain_text("Looking back at round 2", timeout=WAIT)
+    assert (pixels(page, "rho-epsilon") != late).any()
+    assert len(option_of(page, "totals")["lines"]["S"]) == 7  # the curves stay
+    until(lambda: option_of(page, "totals")["marker"] == [2])
+    button(page, "Step").click()
+    shows(tile(page, "Round"), "3")
+    button(page, "Play").click()
+    until(lambda: int(tile(page, "Round").inner_text()) > 7)
+    button(page, "Pause").click()
+    until(lambda: option_of(page, "totals")["marker"] == [])
+
+
+def test_a_node_is_marked_in_both_pictures(visit, live):
+    page = visit(live)
+    circles = page.locator("[data-picture=star] .drawing").first.locator("circle")
+    page.locator("[data-picture=star]").scroll_into_view_if_needed()
+    circles.nth(3).hover()
+    for name in ("star", "rho-epsilon"):
+        expect(page.locator(f"[data-picture={name}] .mark circle")).to_be_visible(timeout=WAIT)
+    label = page.locator("[data-picture=star] .hover-label")
+    expect(label).to_contain_text("node 3: rho ", timeout=WAIT)
+    mark = page.locator("[data-picture=rho-epsilon] .mark circle").bounding_box()
+    page.mouse.move(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
+    label = page.locator("[data-picture=rho-epsilon] .hover-label")
+    expect(label).to_contain_text("node ", timeout=WAIT)
+    expect(page.locator("[data-picture=star] .mark circle")).to_be_visible(timeout=WAIT)
+    page.mouse.move(5, 5)
+    expect(page.locator(".mark")).to_have_count(0, timeout=WAIT)
+
+
+def test_the_nodes_of_a_ring_are_marked_by_their_costs(visit, live):
+    page = visit(live)
+    enter(page, "Number of nodes", "1000")
+    expect(page.locator("dl.tiles")).to_contain_text("of 1,000", timeout=WAIT)
+    drawing = page.locator("[data-picture=star] .drawing").first
+    box = drawing.bounding_box()
+    drawing.hover(position={"x": box["width"] / 2, "y": box["height"] * 0.05})
+    label = page.locator("[data-picture=star] .hover-label")
+    expect(label).to_have_text(re.compile(r"the nodes of rank \d+ to 1,000 by cost: \d+ take part"))
+    expect(page.locator("[data-picture=rho-epsilon] .mark rect")).to_be_visible(timeout=WAIT)
+
+
+def test_by_keyboard_one_goes_from_node_to_node_in_order_of_cost(visit, live, scenario_file):
+    page = visit(live)
+    rho = fa.PrivacyMarket(fa.load_scenario(scenario_file)).columns.rho
+    order = np.argsort(rho, kind="stable")
+    page.locator("[data-picture=star] .drawing").first.focus()
+    page.keyboard.press("ArrowRight")
+    field = page.get_by_label("Details of node")
+    expect(field).to_have_value(str(order[0]), timeout=WAIT)
+    page.keyboard.press("ArrowRight")
+    expect(field).to_have_value(str(order[1]), timeout=WAIT)
+    page.keyboard.press("End")
+    expect(field).to_have_value(str(order[-1]), timeout=WAIT)
+    expect(page.locator("[data-picture=rho-epsilon] [data-picked]")).to_be_visible()
+    expect(page.locator("[data-test=node-details]")).to_contain_text("29 nodes are cheaper")
+    page.keyboard.press("Escape")
+    expect(field).to_have_value("", timeout=WAIT)
+
+
+def take(page, name):
+    """Save a file by keyboard alone."""
+    menu = page.locator("summary", has_text="Save or share")
+    menu.focus()
+    page.keyboard.press("Enter")
+    with page.expect_download(timeout=WAIT) as download:
+        button(page, name).focus()
+        page.keyboard.press("Enter")
+    return download.value
+
+
+def test_the_scenario_and_the_play_are_saved_and_open_everywhere(visit, live, tmp_path):
+    page = visit(live)
+    enter(page, ALPHA, "40")
+    shows(page.locator("h1"), "30 nodes, log-normal costs, Stackelberg contest")
+    step_to(page, 5)
+    slide_time(page, 3)
+    take(page, "Scenario (.toml)").save_as(tmp_path / "scenario.toml")
+    saved = fa.load_scenario(tmp_path / "scenario.toml")
+    assert (saved.game.alpha, saved.population.n_nodes) == (40.0, 30)
+    take(page, "Record of this play").save_as(tmp_path / "play.zip")
+    shutil.unpack_archive(tmp_path / "play.zip", tmp_path)
+    folder = tmp_path / "30-nodes-log-normal-costs-stackelberg"
+    record = fa.read_record(folder)
+    market = fa.PrivacyMarket(saved)
+    for _ in range(5):
+        market.step()
+    assert record.nodes["epsilon"].tolist() == market.columns.epsilon.tolist()
+    assert len(pd.read_parquet(folder / "rounds.parquet")) == 5
+    command = [sys.executable, "-m", "fcfn_abm", "report", str(folder)]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    with served(folder) as (_, address):
+        again = visit(address)
+        shows(tile(again, "Round"), "5")
+        shows(tile(again, "Total epsilon S"), number(market.total_epsilon))
+        again.close()
+
+
+def address_of(page):
+    """Return what stands in the address bar, which Playwright knows late."""
+    return page.evaluate("location.href")
+
+
+def test_a_link_carries_the_settings_over_a_reload_and_never_the_token(visit, live):
+    page = visit(live)
+    base, token = live.split("?token=")
+    enter(page, ALPHA, "40")
+    page.get_by_label("Learning rule").select_option(label="gradient")
+    until(lambda: address_of(page) == f"{base}?game.alpha=40.0&learning.kind=gradient")
+    page.reload()
+    page.wait_for_selector("[data-picture=star] svg", timeout=WAIT)
+    expect(page.get_by_label(ALPHA, exact=True)).to_have_value("40", timeout=WAIT)
+    shows(page.locator("h1"), "30 nodes, log-normal costs, Stackelberg contest")
+    page.locator("summary", has_text="Save or share").click()
+    link = page.get_by_label("Link with these settings").input_value()
+    assert link == address_of(page)
+    assert token not in link
+    button(page, "Set all back").click()
+    until(lambda: address_of(page) == base)
+    page.goto(link)
+    rule = page.get_by_label("Learning rule", exact=True)
+    expect(rule).to_have_value('"gradient"', timeout=WAIT)
+    page.goto(f"{base}?game.alpha=-1&imports=x.py")
+    expect(page.get_by_role("status")).to_contain_text("the link: ", timeout=WAIT)
+    expect(page.get_by_label(ALPHA, exact=True)).to_have_value("10")
+
+
+COSTS = "name;rho\n" + "".join(f"Clinic {k};0,{k + 10}\n" for k in range(1, 41))
+
+
+def test_a_table_of_costs_comes_in_by_button_and_by_drop(visit, live):
+    page = visit(live)
+    with page.expect_file_chooser() as chooser:
+        button(page, "Open file").focus()
+        page.keyboard.press("Enter")
+    content = {"name": "costs.csv", "mimeType": "text/csv", "buffer": COSTS.encode()}
+    chooser.value.set_files(content)
+    shows(page.locator("h1"), "40 nodes, costs from costs.csv, Stackelberg contest")
+    page.get_by_label("Details of node").fill("0")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-test=node-details]")).to_contain_text("It is called Clinic 1.")
+    page.locator("summary", has_text="Save or share").click()
+    expect(page.get_by_text("No link can hold what came from a file")).to_be_visible()
+    drop = """text => {
+      const data = new DataTransfer();
+      data.items.add(new File([text], "mine.toml"));
+      const event = { dataTransfer: data, bubbles: true };
+      document.querySelector(".tiles").dispatchEvent(new DragEvent("drop", event));
+    }"""
+    page.evaluate(drop, "title = 'Dropped'\n[population]\nn_nodes = 9\n")
+    shows(page.locator("h1"), "Dropped")
+    expect(page.locator("dl.tiles")).to_contain_text("of 9", timeout=WAIT)
+    page.evaluate(drop, "imports = ['evil.py']")
+    status = page.get_by_role("status")
+    expect(status).to_contain_text("mine.toml, imports: names code, 'evil.py'", timeout=WAIT)
+    shows(page.locator("h1"), "Dropped")
+
+
+def test_a_large_table_comes_in_and_a_huge_file_is_not_even_sent(visit, live, tmp_path):
+    page = visit(live)
+    table = "rho\n" + "\n".join(f"{0.1 + k / 1e7:.9f}" for k in range(90_000))
+    assert len(table) > 2**20
+    page.locator("input[type=file]").set_input_files(
+        {"name": "many.csv", "mimeType": "text/csv", "buffer": table.encode()}
+    )
+    expect(page.locator("dl.tiles")).to_contain_text("of 90,000", timeout=WAIT)
+    (tmp_path / "huge.csv").write_bytes(b" " * (33 << 20))
+    page.locator("input[type=file]").set_input_files(tmp_path / "huge.csv")
+    expect(page.get_by_role("status")).to_contain_text(
+        "huge.csv has 33 MiB; a file that is opened here may have 32.", timeout=WAIT
+    )
+
+
+def test_pinned_curves_outlast_a_changed_setting_by_keyboard_alone(visit, live, scenario_file):
+    page = visit(live)
+    step_to(page, 6)
+    button(page, "Pin this run").focus()
+    page.keyboard.press("Enter")
+    row = page.get_by_role("row", name="run 1")
+    expect(row).to_be_visible(timeout=WAIT)
+    enter(page, ALPHA, "40")
+    shows(tile(page, "Round"), "0")
+    step_to(page, 2)
+    curve = played(scenario_file, 6)["total_epsilon"].tolist()
+    until(lambda: len(option_of(page, "totals")["lines"].get("S, run 1", [])) == 6)
+    lines = option_of(page, "totals")["lines"]
+    assert [y for _, y in lines["S, run 1"]] == curve
+    assert len(lines["S"]) == 2
+    for name in LINKED:
+        assert any("run 1" in line for line in option_of(page, name)["lines"])
+    expect(page.get_by_role("columnheader", name=ALPHA)).to_be_visible()
+    expect(row).to_contain_text("10")
+    plot = page.locator("[data-plot=totals]")
+    plot.focus()
+    page.keyboard.press("Home")
+    reading = page.locator("[data-picture=totals] .reading")
+    expect(reading).to_contain_text(re.compile(r"round 1: S .*, S, run 1 "), timeout=WAIT)
+    ghost = page.locator("[data-picture=totals]").get_by_role("button", name="run 1")
+    ghost.focus()
+    page.keyboard.press("Space")
+    until(lambda: option_of(page, "totals")["lines"]["S, run 1"] == [])
+    assert option_of(page, "caps")["lines"]["B, run 1"] != []
+    table = pd.read_csv(saved(page, page.locator("[data-picture=caps]"), "CSV").path())
+    assert table["run"].tolist() == ["now"] * 2 + ["run 1"] * 6
+    button(page, "Play the settings of run 1").click()
+    expect(page.get_by_label(ALPHA, exact=True)).to_have_value("10", timeout=WAIT)
+    button(page, "Unpin run 1").click()
+    expect(row).to_have_count(0, timeout=WAIT)
+    until(lambda: "S, run 1" not in option_of(page, "totals")["lines"])
+
+
+def test_two_records_are_replayed_side_by_side(visit, scenario_file, tmp_path):
+    records = []
+    for name, alpha in (("one", 10), ("two", 40)):
+        scenario = fa.load_scenario(scenario_file, [f"game.alpha={alpha}"])
+        records.append(fa.run_scenario(scenario).write(tmp_path / name))
+    with served(*(record.path for record in records)) as (_, address):
+        page = visit(address)
+        shows(page.locator("h1"), "one and two")
+        slide_time(page, 4)
+        shows(tile(page, "Round"), "4")
+        first, second = (record.rounds["total_epsilon"][3] for record in records)
+        shows(tile(page, "Total epsilon S"), number(first))
+        shows(page.locator("[data-test='Total epsilon S, beside']"), number(second))
+        until(lambda: len(option_of(page, "totals")["lines"]["S, two"]) == 4)
+        assert blue(pixels(page, "star-beside")) > 200
+        left, right = (
+            page.locator(f"[data-picture={name}]").bounding_box()
+            for name in ("star", "star-beside")
+        )
+        assert left["y"] == pytest.approx(right["y"], abs=2)
+        expect(page.get_by_role("row", name=re.compile("^two"))).to_contain_text("40")
+        page.close()
+
+
+def test_settings_are_found_by_word_and_put_back_one_by_one(visit, live):
+    page = visit(live)
+    expect(page.get_by_label("Rounds before a node leaves")).to_have_count(0)
+    page.get_by_label("Find a setting").fill("exit.patience")
+    enter(page, "Rounds before a node leaves", "5")
+    back = button(page, "Set Rounds before a node leaves back to 3")
+    expect(back).to_be_visible(timeout=WAIT)
+    page.get_by_label("Find a setting").fill("")
+    expect(back).to_be_visible()  # what was changed stays in sight
+    expect(page.locator(".subtitle")).to_contain_text(
+        "changed since: Rounds before a node leaves", timeout=WAIT
+    )
+    back.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Rounds before a node leaves")).to_have_count(0, timeout=WAIT)
+    page.get_by_label("Advanced").check()
+    field = page.get_by_label("Rounds before a node leaves", exact=True)
+    expect(field).to_have_value("3", timeout=WAIT)
+    expect(page.get_by_text("exit.patience", exact=True)).to_be_visible()
+
+
+def test_all_bad_fields_are_marked_while_the_last_good_market_plays(visit, live):
+    page = visit(live)
+    for label in (ALPHA, BETA):
+        enter(page, label, "-1")
+        expect(page.get_by_label(label, exact=True)).to_have_attribute(
+            "aria-invalid", "true", timeout=WAIT
+        )
+    expect(page.locator("[aria-invalid=true]")).to_have_count(2)
+    expect(page.locator(".rejection")).to_have_count(2)
+    button(page, "Play").click()
+    until(lambda: int(tile(page, "Round").inner_text()) > 2)
+    expect(page.locator("[data-test=problem]")).to_contain_text("keeps the last valid settings")
+    button(page, "Pause").click()
+    enter(page, ALPHA, "10")
+    expect(page.locator("[aria-invalid=true]")).to_have_count(1, timeout=WAIT)
+    enter(page, BETA, "10")
+    expect(page.locator("[aria-invalid=true]")).to_have_count(0, timeout=WAIT)
+    expect(page.locator("[data-test=problem]")).to_have_count(0)
+
+
+def test_before_play_every_chart_says_what_it_will_show(visit, live):
+    page = visit(live)
+    words = page.locator(".charts .about")
+    expect(words).to_have_count(6)
+    for text in words.all_inner_texts():
+        assert text.startswith("Play draws here")
+    button(page, "Step").click()
+    expect(words).to_have_count(0, timeout=WAIT)
+
+
+def test_text_in_pictures_has_one_size_on_all_screens(visit, live):
+    sizes = {}
+    for width in (1440, 1920):
+        page = visit(live, width=width)
+        script = "(e) => e.getBoundingClientRect().width / e.viewBox.baseVal.width"
+        factors = [
+            page.locator(f"[data-picture={name}] svg").first.evaluate(script)
+            for name in ("star", "rho-epsilon")
+        ]
+        sizes[width] = [13 * factor for factor in factors]
+    for size in (*sizes[1440], *sizes[1920]):
+        assert 11 <= size <= 14
 
 
 ATTACK = """

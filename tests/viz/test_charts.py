@@ -108,13 +108,14 @@ class Browser:
     """What ``charts.vue`` does with the messages, in Python."""
 
     def __init__(self):
-        self.version, self.tables, self.n_bytes = None, {}, 0
+        self.versions, self.tables, self.n_bytes = {}, {}, 0
 
     def receive(self, heads, buffers):
         for head, buffer in zip(heads, buffers, strict=True):
             self.n_bytes += len(buffer)
-            if head["version"] != self.version:
-                self.version, self.tables = head["version"], {}
+            if head["version"] != self.versions.get(head["table"]):
+                self.versions[head["table"]] = head["version"]
+                self.tables.pop(head["table"], None)
             rows = np.frombuffer(buffer, "<f8").reshape(len(head["columns"]), -1)
             table = self.tables.setdefault(head["table"], {})
             for name, new in zip(head["columns"], rows, strict=True):

@@ -33,16 +33,11 @@ from fcfn_abm.viz import pictures, server, settings
 from fcfn_abm.viz.live import LiveMarket
 from fcfn_abm.viz.node_details import describe_node
 from fcfn_abm.viz.replay import Replay
-from fcfn_abm.viz.session import (
-    OpenedSource,
-    Session,
-    draw_pictures,
-    list_tiles,
-    open_source,
-    parse_request,
-)
+from fcfn_abm.viz.requests import parse_request
+from fcfn_abm.viz.session import OpenedSource, Session, open_source
 from fcfn_abm.viz.star import CROWD, draw_star
 from fcfn_abm.viz.svg import Chart, Scale, decades, dots, labels, number, text, ticks
+from fcfn_abm.viz.view import draw_pictures, list_tiles
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +141,7 @@ def test_the_window_plays_the_very_market_of_the_library():
     left_before = market.columns.exited & (market.columns.exit_round < 12)
     assert_array_equal(frame.exited, left_before)
     assert frame.history["budget"][-1] == market.budget
-    shown = {tile["label"]: tile for tile in list_tiles(frame)}
+    shown = {tile["label"]: tile for tile in list_tiles([frame])}
     assert shown["Total epsilon S"]["value"] == number(market.total_epsilon)
     assert shown["Nodes that take part"]["value"] == str(market.n_active)
     form = market.equilibrium
@@ -256,28 +251,26 @@ def test_every_picture_is_complete_and_has_a_text_alternative(case):
 
 def test_discs_have_areas_in_proportion_to_epsilon_and_nodes_out_are_grey():
     frame = played(30).frame()
-    root = ElementTree.fromstring(draw_star(frame, "payment").svg)
-    discs = [
-        (group.find(f"{SVG}title").text, group.find(f"{SVG}circle"))
-        for group in root.iter(f"{SVG}g")
-    ]
-    assert len(discs) == 50
+    picture = draw_star(frame, "payment")
+    root = ElementTree.fromstring(picture.svg)
+    at = {(float(c.get("cx")), float(c.get("cy"))): c for c in root.iter(f"{SVG}circle")}
+    rows, across, down = picture.places
+    discs = [at[round(x, 1), round(y, 1)] for x, y in zip(across, down, strict=True)]
+    assert_array_equal(rows, np.arange(50))
     largest = int(np.argmax(frame.epsilon))
-    radius = {int(hover.split(":")[0][5:]): float(disc.get("r")) for hover, disc in discs}
-    for hover, disc in discs:
-        node = int(hover.split(":")[0][5:])
+    for node, disc in enumerate(discs):
         if frame.epsilon[node] > 0.05 * frame.epsilon[largest]:
-            share = (radius[node] / radius[largest]) ** 2
+            share = (float(disc.get("r")) / float(discs[largest].get("r"))) ** 2
             assert share == pytest.approx(frame.epsilon[node] / frame.epsilon[largest], rel=0.05)
         elif frame.exited[node]:
             assert disc.get("fill") == "#8C8C8C"
-            assert hover.endswith("has left")
+            assert pictures.describe_place(frame, node).endswith("has left")
 
 
 def test_a_click_on_a_node_finds_it_and_one_beside_it_finds_none():
     frame = played(10).frame()
     for picture in (draw_star(frame, "payment"), pictures.draw_rho_epsilon(frame)):
-        rows, x, y = picture.places[0]
+        rows, x, y = picture.places
         for place in range(0, 50, 7):
             found = picture.node_at(float(x[place]) + 0.2, float(y[place]) + 0.2)
             assert np.hypot(*(v[found] - v[place] for v in (x, y))) < 1  # some lie on each other
@@ -486,39 +479,44 @@ def test_step_reset_and_settings_do_what_they_say():
     assert (view.picked, view.colour_by, view.speed) == (7, "utility", 100.0)
     assert len(view.node_details) >= 2
     star_ = session._pictures["star"]
-    rows, x, y = star_.places[0]
+    rows, x, y = star_.places
     assert handle_requests(session, views, ("pick_at", "star", x[3], y[3])).picked == rows[3]
 
 
-def test_an_invalid_setting_is_a_sentence_and_the_market_stays():
+def test_an_invalid_setting_is_a_sentence_and_the_market_plays_on():
     session, views = session_of(OpenedSource("quick", scenario()))
-    view = handle_requests(session, views, ("step",), ("set", "game.alpha", -1))
-    assert view.problem.startswith("settings, [game] alpha: ")
-    assert (view.invalid, view.moment, len(view.pictures)) == ("game.alpha", 1, 2)
-    assert handle_requests(session, views, ("step",)).problem == view.problem
+    view = handle_requests(session, views, ("step",), ("play",), ("set", "game.alpha", -1))
+    assert view.rejected == {
+        "game.alpha": "[game] alpha: input should be greater than 0, but it is -1."
+    }
+    assert (view.playing, view.moment, len(view.pictures)) == (True, 1, 2)
+    assert session._sources[0].scenario.game.alpha == scenario().game.alpha
+    assert handle_requests(session, views, ("step",)).rejected == view.rejected
     corrected = handle_requests(session, views, ("set", "game.alpha", 3.0))
-    assert (corrected.problem, corrected.invalid, corrected.moment) == ("", "", 0)
+    assert (corrected.rejected, corrected.moment) == ({}, 0)
 
 
-def test_the_setting_that_is_marked_is_the_one_that_the_sentence_is_about():
+def test_all_settings_that_are_wrong_are_marked_at_once():
     session, views = session_of(OpenedSource("quick", scenario()))
-    view = handle_requests(session, views, ("set", "game.alpha", -1), ("set", "game.beta", 20.0))
-    assert view.problem.startswith("settings, [game] alpha: ")
-    assert view.invalid == "game.alpha"
     view = handle_requests(
-        session, views, ("set", "population.n_nodes", 1), ("set", "game.alpha", 3.0)
+        session, views, ("set", "game.alpha", -1), ("set", "population.n_nodes", 1)
     )
-    assert (view.problem[:32], view.invalid) == (
-        "settings, [population] n_nodes: ", "population.n_nodes",
-    )  # fmt: skip
+    assert {path: why.split(":")[0] for path, why in view.rejected.items()} == {
+        "game.alpha": "[game] alpha",
+        "population.n_nodes": "[population] n_nodes",
+    }
+    view = handle_requests(session, views, ("put_back", "game.alpha"))
+    assert set(view.rejected) == {"population.n_nodes"}
+    view = handle_requests(session, views, ("put_back", "population.n_nodes"))
+    assert (view.rejected, view.n_nodes) == ({}, 50)
 
 
 def test_two_settings_that_need_each_other_can_be_set_one_after_the_other():
     session, views = session_of(OpenedSource("quick", scenario()))
     view = handle_requests(session, views, ("set", "server.kind", "fixed"))
-    assert "budget: is required" in view.problem
+    assert "budget: is required" in view.rejected["game.budget"]
     view = handle_requests(session, views, ("set", "game.budget", 4))
-    assert view.problem == ""
+    assert view.rejected == {}
     assert session._scenario.server.kind == "fixed"
 
 
@@ -537,6 +535,15 @@ def test_two_settings_that_need_each_other_can_be_set_one_after_the_other():
         ("nonsense",),
         ("step", 1, 2, 3),
         ("set",),
+        ("hover", "nothing", 1, 2),
+        ("pick_next", 10**12),
+        ("put_back", "no.such.key"),
+        ("unpin", "run 7"),
+        ("use", "run 7"),
+        ("download", "../etc/passwd"),
+        ("upload", "a.csv", 3, 5, ""),
+        ("upload", "a.csv", 0, 10**9, ""),
+        ("upload", "a.csv", 0, 1, "no base 64"),
     ],
 )
 def test_whatever_a_browser_asks_for_the_window_stays(request_):
@@ -564,6 +571,10 @@ def test_whatever_a_browser_asks_for_the_window_stays(request_):
         {"action": "pick_at", "arguments": ["star", math.nan, 1]},
         {"action": "set", "arguments": [["game.alpha"], 1]},
         {"action": "set", "arguments": ["game.alpha", {"a": 1}]},
+        {"action": "upload", "arguments": ["a.csv", 0.5, 1, ""]},
+        {"action": "upload", "arguments": ["a.csv", 0, 1, None]},
+        {"action": "download", "arguments": []},
+        {"action": "pick_next", "arguments": [1.5]},
     ],
 )
 def test_a_message_that_the_page_does_not_send_is_refused(message):
@@ -597,10 +608,10 @@ def test_settings_that_the_window_does_not_show_cannot_be_set():
 def test_a_session_has_at_most_a_million_nodes_or_as_many_as_were_opened():
     session, views = session_of(OpenedSource("quick", scenario()))
     view = handle_requests(session, views, ("set", "population.n_nodes", 1_000_001))
-    assert view.problem.startswith(
-        "settings, [population] n_nodes: must be at most 1,000,000 in the window"
+    assert view.rejected["population.n_nodes"].startswith(
+        "[population] n_nodes: must be at most 1,000,000 in the window"
     )
-    assert (view.invalid, view.n_nodes) == ("population.n_nodes", 50)
+    assert view.n_nodes == 50
     large = scenario("population.n_nodes=1000003")
     session = Session(OpenedSource("large", large), views.append)
     session._require_few_nodes(large)

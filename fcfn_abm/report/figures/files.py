@@ -30,6 +30,7 @@ def write_png(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     return paths
 
 
+PRINT_DPI = 300
 _FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -48,15 +49,31 @@ def write_figure(figure: Figure, path: Path) -> None:
         If the name says something else, or the file cannot be written.
     """
     require_format(path)
-    suffix = path.suffix.lower()
-    metadata: dict[str, Any] = {"Software": "fcfn_abm"}
-    if suffix != ".png":
-        metadata = {"Creator": "fcfn_abm", "Date" if suffix == ".svg" else "CreationDate": None}
     try:
-        with plain_settings(), rc_context({"svg.hashsalt": SALT}):
-            figure.savefig(path, metadata=metadata)
+        path.write_bytes(encode_figure(figure, path.suffix.lower().removeprefix(".")))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}.") from None
+
+
+def encode_figure(figure: Figure, form: str) -> bytes:
+    """Return a figure for print, as PNG, SVG or PDF; equal figures give equal bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+        What to draw.
+    form : {"png", "svg", "pdf"}
+        PNG has :data:`PRINT_DPI` dots an inch.
+    """
+    metadata: dict[str, Any] = {"Software": "fcfn_abm"}
+    if form != "png":
+        metadata = {"Creator": "fcfn_abm", "Date" if form == "svg" else "CreationDate": None}
+    out = io.BytesIO()
+    with plain_settings(), rc_context({"svg.hashsalt": SALT, "pdf.fonttype": 42}):
+        figure.savefig(out, format=form, metadata=metadata, dpi=PRINT_DPI)
+    if form == "svg":  # control characters are not allowed in XML
+        return escape_control_characters(out.getvalue().decode()).encode()
+    return out.getvalue()
 
 
 def svg_of(figure: Figure, *, text: bool = False) -> str:

@@ -14,11 +14,19 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fcfn_abm.errors import InvalidRecordError, abbreviate
+from fcfn_abm.errors import InvalidRecordError, abbreviate, as_number
 from fcfn_abm.records import Record
 from fcfn_abm.records.tables import empty
 from fcfn_abm.report.figures.frames import few_traces, given_number, require_columns, table_of
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
+from fcfn_abm.report.theme import (
+    BOUND,
+    LEAVES,
+    STAYS,
+    fix_ticks,
+    letter_panels,
+    round_ticks,
+    theme,
+)
 
 CROWD = 2000
 """Up to so many nodes are drawn one by one."""
@@ -32,6 +40,7 @@ _APART: dict[str, Any] = {  # what is no curve is not joined
     "markerfacecolor": "none",
 }
 _LATE = 40  # rounds of a market that does not settle
+_FAR = 100.0  # relative distances beyond which none is drawn
 _WILD = 0.5  # change in a round, as a share of the largest epsilon
 _BARS = 40  # exits are counted in so many of them at most
 _POINTS = 20_000  # from so many on lines are drawn as an image, also in vector files
@@ -83,10 +92,11 @@ def convergence(
             totals.plot(rounds["round"], form, color=BOUND, dashes=dashes, label=label)
         else:
             totals.axhline(total_epsilon, color=BOUND, dashes=dashes, label=label)
-        totals.set(title="Total epsilon", xlabel="round", ylabel="sum of epsilon")
+        totals.set(title="Total epsilon", xlabel="round", ylabel="S, sum of all ε")
         if _spans_decades(rounds["total_epsilon"].max(), total_epsilon):
             totals.set(yscale="log")
         else:
+            totals.margins(y=0.08)
             totals.set(ylim=(0, None))
         totals.legend(loc="best")
 
@@ -100,18 +110,21 @@ def convergence(
         distances.set(
             title="How far from equilibrium", xlabel="round", ylabel="relative", yscale="log"
         )
+        low, high = distances.get_ylim()
+        distances.set_ylim(low, min(high, _FAR))  # the first change may be one from almost nothing
         distances.legend(loc="best")
         if not distances.dataLim.height > 0:  # at rest from the first round on
             distances.set(yscale="linear", xlim=totals.get_xlim(), yticks=[0])
         for axes in (reports, totals, distances):
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            axes.xaxis.set_major_locator(round_ticks())
             if len(rounds) < n_rounds:
                 axes.set_xlabel(f"round (the last {_LATE} of {n_rounds:,})")
+        letter_panels((reports, totals, distances))
     return fix_ticks(figure)
 
 
 def _reports(axes: Axes, traces: pd.DataFrame) -> None:
-    axes.set(title="What each node reports", xlabel="round", ylabel="epsilon of a node")
+    axes.set(title="What each node reports", xlabel="round", ylabel="ε of a node")
     if traces.empty:
         axes.text(0.5, 0.5, "no traces were kept", ha="center", transform=axes.transAxes)
         return
@@ -120,7 +133,7 @@ def _reports(axes: Axes, traces: pd.DataFrame) -> None:
     last = paths.iloc[-1][stays]
     decades = stays.any() and _spans_decades(float(paths.to_numpy().max()), float(last.median()))
     if decades:
-        axes.set(yscale="log", ylabel="epsilon of a node (lines end at zero)")
+        axes.set(yscale="log", ylabel="ε of a node (lines end at zero)")
         paths = paths.where(paths > 0)
     for stay, colour, label in ((False, LEAVES, "leaves"), (True, STAYS, "stays")):
         some = paths.loc[:, stays == stay]
@@ -183,7 +196,7 @@ def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = No
                 drawstyle="steps-post",
                 label=label,
             )
-        counts.axhline(expected, color=BOUND, dashes=(1, 1), label=f"expected: {expected:,}")
+        counts.axhline(expected, color=BOUND, dashes=(1, 1), label=f"closed form: {expected:,}")
         most = int(max(len(nodes), rounds["n_active"].max(), rounds["n_exited"].max()))
         wide = _spans_decades(most, expected)
         counts.set(title="Who takes part", xlabel="round", ylabel="nodes")
@@ -191,12 +204,13 @@ def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = No
             counts.set(yscale="symlog", ylim=(0, 3 * most))
         else:
             counts.set(ylim=(0, 1.05 * most))
-            counts.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+            counts.yaxis.set_major_locator(round_ticks())
         counts.yaxis.set_major_formatter(_WHOLE)
         counts.legend(loc="best")
         _exits(exits, nodes["exit_round"].dropna().to_numpy(dtype=int), int(rounds["round"].max()))
         for axes in (counts, exits):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(round_ticks())
+        letter_panels((counts, exits))
     return fix_ticks(figure)
 
 
@@ -213,20 +227,24 @@ def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
     if _spans_decades(float(np.max(counts)), 1.0):
         axes.set(yscale="log", ylim=(0.7, None))
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(round_ticks())
     axes.yaxis.set_major_formatter(_WHOLE)
     axes.tick_params(which="minor", length=0)
     if width > 1:
         axes.set_ylabel(f"nodes that left for good, in {width} rounds")
 
 
-def utilities(rounds: pd.DataFrame | Record) -> Figure:
+def utilities(
+    rounds: pd.DataFrame | Record, equilibrium: Mapping[str, Any] | None = None
+) -> Figure:
     """Draw what server and nodes earn, round by round.
 
     Parameters
     ----------
     rounds : DataFrame or Record
-        Table of a record, or a record.
+        Table of a record, or a record, which holds the other as well.
+    equilibrium : mapping, optional
+        ``equilibrium`` of a record's ``run.json``, to draw what the closed form leads to.
 
     Returns
     -------
@@ -234,23 +252,45 @@ def utilities(rounds: pd.DataFrame | Record) -> Figure:
         Two panels, in currency: the server's utility and what it pays; and the utility of all
         nodes together.
     """
+    if equilibrium is None and isinstance(rounds, Record):
+        equilibrium = rounds.run["equilibrium"]
+    levels = {} if equilibrium is None else _read_levels(equilibrium)
     rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "server_utility", "payment", "node_utility")
+    if "equilibrium_total_epsilon" in rounds:  # it moves, where nodes come and go
+        levels = {}
     with theme():
         figure = Figure(figsize=(11, 3.6))
         server, nodes = figure.subplots(1, 2)
         at = rounds["round"]
         server.plot(at, rounds["server_utility"], color=STAYS, label="utility of the server")
         server.plot(at, rounds["payment"], color=BOUND, dashes=(4, 1.5), label="what it pays")
-        server.legend(loc="best")
+        nodes.plot(at, rounds["node_utility"], color=STAYS, label="utility of all nodes")
+        if levels:
+            form = {"color": "0.35", "dashes": (1, 2), "linewidth": 1.1, "zorder": 1}
+            label = "closed form" if levels["threshold"] else "as priced"
+            server.axhline(levels["server_utility"], label=label, **form)
+            server.axhline(levels["payment"], **form)
+            nodes.axhline(levels["node_utility"], label=label, **form)
         server.set(title="The server", xlabel="round", ylabel="currency a round")
-        nodes.plot(at, rounds["node_utility"], color=STAYS)
         nodes.set(title="All nodes together", xlabel="round", ylabel="utility (currency a round)")
         for axes in (server, nodes):
             axes.axhline(0, color="0.35", linewidth=0.8)
+            axes.legend(loc="best")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(round_ticks())
+        letter_panels((server, nodes))
     return fix_ticks(figure)
+
+
+def _read_levels(equilibrium: Mapping[str, Any]) -> dict[str, float]:
+    names = ("threshold", "payment", "server_utility", "node_utility")
+    if not isinstance(equilibrium, Mapping) or not all(name in equilibrium for name in names):
+        raise InvalidRecordError(
+            "The figure needs the equilibrium of a record's run.json, a mapping with "
+            f"{', '.join(names)}; it is {abbreviate(equilibrium)}."
+        )
+    return {name: as_number(name, equilibrium[name], error=InvalidRecordError) for name in names}
 
 
 def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = None) -> Figure:
@@ -311,20 +351,24 @@ def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = 
             _dots(axes, shown, groups)
         axes.set(
             title="Who sells privacy, and how much",
-            xlabel="unit privacy cost rho (currency per unit of epsilon)",
-            ylabel="epsilon in the end",
+            xlabel="unit privacy cost ρ (currency per unit of ε)",
+            ylabel="ε in the end",
         )
-        axes.xaxis.set_major_locator(MaxNLocator(5))  # costs close together have long names
+        axes.xaxis.set_major_locator(
+            MaxNLocator(5, steps=[1, 2, 5, 10])
+        )  # costs close together have long names
         _note_costlier(axes, nodes["rho"], right)
         for other in others:
             _costs(other, nodes["rho"], groups)
         if threshold > 0:
             for each in (axes, *others):
                 each.axvline(
-                    threshold, color=BOUND, dashes=(4, 2), label=f"tau / (n - 1) = {threshold:.3g}"
+                    threshold, color=BOUND, dashes=(4, 2), label=f"τ/(n−1) = {threshold:.3g}"
                 )
         for each in (axes, *others):
             each.legend(loc="upper right", title=None)
+        if others:
+            letter_panels((axes, *others))
     return fix_ticks(figure)
 
 
@@ -416,7 +460,7 @@ def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[boo
         most = max(most, float(np.max(counts)))
     axes.set(
         title="What privacy costs all nodes",
-        xlabel="unit privacy cost rho (currency per unit of epsilon)",
+        xlabel="unit privacy cost ρ (currency per unit of ε)",
         ylabel="nodes",
         xscale="log" if wide else "linear",
         yscale="log",
@@ -440,7 +484,7 @@ def _note_costlier(axes: Axes, rho: pd.Series[float], right: float) -> None:
         return
     axes.set_xlim(rho.min() - 0.05 * (right - rho.min()), right)
     axes.annotate(
-        f"{beyond:,} costlier nodes,\nup to rho = {rho.max():.3g}",
+        f"{beyond:,} nodes cost more,\nup to ρ = {rho.max():.3g}",
         xy=(1.0, 0.055),
         xytext=(0.98, 0.16),
         xycoords="axes fraction",

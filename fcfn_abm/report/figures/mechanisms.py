@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from fcfn_abm.report.compare import Average, Averages, averages
+from fcfn_abm.report.compare import Averages, averages
+from fcfn_abm.report.estimates import Average, is_skewed
 from fcfn_abm.report.figures.frames import require_columns, table_of
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, theme
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, letter_panels, theme
 
 _PANELS = {  # quantity: title, and what the axis measures
     "mean_node_utility": ("Node utility", "currency, mean of all nodes"),
@@ -22,7 +23,7 @@ _PANELS = {  # quantity: title, and what the axis measures
     "welfare": ("Welfare", "currency, all utilities together"),
     "price_of_anarchy": ("Price of anarchy", "best welfare / welfare"),
     "participation": ("Participation", "share of the nodes"),
-    "mean_epsilon": ("Mean epsilon", "epsilon, {over}"),
+    "mean_epsilon": ("Mean ε", "ε, {over}"),
     "noise_multiplier": ("Noise", "noise / sensitivity, one release"),
 }
 _AVERAGED = {
@@ -58,14 +59,15 @@ def comparison(frame: Any) -> Figure:
         figure.set_layout_engine("constrained", wspace=0.05)
         grid = figure.subplots(2, 4, sharey=True).ravel()
         for axes, (quantity, (title, measure)) in zip(grid, _PANELS.items(), strict=False):
-            _panel(axes, frame, found, quantity, names)
             axes.set_title(title)
+            _panel(axes, frame, found, quantity, names)
             axes.set_xlabel(measure.format(over=over))
         for axes in grid:
             axes.tick_params(axis="y", length=0)
             axes.spines["left"].set_visible(False)
         grid[0].set_yticks(range(len(names)), names)
         grid[0].set_ylim(len(names) - 0.5, -0.5)
+        letter_panels(grid[:-1])
         _caption(grid[-1], frame)
     return fix_ticks(figure)
 
@@ -82,6 +84,9 @@ def _panel(
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,), numticks=5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+    as_median = is_skewed(found[name, quantity] for name in names)
+    if as_median:
+        axes.set_title(f"{axes.get_title(loc='left')}, median")
     for row, name in enumerate(names):
         colour = ARM_COLOURS.get(name, "0.45")
         each = usable.loc[usable["mechanism"] == name, quantity]
@@ -91,16 +96,17 @@ def _panel(
             )  # under the mean, a little apart
             axes.scatter(each, spread, s=9, color=colour, alpha=0.35, linewidth=0)
         of = found[name, quantity]
-        if not math.isfinite(of.mean):
+        centre, low, high = of.centre(as_median=as_median)
+        if not math.isfinite(centre):
             _without_mean(axes, row, of)
             continue
-        below = of.half_width
         if logarithmic:
-            below = min(below, of.mean - float(values.min()) / 2)  # zero has no place there
+            low = max(low, float(values.min()) / 2)  # zero has no place there
+        high = min(high, 2 * float(values.max())) if math.isinf(high) else high
         axes.errorbar(
-            of.mean,
+            centre,
             row,
-            xerr=None if math.isnan(of.half_width) else [[below], [of.half_width]],
+            xerr=None if math.isnan(low) else [[centre - low], [high - centre]],
             fmt=ARM_MARKERS.get(name, "P"),
             color=colour,
             markersize=7,
@@ -139,6 +145,12 @@ def _caption(axes: Axes, frame: pd.DataFrame) -> None:
     lines = [f"{n} population{'s' if n > 1 else ''} of {first['n_nodes'].iloc[0]} nodes"]
     lines += [f"payment cap B = {cap}"]
     if n > 1:
-        lines += ["", "large: mean and 95 % t-interval", "small: the single populations"]
+        lines += [
+            "",
+            "large: mean and 95 % t-interval,",
+            "or median and its interval where",
+            "values are skewed",
+            "small: the single populations",
+        ]
     axes.set_title("The same for all mechanisms")
     axes.text(0.05, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", color="0.25")

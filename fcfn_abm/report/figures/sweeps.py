@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from fcfn_abm.errors import InvalidRecordError, as_names
 from fcfn_abm.records.tables import NO_UNIT, columns_of
-from fcfn_abm.report.compare import average
+from fcfn_abm.report.estimates import ANY, BOUNDS, Average, average_paired, is_skewed
 from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
@@ -24,6 +25,7 @@ from fcfn_abm.report.theme import (
     STAYS,
     escape_text,
     fix_ticks,
+    letter_panels,
     theme,
 )
 
@@ -33,10 +35,11 @@ _BINS = 8
 _LEVELS = 6  # lines in a panel at most
 _DECADES = 30.0  # from this ratio of its values on an outcome is drawn on a log scale
 _LOG = 20.0  # from this ratio of its ends on an axis may be logarithmic
+_LABEL = 24  # characters of a line beside an axis
 _MARKERS = "osD^vP"
 _ABOVE: dict[str, Any] = {
     "loc": "lower left",
-    "bbox_to_anchor": (0, 1.02),
+    "bbox_to_anchor": (0, 1.14),  # above the letter of the panel
     "ncols": 3,
     "borderaxespad": 0,
     "columnspacing": 1.2,
@@ -66,8 +69,9 @@ def sweep_outcome(frame: Any, axis: str, outcome: str, by: str | None = None) ->
     with theme():
         figure = Figure(figsize=(6.5, 4.2))
         axes = figure.subplots()
-        _panel(axes, frame[frame["status"] == "done"], axis, outcome, by)
-        axes.set(xlabel=escape_text(axis), ylabel=label_of(outcome))
+        sampled = is_sampled(frame, [axis, *([by] if by else [])])
+        _panel(axes, frame[frame["status"] == "done"], axis, outcome, by, sampled=sampled)
+        axes.set(xlabel=escape_text(axis))
         if by:
             axes.legend(title=escape_text(by), loc="best")
     return fix_ticks(figure)
@@ -106,15 +110,18 @@ def sweep_overview(
             figsize=(max(6.5, 6.2 * min(len(axes), 2), 4.4 * len(axes)), 2.2 * len(outcomes) + 1.0)
         )
         grid = figure.subplots(len(outcomes), len(axes), squeeze=False, sharex="col", sharey="row")
+        sampled = is_sampled(frame, all_axes or axes)
         for column, axis in enumerate(axes):
             by = lines_by(frame, axis, all_axes)
             for row, outcome in enumerate(outcomes):
-                _panel(grid[row, column], done, axis, outcome, by)
-                if column == 0:
-                    grid[row, 0].set_ylabel(label_of(outcome))
+                _panel(grid[row, column], done, axis, outcome, by, sampled=sampled)
+                if column:
+                    grid[row, column].set_ylabel("")
             grid[-1, column].set_xlabel(escape_text(axis))
             if by:
                 grid[0, column].legend(title=escape_text(by), alignment="left", **_ABOVE)
+        if grid.size > 1:
+            letter_panels(grid.ravel())
     return fix_ticks(figure)
 
 
@@ -130,8 +137,9 @@ def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
     """Return the other axis whose values get a line each: mechanisms, or the one with fewest."""
     few = {name: frame[name].nunique() for name in axes if name != axis}
     few = {name: n for name, n in few.items() if 1 < n <= _LEVELS}
-    if "mechanism.kind" in few:
-        return "mechanism.kind"
+    for first in ("sweep", "mechanism.kind"):
+        if first in few:
+            return first
     return min(few, key=lambda name: few[name]) if few else None
 
 
@@ -158,23 +166,38 @@ def group_values(values: pd.Series) -> pd.Series:
     return values.groupby(bins).transform("median")
 
 
-def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | None) -> None:
+def _panel(
+    axes: Axes,
+    done: pd.DataFrame,
+    axis: str,
+    outcome: str,
+    by: str | None,
+    *,
+    sampled: bool,
+) -> None:
     numeric = pd.api.types.is_numeric_dtype(done[axis]) and not _is_bool(done[axis])
     levels = [] if by is None else list(dict.fromkeys(done[by]))
     colours = _colours(levels)
     places = None if numeric else {value: i for i, value in enumerate(dict.fromkeys(done[axis]))}
-    for i, level in enumerate(levels or [None]):
-        some = done if by is None else done[done[by] == level]
+    found = [
+        _averages(done if by is None else done[done[by] == level], axis, outcome, sampled=sampled)
+        for level in levels or [None]
+    ]
+    as_median = is_skewed(of for line in found for of in line.values())
+    for i, (level, line) in enumerate(zip(levels or [None], found, strict=True)):
         name = str(level)
         marker = ARM_MARKERS.get(name, _MARKERS[i % len(_MARKERS)])
         dashes = ARM_DASHES.get(name, _DASHES[i % len(_DASHES)])
-        means = _means(some, axis, outcome)
-        x = means["at"] if places is None else means["at"].map(places)
+        points = {at: of.centre(as_median=as_median) for at, of in line.items()}
+        points = {at: point for at, point in points.items() if math.isfinite(point[0])}
+        x = pd.Series([at if places is None else places[at] for at in points], dtype=float)
+        centre, low, high = np.array(list(points.values()), dtype=float).reshape(-1, 3).T
+        bars = np.nan_to_num([centre - low, high - centre], posinf=0.0)
         shift = 0.0 if places is None or not levels else 0.12 * (i - (len(levels) - 1) / 2)
         axes.errorbar(
-            x.astype(float) + shift,
-            means["mean"],
-            yerr=means["half_width"].fillna(0.0),
+            x + shift,
+            centre,
+            yerr=bars,
             color=colours[i],
             marker=marker,
             markersize=5,
@@ -201,6 +224,8 @@ def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | No
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(y=0.1)
+    label = label_of(outcome) + (", median" if as_median else "")
+    axes.set_ylabel("\n".join(wrap(label, _LABEL)))
     known = done[outcome][np.isfinite(done[outcome])]
     if len(known) and known.min() > 0 and known.quantile(0.9) > _DECADES * known.quantile(0.1):
         axes.set_yscale("log")
@@ -210,15 +235,36 @@ def _panel(axes: Axes, done: pd.DataFrame, axis: str, outcome: str, by: str | No
         axes.tick_params(which="minor", length=0)
 
 
-def _means(runs: pd.DataFrame, axis: str, outcome: str) -> pd.DataFrame:
-    """Return a row a value of the axis: where it is drawn, the mean, and half of its interval."""
-    rows = []
-    for at, values in runs[outcome].groupby(group_values(runs[axis]), sort=False):
-        of = average(values.dropna().to_numpy(dtype=float))
-        if of.n and math.isfinite(of.mean):
-            rows.append({"at": at, "mean": of.mean, "half_width": of.half_width})
-    found = pd.DataFrame(rows, columns=["at", "mean", "half_width"])
-    return found.sort_values("at") if pd.api.types.is_numeric_dtype(found["at"]) else found
+def average_runs(runs: pd.DataFrame, outcome: str, *, sampled: bool) -> Average:
+    """Average an outcome over runs of a sweep, with an interval of what is independent in them.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        Rows of a sweep's table.
+    outcome : str
+        Which of its columns.
+    sampled : bool
+        Whether its points are a sample, see :func:`is_sampled`: then the interval is over runs.
+        All points of a sweep share their seeds, so that in a grid runs of one replication are
+        averaged first, the interval is over replications, and one replication gives none.
+    """
+    replications = None if sampled else runs.get("replication")
+    return average_paired(runs[outcome], replications, BOUNDS.get(outcome, ANY))
+
+
+def is_sampled(frame: pd.DataFrame, axes: Sequence[str]) -> bool:
+    """Whether the points of a sweep are many, as a sample's are, and no grid of a few values."""
+    return any(
+        pd.api.types.is_numeric_dtype(frame[axis]) and frame[axis].nunique() > MANY for axis in axes
+    )
+
+
+def _averages(runs: pd.DataFrame, axis: str, outcome: str, *, sampled: bool) -> dict[Any, Average]:
+    """Return the average at each value of an axis, in the order in which they are drawn."""
+    numeric = pd.api.types.is_numeric_dtype(runs[axis])
+    groups = runs.groupby(group_values(runs[axis]), sort=numeric)
+    return {at: average_runs(some, outcome, sampled=sampled) for at, some in groups}
 
 
 def _colours(levels: Sequence[Any]) -> list[Any]:

@@ -9,7 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from fcfn_abm.errors import InvalidRecordError, abbreviate, as_list, require_type
 from fcfn_abm.records import Record
@@ -22,6 +23,9 @@ from fcfn_abm.report.theme import (
     arm_label,
     escape_text,
     fix_ticks,
+    format_power,
+    letter_panels,
+    round_ticks,
     theme,
 )
 
@@ -87,7 +91,7 @@ def accuracy(
             **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}),
         )
         curves.yaxis.set_major_formatter(PercentFormatter(1.0))
-        curves.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        curves.xaxis.set_major_locator(round_ticks())
         if not training["round"].any():  # a training that broke down at once: no lines
             for line in curves.lines:
                 line.set_marker("o")
@@ -99,6 +103,7 @@ def accuracy(
         )
         earnings = _earnings_of_many if many else _earnings
         earnings(bars, [arm for arm in arms if arm["private"]], colours)
+        letter_panels((curves, bars))
     return fix_ticks(figure)
 
 
@@ -188,9 +193,10 @@ def ledger(ledger: pd.DataFrame | Record, delta: float | None = None) -> Figure:
                 lowest = min(lowest, float(positive.min().min()))
                 highest = max(highest, float(positive.max().max()))
             axes.set(title=title, xlabel="communication round of training")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend(loc="lower right")
-        panels[0].set_ylabel(f"epsilon spent (delta = {delta:g})")
+            axes.xaxis.set_major_locator(round_ticks())
+            band = Patch(color="0.35", alpha=0.15, linewidth=0, label="least to most, of the nodes")
+            axes.legend(handles=[*axes.lines, band], loc="lower right")
+        panels[0].set_ylabel(f"ε spent (δ = {format_power(delta)})")
         if highest > _DECADES * lowest:
             panels[0].set(yscale="log")
             panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -198,4 +204,6 @@ def ledger(ledger: pd.DataFrame | Record, delta: float | None = None) -> Figure:
                 axes.tick_params(which="minor", length=0)
         else:
             panels[0].set(ylim=(0, None))
+        if len(panels) > 1:
+            letter_panels(panels)
     return fix_ticks(figure)

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from fcfn_abm.errors import InvalidRecordError, abbreviate
 from fcfn_abm.report.calibrate import r_squared
 from fcfn_abm.report.figures.frames import given_or, require_columns, table_of
-from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, theme
+from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, letter_panels, theme
 
 
 def calibration(frame: Any, run: Mapping[str, Any] | None = None) -> Figure:
@@ -47,7 +47,8 @@ def calibration(frame: Any, run: Mapping[str, Any] | None = None) -> Figure:
         _residuals(rest, frame, run)
         for axes in (values, rest):
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.set_xlabel("epsilon of every node")
+            axes.set_xlabel("ε of every node")
+        letter_panels((values, rest))
     return fix_ticks(figure)
 
 
@@ -58,7 +59,7 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
         dense,
         fit["beta"] * np.log1p(fit["alpha"] * dense),
         color=BOUND,
-        label=f"{fit['beta']:.3g} ln(1 + {fit['alpha']:.3g} eps), R² {r_squared(fit)}",
+        label=f"{fit['beta']:.3g} ln(1 + {fit['alpha']:.3g} ε), R² {r_squared(fit)}",
     )
     _dots(axes, frame["epsilon"], frame["value"], points["epsilon"], points["value"])
     after = run["equilibrium"]["calibrated"]
@@ -68,10 +69,10 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
             color="0.2",
             linewidth=1,
             dashes=(4, 2),
-            label="mean epsilon of the calibrated equilibrium",
+            label="mean ε of the calibrated equilibrium",
         )
     if fit["identified"] != "both":
-        identified = "alpha * beta" if fit["identified"] == "product" else "the level"
+        identified = "α β" if fit["identified"] == "product" else "the level"
         axes.plot([], [], " ", label=f"only {identified} is identified")
     low, high = axes.get_ylim()
     axes.set(
@@ -95,9 +96,10 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
 def _residuals(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
     fit, points = run["fit"], pd.DataFrame(run["points"])
     each = frame["value"] - fit["beta"] * np.log1p(fit["alpha"] * frame["epsilon"])
-    axes.axhline(0, color=BOUND)
+    axes.axhline(0, color=BOUND, label="the curve")
     _dots(axes, frame["epsilon"], each, points["epsilon"], points["residual"])
-    axes.set(title="What the law leaves over", ylabel="value less fit (currency a round)")
+    axes.legend(loc="best")
+    axes.set(title="What the curve leaves over", ylabel="value less fit (currency a round)")
 
 
 def _dots(
