@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
 from dask_on_loopback import wait_for
 
@@ -39,6 +40,16 @@ def lines():
     return [words for words in found if words]
 
 
+def kill(process):
+    """Kill a process, and first its children: nannies start workers again."""
+    own = psutil.Process(process.pid)
+    own.suspend()
+    for child in own.children(recursive=True):
+        child.kill()
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture
 def address(tmp_path):
     """The scheduler and the workers that the page starts, but for its address and their number."""
@@ -53,8 +64,7 @@ def address(tmp_path):
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *args, "--no-dashboard"], stdout=log, stderr=log
             )
-            stack.callback(process.wait)
-            stack.callback(process.terminate)  # so that nannies end their workers
+            stack.callback(kill, process)
 
         dask(*scheduler, "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(contact))
         wait_for(contact.exists)
