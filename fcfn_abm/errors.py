@@ -149,6 +149,10 @@ class RunFailedError(FcfnError, RuntimeError):
     """A run that started well and could not be finished."""
 
 
+class WorkersLostError(RunFailedError):
+    """Workers that cannot be had, or that are lost: nothing is wrong with what they were to do."""
+
+
 def abbreviate(value: object) -> str:
     """Return the repr of a value for an error message; long ones lose their middle.
 

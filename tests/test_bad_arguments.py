@@ -29,6 +29,10 @@ SOBOL = {
         "axes": {"game.alpha": {"low": 1.0, "high": 2.0}, "game.beta": {"low": 1.0, "high": 2.0}},
     },
 }
+BENCH = {
+    **TINY,
+    "bench": {"budgets": [2.0], "replications": 2, "mechanisms": ["stackelberg", "random"]},
+}
 RHO, ALPHA_BETA = [1.0, 1.2], {"alpha": 10.0, "beta": 10.0}
 
 BAD = {
@@ -79,6 +83,7 @@ class Made:
         self.stored = fa.read_record(folder / "record")
         self.sweep = fa.run_sweep(fa.Scenario.model_validate(SWEEP), folder / "sweep")
         self.sobol = fa.run_sweep(fa.Scenario.model_validate(SOBOL), folder / "sobol")
+        self.bench = fa.run_bench(fa.Scenario.model_validate(BENCH), folder / "bench")
         self.comparison = fa.compare_mechanisms(self.scenario, ["random"], replications=1)
         self.market = fa.PrivacyMarket(self.scenario)
         self.fixed = fa.PrivacyMarket(
@@ -151,6 +156,8 @@ def doors(made):
         "read_record": {"path": made.record.path},
         "read_sweep": {"path": made.sweep.path},
         "run_scenario": {"scenario": scenario, "out": None, "workers": 1},
+        "read_bench": {"path": made.bench.path},
+        "run_bench": {"scenario": made.bench.scenario, "out": made.bench.path, "workers": None},
         "run_sweep": {"scenario": made.sweep.scenario, "out": made.sweep.path, "executor": None},
         "search_best_cap": dict(rho=RHO, **ALPHA_BETA, terms=fa.Terms(), average_over="active"),
         "server_utility": dict(mean_epsilon=1.0, **ALPHA_BETA, paid=1.0),
@@ -250,6 +257,7 @@ def methods(made):
 
 RESULTS = {  # classes that these functions return: nobody makes one of bad arguments
     "BayesNashEquilibrium",
+    "Benchmark",
     "Comparison",
     "ContestEquilibrium",
     "Equilibrium",

@@ -71,22 +71,21 @@ def judge(part):
     left = price * fit(part["mean_epsilon"]) - part["payment"]
     end = late["planned"].mean()
     away = np.flatnonzero((part["planned"] / end - 1).abs() > NEAR)
-    return pd.Series(
-        {
-            "cap": end,
-            "cap / best": end / best,
-            "settled": (away[-1] + 2 if away.size else 1),
-            "epsilon": late["mean_epsilon"].mean(),
-            "accuracy": late["accuracy"].mean(),
-            "paid": part["payment"].sum(),
-            "regret": 1 - left.sum() / (len(part) * most),
-            "spent": part["epsilon_spent"].iloc[-1],
-        }
-    )
+    return {
+        "cap": end,
+        "cap / best": end / best,
+        "settled": (away[-1] + 2 if away.size else 1),
+        "epsilon": late["mean_epsilon"].mean(),
+        "accuracy": late["accuracy"].mean(),
+        "paid": part["payment"].sum(),
+        "regret": 1 - left.sum() / (len(part) * most),
+        "spent": part["epsilon_spent"].iloc[-1],
+    }
 
 
 keys = ["data", "costs", "mechanism", "replication", "server"]
-runs = rounds.groupby(keys, sort=False).apply(judge, include_groups=True).reset_index()
+groups = rounds.groupby(keys, sort=False)
+runs = pd.DataFrame([dict(zip(keys, place, strict=True)) | judge(part) for place, part in groups])
 wide = runs.pivot_table(
     ["regret", "accuracy"], index=["data", "costs", "mechanism", "replication"], columns="server"
 )
@@ -108,6 +107,7 @@ with theme():
                 y=name,
                 hue="server",
                 palette=colours,
+                errorbar=("pi", 100),
                 ax=axes,
                 legend=name == "planned",
             )
@@ -119,7 +119,7 @@ study.save(figure, "closed_loop_rounds")
 # ## With a simulated training, whose value is known
 
 # %%
-n_seeds = 5 * frame["replication"].nunique()
+n_seeds = 3 * frame["replication"].nunique()
 TRUE_ALPHA, TRUE_BETA, DEPRECIATION = 1.6, 0.025, 0.06
 NOISES = (0.01, 0.03, 0.09)
 KNOWN = {"game.alpha": TRUE_ALPHA, "game.beta": TRUE_BETA * price}

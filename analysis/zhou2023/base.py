@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from fcfn_abm import build
 from fcfn_abm.scenario import Scenario, shipped_files
+from fcfn_abm.training.distributed import BlockWorkers
 
 type Floats = npt.NDArray[np.float64]
 type Size = Literal["fast", "full"]
@@ -51,7 +52,7 @@ class Setting:
     """Minutes on two cores, or the paper's size."""
     out: Path = Path("results/zhou2023-fast")
     """Folder of the results."""
-    workers: int = 1
+    workers: int | BlockWorkers = 1
     """Threads that train."""
     progress: bool = False
     """Whether to show bars on stderr."""

@@ -22,6 +22,7 @@ from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.scenario import to_toml
+from fcfn_abm.training.distributed import BlockWorkers
 from fcfn_zhou2023 import (
     clients,
     leader,
@@ -82,7 +83,7 @@ def replicate(
     size: Size = "fast",
     out: str | Path | None = None,
     *,
-    workers: int = 1,
+    workers: int | BlockWorkers = 1,
     progress: bool = False,
 ) -> Replication:
     """Make figures of the paper again, and judge its claims by their numbers.
@@ -96,8 +97,8 @@ def replicate(
     out : str or Path, optional
         Folder for the results; by default ``results/zhou2023-fast`` or ``-full``. Figures that are
         complete there, of the same scenarios, size and code, are not made again.
-    workers : int, default 1
-        Threads that train nets; the numbers are the same for any number.
+    workers : int or BlockWorkers, default 1
+        Threads that train nets, or the workers of a cluster; the numbers are the same for any.
     progress : bool, default False
         Whether to show bars on stderr.
 

@@ -43,7 +43,7 @@ class BenchCell:
         return self.scenario.model_copy(update={"seed": seed})
 
     def draw_population(self, replication: int, images: ImageData | None) -> Population:
-        """Draw a population: the same for every mechanism, cap and terms.
+        """Draw a population: the same for every mechanism, cap and mode.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ def _check_names(scenario: Scenario, bench: BenchSettings, where: str) -> None:
     def refuse(reason: str, key: str, table: str = "bench") -> InvalidScenarioError:
         return InvalidScenarioError(reason, file=where, table=table, key=key)
 
-    for key in ("mechanisms", "terms", "budgets"):
+    for key in ("mechanisms", "modes", "budgets"):
         values = getattr(bench, key) or ()
         for value in values:
             if values.count(value) > 1:
@@ -166,6 +166,14 @@ def _check_names(scenario: Scenario, bench: BenchSettings, where: str) -> None:
             MECHANISMS[name]
         except UnknownNameError as error:
             raise refuse(str(error), "mechanisms") from None
+    for table in ("coalitions", "sybils"):
+        if getattr(scenario.population, table):
+            raise InvalidScenarioError(
+                "a benchmark compares mechanisms among nodes that act alone.",
+                file=where,
+                table="bench",
+                conflict=f"[population.{table}]",
+            )
     has_data = scenario.training is not None
     for name, dealt in bench.data.items():
         if not has_data and (dealt.coupling or dealt.partition is not None):
@@ -199,23 +207,22 @@ def _check_training(scenario: Scenario, bench: BenchSettings, refuse: Any) -> No
     part = bench.training
     if part is None:
         return
-    if not scenario.trains:
-        raise refuse("needs the table [training], with enabled = true.", "training")
+    if scenario.training is None:
+        raise refuse("needs the table [training], which says how.", "training")
     known: dict[str, Any] = {
         "costs": list(bench.costs or (OWN,)),
         "data": list(bench.data or (OWN,)),
         "budget": list(bench.budgets),
-        "terms": list(bench.terms),
+        "mode": list(bench.modes),
     }
     for key, allowed in known.items():
         if getattr(part, key) not in allowed:
             listed = ", ".join(map(repr, allowed))
             reason = f"must be one of {listed}, but is {getattr(part, key)!r}."
             raise refuse(reason, key, "bench.training")
-    rounds = scenario.training.rounds if scenario.training else 0
     for key, most, what in (
         ("seeds", bench.replications, "bench.replications"),
-        ("last", rounds, "training.rounds"),
+        ("last", scenario.training.rounds, "training.rounds"),
     ):
         if getattr(part, key) > most:
             reason = f"must not exceed {what} = {most}, but is {getattr(part, key)}."

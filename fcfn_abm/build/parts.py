@@ -43,6 +43,7 @@ from fcfn_abm.training import (
     TrainingPlan,
     label_divergence,
 )
+from fcfn_abm.training.distributed import BlockWorkers
 
 type Floats = npt.NDArray[np.float64]
 
@@ -283,7 +284,10 @@ def as_played(mechanism: Mechanism, kind: str, population: Population) -> Mechan
 
 
 def create_trainer(
-    scenario: Scenario, population: Population, images: ImageData, workers: int = 1
+    scenario: Scenario,
+    population: Population,
+    images: ImageData,
+    workers: int | BlockWorkers = 1,
 ) -> FederatedTrainer:
     """Build the trainer of a scenario's net, on the data that its nodes hold.
 
@@ -295,12 +299,13 @@ def create_trainer(
         With shards of the images.
     images : ImageData
         What they are shards of.
-    workers : int, default 1
-        Threads that train; results are the same for any number.
+    workers : int or BlockWorkers, default 1
+        Threads that train, or the workers of a cluster; results are the same for any number.
     """
     from fcfn_abm.training.local_steps import LocalSteps
 
-    require_workers(workers)
+    if not isinstance(workers, BlockWorkers):
+        require_workers(workers)
     settings, privacy = scenario.training or Training(), scenario.privacy
     plan = TrainingPlan(
         net=create(scenario, ("training", "net")),
@@ -337,11 +342,12 @@ def create_trainer(
         currency=privacy.currency or "epsilon",
     )
     shards = population.held.shards
-    workers = min(workers, len(shards))  # each has a net of its own
+    if isinstance(workers, int):
+        workers = min(workers, len(shards))  # each has a net of its own
     return FederatedTrainer(images, shards, plan, workers, settings.engine, settings.device)
 
 
-def prepare_trainer(scenario: Scenario, workers: int = 1) -> FederatedTrainer:
+def prepare_trainer(scenario: Scenario, workers: int | BlockWorkers = 1) -> FederatedTrainer:
     """Load the images of a scenario, deal them to its nodes, and build the trainer of its net."""
     images = load_images(scenario)
     return create_trainer(scenario, draw_population(scenario, images), images, workers)

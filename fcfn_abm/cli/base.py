@@ -131,6 +131,24 @@ Trust = Annotated[
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Threads that train.", show_default="one a core")
 ]
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Work on a Dask cluster: the address of its scheduler, or local:4.",
+        show_default=False,
+    ),
+]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option("--resource", help="What a Dask worker must have: GPU=1. May be repeated."),
+]
+ClusterTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--cluster-timeout", help="Seconds within which the cluster must answer.", show_default="30"
+    ),
+]
 Column = Annotated[
     str | None,
     typer.Option(

@@ -9,9 +9,12 @@ import typer
 
 from fcfn_abm.cli.base import (
     AsJson,
+    ClusterAddress,
+    ClusterTimeout,
     Imports,
     Overrides,
     Quiet,
+    Resources,
     ScenarioFile,
     Trust,
     Workers,
@@ -49,27 +52,32 @@ def calibrate(
     imports: Imports = None,
     trust: Trust = False,
     workers: Workers = None,
+    cluster: ClusterAddress = None,
+    resource: Resources = None,
+    cluster_timeout: ClusterTimeout = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.workers import count_cores
     from fcfn_abm.report.calibrate import calibration_text
     from fcfn_abm.runs.calibrate import CALIBRATED, calibrate_value
+    from fcfn_abm.runs.training_workers import open_training_workers
 
     out = Path("results") / f"{scenario.stem}-calibration" if out is None else out
     grid = None if epsilons is None else numbers(epsilons, "--epsilons")
-    found = calibrate_value(
-        load_scenario(scenario, overrides or (), imports=imports or (), trust=trust),
-        grid,
-        seeds,
-        out,
-        value=value,
-        overwrite=overwrite,
-        progress=not quiet,
-        workers=workers or count_cores(),
-    )
+    loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
+    with open_training_workers(workers, cluster, resource or (), cluster_timeout) as place:
+        found = calibrate_value(
+            loaded,
+            grid,
+            seeds,
+            out,
+            value=value,
+            overwrite=overwrite,
+            progress=not quiet,
+            workers=place,
+        )
     if as_json:
         print_json({**found.run, "path": str(found.path)})
     elif quiet:

@@ -9,9 +9,12 @@ import typer
 
 from fcfn_abm.cli.base import (
     AsJson,
+    ClusterAddress,
+    ClusterTimeout,
     Imports,
     Overrides,
     Quiet,
+    Resources,
     ScenarioFile,
     Trust,
     app,
@@ -35,16 +38,15 @@ def sweep(
         int | None,
         typer.Option(help="Processes on this machine.", show_default="one for each core"),
     ] = None,
-    cluster: Annotated[
-        str | None,
+    cluster: ClusterAddress = None,
+    resource: Resources = None,
+    cluster_timeout: ClusterTimeout = None,
+    timeout: Annotated[
+        float | None,
         typer.Option(
-            help="Run on a Dask cluster: the address of its scheduler, or local:4.",
-            show_default=False,
+            help="Seconds after which a run has failed; in place of the scenario's.",
+            show_default="[sweep] timeout, or none",
         ),
-    ] = None,
-    resource: Annotated[
-        list[str] | None,
-        typer.Option(help="What a Dask worker must have: GPU=1. May be repeated."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many runs there are, and how long.")
@@ -69,7 +71,7 @@ def sweep(
     from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text
 
     out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
-    place = select_workers(workers, cluster, resource or ())
+    place = select_workers(workers, cluster, resource or (), cluster_timeout)
     loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
     if dry_run:
         plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))
@@ -77,7 +79,15 @@ def sweep(
         return
     try:
         with obey_interrupts():
-            found = run_sweep(loaded, out, place, retry=retry, durable=sync, progress=not quiet)
+            found = run_sweep(
+                loaded,
+                out,
+                place,
+                retry=retry,
+                durable=sync,
+                timeout=timeout,
+                progress=not quiet,
+            )
     except KeyboardInterrupt:
         message = (
             f"interrupted; the runs that ended are in {out}: the same command goes on from there."

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from fcfn_abm.cli.base import AsJson, Workers, app, print_json
+from fcfn_abm.cli.base import (
+    AsJson,
+    ClusterAddress,
+    ClusterTimeout,
+    Resources,
+    Workers,
+    app,
+    print_json,
+)
 from fcfn_abm.cli.terminal import say
 from fcfn_abm.process.interrupts import obey_interrupts
 
@@ -36,19 +44,25 @@ def replicate_command(
         ),
     ] = None,
     workers: Workers = None,
+    cluster: ClusterAddress = None,
+    resource: Resources = None,
+    cluster_timeout: ClusterTimeout = None,
     as_json: AsJson = False,
 ) -> None:
-    from fcfn_abm.process.workers import count_cores
+    from fcfn_abm.runs.training_workers import open_training_workers
     from fcfn_zhou2023 import replicate
     from fcfn_zhou2023.ledger import summary
 
     try:
-        with obey_interrupts():
+        with (
+            obey_interrupts(),
+            open_training_workers(workers, cluster, resource or (), cluster_timeout) as place,
+        ):
             result = replicate(
                 figures or ["all"],
                 "full" if full else "fast",
                 out,
-                workers=workers or count_cores(),
+                workers=place,
                 progress=True,
             )
     except KeyboardInterrupt:

@@ -9,9 +9,12 @@ import typer
 
 from fcfn_abm.cli.base import (
     AsJson,
+    ClusterAddress,
+    ClusterTimeout,
     Imports,
     Overrides,
     Quiet,
+    Resources,
     ScenarioFile,
     Trust,
     Workers,
@@ -34,14 +37,17 @@ def run(
     imports: Imports = None,
     trust: Trust = False,
     workers: Workers = None,
+    cluster: ClusterAddress = None,
+    resource: Resources = None,
+    cluster_timeout: ClusterTimeout = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     from fcfn_abm.build import load_scenario
-    from fcfn_abm.process.workers import count_cores
     from fcfn_abm.report.summary import summary
     from fcfn_abm.runs.run import run_scenario
+    from fcfn_abm.runs.training_workers import open_training_workers
 
     out = Path("results") / choose_name(scenario) if out is None else out
     loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
@@ -50,9 +56,8 @@ def run(
             "has a [sweep] and stands for many runs: 'fcfn sweep' carries them out.",
             file=str(scenario),
         )
-    record = run_scenario(
-        loaded, out, overwrite=overwrite, progress=not quiet, workers=workers or count_cores()
-    )
+    with open_training_workers(workers, cluster, resource or (), cluster_timeout) as place:
+        record = run_scenario(loaded, out, overwrite=overwrite, progress=not quiet, workers=place)
     if as_json:
         print_json({**record.run, "path": str(out)})
     elif quiet:

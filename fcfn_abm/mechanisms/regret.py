@@ -32,7 +32,7 @@ def largest_gain(
     mechanism : Mechanism
         With its options.
     game : PricingGame
-        One population, with its payment cap.
+        One population, with its payment cap, and costs of rho * epsilon alone.
     outcome : Outcome
         What the mechanism leads to in it.
     chance : callable

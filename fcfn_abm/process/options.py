@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable
 
 from fcfn_abm.errors import InvalidScenarioError, abbreviate
-from fcfn_abm.process.cluster import Cluster
+from fcfn_abm.process.cluster import TIMEOUT, Cluster
 from fcfn_abm.process.workers import Processes, count_cores
 
 
 def select_workers(
-    n_workers: int | None = None, cluster: str | None = None, resources: Iterable[str] = ()
+    n_workers: int | None = None,
+    cluster: str | None = None,
+    resources: Iterable[str] = (),
+    timeout: float | None = None,
 ) -> Processes | Cluster:
     """Return the workers that the options of a command ask for.
 
@@ -23,6 +26,8 @@ def select_workers(
         Address of a Dask scheduler, or ``local:4``.
     resources : iterable of str
         What a worker of the cluster must have, such as ``"GPU=1"``.
+    timeout : float, optional
+        Seconds within which the cluster has to answer; without it 30.
 
     Raises
     ------
@@ -33,10 +38,12 @@ def select_workers(
     if cluster is None:
         if amounts:
             raise InvalidScenarioError("--resource goes with --cluster only.")
+        if timeout is not None:
+            raise InvalidScenarioError("--cluster-timeout goes with --cluster only.")
         return Processes(count_cores() if n_workers is None else n_workers)
     if n_workers is not None:
         raise InvalidScenarioError("--workers does not go with --cluster, which has its own.")
-    return Cluster(cluster, amounts)
+    return Cluster(cluster, amounts, TIMEOUT if timeout is None else timeout)
 
 
 def _parse_resource(text: str) -> tuple[str, float]:

@@ -10,9 +10,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from concurrent.futures.process import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from fcfn_abm.errors import RunFailedError
+from fcfn_abm.errors import RunFailedError, WorkersLostError
 from fcfn_abm.process.workers import (
     LOST_PROCESS,
     MAX_DEATHS,
@@ -22,6 +23,7 @@ from fcfn_abm.process.workers import (
 )
 
 _LARGEST_CHUNK = 512  # tasks that are handed out together
+_OBSERVATION_SECONDS = 1.0  # between two looks at the workers
 
 
 def carry_out_tasks[T, R](
@@ -31,7 +33,8 @@ def carry_out_tasks[T, R](
     *,
     missing: Callable[[Sequence[T]], list[T]],
     on_results: Callable[[list[R]], None],
-    on_killer: Callable[[T], None],
+    on_killer: Callable[[T, str], None],
+    on_death: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Carry out tasks, whatever happens to the workers.
 
@@ -50,7 +53,15 @@ def carry_out_tasks[T, R](
     on_results : callable
         Called here with what ``function`` returns.
     on_killer : callable
-        Called here with a task that has taken three workers with it, and is given up.
+        Called here with a task that has taken three workers with it, and is given up; and with
+        which worker was the last, and what it used, as far as that is known.
+    on_death : callable, optional
+        Called here with the same of each death that is known.
+
+    Raises
+    ------
+    RunFailedError
+        If the workers cannot be had, or are lost for good.
 
     Notes
     -----
@@ -60,10 +71,13 @@ def carry_out_tasks[T, R](
     else runs, so that the next death has a culprit.
     """
     waiting, single, suspects = deque(tasks), deque[T](), deque[T]()
+    opened = False
     deaths: Counter[int] = Counter()  # by the id of a task, which need not have a hash
     while waiting or single or suspects:
         lost: list[_LostChunk[T]] | None = None
-        with workers.open() as place:
+        with ExitStack() as stack:
+            place = _open(workers, stack, again=opened)
+            opened = True
             while lost is None and (waiting or single or suspects):
                 if suspects:
                     one_worker = replace(place, n_chunks=lambda: 1)
@@ -72,6 +86,8 @@ def carry_out_tasks[T, R](
                     lost = _hand_out(place, single, function, on_results, max_chunk=1)
                 else:
                     lost = _hand_out(place, waiting, function, on_results)
+        for about in {chunk.about for chunk in lost or () if chunk.about}:
+            on_death(about)
         for chunk in lost or ():
             rest = missing(chunk.tasks)
             if not chunk.deaths:
@@ -81,7 +97,7 @@ def carry_out_tasks[T, R](
             elif rest:
                 deaths[id(rest[0])] += chunk.deaths
                 if deaths[id(rest[0])] >= MAX_DEATHS:
-                    on_killer(rest[0])
+                    on_killer(rest[0], chunk.about)
                 else:
                     suspects.append(rest[0])
 
@@ -93,6 +109,16 @@ class _LostChunk[T]:
     tasks: list[T]
     deaths: int
     """How many workers may have died of them."""
+    about: str = ""
+    """Which worker has died, and what it used."""
+
+
+def _open(workers: Workers, stack: ExitStack, *, again: bool) -> OpenWorkers:
+    """Open the workers until the stack closes."""
+    try:
+        return stack.enter_context(workers.open())
+    except RunFailedError as error:
+        raise (WorkersLostError(f"the workers were lost: {error}") if again else error) from None
 
 
 def _hand_out[T, R](
@@ -107,12 +133,15 @@ def _hand_out[T, R](
     while queue or out:
         if not _submit_chunks(place, queue, function, out, max_chunk):
             return [_LostChunk(tasks, 1) for tasks in out.values()]
-        for future in wait(out, return_when=FIRST_COMPLETED).done:
+        done = wait(out, _OBSERVATION_SECONDS, return_when=FIRST_COMPLETED).done
+        place.observe()
+        for future in done:
             try:
                 results = future.result()
             except (BrokenExecutor, CancelledError) as error:  # then all others are lost too
                 deaths = int(isinstance(error, BrokenExecutor))
-                return [_LostChunk(tasks, deaths) for tasks in out.values()]
+                about = place.describe_death(error) if deaths else ""
+                return [_LostChunk(tasks, deaths, about) for tasks in out.values()]
             except Exception as error:
                 if type(error).__name__ != "KilledWorker":  # Dask's, which need not be installed
                     raise
@@ -120,7 +149,7 @@ def _hand_out[T, R](
                 killer = out.pop(future)
                 deaths = MAX_DEATHS if len(killer) == 1 else 1
                 others = [_LostChunk(tasks, 0) for tasks in out.values()]
-                return [_LostChunk(killer, deaths), *others]
+                return [_LostChunk(killer, deaths, place.describe_death(error)), *others]
             chunk = out.pop(future)
             on_results(results)
             queue.extendleft(reversed(chunk[len(results) :]))

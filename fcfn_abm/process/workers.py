@@ -9,24 +9,30 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures.process import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection, forkserver, util
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
 
-from fcfn_abm.errors import InvalidScenarioError, RunFailedError, as_count
+from fcfn_abm.errors import InvalidScenarioError, RunFailedError, abbreviate, as_count
 from fcfn_abm.process.interrupts import block_sigint_in_children
 
 MAX_DEATHS = 3  # workers that a task may take with it, or that may die before they are ready
 MAX_WORKERS = 4096
 LOST_PROCESS = (ConnectionError, EOFError)
 """What a pool raises when a process that it starts, or the server that forks it, is killed."""
+_KILL = 9  # SIGKILL, which Windows does not know
+_MAX_FOLDER = 60  # letters of the folder for sockets, whose own names take 40 of 107
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a folder of its own is made there
 _MANY_CHUNKS = 32  # that are out where the number of workers is not known
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -39,6 +45,11 @@ class OpenWorkers:
     """Takes tasks."""
     n_chunks: Callable[[], int]
     """Returns how many chunks of tasks should be out now."""
+    observe: Callable[[], None] = lambda: None
+    """Notes what the workers use; called about once a second."""
+    describe_death: Callable[[BaseException], str] = lambda _: ""
+    """Returns which worker has died, by the error that its death led to, and what it used: what
+    follows "the last was" in a sentence; empty if that is unknown."""
 
 
 class Workers(Protocol):
@@ -132,8 +143,12 @@ class Processes:
                         )
                     pool.shutdown(cancel_futures=True)
                     pool = self._create_pool()
+                memory = _Memory(others)
+                memory.observe()
                 # one chunk each: every chunk that is out is in work, should a worker die
-                yield OpenWorkers(pool, lambda: self.n_workers)
+                yield OpenWorkers(
+                    pool, lambda: self.n_workers, memory.observe, memory.describe_death
+                )
             except BaseException:  # an interrupt too
                 for process in set(multiprocessing.active_children()) - others:
                     process.kill()  # nothing is lost: results are whole or not there
@@ -151,6 +166,51 @@ class Processes:
         )
 
 
+class _Memory:
+    """How much memory worker processes have used, as far as the system says.
+
+    Parameters
+    ----------
+    others : set of process
+        Children of this process that are no workers.
+    """
+
+    def __init__(self, others: set[BaseProcess]) -> None:
+        self._others, self._peaks = others, dict[BaseProcess, int]()
+
+    def observe(self) -> None:
+        """Note how much each worker has used at most so far."""
+        for process in set(multiprocessing.active_children()) - self._others:
+            with suppress(OSError, ValueError, IndexError):  # it has ended, or this is not Linux
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                self._peaks[process] = 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+    def describe_death(self, _: BaseException) -> str:
+        """Return which process was killed, and what it had used when it was looked at last."""
+        killed = [process for process in self._peaks if process.exitcode == -_KILL]
+        if not killed:
+            return ""
+        used = format_bytes(self._peaks[killed[0]])
+        return (
+            f"process {killed[0].pid}, killed by the system or a user (signal 9) after it had used "
+            f"{used}"
+        )
+
+
+def format_bytes(number: float) -> str:
+    """Return a number of bytes as people read it.
+
+    Examples
+    --------
+    >>> [format_bytes(n) for n in (999, 277_610 * 4, 16e9)]
+    ['999 B', '1.11 MB', '16 GB']
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f} B"
+
+
 def _start_context(preload: Sequence[str]) -> multiprocessing.context.BaseContext:
     """Return how processes start.
 
@@ -161,11 +221,29 @@ def _start_context(preload: Sequence[str]) -> multiprocessing.context.BaseContex
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
+    _choose_short_folder()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     with block_sigint_in_children():
         forkserver.ensure_running()
     return context
+
+
+def _choose_short_folder() -> None:
+    """Let multiprocessing keep its sockets where their paths fit into an address.
+
+    The system allows some hundred letters, and batch systems set longer TMPDIRs.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) <= _MAX_FOLDER:
+        return
+    before = tempfile.tempdir
+    tempfile.tempdir = next(
+        (folder for folder in _SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK)), before
+    )
+    try:
+        util.get_temp_dir()  # which is kept, and removed at the end
+    finally:
+        tempfile.tempdir = before
 
 
 def _set_up_worker(environment: dict[str, str]) -> None:
@@ -229,6 +307,19 @@ def _set_environment(values: dict[str, str]) -> Generator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def as_workers(value: object) -> Workers:
+    """Return where a caller wants tasks carried out: workers, an executor, or None for serially."""
+    if value is None:
+        return Serial()
+    if isinstance(value, Executor):
+        return ExternalExecutor(value)
+    if isinstance(value, Path) or not hasattr(value, "open"):  # a path can be opened too
+        raise InvalidScenarioError(
+            f"tasks are carried out by workers or an executor, not {abbreviate(value)}."
+        )
+    return value
 
 
 def require_workers(n_workers: int) -> None:

@@ -253,21 +253,20 @@ OTHER_TABLES: dict[str, list[Column]] = {
         Column("costs", "string", NO_UNIT, "distribution of costs, of [bench.costs]"),
         Column("data", "string", NO_UNIT, "dealing of data, of [bench.data]"),
         *_floats(MONEY, budget="payment cap B of the cell"),
-        Column("terms", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
+        Column("mode", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
         Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
         *_counts(
-            replication="number of the population, from 0; the same for all mechanisms and terms",
+            replication="number of the population, from 0; the same for all mechanisms and modes",
             seed="seed that the population was drawn with",
         ),
         Column(
             "status",
             "string",
             NO_UNIT,
-            "solved, no-trade, no-solution, or not-reachable: the "
-            "mechanism cannot be set to these terms",
+            "solved, no-trade, no-solution, or not-reachable: the mechanism cannot be set to this",
         ),
         Column("reason", "string", NO_UNIT, "why there is no trade or no solution, or why not"),
-        Column("settings", "string", NO_UNIT, "knobs that were turned to reach the terms"),
+        Column("settings", "string", NO_UNIT, "knobs that were turned to reach it"),
         *_counts(
             n_nodes="nodes of the population",
             n_active="nodes that take part",
@@ -292,7 +291,8 @@ OTHER_TABLES: dict[str, list[Column]] = {
         *_floats(
             NO_UNIT,
             rent="share of the nodes' payments that is no privacy cost; empty without payments",
-            regret="largest gain of one node by another move, as a share of what is paid",
+            regret="largest gain of one node by another move, as a share of what is paid; empty "
+            "with other costs than rho epsilon, caps, fixed costs or a reserve",
             left_out_rank="mean rank in cost of the nodes outside, from 0, cheapest, to 1",
             expensive_third="share that takes part of the third with the highest costs",
             unusual_third="share that takes part of the third with the most unusual labels",

@@ -34,8 +34,8 @@ MEASURES = (
 )
 """Columns that are averaged over populations."""
 REACHED = ("solved", "no-trade")
-"""How a row ends whose terms are reached."""
-TERMS = {
+"""How a row ends whose mode is reached."""
+MODES = {
     "equal-cap": "Equal cap",
     "equal-spending": "Equal spending",
     "equal-epsilon": "Equal mean epsilon",
@@ -105,7 +105,7 @@ def paired_difference(frame: pd.DataFrame, quantity: str, name: str, reference: 
     Parameters
     ----------
     frame : DataFrame
-        The rows of one cell and terms.
+        The rows of one cell and mode.
     quantity : str
         A column; of shares, the interval ends where the mechanism's own mean would be 0 or 1 with
         the other's mean as it is.
@@ -133,15 +133,15 @@ def _pairs(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> tup
 
 
 def mean_of(frame: pd.DataFrame, quantity: str, name: str) -> Estimate:
-    """Average a column of one mechanism in the rows of one cell and terms."""
+    """Average a column of one mechanism in the rows of one cell and mode."""
     values = frame[quantity].to_numpy(dtype=float, na_value=np.nan)
     values = values[(frame["mechanism"].to_numpy() == name) & ~np.isnan(values)]
     return estimate(values, bounds=(0.0, 1.0) if quantity in SHARES else None)
 
 
-def cells_of(frame: pd.DataFrame, terms: str) -> dict[tuple[Any, ...], pd.DataFrame]:
-    """Return the rows of each cell at these terms, in the order of the table."""
-    rows = frame[frame["terms"] == terms]
+def cells_of(frame: pd.DataFrame, mode: str) -> dict[tuple[Any, ...], pd.DataFrame]:
+    """Return the rows of each cell in this mode, in the order of the table."""
+    rows = frame[frame["mode"] == mode]
     found: dict[tuple[Any, ...], pd.DataFrame] = {}
     for costs, data, budget in rows[list(CELL)].drop_duplicates().itertuples(index=False):
         same = (rows["costs"] == costs) & (rows["data"] == data) & (rows["budget"] == budget)
@@ -156,7 +156,7 @@ def trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
         return trained
     first = trained.iloc[0]
     same = np.ones(len(frame), dtype=bool)
-    for name in (*CELL, "terms"):
+    for name in (*CELL, "mode"):
         same &= (frame[name] == first[name]).to_numpy()
     last = trained["replication"].max()
     rows: pd.DataFrame = frame[same & (frame["replication"] <= last).to_numpy()]
@@ -170,12 +170,12 @@ def cell_name(key: Sequence[Any]) -> str:
 
 
 def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row a cell, terms and mechanism: means over populations, and their intervals.
+    """Return one row a cell, mode and mechanism: means over populations, and their intervals.
 
     Parameters
     ----------
     frame : DataFrame
-        Table of a benchmark, one row a cell, terms, mechanism and population.
+        Table of a benchmark, one row a cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
 
@@ -188,8 +188,8 @@ def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
     """
     reference = run["reference"]
     rows = []
-    for terms in run["terms"]:
-        for (costs, data, budget), part in cells_of(frame, terms).items():
+    for mode in run["modes"]:
+        for (costs, data, budget), part in cells_of(frame, mode).items():
             for name in run["mechanisms"]:
                 own = part[part["mechanism"] == name]
                 known = {quantity: mean_of(part, quantity, name) for quantity in MEASURES}
@@ -203,7 +203,7 @@ def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
                     "costs": costs,
                     "data": data,
                     "budget": budget,
-                    "terms": terms,
+                    "mode": mode,
                     "mechanism": name,
                     "n": len(own),
                     "n_reached": int(own["status"].isin(REACHED).sum()),
@@ -222,10 +222,10 @@ def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def terms_table(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> Table:
-    """Return what each mechanism leads to at these terms: the range of its means over the cells."""
-    reference, cells = run["reference"], cells_of(frame, terms)
-    is_matched = terms == "equal-epsilon"
+def mode_table(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> Table:
+    """Return what each mechanism leads to in this mode: the range of its means over the cells."""
+    reference, cells = run["reference"], cells_of(frame, mode)
+    is_matched = mode == "equal-epsilon"
     head = [
         "",
         "reached",
@@ -237,10 +237,10 @@ def terms_table(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> Tabl
         "rent",
         "regret",
     ]
-    best = _count_best(frame, run, terms)
+    best = _count_best(frame, run, mode)
     rows = []
     for name in run["mechanisms"]:
-        own = frame[(frame["terms"] == terms) & (frame["mechanism"] == name)]
+        own = frame[(frame["mode"] == mode) & (frame["mechanism"] == name)]
         reached = own["status"].isin(REACHED)
         against = [
             payment_ratio(rows_, name, reference).mean
@@ -265,8 +265,8 @@ def terms_table(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> Tabl
                 _range([float(own["regret"].max())], "{:.1%}"),
             ]
         )
-    meaning = MEANING[terms].format(reference=reference)
-    return Table(head, rows, f"{TERMS[terms]}: {meaning}")
+    meaning = MEANING[mode].format(reference=reference)
+    return Table(head, rows, f"{MODES[mode]}: {meaning}")
 
 
 def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
@@ -275,7 +275,7 @@ def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
     Parameters
     ----------
     rows : DataFrame
-        Of one cell and terms.
+        Of one cell and mode.
     name, reference : str
         Mechanisms; the interval is one of the mean logarithm, and the mean a geometric one.
     """
@@ -287,10 +287,10 @@ def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
     return Estimate(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
-def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> dict[str, int]:
+def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> dict[str, int]:
     """Count the cells in which each mechanism leaves the server most, of those eligible there."""
     counts: dict[str, int] = {}
-    for rows in cells_of(frame, terms).values():
+    for rows in cells_of(frame, mode).values():
         means = _eligible_means(rows, run)
         if means:
             best = max(means, key=lambda name: means[name])
@@ -301,7 +301,7 @@ def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], terms: str) -> dict
 def _eligible_means(rows: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, float]:
     """Return what eligible mechanisms leave the server in a cell, on average.
 
-    They reach the terms in every population of the cell, and no node loses under them.
+    They reach the mode in every population of the cell, and no node loses under them.
     """
     losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
     found = {n: mean_of(rows, "server_utility", n) for n in run["mechanisms"] if n not in losing}
@@ -351,7 +351,7 @@ def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
         "largest true epsilon",
     ]
     where = cell_name([first[name] for name in CELL])
-    return Table(head, lines, f"Nets, {TERMS[first['terms']].lower()}: {where}")
+    return Table(head, lines, f"Nets, {MODES[first['mode']].lower()}: {where}")
 
 
 def _interval(of: Estimate, scale: float, form: str) -> str:
@@ -364,18 +364,18 @@ def _interval(of: Estimate, scale: float, form: str) -> str:
 
 
 def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, str]:
-    """Say of each mechanism what breaks it: terms out of reach, losses, moves that pay."""
+    """Say of each mechanism what breaks it: modes out of reach, losses, moves that pay."""
     found = {}
     for name in run["mechanisms"]:
         own = frame[frame["mechanism"] == name]
         lines = []
-        for terms in run["terms"]:
-            there = own[own["terms"] == terms]
+        for mode in run["modes"]:
+            there = own[own["mode"] == mode]
             out = there[~there["status"].isin(REACHED)]
             if len(out):
                 example = out.iloc[0]
                 lines.append(
-                    f"{TERMS[terms]} is out of reach in {len(out):,} of {len(there):,} populations "
+                    f"{MODES[mode]} is out of reach in {len(out):,} of {len(there):,} populations "
                     f"({cell_name([example[k] for k in CELL])}: {example['reason']})"
                 )
         idle = own[own["status"] == "no-trade"]
@@ -393,7 +393,7 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
         if worst is not None and worst["regret"] > _REGRET:
             lines.append(
                 f"A node gains up to {worst['regret']:.1%} of all payments by another move "
-                f"({TERMS[worst['terms']].lower()}, {cell_name([worst[k] for k in CELL])})."
+                f"({MODES[worst['mode']].lower()}, {cell_name([worst[k] for k in CELL])})."
             )
         drop = _largest_drop(frame, run, name)
         if drop:
@@ -405,10 +405,10 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
 def _largest_drop(frame: pd.DataFrame, run: Mapping[str, Any], name: str) -> str:
     """Say where a mechanism leaves the server least, measured by the best eligible one there."""
     worst: tuple[float, str] | None = None
-    for terms in run["terms"]:
-        if terms == "equal-epsilon":
+    for mode in run["modes"]:
+        if mode == "equal-epsilon":
             continue
-        for key, rows in cells_of(frame, terms).items():
+        for key, rows in cells_of(frame, mode).items():
             known = _eligible_means(rows, run)
             own = mean_of(rows, "server_utility", name).mean
             if not known or not math.isfinite(own):
@@ -416,14 +416,14 @@ def _largest_drop(frame: pd.DataFrame, run: Mapping[str, Any], name: str) -> str
             best = max(known, key=lambda n: known[n])
             drop = known[best] - own
             if worst is None or drop > worst[0]:
-                place = f"{TERMS[terms].lower()}, {cell_name(key)}"
+                place = f"{MODES[mode].lower()}, {cell_name(key)}"
                 worst = drop, f"It leaves the server up to {drop:.1f} less than {best} ({place})."
     return worst[1] if worst and worst[0] > 0 else ""
 
 
 def bench_tables(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[Table]:
-    """Return a table for each of the terms, and one of what nets learn."""
-    tables = [terms_table(frame, run, terms) for terms in run["terms"]]
+    """Return a table for each mode, and one of what nets learn."""
+    tables = [mode_table(frame, run, mode) for mode in run["modes"]]
     trained = training_table(frame, run)
     return tables if trained is None else [*tables, trained]
 
@@ -431,12 +431,12 @@ def bench_tables(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[Table]:
 def notes(run: Mapping[str, Any]) -> list[str]:
     """Say in sentences how the numbers of a benchmark are to be read."""
     return [
-        f"Each cell has {run['replications']} populations, the same for all mechanisms and terms. "
+        f"Each cell has {run['replications']} populations, the same for all mechanisms and modes. "
         "Ranges go from the least to the largest mean of a cell. 'Reached' is the share of the "
-        "populations in which a mechanism can be set to the terms within "
+        "populations in which a mechanism can be set to the mode within "
         f"{run['tolerance']:.0%}; it is set for each population, by a server that knows its costs.",
         "'Best in' counts the cells in which the server is left with most, of the mechanisms that "
-        "reach the terms in every population and under which no node loses; the reference is "
+        "reach the mode in every population and under which no node loses; the reference is "
         f"{run['reference']}.",
         f"Mean epsilon, and the server's value of it, are over {AVERAGED[run['average_over']]}.",
         "Rent is what nodes are paid beyond their costs, as a share of what they are paid; regret "
@@ -452,12 +452,12 @@ def bench_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     Parameters
     ----------
     frame : DataFrame
-        Table of a benchmark, one row a cell, terms, mechanism and population.
+        Table of a benchmark, one row a cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
     """
     title = join_lines(run["title"]) or "Benchmark of mechanisms"
-    n_cells = len(cells_of(frame, run["terms"][0]))
+    n_cells = len(cells_of(frame, run["modes"][0]))
     parts: list[str | Text] = [
         join(
             "\n",

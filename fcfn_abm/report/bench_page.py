@@ -9,7 +9,7 @@ import pandas as pd
 
 from fcfn_abm.report.bench import (
     MEANING,
-    TERMS,
+    MODES,
     Estimate,
     bench_tables,
     breaking_points,
@@ -63,7 +63,7 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     Parameters
     ----------
     frame : DataFrame
-        Its table, one row a cell, terms, mechanism and population.
+        Its table, one row a cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
     scenario : Scenario
@@ -71,10 +71,10 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     toml : str
         Its scenario file, to be shown.
     """
-    n_cells = len(cells_of(frame, run["terms"][0]))
+    n_cells = len(cells_of(frame, run["modes"][0]))
     meanings = " ".join(
-        f"{TERMS[name]}: {MEANING[name].format(reference=run['reference'])}."
-        for name in run["terms"]
+        f"{MODES[name]}: {MEANING[name].format(reference=run['reference'])}."
+        for name in run["modes"]
     )
     picture = Picture(
         "benchmark",
@@ -86,9 +86,9 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     )
     results: list[Block] = [picture, *bench_tables(frame, run)]
     cells = [
-        _cells_table(frame, run, terms, quantity, title)
-        for (terms, quantity), title in _CELLS.items()
-        if frame.loc[frame["terms"] == terms, quantity].notna().any()
+        _cells_table(frame, run, mode, quantity, title)
+        for (mode, quantity), title in _CELLS.items()
+        if frame.loc[frame["mode"] == mode, quantity].notna().any()
     ]
     return Page(
         title=run["title"] or "Benchmark of mechanisms",
@@ -117,13 +117,13 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
 
 
 def _cells_table(
-    frame: pd.DataFrame, run: Mapping[str, Any], terms: str, quantity: str, title: str
+    frame: pd.DataFrame, run: Mapping[str, Any], mode: str, quantity: str, title: str
 ) -> Table:
     rows = [
         [cell_name(key), *(_cell(mean_of(part, quantity, name)) for name in run["mechanisms"])]
-        for key, part in cells_of(frame, terms).items()
+        for key, part in cells_of(frame, mode).items()
     ]
-    return Table(["", *run["mechanisms"]], rows, f"{title}, {TERMS[terms].lower()}")
+    return Table(["", *run["mechanisms"]], rows, f"{title}, {MODES[mode].lower()}")
 
 
 def _cell(of: Estimate) -> str:

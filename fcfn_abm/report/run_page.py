@@ -184,7 +184,8 @@ def _describe_settling(record: Record) -> Section:
         f"In the last round the most that a node could gain by moving alone was "
         f"{number(market['exploitability'], 3)} of the cap, epsilon had changed by "
         f"{number(market['change'], 3)} times the largest one, and the farthest node was "
-        f"{number(market['distance'], 3)} times the largest epsilon away from the closed form."
+        f"{number(market['distance'], 3)} times the largest epsilon away from the "
+        f"{'equilibrium' if 'solution' in form else 'closed form'}."
     )
     picture = Picture(
         "convergence",

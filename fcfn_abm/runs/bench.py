@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from fcfn_abm import build
 from fcfn_abm.build import BenchCell
-from fcfn_abm.errors import InvalidScenarioError, RunFailedError
+from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, RunFailedError, as_path
 from fcfn_abm.plugins import Plugin, import_again, list_plugins
 from fcfn_abm.process.files import replace_file, write_file
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
-from fcfn_abm.process.workers import Processes, Serial, Workers
+from fcfn_abm.process.workers import Processes, Workers, as_workers
 from fcfn_abm.records import raise_as_output_error, seal
 from fcfn_abm.records.folders import SCENARIO_FILE
 from fcfn_abm.records.integrity import RUN_FILE, require_same, require_unchanged
@@ -47,7 +47,7 @@ TABLE, SUMMARY = "bench.parquet", "bench.csv"
 DEFAULT = "bench/default"
 """The shipped benchmark, which is carried out where none is named."""
 _PRELOAD = "fcfn_abm.runs.bench"
-_KEY = ("costs", "data", "budget", "terms", "mechanism", "replication")
+_KEY = ("costs", "data", "budget", "mode", "mechanism", "replication")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Benchmark:
     """What tells it from others that take its place."""
 
     def frame(self) -> pd.DataFrame:
-        """Return the table: one row a cell, terms, mechanism and population.
+        """Return the table: one row a cell, mode, mechanism and population.
 
         Raises
         ------
@@ -113,7 +113,7 @@ def run_bench(
     Returns
     -------
     Benchmark
-        Its frame has one row a cell, terms, mechanism and population.
+        Its frame has one row a cell, mode, mechanism and population.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def run_bench(
 
     Notes
     -----
-    A population and all chance in it depend on the seed and its number alone: mechanisms, terms
+    A population and all chance in it depend on the seed and its number alone: mechanisms, modes
     and caps are compared on the same populations. Results do not depend on the workers: equal
     scenarios give equal files, byte for byte.
     """
@@ -135,7 +135,7 @@ def run_bench(
     build.check_scenario(scenario)
     scenario = build.name_mechanisms(build.resolve_defaults(scenario))
     tasks = list_tasks(scenario)
-    out = Path(out)
+    place, out = as_workers(workers), as_path("out", out)
     with claim_folder(scenario, _facts(scenario, len(tasks)), out):
         todo = find_missing_runs(out, tasks)
         if todo:
@@ -143,7 +143,7 @@ def run_bench(
             with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
             drop_unreadable_results(out)
-            _carry_out(todo, len(tasks), workers or Serial(), out, progress=progress)
+            _carry_out(todo, len(tasks), place, out, progress=progress)
         if not (out / TABLE).exists():
             _write(scenario, out)
         remove_partial_results(out)
@@ -163,7 +163,7 @@ def read_bench(path: str | Path) -> Benchmark:
     InvalidRecordError
         If the folder is missing, or does not hold a benchmark.
     """
-    return Benchmark(*read_identity(Path(path), KIND))
+    return Benchmark(*read_identity(as_path("path", path, error=InvalidRecordError), KIND))
 
 
 def list_tasks(scenario: Scenario) -> list[BenchTask]:
@@ -171,7 +171,7 @@ def list_tasks(scenario: Scenario) -> list[BenchTask]:
     bench = build.require_bench(scenario)
     cells = build.list_bench(scenario)
     tasks: list[BenchTask] = []
-    part = bench.training
+    part = bench.training if scenario.trains else None
     for cell in cells:
         if part and (cell.costs, cell.data, cell.budget) == (part.costs, part.data, part.budget):
             for replication in range(part.seeds):
@@ -201,11 +201,12 @@ def _carry_out(
             keep_results(out, results)
             bar.update(len(results))
 
-        def give_up(task: BenchTask) -> None:
+        def give_up(task: BenchTask, last: str) -> None:
             what = f"the training of {task.mechanism!r}" if task.mechanism else "the cell"
             raise RunFailedError(
                 f"workers died of {what} with costs {task.cell.costs!r}, data {task.cell.data!r} "
-                f"and the cap {task.cell.budget:g}; what was done before is kept."
+                f"and the cap {task.cell.budget:g}{f' (the last was {last})' if last else ''}; "
+                "what was done before is kept."
             )
 
         carry_out_tasks(
@@ -231,13 +232,13 @@ def carry_out_first(
 
 
 def _price(cell: BenchCell) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a cell: every mechanism at all terms, in all populations."""
+    """Yield the rows of a cell: every mechanism in all modes, in all populations."""
     bench = cell.bench
     for replication in range(bench.replications):
         game = BenchGame.draw(cell, replication)
-        for terms in bench.terms:
+        for mode in bench.modes:
             for name in bench.mechanisms or ():
-                yield {**game.key(terms, name), **game.measure(terms, name)}
+                yield {**game.key(mode, name), **game.measure(mode, name)}
 
 
 def _train(task: BenchTask) -> Iterator[dict[str, Any]]:
@@ -246,7 +247,7 @@ def _train(task: BenchTask) -> Iterator[dict[str, Any]]:
     if part is None or name is None:
         return
     game = BenchGame.draw(task.cell, task.replication)
-    match = game.match(part.terms, name)
+    match = game.match(part.mode, name)
     if not match.reached or not match.outcome.active.any():
         return
     if game.images is None:
@@ -261,7 +262,7 @@ def _train(task: BenchTask) -> Iterator[dict[str, Any]]:
     is_central = trainer.plan.view == "central"
     spent = ledger.central_epsilon(delta) if is_central else ledger.epsilon(delta)
     yield {
-        **game.key(part.terms, name),
+        **game.key(part.mode, name),
         "accuracy": float(np.mean([r.accuracy for r in training.results[-part.last :]])),
         "true_epsilon": float(spent[match.outcome.active].mean()),
         "largest_true_epsilon": float(spent.max()),
@@ -278,7 +279,7 @@ def _facts(scenario: Scenario, n_tasks: int) -> dict[str, Any]:
         "average_over": scenario.game.average_over,
         "reference": scenario.mechanism.kind,
         "mechanisms": list(bench.mechanisms or ()),
-        "terms": list(bench.terms),
+        "modes": list(bench.modes),
         "budgets": list(bench.budgets),
         "costs": list(bench.costs) or [build.OWN],
         "data": list(bench.data) or [build.OWN],

@@ -43,19 +43,19 @@ class BenchGame:
         images = build.load_images(replica) if replica.training else None
         return cls(cell, replication, replica, cell.draw_population(replication, images), images)
 
-    def key(self, terms: str, mechanism: str) -> dict[str, Any]:
+    def key(self, mode: str, mechanism: str) -> dict[str, Any]:
         """Return what tells a row of the table from all others."""
         return {
             "costs": self.cell.costs,
             "data": self.cell.data,
             "budget": self.cell.budget,
-            "terms": terms,
+            "mode": mode,
             "mechanism": mechanism,
             "replication": self.replication,
         }
 
-    def match(self, terms: str, name: str) -> Match:
-        """Return what a mechanism leads to, set as the terms ask.
+    def match(self, mode: str, name: str) -> Match:
+        """Return what a mechanism leads to, set as the mode asks.
 
         Raises
         ------
@@ -70,10 +70,10 @@ class BenchGame:
         def chance() -> np.random.Generator:
             return self._chance(name)
 
-        if terms == "equal-epsilon":
+        if mode == "equal-epsilon":
             aim = self._reference_epsilon()
             return match_outcome(mechanism, game, chance, "mean_epsilon", aim, tolerance)
-        if terms == "equal-cap":
+        if mode == "equal-cap":
             outcome = mechanism.outcome(game, chance())
             if outcome.server_payment <= budget * (1.0 + _ROUNDING):
                 return Match(outcome, mechanism, game, {}, True)
@@ -91,14 +91,14 @@ class BenchGame:
             self._references["mean_epsilon"] = float(outcome.mean_epsilon)
         return self._references["mean_epsilon"]
 
-    def measure(self, terms: str, name: str) -> dict[str, Any]:
-        """Return the numbers of a row; without them where the terms are not reached."""
+    def measure(self, mode: str, name: str) -> dict[str, Any]:
+        """Return the numbers of a row; without them where the mode is not reached."""
         about: dict[str, Any] = {"seed": self.replica.seed, "n_nodes": self.population.n_nodes}
         try:
-            match = self.match(terms, name)
+            match = self.match(mode, name)
         except FcfnError as error:
             return {**about, "status": "no-solution", "reason": " ".join(str(error).split())}
-        settings = ", ".join(f"{knob} = {value:.6g}" for knob, value in match.settings.items())
+        settings = ", ".join(f"{knob} = {value!r}" for knob, value in match.settings.items())
         about["settings"] = settings
         if not match.reached:
             return {**about, "status": "not-reachable", "reason": match.reason}
@@ -113,7 +113,13 @@ class BenchGame:
         nodes = self.population
         rho = nodes.true_rho if match.mechanism.reports == "cost" else nodes.rho
         judged = welfare(
-            outcome.epsilon, rho, outcome.payment, game.alpha, game.beta, game.average_over
+            outcome.epsilon,
+            rho,
+            outcome.payment,
+            game.alpha,
+            game.beta,
+            game.average_over,
+            match.game.terms,
         )
         paid = float(outcome.payment.sum())
         return {
@@ -130,9 +136,9 @@ class BenchGame:
             "agency_utility": float(outcome.agency_utility),
             "welfare": float(judged.total),
             "rent": 1.0 - float(judged.rent_dissipation) if paid > 0 else None,
-            "regret": largest_gain(
-                match.mechanism, match.game, outcome, lambda: self._chance(name)
-            ),
+            "regret": None
+            if match.game.terms
+            else largest_gain(match.mechanism, match.game, outcome, lambda: self._chance(name)),
             **self._left_out(outcome),
         }
 

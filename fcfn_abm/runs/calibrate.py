@@ -17,6 +17,7 @@ from fcfn_abm import build
 from fcfn_abm.errors import (
     InvalidScenarioError,
     RunFailedError,
+    WorkersLostError,
     as_count,
     as_list,
     as_number,
@@ -41,6 +42,7 @@ from fcfn_abm.runs.value_fit import CONFIDENCE, LEAST, ValueFit, fit_value, half
 from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_abm.scenario.load import require_scenario
 from fcfn_abm.training import FederatedTrainer, TrainingRound
+from fcfn_abm.training.distributed import BlockWorkers
 
 type Floats = npt.NDArray[np.float64]
 
@@ -76,7 +78,7 @@ def calibrate_value(
     value: float = 1.0,
     overwrite: bool = False,
     progress: bool = False,
-    workers: int = 1,
+    workers: int | BlockWorkers = 1,
 ) -> ValueCalibration:
     """Train at several epsilons, and fit the server's alpha and beta to what comes out.
 
@@ -100,8 +102,9 @@ def calibrate_value(
         Whether a record that stands there is replaced.
     progress : bool, default False
         Whether to show a bar on stderr; a line each half minute where it is not a terminal.
-    workers : int, default 1
-        Threads that train; the result is the same for any number.
+    workers : int or BlockWorkers, default 1
+        Threads that train, or the workers of a cluster that :func:`connect_cluster` gives; the
+        result is the same for any number.
 
     Returns
     -------
@@ -144,6 +147,8 @@ def calibrate_value(
             rows = _train_all(scenario, grid, seeds, checkpoint, workers, progress=progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(*checkpoint.interrupt_message()) from None
+        except WorkersLostError as error:
+            raise WorkersLostError(f"{error} The same command goes on from there.") from None
         found = _fit(scenario, population, grid, seeds, value, rows)
         with new_folder(out, overwrite=overwrite, kind=KIND) as folder, raise_as_output_error(out):
             _write(scenario, found, folder)
@@ -194,7 +199,9 @@ def _fit(
     return ValueCalibration(calibrated, fit, run, frame)
 
 
-def _check_and_resolve(scenario: Scenario, seeds: int, value: float, workers: int) -> Scenario:
+def _check_and_resolve(
+    scenario: Scenario, seeds: int, value: float, workers: int | BlockWorkers
+) -> Scenario:
     if scenario.sweep:
         raise InvalidScenarioError(
             "A scenario with a [sweep] stands for many runs, and calibration needs one."
@@ -216,7 +223,8 @@ def _check_and_resolve(scenario: Scenario, seeds: int, value: float, workers: in
             key="currency",
         )
     as_count("seeds", seeds, most=MOST_RUNS, error=InvalidScenarioError)
-    require_workers(workers)
+    if not isinstance(workers, BlockWorkers):
+        require_workers(workers)
     _require_in_range("value", value)
     build.check_scenario(scenario)
     return build.resolve_defaults(scenario)
@@ -264,7 +272,7 @@ def _train_all(
     grid: Sequence[float],
     seeds: int,
     checkpoint: Checkpoint | None,
-    workers: int,
+    workers: int | BlockWorkers,
     *,
     progress: bool,
 ) -> list[dict[str, Any]]:
@@ -317,6 +325,8 @@ def _train(
         last = show(rounds.begin_training().results[0])
         while not rounds.over:
             last = show(rounds.step() or last)  # reports stand, so each round trains
+    except WorkersLostError:
+        raise
     except RunFailedError as error:
         raise RunFailedError(f"with epsilon = {epsilon:g}, {error}") from None
     return {

@@ -85,7 +85,7 @@ class ValueLoop:
         self.estimate = ValueEstimate([], [], [], self.prior)
         self.rows: list[ValueRound] = []
         self._belief: dict[str, float] = {}
-        if not settings.frozen and (settings.prior_alpha or settings.prior_beta):
+        if self._reprices and (settings.prior_alpha or settings.prior_beta):
             self._price(self.prior.alpha, self.prior.beta * settings.price)
         self._update_belief()
 
@@ -98,8 +98,8 @@ class ValueLoop:
         """Draw whether the next cap is raised or lowered, before the server announces it."""
         next_round = self._market.round_index + 1
         size = self._settings.explore / math.sqrt(next_round)
-        if self._settings.frozen or next_round > self._n_rounds:
-            size = 0.0
+        if not self._reprices or next_round > self._n_rounds:
+            size = 0.0  # a rule that sees the measured value tries caps by itself
         chance = stream(self._market.seed, "exploration", next_round)
         self._market.server.next_factor = math.exp(size if chance.random() < 0.5 else -size)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
+import os
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cache, partial
+from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +45,7 @@ RESULTS = "runs"
 RECORDS = "records"
 _RESULT = re.compile(r"[0-9]+(-[0-9]+)?\.json")
 _CHECKSUM = "sha256"
+_GRACE_SECONDS = 10.0  # to write the result of a run that took too long
 _STRETCH_SECONDS = 1.0  # after which a worker hands back what it has not begun
 
 
@@ -49,20 +55,25 @@ def carry_out_runs(
     out: Path,
     keeps: bool,
     durable: bool = True,
+    timeout: float | None = None,
     plugins: Sequence[Plugin] = (),
 ) -> list[dict[str, Any]]:
     """Carry out a stretch of runs on a worker, write its results, and stop when the time is up.
 
     The worker imports the plug-ins first. Results are written together, once: whatever ends the
-    process before loses this stretch alone.
+    process before loses this stretch alone. A run that takes longer than ``timeout`` seconds ends
+    the process, for nothing else ends a run that hangs; its result is written before.
 
     Returns the results of the first runs; whoever handed them out hands the others out again.
     """
     import_again(plugins)
+    import_module("fcfn_abm.runs.run")  # what takes long once is not a run's time
     shared = (out / RESULTS).is_dir()  # without the folder, results are returned and no more
     if keeps and not shared:
         raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
-    started, results, new = time.perf_counter(), [], []
+    started = time.perf_counter()
+    results: list[dict[str, Any]] = []
+    new: list[dict[str, Any]] = []
     there = list_results(out) if shared else {}
     for run in runs:
         found = _result_in(there.get(run.index), run)
@@ -70,7 +81,11 @@ def carry_out_runs(
             results.append(found)
             continue
         record_path = out / RECORDS / run_name(run.index) if keeps else None
-        result = carry_out_run(run, record_path, durable=durable)
+        late = failed_result(run, f"took longer than {timeout or 0:g} s, the sweep's timeout.")
+        with _end_process_after(
+            timeout, partial(write_results, out, [*new, late], durable=durable) if shared else None
+        ):
+            result = carry_out_run(run, record_path, durable=durable)
         results.append(result)
         new.append(result)
         if time.perf_counter() - started > _STRETCH_SECONDS:
@@ -78,6 +93,43 @@ def carry_out_runs(
     if shared:
         write_results(out, new, durable=durable)
     return results
+
+
+@contextmanager
+def _end_process_after(
+    seconds: float | None, last_act: Callable[[], None] | None
+) -> Iterator[None]:
+    """End this process if the block takes longer, after a last act.
+
+    An exception would not do: it waits for a call into a library to return.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def end() -> None:
+        try:
+            if last_act:
+                last_act()
+        finally:
+            os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    # compiled code that keeps all threads from running keeps the timer's too
+    faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True, file=_nowhere())
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+
+
+@cache
+def _nowhere() -> TextIO:
+    """Return a file that keeps nothing, open for good."""
+    return open(os.devnull, "w")
 
 
 def carry_out_run(

@@ -16,7 +16,7 @@ import pandas as pd
 from fcfn_abm import build
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.build.market import PrivacyMarket
-from fcfn_abm.errors import RunFailedError, as_path
+from fcfn_abm.errors import RunFailedError, WorkersLostError, as_path
 from fcfn_abm.game import takes_part
 from fcfn_abm.population import Population
 from fcfn_abm.process.progress import print_note, progress_bar
@@ -46,6 +46,7 @@ from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.load import require_scenario
 from fcfn_abm.training import Training
+from fcfn_abm.training.distributed import BlockWorkers
 
 
 def run_scenario(
@@ -54,7 +55,7 @@ def run_scenario(
     *,
     overwrite: bool = False,
     progress: bool = False,
-    workers: int = 1,
+    workers: int | BlockWorkers = 1,
 ) -> Record:
     """Play a scenario's market, train with what it bought, and record both.
 
@@ -69,8 +70,9 @@ def run_scenario(
         Whether a record that stands there is replaced.
     progress : bool, default False
         Whether to show bars on stderr; a line each half minute where it is not a terminal.
-    workers : int, default 1
-        Threads that train; the record is the same for any number.
+    workers : int or BlockWorkers, default 1
+        Threads that train, or the workers of a cluster that :func:`connect_cluster` gives; the
+        record is the same for any number.
 
     Returns
     -------
@@ -93,7 +95,8 @@ def run_scenario(
     If it is killed or interrupted, the same call goes on from there, to the same record.
     """
     require_scenario(scenario, "run_scenario")
-    require_workers(workers)
+    if not isinstance(workers, BlockWorkers):
+        require_workers(workers)
     out = None if out is None else as_path("out", out)
     build.check_settings(scenario)
     scenario = build.resolve_defaults(scenario)
@@ -122,6 +125,8 @@ def run_scenario(
         except KeyboardInterrupt:
             message = checkpoint.interrupt_message() if checkpoint else ()
             raise KeyboardInterrupt(*message) from None
+        except WorkersLostError as error:
+            raise WorkersLostError(f"{error} The same command goes on from there.") from None
         record = replace(record, path=folder)
         with raise_as_output_error(out):
             found = write_record(record, folder)
@@ -143,7 +148,7 @@ def _carry_out(
     checkpoint: Checkpoint | None,
     *,
     progress: bool,
-    workers: int,
+    workers: int | BlockWorkers,
 ) -> Record:
     started = time.perf_counter()
     # what is missing shows before the work

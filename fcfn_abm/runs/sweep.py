@@ -8,6 +8,7 @@ missing.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
@@ -18,17 +19,22 @@ from typing import Any
 from tqdm import tqdm
 
 from fcfn_abm import build
-from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, abbreviate, as_path
+from fcfn_abm.errors import (
+    InvalidRecordError,
+    InvalidScenarioError,
+    RunFailedError,
+    as_path,
+)
 from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.plugins import list_plugins
-from fcfn_abm.process.progress import progress_bar
+from fcfn_abm.process.cluster import Cluster
+from fcfn_abm.process.progress import print_note, progress_bar
 from fcfn_abm.process.tasks import carry_out_tasks
 from fcfn_abm.process.workers import (
     MAX_DEATHS,
-    ExternalExecutor,
     Processes,
-    Serial,
     Workers,
+    as_workers,
 )
 from fcfn_abm.records import raise_as_output_error
 from fcfn_abm.report.marks import Text, join, verdict
@@ -42,6 +48,7 @@ from fcfn_abm.runs.results import (
     find_failed_results,
     find_missing_runs,
     keep_results,
+    list_results,
     remove_partial_results,
     write_table,
 )
@@ -98,6 +105,7 @@ def run_sweep(
     *,
     retry: bool = False,
     durable: bool = True,
+    timeout: float | None = None,
     progress: bool = False,
 ) -> Sweep:
     """Carry out the runs of a scenario's sweep that are missing in a folder.
@@ -117,6 +125,10 @@ def run_sweep(
     durable : bool, default True
         Whether the result of each run is on the disk before the next one: a power cut takes none
         of them with it. If not, those that it takes are run again.
+    timeout : float, optional
+        Seconds after which a run has failed; in place of the scenario's ``sweep.timeout``. As only
+        the end of a process ends a run that hangs, runs then need ``Processes`` or ``Cluster``;
+        without an executor they are carried out in one process beside this one.
     progress : bool, default False
         Whether to show a bar on stderr; a line each half minute where it is not a terminal.
 
@@ -128,23 +140,23 @@ def run_sweep(
     Raises
     ------
     InvalidScenarioError
-        If there is no sweep in the scenario, or a run of it is not right.
+        If there is no sweep in the scenario, or a run of it is not right; or if the timeout is not
+        positive, or an executor of another kind would have to keep it.
     OutputError
         If ``out`` is taken by something else, by another scenario or by a process that works on
         it, or cannot be written.
     RunFailedError
-        If the workers cannot be had.
+        If the workers cannot be had, or are lost for good; what has ended is kept.
 
     Notes
     -----
     The results do not depend on the workers: equal scenarios give equal files, byte for byte.
     """
     scenario, runs = _resolve_sweep(scenario)
-    workers = ExternalExecutor(executor) if isinstance(executor, Executor) else executor
-    if isinstance(workers, Path) or not (workers is None or hasattr(workers, "open")):
-        raise InvalidScenarioError(
-            f"executor must be an executor or workers, but is {abbreviate(executor)}."
-        )
+    place = as_workers(executor)
+    timeout = _choose_timeout(scenario, timeout, executor)
+    if executor is None and timeout is not None:
+        place = Processes(1)  # what can be ended
     out = as_path("out", out)
     with claim_folder(scenario, sweep_identity(scenario, len(runs)), out):
         again = find_failed_results(out) if retry else []
@@ -157,8 +169,16 @@ def run_sweep(
             with raise_as_output_error(out):
                 (out / TABLE).unlink(missing_ok=True)
             drop_unreadable_results(out)
-            place = workers or Serial()
-            _carry_out(todo, len(runs), place, scenario, out, durable=durable, progress=progress)
+            _carry_out(
+                todo,
+                len(runs),
+                place,
+                scenario,
+                out,
+                durable=durable,
+                timeout=timeout,
+                progress=progress,
+            )
             with raise_as_output_error(out):
                 write_table(create_table(runs, out), out / TABLE)
         remove_partial_results(out)
@@ -260,6 +280,27 @@ def _resolve_sweep(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
     return scenario, build.list_runs(scenario)
 
 
+def _choose_timeout(
+    scenario: Scenario, timeout: float | None, executor: Executor | Workers | None
+) -> float | None:
+    """Return the seconds that a run may take, if they are limited."""
+    if timeout is None:
+        timeout = scenario.sweep.timeout if scenario.sweep else None
+    if timeout is None:
+        return None
+    if not 0 < timeout <= threading.TIMEOUT_MAX - 60:
+        raise InvalidScenarioError(
+            f"timeout must be positive, and at most {threading.TIMEOUT_MAX - 60:.0f} seconds, but "
+            f"is {timeout:g}."
+        )
+    if executor is not None and not isinstance(executor, Processes | Cluster):
+        raise InvalidScenarioError(
+            "a timeout ends the process of a run that hangs, and needs workers that may end: "
+            "Processes or Cluster of fcfn_abm.process, or no executor at all."
+        )
+    return timeout
+
+
 def _carry_out(
     todo: list[SweepRun],
     n_runs: int,
@@ -268,6 +309,7 @@ def _carry_out(
     out: Path,
     *,
     durable: bool,
+    timeout: float | None,
     progress: bool,
 ) -> None:
     if isinstance(workers, Processes):
@@ -291,23 +333,41 @@ def _carry_out(
             bar.set_postfix(failed=failed, refresh=False)
             bar.update(len(results))
 
-        def give_up(run: SweepRun) -> None:
-            take_in([failed_result(run, f"its worker died {MAX_DEATHS} times.")])
+        def give_up(run: SweepRun, last: str) -> None:
+            error = f"its worker died {MAX_DEATHS} times"
+            error += f"; the last was {last}." if last else "."
+            if timeout is not None and isinstance(workers, Cluster):
+                # a worker that does not see the folder cannot say so itself
+                error += f" A run that takes longer than the timeout of {timeout:g} s ends so too."
+            take_in([failed_result(run, error)])
 
-        carry_out_tasks(
-            todo,
-            partial(
-                carry_out_runs,
-                out=out.resolve(),
-                keeps=keeps,
-                durable=durable,
-                plugins=list_plugins(),
-            ),
-            workers,
-            missing=partial(find_missing_runs, out),
-            on_results=take_in,
-            on_killer=give_up,
-        )
+        def report(last: str) -> None:
+            with bar.external_write_mode():
+                print_note(f"a worker died: {last}; its runs are done again.", shown=progress)
+
+        try:
+            carry_out_tasks(
+                todo,
+                partial(
+                    carry_out_runs,
+                    out=out.resolve(),
+                    keeps=keeps,
+                    durable=durable,
+                    timeout=timeout,
+                    plugins=list_plugins(),
+                ),
+                workers,
+                missing=partial(find_missing_runs, out),
+                on_results=take_in,
+                on_killer=give_up,
+                on_death=report,
+            )
+        except RunFailedError as error:
+            if not list_results(out):
+                raise
+            raise RunFailedError(
+                f"{error} The runs that ended are in {out}: the same command goes on from there."
+            ) from None
         bar.update(n_runs - bar.n)  # done by workers that died before they could say so
 
 

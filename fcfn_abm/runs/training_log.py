@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from fcfn_abm.dp import Ledger, spent_zcdp
-from fcfn_abm.errors import RunFailedError
+from fcfn_abm.errors import RunFailedError, WorkersLostError
 from fcfn_abm.records.tables import ZCDP_LEDGER, empty
 from fcfn_abm.runs.checkpoint import Checkpoint
 from fcfn_abm.runs.rounds import Rounds
@@ -120,6 +120,8 @@ class TrainingLog:
         while not rounds.over:
             try:
                 result = rounds.step()
+            except WorkersLostError:  # it did not break down, and can be taken up
+                raise
             except RunFailedError as error:
                 self.broke_down = str(error)
                 rounds.stop_training()

@@ -641,7 +641,7 @@ class Value(Section):
     """How many rounds the fit looks back; zero: all of them."""
     explore: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Size of the trials: the cap of round t is multiplied by exp(explore / sqrt(t)) or divided by
-    it, by a fair draw."""
+    it, by a fair draw. The server rule "bandit" tries caps by itself."""
 
 
 class RecordSettings(Section):
@@ -719,6 +719,8 @@ class SweepSettings(Section):
     """Most runs that the sweep may have; more are refused. It can be raised to a million."""
     keep: Literal["result", "record"] = "result"
     """What is kept of each run: its row in the table, or its whole record too."""
+    timeout: Positive | None = None
+    """Seconds after which a run is ended, and has failed; without it a run takes what it takes."""
     axes: dict[str, Axis] = Field(default_factory=dict)
     """From the path of a key, such as "population.n_nodes", to what it goes through."""
 
@@ -748,7 +750,7 @@ class SweepSettings(Section):
 
 
 CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=40)]
-Terms = Literal["equal-cap", "equal-spending", "equal-epsilon"]
+BenchMode = Literal["equal-cap", "equal-spending", "equal-epsilon"]
 
 
 class BenchData(Section):
@@ -771,8 +773,8 @@ class BenchTraining(Section):
     """One of budgets."""
     data: str
     """One of [bench.data]."""
-    terms: Terms = "equal-spending"
-    """One of terms."""
+    mode: BenchMode = "equal-spending"
+    """One of modes."""
     seeds: Count = 3
     """In how many of the populations, from the first on: each is a seed of its own."""
     last: Count = 5
@@ -784,18 +786,18 @@ class BenchSettings(Section):
 
     mechanisms: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     """Registered names; without it all of them, the scenario's own first."""
-    terms: Annotated[tuple[Terms, ...], Field(strict=False, min_length=1)] = (
+    modes: Annotated[tuple[BenchMode, ...], Field(strict=False, min_length=1)] = (
         "equal-cap",
         "equal-spending",
         "equal-epsilon",
     )
-    """On which terms they are compared: each under the cap; each set so that the server spends
+    """How they are compared: each under the cap; each set so that the server spends
     the cap; or each set so that it buys the mean epsilon that the scenario's own mechanism buys
     under the cap."""
     tolerance: Annotated[float, Field(gt=0, le=0.1)] = 0.01
     """Largest relative distance from what is to be equal."""
     replications: Count = 20
-    """How many populations are drawn in each cell, the same for all mechanisms and terms."""
+    """How many populations are drawn in each cell, the same for all mechanisms and modes."""
     budgets: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
     """Payment caps, in currency."""
     costs: dict[CellName, Any] = Field(default_factory=dict)
@@ -803,7 +805,7 @@ class BenchSettings(Section):
     data: dict[CellName, BenchData] = Field(default_factory=dict)
     """How data are dealt, by name; without it as [training.partition] says, without coupling."""
     training: BenchTraining | None = None
-    """Without this table no net is trained."""
+    """Without this table, or with training.enabled = false, no net is trained."""
 
 
 class Scenario(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -10,7 +10,7 @@ from fcfn_abm.errors import InvalidDataError
 from fcfn_abm.training.gradients import NetGradients
 from fcfn_abm.training.placements import Upload
 from fcfn_abm.training.plan import TrainingPlan
-from fcfn_abm.training.sums import RoundWork, Sums, require_finite
+from fcfn_abm.training.sums import RoundWork, Sums, split_into_blocks
 from fcfn_abm.training.workers import map_in_order, use_one_thread
 
 if TYPE_CHECKING:
@@ -83,43 +83,41 @@ class Serial(Engine):
         return use_one_thread()
 
     def train_round(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up their uploads, in the order of nodes."""
+        """Let nodes train, and add up their uploads, block by block."""
 
         def train(node: int, gradients: NetGradients) -> Upload:
             std = None if work.noise_std is None else float(work.noise_std[node])
             return self._train_node(work, node, std, gradients)
 
-        sums, nodes = Sums.zeros(work), work.nodes.tolist()
-        uploads = map_in_order(train, nodes, self._gradients)
-        for node, weight, upload in zip(nodes, work.weights.tolist(), uploads, strict=True):
-            require_finite(upload, node, work.round_index)
-            sums.add(node, weight, upload, float(work.max_upload_norm[node]))
+        sums = Sums.zeros(work.flat, has_noise=work.noise_std is not None)
+        uploads = map_in_order(train, work.nodes.tolist(), self._gradients)
+        for block in split_into_blocks(work):
+            sums.merge(block.add_up(uploads, work.flat, work.round_index))
         return sums
 
     def evaluate(self, flat: Tensor) -> tuple[float, int]:
         """Return the mean loss on the test images, and how many are classified correctly."""
-        import torch
-        from torch.nn.functional import cross_entropy
-
-        loss, n_correct, n_test = 0.0, 0, len(self._test_labels)
 
         def evaluate_part(start: int, gradients: NetGradients) -> tuple[float, int]:
-            labels = self._test_labels[start : start + EVALUATION_BATCH]
-            gradients.load(flat)
-            with torch.no_grad():
-                logits = gradients.net(self._test_images[start : start + EVALUATION_BATCH])
-            total = cross_entropy(logits, labels, reduction="sum")
-            return float(total), int((logits.argmax(1) == labels).sum())
+            part = slice(start, start + EVALUATION_BATCH)
+            return gradients.evaluate(flat, self._test_images[part], self._test_labels[part])
 
+        n_test = len(self._test_labels)
         starts = range(0, n_test, EVALUATION_BATCH)
-        for part_loss, part_correct in map_in_order(evaluate_part, starts, self._gradients):
-            loss += part_loss / n_test
-            n_correct += part_correct
-        return loss, n_correct
+        return add_up_evaluations(map_in_order(evaluate_part, starts, self._gradients), n_test)
 
     def facts(self) -> dict[str, Any]:
         """Return what the record says of it."""
         return {"engine": "serial", "device": "cpu"}
+
+
+def add_up_evaluations(parts: Iterable[tuple[float, int]], n_test: int) -> tuple[float, int]:
+    """Return the mean loss, and how many are right, of sums over parts of the test images."""
+    loss, n_correct = 0.0, 0
+    for part_loss, part_correct in parts:
+        loss += part_loss / n_test
+        n_correct += part_correct
+    return loss, n_correct
 
 
 def select_engine(

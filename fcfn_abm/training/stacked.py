@@ -146,7 +146,8 @@ class Stacked(Engine):
         """Let nodes train, and add up their uploads, group by group."""
         import torch
 
-        sums, device = Sums.zeros(work), work.flat.device
+        device = work.flat.device
+        sums = Sums.zeros(work.flat, has_noise=work.noise_std is not None)
         order, finite, fitting = [], [], []
         for group in self._split_into_groups(work.nodes):
             upload = self._train_group(work, group)

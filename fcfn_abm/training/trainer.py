@@ -11,17 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidDataError, InvalidPrivacyError, MissingExtraError
-from fcfn_abm.rng import key, stream
+from fcfn_abm.rng import stream
 from fcfn_abm.training.datasets import ImageData
+from fcfn_abm.training.distributed import BlockWorkers, Distributed
 from fcfn_abm.training.draws import Draws
 from fcfn_abm.training.engines import Device, Engine, EngineName, Serial, select_engine
 from fcfn_abm.training.gradients import Gradients, NetGradients
-from fcfn_abm.training.local_steps import LocalSteps, take_batches
-from fcfn_abm.training.net_checks import (
-    has_formula,
-    require_independent_samples,
-    split_into_layers,
-)
+from fcfn_abm.training.local_steps import LocalSteps
+from fcfn_abm.training.local_training import LocalTraining, build_net
+from fcfn_abm.training.net_checks import has_formula, require_independent_samples
 from fcfn_abm.training.nets import initialise
 from fcfn_abm.training.partition import Rows
 from fcfn_abm.training.placements import ReleasePlan, Upload
@@ -46,9 +44,10 @@ class FederatedTrainer:
         Each node's rows of the training images.
     plan : TrainingPlan
         What is trained, how, and under which privacy.
-    workers : int, default 1
-        Threads that train nodes at once, each with a net of its own; results are the same to the
-        last bit for any number. With the stacked engine threads only draw noise.
+    workers : int or BlockWorkers, default 1
+        Threads that train nodes at once, each with a net of its own, or the workers of a cluster;
+        results are the same to the last bit for any number. With the stacked engine threads only
+        draw noise.
     engine : {"auto", "serial", "stacked"}, default "auto"
         Whether nodes train one after another, on a processor, or whole groups of nodes at once, on
         stacked parameters; "auto" takes the former on a processor, and the latter on a CUDA device.
@@ -68,7 +67,7 @@ class FederatedTrainer:
         data: ImageData,
         shards: Sequence[Rows],
         plan: TrainingPlan,
-        workers: int = 1,
+        workers: int | BlockWorkers = 1,
         engine: EngineName = "auto",
         device: Device = "auto",
     ) -> None:
@@ -83,16 +82,13 @@ class FederatedTrainer:
         """How many samples each node has, shape (n_nodes,)."""
         self._images = _channels_last(data.train_images)
         self._labels = torch.from_numpy(data.train_labels)
-        with torch.random.fork_rng(devices=[]):  # building layers draws
-            torch.default_generator.manual_seed(key(plan.seed, "first-parameters")[0])
-            net = split_into_layers(
-                plan.net.build(data.train_images.shape[1:], len(data.class_names))
-            )
+        net = build_net(plan, data.train_images.shape[1:], len(data.class_names))
         require_independent_samples(net, data.train_images.shape[1:])
         initialise(net, stream(plan.seed, "first-parameters"))
         with_formulas = all(has_formula(layer) for layer in net if list(layer.parameters()))
         name, place = select_engine(engine, device, plan, with_formulas=with_formulas)
-        nets = [deepcopy(net) for _ in range(workers if name == "serial" else 1)]
+        n_threads = workers if isinstance(workers, int) else 1
+        nets = [deepcopy(net) for _ in range(n_threads if name == "serial" else 1)]
         self.gradients = [NetGradients(net, plan.precision) for net in nets]
         self.first_parameters = self.gradients[0].flat
         """What every training starts from, shape (n_parameters,)."""
@@ -103,13 +99,22 @@ class FederatedTrainer:
         """What each node releases in a round."""
         _require_one_noise_per_node(plan, self.releases)
         self.draws = Draws(plan, self.releases, self.n_parameters)
+        self._training = LocalTraining(plan, self.releases, self.draws)
         self._accounts = PrivacyAccounts(plan, self.releases, self.n_parameters)
         tests = _channels_last(data.test_images), torch.from_numpy(data.test_labels)
         self.engine: Engine = Serial(self.gradients, self._train_node_of_round, *tests)
-        if name == "stacked":
+        if not isinstance(workers, int):
+            if name == "stacked":
+                raise InvalidDataError(
+                    'a cluster trains with training.engine = "serial" and training.device = "cpu".'
+                )
+            samples_of_all = self._images, self._labels, shards
+            n_classes = len(data.class_names)
+            self.engine = Distributed(workers, plan, *samples_of_all, *tests, n_classes)
+        elif name == "stacked":
             samples = NodeSamples(self._images, self._labels, shards, self.n_samples)
             self.engine = Stacked(
-                plan, net, samples, self.releases, *tests, self.draws, place, workers
+                plan, net, samples, self.releases, *tests, self.draws, place, n_threads
             )
 
     @property
@@ -228,18 +233,14 @@ class FederatedTrainer:
         steps : LocalSteps, optional
             In place of the plan's: with the clipping norm of the round.
         """
-        placement, steps = self.plan.placement, steps or self.plan.steps
-        own = self.shards[node]
-        generator = self.draws.create_batch_generator(round_index, node)
-        rows = placement.draw_batches(steps, len(own), generator)
-        if labels is None:
-            images, labels = self._images, self._labels
-            rows = (own[taken] for taken in rows)
-        else:
-            images = self._images[own]
-        batches = take_batches(images, labels, rows, self.releases[node].divisor)
-        noise = None if noise_std is None else self.draws.draw_noise(noise_std, round_index, node)
-        return placement.train(flat, batches, steps, gradients, noise)
+        own: Rows | None = self.shards[node]
+        samples = self._images, self._labels
+        if labels is not None:
+            samples, own = (self._images[own], labels), None
+        steps = steps or self.plan.steps
+        return self._training.train(
+            flat, node, round_index, samples, own, steps, noise_std, gradients
+        )
 
     def _train_node_of_round(
         self, work: RoundWork, node: int, noise_std: float | None, gradients: Gradients

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 FOLLOWED = {  # line by line, by tests of their own
     Path("docs/plugins.md"),  # tests/docs/test_plugin_tutorial.py
+    Path("docs/clusters.md"),  # tests/docs/test_clusters_page.py
     Path("docs/howto_costs_csv.md"),  # tests/docs/test_howto_costs_csv.py
     Path("docs/howto_half_lives.md"),  # and so on
     Path("docs/howto_node_left.md"),
@@ -86,7 +87,7 @@ LESS = {  # what `fcfn` is given on top, to take less time
     "audit": ["--trials", "100"],
     "sweep": ["--set", "sweep.replications=2"],
     "bench": [
-        *("--set", "bench.replications=2", "--set", "bench.budgets=[5.0]"),
+        *("--set", "bench.replications=2"),
         *("--set", "bench.training.seeds=1", "--set", "training.rounds=5"),
         *("--set", 'bench.mechanisms=["stackelberg", "posted-price"]'),
     ],
@@ -106,7 +107,6 @@ NOT_RUN = {  # which lines, and why
     r"^fcfn data prepare ": "downloads",
     r"python -m pytest": "tests, not from within a test",
     r"^fcfn audit .*--whole": "minutes; tests/runs/test_audit_whole.py attacks smaller ones",
-    r"^(FCFN_DATA=\S+ )?fcfn bench .*emnist": "hours, on images that are not bundled",
     r"^fcfn view ": "goes on until Ctrl-C; tests/viz opens the window",
     r"^fcfn replicate all": "a quarter of an hour; tests/analysis makes the figures",
     r"^python analysis/studies/": "minutes each; tests/analysis carries smaller ones out",

@@ -16,13 +16,13 @@ PAGE = " ".join((DOCS / "which_mechanism.md").read_text(encoding="utf-8").split(
 EVERY = TABLES["all"]
 
 
-def cell(costs, data, budget, terms, mechanism, table="all"):
+def cell(costs, data, budget, mode, mechanism, table="all"):
     rows = TABLES[table]
     found = rows[
         (rows["costs"] == costs)
         & (rows["data"] == data)
         & (rows["budget"] == budget)
-        & (rows["terms"] == terms)
+        & (rows["mode"] == mode)
         & (rows["mechanism"] == mechanism)
     ]
     assert len(found) == 1
@@ -53,21 +53,21 @@ def share(costs, data, quantity, mechanism="stackelberg"):
     return interval(row, quantity, 100, "{:.0f}") + " %"
 
 
-def spread(terms, mechanism, quantity, form="{:.2f}", rows=EVERY):
-    values = rows.loc[(rows["terms"] == terms) & (rows["mechanism"] == mechanism), quantity]
+def spread(mode, mechanism, quantity, form="{:.2f}", rows=EVERY):
+    values = rows.loc[(rows["mode"] == mode) & (rows["mechanism"] == mechanism), quantity]
     low, high = form.format(values.min()), form.format(values.max())
     return f"{low} to {high}".replace("-", "\u2212")
 
 
-def reached(terms, mechanism):
-    rows = EVERY[(EVERY["terms"] == terms) & (EVERY["mechanism"] == mechanism)]
+def reached(mode, mechanism):
+    rows = EVERY[(EVERY["mode"] == mode) & (EVERY["mechanism"] == mechanism)]
     return f"{rows['n_reached'].sum():,} of {rows['n'].sum():,}"
 
 
-def best(terms):
+def best(mode):
     """In how many cells each mechanism is best, of those that always reach and never hurt."""
     counts = {}
-    rows = EVERY[EVERY["terms"] == terms]
+    rows = EVERY[EVERY["mode"] == mode]
     for _, part in rows.groupby(["costs", "data", "budget"]):
         eligible = part[(part["n_reached"] == part["n"]) & (part["n_with_losses"] == 0)]
         name = eligible.loc[eligible["server_utility"].idxmax(), "mechanism"]
@@ -80,7 +80,7 @@ def largest(costs):
 
 
 def static_without_trade():
-    rows = EVERY[(EVERY["mechanism"] == "static") & (EVERY["terms"] == "equal-cap")]
+    rows = EVERY[(EVERY["mechanism"] == "static") & (EVERY["mode"] == "equal-cap")]
     return rows.loc[rows["budget"] == 1.0, "n_no_trade"].sum()
 
 
@@ -155,11 +155,11 @@ def test_no_interval_of_a_share_leaves_its_bounds():
 
 
 def test_terms_that_are_reached_are_equal_within_a_per_cent():
-    for terms, quantity in (
+    for mode, quantity in (
         ("equal-spending", "server_payment"),
         ("equal-epsilon", "mean_epsilon"),
     ):
-        rows = EVERY[(EVERY["terms"] == terms) & (EVERY["n_reached"] == EVERY["n"])]
+        rows = EVERY[(EVERY["mode"] == mode) & (EVERY["n_reached"] == EVERY["n"])]
         own = rows[rows["mechanism"] == "stackelberg"].set_index(["costs", "data", "budget"])
         index = pd.MultiIndex.from_frame(rows[["costs", "data", "budget"]])
         aims = own.loc[index, quantity].to_numpy()

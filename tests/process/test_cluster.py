@@ -1,14 +1,19 @@
 """The same sweep on a Dask cluster: a scheduler and workers on this machine, one of them killed."""
 
-import json
+import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from dask_on_loopback import start_cluster, wait_for
 
 import fcfn_abm as fa
+from fcfn_abm.errors import RunFailedError
+from fcfn_abm.process import cluster as cluster_module
 from fcfn_abm.process.cluster import Cluster
 
 pytestmark = pytest.mark.slow
@@ -43,14 +48,6 @@ def contents(folder):
     }
 
 
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.01)
-    return found
-
-
 def results(folder):
     return list((folder / "runs").glob("[0-9]*.json"))
 
@@ -69,28 +66,9 @@ def serial(file, tmp_path_factory):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A scheduler's address, and the processes of three workers that run to their names."""
-    contact = tmp_path / "scheduler.json"
-    options = ["--scheduler-file", str(contact), "--no-dashboard"]
-    worker = ["worker", "--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path)]
-    with ExitStack() as stack:
-
-        def dask(*args):
-            log = stack.enter_context((tmp_path / "dask.log").open("a"))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *args, *options], stdout=log, stderr=log
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process
-
-        dask("scheduler", "--host", "127.0.0.1", "--port", "0")
-        workers = [dask(*worker) for _ in range(3)]
-        wait_for(contact.exists)
-        yield (
-            wait_for(lambda: contact.read_text() and json.loads(contact.read_text()))["address"],
-            workers,
-        )
+    """A scheduler and three workers."""
+    with start_cluster(tmp_path) as started:
+        yield started
 
 
 def sweep(file, out, *args):
@@ -103,7 +81,7 @@ def sweep(file, out, *args):
 
 
 def test_a_worker_killed_in_mid_sweep_loses_nothing(file, serial, cluster, tmp_path):
-    address, workers = cluster
+    address, _, workers = cluster
     out = tmp_path / "out"
     with sweep(file, out, "--cluster", address) as process:
         wait_for(lambda: len(results(out)) > 3)
@@ -126,13 +104,91 @@ def test_a_cluster_can_be_started_here_with_a_resource_for_each_run(tmp_path):
     assert contents(tmp_path / "out") == contents(alone.path)
 
 
-def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr("fcfn_abm.process.cluster._ANSWER_SECONDS", 0.2)
-    with (
-        pytest.raises(fa.FcfnError, match=r"--cluster tcp://127.0.0.1:9: no scheduler answers"),
-        Cluster("tcp://127.0.0.1:9").open(),
-    ):
+def listen_without_a_word(stack):
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    return listener.getsockname()[1]
+
+
+def serve_http(stack):
+    server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Silent))
+    threading.Thread(target=server.serve_forever).start()
+    stack.callback(server.shutdown)
+    return server.server_port
+
+
+class Silent(BaseHTTPRequestHandler):
+    def log_message(self, *_):
         pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Dask's sockets
+@pytest.mark.parametrize("scheme", ["tcp://", "ws://", ""])
+@pytest.mark.parametrize("somebody", [listen_without_a_word, serve_http])
+def test_a_port_where_somebody_else_listens_is_given_up_in_time(somebody, scheme, capfd):
+    with ExitStack() as stack:
+        address = f"{scheme}127.0.0.1:{somebody(stack)}"
+        cluster, started = Cluster(address, timeout=0.5), time.monotonic()
+        with pytest.raises(RunFailedError, match=rf"^--cluster {address}: no scheduler answers"):
+            cluster.open().__enter__()
+    assert time.monotonic() - started < 10
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("tcp://127.0.0.1:9", "no scheduler answers: Connection refused."),
+        ("tcp://no-such-host.invalid:8786", "no scheduler answers: .*[Nn]ame"),
+    ],
+)
+def test_a_scheduler_that_is_not_there_is_reported_with_the_cause(address, words):
+    cluster = Cluster(address, timeout=0.5)
+    with pytest.raises(RunFailedError, match=rf"^--cluster {address}: {words}"):
+        cluster.open().__enter__()
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(timeout):
+    with pytest.raises(fa.FcfnError, match="must be above 0, and at most 86,400 seconds"):
+        Cluster("tcp://127.0.0.1:9", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("member", "name", "version", "words"),
+    [
+        ("scheduler", "dask", "1.0", "the scheduler has dask 1.0, and here is dask 20"),
+        ("scheduler", "torch", None, None),  # it does not compute
+        ("worker", "numpy", "1.0", "the worker tcp://w:1 has numpy 1.0, and here is numpy 2"),
+        ("worker", "fcfn-abm", None, "the worker tcp://w:1 has no fcfn-abm, and here is fcfn-abm"),
+    ],
+)
+def test_a_cluster_with_other_versions_is_refused(member, name, version, words):
+    dask = pytest.importorskip("distributed")
+    same = dask.versions.get_versions(cluster_module._OF_WORKERS)
+    other = {"packages": {**same["packages"], name: version}}
+    scheduler, worker = (other, same) if member == "scheduler" else (same, other)
+    refused = pytest.raises(RunFailedError, match=words) if words else nullcontext()
+    with refused:
+        Cluster("tcp://s:1")._require_equal_versions(dask, scheduler, {"tcp://w:1": worker})
+
+
+def test_a_scheduler_lost_in_mid_sweep_ends_it_in_one_sentence_and_it_can_be_resumed(
+    file, serial, cluster, tmp_path
+):
+    address, scheduler, _ = cluster
+    out = tmp_path / "out"
+    with sweep(file, out, "--cluster", address, "--cluster-timeout", "2", "-q") as process:
+        wait_for(lambda: len(results(out)) > 2)
+        scheduler.kill()
+        stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert stdout == ""
+    assert stderr.startswith(f"fcfn: the workers were lost: --cluster {address}: no scheduler")
+    assert stderr.endswith(f"are in {out}: the same command goes on from there.\n")
+    assert stderr.count("\n") == 1
+    assert 2 < len(results(out)) < N_RUNS
+    assert contents(fa.run_sweep(fa.load_scenario(file), out).path) == contents(serial.path)
 
 
 def test_without_certificates_there_is_a_sentence():

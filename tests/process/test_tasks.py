@@ -1,7 +1,10 @@
 """Workers, and work that goes on when they die; light to import, as each worker does it."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -22,6 +25,9 @@ from fcfn_abm.process.workers import (
 )
 
 pytestmark = pytest.mark.slow
+
+
+KILLED = r"process \d+, killed by the system or a user \(signal 9\) after it had used \d.* [MG]B"
 
 
 def do(tasks, folder):
@@ -50,7 +56,7 @@ class Doing:
 
 
 def test_a_task_that_kills_its_workers_is_given_up_and_no_other_is(tmp_path):
-    work, given_up = Doing(tmp_path), []
+    work, given_up, deaths = Doing(tmp_path), [], []
     tasks = [*range(8), 101, *range(8, 16)]
     carry_out_tasks(
         tasks,
@@ -58,9 +64,14 @@ def test_a_task_that_kills_its_workers_is_given_up_and_no_other_is(tmp_path):
         Processes(2),
         missing=work.missing,
         on_results=list,
-        on_killer=given_up.append,
+        on_killer=lambda task, last: given_up.append((task, last)),
+        on_death=deaths.append,
     )
-    assert given_up == [101]
+    [(task, last)] = given_up
+    assert task == 101
+    if sys.platform == "linux":
+        assert re.fullmatch(KILLED, last), last
+        assert len(deaths) == 4
     assert (tmp_path / "101.tries").read_text() == "xxxx"  # once among others, and then alone
     assert work.missing(tasks) == [101]
 
@@ -119,6 +130,7 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
         ((None, "10.0.0.1", ()), "must look like local:4, or tcp://10.0.0.1:8786"),
         ((2, "local:2", ()), "--workers does not go with --cluster"),
         ((None, None, ["GPU=1"]), "--resource goes with --cluster only"),
+        ((None, None, (), 5.0), "--cluster-timeout goes with --cluster only"),
         ((4097, None, ()), "workers must be a whole number from 1 to 4,096, but is 4,097"),
         ((None, "local:0", ()), "must look like local:4"),
         ((None, "local:4097", ()), "workers must be 4,096 at most"),
@@ -134,6 +146,26 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
 def test_workers_that_cannot_be_are_refused(asked, words):
     with pytest.raises(InvalidScenarioError, match=words):
         select_workers(*asked)
+
+
+def test_workers_start_where_the_folder_for_temporary_files_has_a_long_name(tmp_path):
+    folder = tmp_path / ("a" * 150)
+    folder.mkdir()
+    code = (
+        "from fcfn_abm.process.workers import Processes\n"
+        "if __name__ == '__main__':\n"
+        "    with Processes(1).open() as place:\n"
+        "        print(place.executor.submit(abs, -3).result())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.stdout, found.stderr) == ("3\n", "")
+    assert not list(folder.iterdir())
 
 
 def test_processes_that_cannot_be_started_are_reported(monkeypatch):

@@ -50,7 +50,8 @@ def test_a_record_from_before_the_ledger_still_reads(tmp_path):
     (tmp_path / "run" / SUMS).unlink()  # nor did they have checksums
     read = read_record(tmp_path / "run")
     assert read.ledger.empty
-    assert list(read.ledger) == [c.name for c in TABLES["ledger"]]
+    columns = [c.name for c in TABLES["ledger"]]
+    assert list(read.ledger) == [name for name in columns if not name.startswith("zcdp")]
     (tmp_path / "run" / "training.parquet").unlink()  # which every version has written
     with pytest.raises(InvalidRecordError, match="cannot be read"):
         read_record(tmp_path / "run")

@@ -101,7 +101,7 @@ def test_figures_take_a_record_where_they_take_a_frame(record):
         "convergence": (record.rounds, record.traces, form["total_epsilon"]),
         "participation": (record.rounds, record.nodes),
         "rho_against_epsilon": (record.nodes, form["threshold"]),
-        "utilities": (record.rounds,),
+        "utilities": (record.rounds, form),
     }
     for name, given in pairs.items():
         expected = str(curves(getattr(fa.plot, name)(*given)))

@@ -1,4 +1,4 @@
-"""The benchmark: equal terms are equal, populations are the same, and kills cost nothing."""
+"""The benchmark: what is equal is equal, populations are the same, and kills cost nothing."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
 from fcfn_abm.report.bench import bench_text, estimate, paired_difference, summarise
 from fcfn_abm.rng import replication_seed, stream
-from fcfn_abm.runs.bench import read_bench, run_bench
+from fcfn_abm.runs.bench import list_tasks, read_bench, run_bench
 from fcfn_abm.runs.report import write_report
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ data = "coupled"
 seeds = 2
 last = 2
 """
-KEY = ["costs", "data", "budget", "terms", "mechanism", "replication"]
+KEY = ["costs", "data", "budget", "mode", "mechanism", "replication"]
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +103,15 @@ def drawn_costs(costs, data, replication):
 
 
 @pytest.mark.parametrize("data", ["independent", "coupled"])
-@pytest.mark.parametrize("terms", ["equal-cap", "equal-spending", "equal-epsilon"])
-def test_a_row_is_what_pricing_those_nodes_anew_with_its_settings_gives(frame, data, terms):
+@pytest.mark.parametrize("mode", ["equal-cap", "equal-spending", "equal-epsilon"])
+def test_a_row_is_what_pricing_those_nodes_anew_with_its_settings_gives(frame, data, mode):
     for replication in range(3):
         rho = drawn_costs("wide", data, replication)
         rows = frame[
             (frame["costs"] == "wide")
             & (frame["data"] == data)
             & (frame["budget"] == 4.0)
-            & (frame["terms"] == terms)
+            & (frame["mode"] == mode)
             & (frame["replication"] == replication)
             & (frame["mechanism"] != "weighted")
         ]
@@ -135,9 +135,9 @@ def test_a_row_is_what_pricing_those_nodes_anew_with_its_settings_gives(frame, d
             )
             assert again.server_payment == pytest.approx(row.server_payment, rel=1e-4)
             assert again.mean_epsilon == pytest.approx(row.mean_epsilon, rel=1e-4)
-            if terms == "equal-spending":
+            if mode == "equal-spending":
                 assert again.server_payment == pytest.approx(4.0, rel=0.01)
-            if terms == "equal-epsilon":
+            if mode == "equal-epsilon":
                 assert again.mean_epsilon == pytest.approx(target, rel=0.01)
             cheapest_first = np.argsort(rho)
             expensive = again.epsilon[cheapest_first[-4:]] > 0
@@ -146,7 +146,7 @@ def test_a_row_is_what_pricing_those_nodes_anew_with_its_settings_gives(frame, d
 
 def test_the_contest_is_the_same_at_all_terms_since_it_spends_its_cap(frame):
     own = frame[frame["mechanism"] == "stackelberg"]
-    table = own.pivot_table(index=["costs", "data", "budget", "replication"], columns="terms",
+    table = own.pivot_table(index=["costs", "data", "budget", "replication"], columns="mode",
                             values="total_epsilon")  # fmt: skip
     np.testing.assert_allclose(table["equal-spending"], table["equal-cap"], rtol=1e-9)
     np.testing.assert_allclose(table["equal-epsilon"], table["equal-cap"], rtol=1e-5)
@@ -163,7 +163,7 @@ def test_populations_do_not_depend_on_cap_terms_or_mechanism(frame):
 
 
 def test_an_auction_that_cannot_reach_the_terms_says_so_and_has_no_numbers(frame):
-    auction = frame[(frame["mechanism"] == "fair-query") & (frame["terms"] == "equal-epsilon")]
+    auction = frame[(frame["mechanism"] == "fair-query") & (frame["mode"] == "equal-epsilon")]
     above_one = auction[auction["budget"] == 4.0]
     assert (above_one["status"] == "not-reachable").all()
     assert above_one["reason"].str.contains("buys").all()
@@ -172,12 +172,12 @@ def test_an_auction_that_cannot_reach_the_terms_says_so_and_has_no_numbers(frame
 
 def test_nets_are_trained_where_it_says_and_nowhere_else(frame):
     trained = frame[frame["accuracy"].notna()]
-    assert set(trained["terms"]) == {"equal-spending"}
+    assert set(trained["mode"]) == {"equal-spending"}
     assert set(zip(trained["costs"], trained["data"], trained["budget"], strict=True)) == {
         ("wide", "coupled", 4.0)
     }
     reached = frame[
-        (frame["terms"] == "equal-spending")
+        (frame["mode"] == "equal-spending")
         & (frame["costs"] == "wide")
         & (frame["data"] == "coupled")
         & (frame["budget"] == 4.0)
@@ -290,7 +290,7 @@ def test_a_plug_in_joins_by_name_and_its_knob_is_turned(tmp_path):
     done = subprocess.run([*run, "--trust"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     frame = pd.read_parquet(out / "bench.parquet")
-    mine = frame[(frame["mechanism"] == "cost-plus") & (frame["terms"] == "equal-spending")]
+    mine = frame[(frame["mechanism"] == "cost-plus") & (frame["mode"] == "equal-spending")]
     assert mine["settings"].str.startswith("level = ").all()
     np.testing.assert_allclose(mine["server_payment"], 2.0, rtol=0.01)
     np.testing.assert_allclose(mine["rent"], 1 - 1 / 1.1, rtol=1e-9)
@@ -311,8 +311,7 @@ def test_a_plug_in_joins_by_name_and_its_knob_is_turned(tmp_path):
         (['bench.costs.bad={kind="unifrm"}'], "Did you mean 'uniform'"),
         (['bench.data.bad={partition="dirichlt"}'], "Did you mean 'dirichlet'"),
         (["bench.data.bad.couplin=1.0"], "no such key"),
-        (["training.enabled=false"], "enabled = true"),
-        (['bench.terms=["equal"]'], "equal-cap"),
+        (['bench.modes=["equal"]'], "equal-cap"),
         (["bench.tolerance=0.5"], "less than or equal to 0.1"),
     ],
 )
@@ -321,6 +320,14 @@ def test_what_is_wrong_is_said_in_one_sentence_that_names_the_place(file, change
         fa.load_scenario(file, changes)
     assert "bench" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_where_training_is_switched_off_the_cells_alone_are_left(file):
+    scenario = fa.load_scenario(file, ["training.enabled=false"])
+    tasks = list_tasks(build.name_mechanisms(scenario))
+    assert len(tasks) == 2 * 2 * 2
+    assert {task.mechanism for task in tasks} == {None}
+    assert len(list_tasks(build.name_mechanisms(fa.load_scenario(file)))) == 8 + 2 * 5
 
 
 def test_the_command_refuses_with_exit_code_two(file, tmp_path):
@@ -367,11 +374,11 @@ def test_the_summary_has_a_row_a_cell_with_means_over_what_was_reached(found, fr
         (table["costs"] == "wide")
         & (table["data"] == "coupled")
         & (table["budget"] == 1.0)
-        & (table["terms"] == "equal-cap")
+        & (table["mode"] == "equal-cap")
         & (table["mechanism"] == "tullock")
     ].iloc[0]
     same = (frame["costs"] == "wide") & (frame["data"] == "coupled") & (frame["budget"] == 1.0)
-    rows = frame[same & (frame["terms"] == "equal-cap")].pivot_table(
+    rows = frame[same & (frame["mode"] == "equal-cap")].pivot_table(
         index="replication", columns="mechanism", values="server_utility"
     )
     difference = rows["tullock"] - rows["stackelberg"]
@@ -400,4 +407,4 @@ def test_the_shipped_benchmark_has_twelve_mechanisms_and_twenty_populations():
     assert scenario.bench.replications >= 20
     cells = build.list_bench(scenario)
     assert {cell.coupling > 0 for cell in cells} == {True, False}
-    assert json.loads(scenario.model_dump_json())["bench"]["training"]["terms"]
+    assert json.loads(scenario.model_dump_json())["bench"]["training"]["mode"]

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from fcfn_abm.report.bench import (
     CELL,
-    TERMS,
+    MODES,
     Estimate,
     cells_of,
     mean_of,
@@ -38,7 +38,7 @@ def benchmark(frame: Any, run: Mapping[str, Any]) -> Figure:
     Parameters
     ----------
     frame : DataFrame or Benchmark
-        Table of a benchmark, one row a cell, terms, mechanism and population.
+        Table of a benchmark, one row a cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
 
@@ -49,7 +49,7 @@ def benchmark(frame: Any, run: Mapping[str, Any]) -> Figure:
         trained (without training, the largest one).
     """
     frame = table_of(frame, "frame")
-    require_columns(frame, *CELL, "terms", "mechanism", "replication", "status", "accuracy")
+    require_columns(frame, *CELL, "mode", "mechanism", "replication", "status", "accuracy")
     reference, trained = run["reference"], trained_rows(frame)
     budget = float(frame["budget"].max() if trained.empty else trained["budget"].iloc[0])
     shown = frame[frame["budget"] == budget]
@@ -68,21 +68,21 @@ def benchmark(frame: Any, run: Mapping[str, Any]) -> Figure:
         ("equal-epsilon", "Price of the same epsilon", f"payments / those of {reference}", ratio),
         ("equal-spending", "Expensive third", "share of it that takes part", share),
     ]
-    panels = [panel for panel in panels if panel[0] in run["terms"]]
+    panels = [panel for panel in panels if panel[0] in run["modes"]]
     n_panels = len(panels) + (not trained.empty)
     names = list(run["mechanisms"])
     with theme():
         figure = Figure(figsize=(2.4 + 3.1 * n_panels, 1.6 + 0.42 * len(names)))
         figure.set_layout_engine("constrained", w_pad=0.06)
         grid = figure.subplots(1, n_panels, sharey=True, squeeze=False).ravel()
-        for axes, (terms, title, measure, of) in zip(grid, panels, strict=False):
-            _draw_cells(axes, cells_of(shown, terms), names, of, run)
-            axes.set_title(f"{title}\n{TERMS[terms].lower()}", fontsize="medium")
+        for axes, (mode, title, measure, of) in zip(grid, panels, strict=False):
+            _draw_cells(axes, cells_of(shown, mode), names, of, run)
+            axes.set_title(f"{title}\n{MODES[mode].lower()}", fontsize="medium")
             axes.set_xlabel(measure)
-        for axes, (terms, *_) in zip(grid, panels, strict=False):
-            if terms == "equal-epsilon":
+        for axes, (mode, *_) in zip(grid, panels, strict=False):
+            if mode == "equal-epsilon":
                 _use_log_axis(axes)
-            elif terms == "equal-spending":
+            elif mode == "equal-spending":
                 axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
                 axes.set_xlim(-0.04, 1.04)
             else:
@@ -161,7 +161,7 @@ def _draw_training(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None
             continue
         _draw_point(axes, found, row, "0.15", "o", filled=True, size=5)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_title(f"Accuracy\n{TERMS[first['terms']].lower()}", fontsize="medium")
+    axes.set_title(f"Accuracy\n{MODES[first['mode']].lower()}", fontsize="medium")
     axes.set_xlabel(f"of the nets (costs {first['costs']}, data {first['data']})")
     axes.margins(x=0.08)
 

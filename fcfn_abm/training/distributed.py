@@ -1,0 +1,326 @@
+"""A round's nodes on many workers: blocks of nodes are dealt out, and their sums come back.
+
+Whose workers they are does not matter here: :mod:`fcfn_abm.process.cluster` has those of Dask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.training.draws import Draws
+from fcfn_abm.training.engines import EVALUATION_BATCH, Engine, add_up_evaluations
+from fcfn_abm.training.gradients import NetGradients
+from fcfn_abm.training.local_steps import LocalSteps
+from fcfn_abm.training.local_training import LocalTraining, build_net
+from fcfn_abm.training.partition import Rows
+from fcfn_abm.training.placements import Upload
+from fcfn_abm.training.plan import TrainingPlan
+from fcfn_abm.training.sums import (
+    Block,
+    RoundWork,
+    Sums,
+    count_block_nodes,
+    split_into_blocks,
+)
+from fcfn_abm.training.workers import use_one_thread
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+type Floats32 = npt.NDArray[np.float32]
+
+
+class Handle(Protocol):
+    """Stands for a value that workers keep, in the arguments of what they compute."""
+
+
+@runtime_checkable
+class BlockWorkers(Protocol):
+    """Workers that keep values, and compute with them."""
+
+    def place(self, value: object, *, everywhere: bool = False) -> Handle:
+        """Let one worker keep a value, or all of them; it is there as long as its handle."""
+        ...
+
+    def compute[R](
+        self, function: Callable[..., R], calls: Sequence[tuple[object, ...]]
+    ) -> Iterator[R]:
+        """Yield what a function returns for each call, in their order, whatever workers die.
+
+        Handles among the arguments become the values that they stand for.
+        """
+        ...
+
+    def count(self) -> int:
+        """Return how many workers there are now."""
+        ...
+
+
+class NetOfNodes:
+    """What all blocks of a training have in common, as each worker keeps it.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+        What is trained.
+    n_samples : ndarray of int, shape (n_nodes,)
+        Samples of each node of the market.
+    shape : tuple of int
+        Channels, height and width of an image.
+    n_classes : int
+        How many classes there are.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        n_samples: npt.NDArray[np.int64],
+        shape: tuple[int, int, int],
+        n_classes: int,
+    ) -> None:
+        self._given = plan, n_samples, shape, n_classes
+        self._idle: SimpleQueue[NetGradients] = SimpleQueue()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what each process builds for itself."""
+        return type(self), self._given
+
+    @contextmanager
+    def borrow(self) -> Iterator[NetGradients]:
+        """Give a net that nobody else uses meanwhile, in torch with one thread."""
+        plan, _, shape, n_classes = self._given
+        with use_one_thread():
+            try:
+                gradients = self._idle.get_nowait()
+            except Empty:
+                gradients = NetGradients(build_net(plan, shape, n_classes), plan.precision)
+            try:
+                yield gradients
+            finally:
+                self._idle.put(gradients)
+
+    @cached_property
+    def training(self) -> LocalTraining:
+        """How nodes train."""
+        plan, n_samples = self._given[:2]
+        releases = plan.plan_releases(n_samples)
+        with self.borrow() as gradients:
+            n_parameters = gradients.flat.numel()
+        return LocalTraining(plan, releases, Draws(plan, releases, n_parameters))
+
+
+class Samples:
+    """Images and labels that one worker keeps, and whose they are.
+
+    Parameters
+    ----------
+    images, labels : ndarray
+        All of them.
+    shards : dict of int to ndarray of int
+        Rows of each node's; empty for test images.
+    """
+
+    def __init__(
+        self,
+        images: Floats32,
+        labels: npt.NDArray[np.int64],
+        shards: dict[int, npt.NDArray[np.intp]],
+    ) -> None:
+        self._given = images, labels, shards
+        self.shards = shards
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the tensors."""
+        return type(self), self._given
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Images, channels last in memory, and labels."""
+        import torch
+
+        images, labels = (torch.from_numpy(_own(array)) for array in self._given[:2])
+        return images.contiguous(memory_format=torch.channels_last), labels
+
+
+class Distributed(Engine):
+    """Blocks of nodes on many workers, each as the serial engine trains them: to the same digits.
+
+    Parameters
+    ----------
+    workers : BlockWorkers
+        Who trains.
+    plan : TrainingPlan
+        What is trained.
+    images, labels : Tensor
+        The training images.
+    shards : sequence of ndarray of int
+        Rows of each node's.
+    test_images, test_labels : Tensor
+        What the net is evaluated on.
+    n_classes : int
+        How many classes there are.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self,
+        workers: BlockWorkers,
+        plan: TrainingPlan,
+        images: Tensor,
+        labels: Tensor,
+        shards: Sequence[Rows],
+        test_images: Tensor,
+        test_labels: Tensor,
+        n_classes: int,
+    ) -> None:
+        import torch
+
+        self._workers = workers
+        n_samples = np.array([len(rows) for rows in shards], dtype=np.int64)
+        _, channels, height, width = images.shape
+        net = NetOfNodes(plan, n_samples, (channels, height, width), n_classes)
+        self._net = workers.place(net, everywhere=True)
+        size = count_block_nodes(len(shards))
+        self._blocks = [
+            workers.place(_take_samples(images, labels, first, shards[first : first + size]))
+            for first in range(0, len(shards), size)
+        ]
+        self._tests = [
+            workers.place(Samples(part_images.numpy(), part_labels.numpy(), {}))
+            for part_images, part_labels in zip(
+                torch.split(test_images, EVALUATION_BATCH),
+                torch.split(test_labels, EVALUATION_BATCH),
+                strict=True,
+            )
+        ]
+        self._n_test = len(test_labels)
+        self._n_rounds = self._sent = self._received = 0
+        self._counts = set[int]()
+
+    def configure_torch(self) -> AbstractContextManager[object]:
+        """Let torch use one thread."""
+        return use_one_thread()
+
+    def train_round(self, work: RoundWork) -> Sums:
+        """Let nodes train on the workers, and add up the sums of their blocks."""
+        sums = Sums.zeros(work.flat, has_noise=work.noise_std is not None)
+        blocks = list(split_into_blocks(work))
+        if not blocks:
+            return sums
+        flat = self._workers.place(work.flat.numpy(), everywhere=True)
+        calls = [
+            (self._net, self._blocks[block.index], flat, block, work.round_index, work.steps)
+            for block in blocks
+        ]
+        n_workers = self._workers.count()
+        self._counts.add(n_workers)
+        self._n_rounds += 1
+        self._sent += work.flat.nbytes * n_workers + sum(map(_count_bytes, blocks))
+        for found in self._workers.compute(train_block, calls):
+            self._received += _count_bytes(found)
+            sums.merge(_unpack(found))
+        return sums
+
+    def evaluate(self, flat: Tensor) -> tuple[float, int]:
+        """Return the mean loss on the test images, and how many are classified correctly."""
+        placed = self._workers.place(flat.numpy(), everywhere=True)
+        calls = [(self._net, tests, placed) for tests in self._tests]
+        return add_up_evaluations(self._workers.compute(evaluate_part, calls), self._n_test)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the record says of it."""
+        rounds = max(self._n_rounds, 1)
+        return {
+            "engine": "serial",
+            "device": "cpu",
+            "cluster": {
+                "n_workers": [min(self._counts, default=0), max(self._counts, default=0)],
+                "n_blocks": len(self._blocks),
+                "bytes_sent_per_round": round(self._sent / rounds),
+                "bytes_received_per_round": round(self._received / rounds),
+            },
+        }
+
+
+type _Packed = tuple[Floats32, Floats32 | None, float, float, list[int]]
+
+
+def train_block(
+    net: NetOfNodes,
+    samples: Samples,
+    flat: Floats32,
+    block: Block,
+    round_index: int,
+    steps: LocalSteps,
+) -> _Packed:
+    """Train the nodes of a block on a worker, and return the sums of their uploads."""
+    import torch
+
+    parameters, training = torch.from_numpy(_own(flat)), net.training
+    stds: Iterable[float | None] = (
+        [None] * block.nodes.size if block.noise_std is None else block.noise_std.tolist()
+    )
+    with net.borrow() as gradients:
+
+        def train(node: int, std: float | None) -> Upload:
+            own = samples.shards[node]
+            return training.train(
+                parameters, node, round_index, samples.tensors, own, steps, std, gradients
+            )
+
+        uploads = map(train, block.nodes.tolist(), stds)
+        sums = block.add_up(uploads, parameters, round_index)
+    clean = None if sums.clean is sums.update else sums.clean.numpy()
+    return sums.update.numpy(), clean, sums.passed, sums.within, sums.flagged
+
+
+def evaluate_part(net: NetOfNodes, tests: Samples, flat: Floats32) -> tuple[float, int]:
+    """Evaluate a net on a worker, on the test images that it keeps."""
+    import torch
+
+    with net.borrow() as gradients:
+        return gradients.evaluate(torch.from_numpy(_own(flat)), *tests.tensors)
+
+
+def _unpack(packed: _Packed) -> Sums:
+    import torch
+
+    update, clean, passed, within, flagged = packed
+    total = torch.from_numpy(_own(update))
+    return Sums(
+        total,
+        total if clean is None else torch.from_numpy(_own(clean)),
+        passed,
+        flagged,
+        within,
+    )
+
+
+def _take_samples(images: Tensor, labels: Tensor, first: int, shards: Sequence[Rows]) -> Samples:
+    """Return the samples of neighbouring nodes, the first of which has this row in the market."""
+    rows = np.concatenate([np.asarray(own) for own in shards])
+    ends = np.cumsum([len(own) for own in shards])
+    places = {
+        first + number: np.arange(end - len(own), end)
+        for number, (own, end) in enumerate(zip(shards, ends.tolist(), strict=True))
+    }
+    return Samples(images[rows].contiguous().numpy(), labels[rows].numpy(), places)
+
+
+def _own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array that may be written: what came through a network may not."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _count_bytes(value: Block | _Packed) -> int:
+    """Return the bytes of the arrays in a message; the rest of it takes some hundred."""
+    parts = vars(value).values() if isinstance(value, Block) else value
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
