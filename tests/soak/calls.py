@@ -18,6 +18,7 @@ import ctypes
 import errno
 import gc
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -270,11 +271,14 @@ def _load(*, trains: bool) -> None:
     from fcfn_abm.process.workers import Serial
     from fcfn_abm.report import figures
     from fcfn_abm.report.figures import records
+    from fcfn_abm.runs import training_workers  # noqa: F401 - with the true select_workers
     from fcfn_abm.runs.facts import describe_program
 
     def save(_: Any, file: Any, **__: Any) -> None:
-        if hasattr(file, "write"):
+        if isinstance(file, io.TextIOBase):
             file.write("<svg/>")
+        elif hasattr(file, "write"):
+            file.write(b"<svg/>")
         else:
             Path(file).write_bytes(b"a picture")
 
