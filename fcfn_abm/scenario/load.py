@@ -84,7 +84,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InvalidScenarioError(f"cannot be read: {why}.", file=str(path)) from None
     except ValueError:  # it holds a zero byte, or half of a surrogate pair
         raise InvalidScenarioError(
-            "is no name that a file can have.", file=abbreviate(str(path))
+            "no file can have this name.", file=abbreviate(str(path))
         ) from None
     return parse_toml(text, str(path))
 

@@ -323,7 +323,7 @@ def test_overrides_must_be_texts_in_a_list(overrides):
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
 def test_what_no_file_can_be_called_is_refused(name):
-    with pytest.raises(InvalidScenarioError, match="is no name that a file can have"):
+    with pytest.raises(InvalidScenarioError, match="no file can have this name"):
         load_scenario(name)
 
 
