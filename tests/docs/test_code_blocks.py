@@ -107,6 +107,7 @@ NOT_RUN = {  # which lines, and why
     r"^fcfn data prepare ": "downloads",
     r"python -m pytest": "tests, not from within a test",
     r"^fcfn audit .*--whole": "minutes; tests/runs/test_audit_whole.py attacks smaller ones",
+    r"^fcfn run scenarios/privacy/emnist": "half an hour, on images that do not come with it",
     r"^fcfn view ": "goes on until Ctrl-C; tests/viz opens the window",
     r"^fcfn replicate all": "a quarter of an hour; tests/analysis makes the figures",
     r"^python analysis/studies/": "minutes each; tests/analysis carries smaller ones out",
