@@ -199,7 +199,7 @@ class LearningRule(Protocol):
         Parameters
         ----------
         distribution : RhoDistribution or None
-            The law of the costs; None where groups have laws of their own.
+            The distribution of costs; None where groups have their own.
         n_nodes : int
             How many nodes there are.
         """

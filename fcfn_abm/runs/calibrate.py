@@ -148,7 +148,7 @@ def calibrate_value(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(*checkpoint.interrupt_message()) from None
         except WorkersLostError as error:
-            raise WorkersLostError(f"{error} The same command goes on from there.") from None
+            raise WorkersLostError(f"{error} The same command resumes there.") from None
         found = _fit(scenario, population, grid, seeds, value, rows)
         with new_folder(out, overwrite=overwrite, kind=KIND) as folder, raise_as_output_error(out):
             _write(scenario, found, folder)

@@ -126,7 +126,7 @@ def run_scenario(
             message = checkpoint.interrupt_message() if checkpoint else ()
             raise KeyboardInterrupt(*message) from None
         except WorkersLostError as error:
-            raise WorkersLostError(f"{error} The same command goes on from there.") from None
+            raise WorkersLostError(f"{error} The same command resumes there.") from None
         record = replace(record, path=folder)
         with raise_as_output_error(out):
             found = write_record(record, folder)
