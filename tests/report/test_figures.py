@@ -295,6 +295,7 @@ def test_a_frame_without_rows_is_refused():
 
 
 def test_the_figure_of_a_closed_loop_shows_the_rounds_in_which_the_server_learned():
+    pytest.importorskip("torch")
     settings = ["population.n_nodes=8", "training.rounds=3", "training.compare=[]"]
     made = run_scenario(fa.load_scenario("closed_loop/digits", [*settings, "rounds.maximum=5"]))
     figure = main_figures(made)["closed_loop"]
