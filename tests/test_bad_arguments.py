@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pandas as pd
 import pytest
+from plugins_of_tests import forget_plugins
 
 import fcfn_abm as fa
 from fcfn_abm import game
@@ -97,7 +98,8 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return Made(tmp_path_factory.mktemp("made"))
+    yield Made(tmp_path_factory.mktemp("made"))
+    forget_plugins()
 
 
 def doors(made):
