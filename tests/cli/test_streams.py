@@ -148,7 +148,7 @@ def test_listed_titles_steer_no_terminal(tmp_path):
 def test_reports_hold_no_control_characters():
     title = "A\x1b[31m\x00\u202eB"
     page = Page(title, title, [Words(title)])
-    for text in (render_html(page), render_markdown(page, str)):
+    for text in (render_html(page), render_markdown(page, str, str)):
         assert not set(text) & {"\x1b", "\x00", "\u202e"}
         assert "u202eB" in text
     figure = Figure()

@@ -78,7 +78,7 @@ def _page(path: Path) -> object:
     from fcfn_abm.report.render import render_markdown
     from fcfn_abm.runs.report import read_page
 
-    return render_markdown(read_page(path), str)
+    return render_markdown(read_page(path), str, str)
 
 
 WORKS = (
