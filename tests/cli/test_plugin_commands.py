@@ -87,6 +87,7 @@ COMMANDS = [
     ("sweep", "swept.toml", "--dry-run"),
     ("sweep", "swept.toml", "--cluster", "local:2"),
     ("compare", "market.toml", "--replications", "2"),
+    ("bench", "market.toml"),
     ("view", "market.toml", "--no-browser", "--port", "0"),
     ("calibrate", "trained.toml"),
     ("audit", "trained.toml"),
@@ -117,7 +118,7 @@ def test_every_command_that_takes_a_scenario_was_tried():
     loaders = {
         path.stem
         for path in Path(fa.__file__).parent.joinpath("cli").glob("*.py")
-        if "load_scenario(" in (text := path.read_text()) or "open_source(" in text
+        if "load_scenario(" in (text := path.read_text()) or "open_sources(" in text
     }
     files = {"sweep": "many", "compare": "many"}  # two commands share a file
     assert {files.get(name, name.split()[0]) for name in takes} == loaders

@@ -98,4 +98,4 @@ def test_a_false_verdict_is_caught(monkeypatch):
         "fcfn_abm.learning.server_anticipate.Anticipate.next_budget", lambda _, seen: seen.budget
     )
     with pytest.raises(AssertionError, match="off B"):
-        verdicts.campaign(60, 7)
+        verdicts.campaign(60, 3)
