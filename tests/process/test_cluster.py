@@ -1,5 +1,6 @@
 """The same sweep on a Dask cluster: a scheduler and workers on this machine, one of them killed."""
 
+import gc
 import socket
 import subprocess
 import sys
@@ -16,7 +17,18 @@ from fcfn_abm.errors import RunFailedError
 from fcfn_abm.process import cluster as cluster_module
 from fcfn_abm.process.cluster import Cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def collect_sockets():
+    """Collect the sockets that Dask leaves open here, and not in a later test."""
+    yield
+    gc.collect()
+
 
 SHORT = """
 seed = 5
@@ -121,7 +133,6 @@ class Silent(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Dask's sockets
 @pytest.mark.parametrize("scheme", ["tcp://", "ws://", ""])
 @pytest.mark.parametrize("somebody", [listen_without_a_word, serve_http])
 def test_a_port_where_somebody_else_listens_is_given_up_in_time(somebody, scheme, capfd):
@@ -134,7 +145,6 @@ def test_a_port_where_somebody_else_listens_is_given_up_in_time(somebody, scheme
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("address", "words"),
     [

@@ -1,5 +1,6 @@
 """Trainings on a Dask cluster: the bytes of one machine, whatever becomes of its workers."""
 
+import gc
 import signal
 import subprocess
 import sys
@@ -13,7 +14,19 @@ from fcfn_abm.process.cluster import Cluster
 from fcfn_abm.runs.training_workers import connect_cluster
 from fcfn_abm.training.distributed import train_block
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def collect_sockets():
+    """Collect the sockets that Dask leaves open here, and not in a later test."""
+    yield
+    gc.collect()
+
+
 pytest.importorskip("distributed")
 
 TABLES = ("rounds", "nodes", "traces", "training", "ledger")
