@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from building import build, copy_sources, list_tracked
 
 import fcfn_abm as fa
 
@@ -37,42 +37,18 @@ fcfn_abm.cli.main()
 
 def tracked():
     """Return the files of the repository."""
-    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=False)
-    if listed.returncode:
-        pytest.skip("this is no checkout of git")
-    paths = map(Path, filter(None, listed.stdout.split("\0")))
-    return [path for path in paths if path.is_file() and not path.is_symlink()]
-
-
-def build(source, out):
-    """Build the source archive, and from it the wheel, without a network."""
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "absent from the `packages` configuration" not in done.stdout + done.stderr
-    (wheel,), (archive,) = out.glob("*.whl"), out.glob("*.tar.gz")
-    return wheel, archive
-
-
-def copy_sources(folder, mode, time):
-    """Copy the repository's files, as a user with another umask checks them out at some time."""
-    for path in tracked():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path)
-        (folder / path).chmod(mode | (path.stat().st_mode & 0o100))
-        os.utime(folder / path, (time, time))
+    paths = list_tracked()
+    if paths is None:
+        pytest.skip("not a git checkout")
+    return paths
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A wheel and a source archive."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    copy_sources(source, 0o644, 1_000_000_000)
-    return build(source, out)
+    copy_sources(tracked(), source)
+    return build(source, out, "--no-isolation")
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +118,10 @@ def test_the_source_archive_holds_every_file_that_is_seen(built):
 def test_equal_sources_give_equal_archives(built, tmp_path):
     """Another day, another folder, another umask."""
     source, out = tmp_path / "other", tmp_path / "dist"
-    copy_sources(source, 0o600, 1_500_000_000)
+    copy_sources(tracked(), source, 0o600, 1_500_000_000)
     before = os.umask(0o077)
     try:
-        again = build(source, out)
+        again = build(source, out, "--no-isolation")
     finally:
         os.umask(before)
     for one, other in zip(built, again, strict=True):
