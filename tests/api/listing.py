@@ -3,7 +3,7 @@
 What users may rely on: the names of ``fcfn_abm`` and of the subpackages that extensions import,
 with parameters, defaults, attributes, and methods; the registered entries with their options; the
 commands of ``fcfn`` with arguments and options; the columns of a record's tables. The keys of
-scenario files are in ``scenarios/scenario.schema.json``. Annotations are left out: mypy checks them.
+scenario files are in ``scenarios/scenario.schema.json``. mypy checks annotations: left out here.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def list_entries(name: str, registry: Registry[Any]) -> Iterator[str]:
     """Yield what the package itself registers, with options; installed plug-ins register more."""
     for entry in sorted(name for name in registry if is_ours(registry[name])):
         options = dataclasses.fields(registry[entry])
-        listed = ", ".join(f"{option.name}{default_of(option)}" for option in options)
+        listed = ", ".join(
+            f"{option.name}{default_of(option)}".replace(" = ", "=") for option in options
+        )
         yield f"{name}[{entry!r}]({listed})"
 
 
@@ -138,7 +140,9 @@ def signature(function: Any) -> str:
     """Return the parameters of a function, with defaults and without annotations."""
     parameters = inspect.signature(function).parameters.values()
     plain = [
-        p.replace(annotation=p.empty, default=p.empty if p.default is p.empty else Shown(p.default))
+        p.replace(
+            annotation=p.empty, default=p.empty if p.default is p.empty else Default(p.default)
+        )
         for p in parameters
         if p.name not in {"self", "cls"}
     ]
@@ -149,10 +153,10 @@ def default_of(field: dataclasses.Field[Any]) -> str:
     """Return the default of a field, as `` = value``, or nothing."""
     if field.default_factory is not dataclasses.MISSING:
         return " = ..."
-    return "" if field.default is dataclasses.MISSING else f" = {Shown(field.default)!r}"
+    return "" if field.default is dataclasses.MISSING else f" = {Default(field.default)!r}"
 
 
-class Shown:
+class Default:
     """A default, written the same by all versions of the libraries."""
 
     def __init__(self, value: Any) -> None:
