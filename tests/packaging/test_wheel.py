@@ -107,11 +107,14 @@ def test_the_wheel_holds_code_types_and_scenarios_and_no_tests(installed):
     assert top <= {"fcfn_abm", "fcfn_zhou2023"}
 
 
-def test_the_source_archive_holds_every_file_that_is_seen(built):
+def test_the_source_archive_holds_every_file_of_the_repository_and_no_others(built):
     with tarfile.open(built[1]) as archive:
-        inside = {name.partition("/")[2] for name in archive.getnames()}
-    seen = {path.as_posix() for path in tracked() if path.parts[0][0] != "."}
-    assert seen <= inside
+        inside = {name.partition("/")[2] for name in archive.getnames() if name.count("/")}
+    tracked_files = {path.as_posix() for path in tracked()}
+    assert tracked_files <= inside
+    folders = {parent.as_posix() for path in tracked() for parent in path.parents}
+    made = {path for path in inside - tracked_files - folders if "egg-info" not in path}
+    assert made <= {"PKG-INFO", "setup.cfg"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
