@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -22,6 +23,7 @@ from pydantic import BaseModel
 
 import fcfn_abm
 from fcfn_abm.cli import app
+from fcfn_abm.errors import MissingExtraError
 from fcfn_abm.records.tables import TABLES
 from fcfn_abm.registry import Registry
 
@@ -50,7 +52,11 @@ def list_module(name: str) -> Iterator[str]:
     """Yield the public names of a module."""
     module = import_module(name)
     for public in sorted(module.__all__):
-        value = getattr(module, public)
+        try:
+            value = getattr(module, public)
+        except MissingExtraError:  # an optional dependency is not installed here: unchanged
+            yield from (line for line in listed_lines() if re.match(rf"(class )?{public}\b", line))
+            continue
         home = getattr(fcfn_abm, public, None) if module is not fcfn_abm else None
         if home is value and public in fcfn_abm.__all__:
             yield f"{public}: fcfn_abm.{public}"
@@ -65,6 +71,11 @@ def list_module(name: str) -> Iterator[str]:
             yield f"{public} = {value!r}"
         else:
             yield f"{public}: {type(value).__name__}"
+
+
+def listed_lines() -> list[str]:
+    """Return the lines of the stored listing."""
+    return LISTING.read_text(encoding="utf-8").splitlines()
 
 
 def list_class(name: str, cls: type) -> Iterator[str]:
