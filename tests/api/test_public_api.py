@@ -18,12 +18,7 @@ PACKAGE = Path(fa.__file__).parent
 def test_the_public_interface_is_the_one_that_is_listed():
     now = list_interface().splitlines()
     difference = difflib.unified_diff(
-        listed_lines(),
-        list_interface().splitlines(),
-        "public_api.txt",
-        "fcfn_abm",
-        n=0,
-        lineterm="",
+        listed_lines(), now, "public_api.txt", "fcfn_abm", n=0, lineterm=""
     )
     changes = "\n".join(difference)
     assert not changes, f"the public interface has changed; {REMEDY}:\n{changes}"

@@ -1,4 +1,4 @@
-"""The package as it is shipped: built, unpacked, and used from a folder that is no checkout."""
+"""The built package: unpacked, and used from a folder outside of the checkout."""
 
 import os
 import re
