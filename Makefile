@@ -1,8 +1,8 @@
 # The targets:
 #   make demo           make .venv, install, run the quick start and its report: figures from nothing
-#   make test           all tests
+#   make test           all tests; with COVERAGE=1 also the share of lines that they cover, which
+#                       fails below a floor
 #   make test-fast      the tests that are not marked slow
-#   make coverage       all tests, and the share of lines that they cover; fails below the floor
 #   make test-lowest    the tests of the base package with the lowest versions of its dependencies
 #   make test-privacy   the tests of noise, accounting, and audits
 #   make test-flower    the tests that need Flower
@@ -24,7 +24,7 @@ BASE_TESTS = $(addprefix tests/,abm api cli game learning mechanisms population 
 	scenario runs/test_compare.py runs/test_run_sweep.py test_cli.py test_errors.py test_input.py \
 	test_plugins.py test_registry.py test_rng.py)
 
-.PHONY: demo test test-fast coverage test-lowest test-privacy test-flower release-check soak \
+.PHONY: demo test test-fast test-lowest test-privacy test-flower release-check soak \
 	soak-calls docs lint format clean
 .DEFAULT_GOAL := demo
 
@@ -33,14 +33,11 @@ demo: $(VENV)/.train
 	$(BIN)/fcfn report results/quickstart
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(SHARED)
+	$(BIN)/python -m pytest $(SHARED) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	$(if $(COVERAGE),$(BIN)/python tests/packaging/coverage_floor.py)
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SHARED) -m "not slow"
-
-coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest $(SHARED) --cov --cov-report=term:skip-covered
-	$(BIN)/python tests/packaging/coverage_floor.py
 
 release-check: $(VENV)/.dev
 	$(BIN)/python tests/packaging/release_check.py $(RELEASE)

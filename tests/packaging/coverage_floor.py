@@ -1,4 +1,4 @@
-"""What the tests cover, and the floor: ``make coverage`` prints both, and if it can rise."""
+"""What the tests cover, and the floor: ``make test COVERAGE=1`` prints both, and if it can rise."""
 
 import io
 import math
