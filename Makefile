@@ -1,7 +1,8 @@
 # make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
 # minutes; make test-lowest: with the lowest versions of dependencies.  make test-flower: what needs
 # Flower.  make soak: an hour of faults and bad input; make soak-calls: every system call fails once,
-# for hours; it goes on where it stopped.  make docs: the documentation site.
+# for hours; it goes on where it stopped.  make docs: the documentation site; make reference:
+# its pages that are made from the program.
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
@@ -14,7 +15,7 @@ BASE_TESTS = $(addprefix tests/,abm cli game learning mechanisms population proc
 	scenario runs/test_compare.py runs/test_run_sweep.py test_cli.py test_errors.py test_input.py \
 	test_plugins.py test_registry.py test_rng.py)
 
-.PHONY: demo test test-fast test-lowest test-privacy test-flower soak soak-calls docs lint format clean
+.PHONY: demo test test-fast test-lowest test-privacy test-flower soak soak-calls docs reference lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -39,7 +40,10 @@ soak-calls: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -W ignore -m soak.calls --results build/soak-calls.jsonl $(SOAK)
 
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m sphinx --builder dirhtml --fresh-env --write-all --fail-on-warning --keep-going docs build/site
+
+reference: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 test-privacy: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SHARED) tests/dp tests/training/test_injected_noise.py \

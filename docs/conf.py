@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from docutils import nodes
-
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
@@ -34,8 +32,9 @@ html_extra_path = ["_moved"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_use_index = False
 html_theme_options = {
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,
@@ -44,13 +43,24 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": [], "tutorial": [], "gallery": [], "glossary": []}
+html_favicon = "_static/favicon.svg"
+html_sidebars = {page: [] for page in ("index", "tutorial", "glossary", "contributing", "changelog")}
+smartquotes = False  # "--trust" must stay what is typed
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 # Which pages lie below which. It stands here since GitHub shows no table of contents of Sphinx's.
 _BELOW = {
-    "index": ["tutorial", "howto", "explanation", "studies", "reference/index", "glossary", "contributing", "changelog"],
+    "index": [
+        "Tutorial <tutorial>",
+        "How-to <howto>",
+        "Explanation <explanation>",
+        "Studies <studies>",
+        "Reference <reference/index>",
+        "Glossary <glossary>",
+        "Contributing <contributing>",
+        "Changelog <changelog>",
+    ],
     "howto": [
         "howto_costs_csv",
         "howto_sweep_figure",
@@ -92,8 +102,18 @@ _BELOW = {
     "reference/index": ["keys", "commands", "library", "sources"],
 }
 _FROM_ROOT = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
-_SEARCHED_AS = {  # words that readers search a page by, beside those that it uses
-    "plugins": "my own rule",
+_FOUND_BY = {  # what readers search for, where a page has other words or is not alone to have them
+    "howto_costs_csv": ["hospital", "csv"],
+    "howto_sweep_figure": ["seaborn"],
+    "howto_half_lives": ["half-life", "half-lives", "speed of convergence"],
+    "howto_node_left": ["why a node left", "dropout"],
+    "howto_own_images": ["my own images", "my own data"],
+    "plugins": ["my own rule", "my own mechanism", "custom learning rule", "plug-in"],
+    "export_plan": ["export", "export plan"],
+    "mesa": ["agents"],
+    "clusters": ["SLURM", "Kubernetes", "Dask"],
+    "privacy": ["differential privacy", "epsilon"],
+    "theory": ["equations", "Nash equilibrium", "Stackelberg equilibrium"],
 }
 
 
@@ -101,11 +121,10 @@ def setup(app: Sphinx) -> None:
     """Connect what is below to Sphinx."""
     app.connect("builder-inited", _write_notebooks)
     app.connect("source-read", _complete_page)
-    app.connect("doctree-resolved", _add_search_words)
 
 
 def _complete_page(app: Sphinx, page: str, source: list[str]) -> None:
-    """Fill in files of the root, unlink pages outside of the site, and append what lies below."""
+    """Fill in files of the root, unlink pages outside of the site, add index and contents."""
     if page in _FROM_ROOT:
         file = _HERE.parent / _FROM_ROOT[page]
         app.env.note_dependency(file)
@@ -113,6 +132,8 @@ def _complete_page(app: Sphinx, page: str, source: list[str]) -> None:
     for name, file in _FROM_ROOT.items():
         source[0] = source[0].replace(f"../{file}", f"{name}.md")
     source[0] = re.sub(r"\[`?([^]`]*)`?\]\(\.\./([^)]*(?:README\.md|/))\)", _unlink, source[0])
+    if page in _FOUND_BY:
+        source[0] = f"```{{index}} !{', !'.join(_FOUND_BY[page])}\n```\n\n{source[0]}"
     below = _BELOW.get(page, [])
     if page == "studies":
         below = [*below, *(f"notebooks/{name}" for name, _ in executed_notebooks())]
@@ -124,12 +145,6 @@ def _complete_page(app: Sphinx, page: str, source: list[str]) -> None:
 def _unlink(match: re.Match[str]) -> str:
     text, path = match[1], match[2]
     return f"`{path}`" if text.endswith(path.rsplit("/", 1)[-1]) else f"{text} (`{path}`)"
-
-
-def _add_search_words(app: Sphinx, doctree: nodes.document, page: str) -> None:
-    """Let the search find a page by words that it does not use."""
-    if page in _SEARCHED_AS:
-        doctree += nodes.meta(name="keywords", lang="en", content=_SEARCHED_AS[page])
 
 
 def _write_notebooks(app: Sphinx) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -19,10 +20,10 @@ DOCS = Path(__file__).parent
 _MADE = "<!-- Made by docs/generate.py from {}: do not edit. -->\n\n"
 
 
-def write_reference() -> None:
-    """Write all reference pages."""
+def write_reference(folder: Path = DOCS) -> None:
+    """Write all reference pages into a folder that is arranged like docs."""
     for file, make in PAGES.items():
-        (DOCS / file).write_text(make(), encoding="utf-8")
+        (folder / file).write_text(make(), encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------ scenario files
@@ -134,6 +135,8 @@ def _takes(key: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
+    if value == 2**63 - 1:
+        return "2^63 - 1"
     return f"{value:.15g}" if isinstance(value, float) else f"{value}"
 
 
@@ -457,4 +460,4 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 if __name__ == "__main__":
-    write_reference()
+    write_reference(*map(Path, sys.argv[1:]))
