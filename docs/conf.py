@@ -23,7 +23,10 @@ nitpicky = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # the anchors that GitHub gives headings
 mathjax_path = "mathjax/tex-svg.js"  # MathJax 3.2.2, whole in one file
-mathjax3_config = {"options": {"enableMenu": False}}  # the menu would load more files
+mathjax3_config = {
+    "options": {"enableMenu": False},  # the menu would load more files
+    "tex": {"packages": {"[-]": ["noerrors", "noundefined"]}},  # faults show, and fail the tests
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "fcfn_abm"
@@ -44,7 +47,9 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 html_favicon = "_static/favicon.svg"
-html_sidebars = {page: [] for page in ("index", "tutorial", "glossary", "contributing", "changelog")}
+html_sidebars = {
+    page: [] for page in ("index", "tutorial", "glossary", "contributing", "changelog")
+}
 smartquotes = False  # "--trust" must stay what is typed
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -147,7 +152,7 @@ def _unlink(match: re.Match[str]) -> str:
     return f"`{path}`" if text.endswith(path.rsplit("/", 1)[-1]) else f"{text} (`{path}`)"
 
 
-def _write_notebooks(app: Sphinx) -> None:
+def _write_notebooks(app: Sphinx) -> None:  # noqa: ARG001 - Sphinx's
     """Make a page of each executed notebook, with its pictures beside it."""
     folder = _HERE / "notebooks"
     folder.mkdir(exist_ok=True)

@@ -32,11 +32,12 @@ _KEYS = """\
 # Scenario files
 
 A scenario is a TOML file. This page lists every table and key that it may contain; any other key
-raises an error that suggests the nearest one. Nothing is required: a key that is left out takes its default.
-Where a table has a `kind`, the name alone may stand for the table: `learning = "gradient"` is
-`[learning]` with `kind = "gradient"`.
+raises an error that suggests the nearest one. Nothing is required: a key that is left out takes its
+default. Where a table has a `kind`, the name alone may stand for the table: `learning = "gradient"`
+is `[learning]` with `kind = "gradient"`.
 
-For editors, the same as a JSON schema: `scenarios/scenario.schema.json`, or `fcfn scenarios schema`.
+For editors, the same as a JSON schema: `scenarios/scenario.schema.json`, which
+`fcfn scenarios schema` prints.
 
 """
 
@@ -55,7 +56,7 @@ def scenario_keys() -> str:
 def _tables(
     table: Mapping[str, Any], path: str, definitions: Mapping[str, Any], seen: dict[str, str]
 ) -> Iterator[str]:
-    """Yield a table, and then the tables in it; ``seen`` has the places of choices already shown."""
+    """Yield a table, and then the tables in it; ``seen`` has the choices shown so far, and where."""
     yield f"## `[{path}]`\n" if path else "## The top of the file\n"
     if path:
         yield _line(table.get("description", "")) + "\n"
@@ -150,9 +151,10 @@ def _default(key: Mapping[str, Any]) -> str:
 _COMMANDS = """\
 # Commands
 
-Results go to stdout; progress and messages go to stderr. `FILE` is a scenario file or the name of a bundled
-scenario (`fcfn scenarios list`). Commands that take a scenario load [plug-ins](../plugins.md) with `--import`, and with
-`--trust` those that the scenario names. `fcfn COMMAND --help` prints the same text in the terminal.
+Results go to stdout; progress and messages go to stderr. A `SCENARIO` is a file or the name of a
+bundled scenario (`fcfn scenarios list`). Commands that take one load [plug-ins](../plugins.md) with
+`--import`, and with `--trust` those that the scenario names. `fcfn COMMAND --help` prints the same
+text in the terminal.
 
 | exit code | meaning |
 |---|---|
@@ -175,7 +177,7 @@ def commands() -> str:
     for path, command in _walk("fcfn", typer.main.get_command(app)):
         inner = list(getattr(command, "commands", {}))
         parts.append(f"## {path}\n\n{_paragraphs(command.help or '')}\n")
-        rows = [_parameter(path, p, _hints(command)) for p in command.params if not p.hidden]
+        rows = [_parameter(p, _hints(command)) for p in command.params if not p.hidden]
         arguments = [name for name, *_ in rows if not name.startswith("`-")]
         usage = [path, *(name.strip("`") for name in arguments)]
         usage += ["COMMAND"] * bool(inner) + ["[OPTIONS]"] * (len(rows) > len(arguments))
@@ -198,7 +200,7 @@ def _hints(command: Any) -> Mapping[str, Any]:
     return get_type_hints(command.callback) if command.callback else {}
 
 
-def _parameter(path: str, parameter: Any, hints: Mapping[str, Any]) -> tuple[str, str, str]:
+def _parameter(parameter: Any, hints: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return the row of an argument or option: name, default, meaning."""
     several = parameter.nargs == -1 or getattr(parameter, "multiple", False)
     if not parameter.opts[0].startswith("-"):
@@ -211,8 +213,10 @@ def _parameter(path: str, parameter: Any, hints: Mapping[str, Any]) -> tuple[str
     shown = parameter.show_default
     if isinstance(shown, str):
         default = shown
-    elif shown and parameter.default not in (None, False, True, ()) and not callable(
-        parameter.default
+    elif (
+        shown
+        and parameter.default not in (None, False, True, ())
+        and not callable(parameter.default)
     ):
         default = f"`{parameter.default}`"
     else:
@@ -237,15 +241,16 @@ def _value(hint: Any) -> str:
 _LIBRARY = """\
 # The library
 
-Everything public is in `fcfn_abm`, by convention `import fcfn_abm as fa`. Importing it is cheap: torch and
-Mesa are loaded when they are first needed. Modules below `fcfn_abm` can be imported too, but may change from version to
-version; [Contributing](../contributing.md) shows how to extend them.
+Everything public is in `fcfn_abm`, by convention `import fcfn_abm as fa`. Importing it is cheap:
+torch and Mesa are loaded when they are first needed. Modules below `fcfn_abm` can be imported too,
+but may change from version to version; [Contributing](../contributing.md) shows how to extend them.
 
 """
 _GROUPS = {
     "Scenarios and runs": (
-        "load_scenario load_costs import_plugin Plugin Scenario run_scenario run_sweep read_sweep Sweep "
-        "compare_mechanisms Comparison run_bench read_bench Benchmark calibrate_value ValueCalibration"
+        "load_scenario load_costs import_plugin Plugin Scenario run_scenario run_sweep read_sweep "
+        "Sweep compare_mechanisms Comparison run_bench read_bench Benchmark calibrate_value "
+        "ValueCalibration"
     ),
     "Records": "read_record Record export_plan",
     "Reports and figures": "write_report plot",
@@ -260,7 +265,9 @@ _GROUPS = {
     "Errors": "FcfnError",
 }
 _ONLY = {"Scenario": {"cap", "trains"}}  # its other attributes are the keys of a file
-_AFTER = {"Scenario": "Its other attributes are the tables and keys of a [scenario file](keys.md).\n"}
+_AFTER = {
+    "Scenario": "Its other attributes are the tables and keys of a [scenario file](keys.md).\n"
+}
 
 
 def library() -> str:
@@ -281,7 +288,12 @@ def library() -> str:
             home = getattr(fcfn_abm, "_HOME_OF").get(name) or fcfn_abm._MODULES[name]  # noqa: B009
             member = package[home] if name in fcfn_abm._MODULES else package[home][name]
             parts += _documented(name, _target(member))
-    return _MADE.format("the docstrings") + _LIBRARY + re.sub(r"\n{3,}", "\n\n", "\n".join(parts).strip()) + "\n"
+    return (
+        _MADE.format("the docstrings")
+        + _LIBRARY
+        + re.sub(r"\n{3,}", "\n\n", "\n".join(parts).strip())
+        + "\n"
+    )
 
 
 def _target(member: griffe.Object | griffe.Alias) -> griffe.Object:
@@ -398,7 +410,7 @@ def _linked(kind: str) -> str:
 _SOURCES = """\
 # Sources
 
-The publications that the pages and docstrings cite; as BibTeX in [references.bib](../references.bib).
+What the pages and docstrings cite; as BibTeX in [references.bib](../references.bib).
 
 """
 
