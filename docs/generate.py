@@ -56,7 +56,7 @@ def scenario_keys() -> str:
 def _tables(
     table: Mapping[str, Any], path: str, definitions: Mapping[str, Any], seen: dict[str, str]
 ) -> Iterator[str]:
-    """Yield a table, and then the tables in it; ``seen`` has the choices shown so far, and where."""
+    """Yield a table, and then the tables in it; ``seen`` has the places of choices."""
     yield f"## `[{path}]`\n" if path else "## The top of the file\n"
     if path:
         yield _line(table.get("description", "")) + "\n"
