@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 if TYPE_CHECKING:
     import griffe
@@ -226,14 +226,8 @@ def _parameter(parameter: Any, hints: Mapping[str, Any]) -> tuple[str, str, str]
 
 def _value(hint: Any) -> str:
     """Return what an option takes, as it stands behind its name."""
-    if get_origin(hint) is Literal:
-        return f" {'|'.join(map(str, get_args(hint)))}"
     inner = [_value(part) for part in get_args(hint) if part is not type(None)]
-    if inner:
-        return inner[0]
-    if isinstance(hint, type) and hasattr(hint, "__members__"):
-        return f" {'|'.join(str(member.value) for member in hint)}"  # type: ignore[attr-defined]
-    return {int: " N", float: " X", Path: " PATH"}.get(hint, " TEXT")
+    return inner[0] if inner else {int: " N", float: " X", Path: " PATH"}.get(hint, " TEXT")
 
 
 # --------------------------------------------------------------------------------- the library

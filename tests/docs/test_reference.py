@@ -111,5 +111,5 @@ def test_every_link_within_a_page_leads_to_a_heading():
 def test_every_row_of_a_table_has_as_many_cells_as_its_head():
     for page in FOLDER.glob("*.md"):
         for table in re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE):
-            rows = [re.sub(r"`[^`]*`", "", row).replace(r"\|", "") for row in table.splitlines()]
-            assert len({row.count("|") for row in rows}) == 1, (page, rows[0])
+            n_bars = {row.replace(r"\|", "").count("|") for row in table.splitlines()}
+            assert len(n_bars) == 1, (page, table)
