@@ -66,6 +66,7 @@ _BELOW = {
         "Contributing <contributing>",
         "Changelog <changelog>",
     ],
+    "tutorial": ["tutorial.zh"],
     "howto": [
         "howto_costs_csv",
         "howto_sweep_figure",
@@ -136,7 +137,10 @@ def _complete_page(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = file.read_text(encoding="utf-8").replace("](docs/", "](")
     for name, file in _FROM_ROOT.items():
         source[0] = source[0].replace(f"../{file}", f"{name}.md")
-    source[0] = re.sub(r"\[`?([^]`]*)`?\]\(\.\./([^)]*(?:README\.md|/))\)", _unlink, source[0])
+    source[0] = re.sub(
+        r"\[`?([^]`]*)`?\]\(\.\./([^)]*(?:README[\w.]*|/))(?:#[^)]*)?\)", _unlink, source[0]
+    )
+    source[0] = source[0].replace("\n\n```\n", "\n```\n")  # with which a doctest ends
     if page in _FOUND_BY:
         source[0] = f"```{{index}} !{', !'.join(_FOUND_BY[page])}\n```\n\n{source[0]}"
     below = _BELOW.get(page, [])
