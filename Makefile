@@ -10,6 +10,7 @@
 #   make soak           an hour of injected faults and bad input
 #   make soak-calls     every system call fails once: hours; it resumes where it was interrupted
 #   make docs           the documentation site
+#   make reference      docs/reference, from the schema, the commands and the docstrings
 #   make lint, format   check the style and types; repair the style
 #   make clean          remove environments, caches, and builds
 VENV ?= .venv
@@ -25,7 +26,7 @@ BASE_TESTS = $(addprefix tests/,abm api cli game learning mechanisms population 
 	test_plugins.py test_registry.py test_rng.py)
 
 .PHONY: demo test test-fast test-lowest test-privacy test-flower release-check soak \
-	soak-calls docs lint format clean
+	soak-calls docs reference lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -54,7 +55,10 @@ soak-calls: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -W ignore -m soak.calls --results build/soak-calls.jsonl $(SOAK)
 
 docs: $(VENV)/.dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	$(BIN)/python -m sphinx --builder dirhtml --fresh-env --write-all --fail-on-warning --keep-going docs build/site
+
+reference: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 test-privacy: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SHARED) tests/dp tests/training/test_injected_noise.py \
