@@ -294,7 +294,7 @@ class _ChosenReports(LearningRule):
     def __init__(self, epsilon: Floats) -> None:
         self._epsilon = epsilon
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         chosen: Any = self._epsilon[seen.row]
         return float(chosen) if isinstance(seen.epsilon, float) else np.asarray(chosen)
 

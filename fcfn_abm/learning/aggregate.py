@@ -61,7 +61,7 @@ class Aggregate(LearningRule):
         """Return False: it acts on what it learnt from the last round."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the part of the guessed total."""
         guess = seen.remembered("guess")
         if seen.terms is not None and seen.terms.form.share is not None:

@@ -159,7 +159,7 @@ class ScalarMoves:
     """``step(rho, others, own, planned, budget, epsilon_floor, parameters, remembered)`` returns
     the next epsilon of a node, and what it remembers: the same digits as `next_epsilon`."""
     plan: Callable[..., float] = plan_reply
-    """``plan(rho, others, own, budget, epsilon_floor)``: the same digits as `planned`."""
+    """``plan(rho, others, own, budget, epsilon_floor)``: the same digits as `LearningRule.plan`."""
     parameters: tuple[float | bool, ...] = ()
     """What ``step`` is given besides, the same for all nodes in a round."""
     memory: str | None = None
@@ -220,9 +220,9 @@ class LearningRule(Protocol):
     ) -> Value:
         """Choose the epsilon of this round; by default what is planned, all the way."""
         del rng
-        return self.planned(seen)
+        return self.plan(seen)
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return what the node would report if it could move all the way: zero is to stay out."""
         return seen.best_response
 

@@ -102,7 +102,7 @@ class BayesNash(LearningRule):
         """Return False: it looks at no report."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return what is best on average over the others' costs."""
         return seen.budget * seen.remembered("unit_epsilon")
 

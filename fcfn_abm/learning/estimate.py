@@ -59,7 +59,7 @@ class Estimate(LearningRule):
         """Return False: it acts on what it learnt from the last round."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the best response to what is expected of the others."""
         return seen.reply(seen.budget * seen.remembered("expected_others"))
 

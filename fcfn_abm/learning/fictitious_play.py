@@ -32,7 +32,7 @@ class FictitiousPlay(LearningRule):
         """Return False: it acts on what it learnt in all rounds before."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the best response to the mean."""
         return seen.reply(seen.budget * seen.remembered("mean_others"))
 

@@ -58,7 +58,7 @@ class GridLearner(LearningRule):
             "n_tries": 0.0,
         }
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the report that was drawn."""
         share = self.shares[np.asarray(seen.remembered("action"), dtype=np.intp)]
         if seen.terms is None:

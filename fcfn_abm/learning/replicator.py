@@ -47,7 +47,7 @@ class Replicator(LearningRule):
             "without a fixed cost or a reserve"
         )
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the present report where it earns something: only that keeps it alive."""
         if isinstance(seen.epsilon, float):
             return keep_one(seen.rho, seen.others, seen.epsilon, seen.budget, seen.epsilon_floor)

@@ -236,7 +236,7 @@ def test_what_was_before_the_last_change_does_not_count():
     for round_index in range(1, 151):
         moving = round_index <= 100  # far off, and then much closer, but no closer from there on
         distance = 10.0 if moving else 1 + 0.1 * (-1) ** round_index
-        verdict = judge.see(
+        verdict = judge.add_round(
             exploitability=1, change=1, budget_change=0, distance=distance, moving=moving
         )
     assert verdict.kind == "cycling"
