@@ -254,7 +254,9 @@ def as_floats(
         raise error(f"{name} must be a number, but is {abbreviate(value)}.")
     try:
         array = np.asarray(value)
-        if array.dtype.kind in "cmM":  # NumPy would drop imaginary parts, and turn dates into numbers
+        if (
+            array.dtype.kind in "cmM"
+        ):  # NumPy would drop imaginary parts, and turn dates into numbers
             raise error(f"{name} must hold real numbers, but has type {array.dtype}.")
         return array.astype(float, copy=False)
     except (TypeError, ValueError, OverflowError, RuntimeError) as cause:

@@ -105,7 +105,7 @@ class Market(Shown, PlaysAhead):
         super().__init__(rng=stream(seed, "market"))
         self._caps: Floats = np.zeros(0)
         if mechanism.reports == "cost":
-            population = population.asked_for_costs()
+            population = population.report_costs()
         self.seed, self.population, self._rules = seed, population, rules
         game, rounds = rules.game, rules.rounds
         self._primitives = PricingGame(

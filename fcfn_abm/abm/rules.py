@@ -98,9 +98,7 @@ def classes_of(node_class: NodeClass | None, names: Sequence[str]) -> dict[str, 
     for name, kind in classes.items():
         if name not in names:
             known = ", ".join(map(repr, names)) if any(names) else "none"
-            raise InvalidGameError(
-                f"node_class names an unknown group {name!r}; groups: {known}."
-            )
+            raise InvalidGameError(f"node_class names an unknown group {name!r}; groups: {known}.")
         if not (isinstance(kind, type) and issubclass(kind, EdgeNode)):
             raise InvalidGameError(
                 f"node_class must be a class derived from EdgeNode, not {abbreviate(kind)}."

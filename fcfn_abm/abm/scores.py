@@ -129,7 +129,7 @@ class PowerReply(LearningRule):
             slope = (planned - others) / (2.0 * others + bend)
         steep = (planned > others) & (others > 0)
         now = np.where(steep, 1.0 / (1.0 + slope), 1.0)
-        caution = np.minimum(now, seen.remembered("caution") * RECOVERY)
+        caution = np.minimum(now, seen.recall("caution") * RECOVERY)
         seen.memory["caution"][seen.row] = caution
         step = self.rule.gain_for(seen.n_active) * (planned - seen.epsilon)
         chosen: Any = seen.epsilon + (step * caution if self.rule.is_cautious else step)

@@ -61,7 +61,7 @@ class ParameterServer(mesa.Agent):
     @property
     def is_content(self) -> bool:
         """Whether the server would keep its cap."""
-        return not self.offer.learns_cap or self.rule.content(self.memory)
+        return not self.offer.learns_cap or self.rule.is_content(self.memory)
 
     @property
     def is_searching(self) -> bool:

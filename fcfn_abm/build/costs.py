@@ -46,7 +46,7 @@ def list_costs(scenario: Scenario, find_folder: FindFolder, where: str) -> Scena
     }
     tree = scenario.model_dump(exclude_unset=True)
     for place, costs in files.items():
-        _at(tree, place[:-1])["rho"] = costs.listed()
+        _at(tree, place[:-1])["rho"] = costs.to_listed()
     _count_nodes(tree, files)
     _list_weights(tree, files.get(("population", "rho")), where)
     _list_caps(tree, files.get(("population", "rho")), where)
@@ -150,7 +150,7 @@ def _list_axes(
                 if costs:  # lists, as they are when the scenario is read back
                     values[index] = {
                         key: list(value) if isinstance(value, tuple) else value
-                        for key, value in costs.listed().items()
+                        for key, value in costs.to_listed().items()
                     }
         if values:
             axis["values"] = values

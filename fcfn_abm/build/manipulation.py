@@ -62,8 +62,8 @@ def measure_manipulation(
     # nobody manipulates, in the order of the others: mechanisms that draw then draw the same
     everybody = Manipulation(np.zeros_like(lies), np.ones(lies.size, dtype=np.int64), lies)
     played = replace(population, manipulation=agreed or everybody)
-    truthful = played.telling_the_truth() if asked else played
-    fair = replace(truthful, manipulation=(agreed or everybody).honest)
+    truthful = played.without_misreports() if asked else played
+    fair = replace(truthful, manipulation=(agreed or everybody).without_manipulation)
     cap = scenario.game.budget
     if cap is None:
         cap = price_mechanism(scenario, "stackelberg", fair, None).server_payment

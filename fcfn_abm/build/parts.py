@@ -392,7 +392,7 @@ def pricing_game(
 ) -> PricingGame:
     """Return what a mechanism gets to price nodes in a scenario, under a given cap."""
     if mechanism.reports == "cost":
-        population = population.asked_for_costs()
+        population = population.report_costs()
     game = scenario.game
     return PricingGame(
         population.rho,
@@ -422,7 +422,7 @@ def price_populations(
         rows = zip(replicas, populations, budgets.tolist(), strict=True)
         return stack([price_mechanism(one, mechanism, nodes, cap) for one, nodes, cap in rows])
     if priced.reports == "cost":
-        populations = [nodes.asked_for_costs() for nodes in populations]
+        populations = [nodes.report_costs() for nodes in populations]
     reported = [nodes.reported_cost for nodes in populations if nodes.reported_cost is not None]
     game = scenario.game
     primitives = PricingGame(

@@ -83,9 +83,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InvalidScenarioError(f"cannot be read: {why}.", file=str(path)) from None
     except ValueError:  # a zero byte or a lone surrogate
-        raise InvalidScenarioError(
-            "not a valid file name.", file=abbreviate(str(path))
-        ) from None
+        raise InvalidScenarioError("not a valid file name.", file=abbreviate(str(path))) from None
     return parse_toml(text, str(path))
 
 

@@ -166,8 +166,7 @@ def _divide(scenario: Scenario, path: str, axis: Axis, where: str) -> list[Any]:
     whole = [round(value) for value in values]
     if len(set(whole)) < n:
         raise InvalidScenarioError(
-            f"there are no {n} different evenly spaced integers from {low:g} to "
-            f"{high:g}.",
+            f"there are no {n} different evenly spaced integers from {low:g} to {high:g}.",
             file=where,
             table=_AXES,
             key=path,

@@ -49,7 +49,7 @@ def played(kind, game, coalition=(), doubled=(), identities=1, **options):
     mechanism = MECHANISMS.create(kind, {**OPTIONS.get(kind, {}), **options})
     found, fair = (
         Manipulated(mechanism, kind, one).outcome(game, np.random.default_rng(3))
-        for one in (manipulation, manipulation.honest)
+        for one in (manipulation, manipulation.without_manipulation)
     )
     return found, fair
 
