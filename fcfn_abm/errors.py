@@ -100,7 +100,7 @@ class InvalidScenarioError(FcfnError, ValueError):
             [*([] if file is None else [file]), *([" ".join(location)] if location else [])]
         )
         if conflict is not None:
-            place += f" does not go together with {conflict}"
+            place += f" conflicts with {conflict}"
         super().__init__(f"{place}: {reason}" if place else reason)
         self.reason = _shorten(reason)
         self.file, self.table, self.key, self.conflict = file, table, key, conflict

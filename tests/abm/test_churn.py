@@ -443,7 +443,7 @@ def test_what_does_not_go_together_with_churn_is_refused_in_one_sentence(tables,
     with pytest.raises(InvalidScenarioError, match=words) as caught:
         check_scenario(asked)
     assert str(caught.value).count("\n") == 0
-    assert "[population.churn] does not go together with" in str(caught.value)
+    assert "[population.churn] conflicts with" in str(caught.value)
 
 
 def test_a_sweep_tells_how_its_markets_follow_and_others_have_no_such_columns(tmp_path):

@@ -236,7 +236,7 @@ def test_churn_and_misreports_are_refused():
     for table in ({"churn": {"departures": 0.1}}, {"misreport": {}}):
         tree = tree_of({"cost": "power"})
         tree["population"] |= table
-        with pytest.raises(InvalidScenarioError, match="cost does not go together with"):
+        with pytest.raises(InvalidScenarioError, match="cost conflicts with"):
             check_settings(Scenario.model_validate(tree))
 
 

@@ -212,7 +212,7 @@ def test_noise_of_the_sum_is_refused_where_it_would_not_do(tmp_path, also, reaso
 
 def test_a_batch_size_beside_sampling_is_refused_and_not_ignored(tmp_path):
     text = "[training]\nbatch_size = 8\n[privacy.placement]\nsampling_rate = {}\n"
-    with pytest.raises(InvalidScenarioError, match="batch_size does not go together with privacy"):
+    with pytest.raises(InvalidScenarioError, match="batch_size conflicts with privacy"):
         load_scenario(write(tmp_path, text.format(0.3)))
     assert load_scenario(write(tmp_path, text.format(1.0))).training.batch_size == 8
 
