@@ -140,11 +140,11 @@ def test_a_package_whose_import_failed_can_be_imported_once_it_is_right():
     ("source", "message"),
     [
         ("nowhere.py", "nowhere.py: there is no such file"),
-        ("rules/my.txt", "a plug-in is a Python file, my_rules.py, or the name of a module"),
-        ("no where", "no module can have this name"),
+        ("rules/my.txt", r"a plug-in must be a Python file \(my_rules.py\) or a module"),
+        ("no where", "not a valid module name"),
         ("nowhere.rules", "there is no such module on Python's path or in "),
-        ("a\0.py", "no file can have this name"),
-        (3, "a plug-in is named by a text or a path, not 3"),
+        ("a\0.py", "not a valid file name"),
+        (3, "a plug-in must be a string or a path, not 3"),
     ],
 )
 def test_what_is_no_plugin_is_refused(source, message):
@@ -297,7 +297,7 @@ def test_an_override_cannot_smuggle_code_in(tmp_path):
         ("imports = 'my_rules.py'", "imports: input should be a valid tuple|must be a list"),
         ("imports = [3]", "imports 0|input should be a valid string"),
         ("imports = ['nowhere.py']", "imports: .*nowhere.py: there is no such file"),
-        ("imports = ['']", "imports: '': no module can have this name"),
+        ("imports = ['']", "imports: '': not a valid module name"),
     ],
 )
 def test_imports_that_cannot_be_are_refused(line, message):

@@ -381,7 +381,7 @@ class Ledger:
         _require_multipliers(ledger._node, ledger._multiplier, ledger._central)
         if ledger._node.size and not 0 <= ledger._node.min() <= ledger._node.max() < n_nodes:
             raise InvalidPrivacyError(
-                f"The state of a ledger names node {ledger._node.max()}, but there are {n_nodes} nodes."
+                f"The state of a ledger names node {ledger._node.max()}, but there are {n_nodes}."
             )
         ledger._row[ledger._node] = np.arange(ledger._node.size)  # the last one counts
         return ledger

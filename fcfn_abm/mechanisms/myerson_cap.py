@@ -70,7 +70,7 @@ class MyersonCap(Mechanism):
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price one round, by the reported costs."""
-        why = "No node's virtual cost is below what its epsilon is worth to the server."
+        why = "No node's virtual cost is below the value of its epsilon to the server."
         return settle_contracts("myerson-cap", game, self.offer(game, rng), why)
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002

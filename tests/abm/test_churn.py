@@ -423,18 +423,18 @@ def test_single_nodes_in_empty_places_do_not_move():
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
-        ({"mechanism": {"kind": "static"}}, r"\[mechanism\] kind = 'static': it makes its offer"),
+        ({"mechanism": {"kind": "static"}}, r"\[mechanism\] kind = 'static': it makes one offer"),
         ({"training": {}}, r"\[training\]: a newcomer would get the data"),
         (
             {
                 "population": {"n_nodes": 5, "churn": {}, "rho": {"kind": "divergence"}},
                 "training": {"enabled": False},
             },
-            r"kind = 'divergence': newcomers bring no data",
+            r"kind = 'divergence': newcomers have no data",
         ),
         (
             {"population": {"n_nodes": 5, "churn": {}, "misreport": {}}},
-            r"\[population.misreport\]: nobody says whether newcomers lie",
+            r"\[population.misreport\]: it is undefined whether newcomers misreport",
         ),
     ],
 )

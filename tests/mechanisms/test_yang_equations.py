@@ -311,9 +311,9 @@ def test_without_a_solution_the_offer_is_empty():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"price_root": "none"}, "price_root = 'none' needs variant = 'printed'"),
-        ({"payment": "shared-cap"}, "payment = 'shared-cap' needs variant = 'printed'"),
-        ({"variant": "printed", "agency_knows_cap": True}, "needs variant = 'three-party'"),
+        ({"price_root": "none"}, "price_root = 'none' requires variant = 'printed'"),
+        ({"payment": "shared-cap"}, "payment = 'shared-cap' requires variant = 'printed'"),
+        ({"variant": "printed", "agency_knows_cap": True}, "requires variant = 'three-party'"),
         ({"variant": "printed", "price_root": "cube"}, "'square', 'none' or 'exact'"),
     ],
 )

@@ -110,7 +110,9 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
     work = Doing(tmp_path)
     with (
         ProcessPoolExecutor(1, get_context("spawn")) as executor,
-        pytest.raises(RunFailedError, match="the executor is broken; the same call with a new one"),
+        pytest.raises(
+            RunFailedError, match="the executor is broken; call again with a new executor"
+        ),
     ):
         run_tasks(
             [1, 101, 2],
@@ -128,9 +130,9 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
         ((0, None, ()), "workers must be a whole number from 1"),
         ((None, "local:x", ()), "must look like local:4"),
         ((None, "10.0.0.1", ()), "must look like local:4, or tcp://10.0.0.1:8786"),
-        ((2, "local:2", ()), "--workers does not go with --cluster"),
-        ((None, None, ["GPU=1"]), "--resource goes with --cluster only"),
-        ((None, None, (), 5.0), "--cluster-timeout goes with --cluster only"),
+        ((2, "local:2", ()), "--workers cannot be used with --cluster"),
+        ((None, None, ["GPU=1"]), "--resource requires --cluster"),
+        ((None, None, (), 5.0), "--cluster-timeout requires --cluster"),
         ((4097, None, ()), "workers must be a whole number from 1 to 4,096, but is 4,097"),
         ((None, "local:0", ()), "must look like local:4"),
         ((None, "local:4097", ()), "workers must be 4,096 at most"),

@@ -305,7 +305,7 @@ def test_a_plug_in_joins_by_name_and_its_knob_is_turned(tmp_path):
         (["bench.training.costs=narow"], "must be one of 'narrow', 'wide', but is 'narow'"),
         (["bench.training.seeds=4"], "must not exceed bench.replications = 3, but is 4"),
         (["bench.training.last=9"], "must not exceed training.rounds = 3, but is 9"),
-        (['bench.costs.csv={kind="csv", path="a.csv"}'], "is read before the benchmark"),
+        (['bench.costs.csv={kind="csv", path="a.csv"}'], "a file of costs cannot be used here"),
         (["bench.costs.bad=7"], "must be a distribution of costs"),
         (['bench.costs.bad={kind="uniform", lo=1.0}'], "no such option"),
         (['bench.costs.bad={kind="unifrm"}'], "Did you mean 'uniform'"),

@@ -36,7 +36,7 @@ def test_a_name_that_is_nearly_right_is_suggested():
 def test_nothing_but_shipped_scenarios_has_such_a_name(name):
     with pytest.raises(InvalidScenarioError):
         fa.load_scenario(name)
-    with pytest.raises(InvalidScenarioError, match="no shipped scenario"):
+    with pytest.raises(InvalidScenarioError, match="no bundled scenario"):
         copy_shipped(name)
 
 
