@@ -103,7 +103,7 @@ def test_a_module_is_known_by_the_digest_of_all_its_files():
         ("raise SystemExit(3)\n", r"line \d+\): SystemExit: 3\."),
         (
             RULE.replace('"cautious"', '"fixed"'),
-            r"the learning rule 'fixed' is fcfn_abm.learning.fixed.\w+ already; choose another",
+            r"the learning rule 'fixed' is already fcfn_abm.learning.fixed.\w+; choose another",
         ),
         (
             RULE.replace("margin: Annotated[float, Field(ge=0, lt=1)] = 0.2", "margin: list = []"),
@@ -385,7 +385,7 @@ def test_a_scenario_names_a_class_of_nodes_and_runs_it_only_where_it_is_trusted(
     ("name", "says"),
     [
         ("mine.py:Missing", "the plug-in mine.py has no 'Missing'"),
-        ("mine.py:number", "mine.py:number is no class"),
+        ("mine.py:number", "mine.py:number is not a class"),
         ("os:system", "needs the plug-in os to be imported, and is not; name it in imports"),
         ("mine.py", "should match pattern"),
     ],

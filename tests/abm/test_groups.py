@@ -45,7 +45,7 @@ def test_sizes_follow_shares_and_numbers_and_fill_the_population(n_nodes, groups
         ([{"name": "a", "share": 0.5}], "groups must hold population.n_nodes = 20"),
         ([{"name": "a", "n_nodes": 21}], "groups must hold population.n_nodes = 20"),
         ([{"name": "a"}, {"name": "b"}], "only one group may omit both share and n_nodes"),
-        ([{"name": "a", "share": 0.5}, {"name": "a"}], "'a' stands twice"),
+        ([{"name": "a", "share": 0.5}, {"name": "a"}], "'a' is used twice"),
     ],
 )
 def test_groups_that_do_not_fit_are_refused(groups, message):

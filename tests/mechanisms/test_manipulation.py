@@ -268,7 +268,7 @@ def test_honest_nodes_leave_no_trace():
     ("people", "message"),
     [
         ({"coalitions": {"rows": [1, 12]}}, "rows must be from 0 to 11"),
-        ({"coalitions": {"rows": [1, 1]}}, "1 stands twice"),
+        ({"coalitions": {"rows": [1, 1]}}, "1 is listed twice"),
         ({"coalitions": {"size": 13}}, "asks for 13 nodes"),
         ({"coalitions": {"size": 2}, "sybils": {"identities": 2}}, "one of both"),
         (

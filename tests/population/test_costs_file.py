@@ -77,8 +77,8 @@ def test_columns_can_be_named_and_scaled(tmp_path):
         ("name,rho\nA,1\n", "contains the costs of 1 nodes"),
         ("A,0.1\nB,0.2\n", "line 1: contains '0.1', but must contain the column names"),
         ("name,\nA,0.1\nB,0.2\n", "line 1: has a column without a name"),
-        ("rho,rho\n1,2\n3,4\n", "line 1: the column 'rho' stands twice"),
-        ("name,rho\nA,1\nB\n", "line 3: has 1 entries, but line 1 names 2 columns"),
+        ("rho,rho\n1,2\n3,4\n", "line 1: the column 'rho' appears twice"),
+        ("name,rho\nA,1\nB\n", "line 3: has 1 entries, but line 1 has 2 columns"),
         ("name,rho\nA,1\n\nA,2\n", "line 4: the name 'A' is already used on line 2"),
         ("name,rho\nA,1\n,2\n", "line 3: 'name' is empty; every node needs a name"),
         ("name,rho\nA,1\nB,\n", "line 3: 'rho' is empty; every node needs a cost"),
@@ -137,7 +137,7 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path, monkeypatch):
 def test_a_number_of_nodes_must_be_that_of_the_file(tmp_path):
     write(tmp_path, "rho\n0.1\n0.2\n")
     (tmp_path / "a.toml").write_text('[population]\nn_nodes = 3\nrho = "csv:costs.csv"\n')
-    with pytest.raises(InvalidScenarioError, match=r"gives 2 costs, but population.n_nodes = 3"):
+    with pytest.raises(InvalidScenarioError, match=r"has 2 costs, but population.n_nodes = 3"):
         fa.load_scenario(tmp_path / "a.toml")
 
 

@@ -300,7 +300,7 @@ def test_a_plug_in_joins_by_name_and_its_knob_is_turned(tmp_path):
     ("changes", "says"),
     [
         (['bench.mechanisms=["stackelbreg"]'], "no mechanism called 'stackelbreg'"),
-        (["bench.budgets=[1.0, 1.0]"], "1.0 stands twice"),
+        (["bench.budgets=[1.0, 1.0]"], "1.0 is listed twice"),
         (["bench.budgets=[-1.0]"], "should be greater than 0"),
         (["bench.training.costs=narow"], "must be one of 'narrow', 'wide', but is 'narow'"),
         (["bench.training.seeds=4"], "must not exceed bench.replications = 3, but is 4"),

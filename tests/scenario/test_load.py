@@ -67,13 +67,13 @@ def test_an_empty_file_is_the_default_scenario(tmp_path):
         ),
         (
             "[population]\nn_nodes = 3\n[population.rho]\nkind = 'listed'\nvalues = [1.0, 2.0]",
-            ["[population.rho]", "gives 2 costs, but population.n_nodes = 3"],
+            ["[population.rho]", "has 2 costs, but population.n_nodes = 3"],
         ),
         ("[server]\nkind = 'fixed'", ["[game] budget: is required"]),
         ("[record]\ntraces = 'some'", ["[record] traces", "'some'"]),
         ("[training]\ncompare = ['randon']", ["[training] compare: 'randon'", "Known: no-noise"]),
         ("[training]\n[privacy]\nunit = 'client'", ["[privacy] unit", "protects a record"]),
-        ("[game\nalpha = 1", ["not valid TOML", "line 1"]),
+        ("[game\nalpha = 1", ["invalid TOML", "line 1"]),
         (
             "[learning]\nkind = 'estimate'\n[information]\nreports = 'aggregate'",
             ["[learning] kind: the rule 'estimate' needs every report"],
@@ -85,7 +85,7 @@ def test_an_empty_file_is_the_default_scenario(tmp_path):
         ("[learning]\ngain = '0.3'", ["[learning] gain: input should be a valid number", "'0.3'"]),
         ("[population]\nrho = 3", ["[population] rho: must be a table", "3"]),
         ("[training]\ncompare = 'random'", ["[training] compare: must be a list", "'random'"]),
-        ("[training]\ncompare = ['random', 'random']", ["'random' stands twice"]),
+        ("[training]\ncompare = ['random', 'random']", ["'random' is listed twice"]),
         ("[compared.randon]\nlow = 1.0", ["[compared] randon", "Did you mean 'random'?"]),
         ("[compared.static]\nepsilom = 1.0", ["[compared.static] epsilom", "'epsilon'"]),
         ("[compared.static]\nepsilon = 0.0", ["[compared.static] epsilon", "0.0"]),
@@ -317,7 +317,7 @@ def test_a_mistake_about_a_whole_table_does_not_tell_all_of_it(tmp_path):
 
 @pytest.mark.parametrize("overrides", [[1], [None], "seed=5", None, 3])
 def test_overrides_must_be_texts_in_a_list(overrides):
-    with pytest.raises(InvalidScenarioError, match=r"must be a (text|list) such as .*, not "):
+    with pytest.raises(InvalidScenarioError, match=r"must be a (string|list) such as .*, not "):
         load_scenario("quickstart", overrides)
 
 

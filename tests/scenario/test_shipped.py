@@ -47,7 +47,7 @@ def test_a_copy_means_the_same_as_the_shipped_file(name):
 
 def test_a_copy_replaces_nothing():
     Path("mine.toml").write_text("mine")
-    with pytest.raises(OutputError, match=r"mine\.toml: exists already"):
+    with pytest.raises(OutputError, match=r"mine\.toml: the file exists already"):
         copy_shipped("quickstart", Path("mine.toml"))
     assert Path("mine.toml").read_text() == "mine"
     with pytest.raises(OutputError, match="cannot be written"):
