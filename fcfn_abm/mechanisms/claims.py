@@ -44,7 +44,7 @@ class Claims:
             for name in as_names(field, getattr(self, field)):
                 if name not in allowed:
                     raise InvalidGameError(
-                        f"{field} must be from {', '.join(allowed)}, but contains {name!r}."
+                        f"{field} may contain only {', '.join(allowed)}, but contains {name!r}."
                     )
         require_positive(zero=True, tolerance=as_number("tolerance", self.tolerance))
 

@@ -219,7 +219,7 @@ def test_a_market_that_was_pickled_keeps_its_account():
             {"population": {"total_epsilon": 5.0}, "privacy": {"horizon": "training"}},
             "already the total of the training",
         ),
-        ({"game": {"total_budget": 5.0}, "training": {}}, "take 'every-round'"),
+        ({"game": {"total_budget": 5.0}, "training": {}}, "use 'every-round'"),
         (
             {"game": {"total_budget": 5.0}, "training": {"schedule": "every-round", "rounds": 90}},
             "would not be paid for",

@@ -224,7 +224,7 @@ def test_the_server_ends_at_a_cap_than_which_none_on_a_grid_is_better(name):
         ({"cost": "power"}, {"mechanism": "tullock"}, "'tullock' with these options"),
         ({"epsilon_max": [1.0]}, {}, "one value for each of 6 nodes"),
         ({"epsilon_max": 0.1, "reserve": 0.2}, {}, "must not be below the reserve"),
-        ({"epsilon_max": "column:cap"}, {}, "is read with a scenario file"),
+        ({"epsilon_max": "column:cap"}, {}, "requires a scenario file"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(terms, tables, why):

@@ -131,10 +131,10 @@ def test_of_several_releases_a_round_the_central_view_claims_nothing():
 @pytest.mark.parametrize(
     ("nodes", "multipliers", "n_releases", "words"),
     [
-        ([0, 3], [1.0, 1.0], 1, "rows from 0 to 2, each once"),
-        ([-1], [1.0], 1, "rows from 0 to 2, each once"),
+        ([0, 3], [1.0, 1.0], 1, "rows from 0 to 2, without repetition"),
+        ([-1], [1.0], 1, "rows from 0 to 2, without repetition"),
         ([1, 1], [1.0, 1.0], 1, "rows from 0 to 2, without repetition, but are \\[1, 1\\]"),
-        ([0, 1], [1.0], 1, "must be of one length"),
+        ([0, 1], [1.0], 1, "must have the same length"),
         ([0], [0.0], 1, "multipliers must be positive"),
         ([0], [np.inf], 1, "multipliers must be positive and finite"),
         ([0], [np.nan], 1, "multipliers must be positive and finite"),
@@ -156,7 +156,7 @@ def test_what_cannot_be_entered_is_refused_and_leaves_the_ledger_alone(
 
 def test_the_sum_cannot_hide_a_node_less_than_its_own_noise():
     ledger = Ledger(3)
-    words = "of node 2 it is 4.9, below 5"
+    words = "for node 2 it is 4.9, below 5"
     with pytest.raises(InvalidPrivacyError, match=words):
         ledger.spend([0, 2], [5.0, 5.0], central=[5.0, 4.9])
     state = filled().state()

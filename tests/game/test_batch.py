@@ -154,7 +154,7 @@ def test_a_table_of_results_has_a_row_a_node_and_says_of_which_population():
         ([[1.0, 2.0], [3.0, np.nan]], 1.0, r"rho\[1, 1\] = nan"),
         (np.ma.masked_greater([[1.0, 2.0], [3.0, 9.0]], 5.0), 1.0, r"rho\[1, 1\] is masked"),
         (np.ones((2, 2, 2)), 1.0, r"rho must have shape \(n,\), or \(k, n\).*\(2, 2, 2\)"),
-        (np.ones((2, 3)), [1.0, 2.0, 3.0], r"budget must be one number, or 2: one a pop.*\(3,\)"),
+        (np.ones((2, 3)), [1.0, 2.0, 3.0], r"budget must be one number, or 2: one per pop.*\(3,\)"),
         (np.ones((2, 3)), [[1.0], [2.0]], r"budget must be one number, or 2.*\(2, 1\)"),
         (np.ones((2, 3)), [1.0, -2.0], r"budget\[1\] = -2"),
         (np.full((2, 3), 1e-9), [1.0, 1e300], r"budget = 1e\+300 is too large for costs"),

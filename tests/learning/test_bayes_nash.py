@@ -134,7 +134,7 @@ def test_what_the_rule_cannot_know_is_refused():
     weighted["mechanism"] = "weighted"
     with pytest.raises(InvalidScenarioError, match="in proportion to epsilon"):
         check_settings(Scenario.model_validate(weighted))
-    with pytest.raises(InvalidScenarioError, match="sum one"):
+    with pytest.raises(InvalidScenarioError, match="sum to one"):
         check_settings(
             Scenario.model_validate(tree_of([1.0, 2.0], types=(1.0,), probabilities=(0.5,)))
         )

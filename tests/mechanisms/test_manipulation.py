@@ -269,8 +269,8 @@ def test_honest_nodes_leave_no_trace():
     [
         ({"coalitions": {"rows": [1, 12]}}, "rows must be from 0 to 11"),
         ({"coalitions": {"rows": [1, 1]}}, "1 is listed twice"),
-        ({"coalitions": {"size": 13}}, "asks for 13 nodes"),
-        ({"coalitions": {"size": 2}, "sybils": {"identities": 2}}, "one of both"),
+        ({"coalitions": {"size": 13}}, "needs 13 nodes"),
+        ({"coalitions": {"size": 2}, "sybils": {"identities": 2}}, "use only one of them"),
         (
             {"coalitions": {"size": 2}, "churn": {"departures": 0.1}},
             "newcomers would belong to no coalition",

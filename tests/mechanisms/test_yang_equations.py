@@ -200,8 +200,8 @@ def test_a_path_that_ends_is_a_result():
 @pytest.mark.parametrize(
     ("rho", "alpha", "words"),
     [
-        ([], 1.0, "row of sellers"),
-        ([[1.0]], 1.0, "row of sellers"),
+        ([], 1.0, "must be one-dimensional"),
+        ([[1.0]], 1.0, "must be one-dimensional"),
         ([1.0, -1.0], 1.0, r"rho\[1\]"),
         ([1.0], 0.0, "alpha must be positive"),
     ],
