@@ -338,7 +338,7 @@ def refusal(kind: str, mechanism: Mechanism) -> str:
 def keep_willing(epsilon: Floats, game: PricingGame) -> Floats:
     """Set to zero the epsilon of nodes whose costs the cap, shared by epsilon, does not cover.
 
-    The cap B pays B / S per unit, whoever sells it, so that the nodes with the highest costs leave
+    The cap B pays B / S per unit, for every seller, so that the nodes with the highest costs leave
     until it covers the cost of every remaining node. In order of cost, those nodes stay for which
     ``rho_k * (epsilon_1 + ... + epsilon_k) <= B``. If nodes sell unequal epsilons, a market may
     come to rest with other nodes, because who leaves first depends on who moves first.

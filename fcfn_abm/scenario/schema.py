@@ -440,7 +440,7 @@ class Rounds(Section):
     the paper), or after their reports, which then answer the previous round's cap ("after-reports",
     its fig. 3)."""
     participation: Share = 1.0
-    """Share of the nodes that move in a round, drawn anew each round; the others keep their
+    """Share of the nodes that move in a round, drawn again each round; the others keep their
     reports."""
     start: Start = "random"
     """First reports: "random", the symmetric equilibrium at the node's own cost times a uniform
@@ -462,7 +462,7 @@ class Information(Section):
     number of participants are always public."""
     noise: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Relative error of observations, as the standard deviation of a log-normal factor with mean
-    one, drawn anew each round. With "full" each report has one error, the same for all readers;
+    one, drawn again each round. With "full" each report has one error, the same for all readers;
     with "aggregate" each node has its own error on the sum."""
 
 

@@ -56,7 +56,7 @@ def _name(path: Path) -> str:
 
 
 def copy_shipped(name: str, to: Path | None = None) -> Path:
-    """Copy a bundled scenario, as a starting point for one's own.
+    """Copy a bundled scenario, as a starting point for changes.
 
     Parameters
     ----------
