@@ -22,7 +22,7 @@ from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, RunFailedE
 from fcfn_abm.plugins import Plugin, import_again, list_plugins
 from fcfn_abm.process.files import replace_file, write_file
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.process.tasks import carry_out_tasks
+from fcfn_abm.process.tasks import run_tasks
 from fcfn_abm.process.workers import Processes, Workers, as_workers
 from fcfn_abm.records import raise_as_output_error, seal
 from fcfn_abm.records.folders import SCENARIO_FILE
@@ -209,7 +209,7 @@ def _carry_out(
                 "what was done before is kept."
             )
 
-        carry_out_tasks(
+        run_tasks(
             todo,
             partial(carry_out_first, out=out.resolve(), plugins=list_plugins()),
             workers,

@@ -199,7 +199,7 @@ def _price(
     budgets: Floats,
 ) -> Outcome:
     """Price with a mechanism; without what it needs to know there is no solution."""
-    missing = build.missing_for(replicas[0], name)
+    missing = build.describe_missing(replicas[0], name)
     if not missing:
         return build.price_populations(replicas, name, populations, budgets)
     game, rho = replicas[0].game, np.stack([population.rho for population in populations])
