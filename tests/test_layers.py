@@ -32,7 +32,7 @@ LAYERS = [  # from the bottom up; members of one layer do not import each other
     {"records"},
     {"report"},
     {"build"},
-    {"runs", "environment"},
+    {"runs", "environment", "odd"},
     {"viz"},
     {"cli"},
     {"__main__"},

@@ -31,6 +31,7 @@ for _name in (
     "check_mechanism",
     "calibrate",
     "audit",
+    "odd",
     "export",
     "replicate",
     "data",
