@@ -43,7 +43,9 @@ def odd(
         out = resolve_output_file(out, overwrite=overwrite)
     if scenario is None:
         if delta:
-            raise InvalidScenarioError("needs a scenario to compare with the default model.", file="--delta")
+            raise InvalidScenarioError(
+                "needs a scenario to compare with the default model.", file="--delta"
+            )
         import_plugins(imports or ())
         text = describe_model()
     else:

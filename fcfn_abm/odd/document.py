@@ -28,6 +28,8 @@ from fcfn_abm.scenario import Scenario
 _TEMPLATE = Path(__file__).with_name("odd.md")
 _MARKER = re.compile(r"^\{\{ (\w+)(?:: ([\w.]+))? \}\}$", re.MULTILINE)
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+_NAMED = ("sweep.axes", "bench.data")
+"""Tables whose keys are names of the user's, with a table each."""
 
 
 def describe_model(scenario: Scenario | None = None) -> str:
@@ -91,7 +93,7 @@ class _Description:
 
     @cached_property
     def _differences(self) -> list[Difference]:
-        return list_differences(self._scenario, self._default)
+        return list_differences(self._scenario, self._default, self._tables)
 
     def write(self) -> str:
         return f"# {self._title}\n\n{self._fill(self._template)}"
@@ -127,9 +129,10 @@ class _Description:
         lines = [f"**`{table.header}`**: {table.meaning}" if path else ""]
         here = read_value(self._tree, path) if path else self._tree
         if path and here is None:
-            lines[0] += " Not used; the values are those that it would start from."
+            lines[0] += " Not used: the values are defaults."
+        lines[0] = lines[0].replace(":  ", ": ")
         lines += ["", "| key | value | takes | meaning |", "|---|---|---|---|"]
-        several = table.is_list or path in ("sweep.axes", "bench.data")
+        several = table.is_list or path in _NAMED
         for key in table.keys:
             value = key.default if several or here is None else self._value_of(key.path)
             shown = "" if value is None else f"`{cell(show(value))}`"
@@ -186,8 +189,8 @@ class _Description:
             return ""
         return (
             "## What differs from the default model\n\n"
-            "The scenario changes these keys of the default model, whose description follows with the "
-            "changes in their places. All other values are the defaults.\n\n"
+            "The scenario changes these keys of the default model, whose description follows with "
+            "the changes in their places. All other values are the defaults.\n\n"
             f"{_table_of(self._differences)}\n"
         )
 
@@ -196,9 +199,9 @@ class _Description:
         parts = [
             f"# {self._title}: differences",
             "",
-            "A delta-ODD (Grimm et al. 2020): what this scenario changes of the default model of fcfn_abm "
-            f"{fcfn_abm.__version__}, which `fcfn odd` describes. Elements and keys that are not named here are "
-            "those of the default model.",
+            "A delta-ODD (Grimm et al. 2020): what this scenario changes of the default model of "
+            f"fcfn_abm {fcfn_abm.__version__}, which `fcfn odd` describes. Elements and keys that "
+            "are not named here are those of the default model.",
         ]
         for heading, text in self._sections():
             if heading == "References":
@@ -215,7 +218,9 @@ class _Description:
         """Yield the docstring of a registered name that the scenario chooses anew."""
         for difference in changed:
             if without_numbers(difference.path) == f"{path}.kind" and difference.here:
-                doc = entries.to_markdown(REGISTRIES[tuple(path.split("."))][difference.here].__doc__)
+                doc = entries.to_markdown(
+                    REGISTRIES[tuple(path.split("."))][difference.here].__doc__
+                )
                 yield f"\n**`{difference.here}`**: {doc}"
 
     def _sections(self) -> list[tuple[str, str]]:
@@ -228,7 +233,7 @@ class _Description:
         """In which section the keys of a table, or the options of a registered name, stand."""
         found = {"": "Simulation experiments"}
         for heading, text in self._sections():
-            found |= {path: heading for path in _placed(text)}
+            found |= dict.fromkeys(_placed(text), heading)
         return found
 
     def _place_of(self, path: str) -> str:

@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 from fcfn_abm.abm.columns import NodeColumns
@@ -20,11 +21,12 @@ from fcfn_abm.rng import PURPOSES
 
 _ROLE = re.compile(r":\w+:`~?([^`]*)`")
 _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
+_EXAMPLES = re.compile(r"^Examples\n-{3,}\n.*?(?=^\w[\w ]*\n-{3,}$|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def to_markdown(docstring: str | None) -> str:
-    """Return a NumPy docstring as Markdown: sections in bold, roles and literals as code."""
-    text = inspect.cleandoc(docstring or "")
+    """Return a NumPy docstring as Markdown, without examples: sections in bold, names as code."""
+    text = _EXAMPLES.sub("", inspect.cleandoc(docstring or "")).rstrip()
     text = _ROLE.sub(lambda match: f"`{match[1].removeprefix('fcfn_abm.')}`", text)
     text = _SECTION.sub(r"**\1**\n", text)
     return re.sub(r"``(.+?)``", r"`\1`", text)
@@ -107,7 +109,8 @@ def describe_orders() -> str:
 def describe_state() -> str:
     """Return the state variables of a node."""
     meanings = _field_docstrings(NodeColumns)
-    rows = [f"| `{f.name}` | {cell(to_markdown(meanings[f.name]))} |" for f in fields(NodeColumns)]
+    sentences = {name: text.partition(". ")[0].rstrip(".") + "." for name, text in meanings.items()}
+    rows = [f"| `{f.name}` | {cell(to_markdown(sentences[f.name]))} |" for f in fields(NodeColumns)]
     return "\n".join(["| variable of a node | meaning |", "|---|---|", *rows])
 
 
@@ -116,7 +119,7 @@ def _field_docstrings(kind: type) -> Mapping[str, str]:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     body = definition.body if isinstance(definition, ast.ClassDef) else []
     found = {}
-    for before, after in zip(body, body[1:], strict=False):
+    for before, after in pairwise(body):
         is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and is_text:
             found[before.target.id] = str(after.value.value)  # type: ignore[attr-defined]

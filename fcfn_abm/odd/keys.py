@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,9 @@ def list_tables() -> dict[str, Table]:
 def _walk(schema: Schema, path: str, definitions: Schema, *, is_list: bool) -> Iterator[Table]:
     table = Table(path, join(schema.get("description", "")), is_list)
     inner: list[tuple[str, Schema, bool]] = []
-    for name, key in schema.get("properties", {}).items():
+    parts = [schema, *schema.get("anyOf", [])]  # an axis may be a list in place of a table
+    properties: Schema = next((p["properties"] for p in parts if "properties" in p), {})
+    for name, key in properties.items():
         place = f"{path}.{name}" if path else name
         below = _reference(key)
         if below:
@@ -114,6 +116,7 @@ def _reference(key: Schema) -> str | None:
         for part in parts
         if isinstance(part.get("additionalProperties"), Mapping)
     ]
+    parts += [named for part in parts for named in part.get("patternProperties", {}).values()]
     parts += [option for part in parts for option in part.get("anyOf", [])]
     return next((str(p["$ref"]).rsplit("/", 1)[1] for p in parts if "$ref" in p), None)
 
@@ -125,8 +128,8 @@ def _holds_many(key: Schema) -> bool:
 def takes(schema: Schema) -> str:
     """Return what values a schema allows, as Markdown."""
     if "anyOf" in schema:
-        parts = (takes(part) for part in schema["anyOf"] if part.get("type") != "null")
-        return " or ".join(dict.fromkeys(parts))
+        options = (takes(part) for part in schema["anyOf"] if part.get("type") != "null")
+        return " or ".join(dict.fromkeys(options))
     if "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
         return ", ".join(f"`{show(value)}`" for value in values)
@@ -139,10 +142,14 @@ def takes(schema: Schema) -> str:
     }
     if "minimum" in schema:
         del bounds["exclusiveMinimum"]  # zero, which is farther away
-    limits = [text.format(schema[name]) for name, text in bounds.items() if name in schema]
+    limits = [text.format(_short(schema[name])) for name, text in bounds.items() if name in schema]
     kinds = {"array": "list", "object": "table"}
-    kind = kinds.get(schema.get("type", ""), schema.get("type", "any value"))
-    return ", ".join([kind, *limits])
+    kind = schema.get("type", "any value")
+    return ", ".join([kinds.get(kind, kind), *limits])
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def read_value(tree: Any, path: str) -> Any:
@@ -166,12 +173,20 @@ def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
         place = f"{path}.{name}" if path else str(name)
         if isinstance(value, Mapping):
             found |= flatten(value, place)
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        elif _is_list_of_tables(value):
             for index, inner in enumerate(value, 1):
                 found |= flatten(inner, f"{place}.{index}")
         else:
             found[place] = value
     return found
+
+
+def _is_list_of_tables(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(v, Mapping) for v in value)
+    )
 
 
 @dataclass(frozen=True)
@@ -195,11 +210,13 @@ def without_numbers(path: str) -> str:
     return ".".join(part for part in path.split(".") if not part.isdigit())
 
 
-def list_differences(scenario: Scenario, default: Scenario) -> list[Difference]:
-    """Return the keys in which a scenario differs from another one, in the order of the schema."""
+def list_differences(
+    scenario: Scenario, default: Scenario, tables: Iterable[str]
+) -> list[Difference]:
+    """Return the keys in which a scenario differs from another one, in the order of the tables."""
     here, there = flatten(as_tree(scenario)), flatten(as_tree(default))
     paths = dict.fromkeys([*there, *here])
-    order = {table: index for index, table in enumerate(list_tables())}
+    order = {table: index for index, table in enumerate(tables)}
     changed = [
         Difference(path, there.get(path), here.get(path))
         for path in paths
