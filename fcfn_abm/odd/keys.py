@@ -144,7 +144,7 @@ def takes(schema: Schema) -> str:
         del bounds["exclusiveMinimum"]  # zero, which is farther away
     limits = [text.format(_short(schema[name])) for name, text in bounds.items() if name in schema]
     kinds = {"array": "list", "object": "table"}
-    kind = schema.get("type", "any value")
+    kind: str = schema.get("type", "any value")
     return ", ".join([kinds.get(kind, kind), *limits])
 
 
