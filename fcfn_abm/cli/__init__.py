@@ -32,6 +32,7 @@ for _name in (
     "calibrate",
     "audit",
     "odd",
+    "crate",
     "export",
     "replicate",
     "data",

@@ -100,7 +100,8 @@ def test_a_repository_that_the_environment_names_is_not_taken(checkout, tmp_path
 
 
 @needs_git
-def test_a_program_called_git_on_the_path_is_not_run(checkout, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("checkout")
+def test_a_program_called_git_on_the_path_is_not_run(tmp_path, monkeypatch):
     planted = tmp_path / "git"
     planted.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     planted.chmod(0o755)
@@ -122,7 +123,8 @@ def test_the_commit_of_a_project_that_holds_a_copy_is_not_taken_for_ours(checkou
 
 
 @needs_git
-def test_a_repository_further_up_is_not_ours(root, tmp_path):
+@pytest.mark.usefixtures("root")
+def test_a_repository_further_up_is_not_ours(tmp_path):
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "the user's own project")
     assert commit_now() is None  # as in a virtual environment inside of it
