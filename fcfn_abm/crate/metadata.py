@@ -33,7 +33,8 @@ SOFTWARE = "fcfn_abm: agent-based simulation of incentive mechanisms for private
 PAPER = {
     "@id": "#zhou2023",
     "@type": "ScholarlyArticle",
-    "name": "Adaptive incentive mechanism of privacy computing for federated compute first networks",
+    "name": "Adaptive incentive mechanism of privacy computing for federated compute first "
+    "networks",
     "author": {"@id": "#zan-zhou"},
     "datePublished": "2023",
     "inLanguage": "zh",
@@ -233,7 +234,7 @@ def _action(
         "description": said,
         "instrument": {"@id": "#fcfn_abm"},
         **({"agent": _references(people)} if people else {}),
-        "object": [{"@id": SCENARIO_FILE}],
+        "object": {"@id": SCENARIO_FILE},
         "result": [{"@id": f.identifier} for f in files if f.path != SCENARIO_FILE],
         **{name: provenance[key] for name, key in times.items() if provenance.get(key)},
         "actionStatus": f"http://schema.org/{'Failed' if broken else 'Completed'}ActionStatus",
@@ -245,13 +246,21 @@ def _action(
 def _libraries(facts: Mapping[str, Any]) -> Iterator[Entity]:
     """Yield what the numbers depend on besides the program: libraries, and plug-ins."""
     for name, version in facts["versions"].items():
-        if name != "fcfn_abm":
-            yield {
-                "@id": f"#library-{name}",
-                "@type": "SoftwareApplication",
-                "name": "Python" if name == "python" else name,
-                "softwareVersion": version,
-            }
+        if name == "fcfn_abm":
+            continue
+        is_python = name == "python"
+        url = (
+            "https://www.python.org/"
+            if is_python
+            else f"https://pypi.org/project/{name}/{version}/"
+        )
+        yield {
+            "@id": url,
+            "@type": "SoftwareApplication",
+            "name": "Python" if is_python else name,
+            "softwareVersion": version,
+            "url": url,
+        }
     for plugin in facts.get("plugins", ()):
         yield {
             "@id": f"#plugin-{quote(plugin['name'], safe='')}",

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fcfn_abm.crate.metadata import COMMANDS, METADATA, File, describe
 from fcfn_abm.errors import InvalidRecordError, abbreviate, as_path
@@ -107,7 +107,7 @@ def write_crate(
     return Crate(out, tuple(left_out))
 
 
-def _read(folder: Path) -> dict[str, object]:
+def _read(folder: Path) -> dict[str, Any]:
     """Return the facts about results, which are complete and unchanged."""
     if not (folder / RUN_FILE).exists() and (folder / "ledger.md").exists():
         raise InvalidRecordError(
