@@ -239,7 +239,7 @@ def _action(
         **{name: provenance[key] for name, key in times.items() if provenance.get(key)},
         "actionStatus": f"http://schema.org/{'Failed' if broken else 'Completed'}ActionStatus",
         **({"error": broken} if broken else {}),
-        "environment": _references(environment),
+        **({"environment": _references(environment)} if environment else {}),
     }
 
 
@@ -332,5 +332,7 @@ def _date(folder: Path, facts: Mapping[str, Any]) -> str:
     return changed.date().isoformat()
 
 
-def _references(entities: Sequence[Entity]) -> list[Entity]:
-    return [{"@id": entity["@id"]} for entity in entities]
+def _references(entities: Sequence[Entity]) -> Entity | list[Entity]:
+    """Return links to entities; one alone is no list, as RO-Crate recommends."""
+    links = [{"@id": entity["@id"]} for entity in entities]
+    return links[0] if len(links) == 1 else links

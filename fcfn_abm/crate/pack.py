@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import shutil
 import stat
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -37,6 +35,7 @@ _TABLES = {"sweep": "sweep.parquet", "benchmark": "bench.parquet"}
 _FIRST_DATE = (1980, 1, 1, 0, 0, 0)
 """Of all entries of a zip file: equal results give equal files."""
 _MODE = stat.S_IFREG | 0o644
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -192,8 +191,10 @@ def _write_folder(new: Path, folder: Path, files: Iterable[File], text: str) -> 
 
 def _copy(folder: Path, file: File, target: IO[bytes]) -> None:
     """Copy a file, which must still hold what was described."""
+    digest = hashlib.sha256()
     with (folder / file.path).open("rb") as source:
-        shutil.copyfileobj(source, target)
-        source.seek(0)
-        if hashlib.file_digest(source, "sha256").hexdigest() != file.sha256:
-            raise OSError(errno.EIO, "changed while it was packed", str(folder / file.path))
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
+    if digest.hexdigest() != file.sha256:
+        raise InvalidRecordError(f"{folder / file.path}: changed while it was packed; try again.")
