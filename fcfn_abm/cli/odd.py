@@ -36,7 +36,7 @@ def odd(
     from fcfn_abm.build import load_scenario
     from fcfn_abm.odd import describe_differences, describe_model
     from fcfn_abm.plugins import import_plugins
-    from fcfn_abm.records import write_file
+    from fcfn_abm.process.files import create_folder, write_file
     from fcfn_abm.records.folders import resolve_output_file
 
     if out is not None:
@@ -54,5 +54,6 @@ def odd(
     if out is None:
         write(text, newline=False)
     else:
+        create_folder(out.parent)
         write_file(out, text.encode())
         say(out)
