@@ -1,7 +1,7 @@
 """A crate holds all of the results, and a description that agrees with them and with RO-Crate 1.1.
 
 The rules are what the specifications require. Crates of all kinds of results were also validated
-with roc-validator 0.13.0 (profiles ro-crate-1.1 and process-run-crate-0.5), which needs the network.
+with roc-validator 0.13.0 (profiles ro-crate-1.1, process-run-crate-0.5), which needs the network.
 """
 
 import hashlib
