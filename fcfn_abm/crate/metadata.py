@@ -315,7 +315,7 @@ def _license(text: str) -> Entity:
 
 
 def _summarise(kind: str, facts: Mapping[str, Any]) -> str:
-    """Say in a sentence or two what the results are."""
+    """Return what the results are, in a sentence or two."""
     seed = f"with the seed {facts['seed']}, made by fcfn_abm {facts['versions']['fcfn_abm']}"
     verdict = facts.get("verdict")
     ended = f" The market ended as {verdict['kind']}: {verdict['reason']}" if verdict else ""

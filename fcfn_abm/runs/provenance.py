@@ -33,8 +33,8 @@ def describe_provenance(seconds: float | None = None) -> dict[str, Any]:
     Parameters
     ----------
     seconds : float, optional
-        How long the work took that has just ended. Without it nothing is said that differs between
-        two runs on one machine: sweeps, benchmarks and calibrations have equal files then.
+        How long the work took that has just ended. Without it everything that differs between two
+        runs on one machine is left out: equal sweeps, benchmarks and calibrations have equal files.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def _is_own_checkout(root: Path) -> bool:
 
 @cache
 def describe_hardware() -> dict[str, Any]:
-    """Return processor, cores, memory and system; None for what the system does not say."""
+    """Return processor, cores, memory and system; None for what is not known."""
     return {
         "processor": _name_processor(),
         "cores": _count_cores(),
@@ -126,7 +126,7 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def _name_processor() -> str | None:
-    """Return the name of the processor; its architecture where the system tells no name."""
+    """Return the name of the processor; its architecture where that is not known."""
     with suppress(OSError):
         for line in _PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

@@ -126,7 +126,7 @@ def test_the_zip_holds_every_file_with_its_size_type_and_checksum(run):
     assert found["figures/convergence.png"]["encodingFormat"] == "image/png"
 
 
-def test_the_description_says_how_where_and_when_the_results_were_made(run, tmp_path):
+def test_the_description_holds_how_where_and_when_the_results_were_made(run, tmp_path):
     found = graph(write_crate(run.path, tmp_path / "a.zip").path)
     facts = json.loads((run.path / "run.json").read_text())
     action, hardware = found["#action"], facts["provenance"]["hardware"]
@@ -253,7 +253,7 @@ def test_what_is_not_of_the_results_is_left_out_and_named(run, tmp_path):
         assert not [name for name in packed.namelist() if "notes" in name or "DS_Store" in name]
 
 
-def test_records_of_an_earlier_version_are_packed_with_what_they_say(run, tmp_path):
+def test_records_of_an_earlier_version_are_packed_with_the_facts_that_they_hold(run, tmp_path):
     folder = tmp_path / "old"
     shutil.copytree(run.path, folder)
     (folder / "SHA256SUMS").unlink()

@@ -1,4 +1,4 @@
-"""The ODD description says all of the model, and enough to build it again."""
+"""The ODD description is complete, and the model can be rebuilt from it."""
 
 import math
 import re
@@ -317,7 +317,7 @@ def test_the_text_goes_to_stdout_or_to_a_file_that_is_replaced_on_request(tmp_pa
     assert "delta-ODD" in out.read_text(encoding="utf-8")
 
 
-def test_without_docstrings_it_says_why_there_is_no_text():
+def test_without_docstrings_there_is_an_error_that_names_the_reason():
     done = subprocess.run(
         [sys.executable, "-OO", "-m", "fcfn_abm", "odd"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Where results come from: said as far as it is known, never wrongly, and never at a cost."""
+"""Provenance of results: recorded as far as it is known, never wrong, and never at a cost."""
 
 import json
 import os
@@ -176,7 +176,7 @@ def test_the_command_line_is_that_of_fcfn_and_of_no_other_program(monkeypatch):
         assert find_command() is None
 
 
-def test_a_run_says_when_where_and_by_which_command_it_was_made(tmp_path):
+def test_a_run_records_when_where_and_by_which_command_it_was_made(tmp_path):
     out = tmp_path / "market"
     arguments = ["run", "dynamics/cold-start", "--out", str(out), "--quiet"]
     before = datetime.now().astimezone()
@@ -192,7 +192,7 @@ def test_a_run_says_when_where_and_by_which_command_it_was_made(tmp_path):
     assert fa.read_record(out).run == run
 
 
-def test_a_sweep_says_where_it_was_made_and_nothing_that_differs_between_two(tmp_path):
+def test_a_sweep_records_where_it_was_made_and_nothing_that_differs_between_two(tmp_path):
     scenario = fa.load_scenario(
         "dynamics/cold-start", ["rounds.maximum=2", "sweep.axes={'game.budget' = [1.0, 2.0]}"]
     )
