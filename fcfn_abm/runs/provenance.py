@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import fcfn_abm
+from fcfn_abm.process.workers import count_cores
 
 _GIT_PLACES = (
     "/usr/bin/git",
@@ -119,7 +120,7 @@ def describe_hardware() -> dict[str, Any]:
     """Return processor, cores, memory and system; None for what is not known."""
     return {
         "processor": _name_processor(),
-        "cores": _count_cores(),
+        "cores": count_cores(),
         "memory": _measure_memory(),
         "system": f"{platform.system()} {platform.release()}".strip() or None,
     }
@@ -134,13 +135,6 @@ def _name_processor() -> str | None:
                 return value.strip()
     # platform.processor() would run a program
     return os.environ.get("PROCESSOR_IDENTIFIER") or platform.machine() or None
-
-
-def _count_cores() -> int | None:
-    """Return how many cores this process may use."""
-    with suppress(AttributeError, OSError):  # Linux alone has it
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 def _measure_memory() -> int | None:
