@@ -29,7 +29,7 @@ from fcfn_abm.records.folders import SCENARIO_FILE
 from fcfn_abm.records.integrity import RUN_FILE, require_same, require_unchanged
 from fcfn_abm.records.tables import columns_of, frame_of, read_table, table_of
 from fcfn_abm.runs.bench_game import BenchGame
-from fcfn_abm.runs.facts import describe_program
+from fcfn_abm.runs.facts import describe_work
 from fcfn_abm.runs.results import (
     drop_unreadable_results,
     find_missing_runs,
@@ -286,7 +286,7 @@ def _facts(scenario: Scenario, n_tasks: int) -> dict[str, Any]:
         "replications": bench.replications,
         "tolerance": bench.tolerance,
         "n_tasks": n_tasks,
-        **describe_program(),
+        **describe_work(),
     }
 
 
