@@ -34,9 +34,13 @@ def crate(
         typer.Option(help="Who made the results. May be repeated.", show_default=False),
     ] = None,
     license_: Annotated[
-        str,
-        typer.Option("--license", help="License of the results: an SPDX identifier, or its URL."),
-    ] = "MIT",
+        str | None,
+        typer.Option(
+            "--license",
+            help="License of the results: an SPDX identifier, or its URL.",
+            show_default="none stated",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
 ) -> None:
     from fcfn_abm.crate import write_crate

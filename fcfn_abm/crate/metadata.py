@@ -76,6 +76,14 @@ _MEANINGS = {
 }
 
 
+_NO_LICENSE: Entity = {
+    "@id": "#no-license",
+    "@type": "CreativeWork",
+    "name": "No license stated",
+    "description": "No license of these results was stated when they were packed.",
+}
+
+
 @dataclass(frozen=True)
 class File:
     """A file of the results."""
@@ -103,7 +111,7 @@ def describe(
     files: Sequence[File],
     *,
     authors: Sequence[str],
-    license: str,  # noqa: A002 - the property's name
+    license: str | None,  # noqa: A002 - the property's name
 ) -> str:
     """Return the description of results, as the text of ``ro-crate-metadata.json``.
 
@@ -117,8 +125,8 @@ def describe(
         What is packed.
     authors : sequence of str
         Of the results.
-    license : str
-        Of the results: an identifier of SPDX or an address.
+    license : str or None
+        Of the results: an identifier of SPDX or an address; None where nobody stated one.
 
     Raises
     ------
@@ -144,13 +152,13 @@ def _entities(
     facts: Mapping[str, Any],
     files: Sequence[File],
     authors: Sequence[str],
-    license_: str,
+    license_: str | None,
 ) -> Iterator[Entity]:
     """Yield the entities of the graph, those of RO-Crate itself first."""
     kind = facts.get("kind", RUN_KIND)
     name = facts.get("title") or folder.resolve().name
     people = [{"@id": f"#author-{i}", "@type": "Person", "name": n} for i, n in enumerate(authors)]
-    own_license = _license(license_)
+    own_license = _license(license_) if license_ else _NO_LICENSE
     licenses = {own_license["@id"]: own_license}
     software_license = _license(SOFTWARE_LICENSE)
     licenses.setdefault(software_license["@id"], software_license)

@@ -53,7 +53,7 @@ def write_crate(
     out: str | Path | None = None,
     *,
     authors: Sequence[str] = (),
-    license: str = "MIT",  # noqa: A002 - the property's name
+    license: str | None = None,  # noqa: A002 - the property's name
     overwrite: bool = False,
 ) -> Crate:
     """Pack results as an RO-Crate 1.1 that conforms to the profile Process Run Crate 0.5.
@@ -67,8 +67,9 @@ def write_crate(
         the folder of results.
     authors : sequence of str
         Names of those who made the results; without them the description names no author.
-    license : str, default "MIT"
-        Under which the results may be used: an identifier of SPDX, or the address of a license.
+    license : str, optional
+        License of the results: an SPDX identifier, or the address of a license. Without it the
+        description says that no license is stated.
     overwrite : bool, default False
         Whether ``out`` is replaced: a file, or a folder with results of the same kind.
 

@@ -152,6 +152,10 @@ def test_the_description_holds_how_where_and_when_the_results_were_made(run, tmp
     assert facts["verdict"]["reason"] in found["./"]["description"]
 
 
+def found_license(found):
+    return found[found["./"]["license"]["@id"]]["name"]
+
+
 def test_authors_and_license_are_those_that_were_named(run, tmp_path):
     out = tmp_path / "a.zip"
     found = require_valid(write_crate(run.path, out, authors=["A", "B"], license="CC-BY-4.0").path)
@@ -161,6 +165,7 @@ def test_authors_and_license_are_those_that_were_named(run, tmp_path):
     assert found["#fcfn_abm"]["license"] == {"@id": "https://spdx.org/licenses/MIT"}
     without = require_valid(write_crate(run.path, tmp_path / "b.zip").path)
     assert "author" not in without["./"]
+    assert found_license(without) == "No license stated"
     url = "https://example.org/terms"
     other = require_valid(write_crate(run.path, tmp_path / "c.zip", license=url).path)
     assert other["./"]["license"] == {"@id": url}
