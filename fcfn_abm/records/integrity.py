@@ -19,7 +19,7 @@ RUN_FILE = "run.json"
 SUMS = "SHA256SUMS"
 """File that lists the data of a folder; ``sha256sum --check SHA256SUMS`` reads it too."""
 
-DERIVED = {SUMS, "figures", "report.html", "report.md"}
+DERIVED = {SUMS, "figures", "report.html", "report.md", "ro-crate-metadata.json"}
 """What is made from the data, and made again."""
 
 
