@@ -325,7 +325,7 @@ def test_the_ledger_of_a_record_tells_it_round_by_round_in_both_views(run):
     for words in (
         "epsilon, one round",
         "epsilon, total of 2 rounds",
-        "epsilon, total, as the server sees it",
+        "epsilon, total, from the server's view",
         "under secure aggregation",
         "research output, not a release mechanism",
     ):

@@ -19,7 +19,7 @@ from common import band, half_interval
 
 from fcfn_abm import load_scenario, read_record, run_scenario
 from fcfn_abm.process.workers import count_cores
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, arm_label, theme
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, training_label, theme
 from fcfn_abm.rng import replication_seed
 
 
@@ -54,7 +54,7 @@ def curves(axes, training: pd.DataFrame, title: str) -> None:
     axes.set(title=title, xlabel="communication round", ylabel="test accuracy")
     axes.yaxis.set_major_formatter("{x:.0%}")
     handles, labels = axes.get_legend_handles_labels()
-    labels = [arm_label(label) for label in labels]
+    labels = [training_label(label) for label in labels]
     axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -71,7 +71,7 @@ def final_table(training: pd.DataFrame, arms: pd.DataFrame) -> str:
         epsilon = f"{of_arm['mean_epsilon'].mean():.1f}" if private else "no noise"
         accuracy = 100 * group["accuracy"]
         lines.append(
-            f"| {arm_label(str(arm))} | {epsilon} | {of_arm['node_utility'].mean():.3f} | "
+            f"| {training_label(str(arm))} | {epsilon} | {of_arm['node_utility'].mean():.3f} | "
             f"{accuracy.mean():.1f} +- {half_interval(accuracy):.1f} |"
         )
     return "\n".join(lines)

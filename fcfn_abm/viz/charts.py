@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, arm_label
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, training_label
 from fcfn_abm.viz.frame import Floats, Frame
 from fcfn_abm.viz.svg import INK, MUTED, end_of_rounds, number, round_up
 
@@ -303,7 +303,7 @@ def describe_accuracy(frame: Frame) -> LineChart | None:
         return None
     lines, latest = [], []
     for arm, (_, values) in training.curves.items():
-        label = {"no-noise": "no noise"}.get(arm, arm_label(arm))
+        label = {"no-noise": "no noise"}.get(arm, training_label(arm))
         dashes = tuple(2 * float(dash) for dash in ARM_DASHES.get(arm, ()))
         colour = ARM_COLOURS.get(arm, MUTED)
         lines.append(Line(label, "accuracy", colour, dashes, table=_table_of(arm)))

@@ -200,18 +200,18 @@ def test_the_report_of_a_run_says_what_the_record_holds(market, written):
 def test_nodes_are_counted_by_what_became_of_them(market, page):
     nodes, threshold = market.nodes, market.run["equilibrium"]["threshold"]
     found = tables(page)
-    groups = {row[0]: row for row in found["Nodes by what became of them"].rows}
+    groups = {row[0]: row for row in found["Nodes by final state"].rows}
     assert sum(int(row[1]) for row in groups.values()) == len(nodes)
     out = nodes[nodes["rho"] >= threshold]
-    priced_out = groups["priced out: rho is tau/(n-1) or more"]
-    assert int(priced_out[1]) == len(out)
+    stays_out = groups["stays out: rho is tau/(n-1) or more"]
+    assert int(stays_out[1]) == len(out)
     first, last = out["exit_round"].min(), out["exit_round"].max()
-    assert priced_out[3] == f"{first} to {last}"
+    assert stays_out[3] == f"{first} to {last}"
 
 
 def test_the_nodes_beside_the_threshold_are_listed_in_order(market, page):
     threshold = market.run["equilibrium"]["threshold"]
-    rows = tables(page)["The costliest nodes that stay, and the cheapest that are out"].rows
+    rows = tables(page)["Active nodes with the highest costs, and other nodes with the lowest"].rows
     beyond = [float(row[3]) for row in rows]
     assert beyond == sorted(beyond)
     ranked = market.nodes.set_index("node")["rho"].sort_values()
@@ -296,7 +296,7 @@ def test_a_comparison_is_reported_with_its_intervals(tmp_path):
     half = stats.t.ppf(0.975, 3) * of.std(ddof=1) / 2
     (cell,) = (
         row[2]
-        for row in tables(read_page(found.path))["Utilities, in currency a round"].rows
+        for row in tables(read_page(found.path))["Utilities, in currency per round"].rows
         if row[0] == "random"
     )
     mean, width = map(float, cell.split(" ± "))
@@ -360,11 +360,11 @@ def test_failed_and_missing_runs_of_a_sweep_are_listed():
     frame.loc[3, ["status", "error"]] = ["failed", HOSTILE]
     frame.loc[5:9, "status"] = "missing"
     page = sweep_page(frame, SWEEP, fa.Scenario(), "")
-    assert [block.word for block in page.lead[:2]] == ["Not ended", "Failures"]
+    assert [block.word for block in page.lead[:2]] == ["Incomplete", "Failures"]
     assert "5 of 40 runs are missing" in page.lead[0].text
     counted = tables(page)["By mechanism.kind, all else averaged over"].rows
     assert [row[-1] for row in counted] == ["14", "20"]  # 5 missing and 1 failed are left out
-    (section,) = [section for section in page.sections if section.title == "Runs that failed"]
+    (section,) = [section for section in page.sections if section.title == "Failed runs"]
     assert section.blocks[1].rows == [["3", "stackelberg", "0.1", HOSTILE]]
     assert "img" not in checked(render_html(page)).tags
 

@@ -90,7 +90,7 @@ def test_without_trade_the_plan_says_that_nobody_trains():
     )
     whole = json.loads(fa.export_plan(idle))
     assert whole["nodes"] == []
-    assert "Nobody trains, because" in whole["plan"]["note"]
+    assert "No node trains" in whole["plan"]["note"]
     assert fa.export_plan(idle, format="csv") == ",".join([*COLUMNS, *COMMON]) + "\n"
 
 

@@ -60,8 +60,8 @@ def said(page):
 
 def test_the_settings_that_differ_are_the_ones_that_were_changed(folder):
     page = read_pages(paths(folder, "best-response-1", "gradient-1", "wider-1"))
-    table = tables(page)["key of the scenario"]
-    assert list(table.head) == ["key of the scenario", "best-response-1", "gradient-1", "wider-1"]
+    table = tables(page)["scenario key"]
+    assert list(table.head) == ["scenario key", "best-response-1", "gradient-1", "wider-1"]
     before = fa.load_scenario("dynamics/cold-start").population.rho.options["sigma"]
     assert [list(row) for row in table.rows] == [
         ["population.rho.sigma", f"{before:g}", f"{before:g}", "0.4"],
@@ -96,14 +96,14 @@ def test_runs_that_differ_in_their_seed_alone_are_replications_and_pairs(folder)
 
 def test_one_population_is_said_to_be_one(folder):
     page = read_pages(paths(folder, "best-response-1", "gradient-1"))
-    assert "one and the same population" in said(page)
+    assert "have the same population" in said(page)
     assert (
         "one difference, without an interval"
         in tables(page)["Difference from best-response-1"].note
     )
     cells = [cell for row in tables(page)["Outcomes"].rows for cell in row]
     assert not any("±" in cell for cell in cells)
-    nodes = tables(page)["The same nodes, beside best-response-1"].rows[0]
+    nodes = tables(page)["The same nodes, compared with best-response-1"].rows[0]
     active = [fa.read_record(folder / f"{rule}-1").nodes["active"] for rule in RULES]
     assert nodes[1:] == [
         str((active[0] & active[1]).sum()),
@@ -123,7 +123,7 @@ def test_runs_without_a_common_seed_are_not_paired(folder):
 
 def test_equal_scenarios_have_no_differing_settings(folder):
     page = read_pages(paths(folder, "best-response-1", "again-1"))
-    assert "They have the same settings and the same seed." in said(page)
+    assert "The runs have the same settings and the same seed." in said(page)
 
 
 def test_the_report_is_one_whole_file_with_its_data(folder, tmp_path):

@@ -396,8 +396,8 @@ def test_text_and_page_name_every_mechanism_and_what_is_out_of_reach(found, fram
     for name in found.run["mechanisms"]:
         assert name in text
         assert name in page
-    assert "Equal mean epsilon is out of reach in" in text
-    assert "What breaks each of them" in page
+    assert "Equal mean epsilon is unreachable in" in text
+    assert "Where each mechanism fails" in page
     assert "<svg" in page
 
 

@@ -126,7 +126,7 @@ def test_loose_intervals_are_called_loose():
     assert fit.alpha_interval[1] > 100 * fit.alpha_interval[0]
     said = identification(fit_facts(fit, 2)).replace("\n", " ")
     assert said.startswith("Alpha is NOT identified")
-    assert "More seeds would narrow it" in said
+    assert "Train more seeds" in said
 
 
 def test_what_cannot_be_fitted_is_said():

@@ -521,7 +521,7 @@ def test_run_and_sweep_each_refuse_the_other_s_files(file, tmp_path):
         check=False,
     )
     assert refused.returncode == 2
-    assert "'fcfn sweep' carries them out" in refused.stderr
+    assert "'fcfn sweep' runs them" in refused.stderr
     with pytest.raises(InvalidScenarioError, match=r"has no \[sweep\]"):
         fa.run_sweep(fa.Scenario(), tmp_path / "out")
 

@@ -89,7 +89,7 @@ def test_a_total_rho_is_shared_out_among_the_rounds():
 
 def test_summary_and_plan_show_both_readings(record):
     said = summary(record).plain
-    assert "Nodes sell zCDP's rho here" in said
+    assert "Nodes sell zCDP's rho in this scenario" in said
     assert "rho of zCDP, one round, sold" in said
     assert "epsilon, total of 3 rounds" in said
     plan = json.loads(fa.export_plan(record))
