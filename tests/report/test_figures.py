@@ -110,7 +110,7 @@ def test_a_market_that_falls_by_decades_is_drawn_on_a_log_scale():
 def test_exits_are_counted_in_the_rounds_in_which_they_happened():
     run = record(200, "rounds.start='random'")
     counts, exits = participation(run.rounds, run.nodes).axes
-    (active,) = [line for line in counts.lines if line.get_label() == "take part"]
+    (active,) = [line for line in counts.lines if line.get_label() == "active"]
     assert list(active.get_ydata()) == list(run.rounds["n_active"])
     left = run.nodes["exit_round"].dropna().astype(int)
     heights = {

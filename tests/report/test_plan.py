@@ -74,7 +74,7 @@ def test_the_payments_are_shares_of_the_cap(record):
 
 def test_money_has_a_unit_and_numbers_without_one_say_so(record):
     units = json.loads(fa.export_plan(record))["units"]
-    assert units["payment_currency"] == "currency a round"
+    assert units["payment_currency"] == "currency per round"
     assert {unit for name, unit in units.items() if name != "payment_currency"} == {"1"}
 
 

@@ -165,7 +165,7 @@ def test_a_large_file_arrives_in_parts_and_a_larger_one_is_refused():
         tab.ask("upload", "c.csv", k, len(parts), base64.b64encode(part).decode())
     assert (tab.view.problem, tab.view.n_nodes) == ("", 30_000)
     view = tab.ask("upload", "c.csv", 0, MOST_PARTS + 1, "")
-    assert "did not arrive whole, or has more than 32 MiB" in view.problem
+    assert "is incomplete, or has more than 32 MiB" in view.problem
     with pytest.raises(InvalidScenarioError, match="has 33 MiB; a file"):
         read_file("c.csv", b" " * (MOST_BYTES + 2**20), scenario(), scenario())
 
@@ -174,8 +174,8 @@ def test_parts_out_of_order_open_nothing():
     tab = Tab()
     half = base64.b64encode(TOML[:20]).decode()
     tab.ask("upload", "a.toml", 0, 3, half)
-    assert "did not arrive whole" in tab.ask("upload", "a.toml", 2, 3, half).problem
-    assert "did not arrive whole" in tab.ask("upload", "a.toml", 1, 3, half).problem
+    assert "is incomplete" in tab.ask("upload", "a.toml", 2, 3, half).problem
+    assert "is incomplete" in tab.ask("upload", "a.toml", 1, 3, half).problem
     assert tab.open("a.toml", TOML).title == "Brought along"
 
 
@@ -466,7 +466,7 @@ def test_what_is_hovered_over_is_marked_in_both_pictures(n_nodes):
     _, x, y = tab.session._pictures["rho-epsilon"].places
     cheapest = int(np.argmin(frame.rho))
     view = tab.ask("hover", "rho-epsilon", float(x[cheapest]), float(y[cheapest]))
-    assert view.hover["label"].startswith(f"node {cheapest}: rho ")
+    assert view.hover["label"].startswith(f"node {cheapest}: ρ ")
     assert view.hover["marks"]["rho-epsilon"]["x"] == x[cheapest]
     if n_nodes == 40:  # at the top of the star
         assert view.hover["marks"]["star"]["y"] == pytest.approx(184 - 156)
@@ -479,7 +479,7 @@ def test_what_is_hovered_over_is_marked_in_both_pictures(n_nodes):
     inside = np.argsort(frame.rho, kind="stable")[first:end]
     sells = np.count_nonzero(frame.epsilon[inside])
     assert view.hover["label"] == (
-        f"the nodes of rank {first + 1:,} to {end:,} by cost: {sells:,} take part"
+        f"nodes of rank {first + 1:,} to {end:,} by cost: {sells:,} active"
     )
     band = view.hover["marks"]["rho-epsilon"]
     assert band["left"] == pytest.approx(x[inside].min() - 3)
