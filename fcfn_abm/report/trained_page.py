@@ -68,7 +68,6 @@ def _privacy(record: Record) -> Section:
                 "aggregation the server sees only this sum, if the other nodes add their noise.",
                 "Noise multiplier": "the standard deviation of the noise divided by the L2 "
                 "sensitivity of one release.",
-
             }
         )
     )

@@ -60,7 +60,7 @@ def test_facts_table_and_figure_agree_with_the_closed_form(folder):
         (("costs.csv", "--column", "cost"), "costs.csv: there is no column 'cost'."),
         (("costs.csv", "--alpha", "-1"), "[game] alpha: input should be greater than 0"),
         (("missing.csv",), "missing.csv: cannot be read: No such file or directory."),
-        (("quickstart", "--column", "rho"), "--column and --name-column are for a file of costs"),
+        (("quickstart", "--column", "rho"), "--column and --name-column apply to files of costs"),
         (("costs.csv", "--figure", "nodes.gif"), "a figure is written as .png, .svg, .pdf."),
         (("costs.csv", "--trust"), "costs.csv: names no plug-ins."),
         (("costs.csv", "--table", "no/nodes.csv"), "no/nodes.csv: cannot be written"),

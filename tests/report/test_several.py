@@ -90,7 +90,7 @@ def test_runs_that_differ_in_their_seed_alone_are_replications_and_pairs(folder)
     assert "Paired over 3 shared seeds" in differences.note
     assert "3 seeds common to all settings" in said(page)
     # at rest both are where the closed form is: what is left is rounding
-    (row,) = (row for row in differences.rows if row[0] == "nodes that take part")
+    (row,) = (row for row in differences.rows if row[0] == "active nodes")
     assert row[1] == "0 ± 0"
 
 
@@ -140,7 +140,7 @@ def test_the_report_is_one_whole_file_with_its_data(folder, tmp_path):
 
 def test_folders_of_one_name_are_told_apart(folder, tmp_path):
     (tmp_path / "gradient-1").symlink_to(folder / "gradient-2")
-    with pytest.raises(InvalidRecordError, match="named twice"):
+    with pytest.raises(InvalidRecordError, match="given twice"):
         read_pages([folder / "gradient-1", folder / "gradient-1"])
     copied = fa.read_record(folder / "gradient-2").write(tmp_path / "more" / "gradient-1").path
     page = read_pages([folder / "gradient-1", copied])
@@ -175,7 +175,7 @@ def test_sweeps_are_paired_by_point_and_seed(sweeps):
 
 
 def test_what_cannot_stand_side_by_side_gets_a_sentence(folder, sweeps, tmp_path):
-    with pytest.raises(InvalidRecordError, match=r"holds a run and .* a sweep; side by side"):
+    with pytest.raises(InvalidRecordError, match=r"is a run and .* a sweep; only"):
         read_pages([sweeps / "best", folder / "gradient-1"])
     scenario = fa.load_scenario("quickstart")
     fa.compare_mechanisms(scenario, ["stackelberg", "random"], 2, tmp_path / "priced")

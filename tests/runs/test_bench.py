@@ -226,7 +226,7 @@ def test_a_benchmark_that_was_killed_ends_with_the_same_bytes(file, found, tmp_p
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("runs/[0-9]*.json")}
     assert kept
     again = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
-    assert "The page is" in again.stdout
+    assert "Report: " in again.stdout
     for path in out.glob("runs/[0-9]*.json"):
         assert kept.get(path.name, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
     write_report(found.path)

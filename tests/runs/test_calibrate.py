@@ -343,7 +343,7 @@ def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch
     arguments += [part for override in TINY for part in ("--set", override)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 130
-    assert "the same command goes on from where" in done.stderr
+    assert "run the same command to resume" in done.stderr
     assert not out.exists()
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
@@ -377,17 +377,17 @@ def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
     [
         (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers with commas"),
         (["--epsilons", "1,2"], "epsilons must hold 3 different numbers or more, but holds 2"),
-        (["--epsilons", "1,-2,3"], "epsilons must lie from 1e-12 to 1e+12, but is -2"),
+        (["--epsilons", "1,-2,3"], "epsilons must be between 1e-12 and 1e+12, not -2"),
         (["--seeds", "0"], "seeds must be a whole number from 1 to 10,000, but is 0."),
-        (["--epsilons", "1e308,1e-308,1"], "epsilons must lie from 1e-12 to 1e+12, but is 1e-308"),
-        (["--epsilons", "nan,1,2"], "epsilons must lie from 1e-12 to 1e+12, but is nan"),
+        (["--epsilons", "1e308,1e-308,1"], "epsilons must be between 1e-12 and 1e+12, not 1e-308"),
+        (["--epsilons", "nan,1,2"], "epsilons must be between 1e-12 and 1e+12, not nan"),
         (["--seeds", f"{10**17}"], "from 1 to 10,000, but is 100,000,000"),
         (["--workers", f"{10**17}"], "from 1 to 4,096, but is 100,000,000"),
-        (["--value", "0"], "value must lie from 1e-12 to 1e+12, but is 0"),
-        (["--value", "1e308"], "value must lie from 1e-12 to 1e+12, but is 1e+308"),
-        (["--value", "1e-308"], "value must lie from 1e-12 to 1e+12, but is 1e-308"),
-        (["--set", "training.enabled=false"], "needs a [training] table"),
-        (["--set", "game.alpha=1e-9"], "names no epsilons to train with"),
+        (["--value", "0"], "value must be between 1e-12 and 1e+12, not 0"),
+        (["--value", "1e308"], "value must be between 1e-12 and 1e+12, not 1e+308"),
+        (["--value", "1e-308"], "value must be between 1e-12 and 1e+12, not 1e-308"),
+        (["--set", "training.enabled=false"], "add a [training] table"),
+        (["--set", "game.alpha=1e-9"], "there are no default epsilons"),
         (["--set", "sweep.axes={'game.alpha'=[1.0]}"], "[sweep]"),
     ],
 )
@@ -400,5 +400,5 @@ def test_mistakes_get_one_sentence(args, words, tmp_path):
 
 
 def test_a_scenario_without_training_is_refused():
-    with pytest.raises(InvalidScenarioError, match="trains no net"):
+    with pytest.raises(InvalidScenarioError, match="needs a scenario that trains a net"):
         calibrate_value(build.load_scenario("scenarios/dynamics/cold-start.toml"))

@@ -263,7 +263,7 @@ def test_mistakes_are_named_before_any_work(tmp_path):
         match="replications must be a whole number from 1 to 10,000, but is 10",
     ):
         fa.compare_mechanisms(scenario(), replications=10**17, out=tmp_path / "one")
-    with pytest.raises(InvalidScenarioError, match="mechanisms must hold one name or more"):
+    with pytest.raises(InvalidScenarioError, match="mechanisms must contain at least one name"):
         fa.compare_mechanisms(scenario(), [])
     assert list(tmp_path.iterdir()) == []
 

@@ -93,7 +93,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from where the training stood" in stderr
+    assert "run the same command to resume the training" in stderr
     assert "Traceback" not in stderr
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"run.toml", ".out.checkpoint"}

@@ -262,7 +262,7 @@ def test_an_interrupted_sweep_ends_with_130_and_says_how_to_go_on(file, tmp_path
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.count("\n") == 1
-    assert "the same command goes on from there" in stderr
+    assert "Run the same command to resume" in stderr
     assert fa.read_sweep(out).counts()["missing"] > 0
 
 

@@ -371,7 +371,7 @@ def test_prepare_compares_files_with_their_checksums(tmp_path, monkeypatch, abov
     write(file, of_value(20), np.arange(20)[::-1])  # whole, and not what was listed
     changed = fcfn("data", "prepare", "emnist")
     assert changed.exit_code == 2
-    assert f"{file}: is damaged, or was edited: {sums} lists another checksum" in changed.stderr
+    assert f"{file}: does not match its checksum in {sums}" in changed.stderr
 
     sums.write_text(lines.replace("train", "test"))
     assert "test.parquet: is listed in" in fcfn("data", "prepare", "emnist").stderr
