@@ -84,7 +84,7 @@ def test_a_second_run_gives_the_same_bytes_and_never_replaces_the_first(run, tmp
         ).read_bytes()
     refused = fcfn("run", LOCAL, "--out", out, *SHORT)
     assert refused.returncode == 2
-    assert "there is a record already" in refused.stderr
+    assert "already contains results" in refused.stderr
 
 
 def test_the_resolved_scenario_repeats_the_run(run, tmp_path):
@@ -141,7 +141,7 @@ def test_compare_prints_a_table_and_writes_it_with_its_figure(tmp_path):
     assert len(image) > 20_000
     again = fcfn("compare", QUICKSTART, "--replications", "1", cwd=tmp_path)
     assert again.returncode == 2
-    assert "there is a record already" in again.stderr
+    assert "already contains results" in again.stderr
     options = ["--mechanisms", "random, stackelberg", "--set", "game.budget=2", "--overwrite"]
     third = fcfn("compare", QUICKSTART, *options, "--json", cwd=tmp_path)
     facts = json.loads(third.stdout)

@@ -126,8 +126,8 @@ TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            misreport_factor="reported over spent epsilon, one if honest; what training spends is "
-            "recorded as it was reported",
+            misreport_factor="reported over spent epsilon, one if truthful; what training spends "
+            "is recorded as it was reported",
         ),
         Column("manipulates", "bool", NO_UNIT, "whether it is in a coalition, or comes as several"),
         *_counts(
@@ -192,10 +192,10 @@ TABLES: dict[str, list[Column]] = {
         ),
     ],
 }
-"""What the record of a run holds."""
+"""The columns of a run's record."""
 
 NAME = Column("name", "string", NO_UNIT, "name of the node, in the file that its cost comes from")
-"""Follows the column ``node`` in every table, where nodes have names."""
+"""Follows the column ``node`` in every table if nodes have names."""
 
 WHERE_ASKED_FOR = (
     "group",
@@ -205,11 +205,11 @@ WHERE_ASKED_FOR = (
     *("manipulates", "identities"),
     *("zcdp_sold", "zcdp_total", "zcdp_central"),
 )
-"""Columns of the nodes that only records with groups, liars, a check, churn, training, a limit on
-what is paid or sold over all rounds, coalitions, split identities, or zCDP have."""
+"""Columns of the nodes that only some records have: those with groups, misreports, a check,
+churn, training, limits over all rounds, coalitions, split identities, or zCDP."""
 
 ZCDP_LEDGER = ("zcdp_round", "zcdp_total")
-"""Columns of the ledger where what is sold is zCDP's rho."""
+"""Columns of the ledger if zCDP's rho is sold."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
@@ -219,15 +219,15 @@ TRACKING = {
     "tracking_participation": "share of them that take part, mean over the same rounds",
     "tracking_equilibrium_participation": "the same in closed form",
 }
-"""What only sweeps of scenarios with churn have: how the market follows its equilibrium."""
+"""Columns of sweeps with churn: how closely the market follows its equilibrium."""
 
 MANIPULATION = {
     "manipulators_gain": "utility of the nodes that agree, come as several, or report false costs",
     "outsiders_gain": "the same of all other nodes together",
     "server_gain": "the same of the server",
 }
-"""What only sweeps of scenarios with such nodes have, in currency: as they play, less what the same
-nodes would get if nobody did, both in closed form under one cap."""
+"""Columns of sweeps with such nodes, in currency: utilities as played minus those without any
+manipulation, both in closed form under the same cap."""
 
 BY_GROUP = {
     "n_nodes": Column("n_nodes", "int64", NO_UNIT, "nodes of the group that are there"),
@@ -245,8 +245,7 @@ BY_GROUP = {
         "equilibrium_node_utility", "float64", MONEY, "sum of the group's utilities in closed form"
     ),
 }
-"""What is summed up of each group; sweeps of scenarios with groups have ``group.NAME.n_active`` and
-so on."""
+"""Columns summed over each group; sweeps with groups have ``group.NAME.n_active`` and so on."""
 
 OTHER_TABLES: dict[str, list[Column]] = {
     "bench": [
@@ -414,7 +413,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
     ],
 }
-"""What stands in a folder of its own."""
+"""Tables that are stored in their own folder."""
 
 
 _OPTIONAL: dict[str, Iterable[str]] = {
@@ -429,7 +428,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
     "ledger": ("epsilon_central", *ZCDP_LEDGER),
     "sweep": (*TRACKING, *MANIPULATION),
 }
-"""Columns that some records lack: those above, and those that earlier versions did not write."""
+"""Columns that some records lack: the optional ones, and those added in later versions."""
 
 _IS_KIND = {
     "float64": pa.types.is_floating,
@@ -445,7 +444,7 @@ def columns_of(name: str) -> list[Column]:
 
 
 def schema_of(name: str, *, narrow: bool = False) -> pa.Schema:
-    """Return the Arrow schema of a table, with units and meanings; ``narrow``: in 32 bits."""
+    """Return the Arrow schema of a table, with units and meanings; in 32 bits if ``narrow``."""
     return _schema(columns_of(name), narrow=narrow)
 
 
@@ -461,7 +460,7 @@ def _schema(columns: Iterable[Column], *, narrow: bool = False) -> pa.Schema:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pa.Table:
-    """Return rows as an Arrow table; what a row does not have is missing."""
+    """Return rows as an Arrow table; keys that a row lacks become missing values."""
     return pa.Table.from_pylist(rows, schema=_schema(columns))
 
 
@@ -476,7 +475,7 @@ def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
 
 
 def insert_names(frame: pd.DataFrame, names: Sequence[str | None] | None) -> pd.DataFrame:
-    """Return a table with the names of its nodes after their numbers; as it is without names."""
+    """Return a table with a column of node names after the numbers, or unchanged without names."""
     if names is None:
         return frame
     place = list(frame.columns).index("node")
@@ -487,17 +486,16 @@ def insert_names(frame: pd.DataFrame, names: Sequence[str | None] | None) -> pd.
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a frame back; integers that may be missing come as pandas' nullable ones.
+    """Read a frame from disk; optional integers are pandas' nullable integers.
 
     Raises
     ------
     InvalidRecordError
-        If it cannot be read; or lacks columns, or has others in their place, of the table that is
-        called like the file.
+        If it cannot be read, or its columns are not those of the table with the file's name.
     """
     require_utf8(path)
     if not path.is_file():  # Arrow reads an empty folder as an empty table
-        what = "it is no file" if path.exists() else "there is no such file"
+        what = "it is not a file" if path.exists() else "it does not exist"
         raise InvalidRecordError(f"{path}: cannot be read: {what}.")
     try:
         table = pq.read_table(path)
@@ -512,14 +510,14 @@ def _require_columns(schema: pa.Schema, name: str) -> None:
         if column.name in _OPTIONAL.get(name, ()) and column.name not in schema.names:
             continue
         if schema.names.count(column.name) != 1:
-            raise ValueError(f"it has no column {column.name!r}, or several.")
+            raise ValueError(f"it must have exactly one column {column.name!r}.")
         kind = schema.field(column.name).type
         if not _IS_KIND[column.kind](kind):
-            raise ValueError(f"its column {column.name!r} holds {kind}, not {column.kind}.")
+            raise ValueError(f"its column {column.name!r} has type {kind}, not {column.kind}.")
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """Return an Arrow table as a frame; integers that may be missing are pandas' nullable ones."""
+    """Return an Arrow table as a frame; optional integers are pandas' nullable integers."""
     integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
     frame: pd.DataFrame = table.to_pandas()
     missing = [name for name in integers if table[name].null_count]
@@ -529,7 +527,7 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def empty(name: str) -> pd.DataFrame:
-    """Return the table without rows; a ledger that of epsilon alone."""
+    """Return an empty table; for the ledger, that of epsilon only."""
     left_out = ZCDP_LEDGER if name == "ledger" else ()
     kinds: Iterable[tuple[str, str]] = (
         (c.name, "str" if c.kind == "string" else c.kind)

@@ -161,8 +161,7 @@ def audit_whole(
     if plan.noise_of == "sum":
         raise InvalidPrivacyError(
             'noise is drawn for the sum only (noise_of = "sum"), so there are no messages of nodes '
-            "to attack; omit
- --whole to attack a round."
+            "to attack; omit --whole to attack a round."
         )
     if plan.view == "central" or plan.adaptive_clipping:
         raise InvalidPrivacyError(
@@ -309,7 +308,6 @@ class _Messages:
 
     def attack(self, risk: float) -> list[Attacker]:
         """Return each attacker's bounds; all hold together except with probability ``risk``."""
-
         everyone = np.arange(self._n_nodes)
         usual = self._judge("every message", everyone, self._scores, USUAL_SHARE * risk)
         left = (1 - USUAL_SHARE) * risk / 2

@@ -60,7 +60,9 @@ class Checkpoint:
         if before != mark:
             for old in _list_states(folder):
                 old.unlink()
-                self.discarded = _describe_difference(before.decode(errors="replace"), mark.decode())
+                self.discarded = _describe_difference(
+                    before.decode(errors="replace"), mark.decode()
+                )
             write_file(folder / _MARK, mark)
 
     def interrupt_message(self) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ type Floats = npt.NDArray[np.float64]
 type Ints = npt.NDArray[np.int64]
 
 
-def compute_utility_per_round(utility: Floats, cost: Floats, flagged_round: Ints, rounds: int) -> Floats:
+def compute_utility_per_round(
+    utility: Floats, cost: Floats, flagged_round: Ints, rounds: int
+) -> Floats:
     """Return the nodes' mean utility per round in a training with flagged nodes.
 
     A flagged node gives up privacy until the round in which it is flagged, and is paid only for the

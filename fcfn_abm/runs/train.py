@@ -16,7 +16,7 @@ from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records.tables import empty
 from fcfn_abm.runs.checkpoint import Checkpoint
-from fcfn_abm.runs.free_riders import group_facts, compute_utility_per_round
+from fcfn_abm.runs.free_riders import compute_utility_per_round, group_facts
 from fcfn_abm.runs.privacy_notes import (
     NOISE_NOTE,
     SECURE_NOTE,
@@ -291,7 +291,9 @@ class RunTrainings:
         else:
             fair = build.price_mechanism(scenario, comparison.name, truthful, market.budget)
         cost, flagged = population.rho * comparison.epsilon, log.flagged_round
-        earned = compute_utility_per_round(comparison.node_utility, cost, flagged, self._trainer.plan.rounds)
+        earned = compute_utility_per_round(
+            comparison.node_utility, cost, flagged, self._trainer.plan.rounds
+        )
         utilities = {
             "utility_if_all_were_honest": fair.node_utility,
             "utility_unchecked": comparison.node_utility,

@@ -244,7 +244,7 @@ def test_markdown_names_figures_that_are_there(market, tmp_path):
 def test_equal_records_give_equal_reports_and_no_other_file_is_replaced(market, written, tmp_path):
     other = tmp_path / "precious.html"
     other.write_text("precious")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         fa.write_report(market.path, other)
     assert other.read_text() == "precious"
     fa.write_report(market.path, other, overwrite=True)
@@ -253,9 +253,9 @@ def test_equal_records_give_equal_reports_and_no_other_file_is_replaced(market, 
 
 
 def test_what_is_no_record_gets_a_sentence(tmp_path, market):
-    with pytest.raises(InvalidRecordError, match="there is no such folder"):
+    with pytest.raises(InvalidRecordError, match="does not exist"):
         fa.write_report(tmp_path / "nowhere")
-    with pytest.raises(InvalidRecordError, match="holds no results"):
+    with pytest.raises(InvalidRecordError, match="contains no results"):
         fa.write_report(tmp_path)
     with pytest.raises(UnknownNameError, match="form of a report called 'pdf'"):
         fa.write_report(market.path, form="pdf")

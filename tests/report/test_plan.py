@@ -118,7 +118,7 @@ def test_a_file_is_written_and_a_place_that_cannot_be_is_refused(record, tmp_pat
     text = fa.export_plan(record, tmp_path / "plan.json")
     assert (tmp_path / "plan.json").read_text() == text
     assert fa.export_plan(record, tmp_path / "new" / "plan.json") == text
-    with pytest.raises(OutputError, match=r"exists already; .*--overwrite"):
+    with pytest.raises(OutputError, match=r"already exists; .*--overwrite"):
         fa.export_plan(record, tmp_path / "plan.json")
     assert fa.export_plan(record, tmp_path / "plan.json", overwrite=True) == text
     with pytest.raises(OutputError, match="cannot be written: a file stands where a folder"):

@@ -365,7 +365,7 @@ def test_results_of_another_scenario_are_not_taken_up(scenario, tmp_path, monkey
 
 
 def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
-    with pytest.raises(OutputError, match="there is a record already"):
+    with pytest.raises(OutputError, match="already contains results"):
         calibrate_value(scenario, [2, 20, 200], 2, found.path)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):

@@ -243,7 +243,7 @@ def test_a_folder_holds_everything_with_units_and_twice_the_same_bytes(tmp_path)
 
 def test_a_comparison_is_known_for_what_it_is(tmp_path):
     fa.compare_mechanisms(scenario(), ["static"], 1, tmp_path / "one")
-    with pytest.raises(OutputError, match="there is a record already"):
+    with pytest.raises(OutputError, match="already contains results"):
         fa.compare_mechanisms(scenario(), ["static"], 1, tmp_path / "one")
     fa.compare_mechanisms(scenario(), ["random"], 1, tmp_path / "one", overwrite=True)
     with pytest.raises(InvalidRecordError, match="holds a comparison, not a run"):

@@ -95,4 +95,6 @@ def test_without_the_tables_a_record_has_none_of_it(trains):
 def test_a_flagged_node_is_not_paid_for_the_round_in_which_it_is_caught():
     # paid 5, gave 2: flagged in round 3 of 4 it had two whole rounds, and gave once more
     utility, cost = np.array([3.0, 3.0]), np.array([2.0, 2.0])
-    assert_allclose(compute_utility_per_round(utility, cost, np.array([3, 0]), 4), [(2 * 3 - 2) / 4, 3.0])
+    assert_allclose(
+        compute_utility_per_round(utility, cost, np.array([3, 0]), 4), [(2 * 3 - 2) / 4, 3.0]
+    )

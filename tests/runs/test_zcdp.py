@@ -120,5 +120,5 @@ def test_what_zcdp_does_not_claim_is_refused():
     with pytest.raises(InvalidScenarioError, match="nothing to calibrate"):
         fa.load_scenario("privacy/quickstart-local", [*SETTINGS, 'privacy.calibration="classical"'])
     sampled = ["privacy.placement.kind='dp-sgd'", "privacy.placement.sampling_rate=0.5"]
-    with pytest.raises(InvalidScenarioError, match="no rho is claimed"):
+    with pytest.raises(InvalidScenarioError, match="its rho is not defined"):
         fa.load_scenario("privacy/quickstart-local", [*SETTINGS, *sampled])

@@ -173,14 +173,14 @@ def nothing(path):
         (broken_label, "label must hold integers from 0"),
         (broken_image, r"the image in row \d cannot be decoded"),
         (broken_chunk, r"the image in row \d cannot be decoded"),
-        (missing_image, r"the image in row \d is missing: the file holds no bytes of it"),
-        (mixed_sizes, r"one size and kind, but row \d is . x . in grey and row \d is"),
+        (missing_image, r"the image in row \d is missing"),
+        (mixed_sizes, r"the same size and type, but row \d is . x . in grey and row \d is"),
         (no_label, "needs a column image .* has image, kind"),
         (no_bytes, "needs a column image"),
         (no_rows, "has no rows"),
-        (no_parquet, "not a Parquet file that can be read"),
-        (too_few_names, "labels up to 4, but names of 2 classes only"),
-        (nothing, "there is no such file or folder"),
+        (no_parquet, "cannot be read as a Parquet file"),
+        (too_few_names, "labels up to 4, but names of only 2 classes"),
+        (nothing, "does not exist"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, damage, sentence):
@@ -261,7 +261,7 @@ def test_a_damaged_file_of_torchvisions_is_said_and_the_rest_is_listed(
     folder = write_emnist(tmp_path, pictures(8, (28, 28)))
     file = folder / f"emnist-letters-{part}-{kind}-ubyte"
     file.write_bytes(damage(file.read_bytes()))
-    sentence = f"{folder.parent}: the files of 'emnist-letters' are damaged, or not whole: "
+    sentence = f"{folder.parent}: the files of 'emnist-letters' are corrupt or incomplete: "
     prepared = fcfn("data", "prepare", "emnist-letters")
     assert prepared.exit_code == 2
     assert sentence in prepared.stderr
@@ -270,7 +270,7 @@ def test_a_damaged_file_of_torchvisions_is_said_and_the_rest_is_listed(
     assert listed.exit_code == 0
     assert f"damaged: {sentence}" in listed.stdout
     assert "missing; fcfn data prepare emnist-digits" in listed.stdout
-    with pytest.raises(InvalidDataError, match="are damaged, or not whole"):
+    with pytest.raises(InvalidDataError, match="are corrupt or incomplete"):
         load("emnist", part="letters")
 
 

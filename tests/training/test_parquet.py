@@ -83,10 +83,10 @@ def test_files_in_several_parts_are_read_in_their_order(tmp_path, below, ending)
     ("names", "words"),
     [
         (["train-00000-of-00003", "train-00002-of-00003"], "train-00001-of-00003.parquet is miss"),
-        (["train", "train-00000-of-00001"], "are of two sets of train images"),
+        (["train", "train-00000-of-00001"], "belong to different sets of train images"),
         (["train-00000-of-00001", "train-00000-of-00001-ab"], "2 files of train .* count 1"),
         (["train", "test-00001-of-00002"], "test-00000-of-00002.parquet is missing"),
-        (["test"], "holds no train.parquet"),
+        (["test"], "has no train.parquet"),
     ],
     ids=str,
 )
@@ -110,7 +110,9 @@ def test_training_and_test_images_of_two_sizes_are_refused_however_they_are_spli
     write(tmp_path / "train.parquet", np.zeros((9, 4, 4), dtype=np.uint8), [0] * 9)
     write(tmp_path / "test.parquet", np.zeros((9, 5, 5), dtype=np.uint8), [0] * 9)
     for split in ("own", "paper"):
-        with pytest.raises(InvalidDataError, match=r"test.parquet: all images must be of one size"):
+        with pytest.raises(
+            InvalidDataError, match=r"test.parquet: all images must have the same size"
+        ):
             load("parquet", path=str(tmp_path), split=split)
 
 
@@ -318,7 +320,7 @@ def test_what_arrow_says_of_a_damaged_file_is_one_sentence(tmp_path, text):
     with pytest.raises(InvalidDataError) as refused:
         load("parquet", path=str(tmp_path))
     message = str(refused.value)
-    assert message.startswith(f"{tmp_path / 'train.parquet'}: not a Parquet file that can be read")
+    assert message.startswith(f"{tmp_path / 'train.parquet'}: cannot be read as a Parquet file")
     assert message.endswith(".")
     assert not message.endswith("..")
     assert "\n" not in message
@@ -342,5 +344,5 @@ def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch):
     listed = fcfn("data", "list")
     assert listed.exit_code == 2
     assert "this user has no home folder: let FCFN_DATA name one." in listed.stderr
-    with pytest.raises(InvalidDataError, match="~colleague/images: there is no such file"):
+    with pytest.raises(InvalidDataError, match="~colleague/images: does not exist"):
         load("parquet", path="~colleague/images")

@@ -438,7 +438,7 @@ def test_what_does_not_go_together_is_refused(monkeypatch):
     with pytest.raises(InvalidDataError, match='"serial" works on the processor alone'):
         select_engine("serial", "cuda", plan)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InvalidDataError, match="torch finds no CUDA device here"):
+    with pytest.raises(InvalidDataError, match="torch finds no CUDA device"):
         select_engine("auto", "cuda", plan)
 
 

@@ -496,7 +496,7 @@ def test_only_a_placement_that_samples_takes_a_rate():
         for placement in (sampled, PLACEMENTS.create("dp-sgd"))
     )
     assert most == 2 * whole  # all records may be drawn
-    with pytest.raises(InvalidPrivacyError, match="need a generator"):
+    with pytest.raises(InvalidPrivacyError, match="need a random generator"):
         sent(trainer(sampling_rate=0.5), 0)
 
 
@@ -521,7 +521,7 @@ def test_an_epoch_takes_every_sample_once_in_batches_of_a_fresh_order():
     assert (epochs[0] != epochs[1]).any()
     whole = replace(steps, batch_size=27)
     assert list(whole.draw_batches(27, None)) == [slice(None)] * 3
-    with pytest.raises(InvalidPrivacyError, match="need a generator"):
+    with pytest.raises(InvalidPrivacyError, match="need a random generator"):
         next(steps.draw_batches(27, None))
 
 
@@ -616,7 +616,7 @@ def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"false_alarm": 1e-6}, "the check looks at what each node sends"),
+        ({"false_alarm": 1e-6}, "the check inspects each node's upload"),
         ({"secure_noise": True}, "secure noise is drawn for each node"),
         ({"steps": LocalSteps(2, 1.0, 0.0, Clipping(1.0))}, "nodes add noise several times"),
     ],
