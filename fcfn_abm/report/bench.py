@@ -99,7 +99,9 @@ def estimate(values: Floats, bounds: tuple[float, float] | None = None) -> Estim
     return Estimate(mean, float(ends[0]), float(ends[1]), n)
 
 
-def paired_difference(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> Estimate:
+def average_paired_difference(
+    frame: pd.DataFrame, quantity: str, name: str, reference: str
+) -> Estimate:
     """Average the difference between two mechanisms on the same populations.
 
     Parameters
@@ -149,7 +151,7 @@ def cells_of(frame: pd.DataFrame, mode: str) -> dict[tuple[Any, ...], pd.DataFra
     return found
 
 
-def trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
+def select_trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the cell in which nets were trained, or none without training."""
     trained = frame[frame["accuracy"].notna()]
     if trained.empty:
@@ -194,7 +196,9 @@ def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
                 own = part[part["mechanism"] == name]
                 known = {quantity: mean_of(part, quantity, name) for quantity in MEASURES}
                 known |= {
-                    f"{quantity}_difference": paired_difference(part, quantity, name, reference)
+                    f"{quantity}_difference": average_paired_difference(
+                        part, quantity, name, reference
+                    )
                     for quantity in ("server_utility", "accuracy")
                 }
                 known["payment_ratio"] = payment_ratio(part, name, reference)
@@ -245,7 +249,7 @@ def mode_table(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> Table:
         against = [
             payment_ratio(rows_, name, reference).mean
             if is_matched
-            else paired_difference(rows_, "server_utility", name, reference).mean
+            else average_paired_difference(rows_, "server_utility", name, reference).mean
             for rows_ in cells.values()
         ]
         means = {
@@ -321,7 +325,7 @@ def _range(values: Sequence[float], form: str) -> str:
 
 def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
     """Return what nets learn with the epsilon of each mechanism, or None without training."""
-    rows = trained_rows(frame)
+    rows = select_trained_rows(frame)
     if rows.empty:
         return None
     first, reference = rows.iloc[0], run["reference"]
@@ -329,7 +333,7 @@ def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
     for name in run["mechanisms"]:
         own = rows[(rows["mechanism"] == name) & rows["accuracy"].notna()]
         accuracy = mean_of(rows, "accuracy", name)
-        against = paired_difference(rows, "accuracy", name, reference)
+        against = average_paired_difference(rows, "accuracy", name, reference)
         lines.append(
             [
                 name,

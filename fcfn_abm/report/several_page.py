@@ -45,26 +45,29 @@ from fcfn_abm.report.sweep_page import describe_outcomes
 
 _OUTCOMES: dict[str, tuple[str, Callable[[Record], float | None]]] = {
     "rounds": ("rounds played", lambda record: float(record.run["verdict"]["rounds"])),
-    "n_active": ("active nodes", lambda record: _of_market(record, "n_active")),
-    "payment": ("payment (currency)", lambda record: _of_market(record, "payment")),
-    "total_epsilon": ("total epsilon S", lambda record: _of_market(record, "total_epsilon")),
-    "mean_epsilon": ("mean epsilon", lambda record: _of_market(record, "mean_epsilon")),
+    "n_active": ("active nodes", lambda record: _read_market(record, "n_active")),
+    "payment": ("payment (currency)", lambda record: _read_market(record, "payment")),
+    "total_epsilon": ("total epsilon S", lambda record: _read_market(record, "total_epsilon")),
+    "mean_epsilon": ("mean epsilon", lambda record: _read_market(record, "mean_epsilon")),
     "server_utility": (
         "utility of the server (currency)",
-        lambda record: _of_market(record, "server_utility"),
+        lambda record: _read_market(record, "server_utility"),
     ),
     "node_utility": (
         "utility of all nodes (currency)",
-        lambda record: _of_market(record, "node_utility"),
+        lambda record: _read_market(record, "node_utility"),
     ),
-    "welfare": ("welfare (currency)", lambda record: _of_market(record, "welfare")),
-    "exploitability": ("exploitability", lambda record: _of_market(record, "exploitability")),
+    "welfare": ("welfare (currency)", lambda record: _read_market(record, "welfare")),
+    "exploitability": ("exploitability", lambda record: _read_market(record, "exploitability")),
     "distance": (
         "distance to the closed form",
-        lambda record: _of_market(record, "distance"),
+        lambda record: _read_market(record, "distance"),
     ),
-    "accuracy": ("test accuracy", lambda record: _of_training(record, "accuracy")),
-    "max_epsilon_total": ("largest epsilon spent by a node", lambda record: _most_spent(record)),
+    "accuracy": ("test accuracy", lambda record: _read_training(record, "accuracy")),
+    "max_epsilon_total": (
+        "largest epsilon spent by a node",
+        lambda record: _read_most_spent(record),
+    ),
 }
 _TERMS = {
     "Paired": "runs with the same seed draw the same population, so a difference between them is "
@@ -262,16 +265,16 @@ def _tabulate(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(_OUTCOMES, float))
 
 
-def _of_market(record: Record, name: str) -> float:
+def _read_market(record: Record, name: str) -> float:
     return float(record.run["market"][name])
 
 
-def _of_training(record: Record, name: str) -> float | None:
+def _read_training(record: Record, name: str) -> float | None:
     arms = record.run.get("training", {}).get("arms", [])
     return float(arms[0][name]) if arms else None
 
 
-def _most_spent(record: Record) -> float | None:
+def _read_most_spent(record: Record) -> float | None:
     spent = record.nodes["epsilon_total"].max() if "training" in record.run else math.nan
     return float(spent) if np.isfinite(spent) else None
 

@@ -81,7 +81,9 @@ def carry_out_runs(
             results.append(found)
             continue
         record_path = out / RECORDS / run_name(run.index) if keeps else None
-        late = failed_result(run, f"took longer than {timeout or 0:g} s, the sweep's timeout.")
+        late = create_failed_result(
+            run, f"took longer than {timeout or 0:g} s, the sweep's timeout."
+        )
         with _end_process_after(
             timeout, partial(write_results, out, [*new, late], durable=durable) if shared else None
         ):
@@ -150,10 +152,10 @@ def carry_out_run(
         raise
     except Exception as error:  # a failed run is data, not a stop
         why = " ".join(str(error).split())
-        return failed_result(run, f"{type(error).__name__}: {why}")
+        return create_failed_result(run, f"{type(error).__name__}: {why}")
 
 
-def failed_result(run: SweepRun, error: str) -> dict[str, Any]:
+def create_failed_result(run: SweepRun, error: str) -> dict[str, Any]:
     """Return the result of a run that failed."""
     return {"run": run.index, "status": "failed", "error": error}
 

@@ -41,10 +41,10 @@ from fcfn_abm.report.marks import Text, join, verdict
 from fcfn_abm.runs.results import (
     carry_out_run,
     carry_out_runs,
+    create_failed_result,
     create_table,
     drop_failed_results,
     drop_unreadable_results,
-    failed_result,
     find_failed_results,
     find_missing_runs,
     keep_results,
@@ -339,7 +339,7 @@ def _carry_out(
             if timeout is not None and isinstance(workers, Cluster):
                 # a worker without access to the folder cannot report it
                 error += f" Runs over the timeout of {timeout:g} s also end this way."
-            take_in([failed_result(run, error)])
+            take_in([create_failed_result(run, error)])
 
         def report(last: str) -> None:
             with bar.external_write_mode():

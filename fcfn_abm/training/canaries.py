@@ -209,7 +209,7 @@ class Watched(Gradients):
         """Return the gradient of each sample's loss."""
         return self._gradients.per_sample(flat, images, labels)
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,
@@ -234,7 +234,7 @@ class Watched(Gradients):
             both = [torch.cat(each) for each in zip(*parts, strict=True)]
             if group:
                 both = [each[None] for each in both]
-            return self._gradients.clipped(flat, both[0], both[1], total).reshape(-1)
+            return self._gradients.reduce_samples(flat, both[0], both[1], total).reshape(-1)
 
         if self._sampled or bool(canary.any()):
             here, there = (add_up(record) for record in self._records)
@@ -243,7 +243,7 @@ class Watched(Gradients):
         else:
             self.middles.append(add_up())
             self.differences.append(torch.zeros_like(self.middles[-1]))
-        return self._gradients.clipped(flat, images, labels, total)
+        return self._gradients.reduce_samples(flat, images, labels, total)
 
 
 class Remembered(Gradients):
@@ -271,7 +271,7 @@ class Remembered(Gradients):
         """Return the gradient of each sample's loss."""
         return self._gradients.per_sample(flat, images, labels)
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,
@@ -279,7 +279,7 @@ class Remembered(Gradients):
         total: Callable[[SampleGradients], Tensor],
     ) -> Tensor:
         """Return ``total`` of the per-sample gradients, as a new tensor."""
-        return self._look_up(self._gradients.clipped, flat, images, labels, total)
+        return self._look_up(self._gradients.reduce_samples, flat, images, labels, total)
 
     def _look_up(self, compute: Callable[..., Tensor], *given: Any) -> Tensor:
         inputs, rest = given[:3], given[3:]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 type Formulation = Literal["grouped", "looped", "unfolded"]
 
 
-def _grouped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolve_grouped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve as one convolution whose groups are the nodes."""
     from torch.nn.functional import conv2d
 
@@ -37,7 +37,7 @@ def _grouped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out.view(n_samples, n_nodes, -1, *out.shape[2:]).transpose(0, 1)
 
 
-def _looped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolve_looped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve node by node."""
     import torch
     from torch.nn.functional import conv2d
@@ -46,7 +46,7 @@ def _looped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.stack([conv2d(x, w, b, **_options(layer)) for x, w, b in each])
 
 
-def _unfolded(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolve_unfolded(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve as a product of matrices for each node."""
     import torch
     from torch.nn.functional import unfold
@@ -70,9 +70,9 @@ def _options(layer: Any) -> dict[str, Any]:
 
 
 CONVOLUTIONS: dict[Formulation, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
-    "looped": _looped,
-    "grouped": _grouped,
-    "unfolded": _unfolded,
+    "looped": _convolve_looped,
+    "grouped": _convolve_grouped,
+    "unfolded": _convolve_unfolded,
 }
 """How to convolve images of shape (n_nodes, m, n_in, height, width) with a kernel for each node."""
 
@@ -88,9 +88,9 @@ class _PerNode(SampleGradients):
         """Return the L2 norm of each row, shape (n_nodes, m, 1)."""
         return self.each.norms().view(self.n_nodes, -1, 1)
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of each node's rows, each times its factor, (n_nodes, n_parameters)."""
-        return self.each.weighted(factors)
+        return self.each.sum_weighted(factors)
 
     def rows(self) -> Tensor:
         """Return the matrices, shape (n_nodes, m, n_parameters)."""
@@ -147,7 +147,7 @@ class StackedGradients(Gradients):
         ]
         return _PerNode(Blocks(tuple(blocks)), len(labels))
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,

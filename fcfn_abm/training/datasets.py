@@ -138,7 +138,7 @@ class Stored(Dataset):
         test_rows = _draw_rows(test_rows, self.n_test, "n_test", rng)
         if not (train_rows.size and test_rows.size):
             raise InvalidDataError(f"{source.where}: too few images for training and test sets.")
-        images, test_images = _scaled(train, train_rows), _scaled(test, test_rows)
+        images, test_images = _scale(train, train_rows), _scale(test, test_rows)
         require_one_kind({train.where: images.shape[1:]} | {test.where: test_images.shape[1:]})
         notes = f" ({'; '.join(source.notes)})" if source.notes else ""
         return ImageData(
@@ -161,7 +161,7 @@ def _draw_rows(rows: Labels, count: int | None, name: str, rng: np.random.Genera
     return rng.choice(rows, count, replace=False)
 
 
-def _scaled(part: Part, rows: Labels) -> Images:
+def _scale(part: Part, rows: Labels) -> Images:
     """Return images with values from 0 to 1, channels last in memory."""
     pixels = part.pixels(rows).transpose(0, 2, 3, 1)
     images = np.empty(pixels.shape, dtype=np.float32)

@@ -145,7 +145,7 @@ class Samples:
         """Images, channels last in memory, and labels."""
         import torch
 
-        images, labels = (torch.from_numpy(_own(array)) for array in self._given[:2])
+        images, labels = (torch.from_numpy(_make_writable(array)) for array in self._given[:2])
         return images.contiguous(memory_format=torch.channels_last), labels
 
 
@@ -264,7 +264,7 @@ def train_block(
     """Train the nodes of a block on a worker, and return the sums of their uploads."""
     import torch
 
-    parameters, training = torch.from_numpy(_own(flat)), net.training
+    parameters, training = torch.from_numpy(_make_writable(flat)), net.training
     stds: Iterable[float | None] = (
         [None] * block.nodes.size if block.noise_std is None else block.noise_std.tolist()
     )
@@ -287,17 +287,17 @@ def evaluate_part(net: NetOfNodes, tests: Samples, flat: Floats32) -> tuple[floa
     import torch
 
     with net.borrow() as gradients:
-        return gradients.evaluate(torch.from_numpy(_own(flat)), *tests.tensors)
+        return gradients.evaluate(torch.from_numpy(_make_writable(flat)), *tests.tensors)
 
 
 def _unpack(packed: _Packed) -> Sums:
     import torch
 
     update, clean, passed, within, flagged = packed
-    total = torch.from_numpy(_own(update))
+    total = torch.from_numpy(_make_writable(update))
     return Sums(
         total,
-        total if clean is None else torch.from_numpy(_own(clean)),
+        total if clean is None else torch.from_numpy(_make_writable(clean)),
         passed,
         flagged,
         within,
@@ -315,7 +315,7 @@ def _take_samples(images: Tensor, labels: Tensor, first: int, shards: Sequence[R
     return Samples(images[rows].contiguous().numpy(), labels[rows].numpy(), places)
 
 
-def _own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _make_writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a writable array; arrays from a network are read-only."""
     return array if array.flags.writeable else array.copy()
 

@@ -28,7 +28,7 @@ class SampleGradients(Protocol):
         """Return the L2 norm of each row, shape (m, 1), in 64 bits."""
         ...
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor: (m, 1) gives (n_parameters,).
 
         Factors of shape (n_nodes, m / n_nodes, 1) give a sum for each node, (n_nodes,
@@ -52,7 +52,7 @@ class Matrix(SampleGradients):
         """Return the L2 norm of each row."""
         return l2_norms(self.matrix)
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
         if factors.dim() == 3:
             return (factors.mT @ self.matrix.reshape(*factors.shape[:2], -1))[:, 0]
@@ -74,9 +74,9 @@ class Kernels(SampleGradients):
         """Return the L2 norm of each row."""
         return l2_norms(self.kernels.flatten(1))
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
-        total = Matrix(self.kernels.flatten(1)).weighted(factors)
+        total = Matrix(self.kernels.flatten(1)).sum_weighted(factors)
         kernels = total.view(*total.shape[:-1], *self.kernels.shape[1:])
         return kernels.mT.flatten(-2)
 
@@ -98,7 +98,7 @@ class Outer(SampleGradients):
         """Return the L2 norm of each row: the product of two norms."""
         return l2_norms(self.back) * l2_norms(self.inputs)
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor: one product of matrices."""
         if factors.dim() == 3:
             back, inputs = (
@@ -124,11 +124,11 @@ class Blocks(SampleGradients):
 
         return l2_norms(torch.cat([block.norms() for block in self.blocks], dim=1))
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
         import torch
 
-        return torch.cat([block.weighted(factors) for block in self.blocks], dim=-1)
+        return torch.cat([block.sum_weighted(factors) for block in self.blocks], dim=-1)
 
     def rows(self) -> Tensor:
         """Return the matrix."""
@@ -165,7 +165,7 @@ class LayerRows(SampleGradients):
 
         return torch.cat([l2_norms(part) for part in self._parts()])
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
         import torch
 
@@ -237,7 +237,7 @@ class Gradients(Protocol):
         """Return the gradient of each sample's loss."""
         ...
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,

@@ -93,7 +93,7 @@ class LocalSteps:
     def sum_clipped(self, gradients: SampleGradients) -> Tensor:
         """Clip gradients and add them, in 64 bits if the sum is rounded to a grid."""
         if self.grid is None:
-            return gradients.weighted(self.clipping.factors(gradients.norms()))
+            return gradients.sum_weighted(self.clipping.factors(gradients.norms()))
         return self.clipping(gradients.rows()).double().sum(0)
 
     def add_noise(self, value: Tensor, noise: Tensor) -> Tensor:

@@ -197,7 +197,7 @@ class DpSgd(Placement):
             if len(batch.labels):
                 here = noisy.move(flat, gradients)
                 clip = count.sum_clipped(batch.divisor)
-                total = gradients.clipped(here, batch.images, batch.labels, clip)
+                total = gradients.reduce_samples(here, batch.images, batch.labels, clip)
                 gradient = total.div_(batch.divisor)
             else:
                 count.count(flat[:0])
@@ -296,7 +296,7 @@ class Paper(Placement):
         for batch in batches:
             here = sgd.move(flat, gradients)
             clip = count.sum_clipped(batch.divisor)
-            total = gradients.clipped(here, batch.images, batch.labels, clip)
+            total = gradients.reduce_samples(here, batch.images, batch.labels, clip)
             sgd.step(total.div_(batch.divisor))
         if noise is None:
             clean = values = sgd.finish()

@@ -31,7 +31,7 @@ def cifar10_source(folder: Path, *, download: bool = False) -> Source:
     """
     place = _Place("cifar10", folder, "cifar-10-batches-py", "*")
     kind = _torchvision().CIFAR10
-    sets = [_opened(kind, place, train=train, download=download) for train in (True, False)]
+    sets = [_open(kind, place, train=train, download=download) for train in (True, False)]
     train, test = (
         Part(
             np.array(s.targets, dtype=np.int64),
@@ -57,16 +57,16 @@ def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source
     place = _Place(name, folder, "EMNIST", f"raw/emnist-{split}-*")
     kind = _torchvision().EMNIST
     sets = [
-        _opened(kind, place, split=split, train=train, download=download) for train in (True, False)
+        _open(kind, place, split=split, train=train, download=download) for train in (True, False)
     ]
     names = tuple(sets[0].classes)
     first = 1 if names[0] == "N/A" else 0  # "letters" counts from one
     for s in sets:  # files may be intact but not belong together
         labels = s.targets.numpy()
         if len(labels) != len(s.data):
-            raise place.damaged(f"{len(s.data):,} images and {len(labels):,} labels")
+            raise place.create_error(f"{len(s.data):,} images and {len(labels):,} labels")
         if labels.min() < first or labels.max() >= len(names):
-            raise place.damaged(f"there are labels from {labels.min()} to {labels.max()}")
+            raise place.create_error(f"there are labels from {labels.min()} to {labels.max()}")
     train, test = (
         # images are stored transposed
         Part(
@@ -95,7 +95,7 @@ class _Place:
     def path(self) -> Path:
         return self.root / self.folder
 
-    def damaged(self, reason: str) -> InvalidDataError:
+    def create_error(self, reason: str) -> InvalidDataError:
         return InvalidDataError(
             f"{self.path}: the files of {self.name!r} are corrupt or incomplete: {reason}. Delete "
             f"this folder and run `fcfn data prepare {self.name}` again."
@@ -117,14 +117,14 @@ def _rows_of(pixels: Pixels, rows: Labels) -> Pixels:
     return np.ascontiguousarray(pixels[rows])
 
 
-def _opened(kind: Any, place: _Place, *, download: bool, **options: Any) -> Any:
+def _open(kind: Any, place: _Place, *, download: bool, **options: Any) -> Any:
     try:
         return kind(place.root, **options)
     except _UNREADABLE as error:
         # torchvision's message for missing files and, for CIFAR-10, wrong checksums; all other
         # errors are about files that it finds, and would not download again
         if not (isinstance(error, RuntimeError) and str(error).startswith("Dataset ")):
-            raise place.damaged(describe_cause(error)) from error
+            raise place.create_error(describe_cause(error)) from error
     if download:
         place.root.mkdir(parents=True, exist_ok=True)
         return kind(place.root, download=True, **options)

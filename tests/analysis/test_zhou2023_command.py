@@ -151,6 +151,6 @@ def test_nets_without_torch_are_refused_before_any_work(tmp_path, monkeypatch):
 
 def test_other_results_are_not_mixed_with_figures(tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(OutputError, match="holds other results"):
+    with pytest.raises(OutputError, match="contains other results"):
         zhou.replicate(["fig4"], out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -14,7 +14,7 @@ from scipy import stats
 import fcfn_abm as fa
 from fcfn_abm import build
 from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, OutputError
-from fcfn_abm.report.bench import bench_text, estimate, paired_difference, summarise
+from fcfn_abm.report.bench import average_paired_difference, bench_text, estimate, summarise
 from fcfn_abm.rng import replication_seed, stream
 from fcfn_abm.runs.bench import list_tasks, read_bench, run_bench
 from fcfn_abm.runs.report import write_report
@@ -361,7 +361,7 @@ def test_a_difference_of_accuracies_is_paired_and_leads_to_no_accuracy_above_one
             for i, value in enumerate(values)
         ]
     )
-    found = paired_difference(frame, "accuracy", "a", "b")
+    found = average_paired_difference(frame, "accuracy", "a", "b")
     assert found.mean == pytest.approx(np.mean(np.subtract(pairs["a"], pairs["b"])))
     assert np.mean(pairs["b"]) + found.high < 1
     assert found.low < found.mean < found.high

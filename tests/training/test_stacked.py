@@ -291,7 +291,7 @@ def test_every_formulation_has_the_gradients_of_autograd(formulation, shared):
     assert_allclose(found.rows(), each, atol=2e-6)
     assert_allclose(found.norms()[..., 0], each.norm(dim=2), rtol=1e-5, atol=1e-9)
     factors = torch.rand(3, 4, 1)
-    assert_allclose(found.weighted(factors), (factors * each).sum(1), atol=5e-6)
+    assert_allclose(found.sum_weighted(factors), (factors * each).sum(1), atol=5e-6)
 
 
 @pytest.mark.parametrize("formulation", CONVOLUTIONS)
@@ -303,7 +303,7 @@ def test_what_is_captured_asks_for_no_value(formulation):
     steps = LocalSteps(1, 0.1, 0.0, Clipping(1.0))
     for at in (flat, flat[0]):
         assert made.mean(at, images, labels).shape == flat.shape
-        assert made.clipped(at, images, labels, steps.sum_clipped).shape == flat.shape
+        assert made.reduce_samples(at, images, labels, steps.sum_clipped).shape == flat.shape
     with pytest.raises(RuntimeError):
         bool(flat.sum() > 0)
 

@@ -583,7 +583,7 @@ def test_gradients_that_are_never_built_have_the_norms_and_sums_of_those_that_ar
     factors = torch.rand(7, 1)
     assert_allclose(found.rows(), rows, atol=1e-6)
     assert_allclose(found.norms()[:, 0], rows.norm(dim=1), rtol=1e-5)
-    assert_allclose(found.weighted(factors), (factors * rows).sum(0), atol=1e-5)
+    assert_allclose(found.sum_weighted(factors), (factors * rows).sum(0), atol=1e-5)
 
 
 @pytest.mark.parametrize(

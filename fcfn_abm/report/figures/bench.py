@@ -16,11 +16,11 @@ from fcfn_abm.report.bench import (
     CELL,
     MODES,
     Estimate,
+    average_paired_difference,
     cells_of,
     mean_of,
-    paired_difference,
     payment_ratio,
-    trained_rows,
+    select_trained_rows,
 )
 from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import escape_text, fix_ticks, theme
@@ -50,12 +50,12 @@ def benchmark(frame: Any, run: Mapping[str, Any]) -> Figure:
     """
     frame = table_of(frame, "frame")
     require_columns(frame, *CELL, "mode", "mechanism", "replication", "status", "accuracy")
-    reference, trained = run["reference"], trained_rows(frame)
+    reference, trained = run["reference"], select_trained_rows(frame)
     budget = float(frame["budget"].max() if trained.empty else trained["budget"].iloc[0])
     shown = frame[frame["budget"] == budget]
 
     def against(rows: pd.DataFrame, name: str) -> Estimate:
-        return paired_difference(rows, "server_utility", name, reference)
+        return average_paired_difference(rows, "server_utility", name, reference)
 
     def ratio(rows: pd.DataFrame, name: str) -> Estimate:
         return payment_ratio(rows, name, reference)

@@ -96,7 +96,7 @@ def _panel(
         of = found[name, quantity]
         centre, low, high = of.centre(as_median=as_median)
         if not math.isfinite(centre):
-            _without_mean(axes, row, of)
+            _note_missing_mean(axes, row, of)
             continue
         if logarithmic:
             low = max(low, float(values.min()) / 2)  # a log axis has no zero
@@ -119,7 +119,7 @@ def _panel(
     axes.margins(x=0.08)
 
 
-def _without_mean(axes: Axes, row: int, of: Average) -> None:
+def _note_missing_mean(axes: Axes, row: int, of: Average) -> None:
     text = f"infinite in {of.n_infinite} of {of.n}" if of.n else "no value"
     axes.annotate(
         text,
