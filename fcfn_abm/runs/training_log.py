@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,12 @@ class TrainingLog:
             self.take_in(self.training.results[0])
         return self.training
 
-    def follow(self, rounds: Rounds[Training], bar: tqdm[Any]) -> None:
+    def follow(
+        self,
+        rounds: Rounds[Training],
+        bar: tqdm[Any],
+        stops: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Run the remaining rounds and show progress.
 
         If training fails, ``broke_down`` has the reason, and the market continues.
@@ -117,7 +122,7 @@ class TrainingLog:
         if rounds.trains_next:
             rounds.begin_training()
             self._show(bar, len(self.results))
-        while not rounds.over:
+        while not (rounds.over or stops()):
             try:
                 result = rounds.step()
             except WorkersLostError:  # not a failure of training: it can be resumed
