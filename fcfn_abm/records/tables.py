@@ -55,14 +55,14 @@ LEARNED = [
     ),
     *_floats(
         NO_UNIT,
-        depreciation="estimate of the share of the accuracy gained so far that a round loses",
-        exploration="announced cap over the one that the server's rule chose",
-        accuracy="share of test images labelled rightly after the round",
-        gain="what the round of training added to accuracy, or took from the loss",
+        depreciation="estimated share of the accuracy gained so far that is lost per round",
+        exploration="announced cap divided by the cap that the server's rule chose",
+        accuracy="share of test images classified correctly after the round",
+        gain="increase of accuracy, or decrease of the loss, in the round of training",
     ),
     *_floats(
         MONEY,
-        measured_value="the same with what the stock lost put back, at value.price",
+        measured_value="the gain plus the loss of the stock, at value.price",
         expected_value="beta ln(1 + alpha eps_g) by the estimate after the round",
         expected_value_low="lower end of its central 95 % credible interval",
         expected_value_high="upper end of the same",
@@ -97,7 +97,7 @@ TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            exploitability="largest gain from moving alone, as a share of B",
+            exploitability="largest gain of a node from deviating alone, as a share of B",
             change="largest change of an epsilon, as a share of the largest epsilon",
             distance="largest distance to the closed form at this B, as a share of its largest",
         ),
@@ -129,9 +129,14 @@ TABLES: dict[str, list[Column]] = {
             misreport_factor="reported over spent epsilon, one if truthful; what training spends "
             "is recorded as it was reported",
         ),
-        Column("manipulates", "bool", NO_UNIT, "whether it is in a coalition, or comes as several"),
+        Column(
+            "manipulates",
+            "bool",
+            NO_UNIT,
+            "whether it is in a coalition, or has several identities",
+        ),
         *_counts(
-            identities="as how many it comes; 0 where another member of its coalition reports"
+            identities="number of its identities; 0 if another member of its coalition reports"
         ),
         *_floats(NO_UNIT, epsilon="final report"),
         *_floats(MONEY, payment="final payment", utility="final utility"),
@@ -151,13 +156,13 @@ TABLES: dict[str, list[Column]] = {
             "release",
             noise_std="the node's own noise: standard deviation on each parameter, one release",
             epsilon_per_round="true epsilon of one round of training",
-            epsilon_sold="true epsilon that the noise was worked out for: of one round, or of all "
-            "that the node may take part in, as privacy.horizon says; as privacy.view sees it",
+            epsilon_sold="true epsilon for which the noise was calibrated: of one round, or of all "
+            "that the node may take part in, by privacy.horizon; under privacy.view",
             epsilon_total="true epsilon spent in the whole training, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
             delta="delta of the four",
-            zcdp_sold="rho of zCDP that the noise was worked out for, as epsilon_sold",
+            zcdp_sold="rho of zCDP for which the noise was calibrated, as epsilon_sold",
             zcdp_total="rho of zCDP spent in the whole training, the sum over its rounds",
             zcdp_central="the same as the server sees it under secure aggregation",
         ),
@@ -169,11 +174,16 @@ TABLES: dict[str, list[Column]] = {
         *_floats(MONEY, payment="payment of the round", utility="utility of the round"),
     ],
     "training": [
-        Column("arm", "string", NO_UNIT, "whose epsilon: the market's, a mechanism's, no noise"),
+        Column(
+            "arm",
+            "string",
+            NO_UNIT,
+            "which training: with the market's epsilon, a mechanism's, or no noise",
+        ),
         *_counts(round="number of the round; 0 is before training"),
         *_floats(
             NO_UNIT,
-            accuracy="share of test images labelled rightly",
+            accuracy="share of test images classified correctly",
             loss="mean cross entropy on the test images",
             signal_to_noise="norm of the clean aggregate over norm of its noise",
         ),
@@ -214,7 +224,8 @@ ZCDP_LEDGER = ("zcdp_round", "zcdp_total")
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
     "tracking_total_error": "relative distance of S to its S, mean over the same rounds",
-    "tracking_exploitability": "largest gain from moving alone, as a share of B, mean over them",
+    "tracking_exploitability": "largest gain of a node from deviating alone, as a share of B, mean "
+    "over them",
     "tracking_n_present": "nodes that are there, mean over the same rounds",
     "tracking_participation": "share of them that take part, mean over the same rounds",
     "tracking_equilibrium_participation": "the same in closed form",
@@ -250,10 +261,10 @@ BY_GROUP = {
 OTHER_TABLES: dict[str, list[Column]] = {
     "bench": [
         Column("costs", "string", NO_UNIT, "distribution of costs, of [bench.costs]"),
-        Column("data", "string", NO_UNIT, "dealing of data, of [bench.data]"),
+        Column("data", "string", NO_UNIT, "data partition, of [bench.data]"),
         *_floats(MONEY, budget="payment cap B of the cell"),
         Column("mode", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
-        Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
+        Column("mechanism", "string", NO_UNIT, "registered name of the mechanism"),
         *_counts(
             replication="number of the population, from 0; the same for all mechanisms and modes",
             seed="seed that the population was drawn with",
@@ -265,7 +276,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
             "solved, no-trade, no-solution, or not-reachable: the mechanism cannot be set to this",
         ),
         Column("reason", "string", NO_UNIT, "why there is no trade or no solution, or why not"),
-        Column("settings", "string", NO_UNIT, "knobs that were turned to reach it"),
+        Column("settings", "string", NO_UNIT, "settings with which it was reached"),
         *_counts(
             n_nodes="nodes of the population",
             n_active="nodes that take part",
@@ -277,25 +288,25 @@ OTHER_TABLES: dict[str, list[Column]] = {
             effective_number="S squared over the sum of the squares of epsilon",
             total_epsilon="S, sum of all epsilon",
             largest_epsilon="largest epsilon of a node",
-            mean_epsilon="eps_g, mean epsilon, as game.average_over says",
+            mean_epsilon="eps_g, mean epsilon, by game.average_over",
         ),
         *_floats(
             MONEY,
-            server_payment="what the server pays in all",
+            server_payment="total payment of the server",
             node_utility="sum of the nodes' utilities",
             server_utility="utility of the server",
-            agency_utility="what a middleman keeps",
+            agency_utility="utility of the agency",
             welfare="sum of all utilities",
         ),
         *_floats(
             NO_UNIT,
             rent="share of the nodes' payments that is no privacy cost; empty without payments",
-            regret="largest gain of one node by another move, as a share of what is paid; empty "
+            regret="largest gain of one node from a deviation, as a share of payments; empty "
             "with other costs than rho epsilon, caps, fixed costs or a reserve",
             left_out_rank="mean rank in cost of the nodes outside, from 0, cheapest, to 1",
             expensive_third="share that takes part of the third with the highest costs",
             unusual_third="share that takes part of the third with the most unusual labels",
-            accuracy="share of test images labelled rightly, mean of the last rounds",
+            accuracy="share of test images classified correctly, mean of the last rounds",
             true_epsilon="epsilon spent in the whole training, by composition, mean over the nodes "
             "that take part",
             largest_true_epsilon="the same, largest of them",
@@ -306,7 +317,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
             replication="number of the population, from 0, which is the scenario's own",
             seed="seed that the population was drawn with",
         ),
-        Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
+        Column("mechanism", "string", NO_UNIT, "registered name of the mechanism"),
         Column("status", "string", NO_UNIT, "solved, no-trade or no-solution"),
         Column("reason", "string", NO_UNIT, "why there is no trade or no solution"),
         *_counts(n_nodes="nodes of the population"),
@@ -317,7 +328,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
             participation="share of the nodes that take part",
             mean_epsilon="eps_g, mean epsilon",
         ),
-        Column("average_over", "string", NO_UNIT, "whom the mean epsilon is over"),
+        Column("average_over", "string", NO_UNIT, "nodes over which the mean epsilon is taken"),
         *_floats(
             NO_UNIT,
             noise_multiplier="noise standard deviation over L2 sensitivity of one release with all "
@@ -328,15 +339,15 @@ OTHER_TABLES: dict[str, list[Column]] = {
             mean_node_utility="mean of the nodes' utilities, those outside included",
             node_utility="sum of the nodes' utilities",
             server_utility="utility of the server",
-            agency_utility="what a middleman keeps",
-            server_payment="what the server pays in all",
+            agency_utility="utility of the agency",
+            server_payment="total payment of the server",
             welfare="sum of all utilities",
-            optimum="the most that welfare could be",
+            optimum="largest possible welfare",
         ),
         *_floats(
             NO_UNIT,
             price_of_anarchy="optimum over welfare; infinite where welfare is not positive",
-            rent_dissipation="share of the nodes' payments that is burnt as privacy cost",
+            rent_dissipation="privacy costs as a share of the nodes' payments",
             gini="Gini index of all nodes' utilities; nan if one is negative",
         ),
     ],
@@ -347,12 +358,12 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            epsilon="what every node trained with",
-            accuracy="share of test images labelled rightly in the end",
+            epsilon="epsilon of every node",
+            accuracy="share of test images classified correctly at the end",
             loss="mean cross entropy on the test images in the end",
             signal_to_noise="norm of the last round's clean aggregate over norm of its noise",
         ),
-        *_floats(MONEY, value="accuracy beyond chance, times what accuracy is worth"),
+        *_floats(MONEY, value="accuracy above chance, times the value of an accuracy of 100 %"),
     ],
     "sweep": [
         *_counts(
@@ -384,11 +395,11 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            exploitability="largest gain from moving alone, as a share of B",
+            exploitability="largest gain of a node from deviating alone, as a share of B",
             distance="largest distance to the closed form at this B, as a share of its largest",
             budget_ratio="B over B*, the server's best cap; empty where no trade pays",
         ),
-        *_floats(MONEY, server_regret="what the server would gain by B*"),
+        *_floats(MONEY, server_regret="what the server would gain with B*"),
         *_floats(NO_UNIT, **TRACKING),
         *_floats(MONEY, **MANIPULATION),
         Column("equilibrium_status", "string", NO_UNIT, "solved, no-trade or no-solution"),
@@ -406,7 +417,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            accuracy="share of test images labelled rightly, trained with the market's epsilon",
+            accuracy="share of test images classified correctly, trained with the market's epsilon",
             loss="mean cross entropy on the test images",
             mean_epsilon_total="true epsilon of the whole training, mean over nodes that take part",
             max_epsilon_total="the same, largest of them",

@@ -339,7 +339,7 @@ def free_riders_table(record: Record) -> Table | None:
         [f"{group['n_nodes']} {label}", *(_number(group[name]) for name in columns), "currency"]
         for label, group in (
             (label_lies, groups["misreporting"]),
-            ("honest", groups["honest"]),
+            ("truthful", groups["honest"]),
         )
         if group["n_nodes"]
     ]

@@ -81,12 +81,12 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
         ylim=(low, high + 0.35 * (high - low)),  # room for the legend
     )
     axes.legend(loc="upper left")
-    worth, chance = run["value_of_accuracy"], run["chance"]
+    full_value, chance = run["value_of_accuracy"], run["chance"]
     right = axes.secondary_yaxis(
-        "right", functions=(lambda v: v / worth + chance, lambda a: (a - chance) * worth)
+        "right", functions=(lambda v: v / full_value + chance, lambda a: (a - chance) * full_value)
     )
     ticks, (low, high) = np.linspace(0, 1, 6), axes.get_ylim()
-    at = (ticks - chance) * worth
+    at = (ticks - chance) * full_value
     if np.count_nonzero((low <= at) & (at <= high)) > 1:  # else matplotlib's, which are closer
         right.set_yticks(ticks)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
