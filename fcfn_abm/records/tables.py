@@ -521,7 +521,7 @@ def _require_columns(schema: pa.Schema, name: str) -> None:
         if column.name in _OPTIONAL.get(name, ()) and column.name not in schema.names:
             continue
         if schema.names.count(column.name) != 1:
-            raise ValueError(f"it must have exactly one column {column.name!r}.")
+            raise ValueError(f"it has no column {column.name!r}, or more than one.")
         kind = schema.field(column.name).type
         if not _IS_KIND[column.kind](kind):
             raise ValueError(f"its column {column.name!r} has type {kind}, not {column.kind}.")

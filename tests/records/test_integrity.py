@@ -78,7 +78,7 @@ def test_a_file_that_is_gone_is_reported(run):
     for path in data_files(run):
         whole = path.read_bytes()
         path.unlink()
-        with pytest.raises(InvalidRecordError, match=rf"{path.name}|holds 0 of 250 rows"):
+        with pytest.raises(InvalidRecordError, match=rf"{path.name}|has 0 of 250 rows"):
             read_all(run)
         path.write_bytes(whole)
 

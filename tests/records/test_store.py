@@ -142,7 +142,7 @@ def test_a_record_in_which_something_else_lies_is_not_replaced(tmp_path, name, l
         (tmp_path / "run" / own).write_text("ours")
     (tmp_path / "run" / "figures").mkdir(exist_ok=True)
     (tmp_path / "run" / name).mkdir()
-    with pytest.raises(OutputError, match=f"'{name}' in it was put there by somebody else"):
+    with pytest.raises(OutputError, match=f"contains '{name}', which is not part of the results"):
         record().write(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / name).exists()
     (tmp_path / "run" / name).rmdir()
@@ -152,7 +152,7 @@ def test_a_record_in_which_something_else_lies_is_not_replaced(tmp_path, name, l
 
 def test_results_of_another_kind_are_not_replaced(tmp_path):
     replace(record(), run={"kind": "sweep"}).write(tmp_path / "sweep")
-    with pytest.raises(OutputError, match="sweep: holds a sweep, and not a run"):
+    with pytest.raises(OutputError, match="sweep: contains a sweep, not a run"):
         record().write(tmp_path / "sweep", overwrite=True)
     with new_folder(tmp_path / "sweep", overwrite=True, kind="sweep"):
         pass

@@ -195,7 +195,7 @@ def test_the_command_writes_where_one_is_and_replaces_nothing(folder, tmp_path, 
     assert (tmp_path / "comparison-figures" / "rounds.pdf").read_bytes().startswith(b"%PDF")
     refused = CliRunner().invoke(app, ["report", *names])
     assert refused.exit_code == 2
-    assert "exists already" in refused.stderr
+    assert "already exists" in refused.stderr
     with pytest.raises(OutputError, match="already exists"):
         fa.write_report(names)
 
