@@ -510,7 +510,7 @@ _VIEWS: dict[View, str] = {"local": "a node's own", "late": "a late node's", "ce
 
 def table(rows: Sequence[Audit]) -> list[Text]:
     """Return the lines of a table of audits."""
-    heads = ("attacker sees", "claim", "any mechanism", "mu-GDP", "Gaussian")
+    heads = ("seen", "claim", "any mechanism", "mu-GDP", "Gaussian")
     lines = [Text(f"{_align(heads)}  verdict")]
     for row in rows:
         bounds = (row.lower.any_mechanism, row.lower.gdp, row.lower.gaussian)
