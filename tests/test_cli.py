@@ -121,7 +121,7 @@ def test_equilibrium_prints_the_bounds_of_the_paper():
     assert facts["epsilon_ceiling_low"] == pytest.approx(budget / 0.01)
     assert facts["epsilon_ceiling_high"] == pytest.approx(budget / 0.01)
     text = fcfn("equilibrium", QUICKSTART, *settings).stdout
-    assert "No node with rho >= 1 takes part at any cap that pays the server (47)." in text
+    assert "No node with rho >= 1 takes part at any cap that pays off for the server (47)." in text
     assert "A node's epsilon stays below B/rho (52): 989.899." in text
     priced = fcfn("equilibrium", QUICKSTART, "--set", "mechanism=static", "--json").stdout
     assert "ceiling" not in priced
@@ -193,7 +193,7 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
             "replications must be a whole number from 1 to 10,000, but is 0",
         ),
         (["compare", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
-        (["scenarios", "list", "nowhere"], "nowhere: there are no scenario files"),
+        (["scenarios", "list", "nowhere"], "nowhere: contains no scenario files"),
         (["run"], "Missing argument"),
         (["rnu"], "No such command"),
         (["run", QUICKSTART, "--owt", "x"], "No such option"),
@@ -251,7 +251,7 @@ def test_an_interrupted_check_of_a_mechanism_ends_with_130():
     started.send_signal(signal.SIGINT)
     stdout, stderr = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert stderr == "fcfn: interrupted; the games that were checked are lost.\n"
+    assert stderr == "fcfn: interrupted; no results were kept.\n"
     assert stdout == ""
 
 

@@ -211,7 +211,7 @@ def test_an_interrupt_while_options_are_read_is_reported_too(tmp_path):
     command = [sys.executable, "-m", "interrupted"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130
-    assert done.stderr == "fcfn: interrupted; nothing unfinished is left under the final name.\n"
+    assert done.stderr == "fcfn: interrupted; no incomplete result was left in the output folder.\n"
 
 
 def test_an_interrupt_waits_until_a_folder_is_replaced(tmp_path, monkeypatch):

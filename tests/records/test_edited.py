@@ -103,7 +103,7 @@ def test_a_column_that_is_missing_or_of_another_type_is_named(edited, name):
         read_record(path.parent)
     text = pa.array(["x"] * len(whole))
     pq.write_table(whole.set_column(whole.schema.get_field_index(name), name, text), path)
-    with pytest.raises(InvalidRecordError, match=rf"column '{name}' holds string"):
+    with pytest.raises(InvalidRecordError, match=rf"column '{name}' has type string"):
         read_record(path.parent)
 
 

@@ -263,7 +263,7 @@ def test_what_is_no_record_gets_a_sentence(tmp_path, market):
     with pytest.raises(InvalidRecordError, match=r"run\.json: cannot be read"):
         fa.write_report(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"kind": "poem"}))
-    with pytest.raises(InvalidRecordError, match="holds a poem, of which there is no report"):
+    with pytest.raises(InvalidRecordError, match="is a poem, for which there is no report"):
         fa.write_report(tmp_path)
 
 
@@ -349,10 +349,10 @@ def test_the_means_of_a_sweep_are_those_of_its_runs():
     half = stats.t.ppf(0.975, 3) * first.std(ddof=1) / 2
     mean, width = map(float, by.rows[0][4].split(" ± "))
     assert (mean, width) == (pytest.approx(1.5), pytest.approx(half, abs=0.06))
-    marginal = found["By population.rho.sigma, all else averaged over"]
+    marginal = found["By population.rho.sigma, averaged over all other axes"]
     assert [row[-1] for row in marginal.rows] == ["8"] * 5
     words = [block.text for s in page.sections for block in s.blocks if isinstance(block, Words)]
-    assert "The same in all runs: payment (currency) = 5." in words
+    assert "Equal in all runs: payment (currency) = 5." in words
 
 
 def test_failed_and_missing_runs_of_a_sweep_are_listed():
@@ -362,7 +362,7 @@ def test_failed_and_missing_runs_of_a_sweep_are_listed():
     page = sweep_page(frame, SWEEP, fa.Scenario(), "")
     assert [block.word for block in page.lead[:2]] == ["Incomplete", "Failures"]
     assert "5 of 40 runs are missing" in page.lead[0].text
-    counted = tables(page)["By mechanism.kind, all else averaged over"].rows
+    counted = tables(page)["By mechanism.kind, averaged over all other axes"].rows
     assert [row[-1] for row in counted] == ["14", "20"]  # 5 missing and 1 failed are left out
     (section,) = [section for section in page.sections if section.title == "Failed runs"]
     assert section.blocks[1].rows == [["3", "stackelberg", "0.1", HOSTILE]]
@@ -375,7 +375,7 @@ def test_a_sample_of_many_points_is_cut_into_bins():
     page = sweep_page(frame, SWEEP | {"n_runs": 400}, fa.Scenario(), "")
     found = tables(page)
     assert "By mechanism.kind and population.rho.sigma" not in found
-    rows = found["By population.rho.sigma, all else averaged over"].rows
+    rows = found["By population.rho.sigma, averaged over all other axes"].rows
     assert [row[-1] for row in rows] == ["50"] * 8
     places = [float(row[0]) for row in rows]
     assert places == pytest.approx(

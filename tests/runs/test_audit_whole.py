@@ -43,7 +43,7 @@ def test_a_whole_training_stays_below_its_claim_and_comes_close(sets):
     assert 0.5 < messages.lower.any_mechanism < 5
     assert losses.lower.largest < 5
     assert 0 < found.clipping_norm <= 1
-    assert "holds: the strongest attacker shows" in whole_text(found).plain
+    assert "holds: the strongest attacker proves" in whole_text(found).plain
 
 
 def test_the_serial_engine_is_attacked_as_well_with_several_steps():

@@ -64,7 +64,7 @@ def test_the_command_says_where_the_record_is_and_fails(tmp_path, monkeypatch):
     command = ["run", QUICKSTART, "--set", SHORT[0], "--out", str(tmp_path / "out"), "--quiet"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
-    assert done.stderr.startswith("fcfn: training broke down in round 2: the update of node 7")
+    assert done.stderr.startswith("fcfn: training failed in round 2: the update of node 7")
     assert done.stderr.count("\n") == 1
     page = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
     assert page.exit_code == 0

@@ -134,7 +134,7 @@ def test_what_cannot_be_fitted_is_said():
         fit_value([1.0, 2.0, 2.0], np.ones((2, 3)))
     with pytest.raises(InvalidGameError, match=r"epsilon\[1\] = 0"):
         fit_value([1.0, 0.0, 2.0], np.ones((2, 3)))
-    with pytest.raises(InvalidGameError, match=r"has shape \(3,\)"):
+    with pytest.raises(InvalidGameError, match=r"not shape \(3,\)"):
         fit_value([1.0, 2.0, 3.0], np.ones(3))
     with pytest.raises(RunFailedError, match="no better than chance"):
         fit_value([1.0, 2.0, 3.0], [[-0.1, 0.0, 0.02]])
@@ -355,9 +355,9 @@ def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch
 
 def test_results_of_another_scenario_are_not_taken_up(scenario, tmp_path, monkeypatch):
     calls = []
-    why = RunFailedError("training broke down in round 1: the loss is not finite.")
+    why = RunFailedError("training failed in round 1: the loss is not finite.")
     interrupt_training(monkeypatch, calls, 3, why)
-    with pytest.raises(RunFailedError, match="with epsilon = 200, training broke down"):
+    with pytest.raises(RunFailedError, match="with epsilon = 200, training failed"):
         calibrate_value(scenario, [2, 20, 200], 1, tmp_path / "out")
     other = scenario.model_copy(update={"seed": 8})
     calibrate_value(other, [2, 20, 200], 1, tmp_path / "out")
@@ -375,8 +375,8 @@ def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers with commas"),
-        (["--epsilons", "1,2"], "epsilons must hold 3 different numbers or more, but holds 2"),
+        (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers separated by commas"),
+        (["--epsilons", "1,2"], "epsilons must contain at least 3 different numbers, not 2"),
         (["--epsilons", "1,-2,3"], "epsilons must be between 1e-12 and 1e+12, not -2"),
         (["--seeds", "0"], "seeds must be a whole number from 1 to 10,000, but is 0."),
         (["--epsilons", "1e308,1e-308,1"], "epsilons must be between 1e-12 and 1e+12, not 1e-308"),

@@ -66,7 +66,7 @@ def test_the_check_stops_it(checked):
     assert found["honest"]["utility"] == pytest.approx(found["honest"]["utility_unchecked"])
     assert checked.training["n_nodes"].tolist() == [0] + [18] * ROUNDS
     text = summary(checked)
-    assert "flagged\n2 of 2 nodes that misreport (in round 1), and 0 of 18 honest ones." in text
+    assert "flagged\n2 of 2 nodes that misreport (in round 1), and 0 of 18 truthful ones." in text
 
 
 def test_the_record_comes_back_with_what_was_asked_for(checked, tmp_path):

@@ -322,7 +322,7 @@ def test_missing_runs_of_another_version_are_not_mixed_in(tmp_path, monkeypatch)
     monkeypatch.setattr(facts, "versions", lambda: {**now, "numpy": "9.9"})
     fa.run_sweep(scenario, tmp_path / "out")  # it is complete
     next((tmp_path / "out" / sweep_folder.RESULTS).iterdir()).unlink()
-    with pytest.raises(OutputError, match=rf"with numpy {now['numpy']}, and here it is 9\.9"):
+    with pytest.raises(OutputError, match=rf"with numpy {now['numpy']}, but here it is 9\.9"):
         fa.run_sweep(scenario, tmp_path / "out")
     monkeypatch.setattr(facts, "versions", lambda: {"fcfn_abm": now["fcfn_abm"]})
     with pytest.raises(OutputError, match="here it is missing"):
@@ -502,7 +502,7 @@ def test_a_plan_counts_and_times_without_writing(file, serial, tmp_path):
     assert plan["seconds"] == pytest.approx(plan["seconds_a_run"] * 18)
     assert not (tmp_path / "out").exists()
     assert plan_sweep(serial.scenario, serial.path).n_missing == 0
-    assert plan_text(plan_sweep(serial.scenario, serial.path)) == "36 runs, 0 of them missing."
+    assert plan_text(plan_sweep(serial.scenario, serial.path)) == "36 runs, 0 missing."
 
 
 def test_a_mistake_gets_exit_code_2_and_a_sentence(file, tmp_path):

@@ -103,7 +103,7 @@ def test_a_part_of_the_images_is_drawn_without_repetition(tmp_path):
     assert len(set(values(data.train_images))) == 20
     assert len(data.test_labels) == 3
     assert_array_equal(data.train_writers, data.train_labels % 7)
-    with pytest.raises(InvalidDataError, match="n_train = 51, but there are 50 such images only"):
+    with pytest.raises(InvalidDataError, match="n_train = 51 exceeds the 50 available images"):
         load("parquet", path=str(tmp_path), n_train=51)
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_file_of_torchvisions_is_said_and_the_rest_is_listed(
     prepared = fcfn("data", "prepare", "emnist-letters")
     assert prepared.exit_code == 2
     assert sentence in prepared.stderr
-    assert "Delete that folder and run `fcfn data prepare emnist-letters` again" in prepared.stderr
+    assert "Delete this folder and run `fcfn data prepare emnist-letters` again" in prepared.stderr
     listed = fcfn("data", "list")
     assert listed.exit_code == 0
     assert f"damaged: {sentence}" in listed.stdout
@@ -289,7 +289,7 @@ def test_a_missing_file_of_torchvisions_is_downloaded_again(tmp_path, monkeypatc
     whole = file.read_bytes()
     file.unlink()
     listed = fcfn("data", "list")
-    assert "files of 'emnist-letters' are missing or damaged: get them again" in listed.stdout
+    assert "files of 'emnist-letters' are missing or corrupt; download them" in listed.stdout
     monkeypatch.setattr(torchvision.datasets.EMNIST, "download", lambda _: file.write_bytes(whole))
     assert "emnist-letters is ready" in fcfn("data", "prepare", "emnist-letters").stdout
 
@@ -376,7 +376,7 @@ def test_prepare_compares_files_with_their_checksums(tmp_path, monkeypatch, abov
     sums.write_text(lines.replace("train", "test"))
     assert "test.parquet: is listed in" in fcfn("data", "prepare", "emnist").stderr
     sums.write_text("no sums")
-    assert "SHA256SUMS: line 1 must hold a checksum" in fcfn("data", "prepare", "emnist").stderr
+    assert "SHA256SUMS: line 1 must contain a checksum" in fcfn("data", "prepare", "emnist").stderr
 
 
 @pytest.mark.parametrize("variable", ["FCFN_DATA", "XDG_CACHE_HOME", "HOME"])
@@ -387,7 +387,7 @@ def test_a_file_in_the_place_of_the_folder_is_told(tmp_path, monkeypatch, variab
     monkeypatch.setenv(variable, str(tmp_path / "file"))
     failed = CliRunner().invoke(app, ["data", "prepare", "cifar10"])
     assert failed.exit_code == 2
-    assert f"since {tmp_path / 'file'} is not a folder; let FCFN_DATA name" in failed.stderr
+    assert f"since {tmp_path / 'file'} is not a folder. Set FCFN_DATA to" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 

@@ -193,7 +193,7 @@ def test_a_small_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, 
     assert len(load("parquet", path=str(path)).train_labels) == 80
     monkeypatch.setattr(memory, "_LIMITS", (tmp_path / "limit",))
     (tmp_path / "limit").write_text(str(150 * 2**20))
-    with pytest.raises(InvalidDataError, match=r"holds more than 0.073 GiB of encoded images"):
+    with pytest.raises(InvalidDataError, match=r"has more than 0.073 GiB of encoded images"):
         load("parquet", path=str(path))
 
 
@@ -226,10 +226,10 @@ def test_names_belong_to_the_column_of_labels(tmp_path):
         (
             ["cat", "gnu"],
             [0, 1],
-            "test.parquet: holds images of 'gnu', a class that .*train.parquet",
+            "test.parquet: has images of 'gnu', a class that .*train.parquet",
         ),
-        (["cat", "cat"], [0, 1], "test.parquet: names two classes alike"),
-        (["cat"], [0, 1], "test.parquet: there are labels up to 1, but names of 1 classes only"),
+        (["cat", "cat"], [0, 1], "test.parquet: gives two classes the same name"),
+        (["cat"], [0, 1], "test.parquet: has labels up to 1, but names of only 1 classes"),
     ],
 )
 def test_classes_that_cannot_be_matched_are_refused(tmp_path, names, labels, words):

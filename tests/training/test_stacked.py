@@ -435,7 +435,7 @@ def test_secure_noise_and_half_precision_go_to_the_serial_engine(special, monkey
 def test_what_does_not_go_together_is_refused(monkeypatch):
     plan = trainer("serial").plan
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(InvalidDataError, match='"serial" works on the processor alone'):
+    with pytest.raises(InvalidDataError, match='"serial" runs only on the CPU'):
         select_engine("serial", "cuda", plan)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InvalidDataError, match="torch finds no CUDA device"):

@@ -714,7 +714,7 @@ def test_the_sum_hides_only_nodes_that_add_noise_once_a_round(batch_size):
 def test_noise_beyond_32_bits_is_refused_by_epsilon():
     made = trainer(4)
     made = FederatedTrainer(DATA, made.shards, replace(made.plan, calibration="classical"))
-    with pytest.raises(InvalidPrivacyError, match="epsilon = 1e-45 of node 2 takes noise"):
+    with pytest.raises(InvalidPrivacyError, match="epsilon = 1e-45 of node 2 needs noise"):
         train(made, np.array([1.0, 1.0, 1e-45, 1.0]))
 
 
@@ -742,7 +742,7 @@ def test_reports_may_change_in_place_from_round_to_round():
 def test_every_node_has_to_report():
     training = trainer().begin()
     for wrong in (5.0, np.full(9, 5.0), np.full((1, 10), 5.0)):
-        with pytest.raises(InvalidPrivacyError, match="a report is needed from each of 10 nodes"):
+        with pytest.raises(InvalidPrivacyError, match="epsilon must have one report per node"):
             training.step(wrong)
     assert training.round_index == 0
 

@@ -60,7 +60,7 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(change, words):
 
 def test_a_batch_size_beside_sampling_is_refused_and_not_ignored():
     sampled = PLACEMENTS.create("dp-sgd", {"sampling_rate": 0.3})
-    with pytest.raises(InvalidDataError, match="batch_size = 8 does not go together"):
+    with pytest.raises(InvalidDataError, match="batch_size = 8 is incompatible"):
         replace(PLAN, placement=sampled, steps=replace(STEPS, batch_size=8))
 
 

@@ -624,7 +624,7 @@ def test_a_large_table_comes_in_and_a_huge_file_is_not_even_sent(visit, live, tm
     (tmp_path / "huge.csv").write_bytes(b" " * (33 << 20))
     page.locator("input[type=file]").set_input_files(tmp_path / "huge.csv")
     expect(page.get_by_role("status")).to_contain_text(
-        "huge.csv has 33 MiB; a file that is opened here may have 32.", timeout=WAIT
+        "huge.csv has 33 MiB; the window opens files of at most 32 MiB.", timeout=WAIT
     )
 
 
@@ -910,4 +910,4 @@ def test_a_record_is_replayed_and_ctrl_c_ends_the_window_in_one_line(
         page.close()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-        assert process.stderr.read() == "fcfn: the window is closed.\n"
+        assert process.stderr.read() == "fcfn: the window was closed.\n"

@@ -380,7 +380,7 @@ def address(tmp_path, log):
         process.send_signal(signal.SIGINT)
         process.wait(20)
         process.stdout.close()
-    assert log.read_text().splitlines()[-1] == "fcfn: the window is closed."
+    assert log.read_text().splitlines()[-1] == "fcfn: the window was closed."
 
 
 def send_raw(address, *lines):

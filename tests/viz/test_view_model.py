@@ -648,7 +648,7 @@ def test_a_replay_opens_at_its_end_and_plays_from_the_start(record):
     assert (view.moment, view.playing, view.live) == (1, True, False)
     view = handle_requests(session, views, ("seek", 5))
     assert (view.moment, view.playing) == (5, False)
-    assert view.status == "Paused after round 5; no verdict yet."
+    assert view.status == "Paused after round 5; the market has not ended."
     assert view.groups == []
     assert handle_requests(session, views, ("set", "game.alpha", 1)).moment == 5
 
