@@ -146,7 +146,8 @@ def test_a_colour_that_stands_for_nothing_is_transparent(tmp_path, image):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_values_without_a_known_scale_are_refused_by_file_row_and_mode(tmp_path, image, form, mode):
-    words = rf"train.parquet: the image in row 1 is a {form} of mode '{mode}', whose scale of values is unknown"
+    place = "train.parquet: the image in row 1"
+    words = rf"{place} is a {form} of mode '{mode}', whose scale of values is unknown"
     with pytest.raises(InvalidDataError, match=words):
         read(tmp_path, saved(Image.fromarray(GREY)), saved(image, form))
 
