@@ -138,7 +138,7 @@ def _flatten(what: str, image: PIL.Image.Image, background: Background | None) -
         is_opaque = bool((np.asarray(image.getchannel("A")) == _OPAQUE).all())
         if not is_opaque and background is None:
             raise InvalidDataError(
-                f'{what} is partly transparent; set background to "white" or "black".'
+                f'{what} is partly transparent; set background = "white" or "black".'
             )
         if not is_opaque:
             image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)

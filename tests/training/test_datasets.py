@@ -170,7 +170,7 @@ def nothing(path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (broken_label, "label must hold integers from 0"),
+        (broken_label, "label must contain integers from 0"),
         (broken_image, r"the image in row \d cannot be decoded"),
         (broken_chunk, r"the image in row \d cannot be decoded"),
         (missing_image, r"the image in row \d is missing"),

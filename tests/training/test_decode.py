@@ -156,7 +156,7 @@ def test_an_animation_is_not_its_first_picture(tmp_path):
     frames = [Image.fromarray(grey) for grey in pictures(3)]
     for form in ("GIF", "PNG", "TIFF"):
         many = saved(frames[0], form, save_all=True, append_images=frames[1:])
-        with pytest.raises(InvalidDataError, match=f"row 0 is a {form} of 3 images"):
+        with pytest.raises(InvalidDataError, match=f"row 0 is a {form} with 3 frames"):
             read(tmp_path, many)
 
 

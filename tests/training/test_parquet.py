@@ -283,7 +283,7 @@ def test_labels_and_writers_may_be_text(tmp_path, kind):
 def test_text_in_one_file_and_integers_in_another_are_refused(tmp_path):
     write_columns(tmp_path / "train.parquet", {"image": images(4), "label": list("abca")})
     write(tmp_path / "test.parquet", of_value(2), [0, 1])
-    with pytest.raises(InvalidDataError, match=r"train.parquet, .*test.parquet: some labels are"):
+    with pytest.raises(InvalidDataError, match=r"train.parquet, .*test.parquet: labels must all be"):
         load("parquet", path=str(tmp_path))
 
 
@@ -292,7 +292,7 @@ def test_text_in_one_file_and_integers_in_another_are_refused(tmp_path):
 )
 def test_labels_that_are_neither_are_refused(tmp_path, labels):
     write_columns(tmp_path / "train.parquet", {"image": images(4), "label": labels})
-    with pytest.raises(InvalidDataError, match=r"train.parquet: label must hold integers from 0"):
+    with pytest.raises(InvalidDataError, match=r"train.parquet: label must contain integers from 0"):
         load("parquet", path=str(tmp_path))
 
 
@@ -300,7 +300,7 @@ def test_as_many_labels_as_images_are_no_classes(tmp_path):
     one = encoded(np.zeros((4, 4), dtype=np.uint8))
     columns = {"image": pa.array([one] * 65_537), "label": np.arange(65_537) * 3}
     write_columns(tmp_path / "train.parquet", columns)
-    with pytest.raises(InvalidDataError, match="there are 65,537 labels, and at most 65,536"):
+    with pytest.raises(InvalidDataError, match="there are 65,537 labels, but at most 65,536"):
         load("parquet", path=str(tmp_path))
 
 
@@ -333,7 +333,7 @@ def test_a_failing_disk_is_said_in_the_systems_words(tmp_path, monkeypatch):
         raise OSError(5, "Error reading bytes from file. Detail: [errno 5] Input/output error")
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
-    with pytest.raises(InvalidDataError, match=r"can be read: Input/output error\.$"):
+    with pytest.raises(InvalidDataError, match=r"cannot be read.*: Input/output error\.$"):
         load("parquet", path=str(tmp_path))
 
 
@@ -343,6 +343,6 @@ def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # without HOME and an entry
     listed = fcfn("data", "list")
     assert listed.exit_code == 2
-    assert "this user has no home folder: let FCFN_DATA name one." in listed.stderr
+    assert "this user has no home folder; set FCFN_DATA to one." in listed.stderr
     with pytest.raises(InvalidDataError, match="~colleague/images: does not exist"):
         load("parquet", path="~colleague/images")
