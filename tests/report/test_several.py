@@ -138,7 +138,7 @@ def test_the_report_is_one_whole_file_with_its_data(folder, tmp_path):
     assert list(own["round"]) == list(gradient["round"])
 
 
-def test_folders_of_one_name_are_told_apart(folder, tmp_path):
+def test_folders_of_one_name_are_distinguished(folder, tmp_path):
     (tmp_path / "gradient-1").symlink_to(folder / "gradient-2")
     with pytest.raises(InvalidRecordError, match="given twice"):
         read_pages([folder / "gradient-1", folder / "gradient-1"])

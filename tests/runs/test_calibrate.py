@@ -334,7 +334,7 @@ def interrupt_training(monkeypatch, calls, place, error):
     monkeypatch.setattr(Training, "step", step_or_fail)
 
 
-def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch):
+def test_interrupted_work_continues_to_the_same_bytes(found, tmp_path, monkeypatch):
     calls = []
     interrupt_training(monkeypatch, calls, 5, KeyboardInterrupt())
     out = tmp_path / "results" / "again"

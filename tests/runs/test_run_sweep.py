@@ -225,7 +225,7 @@ def test_a_worker_that_is_killed_as_it_starts_loses_nothing(tmp_path, monkeypatc
     assert contents(killed.path) == contents(alone.path)
 
 
-def test_a_killed_sweep_goes_on_where_it_was(file, serial, tmp_path):
+def test_a_killed_sweep_continues_where_it_was(file, serial, tmp_path):
     out = tmp_path / "out"
     with subprocess.Popen(command(file, "--out", out, "--workers", 2)) as process:
         wait_for(lambda: list_results(out))
@@ -249,7 +249,7 @@ def test_a_killed_sweep_goes_on_where_it_was(file, serial, tmp_path):
     assert contents(out) == contents(serial.path)
 
 
-def test_an_interrupted_sweep_ends_with_130_and_says_how_to_go_on(file, tmp_path):
+def test_an_interrupted_sweep_ends_with_130_and_says_how_to_continue(file, tmp_path):
     out = tmp_path / "out"
     with subprocess.Popen(
         command(file, "--out", out, "--workers", 1),
@@ -357,7 +357,7 @@ def test_another_scenario_is_refused_in_the_same_folder(tmp_path):
     assert contents(tmp_path / "out") == before
 
 
-def test_only_a_sweep_s_own_folder_is_gone_on_with(tmp_path):
+def test_only_a_sweep_s_own_folder_is_resumed(tmp_path):
     scenario = small(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("precious")
@@ -551,7 +551,7 @@ def test_the_table_is_the_same_however_runs_are_grouped(tmp_path, monkeypatch, l
     assert contents(out) == contents(one_by_one.path)
 
 
-def test_a_sweep_of_one_file_a_run_is_gone_on_with(tmp_path):
+def test_a_sweep_of_one_file_a_run_is_resumed(tmp_path):
     (tmp_path / "divided.toml").write_text(DIVIDED)
     scenario = fa.load_scenario(tmp_path / "divided.toml")
     whole = fa.run_sweep(scenario, tmp_path / "whole")

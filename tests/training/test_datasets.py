@@ -380,14 +380,14 @@ def test_prepare_compares_files_with_their_checksums(tmp_path, monkeypatch, abov
 
 
 @pytest.mark.parametrize("variable", ["FCFN_DATA", "XDG_CACHE_HOME", "HOME"])
-def test_a_file_in_the_place_of_the_folder_is_told(tmp_path, monkeypatch, variable):
+def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path, monkeypatch, variable):
     for name in ("FCFN_DATA", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "file").touch()
     monkeypatch.setenv(variable, str(tmp_path / "file"))
     failed = CliRunner().invoke(app, ["data", "prepare", "cifar10"])
     assert failed.exit_code == 2
-    assert f"since {tmp_path / 'file'} is not a folder. Set FCFN_DATA to" in failed.stderr
+    assert f"{tmp_path / 'file'} is not a folder. Set FCFN_DATA to" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 

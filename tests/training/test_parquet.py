@@ -283,7 +283,9 @@ def test_labels_and_writers_may_be_text(tmp_path, kind):
 def test_text_in_one_file_and_integers_in_another_are_refused(tmp_path):
     write_columns(tmp_path / "train.parquet", {"image": images(4), "label": list("abca")})
     write(tmp_path / "test.parquet", of_value(2), [0, 1])
-    with pytest.raises(InvalidDataError, match=r"train.parquet, .*test.parquet: labels must all be"):
+    with pytest.raises(
+        InvalidDataError, match=r"train.parquet, .*test.parquet: labels must all be"
+    ):
         load("parquet", path=str(tmp_path))
 
 
@@ -292,7 +294,9 @@ def test_text_in_one_file_and_integers_in_another_are_refused(tmp_path):
 )
 def test_labels_that_are_neither_are_refused(tmp_path, labels):
     write_columns(tmp_path / "train.parquet", {"image": images(4), "label": labels})
-    with pytest.raises(InvalidDataError, match=r"train.parquet: label must contain integers from 0"):
+    with pytest.raises(
+        InvalidDataError, match=r"train.parquet: label must contain integers from 0"
+    ):
         load("parquet", path=str(tmp_path))
 
 

@@ -201,7 +201,7 @@ def test_classes_hold_every_node_once_and_fill_up_little():
         assert sum(one.widths) == made.plan.steps.epochs * own.max()
 
 
-def test_a_stacked_training_goes_on_where_it_was():
+def test_a_stacked_training_continues_where_it_was():
     whole = trainer(rounds=3).begin()
     whole.step(EPSILON)
     state = whole.state()

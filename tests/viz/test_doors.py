@@ -447,7 +447,7 @@ def test_what_cannot_stand_side_by_side_is_refused(names, sentence, tmp_path):
         open_sources(paths)
 
 
-def test_two_folders_of_one_name_are_told_apart(tmp_path):
+def test_two_folders_of_one_name_are_distinguished(tmp_path):
     paths = [tmp_path / name / "record" for name in ("a", "b")]
     for path in paths:
         fa.run_scenario(scenario()).write(path)

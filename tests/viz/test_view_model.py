@@ -192,7 +192,7 @@ def test_training_in_the_window_is_the_training_of_a_run(schedule):
     assert_array_equal(live.frame().epsilon, record.nodes["epsilon"])
 
 
-def test_a_training_that_cannot_begin_is_reported_and_the_market_goes_on(monkeypatch):
+def test_a_training_that_cannot_begin_is_reported_and_the_market_continues(monkeypatch):
     live = LiveMarket(fa.load_scenario(QUICKSTART, ["training.schedule=every-round"]))
 
     def missing(*_):
@@ -619,7 +619,7 @@ def test_a_session_has_at_most_a_million_nodes_or_as_many_as_were_opened():
         session._require_few_nodes(scenario("population.n_nodes=1000004"))
 
 
-def test_play_goes_on_to_the_verdict_in_its_own_thread():
+def test_play_continues_to_the_verdict_in_its_own_thread():
     views = []
     session = Session(OpenedSource("quick", scenario("population.n_nodes=10")), views.append)
     session.start()
