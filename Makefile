@@ -59,6 +59,7 @@ docs: $(VENV)/.dev
 
 reference: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
+	$(BIN)/fcfn odd --out docs/reference/odd.md --overwrite
 
 test-privacy: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SHARED) tests/dp tests/training/test_injected_noise.py \

@@ -90,6 +90,7 @@ _BELOW = {
     ],
     "explanation": [
         "theory",
+        "odd",
         "dynamics",
         "mechanisms",
         "which_mechanism",
@@ -105,7 +106,7 @@ _BELOW = {
         "reliability",
     ],
     "studies": ["replication", "gallery"],
-    "reference/index": ["keys", "commands", "library", "sources"],
+    "reference/index": ["keys", "commands", "library", "odd", "sources"],
 }
 _FROM_ROOT = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
 _FOUND_BY = {  # what readers search for, where a page has other words or is not alone to have them

@@ -1,7 +1,7 @@
 """Agent-based simulation of incentive mechanisms for private federated learning.
 
-Everything public stands here; each name is imported when it is first used, so that
-``import fcfn_abm`` costs next to nothing and loads neither torch nor Mesa.
+All public names are listed here; each is imported on first use, so that
+``import fcfn_abm`` is fast and loads neither torch nor Mesa.
 """
 
 from __future__ import annotations

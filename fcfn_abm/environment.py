@@ -1,4 +1,4 @@
-"""The market as a PettingZoo environment: agents of any kind play it through actions."""
+"""The market as a PettingZoo environment, for agents of any kind."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ type ByAgent[T] = dict[str, T]
 
 SERVER = "server"
 NODE_NAMES = (*("budget", "rho", "epsilon", "others", "n_active", "payment", "utility", "moves"),)
-"""What a node observes, in this order, and after it every report where these are public."""
+"""What a node observes, in this order; then every report where reports are public."""
 SERVER_NAMES = ("budget", "alpha", "beta", "total_epsilon", "n_active", "utility")
-"""What the server observes, in this order, and after it every report."""
+"""What the server observes, in this order; then every report."""
 
 
 def env(scenario: Scenario | None = None, *, server: bool = False, rho: Any = None) -> MarketEnv:
@@ -40,12 +40,12 @@ def env(scenario: Scenario | None = None, *, server: bool = False, rho: Any = No
     Parameters
     ----------
     scenario : Scenario, optional
-        The experiment; its learning rule is replaced by the actions of the nodes. Without one, the
-        defaults.
+        The experiment; the agents' actions replace its learning rule. By default the default
+        scenario.
     server : bool, default False
-        Whether the server is an agent too; otherwise the scenario's server rule sets the cap.
+        Whether the server is an agent as well; otherwise the scenario's server rule sets the cap.
     rho : array_like of float, shape (n_nodes,), optional
-        Costs of a unit of reported epsilon, in place of those that the scenario would draw.
+        Unit privacy costs, in place of those drawn by the scenario.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def env(scenario: Scenario | None = None, *, server: bool = False, rho: Any = No
     MissingExtraError
         If PettingZoo, the extra ``env``, is not installed.
     InvalidScenarioError
-        If nodes come and go, or the mechanism posts contracts that nodes take or leave.
+        If the scenario has churn, or a mechanism that offers contracts instead of a contest.
 
     Examples
     --------
@@ -74,31 +74,32 @@ def env(scenario: Scenario | None = None, *, server: bool = False, rho: Any = No
 
 
 class MarketEnv(ParallelEnv[str, Floats, Floats]):
-    """One market, played by agents from outside; one step is one round.
+    """A market that is played by external agents; one step is one round.
 
     **Actions** are arrays of one number from 0 to 1. A node that takes ``a`` reports
-    ``a * B / (4 rho)``: no best response exceeds ``B / (4 rho)``, and a larger report pays less
+    ``a * B / (4 rho)``: no best response exceeds ``B / (4 rho)``, and a larger report earns less
     than that one whatever the others do. A server that takes ``a`` sets the cap ``a * beta``, which
     B* never reaches (41): the cap of the next round, which nodes observe before they answer it; or,
-    with ``rounds.payment = "after-reports"``, that of this round. All act on what stands before the
-    round, so that ``rounds.order`` makes no difference. Actions of nodes that are not asked to move
-    (``moves`` is 0 in their observation) do nothing.
+    with ``rounds.payment = "after-reports"``, that of this round. All agents act on the state
+    before
+    the round, so that ``rounds.order`` has no effect. Actions of nodes that do not move in a round
+    (``moves`` is 0 in their observation) are ignored.
 
     **Observations** are arrays of the numbers that :meth:`observation_names` lists, in currency and
-    in units of epsilon, and no more than the scenario's ``[information]`` shows: the others' total
-    and the reports with its errors, and reports only where they are public.
+    in units of epsilon, limited to what the scenario's ``[information]`` makes public: the others'
+    total with its errors, and reports only where they are public.
 
     **Rewards** are the utilities of the round, in currency.
 
-    Agents are truncated after ``rounds.maximum`` rounds. A node is terminated that has left for
-    good, which needs ``exit.reentry = false``.
+    Agents are truncated after ``rounds.maximum`` rounds. A node that has left for good, which
+    requires ``exit.reentry = false``, is terminated.
 
     Attributes
     ----------
     market : PrivacyMarket
-        The market that is being played; :meth:`reset` makes a new one.
+        The current market; :meth:`reset` creates a new one.
     agents, possible_agents : list of str
-        Who plays now, and who does at first.
+        Current agents, and all agents.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "fcfn_market_v0", "render_modes": []}
@@ -107,12 +108,12 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         require_scenario(scenario, "env")
         if scenario.population.churn is not None:
             raise InvalidScenarioError(
-                "an environment has the same agents in all rounds.", table="population.churn"
+                "an environment needs the same agents in all rounds.", table="population.churn"
             )
         if read_terms(scenario) is not None:
             raise InvalidScenarioError(
-                "an environment's actions are shares of B / (4 rho), for nodes whose privacy costs "
-                "rho * epsilon: another cost, epsilon_max, fixed_cost and reserve must be left out."
+                "actions are shares of B / (4 rho), which assumes the cost rho * epsilon; remove "
+                "cost, epsilon_max, fixed_cost and reserve."
             )
         self._scenario, self._rho, self.render_mode = scenario, rho, None
         n_nodes = scenario.population.n_nodes
@@ -127,7 +128,7 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         self.market = self._create_market(None)
 
     def observation_names(self, agent: str) -> tuple[str, ...]:
-        """Return what the numbers of an agent's observation are."""
+        """Return the names of the entries of an agent's observation."""
         names = SERVER_NAMES if agent == SERVER else NODE_NAMES
         if agent == SERVER or self._shows_reports:
             names = (*names, *(f"epsilon of {node}" for node in self._nodes))
@@ -138,25 +139,25 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         return self._spaces[agent]
 
     def action_space(self, agent: str) -> Box:
-        """Return the space of an agent's actions: a number from 0 to 1."""
+        """Return the space of an agent's actions: one number from 0 to 1."""
         return self._actions[agent]
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ByAgent[Floats], ByAgent[dict[str, Any]]]:
-        """Open a new market.
+        """Start a new market.
 
         Parameters
         ----------
         seed : int, optional
-            Root of all chance in it, costs included, in place of the scenario's.
+            Seed of all random numbers, costs included, in place of the scenario's.
         options : dict, optional
-            PettingZoo's; there are none here.
+            PettingZoo's options; not used.
 
         Returns
         -------
         observations, infos : dict
-            By agent; there is nothing in the infos.
+            By agent; the infos are empty.
         """
         del options
         self.market = self._create_market(seed)
@@ -183,12 +184,12 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         Returns
         -------
         observations, rewards, terminations, truncations, infos : dict
-            By agent. The info of a node holds its ``epsilon`` and ``payment`` of the round.
+            By agent. The info of a node holds its ``epsilon`` and ``payment`` in this round.
 
         Raises
         ------
         InvalidGameError
-            If an agent has no action, or one that is no number from 0 to 1.
+            If an agent has no action, or an action that is not a number from 0 to 1.
         """
         market, playing = self.market, self.agents
         columns = market.columns
@@ -233,7 +234,7 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         market = PrivacyMarket(self._scenario, rho=self._rho, rng=seed, collect_nodes=False)
         if isinstance(market.offer, Contracts):
             raise InvalidScenarioError(
-                "it posts contracts that nodes take or leave, and an environment is for contests.",
+                "an environment needs a contest, not a mechanism that offers contracts.",
                 table="mechanism",
                 key="kind",
             )
@@ -254,7 +255,7 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
         return int(agent.removeprefix("node_"))
 
     def _observe(self, agents: list[str]) -> ByAgent[Floats]:
-        """Return what agents see before a round."""
+        """Return the observations of agents before a round."""
         market = self.market
         columns, shown = market.columns, market.bulletin
         epsilon = columns.epsilon
@@ -288,12 +289,12 @@ class MarketEnv(ParallelEnv[str, Floats, Floats]):
 
 
 class _ChosenReports(LearningRule):
-    """Nodes that report what was chosen for them."""
+    """Reports that are set from outside."""
 
     def __init__(self, epsilon: Floats) -> None:
         self._epsilon = epsilon
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         chosen: Any = self._epsilon[seen.row]
         return float(chosen) if isinstance(seen.epsilon, float) else np.asarray(chosen)
 
@@ -302,7 +303,7 @@ class _ChosenReports(LearningRule):
 
 
 class _ChosenCap(ServerRule):
-    """A server that announces what was chosen for it."""
+    """A cap that is set from outside."""
 
     def __init__(self) -> None:
         self.value = 0.0
@@ -315,7 +316,7 @@ class _ChosenCap(ServerRule):
 def _check_action(actions: Mapping[str, Any], agent: str) -> float:
     """Return the action of an agent as a number from 0 to 1."""
     if not (isinstance(actions, Mapping) and agent in actions):
-        raise InvalidGameError(f"There is no action for {agent!r}.")
+        raise InvalidGameError(f"{agent!r} has no action.")
     action = as_floats(f"the action of {agent!r}", actions[agent])
     if action.size != 1 or not 0.0 <= action.item() <= 1.0:
         raise InvalidGameError(

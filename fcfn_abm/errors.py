@@ -1,4 +1,4 @@
-"""Errors that say what is wrong, where, and what is allowed.
+"""Errors whose messages state what is wrong, where, and what is allowed.
 
 The command line prints them without a traceback and ends with exit code 2 (a mistake of the
 user's) or 1 (:class:`RunFailedError`).
@@ -19,18 +19,19 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-_MAX_LENGTH = 2000  # characters of a message
-_CONTROL = re.compile(  # control characters, direction marks, Unicode's own line ends
+_MAX_LENGTH = 2000  # characters per message
+_CONTROL = re.compile(  # control characters, direction marks, Unicode line separators
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 )
 _SHORT = reprlib.Repr(maxstring=80, maxother=80, maxlist=10, maxtuple=10, maxdict=10)
 
 
 class FcfnError(Exception):
-    """Root of all errors that this package raises on purpose.
+    """Base class of all errors that this package raises on purpose.
 
-    Endless messages, as damaged files lead to, lose their middle. Errors can be pickled and
-    copied, whatever their constructors take: they travel between worker processes.
+    Very long messages, for example from damaged files, are cut in the middle. All errors can be
+    pickled and copied, whatever arguments their constructors take, because they travel between
+    processes.
     """
 
     def __init__(self, *args: object) -> None:
@@ -41,18 +42,18 @@ class FcfnError(Exception):
 
 
 def _restore(kind: type[FcfnError], args: tuple[object, ...]) -> FcfnError:
-    """Make an error from its message alone; pickle adds the attributes."""
+    """Create an error from its message alone; pickle restores the attributes."""
     error = kind.__new__(kind, *args)
     error.args = args
     return error
 
 
 class InvalidGameError(FcfnError, ValueError):
-    """A game whose numbers make no sense: costs, budgets, parameters."""
+    """A game with invalid numbers: costs, budgets or parameters."""
 
 
 class ReadOnlyError(FcfnError, AttributeError):
-    """An attribute that is computed, and cannot be set."""
+    """A computed attribute, which cannot be set."""
 
 
 class InvalidPrivacyError(FcfnError, ValueError):
@@ -60,20 +61,20 @@ class InvalidPrivacyError(FcfnError, ValueError):
 
 
 class InvalidScenarioError(FcfnError, ValueError):
-    """A scenario that cannot be read or holds something that is not allowed.
+    """A scenario that cannot be read, or that contains something that is not allowed.
 
     Parameters
     ----------
     reason : str
-        A sentence, or what follows the place in one.
+        A sentence, or its end; the place is put in front of it.
     file : str, optional
-        Where the scenario comes from: a path, ``--set game.alpha=x``, ``settings``.
+        Source of the scenario: a path, ``--set game.alpha=x``, or ``settings``.
     table : str, optional
-        The TOML table, as it is written there: ``population.rho``.
+        The TOML table, as written in the file: ``population.rho``.
     key : str, optional
-        The key in that table, or at the top of the file.
+        The key in that table, or at the top level of the file.
     conflict : str, optional
-        What else in the scenario the place does not go together with.
+        Another part of the scenario that this place conflicts with.
 
     Examples
     --------
@@ -99,22 +100,22 @@ class InvalidScenarioError(FcfnError, ValueError):
             [*([] if file is None else [file]), *([" ".join(location)] if location else [])]
         )
         if conflict is not None:
-            place += f" does not go together with {conflict}"
+            place += f" conflicts with {conflict}"
         super().__init__(f"{place}: {reason}" if place else reason)
         self.reason = _shorten(reason)
         self.file, self.table, self.key, self.conflict = file, table, key, conflict
 
 
 class InvalidRecordError(FcfnError, ValueError):
-    """A folder that is not a record, or one that is not whole."""
+    """A folder that is not a record, or an incomplete record."""
 
 
 class InvalidDataError(FcfnError, ValueError):
-    """Training data that cannot be used as asked."""
+    """Training data that cannot be used as requested."""
 
 
 class OutputError(FcfnError, OSError):
-    """A place that cannot take the results."""
+    """A path to which results cannot be written."""
 
 
 class MissingExtraError(FcfnError, ImportError):
@@ -126,11 +127,11 @@ class PluginError(FcfnError, ImportError):
 
 
 class TakenNameError(FcfnError, ValueError):
-    """A name that is registered already, for something else."""
+    """A name that is already registered for something else."""
 
 
 class UnknownNameError(FcfnError, LookupError):
-    """A name that no registry knows."""
+    """A name that is not in a registry."""
 
     def __init__(self, what: str, name: object, known: Iterable[str]) -> None:
         known = sorted(known, key=_natural_order)
@@ -146,15 +147,15 @@ def _natural_order(name: str) -> list[str | int]:
 
 
 class RunFailedError(FcfnError, RuntimeError):
-    """A run that started well and could not be finished."""
+    """A run that started and could not be completed."""
 
 
 class WorkersLostError(RunFailedError):
-    """Workers that cannot be had, or that are lost: nothing is wrong with what they were to do."""
+    """Workers that are not available, or were lost; their tasks are not at fault."""
 
 
 def abbreviate(value: object) -> str:
-    """Return the repr of a value for an error message; long ones lose their middle.
+    """Return the repr of a value for an error message; long ones are cut in the middle.
 
     Examples
     --------
@@ -164,14 +165,14 @@ def abbreviate(value: object) -> str:
     try:
         text = _SHORT.repr(value)
         return join_lines(text) if "\n" in text else text
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return f"too long to be written ({type(value).__name__})"
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return f"too long to print ({type(value).__name__})"
 
 
 def escape_control_characters(text: str) -> str:
-    r"""Write out every character of a text that a terminal would obey.
+    r"""Escape every control character that a terminal would interpret.
 
-    Spaces, tabs and newlines stay. The result is allowed in JSON and in XML.
+    Spaces, tabs and newlines stay. The result is valid in JSON and in XML.
 
     Examples
     --------
@@ -182,7 +183,7 @@ def escape_control_characters(text: str) -> str:
 
 
 def join_lines(text: str) -> str:
-    r"""Join the lines of a user's text, so that it fits into one line.
+    r"""Join the lines of a text into one line.
 
     Examples
     --------
@@ -198,7 +199,7 @@ def _shorten(message: str) -> str:
 
 
 def describe_cause(error: BaseException) -> str:
-    r"""Return what the system or a library says of an error, to end a sentence: no full stop.
+    r"""Return the cause that the system or a library gives for an error, without a full stop.
 
     Examples
     --------
@@ -222,21 +223,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def as_floats(
     name: str, value: npt.ArrayLike, *, error: type[FcfnError] = InvalidGameError
 ) -> npt.NDArray[np.float64]:
-    """Return what a user gave as an array of floats.
+    """Convert an argument to an array of floats.
 
     Parameters
     ----------
     name : str
-        Name of the argument, for the message.
+        Name of the argument, for the error message.
     value : array_like of float
-        Numbers; texts that are numbers count as such in an array.
+        Numbers; in an array also strings that contain numbers.
     error : type of FcfnError, default InvalidGameError
-        What is raised.
+        Type of the error that is raised.
 
     Raises
     ------
     FcfnError
-        If a value is masked, or is no number: the message names the argument and the first such
+        If a value is masked or not a number; the message names the argument and the first such
         value. NaN passes: :func:`require_positive` refuses it.
 
     Examples
@@ -253,8 +254,10 @@ def as_floats(
         raise error(f"{name} must be a number, but is {abbreviate(value)}.")
     try:
         array = np.asarray(value)
-        if array.dtype.kind in "cmM":  # NumPy would drop what is imaginary, and count days
-            raise error(f"{name} must hold real numbers, but holds {array.dtype}.")
+        if (
+            array.dtype.kind in "cmM"
+        ):  # NumPy would drop imaginary parts, and turn dates into numbers
+            raise error(f"{name} must hold real numbers, but has type {array.dtype}.")
         return array.astype(float, copy=False)
     except (TypeError, ValueError, OverflowError, RuntimeError) as cause:
         if isinstance(cause, FcfnError):
@@ -263,7 +266,7 @@ def as_floats(
 
 
 def _describe_no_number(name: str, value: object, cause: Exception) -> str:
-    """Return a sentence that names the first value that is no number."""
+    """Return a sentence that names the first value that is not a number."""
     entries = np.asarray(value, dtype=object)
     has_rows = all(isinstance(entry, list | tuple | np.ndarray) for entry in entries.flat)
     for index, entry in np.ndenumerate(entries):
@@ -271,21 +274,21 @@ def _describe_no_number(name: str, value: object, cause: Exception) -> str:
             float(entry)
         except (TypeError, ValueError, OverflowError):
             if has_rows:
-                return f"{name} must have rows of equal length, but they differ."
+                return f"{name} must have rows of equal length."
             place = f"{name}[{', '.join(map(str, index))}]" if index else name
             return f"{name} must hold numbers, but {place} is {abbreviate(entry)}."
-    return f"{name} cannot be read as numbers: {join_lines(str(cause))}."
+    return f"{name} cannot be converted to numbers: {join_lines(str(cause))}."
 
 
 def as_number(
     name: str, value: npt.ArrayLike, *, error: type[FcfnError] = InvalidGameError
 ) -> float:
-    """Return what a user gave as one number.
+    """Convert an argument to a float.
 
     Raises
     ------
     FcfnError
-        If it is no number, or several. NaN passes: :func:`require_positive` refuses it.
+        If it is not a number, or more than one. NaN passes: :func:`require_positive` rejects it.
 
     Examples
     --------
@@ -332,12 +335,12 @@ def as_count(
 
 
 def as_path(name: str, value: object, *, error: type[FcfnError] = OutputError) -> Path:
-    r"""Return what a user gave as a path.
+    r"""Convert an argument to a path.
 
     Raises
     ------
     FcfnError
-        If it is none, or no file can have that name.
+        If it is not a path, or not a valid file name.
 
     Examples
     --------
@@ -353,14 +356,14 @@ def as_path(name: str, value: object, *, error: type[FcfnError] = OutputError) -
             f"{name} must be a path, as text or pathlib.Path, but is {abbreviate(value)}."
         ) from None
     if "\0" in str(path):
-        raise error(f"{abbreviate(str(path))}: no file can have this name.")
+        raise error(f"{abbreviate(str(path))}: not a valid file name.")
     return path
 
 
 def as_list(
     name: str, value: object, *, what: str, error: type[FcfnError] = InvalidGameError
 ) -> list[Any]:
-    """Return what a user gave as a list; a text is none, though it has letters."""
+    """Convert an argument to a list; a string is not accepted as a list of characters."""
     require_unmasked(error=error, **{name: value})
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise error(f"{name} must be a list of {what}, but is {abbreviate(value)}.")
@@ -368,7 +371,7 @@ def as_list(
 
 
 def as_names(name: str, value: object, *, error: type[FcfnError] = InvalidGameError) -> list[str]:
-    """Return what a user gave as a list of names.
+    """Convert an argument to a list of names.
 
     Examples
     --------
@@ -385,7 +388,7 @@ def as_names(name: str, value: object, *, error: type[FcfnError] = InvalidGameEr
 
 
 def require_unmasked(*, error: type[FcfnError] = InvalidGameError, **values: object) -> None:
-    """Raise ``error`` where a value of a masked array is masked: it is missing.
+    """Raise ``error`` if a value of a masked array is masked (missing).
 
     Examples
     --------
@@ -427,7 +430,7 @@ def require_positive(
     allowed = "zero or positive, and finite" if zero else "positive and finite"
     for name, value in values.items():
         if isinstance(value, float) and (0 < value < math.inf or (zero and value == 0)):
-            continue  # a tenth of the time that an array takes
+            continue  # ten times as fast as with an array
         array = as_floats(name, value, error=error)
         bad = ~(np.isfinite(array) & ((array >= 0) if zero else (array > 0)))
         if not bad.any():
@@ -473,7 +476,7 @@ def require_one_of(kind: Any, *, error: type[FcfnError] = InvalidGameError, **va
 
 
 def require_counts(*, error: type[FcfnError] = InvalidGameError, **values: npt.ArrayLike) -> None:
-    """Raise ``error`` unless every value is a whole number of at least 1; 2.0 and True are not.
+    """Raise ``error`` unless every value is a whole number of at least 1; rejects 2.0 and True.
 
     Examples
     --------
@@ -486,9 +489,9 @@ def require_counts(*, error: type[FcfnError] = InvalidGameError, **values: npt.A
         require_unmasked(error=error, **{name: value})
         try:
             array = np.asarray(value)
-        except (TypeError, ValueError):  # rows of several lengths
+        except (TypeError, ValueError):  # rows of different lengths
             array = np.asarray(None)
-        if array.dtype == object:  # no numbers, or more than 64 bits hold
+        if array.dtype == object:  # not numbers, or integers beyond 64 bits
             as_count(name, value, most=2**63 - 1, error=error)
             continue
         bad = array < 1 if array.dtype.kind in "iu" else np.ones(array.shape, dtype=bool)
@@ -502,22 +505,22 @@ def require_counts(*, error: type[FcfnError] = InvalidGameError, **values: npt.A
 def require_type(
     kind: type, *, error: type[FcfnError] = InvalidGameError, **values: object
 ) -> None:
-    """Raise ``error`` unless every value is of a class.
+    """Raise ``error`` unless every value is an instance of a class.
 
     Examples
     --------
     >>> require_type(dict, options="x")
     Traceback (most recent call last):
     ...
-    fcfn_abm.errors.InvalidGameError: options must be of the class dict, but is 'x'.
+    fcfn_abm.errors.InvalidGameError: options must be a dict, but is 'x'.
     """
     for name, value in values.items():
         if not isinstance(value, kind):
-            raise error(f"{name} must be of the class {kind.__name__}, but is {abbreviate(value)}.")
+            raise error(f"{name} must be a {kind.__name__}, but is {abbreviate(value)}.")
 
 
 def require_known(what: str, name: object, known: Iterable[str]) -> None:
-    """Raise UnknownNameError unless a name is one of those that are known."""
+    """Raise UnknownNameError unless a name is one of the known names."""
     known = list(known)
     if not (isinstance(name, str) and name in known):
         raise UnknownNameError(what, name, known)

@@ -1,4 +1,4 @@
-"""How loops are compiled with numba."""
+"""Compilation of loops with numba."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 @cache
 def inline(function: Any) -> Any:
-    """Let compiled loops call a plain function; return it as it is.
+    """Let compiled loops call a plain Python function; return the function unchanged.
 
-    Numba's cache on disk knows plain functions again in the next process, and compiled ones not.
+    Numba's on-disk cache recognizes plain functions in the next process, but not compiled ones.
     """
     from numba.extending import register_jitable
 
@@ -18,18 +18,18 @@ def inline(function: Any) -> Any:
 
 
 def compile_loop(function: Any) -> Any:
-    """Compile a function with numba, without the lock of the interpreter, and keep it on disk.
+    """Compile a function with numba, release the GIL while it runs, and cache it on disk.
 
-    Floating-point arithmetic stays as it is written: nothing is reordered or contracted. With
+    Floating-point arithmetic is kept as written: nothing is reordered or contracted. With
     ``NUMBA_DISABLE_JIT=1`` the function runs in plain Python.
     """
-    import numba  # takes a while to load
+    import numba  # slow to import
 
     options: dict[str, Any] = {
-        "nogil": True,  # traces are written meanwhile, and other nodes train
+        "nogil": True,  # other threads write traces and train
         "error_model": "numpy",
     }
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder where it could be kept: compiled in each process anew
+    except RuntimeError:  # no writable cache folder: compiled again in each process
         return numba.njit(**options)(function)

@@ -1,7 +1,7 @@
-"""Plug-ins: code of others that registers distributions, rules, mechanisms, nets and the like.
+"""Plug-ins: third-party code that registers distributions, rules, mechanisms, nets and so on.
 
-A plug-in is a Python file or an importable module; importing it registers what it has. Nothing is
-imported but on request, and what is installed under the entry-point group ``fcfn_abm.plugins``.
+A plug-in is a Python file or an importable module; importing it registers its entries. Plug-ins are
+imported on request only, except those installed under the entry-point group ``fcfn_abm.plugins``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GROUP = "fcfn_abm.plugins"
 """Entry points of installed plug-ins; each names a module."""
 
-_lock = RLock()  # a market may be played in several threads
+_lock = RLock()  # markets may run in several threads
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,27 @@ class Plugin:
     """A plug-in that has been imported."""
 
     name: str
-    """Name of its file, or of its module."""
+    """Name of its file or module."""
     version: str | None
-    """Its ``__version__``, or that of the installed package; None if it has neither."""
+    """Its ``__version__``, or the version of the installed package; None without either."""
     sha256: str
-    """SHA-256 of its file. Of a package: of the list of the SHA-256 and the path of each of its
-    Python files, as ``sha256sum`` prints it, sorted by path."""
+    """SHA-256 of its file. For a package: of a list with the SHA-256 and path of each of its Python
+    files, as ``sha256sum`` prints it, sorted by path."""
     path: Path | None = None
     """The file; None if it is a module."""
     source: bytes = field(default=b"", repr=False)
-    """What the file held."""
+    """Content of the file."""
     folder: Path | None = None
-    """Where a module was looked for besides Python's own path."""
+    """Folder in which a module was searched, in addition to Python's path."""
 
     def facts(self) -> dict[str, str | None]:
-        """Return what a record says about it: name, version and SHA-256."""
+        """Return name, version and SHA-256, as stored in a record."""
         return {"name": self.name, "version": self.version, "sha256": self.sha256}
 
 
 @dataclass
 class _Import:
-    """An import, and how to take back what it registered."""
+    """An import, and how to undo its registrations."""
 
     undo: list[Callable[[], None]] = field(default_factory=list)
     plugin: Plugin | None = None
@@ -69,20 +69,20 @@ class _Import:
 
 
 _imports: dict[str, _Import] = {}  # by the name of the module in sys.modules
-_current: list[_Import] = []  # those that are under way, the innermost last
+_current: list[_Import] = []  # imports in progress, the innermost last
 
 
 def import_plugin(source: str | Path, folder: str | Path | None = None) -> Plugin:
-    """Import a plug-in, which registers what it has; one that is there already stays.
+    """Import a plug-in, which registers its entries; an unchanged one is not imported again.
 
     Parameters
     ----------
     source : str or Path
         A Python file, ``"my_rules.py"``, or the name of a module, ``"my_package.rules"``. A file
-        that has changed replaces what it registered before.
+        that has changed replaces its earlier registrations.
     folder : str or Path, optional
-        What the path of a file is relative to, and where a module is looked for that is not on
-        Python's path; without it the current folder.
+        Folder that a file's path is relative to, and in which a module is searched after Python's
+        path. By default the current folder.
 
     Returns
     -------
@@ -92,11 +92,11 @@ def import_plugin(source: str | Path, folder: str | Path | None = None) -> Plugi
     Raises
     ------
     PluginError
-        With one sentence, if there is no such file or module, if its import fails, or if it
-        registers a name that is taken. Nothing that it registered stays then.
+        If there is no such file or module, if its import fails, or if it registers a name that is
+        taken. In these cases none of its registrations are kept.
     """
     if not isinstance(source, str | Path):
-        raise PluginError(f"a plug-in is named by a text or a path, not {abbreviate(source)}.")
+        raise PluginError(f"a plug-in must be a string or a path, not {abbreviate(source)}.")
     folder = Path() if folder is None else as_path("folder", folder, error=PluginError)
     with _lock:
         if is_file_name(source):
@@ -115,12 +115,12 @@ def import_plugins(sources: Iterable[str | Path]) -> None:
 
 
 def import_again(plugins: Iterable[Plugin]) -> None:
-    """Import in a worker what its parent has imported, and nothing else.
+    """Import in a worker the plug-ins that its parent process has imported, and nothing else.
 
     Raises
     ------
     PluginError
-        If an import fails, or what is found here is not what the parent has.
+        If an import fails, or if a plug-in differs from the parent's.
     """
     with _lock:
         for plugin in plugins:
@@ -131,19 +131,19 @@ def import_again(plugins: Iterable[Plugin]) -> None:
             if here.sha256 != plugin.sha256:
                 raise PluginError(
                     f"{plugin.name}: the plug-in has SHA-256 {here.sha256[:12]} on a worker, and "
-                    f"{plugin.sha256[:12]} where the work was handed out; install the same there."
+                    f"{plugin.sha256[:12]} in the parent process; install the same version on both."
                 )
 
 
 def list_plugins() -> tuple[Plugin, ...]:
-    """Return the plug-ins that this process has imported, in that order."""
+    """Return the plug-ins that this process has imported, in order of import."""
     return tuple(found.plugin for found in _imports.values() if found.plugin)
 
 
 def find_plugin(name: str, folder: Path) -> Plugin | None:
-    """Return the imported plug-in that a scenario in a folder means, without running anything.
+    """Return the imported plug-in that a scenario's folder refers to, without running any code.
 
-    A file is known by its content; where there is none of that name, by its name.
+    A file is identified by its content or, if it does not exist, by its name.
     """
     if not is_file_name(name):
         return next((p for p in list_plugins() if p.path is None and p.name == name), None)
@@ -156,7 +156,7 @@ def find_plugin(name: str, folder: Path) -> Plugin | None:
 
 
 def find_object(name: str) -> Any:
-    """Return something that an imported plug-in holds, without running anything.
+    """Return an object from an imported plug-in, without running any code.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def find_object(name: str) -> Any:
     Raises
     ------
     PluginError
-        If no such plug-in is imported, or several files of that name are, or it has no such name.
+        If no such plug-in is imported, if several have this file name, or if the name is missing.
     """
     source, _, attribute = name.rpartition(":")
     is_file = is_file_name(source)
@@ -186,13 +186,13 @@ def find_object(name: str) -> Any:
 
 
 def import_installed(module: str | None = None) -> list[PluginError]:
-    """Import the installed plug-ins that have not been, or that of a module alone.
+    """Import the installed plug-ins that are not imported yet, or only that of one module.
 
-    Returns what went wrong: one that cannot be imported does not keep the others away.
+    Returns the errors: a plug-in that fails does not prevent the import of the others.
     """
     errors: list[PluginError] = []
     with _lock:
-        if _current:  # a plug-in that looks something up while it is imported
+        if _current:  # a plug-in that uses a registry during its own import
             return errors
         for point in _entry_points():
             if module not in (None, point.module):
@@ -202,7 +202,7 @@ def import_installed(module: str | None = None) -> list[PluginError]:
                 by += f" of {point.dist.name} {point.dist.version}"
             try:
                 if point.attr:
-                    raise PluginError(f"{point.value}: an entry point must name a module alone.")
+                    raise PluginError(f"{point.value}: an entry point must name a module only.")
                 _import_module(point.module, None, point.dist.version if point.dist else None)
             except PluginError as error:
                 errors.append(PluginError(f"{by}: {error}"))
@@ -210,17 +210,17 @@ def import_installed(module: str | None = None) -> list[PluginError]:
 
 
 def add_undo(undo: Callable[[], None]) -> None:
-    """Note how to take back what the plug-in that is being imported has just registered."""
+    """Register how to undo the last registration of the plug-in that is being imported."""
     if _current:
         _current[-1].undo.append(undo)
 
 
 def is_file_name(source: str | Path) -> bool:
-    """Whether a plug-in is named by its file, and not as a module."""
+    """Whether a plug-in is given as a file, not as a module."""
     return isinstance(source, Path) or source.endswith(".py") or "/" in source or "\\" in source
 
 
-@cache  # the scan takes longer than all else here
+@cache  # scanning entry points is slow
 def _entry_points() -> tuple[EntryPoint, ...]:
     from importlib.metadata import entry_points
 
@@ -228,11 +228,11 @@ def _entry_points() -> tuple[EntryPoint, ...]:
 
 
 def _read(path: Path) -> tuple[Path, bytes]:
-    """Return a plug-in's file, and what it holds."""
+    """Return a plug-in's file and its content."""
     if path.suffix != ".py":
         raise PluginError(
-            f"{abbreviate(str(path))[1:-1]}: a plug-in is a Python file, my_rules.py, or the name "
-            "of a module, my_package.rules."
+            f"{abbreviate(str(path))[1:-1]}: a plug-in must be a Python file (my_rules.py) or a "
+            "module (my_package.rules)."
         )
     try:
         path = path.resolve()
@@ -241,12 +241,12 @@ def _read(path: Path) -> tuple[Path, bytes]:
         return path, path.read_bytes()
     except OSError as error:
         raise PluginError(f"{path}: cannot be read: {error.strerror}.") from None
-    except ValueError:  # it holds a zero byte
-        raise PluginError(f"{abbreviate(str(path))}: no file can have this name.") from None
+    except ValueError:  # a zero byte
+        raise PluginError(f"{abbreviate(str(path))}: not a valid file name.") from None
 
 
 def _import_source(path: Path, source: bytes) -> Plugin:
-    """Run the source of a plug-in's file as a module of its own."""
+    """Run a plug-in's source as a separate module."""
     digest = hashlib.sha256(source).hexdigest()
     for plugin in list_plugins():
         if plugin.path is not None and plugin.sha256 == digest:
@@ -257,9 +257,9 @@ def _import_source(path: Path, source: bytes) -> Plugin:
     def run() -> ModuleType:
         module = ModuleType(key)
         module.__file__ = str(path)
-        sys.modules[key] = module  # dataclasses and pickle look for their classes there
+        sys.modules[key] = module  # dataclasses and pickle look up classes there
         code = compile(source, path, "exec", dont_inherit=True)
-        # on disk it may be another by now, or missing: pydantic reads the help of options here
+        # the file on disk may have changed: pydantic reads the help of options from here
         lines = importlib.util.decode_source(source).splitlines(keepends=True)
         linecache.cache[str(path)] = (len(source), None, lines, str(path))
         exec(code, module.__dict__)  # noqa: S102
@@ -272,15 +272,15 @@ def _import_source(path: Path, source: bytes) -> Plugin:
 
 
 def _import_module(name: str, folder: Path | None, version: str | None = None) -> Plugin:
-    """Import a module as Python does; what lies in the folder comes last."""
+    """Import a module as Python does; the folder is searched last."""
     if (known := _imports.get(name)) and known.plugin:
         return known.plugin
     if not all(part.isidentifier() for part in name.split(".")):
-        raise PluginError(f"{abbreviate(name)}: no module can have this name.")
+        raise PluginError(f"{abbreviate(name)}: not a valid module name.")
     top = name.partition(".")[0]
-    importlib.invalidate_caches()  # it may have just been written
+    importlib.invalidate_caches()  # the module may be new
     if not _is_importable(top) and folder is not None:
-        sys.path.append(str(folder))  # and there it stays: a module may import others later
+        sys.path.append(str(folder))  # stays there: the module may import others later
         if not _is_importable(top):
             sys.path.remove(str(folder))
     if not _is_importable(top):
@@ -298,7 +298,7 @@ def _import_module(name: str, folder: Path | None, version: str | None = None) -
 def _run(
     key: str, name: str, run: Callable[[], ModuleType], describe: Callable[[ModuleType], Plugin]
 ) -> Plugin:
-    """Run a plug-in in place of its earlier version; if that fails, neither is registered."""
+    """Run a plug-in in place of its earlier version; if that fails, neither stays registered."""
     before, modules = _imports.pop(key, None), set(sys.modules)
     if before:
         before.take_back()
@@ -311,15 +311,15 @@ def _run(
         for added in set(sys.modules) - modules | {key}:
             if added.partition(".")[0] == key.partition(".")[0]:
                 sys.modules.pop(added, None)
-        raise PluginError(f"{name}: cannot be imported{_say_why(error)}") from error
+        raise PluginError(f"{name}: cannot be imported{_describe_failure(error)}") from error
     finally:
         _current.pop()
     _imports[key] = now
     return now.plugin
 
 
-def _say_why(error: BaseException) -> str:
-    """Say in which line of the plug-in its import failed, and why."""
+def _describe_failure(error: BaseException) -> str:
+    """Return the line of the plug-in at which its import failed, and the error."""
     if isinstance(error, SyntaxError):
         return f": {join_lines(str(error))}."
     passed_through = (__file__, importlib.__file__)
@@ -335,7 +335,7 @@ def _say_why(error: BaseException) -> str:
 
 
 def _is_importable(top: str) -> bool:
-    """Whether Python finds a module that stands in no package; runs none of it."""
+    """Whether Python finds a top-level module; does not run it."""
     try:
         return importlib.util.find_spec(top) is not None
     except ValueError:  # __main__
@@ -343,13 +343,13 @@ def _is_importable(top: str) -> bool:
 
 
 def _hash_module(top: str) -> str:
-    """Return the SHA-256 of a module's file, or of the list of those of a package."""
+    """Return the SHA-256 of a module's file or, for a package, of the list of its files."""
     spec = importlib.util.find_spec(top)
     folders = [] if spec is None else [Path(p) for p in spec.submodule_search_locations or ()]
     if not folders:
         file = Path(spec.origin) if spec and spec.has_location and spec.origin else None
         if file is None:
-            raise PluginError(f"{top}: is no plug-in: the module is a part of Python.")
+            raise PluginError(f"{top}: is a part of Python, not a plug-in.")
         return hashlib.sha256(file.read_bytes()).hexdigest()
     try:
         lines = [

@@ -1,8 +1,8 @@
-"""Registries: one place to add a rule, a mechanism, a law, a net.
+"""Registries: one place to add a rule, a mechanism, a distribution or a net.
 
-A registered entry is a frozen dataclass whose fields are its options; pydantic checks them when
-a scenario is read, so an option that the entry does not know is refused with a suggestion.
-A name that is missing may be a plug-in's: those that are installed are imported then.
+A registered entry is a frozen dataclass whose fields are its options; pydantic checks them when a
+scenario is read, so that an unknown option raises an error with a suggestion. If a name is missing,
+the installed plug-ins are imported first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class OptionError(FcfnError, ValueError):
-    """An option that a registered entry does not take, or a value that it does not allow."""
+    """An option that a registered entry does not have, or a value that is not allowed."""
 
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"{option}: {reason}")
@@ -44,7 +44,7 @@ class Registry[T]:
     Parameters
     ----------
     what : str
-        What an entry is, in words, for error messages: ``"learning rule"``.
+        Description of an entry, for error messages: ``"learning rule"``.
     """
 
     def __init__(self, what: str) -> None:
@@ -52,9 +52,10 @@ class Registry[T]:
         self._entries: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type], type]:
-        """Return a decorator that makes a class a frozen, checked dataclass and files it.
+        """Return a decorator that turns a class into a frozen, checked dataclass and registers it.
 
-        A name is taken once; only the same class, defined again as notebooks do, replaces itself.
+        A name can be registered once; a class may only replace itself, as when a notebook cell
+        reruns.
 
         Raises
         ------
@@ -66,7 +67,7 @@ class Registry[T]:
             taken = self._entries.get(name, cls)
             if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise TakenNameError(
-                    f"the {self.what} {name!r} is {taken.__module__}.{taken.__qualname__} already; "
+                    f"the {self.what} {name!r} is already {taken.__module__}.{taken.__qualname__}; "
                     "choose another name."
                 )
             entry: type = checked_dataclass(frozen=True, kw_only=True, config=_STRICT)(cls)
@@ -78,14 +79,14 @@ class Registry[T]:
         return file
 
     def _restore(self, name: str, entry: type[T] | None) -> None:
-        """File an earlier class under a name again; None: there was none."""
+        """Restore the earlier class of a name; None if there was none."""
         if entry is None:
             self._entries.pop(name, None)
         else:
             self._entries[name] = entry
 
     def __iter__(self) -> Iterator[str]:
-        """Yield all names, also those of the plug-ins that are installed."""
+        """Yield all names, including those of installed plug-ins."""
         for error in plugins.import_installed():
             raise error
         return iter(list(self._entries))
@@ -106,18 +107,18 @@ class Registry[T]:
         raise UnknownNameError(self.what, name, self._entries)
 
     def options(self, name: str) -> list[str]:
-        """Return the names of the options that an entry takes."""
+        """Return the names of an entry's options."""
         return list(_option_names(self[name]))  # type: ignore[arg-type]
 
     def create(self, name: str, options: Mapping[str, Any] | None = None) -> T:
-        """Build the entry called ``name``.
+        """Create the entry called ``name``.
 
         Raises
         ------
         UnknownNameError
             If nothing is registered under ``name``.
         OptionError
-            If an option is unknown or its value not allowed.
+            If an option is unknown or its value is not allowed.
         """
         entry, options = self[name], dict(options or {})
         known = self.options(name)
@@ -133,7 +134,7 @@ class Registry[T]:
             return entry(**options)
         except ValidationError as error:
             first = error.errors()[0]
-            # beside the option itself, pydantic names the members of a union
+            # pydantic also names the members of a union
             own = [p for i, p in enumerate(first["loc"]) if i == 0 or isinstance(p, int)]
             place = ".".join(map(str, own))
             raise OptionError(place or "options", problem(first)) from None
@@ -143,7 +144,7 @@ class Registry[T]:
         return TypeAdapter(self[name]).json_schema()
 
 
-@cache  # a class keeps its options
+@cache  # the options of a class do not change
 def _option_names(entry: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(entry))
 
@@ -155,7 +156,7 @@ def import_modules(package: str) -> None:
 
 
 def problem(error: Mapping[str, Any]) -> str:
-    """Say one pydantic error in a sentence: what is allowed, and what was given."""
+    """Describe a pydantic error in a sentence: what is allowed, and the given value."""
     if error["type"] == "missing":
         return "is required."
     wanted = {"model_type": "Must be a table", "tuple_type": "Must be a list"}

@@ -1,4 +1,4 @@
-"""Named streams of random numbers: chance is an argument, and nobody touches a global seed."""
+"""Named streams of random numbers: generators are arguments, and no global seed is used."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ type Chance = (
     | int
     | Sequence[int]
 )
-"""What NumPy makes a generator of."""
+"""Everything from which NumPy makes a generator."""
 
 LARGEST_SEED = 2**63 - 1
-"""So that tables of 64 bits hold every seed."""
+"""Every seed fits into 64-bit integers of tables."""
 
 PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "costs": lambda: (0,),
@@ -59,12 +59,12 @@ PURPOSES: dict[str, Callable[..., tuple[int | str, ...]]] = {
     "event-misreports": lambda round_index, index: (8, round_index, 5, index),
     "checked-game": lambda index: (9, index),
 }
-"""What chance is used for, what tells one use from another, and the place of each in the tree of
-seeds. Add only: a place that changes gives other numbers to every run."""
+"""Purposes of random numbers, their indices, and their place in the tree of seeds. Append only:
+changing a place changes the numbers of every run."""
 
 
 def stream(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
-    """Return the generator of one use of chance, the same however the work is split up.
+    """Return the generator for one purpose, independent of how work is distributed.
 
     Parameters
     ----------
@@ -73,13 +73,13 @@ def stream(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
     purpose : str
         One of :data:`PURPOSES`.
     *index : int or str
-        What that purpose asks for: a round, a node, a name. Streams with different indices are
+        The indices of that purpose: a round, a node, a name. Streams with different indices are
         independent.
 
     Raises
     ------
     ValueError
-        If there is no such purpose, or the seed is below zero or above 2^63 - 1.
+        If there is no such purpose, or the seed is below 0 or above 2^63 - 1.
 
     Examples
     --------
@@ -90,17 +90,17 @@ def stream(seed: int, purpose: str, *index: int | str) -> np.random.Generator:
 
 
 def as_generator(rng: Chance | None) -> np.random.Generator:
-    """Return the generator that NumPy makes of an argument; a generator is returned as it is.
+    """Return the generator that NumPy makes of an argument; a generator is returned unchanged.
 
     Parameters
     ----------
     rng : Generator, BitGenerator, SeedSequence, int, list of int or None
-        Source of chance; None takes one from the operating system.
+        Source of randomness; None takes a seed from the operating system.
 
     Raises
     ------
     InvalidGameError
-        If NumPy takes no such thing.
+        If NumPy does not accept the argument.
 
     Examples
     --------
@@ -113,19 +113,19 @@ def as_generator(rng: Chance | None) -> np.random.Generator:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
         raise InvalidGameError(
-            "rng must be a whole number from zero on, a list of them, or a Generator, BitGenerator "
+            "rng must be a non-negative integer, a list of them, or a NumPy Generator, BitGenerator"
             f"or SeedSequence of NumPy, but is {join_lines(abbreviate(rng))}: "
             f"{join_lines(str(error))}."
         ) from None
 
 
 def as_seed(rng: Chance) -> int:
-    """Return the seed that an argument stands for: a number itself, else one drawn from it.
+    """Return the seed for an argument: an integer itself, otherwise a seed drawn from it.
 
     Raises
     ------
     InvalidGameError
-        If it is a number below zero or above `LARGEST_SEED`, or NumPy takes no such thing.
+        If it is a number below zero or above `LARGEST_SEED`, or NumPy does not accept it.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def require_seed(seed: object) -> int:
     Raises
     ------
     InvalidGameError
-        If it is no whole number, or is below zero or above `LARGEST_SEED`.
+        If it is not a whole number, or is below zero or above `LARGEST_SEED`.
     """
     try:
         seed = operator.index(seed)  # type: ignore[arg-type]
@@ -157,9 +157,9 @@ def require_seed(seed: object) -> int:
 
 
 def key(seed: int, purpose: str, *index: int | str) -> tuple[int, int]:
-    """Return the key of one use of chance, two words of 32 bits, for a generator with counters.
+    """Return a key of two 32-bit words for one purpose, for counter-based generators.
 
-    Takes what :func:`stream` takes.
+    Takes the arguments of :func:`stream`.
 
     Examples
     --------
@@ -181,12 +181,12 @@ def replication_seed(seed: int, index: int) -> int:
     if index == 0:
         return seed
     state = _sequence(seed, "replication", index).generate_state(1, np.uint64)
-    return int(state[0] >> 11)  # 53 bits: exact in any reader
+    return int(state[0] >> 11)  # 53 bits: exact even in readers that use doubles
 
 
 def _sequence(seed: int, purpose: str, *index: int | str) -> np.random.SeedSequence:
     if purpose not in PURPOSES:
-        raise ValueError(f"chance has no purpose {purpose!r}; known: {', '.join(PURPOSES)}")
+        raise ValueError(f"there is no random stream for {purpose!r}; known: {', '.join(PURPOSES)}")
     place = PURPOSES[purpose](*index)
     key = tuple(zlib.crc32(part.encode()) if isinstance(part, str) else part for part in place)
     return np.random.SeedSequence(require_seed(seed), spawn_key=key)

@@ -1,4 +1,4 @@
-"""What objects say of themselves in a few lines, as text and in notebooks."""
+"""Short descriptions of objects, as text and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from html import escape
 
 
 class Shown:
-    """Has a ``repr`` of a few lines, and a small table in notebooks."""
+    """Mixin with a ``repr`` of a few lines, and a small HTML table for notebooks."""
 
     @abstractmethod
     def _describe(self) -> tuple[str, Mapping[str, object]]:
-        """Return a title, and names and values; floats are shown with six digits."""
+        """Return a title and named values; floats are shown with six digits."""
 
     def __repr__(self) -> str:
         title, facts = self._describe()

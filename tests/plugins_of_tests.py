@@ -11,7 +11,7 @@ from fcfn_abm.learning import LEARNING_RULES, LearningRule
 class Cautious(LearningRule):
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
-    def planned(self, seen):
+    def plan(self, seen):
         return (1 - self.margin) * seen.best_response
 """
 MARKET = """

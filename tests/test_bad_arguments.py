@@ -62,7 +62,7 @@ BAD = {
     "true": True,
     "complex": 1j,
     "larger than floats": 10**400,
-    "too long to be written": 10**5000,
+    "too long to print": 10**5000,
     "object": object(),
     "class": int,
     "function": len,

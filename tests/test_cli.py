@@ -180,7 +180,7 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
         (["run", QUICKSTART, "--set", "game.alpha"], "must look like game.alpha=20"),
         (
             ["run", QUICKSTART, "--out", "file/record"],
-            "cannot be written: a file stands",
+            "cannot be written: a file is in the place",
         ),
         (["run", QUICKSTART, "--out", "/proc/nowhere/record"], "nowhere/record: cannot be written"),
         (["run", QUICKSTART, "--out", "file"], "file: exists and is not a record"),

@@ -151,14 +151,16 @@ def test_an_action_that_is_no_share_is_refused_with_the_name_of_the_agent(action
     made.reset()
     with pytest.raises(InvalidGameError, match="'node_4' must be one number from 0 to 1, but is"):
         made.step({**dict.fromkeys(made.agents, 0.1), "node_4": action})
-    with pytest.raises(InvalidGameError, match="no action for 'node_0'"):
+    with pytest.raises(InvalidGameError, match="'node_0' has no action"):
         made.step({})
 
 
 def test_markets_that_are_no_contest_of_the_same_nodes_are_refused():
     with pytest.raises(InvalidScenarioError, match=r"\[population.churn\].*same agents"):
         fa.env(scenario(population={"n_nodes": 5, "churn": {"departures": 0.1}}))
-    with pytest.raises(InvalidScenarioError, match=r"\[mechanism\] kind: it posts contracts"):
+    with pytest.raises(
+        InvalidScenarioError, match=r"\[mechanism\] kind: an environment needs a contest"
+    ):
         fa.env(scenario(mechanism="ic-mle"))
 
 

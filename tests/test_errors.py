@@ -32,7 +32,7 @@ from fcfn_abm.registry import OptionError
         ({"table": "game", "key": "alpha"}, "[game] alpha: no."),
         (
             {"file": "a.toml", "table": "churn", "conflict": "[training]"},
-            "a.toml, [churn] does not go together with [training]: no.",
+            "a.toml, [churn] conflicts with [training]: no.",
         ),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_table_with_decimal_commas_is_refused_by_the_column_that_holds_them():
     [
         ("0.1", "rho must be a number, but is '0.1'"),
         ([1.0, [2.0, 3.0]], r"rho\[1\] is \[2.0, 3.0\]"),
-        ([1.0, 2j], "rho must hold real numbers, but holds complex128"),
+        ([1.0, 2j], "rho must hold real numbers, but has type complex128"),
         (np.array(["2024-01-01"], dtype="datetime64[D]"), "rho must hold real numbers"),
         (pd.Series([1, pd.NA], dtype=object), r"rho\[1\] is <NA>"),
         ([1, 10**400], r"rho\[1\] is 1000"),

@@ -103,7 +103,7 @@ def test_a_module_is_known_by_the_digest_of_all_its_files():
         ("raise SystemExit(3)\n", r"line \d+\): SystemExit: 3\."),
         (
             RULE.replace('"cautious"', '"fixed"'),
-            r"the learning rule 'fixed' is fcfn_abm.learning.fixed.\w+ already; choose another",
+            r"the learning rule 'fixed' is already fcfn_abm.learning.fixed.\w+; choose another",
         ),
         (
             RULE.replace("margin: Annotated[float, Field(ge=0, lt=1)] = 0.2", "margin: list = []"),
@@ -140,11 +140,11 @@ def test_a_package_whose_import_failed_can_be_imported_once_it_is_right():
     ("source", "message"),
     [
         ("nowhere.py", "nowhere.py: there is no such file"),
-        ("rules/my.txt", "a plug-in is a Python file, my_rules.py, or the name of a module"),
-        ("no where", "no module can have this name"),
+        ("rules/my.txt", r"a plug-in must be a Python file \(my_rules.py\) or a module"),
+        ("no where", "not a valid module name"),
         ("nowhere.rules", "there is no such module on Python's path or in "),
-        ("a\0.py", "no file can have this name"),
-        (3, "a plug-in is named by a text or a path, not 3"),
+        ("a\0.py", "not a valid file name"),
+        (3, "a plug-in must be a string or a path, not 3"),
     ],
 )
 def test_what_is_no_plugin_is_refused(source, message):
@@ -297,7 +297,7 @@ def test_an_override_cannot_smuggle_code_in(tmp_path):
         ("imports = 'my_rules.py'", "imports: input should be a valid tuple|must be a list"),
         ("imports = [3]", "imports 0|input should be a valid string"),
         ("imports = ['nowhere.py']", "imports: .*nowhere.py: there is no such file"),
-        ("imports = ['']", "imports: '': no module can have this name"),
+        ("imports = ['']", "imports: '': not a valid module name"),
     ],
 )
 def test_imports_that_cannot_be_are_refused(line, message):
@@ -385,7 +385,7 @@ def test_a_scenario_names_a_class_of_nodes_and_runs_it_only_where_it_is_trusted(
     ("name", "says"),
     [
         ("mine.py:Missing", "the plug-in mine.py has no 'Missing'"),
-        ("mine.py:number", "mine.py:number is no class"),
+        ("mine.py:number", "mine.py:number is not a class"),
         ("os:system", "needs the plug-in os to be imported, and is not; name it in imports"),
         ("mine.py", "should match pattern"),
     ],

@@ -97,7 +97,9 @@ def test_drawing_from_one_stream_changes_no_other():
 
 
 def test_an_unknown_purpose_is_refused():
-    with pytest.raises(ValueError, match="no purpose 'weather'; known: costs, misreports"):
+    with pytest.raises(
+        ValueError, match="no random stream for 'weather'; known: costs, misreports"
+    ):
         stream(1, "weather")
 
 

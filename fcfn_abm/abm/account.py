@@ -1,4 +1,4 @@
-"""What is paid and sold over all rounds of a market, and what is left of the limits on both."""
+"""Payments and sales over all rounds of a market, and what is left of their limits."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fcfn_abm.scenario import Game
 
 
 class Account:
-    """Adds up payments and sales, without rounding, and says what is left.
+    """Adds up payments and sales without rounding errors, and computes what is left.
 
     Parameters
     ----------
     game : Game
-        With the total budget, and how it is spent.
+        With the total budget and the spending rule.
     total_epsilon : ndarray of float, shape (n,)
-        The most that each node sells over all rounds; infinite without a limit.
+        Largest epsilon that each node sells over all rounds; infinite without a limit.
     last_round : int
-        The last round that is played.
+        Last round of the market.
     """
 
     def __init__(self, game: Game, total_epsilon: Floats, last_round: int) -> None:
@@ -38,7 +38,7 @@ class Account:
         self.sold_out: npt.NDArray[np.bool_] = np.zeros(total_epsilon.size, dtype=bool)
         """Which nodes have sold their total, shape (n,)."""
         self.sellers: Rows = slice(None)
-        """Rows of the nodes that had not, when the round began."""
+        """Rows of the nodes that could still sell at the start of the round."""
 
     @property
     def limits_money(self) -> bool:
@@ -47,41 +47,41 @@ class Account:
 
     @property
     def limits_epsilon(self) -> bool:
-        """Whether there is a node with a limit on what it sells."""
+        """Whether the sales of any node are limited."""
         return bool((self._total_epsilon < math.inf).any())
 
     @property
     def money_spent(self) -> float:
-        """What the server has paid in all rounds, in currency."""
+        """Payments of the server in all rounds, in currency."""
         return float(self._spent)
 
     @property
     def money_left(self) -> float:
-        """What it may still pay, in currency."""
+        """What the server may still pay, in currency."""
         if not self.limits_money:
             return math.inf
         return max(float(Fraction(self._total_budget) - self._spent), 0.0)
 
     @property
     def epsilon_sold(self) -> Floats:
-        """What each node has sold in all rounds, the sum of its reports, shape (n,)."""
+        """Epsilon that each node has sold in all rounds, the sum of its reports, shape (n,)."""
         return self._sold + self._rest
 
     @property
     def epsilon_left(self) -> Floats:
-        """What each node may still sell, shape (n,)."""
+        """Epsilon that each node may still sell, shape (n,)."""
         left = np.maximum((self._total_epsilon - self._sold) - self._rest, 0.0)
         return np.where(self.sold_out, 0.0, left)
 
     def allow(self, round_index: int, gain: RoundGain | None) -> float:
-        """Return the highest cap of a round, in currency.
+        """Return the largest allowed cap of a round, in currency.
 
         Parameters
         ----------
         round_index : int
             The round, from 1.
         gain : RoundGain or None
-            What a cap gains in it; None as long as nobody knows.
+            What a cap gains in this round; None while it is unknown.
         """
         left = self.money_left
         if left == math.inf or self._spending is None:
@@ -92,7 +92,7 @@ class Account:
         return spend_by_value(gain, left, rounds_left)
 
     def open_round(self) -> bool:
-        """Take note of who may sell in a round; return whether there are fewer than before."""
+        """Record which nodes may sell in a round; return whether they are fewer than before."""
         before = self.sold_out.size if isinstance(self.sellers, slice) else self.sellers.size
         if before == self.sold_out.size - np.count_nonzero(self.sold_out):
             return False
@@ -100,18 +100,18 @@ class Account:
         return True
 
     def enter(self, paid: float, epsilon: Floats) -> npt.NDArray[np.intp]:
-        """Enter the payment and the sales of a round; return who has sold its total in it.
+        """Add the payment and the sales of a round; return which nodes sold out in it.
 
         Parameters
         ----------
         paid : float
-            By the server, in currency.
+            Payment of the server, in currency.
         epsilon : ndarray of float, shape (n,)
-            Sold by each node; at most what it had left.
+            Epsilon sold by each node; at most what it had left.
         """
         self._spent += Fraction(paid)
         left = self.epsilon_left
-        sold = self._sold + epsilon  # and what rounding takes from it (Knuth's two-sum)
+        sold = self._sold + epsilon  # the next line keeps the rounding error (Knuth's two-sum)
         added = sold - self._sold
         self._rest += (self._sold - (sold - added)) + (epsilon - added)
         self._sold = sold
@@ -127,20 +127,20 @@ def open_account(
     n_nodes: int,
     last_round: int,
 ) -> Account | None:
-    """Return the account of a market; None where nothing is limited over all rounds.
+    """Return the account of a market, or None if nothing is limited over all rounds.
 
     Parameters
     ----------
     game : Game
         With the total budget.
     limits : mapping
-        The most that a node sells over all rounds, by group; "" for all.
+        Largest epsilon that a node sells over all rounds, by group; "" for all nodes.
     groups : sequence of NodeGroup
-        Of the market.
+        Groups of the market.
     n_nodes : int
-        How many nodes it has.
+        Number of nodes.
     last_round : int
-        The last round that is played.
+        Last round of the market.
     """
     if game.total_budget is None and not limits:
         return None

@@ -1,4 +1,4 @@
-"""Mesa's agent sets over columns: a million nodes are rows, and become agents when looked at."""
+"""Mesa's agent sets over columns: nodes are rows, and become agents on access."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ type RowNumbers = npt.NDArray[np.intp]
 
 
 class _Agents(AbstractAgentSet):
-    """What sets of rows and sets of agents have in common."""
+    """Common part of sets of rows and sets of agents."""
 
     def __copy__(self) -> Self:
         return self.copy()
@@ -66,7 +66,7 @@ class _Agents(AbstractAgentSet):
 
 
 def _require_known(handle_missing: str) -> None:
-    """Raise as Mesa does where it does not know what to do about missing attributes."""
+    """Raise the error that Mesa raises for an unknown option about missing attributes."""
     if handle_missing not in ("error", "default"):
         raise ValueError(
             f"Unknown handle_missing option: {handle_missing}, "
@@ -84,8 +84,8 @@ def _count(at_most: float, size: int) -> int:
 class NodeSet(_Agents, Sequence[EdgeNode]):
     """Edge nodes of one market, in some order: an array of row numbers.
 
-    Behaves like Mesa's ``AgentSet``. An agent is made when a row is looked at, and is the same
-    object for as long as somebody holds it; what it shows stands in the market's columns.
+    Behaves like Mesa's ``AgentSet``. The agent of a row is created on access, and stays the same
+    object while it is referenced; its attributes are read from the market's columns.
 
     Parameters
     ----------
@@ -94,9 +94,9 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
     view : callable
         Returns the agent of a row.
     random : random.Random
-        For shuffling.
+        Generator for shuffling.
     rows : ndarray of int, optional
-        Which of the nodes; without it all, in order.
+        Rows of the nodes. By default all, in order.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         handle_missing: str = "error",
         default_value: Any = None,
     ) -> list[Any]:
-        """Return an attribute of every node (or several): fast where it is a column."""
+        """Return one or several attributes of every node; fast for columns."""
         _require_known(handle_missing)
         if isinstance(attr_names, str) and attr_names in EdgeNode.COLUMNS:
             values = getattr(self.columns, attr_names)[self.rows]
@@ -174,7 +174,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
     def sort(
         self, key: Callable[[EdgeNode], Any] | str, ascending: bool = False, inplace: bool = False
     ) -> NodeSet:
-        """Return the nodes in the order of a key; an attribute that is a column sorts fast."""
+        """Return the nodes in the order of a key; fast for attributes that are columns."""
         if isinstance(key, str) and key in EdgeNode.COLUMNS:
             values = getattr(self.columns, key)[self.rows]
             values = values.astype(np.int8) if values.dtype == bool else values
@@ -196,22 +196,22 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         return groups
 
     def shuffle_do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> NodeSet:
-        """Call a method of every node in random order; the set keeps its own."""
+        """Call a method of every node in random order; the order of the set does not change."""
         self._of(self._shuffled()).map(method, *args, **kwargs)
         return self
 
     def add(self, agent: EdgeNode) -> None:
-        """Add a node of the same market, unless it is there."""
+        """Add a node of the same market, unless it is in the set."""
         if agent not in self:
             self._require_own([agent])
             self.rows = np.append(self.rows, agent.row)
 
     def discard(self, agent: EdgeNode) -> None:
-        """Take a node out of this set, if it is there."""
+        """Remove a node from this set, if it is in it."""
         self.rows = self.rows[self.rows != agent.row]
 
     def remove(self, agent: EdgeNode) -> None:
-        """Take a node out of this set."""
+        """Remove a node from this set."""
         if agent not in self:
             raise KeyError(agent)
         self.discard(agent)
@@ -223,7 +223,7 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
         return self
 
     def _from_iterable(self, agents: Iterable[EdgeNode]) -> Any:
-        """Return what ``|`` and the like lead to: a set of nodes, or of agents of several kinds."""
+        """Return the result of operators such as ``|``: a set of nodes, or of any agents."""
         agents = list(agents)
         if not all(map(self._is_own, agents)):
             return AgentList(agents, self.random)
@@ -236,8 +236,8 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
     def _require_own(self, agents: Iterable[object]) -> None:
         if not all(map(self._is_own, agents)):
             raise InvalidGameError(
-                "A set of nodes holds nodes of one market alone; mesa.agent.AgentSet(agents) holds "
-                "agents of any kind."
+                "A set of nodes can hold nodes of one market only; use mesa.agent.AgentSet(agents) "
+                "for agents of any kind."
             )
 
     def _of(self, rows: RowNumbers) -> NodeSet:
@@ -256,14 +256,14 @@ class NodeSet(_Agents, Sequence[EdgeNode]):
 
 
 class AgentList(_Agents):
-    """Agents of any kind, in order; holds them, which Mesa's weak ``AgentSet`` would not.
+    """Agents of any kind, in order; holds strong references, unlike Mesa's ``AgentSet``.
 
     Parameters
     ----------
     agents : iterable of mesa.Agent
         The agents.
     random : random.Random
-        For shuffling.
+        Generator for shuffling.
     """
 
     def __init__(self, agents: Iterable[mesa.Agent], random: Random) -> None:
@@ -271,7 +271,7 @@ class AgentList(_Agents):
         self.random = random
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is copied and pickled: other objects have other ids."""
+        """Return the state for copy and pickle, without object ids, which differ in copies."""
         return {**vars(self), "_agents": list(self._agents.values())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -341,7 +341,7 @@ class AgentList(_Agents):
         return groups
 
     def shuffle_do(self, method: str | Callable[..., Any], *args: Any, **kwargs: Any) -> AgentList:
-        """Call a method of every agent in random order; the set keeps its own."""
+        """Call a method of every agent in random order; the order of the set does not change."""
         self.shuffle().map(method, *args, **kwargs)
         return self
 
@@ -350,11 +350,11 @@ class AgentList(_Agents):
         self._agents[id(agent)] = agent
 
     def discard(self, agent: mesa.Agent) -> None:
-        """Take an agent out, if it is there."""
+        """Remove an agent, if it is in the set."""
         self._agents.pop(id(agent), None)
 
     def remove(self, agent: mesa.Agent) -> None:
-        """Take an agent out."""
+        """Remove an agent."""
         if agent not in self:
             raise KeyError(agent)
         self.discard(agent)
@@ -365,12 +365,12 @@ class AgentList(_Agents):
 
 
 def _by_id(agents: Iterable[mesa.Agent]) -> dict[int, mesa.Agent]:
-    """Return agents by what tells objects apart: markets keep the nodes that are hashed."""
+    """Return agents by object id; hashing a node would keep it alive in its market."""
     return {id(agent): agent for agent in agents}
 
 
 class MarketAgents(AgentList):
-    """All agents of a market: the server, agents that a user adds, and the nodes, in that order."""
+    """All agents of a market, in this order: the server, agents that a user adds, the nodes."""
 
     def __init__(self, nodes: NodeSet, random: Random) -> None:
         super().__init__((), random)
@@ -386,17 +386,17 @@ class MarketAgents(AgentList):
         return super().__contains__(agent) or agent in self._nodes
 
     def add(self, agent: mesa.Agent) -> None:
-        """Add an agent; the nodes are there."""
+        """Add an agent; the nodes are always included."""
         if agent not in self._nodes:
             super().add(agent)
 
     def discard(self, agent: mesa.Agent) -> None:
-        """Take an agent out, if it is there; the nodes stay."""
+        """Remove an agent, if it is in the set; nodes cannot be removed."""
         if agent in self._nodes:
-            agent.remove()  # which says why not
+            agent.remove()  # raises with the reason
         super().discard(agent)
 
     def _update(self, agents: Iterable[mesa.Agent]) -> AgentList:  # noqa: ARG002
         raise InvalidGameError(
-            "The agents of a market stay in their order: use a copy, market.agents.copy()."
+            "The order of a market's agents is fixed; use a copy, market.agents.copy()."
         )

@@ -1,4 +1,4 @@
-"""A market that plays several rounds in one call, where nothing looks in between."""
+"""A market that plays several rounds in one compiled call, when nothing observes it in between."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PHASES = (
     "step",
     "open_round",
     "close_round",
-    "carry_out_events",
+    "apply_events",
     "announce_budget",
     "set_budget",
     "update_population",
@@ -50,26 +50,26 @@ _PHASES = (
     "round",
     "contest",
 )
-"""What a round consists of: a class with a step of its own plays its rounds one by one."""
+"""The methods of a round: a class that overrides one of them plays its rounds one by one."""
 
 
 class PlaysAhead(JudgedGame):
-    """A market whose rounds can be played compiled, with the same digits."""
+    """A market whose rounds can be played by compiled loops, with bitwise equal results."""
 
     datacollector: mesa.DataCollector
     bulletin: Bulletin
     answered_pool: float
     movers: Rows
     _reporters: dict[str, Any]
-    """What its data collector reports, unless somebody adds to it."""
+    """Model reporters of the data collector, unless a user adds one."""
     _before: tuple[Floats, float]
     _plan: tuple[int, Rows]
-    """How many rounds the next step may play, and of which nodes it keeps traces."""
+    """Number of rounds that the next step may play, and nodes whose traces it keeps."""
     _traces: Floats
-    """Of the last step."""
+    """Results of the last step."""
 
     def find_forms(self) -> stretch.Forms | None:
-        """Return the rules in compiled form, or None where rounds are played one by one."""
+        """Return the rules in compiled form, or None if rounds must be played one by one."""
         rules, offer, collector = self._rules, self.offer, self.datacollector
         if not (
             stretch.pays(len(self.columns))
@@ -96,18 +96,18 @@ class PlaysAhead(JudgedGame):
         return stretch.Forms(moves, server) if moves and server else None
 
     def play_ahead(self, forms: stretch.Forms, most: int, played: Round, traced: Rows) -> Floats:
-        """Play rounds compiled, from the present one on; return the traces of some nodes.
+        """Play rounds compiled, starting with the current one; return the traces of some nodes.
 
         Parameters
         ----------
         forms : Forms
             The rules, from `find_forms`.
         most : int
-            Rounds to play at most; the next event, or a verdict, may come first.
+            Largest number of rounds; an event or a verdict may end the stretch earlier.
         played : Round
-            The first of them, whose events have happened.
+            The first of these rounds, after its events.
         traced : slice or ndarray of int
-            Whose traces are kept.
+            Nodes whose traces are kept.
 
         Returns
         -------
@@ -116,7 +116,7 @@ class PlaysAhead(JudgedGame):
         """
         server, first, judge, offer = self.server, self.round_index, self._judge, self.offer
         if not isinstance(offer, Contest):
-            raise TypeError("rounds of contracts are played one by one")
+            raise TypeError("rounds with contracts are played one by one")
         most = max(1, min(most, judge.maximum - len(judge.distances)))
         most = self._calendar.count_quiet(first, most)
         moving = self._calendar.may_change(first)
@@ -130,7 +130,7 @@ class PlaysAhead(JudgedGame):
             self._largest_unit_epsilon,
             Standing(
                 server.budget,
-                self.state.server_utility if first > 1 else 0.0,  # it announces from round 2 on
+                self.state.server_utility if first > 1 else 0.0,  # announced from round 2 on
                 self._n_active,
                 judge.calm_rounds,
             ),
@@ -149,12 +149,12 @@ class PlaysAhead(JudgedGame):
             columns |= self._expect(columns["budget"])
         for name, values in columns.items():
             self.datacollector.model_vars[name] += values
-        times = getattr(self.datacollector, "_collection_steps", [])  # which Mesa's batch_run reads
+        times = getattr(self.datacollector, "_collection_steps", [])  # read by Mesa's batch_run
         now = self.time
         times += [now + place for place in range(len(columns["round"]))]
         has_best = self._chooses_cap and self.best_budget > 0
         before = slice(found.n_rounds - 1)
-        judge.take_in(
+        judge.add_rounds(
             columns["distance"][before],
             columns["change"][before],
             [has_best and budget == 0 for budget in columns["budget"][before]],
@@ -170,15 +170,15 @@ class PlaysAhead(JudgedGame):
             self.settle_round()
             self.datacollector.collect(self)
         else:
-            self.measure(found.before, found.budget_before)  # which says what is out of range
+            self.measure(found.before, found.budget_before)  # raises if something is out of range
         return found.traces
 
     @abstractmethod
     def settle_round(self) -> None:
-        """Do what comes after the moves of a round."""
+        """Run the part of a round that follows the moves."""
 
     def _take_over(self, forms: stretch.Forms, found: stretch.Stretch) -> None:
-        """Let server and market stand where a stretch has ended."""
+        """Set server and market to the state at the end of a stretch."""
         server, columns = self.server, self.columns
         server.budget = found.budget
         server.memory.update(zip(forms.server.memory, found.server_memory.tolist(), strict=True))
@@ -194,7 +194,7 @@ class PlaysAhead(JudgedGame):
         self._before = (found.before, found.budget_before)
 
     def _expect(self, budgets: list[float]) -> dict[str, list[float]]:
-        """Return where the nodes should be under some caps, where events change the game."""
+        """Return the equilibrium reports under some caps, if events change the game."""
         game, contest, n_rounds = self._rules.game, self.contest, len(budgets)
         fixed = self.offer.pool if isinstance(self.offer, Contest) else None
         best, n_active = expect_equilibrium(contest, game)
@@ -211,19 +211,19 @@ class PlaysAhead(JudgedGame):
         end_time: float | None = None,
         on_round: Callable[[Self], None] | None = None,
     ) -> Verdict | None:
-        """Play until there is a verdict, or until a round.
+        """Play until there is a verdict, or until a round is reached.
 
         Parameters
         ----------
-        end_time : float, optional
+        Last round to play. By default the scenario's maximum.
             Last round to play; without it, the scenario's maximum.
         on_round : callable, optional
-            Called with the market after each round: for progress, and for records.
+            Called with the market after each round, for progress and for records.
 
         Returns
         -------
         Verdict or None
-            How the market ended; None if ``end_time`` came first.
+            How the market ended; None if ``end_time`` was reached first.
         """
         last = math.inf if end_time is None else as_number("end_time", end_time)
         while self.running and self.round_index < last:
@@ -234,25 +234,25 @@ class PlaysAhead(JudgedGame):
         return self.verdict
 
     def step_ahead(self, most: int, traced: Rows = NOBODY) -> stretch.Passed:
-        """Play one round, or more where they take one compiled call.
+        """Play one round, or several if one compiled call can play them.
 
         Parameters
         ----------
         most : int
-            How many rounds may be played.
+            Largest number of rounds.
         traced : slice or ndarray of int, default nobody
-            Nodes of which each round's epsilon, payment and utility are returned.
+            Nodes whose epsilon, payment and utility are returned for each round.
 
         Returns
         -------
         Passed
-            What the rounds have shown.
+            Results of these rounds.
         """
         first = self.round_index
         self._plan = most, traced
         self.step()
         n_rounds = self.round_index - first
-        self.time += n_rounds - 1  # Mesa's clock went on by one
+        self.time += n_rounds - 1  # Mesa's clock has advanced by one
         if n_rounds == 1:
             rounds = {name: [value] for name, value in vars(self.state).items()}
         else:
@@ -262,11 +262,11 @@ class PlaysAhead(JudgedGame):
 
     @property
     def _is_unwatched(self) -> bool:
-        """Whether nobody but the market waits for Mesa's clock."""
+        """Whether only the market itself uses Mesa's clock."""
         scheduled = getattr(self, "_event_list", (None,))
         return not (len(scheduled) or any(self.subscribers.values()))
 
 
 def plays_like(kind: Any, base: Any) -> bool:
-    """Return whether a class of markets plays its rounds as another does."""
+    """Return whether a class of markets plays its rounds with the methods of another."""
     return all(getattr(kind, name) is getattr(base, name) for name in _PHASES)

@@ -1,4 +1,4 @@
-"""What nodes see of each other's reports in a round: all or the sum, exact or with errors."""
+"""What nodes see of each other's reports: all of them or the sum, exact or with errors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from fcfn_abm.scenario import Information
 
 @dataclass
 class Bulletin:
-    """The reports as they are published; kept up to date while nodes move in turn."""
+    """The published reports; updated while nodes move in turn."""
 
     factor: Floats | None
-    """Errors as factors, one a node, shape (n,); None where all is exact. With full reports these
-    are the errors of the reports, the same for all readers; else those of each node's view."""
+    """Error factors, one per node, shape (n,); None if all is exact. With full reports these are
+    errors of the reports, the same for all readers; otherwise errors of each node's view of the
+    sum."""
     full: bool
-    """Whether every report is published, or their sum alone."""
+    """Whether every report is published, or only their sum."""
     total: float
-    """The sum; with full reports of what is published, else of what was reported."""
+    """The sum of the published reports or, if only the sum is published, of the true ones."""
 
     @classmethod
     def of(
         cls, epsilon: Floats, settings: Information, rng: np.random.Generator | None
     ) -> Bulletin:
-        """Publish reports; ``rng`` may be None where there is no noise."""
+        """Publish reports; ``rng`` may be None without noise."""
         full, factor = settings.reports == "full", None
         if settings.noise > 0 and rng is not None:
             spread = settings.noise * rng.standard_normal(epsilon.size)
@@ -41,7 +42,7 @@ class Bulletin:
     @overload
     def others(self, epsilon: Floats, row: Rows) -> Floats: ...
     def others(self, epsilon: Floats | float, row: Rows | int) -> Floats | float:
-        """Return the others' total as those see it whose own reports are ``epsilon``."""
+        """Return the others' total as seen by nodes whose own reports are ``epsilon``."""
         total: Floats | float = self.total
         own: Floats | float = epsilon
         if self.factor is not None:
@@ -54,13 +55,13 @@ class Bulletin:
         return max(left, 0.0) if isinstance(left, float) else np.maximum(left, 0.0)
 
     def reports(self, epsilon: Floats) -> Floats | None:
-        """Return each report as it is published, or None where the sum alone is."""
+        """Return the published reports, or None if only the sum is published."""
         if not self.full:
             return None
         return epsilon if self.factor is None else epsilon * self.factor
 
     def recount(self, epsilon: Floats) -> Floats | None:
-        """Sum the reports again, since running totals gather rounding errors; return `reports`."""
+        """Sum the reports again to remove rounding errors of running totals; return `reports`."""
         reports = self.reports(epsilon)
         if reports is not None:
             self.total = float(reports.sum())
@@ -69,7 +70,7 @@ class Bulletin:
         return reports
 
     def move(self, row: int, old: float, new: float) -> None:
-        """Take in a node's new report; a fresh sum here would make a round O(n^2)."""
+        """Replace a node's report in the totals; a new sum would make a round O(n^2)."""
         if self.full and self.factor is not None:
             error = self.factor.item(row)
             old, new = error * old, error * new

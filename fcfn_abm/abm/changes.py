@@ -1,4 +1,4 @@
-"""The game that a market plays, its closed form, and how both change while it is played."""
+"""The game that a market plays, its closed form, and how both change during the market."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from fcfn_abm.rng import Chance, stream
 
 
 class ChangingGame(RowModel):
-    """The game of a market: primitives, closed form, and what changes them."""
+    """The game of a market: primitives, closed form, and changes to them."""
 
     seed: int
     population: Population
@@ -51,11 +51,11 @@ class ChangingGame(RowModel):
     _calendar: Calendar
     _judge: Judge
     _solved: tuple[float, ContestEquilibrium] | None = None
-    """What nodes share, and the equilibrium that was found for it last."""
+    """The pool that nodes share, and the last equilibrium found for it."""
 
     @property
     def present(self) -> Rows:
-        """Rows of the nodes that are there: all, unless nodes come and go, or sell their total."""
+        """Rows of the nodes in the market: all, unless there is churn or nodes sell out."""
         if self.churn:
             return self.churn.present
         if self._speakers is not None:
@@ -64,44 +64,44 @@ class ChangingGame(RowModel):
 
     @cached_property
     def _speakers(self) -> Places | None:
-        """Rows of those that report in a contest; None where all do."""
+        """Rows of the nodes that report in a contest; None if all do."""
         manipulation = self.population.manipulation
         if manipulation is None or isinstance(self.offer, Contracts):
-            return None  # contracts of nodes that say nothing are empty
+            return None  # nodes without a report get empty contracts
         return np.flatnonzero(~manipulation.silent) if manipulation.silent.any() else None
 
     @property
     def reports_seen(self) -> Floats:
-        """The reports that the server sees: one an identity, of the nodes that are there."""
+        """Reports as the server sees them: one per identity, of the nodes in the market."""
         return split_reports(self.columns.epsilon[self.present], self.identities)
 
     @property
     def identities(self) -> Counts | None:
-        """As how many the nodes come that are there; None where each of them comes as one."""
+        """Number of identities of each node in the market; None if each has one."""
         manipulation = self.population.manipulation
         return None if manipulation is None else manipulation.identities[self.present]
 
     @property
     def primitives(self) -> PricingGame:
-        """What the mechanism knows of: the costs of those who are there, and the server's side."""
+        """What the mechanism knows: costs of the nodes in the market, and the server's side."""
         return self._primitives
 
     @cached_property
     def equilibrium(self) -> StackelbergEquilibrium:
-        """The leader-follower equilibrium of those who are there, in closed form."""
+        """The leader-follower equilibrium of the nodes in the market, in closed form."""
         return self._primitives.stackelberg
 
     @cached_property
     def outcome(self) -> Outcome:
-        """What the mechanism leads to at the scenario's cap, without play, for the same nodes."""
+        """The mechanism's outcome at the scenario's cap, without play, for the same nodes."""
         chance = stream(self.seed, "mechanism", self._rules.mechanism)
         return self._mechanism.outcome(self._primitives, chance)
 
     @cached_property
     def contest(self) -> Equilibrium:
-        """The nodes' equilibrium at B = 1, in closed form; it grows in proportion to B.
+        """The nodes' equilibrium at B = 1, in closed form; it is proportional to B.
 
-        Under other terms than the paper's it does not: see :meth:`solve_contest`.
+        Under other terms than the paper's it is not: see :meth:`solve_contest`.
         """
         game = self._primitives
         if self._speakers is not None:
@@ -109,16 +109,16 @@ class ChangingGame(RowModel):
         return self._solve_contest(game, self.present)
 
     def _solve_contest(self, game: PricingGame, rows: Rows) -> Equilibrium:
-        """Return the equilibrium at B = 1 of the nodes in some rows, whose game it is."""
+        """Return the equilibrium at B = 1 of the nodes in some rows."""
         offer = Contest() if isinstance(self.offer, Contracts) else self.offer
-        if offer.is_linear:  # who takes part is found once, for this and for what follows
+        if offer.is_linear:  # the active set is found once, also for later use
             return game.answer_to(np.ones(()))
         return unit_equilibrium(offer.among(rows), game.rho)
 
     def solve_contest(self, pool: float) -> ContestEquilibrium:
-        """Return the nodes' equilibrium under other terms than the paper's, for what they share.
+        """Return the nodes' equilibrium for a pool, under terms other than the paper's.
 
-        Where the cap keeps changing, with a fixed cost or a reserve, the first one that is found.
+        With a fixed cost or a reserve, for a cap that keeps changing, the first one that is found.
         """
         if self._solved is None or self._solved[0] != pool:
             terms = self._rules.terms or Terms()
@@ -136,15 +136,15 @@ class ChangingGame(RowModel):
         return float(self.contest.epsilon.max(initial=0.0))
 
     def update_population(self) -> None:
-        """Let nodes come and go, and costs drift, where the scenario says so."""
+        """Apply churn and cost drift, if the scenario has any."""
         if self.account and self.account.open_round():
             self._renew()
         if self.churn and self.churn.update(self.round_index):
             self._renew()
             self.views.make_acting(self.churn.arrived)
 
-    def carry_out_events(self) -> None:
-        """Let the events of this round happen."""
+    def apply_events(self) -> None:
+        """Apply the events of this round."""
         for index, event in self._calendar.list_due(self.round_index):
             if event.change == "rho":
                 rows = self.rows_of(event.group)
@@ -169,20 +169,20 @@ class ChangingGame(RowModel):
         return next((g.rows for g in self.groups if g.name == group), slice(0))
 
     def set_rho(self, rows: Any, values: npt.ArrayLike) -> None:
-        """Set unit privacy costs while the market plays; the closed form follows.
+        """Set unit privacy costs during the market; the closed form is updated.
 
         Parameters
         ----------
         rows : slice, int, or array_like of int or bool
-            Whose.
+            Rows of the nodes.
         values : array_like of float
-            Currency per unit of reported epsilon: one for all, or one each.
+            Currency per unit of reported epsilon: one value for all, or one per node.
 
         Raises
         ------
         InvalidGameError
-            If there is no such row, or a cost is not positive, or out of range; or if the mechanism
-            made its offer for the costs as they were.
+            If there is no such row, if a cost is not positive or is out of range, or if the
+            mechanism made its offer for the initial costs.
         """
         self._require_contest()
         rho = self.columns.rho.copy()
@@ -191,7 +191,7 @@ class ChangingGame(RowModel):
         try:
             rho[rows] = as_floats("values", values)
         except (IndexError, TypeError, ValueError) as error:
-            raise InvalidGameError(f"costs cannot be set: {join_lines(str(error))}.") from None
+            raise InvalidGameError(f"invalid costs: {join_lines(str(error))}.") from None
         require_sized(rho=rho)
         if self.churn:
             self.churn.set_rho(rows, rho[rows])
@@ -199,16 +199,16 @@ class ChangingGame(RowModel):
         self._replace_population(rho * self.population.misreport_factor, None)
 
     def _as_rows(self, rows: Any) -> npt.NDArray[Any]:
-        """Return rows that a user gave as an index: numbers, or a mask of all nodes."""
+        """Convert rows given by a user to an index: row numbers, or a mask of all nodes."""
         try:
             index = np.asarray(rows)
-        except ValueError:  # lists of several lengths
+        except ValueError:  # lists of different lengths
             index = np.asarray(None)
         index = index if index.size else index.astype(int)
         is_mask = index.dtype == bool and index.shape == self.columns.rho.shape
         if not (is_mask or (index.dtype.kind in "iu" and index.ndim < 2)):
             raise InvalidGameError(
-                f"rows must be numbers of nodes, or a mask of all, not {abbreviate(rows)}."
+                f"rows must be row numbers or a mask of all nodes, not {abbreviate(rows)}."
             )
         return index
 
@@ -219,20 +219,20 @@ class ChangingGame(RowModel):
         beta: float | None = None,
         budget: float | None = None,
     ) -> None:
-        """Set primitives of the server while the market plays; the closed form follows.
+        """Set parameters of the server during the market; the closed form is updated.
 
         Parameters
         ----------
         alpha, beta : float, optional
             Model-value parameters.
         budget : float, optional
-            Payment cap of the next rounds, in currency, where it stands in the scenario.
+            Payment cap of the next rounds, in currency, if the scenario fixes it.
 
         Raises
         ------
         InvalidGameError
-            If a number is out of range, or the server chooses its cap itself; or if the mechanism
-            made its offer for the game as it was. In a contest whose cap the server announces round
+            If a number is out of range, if the server chooses its cap itself, or if the mechanism
+            made its offer for the initial game. In a contest whose cap the server announces round
             by round, the offer does not depend on alpha and beta.
         """
         if budget is not None or not self.offer.learns_cap:
@@ -242,7 +242,7 @@ class ChangingGame(RowModel):
         require_sized(**{name: value for name, value in changed.items() if name != "budget"})
         if budget is not None:
             if self._rules.cap is None:
-                raise InvalidGameError("the server chooses its cap itself, and it cannot be set.")
+                raise InvalidGameError("the cap cannot be set: the server chooses it itself.")
             if changed["budget"] != 0:
                 require_sized(budget=changed["budget"])
             self.server.budget, self.server.factor = changed["budget"], 1.0
@@ -251,10 +251,10 @@ class ChangingGame(RowModel):
         self._rules = replace(self._rules, game=game, cap=cap)
         self.server.game = game
         self._primitives = replace(self._primitives, alpha=game.alpha, beta=game.beta, budget=cap)
-        self._begin_anew()
+        self._restart()
 
     def _set_misreports(self, group: str | None, share: float, chance: Chance) -> None:
-        """Draw anew who misreports; what nodes truly pay for privacy stays."""
+        """Draw again which nodes misreport; true costs stay the same."""
         rows, factors = self.rows_of(group), self._rules.misreport_factor
         factor = factors.get(group or "", factors.get("", 1.0))
         misreport_factor = self.population.misreport_factor.copy()
@@ -267,12 +267,12 @@ class ChangingGame(RowModel):
     def _require_contest(self) -> None:
         if self._rules.mechanism != "stackelberg":
             raise InvalidGameError(
-                f"{self._rules.mechanism!r} makes its offer once, in the game as it is at first: "
-                "the game of a market with the mechanism 'stackelberg' alone can be changed."
+                f"{self._rules.mechanism!r} makes one offer, for the initial game; only a market "
+                "with the mechanism 'stackelberg' can change its game."
             )
 
     def _replace_population(self, true_rho: Floats, misreport_factor: Floats | None) -> None:
-        """Let the population, and all that is computed from it, follow the costs."""
+        """Update the population, and everything computed from it, to new costs."""
         old = self.population
         self.population = replace(
             old,
@@ -280,16 +280,16 @@ class ChangingGame(RowModel):
             true_rho=true_rho,
             misreport_factor=old.misreport_factor if misreport_factor is None else misreport_factor,
         )
-        self._begin_anew()
+        self._restart()
 
-    def _begin_anew(self) -> None:
-        """Forget what was computed of the game as it was; play goes on."""
+    def _restart(self) -> None:
+        """Discard what was computed of the earlier game; play continues."""
         self._renew()
-        self._judge.begin_anew()
+        self._judge.restart()
         self.verdict, self.running = None, True
 
     def _renew(self) -> None:
-        """Let the closed form follow those who are there, and their costs."""
+        """Update the closed form to the nodes in the market and their costs."""
         self._primitives = replace(self._primitives, rho=self.columns.rho[self.present])
         self._solved = None
         known_of_game = ("equilibrium", "outcome", "contest", "_largest_unit_epsilon", "_best_cap")

@@ -1,4 +1,4 @@
-"""Who is in the market: places that nodes take, and leave for good."""
+"""Churn: places that nodes take and leave for good."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Turnover:
     Parameters
     ----------
     settings : Churn
-        How many come and go, and how far costs drift.
+        Probabilities of arrivals and departures, and drift of costs.
     columns : NodeColumns
-        The places, all taken; changed in place.
+        The places, all taken at first; changed in place.
     groups : sequence of NodeGroup
-        Say what newcomers cost and know: a place stays in its group.
+        Give the costs and rules of newcomers: a place stays in its group.
     seed : int
-        Root of chance.
+        Seed of the random numbers.
     """
 
     def __init__(
@@ -47,38 +47,38 @@ class Turnover:
         """Unit privacy cost of each node when it arrived."""
         self._down, self._up = _room(columns.rho)
         self.arrival_round = np.zeros(len(columns), dtype=np.int64)
-        """Round in which each node arrived; zero for those that were there from the start."""
+        """Round in which each node arrived; zero for nodes present from the start."""
         self.present: Places = np.arange(len(columns))
         """Places that hold a node, ascending."""
         self.arrived: Places = self.present[:0]
-        """Places of those who arrived in this round."""
+        """Places of the nodes that arrived in this round."""
         self.departed: Places = self.present[:0]
-        """Places of those who went away in this round."""
+        """Places of the nodes that departed in this round."""
 
     @property
     def changing(self) -> bool:
-        """Whether the population changes at all."""
+        """Whether the population changes in any round."""
         return self._settings.moves
 
-    def moving(self, round_index: int) -> bool:
+    def changes_in(self, round_index: int) -> bool:
         """Return whether the population changes in a round."""
         until = self._settings.until
         return self.changing and (until is None or round_index <= until)
 
-    def deserted(self, round_index: int) -> bool:
-        """Return whether fewer than two nodes are left, and none will come after this round."""
-        coming = self._settings.arrivals > 0 and self.moving(round_index + 1)
+    def is_deserted(self, round_index: int) -> bool:
+        """Return whether fewer than two nodes are left, with no arrivals after this round."""
+        coming = self._settings.arrivals > 0 and self.changes_in(round_index + 1)
         return self.present.size < 2 and not coming
 
     def update(self, round_index: int) -> bool:
-        """Let costs drift, and nodes come and go; return whether anything changed.
+        """Apply drift, departures and arrivals; return whether anything changed.
 
-        A newcomer has a fresh cost, reports nothing yet, and knows nothing, unless its rule is to
-        ask.
+        A newcomer has a new cost, no report and no memory, apart from what its rule learns from
+        the current reports (`Market.inform_newcomers`).
         """
         columns, settings = self._columns, self._settings
         self.arrived = self.departed = self.present[:0]
-        if not self.moving(round_index):
+        if not self.changes_in(round_index):
             return False
         if settings.drift > 0:
             chance = stream(self._seed, "cost-drift", round_index)
@@ -123,7 +123,7 @@ class Turnover:
     def _arrive_in(
         self, group: NodeGroup, places: Places, stayed: Places, round_index: int
     ) -> None:
-        """Give the newcomers of a group their costs, and what they know."""
+        """Set costs and initial memory of a group's newcomers."""
         own, known = group.among(places), group.among(stayed)
         name = (group.name,) if group.name else ()
         chance = stream(self._seed, "group-newcomers" if name else "newcomers", round_index, *name)
@@ -134,11 +134,11 @@ class Turnover:
         asked = known[chance.integers(known.size, size=own.size)] if asks else None
         for memory, start in group.rule.memory.items():
             kept = group.memory[memory]
-            kept[places] = start  # also of newcomers in other groups, of whom it may know something
+            kept[places] = start  # includes newcomers of other groups, which the rule may observe
             if asked is not None:
                 kept[own] = kept[asked]
 
 
 def _room(rho: Floats) -> tuple[Floats, Floats]:
-    """Return how far ln(rho) may drift down and up: a long walk would leave all bounds."""
+    """Return how far ln(rho) may drift down and up, so that costs stay within their range."""
     return np.log(SMALLEST / rho), np.log(LARGEST / rho)

@@ -12,30 +12,30 @@ import numpy.typing as npt
 type Floats = npt.NDArray[np.float64]
 
 NEVER = -1
-"""Exit round of a node that is in the market."""
+"""Exit round of a node that has not left."""
 
 
 @dataclass
 class NodeColumns:
-    """One entry a place, which holds a node or is empty, shape (n,)."""
+    """One entry per place, which holds a node or is empty, shape (n,)."""
 
     rho: Floats
-    """Unit privacy cost, currency per unit of epsilon. Read only: `Market.set_rho` changes it, and
-    the equilibria that are computed from it."""
+    """Unit privacy cost, in currency per unit of epsilon. Read only: `Market.set_rho` changes it
+    together with the equilibria that depend on it."""
     epsilon: Floats
     """Report of this round, dimensionless."""
     payment: Floats
-    """What the server paid for it, in currency."""
+    """Payment of the server for it, in currency."""
     utility: Floats
-    """Payment less privacy cost, in currency."""
+    """Payment minus privacy cost, in currency."""
     idle_rounds: npt.NDArray[np.int64]
-    """For how many rounds in a row staying out has been the best response."""
+    """Number of consecutive rounds in which staying out was the best response."""
     exit_round: npt.NDArray[np.int64]
     """Round at whose end the node left, or `NEVER`."""
     present: npt.NDArray[np.bool_]
-    """Which places hold a node: all, unless nodes come and go."""
+    """Which places hold a node: all, unless there is churn."""
     memory: dict[str, Floats]
-    """What the learning rule keeps from round to round, by name, shape (n,) or (n, width)."""
+    """Memory of the learning rule, by name, shape (n,) or (n, width)."""
 
     @classmethod
     def of(cls, rho: Floats, memory: dict[str, Floats]) -> NodeColumns:
@@ -59,7 +59,7 @@ class NodeColumns:
         super().__setattr__(name, value)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Set what was copied or pickled: copies of arrays that are read only can be written to."""
+        """Restore a copied or pickled state; copies of read-only arrays would be writable."""
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -68,8 +68,8 @@ class NodeColumns:
         """Which nodes have left."""
         return np.asarray(self.exit_round != NEVER)
 
-    def exited_before(self, round_index: int) -> npt.NDArray[np.bool_]:
-        """Return which nodes had left when a round was played, and report nothing in it."""
+    def find_exited(self, round_index: int) -> npt.NDArray[np.bool_]:
+        """Return which nodes had left before a round, and report nothing in it."""
         return np.asarray(self.exited & (self.exit_round < round_index))
 
     def __len__(self) -> int:

@@ -1,8 +1,8 @@
-"""Moves and measurements as compiled loops over the columns, with the digits of single agents.
+"""Moves and measurements as compiled loops over columns, bitwise equal to single agents.
 
-The loops of `fcfn_abm.abm.order`, and what `fcfn_abm.game.exploitability` measures, stand here once
-more, for numba. A learning rule takes part by its `ScalarMoves`; for each pair of functions the
-loops are compiled once, and kept on disk. Tests hold them to the bits of single agents. With
+The loops of `fcfn_abm.abm.order` and `fcfn_abm.game.exploitability` are repeated here for numba. A
+learning rule takes part through its `ScalarMoves`; for each pair of functions the loops are
+compiled once and cached on disk. Tests compare the results bit by bit with single agents. With
 ``NUMBA_DISABLE_JIT=1`` the same code runs in plain Python.
 """
 
@@ -29,9 +29,9 @@ from fcfn_abm.learning import ScalarMoves
 from fcfn_abm.learning.base import Rows
 
 type Kind = tuple[Callable[..., Any], Callable[..., Any], bool]
-"""How a rule plans, how it steps, and whether it remembers something."""
+"""How a rule plans, how it steps, and whether it has memory."""
 type Kinds = tuple[Kind, ...]
-"""Of each group."""
+"""One kind per group."""
 
 _EXACT, _NOISY_REPORTS, _NOISY_TOTAL = range(3)
 NOTHING = np.ones(0)
@@ -42,17 +42,17 @@ for _scalar in (reply_one, reenter_one, count_idle_one):
 
 
 class TurnLoop:
-    """Lets nodes move one after another, each seeing the moves before its own.
+    """Moves nodes one after another; each sees the moves before its own.
 
     Parameters
     ----------
     played : Round
-        Whose columns and bulletin change.
+        Its columns and bulletin are changed.
     forms : sequence of ScalarMoves or None
-        The rule of each group; None where it has no compiled form.
+        Compiled rule of each group; None if the rule has no compiled form.
     decided : mapping
-        From the number of a group to rows and their next epsilon, where it does not depend on the
-        moves of the round: those are taken as they are.
+        Maps the number of a group to rows and their next epsilon, for rules that do not depend on
+        the moves of the round; these values are used as given.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TurnLoop:
         self._columns, self._shown = played.columns, played.bulletin
         memories, kinds, parameters = [], [], []
         for index, (group, form) in enumerate(zip(played.groups, forms, strict=True)):
-            if form is None:  # its nodes are decided, or move by themselves
+            if form is None:  # decided in advance, or moved by its agents
                 kept = np.zeros(len(played.columns))
                 if index in decided:
                     rows, epsilon = decided[index]
@@ -89,7 +89,7 @@ class TurnLoop:
         )
 
     def move(self, rows: npt.NDArray[np.intp]) -> None:
-        """Let the nodes of some rows move, in this order."""
+        """Move the nodes of some rows, in this order."""
         columns, shown = self._columns, self._shown
         shown.total = self._loop(
             rows,
@@ -105,24 +105,24 @@ class TurnLoop:
 
 
 def move_at_once(played: Round, group: NodeGroup, moves: ScalarMoves, rows: Rows) -> None:
-    """Let nodes answer the last round's reports, which they see without errors.
+    """Move nodes at once, in answer to the exact reports of the last round.
 
     Parameters
     ----------
     played : Round
-        Whose columns change.
+        Its columns are changed.
     group : NodeGroup
-        To which they belong.
+        Group of the nodes.
     moves : ScalarMoves
-        Its rule.
+        Rule of the group.
     rows : slice or ndarray of int
-        Who moves.
+        Rows of the nodes that move.
     """
     columns = played.columns
     held = [columns.epsilon, columns.idle_rounds, columns.exit_round]
     if moves.memory:
         held.append(group.memory[moves.memory])
-    moving = [column[rows] for column in held]  # views, where all of the group move
+    moving = [column[rows] for column in held]  # views, if the whole group moves
     _compile_at_once(kind_of(moves))(
         columns.rho[rows],
         *moving[:3],
@@ -140,12 +140,12 @@ def move_at_once(played: Round, group: NodeGroup, moves: ScalarMoves, rows: Rows
 
 
 def kind_of(form: ScalarMoves) -> Kind:
-    """Return what tells the loops of one rule from those of another."""
+    """Return what distinguishes the loops of one rule from those of another."""
     return form.plan, form.step, form.memory is not None
 
 
 def stamp_of(kinds: Kinds) -> int:
-    """Return a number that changes with the files of the functions in loops."""
+    """Return a number that changes with the source files of the functions in loops."""
     scalars = [function for kind in kinds for function in kind[:2]]
     return stamp_files(*scalars, reply_one, reenter_one, count_idle_one)
 
@@ -161,14 +161,14 @@ def _view(shown: Bulletin) -> int:
 
 
 def stamp_files(*functions: Any) -> int:
-    """Return a number that changes with the files of functions: numba's cache looks at this one."""
+    """Return a number that changes with functions' source files; numba checks only this file."""
     files = sorted({Path(function.__code__.co_filename) for function in functions})
     stats = [file.stat() for file in files if file.exists()]
     return hash(tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
 def _take_decision(rho, others, own, planned, pool, epsilon_floor, parameters, decided):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    """Return what was decided before the round."""
+    """Return the epsilon that was decided before the round."""
     return decided, decided
 
 
@@ -176,7 +176,7 @@ _DECIDED = ScalarMoves(_take_decision, memory="decided")
 
 
 def _plan_of(kinds: Kinds, index: int = 0) -> Any:
-    """Return the plan of the group with a number, for groups from ``index`` on."""
+    """Return the plan of the group with a given number, for groups from ``index`` on."""
     own = inline(kinds[index][0])
     if index == len(kinds) - 1:
 
@@ -194,7 +194,7 @@ def _plan_of(kinds: Kinds, index: int = 0) -> Any:
 
 
 def _step_of(kinds: Kinds, index: int = 0) -> Any:
-    """Return the step of the group with a number, for groups from ``index`` on."""
+    """Return the step of the group with a given number, for groups from ``index`` on."""
     own: Any = inline(kinds[index][1])
     remembers = kinds[index][2]
 
@@ -225,7 +225,7 @@ def _compile_in_turn(kinds: Kinds) -> Any:
 
 @cache
 def in_turn_of(kinds: Kinds) -> Any:
-    """Return the loop of moves in turn for the rules of the groups of a market."""
+    """Return the loop for moves in turn, for the rules of a market's groups."""
     plan, step = _plan_of(kinds), _step_of(kinds)
     several = len(kinds) > 1
     remembers = not several and kinds[0][2]
@@ -249,7 +249,7 @@ def in_turn_of(kinds: Kinds) -> Any:
         pool,
         epsilon_floor,
     ):
-        _ = stamp  # part of the key under which the loop is kept
+        _ = stamp  # part of the cache key
         group, last = 0, rows.size - 1
         far = last >= FAR
         for place in range(rows.size):
@@ -275,7 +275,7 @@ def in_turn_of(kinds: Kinds) -> Any:
                 others = max(factor[row] * total - own, 0.0)
             planned = plan(group, cost, others, own, pool, epsilon_floor)
             if not (several and decided[group]):
-                left = exit_round[row] if own == 0 else NEVER  # who is out reports nothing
+                left = exit_round[row] if own == 0 else NEVER  # nodes that left report nothing
                 if left != NEVER:
                     if reenter_one(planned, left, reentry[group]) != NEVER:
                         continue
@@ -303,7 +303,7 @@ def _compile_at_once(kind: Kind) -> Any:
 
 @cache
 def at_once_of(kind: Kind) -> Any:
-    """Return the loop of moves at once for a rule: processors take several nodes together."""
+    """Return the loop for simultaneous moves of a rule; processors vectorize it."""
     plan, step, remembers = kind
     inline(plan)
     inline(step)
@@ -322,7 +322,7 @@ def at_once_of(kind: Kind) -> Any:
         reentry,
         leaves_on_loss,
     ):
-        _ = stamp  # part of the key under which the loop is kept
+        _ = stamp  # part of the cache key
         for row in range(rho.size):
             own, cost = epsilon[row], rho[row]
             others = max(total - own, 0.0)

@@ -13,27 +13,27 @@ from fcfn_abm.game.costs import profits
 from fcfn_abm.learning import LearningRule, Observation
 from fcfn_abm.mechanisms import Contracts
 
-_ROUNDING = 1e-12  # a contract that pays just its cost is accepted, whatever rounding says
+_ROUNDING = 1e-12  # accept a contract that pays exactly its cost despite rounding
 
 
 @dataclass(frozen=True)
 class TakeOrLeave(LearningRule):
-    """Train with the contract's epsilon; leave once it has lost money for long enough."""
+    """Train with the contract's epsilon; leave after enough rounds with a loss."""
 
     contracts: Contracts
     terms: Terms | None = None
-    """What taking part costs; None in the game of the paper."""
+    """Cost of taking part; None in the game of the paper."""
 
     knows_terms: ClassVar[bool] = True
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
-        """Return the contract's epsilon where it pays, and zero where it does not."""
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the contract's epsilon if it pays, otherwise zero."""
         epsilon = self._of(self.contracts.epsilon, seen)
         planned = np.where(self._pays(epsilon, seen), epsilon, 0.0)
         return float(planned) if isinstance(seen.epsilon, float) else planned
 
     def loses[Value: (float, Floats)](self, seen: Observation[Value]) -> Any:
-        """Return whether the contract that a node has taken pays less than it costs."""
+        """Return whether the contract that a node has accepted pays less than it costs."""
         return (seen.epsilon > 0) & ~self._pays(seen.epsilon, seen)
 
     def next_epsilon[Value: (float, Floats)](
@@ -49,7 +49,7 @@ class TakeOrLeave(LearningRule):
         return self.contracts.fee is None
 
     def regret(self, rho: Floats, epsilon: Floats, budget: float) -> float:
-        """Return the most that a node could gain by leaving, or by coming back, per unit of B."""
+        """Return the largest gain of a node by leaving or returning, per unit of B."""
         total = float(epsilon.sum())
         out = np.where(epsilon > 0, 0.0, self.contracts.epsilon)
         if self.contracts.fee is None:
@@ -71,7 +71,7 @@ class TakeOrLeave(LearningRule):
         return np.asarray(fee >= self._cost(seen.rho, epsilon) * (1.0 - _ROUNDING))
 
     def _cost(self, rho: Any, epsilon: Any) -> Any:
-        """Return what epsilon costs nodes, in currency."""
+        """Return the cost of epsilon, in currency."""
         if self.terms is None:
             return rho * epsilon
         epsilon = np.asarray(epsilon, dtype=float)

@@ -9,14 +9,14 @@ from fcfn_abm.scenario import Event
 
 
 class Calendar:
-    """Says which events happen when.
+    """Determines which events happen before which round.
 
     Parameters
     ----------
     events : sequence of Event
-        In the order in which they happen, where several do before one round.
+        In the order in which they are applied before the same round.
     seed : int
-        Root of chance.
+        Seed of the random numbers.
     """
 
     def __init__(self, events: Sequence[Event], seed: int) -> None:
@@ -27,13 +27,13 @@ class Calendar:
         return bool(self._events)
 
     def may_change(self, round_index: int) -> bool:
-        """Return whether something may happen before this round, or a later one."""
+        """Return whether an event may happen before this round or a later one."""
         return round_index <= self._last
 
     def count_quiet(self, first_round: int, most: int) -> int:
-        """Return how many rounds from one on, which counts, are played before the next event.
+        """Return the number of rounds, counting the first, that are played before the next event.
 
-        They end with the last round that may bring one, since the game stands still after it.
+        They end with the last round that may bring an event, because the game is constant after it.
         """
         if not self.may_change(first_round):
             return most
@@ -57,7 +57,7 @@ class Calendar:
 
 
 def _is_due(event: Event, round_index: int, number: float) -> bool:
-    """Return whether an event happens, with a number that was drawn from 0 to 1."""
+    """Return whether an event happens, given a random number in [0, 1)."""
     if event.chance is None:
         return event.round == round_index
     return round_index <= event.last_round and number < event.chance

@@ -1,4 +1,4 @@
-"""Leave or stay: the bookkeeping of one node as plain functions of numbers, and of many at once."""
+"""Exits and reentries, for one node as a function of numbers, and for many nodes at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcfn_abm.learning import Observation
 
 
 def reenter_one(planned: float, exit_round: int, reentry: bool) -> int:
-    """Return the exit round of a node that would report ``planned``: `NEVER` if it comes back."""
+    """Return the exit round of a node that plans a report; `NEVER` if it returns."""
     return NEVER if (planned > 0.0) & reentry else exit_round
 
 
@@ -24,7 +24,7 @@ def count_idle_one(
     idle_rounds: int,
     leaves_on_loss: bool,
 ) -> int:
-    """Return for how many rounds in a row a node of a contest has had a reason to leave."""
+    """Return for how many consecutive rounds a node of a contest has had a reason to leave."""
     loses = (own > 0.0) & (budget < rho * (others + own))
     reason = loses if leaves_on_loss else not planned > 0.0
     return idle_rounds + 1 if reason else 0
@@ -33,7 +33,7 @@ def count_idle_one(
 def update_exits(
     columns: NodeColumns, group: NodeGroup, planned: Floats, seen: Observation[Floats]
 ) -> npt.NDArray[np.bool_]:
-    """Carry out both for many nodes of a group, and return which of them are in the market."""
+    """Apply both to many nodes of a group, and return which of them are in the market."""
     rows, settings = seen.row, group.exit
     exit_round = columns.exit_round[rows]
     if settings.reentry:

@@ -1,4 +1,4 @@
-"""Groups of nodes: who learns, starts and leaves by which rule."""
+"""Groups of nodes, with their rules for learning, start and exit."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ type Places = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class GroupRules:
-    """What the nodes of a group have in common, beside their name."""
+    """Rules of the nodes of a group."""
 
     learning: LearningRule
-    """How they choose their epsilon, where the mechanism holds a contest."""
+    """Learning rule, used if the mechanism is a contest."""
     exit: Exit
-    """When they leave, and whether they come back."""
+    """When they leave, and whether they can return."""
     start: Start
-    """What they report first."""
+    """Their first reports."""
     distribution: RhoDistribution
-    """Of the costs of newcomers, where nodes come and go."""
+    """Distribution of the costs of newcomers, if there is churn."""
 
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Neighbouring rows of a market, whose nodes follow the same rules."""
+    """Contiguous rows of a market whose nodes follow the same rules."""
 
     name: str
-    """Empty where all nodes are one group."""
+    """Empty if all nodes are one group."""
     rows: slice
     """Rows of its nodes, with start and stop."""
     rule: LearningRule
-    """How its nodes move."""
+    """Learning rule of its nodes."""
     exit: Exit
     """When they leave."""
     start: Start
-    """What they report first."""
+    """Their first reports."""
     distribution: RhoDistribution
-    """Of the costs of newcomers."""
+    """Distribution of the costs of newcomers."""
     memory: dict[str, Floats]
-    """What its rule keeps, by the names in :attr:`LearningRule.memory`: arrays over the rows of the
-    whole market, since a rule that reads all reports also keeps something of the others."""
+    """Memory of its rule, by the names in :attr:`LearningRule.memory`: arrays over all rows of the
+    market, because a rule that reads all reports also remembers the other nodes."""
 
     @overload
     def among(self, rows: Places) -> Places: ...
     @overload
     def among(self, rows: Rows) -> Rows: ...
     def among(self, rows: Rows) -> Rows:
-        """Return those of some rows, ascending, that belong to the group: a view where all do."""
+        """Return those of some ascending rows that belong to the group; a view if all do."""
         if isinstance(rows, slice):
             return self.rows if rows == slice(None) else slice(0)
         first, last = np.searchsorted(rows, (self.rows.start, self.rows.stop))
@@ -78,9 +78,9 @@ def group_nodes(
     rho : ndarray of float, shape (n,)
         Unit privacy costs.
     groups : sequence of Group
-        Names and rows, which cover the market; without any all nodes are one.
+        Names and rows, which cover the market; without groups all nodes are one group.
     rules : sequence of GroupRules
-        What each group follows.
+        Rules of each group.
     play_by : callable
         Returns how nodes with a learning rule answer the mechanism.
     """

@@ -1,4 +1,4 @@
-"""How a round ends: it is measured, and judged."""
+"""The end of a round: measurement and verdict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fcfn_abm.population.manipulation import split_reports
 
 
 class JudgedGame(ChangingGame):
-    """The game of a market, and whether its play is over."""
+    """The game of a market, with measurements and the verdict."""
 
     total_epsilon: float
     _state: RoundState | None
@@ -32,21 +32,21 @@ class JudgedGame(ChangingGame):
 
     @property
     def state(self) -> RoundState:
-        """What was measured of the last round; before the first, of the first reports."""
+        """State measured after the last round; before the first round, of the first reports."""
         if self._state is None:
             self._state = self._measure_round(self.columns.epsilon)
         return self._state
 
     def measure(self, epsilon_before: Floats, budget_before: float) -> None:
-        """Work out the state of this round, and whether the market is over."""
+        """Compute the state of this round, and whether the market has ended."""
         self._state = self._measure_round(epsilon_before)
         self.judge(budget_before)
 
     def judge(self, budget_before: float) -> None:
-        """Work out whether the market is over, once its round has been measured."""
+        """Determine whether the market has ended, from the state of this round."""
         state = self.state
         self.total_epsilon, self._n_active = state.total_epsilon, state.n_active
-        self.verdict = self._judge.see(
+        self.verdict = self._judge.add_round(
             exploitability=state.exploitability,
             change=state.change,
             budget_change=ratio(abs(self.server.budget - budget_before), budget_before),
@@ -56,8 +56,8 @@ class JudgedGame(ChangingGame):
             searching=self.server.is_searching,
             leader=self.leader,
             n_active=self._n_active,
-            at_rest_without_trade=self._no_trade(),
-            stopped=self._why_stopped(),
+            at_rest_without_trade=self._describe_no_trade(),
+            stopped=self._describe_stop(),
             moving=self._name_changing(),
         )
         self.running = self.verdict is None
@@ -88,7 +88,7 @@ class JudgedGame(ChangingGame):
 
     @property
     def leader(self) -> Leader:
-        """Where the server stands: its cap, the best one, and what it would gain by that."""
+        """State of the server: its cap, the best cap, and what it would gain with that."""
         if self._rules.terms is not None:
             return self._searched_leader
         game, (best, unit_mean) = self._rules.game, self._best_cap
@@ -97,7 +97,7 @@ class JudgedGame(ChangingGame):
 
     @property
     def _searched_leader(self) -> Leader:
-        """Where the server stands under other terms: both caps with the nodes at equilibrium."""
+        """State of the server under other terms: both caps with the nodes at equilibrium."""
         game, budget, found = self._rules.game, self.server.budget, self._primitives.search
         epsilon = self.solve_contest(budget).epsilon
         n_averaged = averaged_nodes(game.average_over, epsilon)
@@ -108,9 +108,9 @@ class JudgedGame(ChangingGame):
 
     @property
     def best_budget(self) -> float:
-        """B* of the nodes that are there (41), in currency; zero where no trade pays.
+        """B* for the nodes in the market (41), in currency; zero if no trade pays.
 
-        Under other terms than the paper's it is searched.
+        Under terms other than the paper's it is found by a numerical search.
         """
         if self._rules.terms is not None:
             return self._primitives.search.budget
@@ -120,8 +120,8 @@ class JudgedGame(ChangingGame):
     def _best_cap(self) -> tuple[float, float]:
         """B*, and the mean epsilon at equilibrium per unit of the cap.
 
-        Nodes whose share would not matter do not count, as in play: with a cost at the threshold to
-        the last digit, rounding would decide whether the server averages over one node more.
+        As in play, nodes with a negligible share do not count: for a cost exactly at the threshold,
+        rounding would decide whether the server averages over one more node.
         """
         return self._find_best_cap(self.contest)
 
@@ -134,7 +134,7 @@ class JudgedGame(ChangingGame):
 
     @property
     def _explores(self) -> bool:
-        """Whether nodes that are there try reports at random."""
+        """Whether nodes in the market explore at random."""
         for group in self.groups:
             rows = group.among(self.present)
             kept = {name: values[rows] for name, values in group.memory.items()}
@@ -144,23 +144,23 @@ class JudgedGame(ChangingGame):
 
     @cached_property
     def _chooses_cap(self) -> bool:
-        """Whether the server chooses the cap, and nothing but its own choice keeps it from B*."""
+        """Whether the server chooses the cap, and nothing else keeps it from B*."""
         chooses = self._rules.cap is None and self.offer.learns_cap
         return chooses and not self.population.misreports.any()
 
     def _name_changing(self) -> str:
-        """Return what still changes, beside the moves: empty if nothing does."""
+        """Return what still changes besides the moves; empty if nothing does."""
         outside = self._name_changing_outside()
         return outside or ("what is left to pay and to sell" if self.account else "")
 
     def _name_changing_outside(self) -> str:
-        """Return what still changes from outside of the market: empty if nothing does."""
-        if self.churn and self.churn.moving(self.round_index):
+        """Return what is still changed from outside the market; empty if nothing is."""
+        if self.churn and self.churn.changes_in(self.round_index):
             return "the population"
         return "the game" if self._calendar.may_change(self.round_index) else ""
 
-    def _why_stopped(self) -> str:
-        """Return why no further round is bought, where what is left is limited."""
+    def _describe_stop(self) -> str:
+        """Return why no further round is bought, if limits over all rounds ended the market."""
         account = self.account
         if account is None:
             return ""
@@ -170,11 +170,11 @@ class JudgedGame(ChangingGame):
         if self.churn is None and n_sellers < 2:
             return "all nodes, or all but one, have sold their total of epsilon."
         if self._calendar.may_change(self.round_index + 1) or (
-            self.churn and self.churn.moving(self.round_index + 1)
+            self.churn and self.churn.changes_in(self.round_index + 1)
         ):
             return ""
         best = self.best_budget
-        if account.sold_out.any():  # some may have done so in this round
+        if account.sold_out.any():  # some may have sold out in this round
             rows = np.flatnonzero(~account.sold_out)
             left = replace(self._primitives, rho=self.columns.rho[rows])
             best, _ = self._find_best_cap(self._solve_contest(left, rows))
@@ -185,12 +185,12 @@ class JudgedGame(ChangingGame):
             f"the {n_sellers} nodes that can still sell."
         )
 
-    def _no_trade(self) -> str:
-        """Return why nobody trades, where nobody does and nobody will."""
+    def _describe_no_trade(self) -> str:
+        """Return why nobody trades, if nobody does and nobody will."""
         moving = self._name_changing_outside()
         if self._calendar.may_change(self.round_index + 1):
             return ""
-        if self.churn and self.churn.deserted(self.round_index):
+        if self.churn and self.churn.is_deserted(self.round_index):
             return "fewer than two nodes are left, and none will come."
         if self.total_epsilon > 0:
             return ""

@@ -25,7 +25,7 @@ from fcfn_abm.abm.news import learn_from
 from fcfn_abm.abm.node import EdgeNode, NodeViews
 from fcfn_abm.abm.round import Round, admit
 from fcfn_abm.abm.rules import MarketRules, NodeClass, classes_of, play_by
-from fcfn_abm.abm.scores import played_in_scores
+from fcfn_abm.abm.scores import use_scores
 from fcfn_abm.abm.server import ParameterServer
 from fcfn_abm.abm.start import draw_first_reports
 from fcfn_abm.abm.state import RoundState, state_class
@@ -44,47 +44,48 @@ from fcfn_abm.show import Shown
 class Market(Shown, PlaysAhead):
     """Edge nodes that sell privacy to a parameter server, round by round.
 
-    A market is made of finished parts; :class:`fcfn_abm.PrivacyMarket` makes one of a scenario. It
-    knows no data, no net and no privacy: whoever trains reads :attr:`epsilon` after a step.
+    A market is built from ready-made parts; :class:`fcfn_abm.PrivacyMarket` builds one from a
+    scenario. It knows nothing of data, nets and noise: a trainer reads :attr:`epsilon` after a
+    step.
 
     Parameters
     ----------
     population : Population
-        Who plays, and what a unit of reported epsilon costs each of them.
+        The nodes, and their costs per unit of reported epsilon.
     mechanism : Mechanism
-        How the server prices.
+        How the server sets payments.
     behaviour : sequence of GroupRules
-        How nodes choose their epsilon, start and leave: of each group of the population, or of all.
+        Learning rule, start and exit of each group of the population, or of all nodes.
     server : ServerRule
-        How the server chooses its cap, where the mechanism leaves it open.
+        How the server chooses its cap, if the mechanism leaves it open.
     rules : MarketRules
-        How rounds are played, and what nodes see.
+        How rounds are played, and what nodes observe.
     seed : int, default 0
-        Root of all chance in this market.
+        Seed of all random numbers of this market.
     collect_nodes : bool, default False
         Whether the data collector keeps every node in every round.
     node_class : type or mapping, optional
-        A class derived from :class:`EdgeNode` for all nodes, or one for each name of a group. Nodes
-        whose class has a ``respond``, ``choose_epsilon`` or ``learn`` of its own act by it, one by
+        A class derived from :class:`EdgeNode` for all nodes, or a mapping from names of groups to
+        classes. Nodes whose class overrides ``respond``, ``choose_epsilon`` or ``learn`` act one by
         one; all others remain rows.
 
     Attributes
     ----------
     columns : NodeColumns
-        The state of all nodes, one array a quantity.
+        The state of all nodes, one array per quantity.
     groups : tuple of NodeGroup
-        Their rules, by rows; one group without a name where all nodes are alike.
+        Groups of nodes and their rules; one group without a name if all nodes are alike.
     churn : Turnover or None
-        Who came and went, where nodes do.
+        Arrivals and departures, if the scenario has churn.
     account : Account or None
-        What has been paid and sold over all rounds, where one of both is limited.
+        Payments and sales over all rounds, if one of them is limited.
     nodes : NodeSet
-        The node agents, by row: views that are made when they are looked at.
+        The node agents, by row: views that are created on access.
     server : ParameterServer
         The leader.
     datacollector : mesa.DataCollector
-        One row a round, the fields of :class:`RoundState` (with churn, :class:`ChurnState`); with
-        ``collect_nodes`` also every node in every round.
+        One row per round with the fields of :class:`RoundState` (with churn, :class:`ChurnState`);
+        with ``collect_nodes`` also every node in every round.
     verdict : Verdict or None
         How the market ended; None while it is running.
     """
@@ -104,7 +105,7 @@ class Market(Shown, PlaysAhead):
         super().__init__(rng=stream(seed, "market"))
         self._caps: Floats = np.zeros(0)
         if mechanism.reports == "cost":
-            population = population.asked_for_costs()
+            population = population.report_costs()
         self.seed, self.population, self._rules = seed, population, rules
         game, rounds = rules.game, rules.rounds
         self._primitives = PricingGame(
@@ -119,7 +120,7 @@ class Market(Shown, PlaysAhead):
         )
         if rules.terms is not None:
             self._caps = np.array(rules.terms.caps(population.n_nodes))
-        self._primitives.rho.flags.writeable = False  # set_rho changes costs, and what follows
+        self._primitives.rho.flags.writeable = False  # costs change only through set_rho
         self._mechanism = mechanism
         self.offer = mechanism.offer(self._primitives, stream(seed, "mechanism", rules.mechanism))
         self.columns, self.groups = group_nodes(
@@ -139,7 +140,7 @@ class Market(Shown, PlaysAhead):
         if rounds.order == "in_turn" and rounds.turns == "random":
             self._turns = Turns(seed, len(self.columns))
         self._play = order.ORDERS[rounds.order]
-        # with few moving, quiet rounds may be those in which nobody moved that would
+        # if few nodes move, calm rounds may be rounds in which no node moved that would
         patience = math.ceil(min(rounds.patience / rounds.participation, rounds.maximum))
         self._rounds_a_turn = math.ceil(min(1 / rounds.participation, rounds.maximum))
         self._judge = Judge(
@@ -183,7 +184,7 @@ class Market(Shown, PlaysAhead):
         self.views.make_acting(slice(None))
         if self.views.acting and isinstance(self.offer, Contest) and not self.offer.is_linear:
             raise InvalidGameError(
-                "nodes of a class of one's own act where payments are shared by epsilon, and "
+                "a custom node class needs a mechanism that shares payments by epsilon, but "
                 f"{rules.mechanism!r} shares them by a score of it."
             )
         self.learn()
@@ -192,7 +193,7 @@ class Market(Shown, PlaysAhead):
             moving=bool(self._calendar or self.account),
             spending=self.account is not None and self.account.limits_money,
         )
-        # partial and attrgetter, unlike names and lambdas, can be pickled
+        # partial and attrgetter can be pickled, unlike lambdas
         self._reporters = {field.name: partial(_measure, field.name) for field in fields(state)}
         self.datacollector = mesa.DataCollector(
             model_reporters=dict(self._reporters),
@@ -208,7 +209,7 @@ class Market(Shown, PlaysAhead):
         )
 
     def _add_nodes(self, classes: Mapping[str, type[EdgeNode]]) -> None:
-        """Make the sets of nodes, which are rows until somebody looks at them."""
+        """Create the sets of nodes, whose agents are created on access."""
         kinds = {classes.get(group.name, EdgeNode) for group in self.groups}
         self._node_class = kinds.pop() if len(kinds) == 1 else EdgeNode
         self.views = NodeViews(self, classes)
@@ -223,36 +224,36 @@ class Market(Shown, PlaysAhead):
         self.agent_id_counter += len(self.columns)
 
     def deregister_agent(self, agent: mesa.Agent) -> None:
-        """Take an agent that a user added out of the market; nodes stay."""
+        """Remove an agent that a user added; nodes cannot be removed."""
         if isinstance(agent, EdgeNode):
-            agent.remove()  # which says why not
+            agent.remove()  # raises with the reason
         super().deregister_agent(agent)
 
     def remove_all_agents(self) -> None:
-        """Refuse: a market is its server and its nodes."""
+        """Raise an error: a market always has its server and its nodes."""
         raise InvalidGameError(
-            "A market cannot be without its server and its nodes: make another market, or remove "
+            "A market cannot be without its server and its nodes; create another market, or remove "
             "the agents that you added, each with agent.remove()."
         )
 
     @property
     def budget(self) -> float:
-        """The announced payment cap B, in currency."""
+        """Announced payment cap B, in currency."""
         return self.server.budget
 
     @property
     def epsilon(self) -> Floats:
-        """The reports of the nodes that take part, zero for the others, shape (n_nodes,)."""
+        """Reports of the nodes that take part, zero for the others, shape (n_nodes,)."""
         return np.where(takes_part(self.columns.epsilon), self.columns.epsilon, 0.0)
 
     @property
     def sells(self) -> bool:
-        """Whether nodes may sell a further round: False once the server has stopped buying."""
+        """Whether nodes may sell in a further round; False once the server has stopped buying."""
         return self.verdict is None or self.verdict.kind != "stopped"
 
     @property
     def pool(self) -> float:
-        """What the nodes share in proportion to epsilon, in currency: the cap, or an agency's."""
+        """What nodes share in proportion to epsilon, in currency: the cap or an agency's pool."""
         return self.server.pool
 
     @property
@@ -262,12 +263,12 @@ class Market(Shown, PlaysAhead):
 
     @property
     def n_active(self) -> int:
-        """How many nodes took part in the last round that was played."""
+        """Number of nodes that took part in the last round."""
         return self._n_active
 
     @property
     def round(self) -> Round:
-        """What the present round is played with."""
+        """Inputs of the current round."""
         rules = self._rules
         return Round(
             index=self.round_index,
@@ -292,9 +293,9 @@ class Market(Shown, PlaysAhead):
     def step(self) -> None:
         """Play one round of the market.
 
-        The server announces its cap first, and nodes answer it (section 4.4 of the paper, steps 3
-        and 4); or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports
-        (fig. 3), which answer the cap of the round before.
+        The server announces its cap, and nodes answer it (section 4.4 of the paper, steps 3 and 4);
+        or, with ``rounds.payment = "after-reports"``, it sets the cap from their reports (fig. 3),
+        which answer the cap of the previous round.
         """
         (most, traced), self._plan = self._plan, (1, NOBODY)
         forms = self.find_forms() if plays_like(type(self), Market) else None
@@ -306,16 +307,16 @@ class Market(Shown, PlaysAhead):
             self._traces = np.array([[column[traced] for column in now]])
             return
         self.round_index += 1
-        self.carry_out_events()
+        self.apply_events()
         self._traces = self.play_ahead(forms, most, self.round, traced)
         n_further = len(self._traces) - 1
-        self.steps += n_further  # Mesa's clock has counted one
+        self.steps += n_further  # Mesa's clock has counted one of them
         self.time += n_further
 
     def open_round(self) -> None:
-        """Do what comes before the moves: nodes see the cap and the reports that stand."""
+        """Run the part of a round before the moves: publish the cap and the current reports."""
         self.round_index += 1
-        self.carry_out_events()
+        self.apply_events()
         self._before = (self.columns.epsilon.copy(), self.budget)
         if not self.pays_after_reports:
             self.announce_budget()
@@ -328,16 +329,16 @@ class Market(Shown, PlaysAhead):
         self.draw_movers()
 
     def close_round(self) -> None:
-        """Let nodes move, and do what comes after that."""
-        with played_in_scores(self.round) as played:
+        """Move the nodes, and run the rest of the round."""
+        with use_scores(self.round) as played:
             self._play(played)
         self.settle_round()
         self.datacollector.collect(self)
 
     def settle_round(self) -> None:
-        """Do what comes after the moves of a round: pay, learn, leave, measure."""
+        """Run the part of a round after the moves: pay, learn, leave, measure."""
         self.require_reports()
-        self.limit_reports()  # once more: a report that was played as a score has been rounded
+        self.limit_reports()  # again: converting a score to a report rounds it
         if self.pays_after_reports:
             self.set_budget()
         self.pay()
@@ -346,7 +347,7 @@ class Market(Shown, PlaysAhead):
         self.measure(*self._before)
 
     def require_reports(self) -> None:
-        """Raise where a rule has reported something that is no epsilon.
+        """Raise if a learning rule has reported an invalid epsilon.
 
         Raises
         ------
@@ -373,7 +374,7 @@ class Market(Shown, PlaysAhead):
         }
 
     def set_budget(self) -> None:
-        """Let the server set the cap of this round from the reports of this round."""
+        """Set the cap of this round from the reports of this round."""
         game = self._rules.game
         epsilon = self.reports_seen
         n_averaged = averaged_nodes(game.average_over, epsilon)
@@ -383,7 +384,7 @@ class Market(Shown, PlaysAhead):
         self.limit_budget()
 
     def announce_budget(self) -> None:
-        """Let the server announce its cap; in the first round the opening cap stands."""
+        """Announce the server's cap; the first round keeps the opening cap."""
         if self.round_index > 1:
             self.server.choose_budget(
                 self.reports_seen, self.state.server_utility, self._rounds_a_turn
@@ -391,9 +392,9 @@ class Market(Shown, PlaysAhead):
         self.limit_budget()
 
     def limit_budget(self) -> None:
-        """Lower the cap of this round to what the money left, and the spending rule, allow."""
+        """Limit the cap of this round by the money left and the spending rule."""
         if self.account and self.account.limits_money:
-            cap = self._rules.cap  # where it stands in each round, last round's may be a lower one
+            cap = self._rules.cap  # for a fixed cap, as last round's may have been limited
             limit = self.account.allow(max(self.round_index, 1), self.gain)
             announced = self.server.budget if cap is None else cap * self.server.factor
             self.server.budget = min(announced, limit)
@@ -401,26 +402,26 @@ class Market(Shown, PlaysAhead):
 
     @property
     def gain(self) -> RoundGain | None:
-        """What a cap gains the server in a round, as the last one showed; None before trade."""
+        """Gain of a cap for the server in one round, from the last round; None before any trade."""
         if self._state is None or not (self.state.mean_epsilon > 0 and self.pool > 0):
             return None
         game = self._rules.game
         return RoundGain(game.alpha, game.beta, self.state.mean_epsilon / self.pool)
 
     def limit_reports(self) -> None:
-        """Lower reports to what their nodes may still sell."""
+        """Limit reports to what the nodes may still sell."""
         if (left := self._epsilon_left) is not None:
             self.columns.epsilon = np.minimum(self.columns.epsilon, left)
 
     @property
     def _epsilon_left(self) -> Floats | None:
-        """What each node may still sell; None where there is no limit."""
+        """What each node may still sell; None without a limit."""
         if self.account is None or not self.account.limits_epsilon:
             return None
         return self.account.epsilon_left
 
     def pay(self) -> None:
-        """Let the server pay for the reports of this round."""
+        """Pay for the reports of this round."""
         if self.account is None:
             self.server.pay(self.columns)
             return
@@ -429,13 +430,13 @@ class Market(Shown, PlaysAhead):
         self.columns.exit_round[leaving] = self.round_index
 
     def clear_exited_reports(self) -> None:
-        """Set the reports of the nodes that left to zero."""
+        """Set the reports of nodes that have left to zero."""
         self.columns.epsilon = np.where(self.columns.exited, 0.0, self.columns.epsilon)
 
     def publish(self) -> None:
-        """Show the reports that stand, as far as nodes may see them."""
+        """Publish the current reports, as far as nodes may see them."""
         offer, settings, chance = self.offer, self._rules.information, None
-        if settings.noise > 0:  # making a generator takes longer than publishing without one
+        if settings.noise > 0:  # creating a generator costs more than publishing
             chance = stream(self.seed, "observation-errors", self.round_index)
         shown = self.columns.epsilon
         if not isinstance(offer, Contracts):
@@ -443,12 +444,12 @@ class Market(Shown, PlaysAhead):
         self.bulletin = Bulletin.of(shown, settings, chance)
 
     def inform_newcomers(self) -> None:
-        """Let newcomers learn from what stands, as all nodes did before the first round."""
+        """Let newcomers learn from the current reports, as all nodes do before the first round."""
         if self.churn and self.churn.arrived.size:
             self.learn(self.churn.arrived)
 
     def draw_movers(self) -> None:
-        """Draw who moves in this round: nobody, if it opens with the requests of nodes."""
+        """Draw which nodes move in this round; none if the round starts with requests of nodes."""
         if self.pays_after_reports and self.round_index == 1:
             self.movers = slice(0)
             return
@@ -458,8 +459,8 @@ class Market(Shown, PlaysAhead):
         )
 
     def learn(self, rows: Rows | None = None) -> None:
-        """Let nodes learn from the round: those that are there, or some newcomers."""
-        with played_in_scores(self.round) as played:
+        """Let nodes learn from the round: all nodes in the market, or some newcomers."""
+        with use_scores(self.round) as played:
             learn_from(
                 played,
                 self.present if rows is None else rows,
@@ -469,7 +470,7 @@ class Market(Shown, PlaysAhead):
             )
 
     def let_nodes_leave(self) -> None:
-        """Let those nodes leave that had a reason to for long enough."""
+        """Remove nodes that had a reason to leave for enough rounds."""
         for group in self.groups:
             exit_round = self.columns.exit_round[group.rows]
             idle_rounds = self.columns.idle_rounds[group.rows]
@@ -477,7 +478,7 @@ class Market(Shown, PlaysAhead):
             exit_round[leaving] = self.round_index  # a view
 
     def set_rule(self, rule: LearningRule) -> None:
-        """Let all nodes move by another rule, which starts without memory."""
+        """Give all nodes another rule, which starts without memory."""
         n_nodes, terms = len(self.columns), self._rules.terms
         if terms is not None and (why := rule.refuses(terms)):
             raise InvalidGameError(f"nodes cannot learn by {type(rule).__name__}: {why}.")

@@ -1,4 +1,4 @@
-"""What is paid and measured of a contest, in compiled passes with the digits of NumPy."""
+"""Payments and measurements of a contest, in compiled passes with NumPy's exact results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcfn_abm.game.best_response import reply_one
 from fcfn_abm.jit import compile_loop, inline
 
 inline(reply_one)
-_LEAF = 128  # entries that NumPy sums in eight lanes
+_LEAF = 128  # block size of NumPy's pairwise sum
 _DEPTH = 64  # halvings
 
 
@@ -42,9 +42,9 @@ def _sum_lanes(values, start, stop):  # type: ignore[no-untyped-def]
 
 @compile_loop
 def find_leaves(size):  # type: ignore[no-untyped-def]
-    """Return where the stretches end that NumPy sums in eight lanes, ascending.
+    """Return the ends of the blocks that NumPy sums in eight lanes, ascending.
 
-    It halves an array, the first half a multiple of eight, until 128 entries are left.
+    NumPy halves an array, the first half a multiple of eight, down to 128 entries.
     """
     found, n_found = np.empty(size // (_LEAF // 4) + 1, np.int64), 0
     starts, stops, depth = np.zeros(_DEPTH, np.int64), np.zeros(_DEPTH, np.int64), 0
@@ -66,9 +66,9 @@ def find_leaves(size):  # type: ignore[no-untyped-def]
 
 @compile_loop
 def combine(sums, size):  # type: ignore[no-untyped-def]
-    """Return the sum of the sums of the leaves of an array, two halves at a time, as NumPy does.
+    """Return the sum of the sums of the blocks, two halves at a time, as NumPy does.
 
-    (Numba's cache does not know functions again that call themselves: the halves wait in lists.)
+    (Numba's cache does not support recursive functions, so lists hold the pending halves.)
     """
     sizes, summed = np.empty(_DEPTH, np.int64), np.zeros(_DEPTH, np.int64)
     left = np.empty(_DEPTH)
@@ -96,7 +96,7 @@ def combine(sums, size):  # type: ignore[no-untyped-def]
 
 @compile_loop
 def pairwise_sum(values, size):  # type: ignore[no-untyped-def]
-    """Return the sum of the first entries of an array with the digits of NumPy's ``sum``."""
+    """Return the sum of the first entries of an array, bitwise equal to NumPy's ``sum``."""
     if size <= _LEAF:
         return _sum_lanes(values, 0, size)
     leaves = find_leaves(size)
@@ -109,7 +109,7 @@ def pairwise_sum(values, size):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class Measures:
-    """What one pass over the nodes of a contest measures: maxima, in whatever order."""
+    """Measurements of one pass over the nodes of a contest: maxima, independent of the order."""
 
     exploitability: float
     change: float
@@ -131,7 +131,7 @@ def measures(
     Parameters
     ----------
     epsilon, before : ndarray of float, shape (n,)
-        Reports of this round and of the last one.
+        Reports of this round and of the previous one.
     unit_target : ndarray of float, shape (n,)
         Epsilon of the closed form per unit of the pool.
     rho : ndarray of float, shape (n,)
@@ -144,7 +144,7 @@ def measures(
     Returns
     -------
     Measures
-        The same digits as `fcfn_abm.game.exploitability` and NumPy's maxima.
+        Bitwise equal to `fcfn_abm.game.exploitability` and NumPy's maxima.
     """
     total = float(epsilon.sum())
     return Measures(*measure_moves(epsilon, before, unit_target, rho, total, pool, epsilon_floor))
@@ -197,7 +197,7 @@ def _largest_distance(values, others, scale, start, stop):  # type: ignore[no-un
 
 @inline
 def _gain_alone(own, cost, pool, epsilon_floor):  # type: ignore[no-untyped-def]
-    """Return what a node that has no rival could gain, in currency."""
+    """Return the gain of a node that is alone in the market, in currency."""
     if reply_one(cost, 0.0, pool, epsilon_floor) > 0.0:
         return (0.0 if own > 0.0 else pool) - cost * (epsilon_floor - own)
     return cost * own - pool if own > 0.0 else 0.0
@@ -205,9 +205,9 @@ def _gain_alone(own, cost, pool, epsilon_floor):  # type: ignore[no-untyped-def]
 
 @inline
 def _largest_gain(epsilon, rho, start, stop, total, pool, epsilon_floor, gains):  # type: ignore[no-untyped-def]
-    """Return the most that one of some nodes could gain by moving alone, in currency."""
+    """Return the largest gain of a node by moving alone, among some nodes, in currency."""
     n_alone = 0
-    for place in range(stop - start):  # a plain loop: processors take several rounds of it at once
+    for place in range(stop - start):  # a plain loop, which compilers vectorize
         own, cost = epsilon[start + place], rho[start + place]
         others = max(total - own, 0.0)
         pull = others / pool * cost
@@ -242,7 +242,7 @@ def measure_moves(epsilon, before, unit_target, rho, total, pool, epsilon_floor)
 
 @compile_loop
 def clear_exited(epsilon, exit_round, leaves, sums):  # type: ignore[no-untyped-def]
-    """Let those that left report nothing; return the largest report before that, and the sum."""
+    """Set reports of nodes that left to zero; return the largest report before, and the sum."""
     largest, start = 0.0, 0
     for leaf, stop in enumerate(leaves):
         largest = max(largest, _largest(epsilon, start, stop))
@@ -255,7 +255,7 @@ def clear_exited(epsilon, exit_round, leaves, sums):  # type: ignore[no-untyped-
 
 @compile_loop
 def scan(epsilon, leaves, sums):  # type: ignore[no-untyped-def]
-    """Return whether all reports are numbers from zero on, the largest, and their sum."""
+    """Return whether all reports are non-negative numbers, the largest one, and their sum."""
     smallest, largest, start = 0.0, 0.0, 0
     for leaf, stop in enumerate(leaves):
         smallest = min(smallest, _smallest(epsilon, start, stop))
@@ -263,7 +263,7 @@ def scan(epsilon, leaves, sums):  # type: ignore[no-untyped-def]
         sums[leaf] = _sum_lanes(epsilon, start, stop)
         start = stop
     total = combine(sums, epsilon.size)
-    return smallest >= 0.0 and total < np.inf, largest, total  # what is no number has no sum
+    return smallest >= 0.0 and total < np.inf, largest, total  # NaN makes the sum NaN
 
 
 @compile_loop
@@ -280,10 +280,10 @@ def count(epsilon, exit_round, largest, index):  # type: ignore[no-untyped-def]
 def pay_and_measure(  # type: ignore[no-untyped-def]
     epsilon, before, unit_target, rho, payment, utility, total, pool, epsilon_floor, leaves, sums
 ):
-    """Share a pool by epsilon (3), and measure, a few rows at a time.
+    """Share a pool by epsilon (3) and measure, a few rows at a time.
 
-    Writes what each node gets, and what that leaves it (6); returns the sums of both, the largest
-    gain as a share of the pool, the largest change, and the largest distance to the closed form.
+    Writes payments and utilities (6); returns their sums, the largest gain as a share of the pool,
+    the largest change, and the largest distance to the closed form.
     """
     gains = np.empty(_LEAF)
     gain, change, distance, start = 0.0, 0.0, 0.0, 0
@@ -315,7 +315,7 @@ def pay_and_measure(  # type: ignore[no-untyped-def]
 
 @compile_loop
 def leave(idle_rounds, exit_round, patience, index):  # type: ignore[no-untyped-def]
-    """Let those nodes leave that had a reason to for long enough; return how many."""
+    """Remove nodes that had a reason to leave for enough rounds; return how many."""
     n_left = 0
     for row in range(idle_rounds.size):
         leaving = (exit_round[row] == NEVER) & (idle_rounds[row] >= patience)

@@ -1,4 +1,4 @@
-"""What a round shows, and that nodes learn from it."""
+"""What nodes observe of a round, and how they learn from it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from fcfn_abm.rng import stream
 def learn_from(
     played: Round, rows: Rows, *, noise: float, changing: bool, newcomers: bool = False
 ) -> None:
-    """Let the nodes of some rows take in what a round has shown.
+    """Let the nodes of some rows learn from a round.
 
     Parameters
     ----------
     played : Round
-        Whose columns hold what nodes remember.
+        Its columns hold the nodes' memory.
     rows : slice or ndarray of int
-        Who learns.
+        Rows of the nodes that learn.
     noise : float
-        Relative error of what is seen.
+        Relative error of observations.
     changing : bool
-        Whether nodes come and go, or their costs change.
+        Whether there is churn, or costs change.
     newcomers : bool, default False
-        Whether they are new in a round that is yet to be played, which they will learn from too.
+        Whether the nodes are new in a round that is still to be played, and will be learned from
+        too.
     """
     columns, shown = played.columns, played.bulletin
     epsilon = columns.epsilon
@@ -41,7 +42,7 @@ def learn_from(
     n_active = int(np.count_nonzero(takes_part(epsilon)))
 
     def inform(learn: Callable[[News], None], group: NodeGroup, own: Rows, read: Rows) -> None:
-        """Let nodes learn: ``own`` are those who do, and ``read`` those whose reports they see."""
+        """Let the nodes ``own`` learn, which observe the reports of the nodes ``read``."""
         memory = {name: values[own] for name, values in group.memory.items()}  # views of slices
         learn(
             News(
@@ -66,17 +67,17 @@ def learn_from(
                 group.memory[name][own] = values
 
     for group in played.groups:
-        # who reads all reports keeps something about each node, those of other groups included
+        # a rule that reads all reports remembers each node, including other groups
         own = rows if group.rule.needs == "full" else group.among(rows)
         if epsilon[own].size:
             inform(group.rule.learn, group, own, own)
-    for row in played.acting_among(rows):
+    for row in played.select_acting(rows):
         group = find_group(played.groups, row)
         inform(played.agents[row].learn, group, slice(row, row + 1), played.present)
 
 
 def _draw_chance(played: Round, group: NodeGroup, rows: Rows, newcomers: bool) -> Floats:
-    """Return a random number for each of some nodes, the same whoever else learns."""
+    """Return a random number for each of some nodes, independent of which others learn."""
     if not group.rule.explores:
         return played.columns.epsilon[:0]
     purpose = "first-trials" if newcomers else "trials"

@@ -1,4 +1,4 @@
-"""The order of moves, which is part of the model: the two ways lead to different games."""
+"""The order of moves, which is part of the model: the two orders define different games."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fcfn_abm.learning.base import Rows, scalar_moves, watches_total
 from fcfn_abm.rng import stream
 
 MANY = 500
-"""From so many moves a round on, loading compiled code pays."""
+"""Number of moves per round from which loading compiled code pays off."""
 
 
 def move_in_turn(played: Round) -> None:
-    """Each node sees the running total of all moves before its own."""
+    """Move nodes one after another; each sees the running total of all moves before its own."""
     rows = np.arange(len(played.columns))[played.movers]
     forms = [_form_of(played, group) for group in played.groups]
     decide = [_is_decided_before(played, group) for group in played.groups]
@@ -31,7 +31,7 @@ def move_in_turn(played: Round) -> None:
     if limited or rows.size < MANY or not (any(forms) or any(decide)):
         _move_one_by_one(played, _draw_order(played, rows))
     elif not any(forms) and all(decide) and not played.agents:
-        for group in played.groups:  # in whatever order
+        for group in played.groups:  # the order of groups does not matter
             own = _select_answering(played, group, group.among(rows))
             played.columns.epsilon[own] = _decide(played, group, own)
     else:
@@ -65,8 +65,8 @@ def _move_one_by_one(played: Round, rows: npt.NDArray[np.intp]) -> None:
 def _move_in_stretches(
     played: Round, rows: npt.NDArray[np.intp], forms: Sequence[ScalarMoves | None]
 ) -> None:
-    """Move by compiled loops, from one node that has to move by itself to the next."""
-    from fcfn_abm.abm import compiled  # loads numba, which takes a while
+    """Move by compiled loops, between the nodes that have to move one by one."""
+    from fcfn_abm.abm import compiled  # loads numba, which is slow
 
     alone = np.zeros(len(played.columns), dtype=bool)
     alone[list(played.agents)] = True
@@ -88,10 +88,10 @@ def _move_in_stretches(
 
 
 def move_at_once(played: Round) -> None:
-    """All nodes answer the last round's reports at once."""
+    """Move all nodes at once, in answer to the last round's reports."""
     exact = played.pool > 0 and played.bulletin.factor is None
     limited = played.epsilon_left is not None
-    acting, total = played.acting_among(played.movers), played.bulletin.total
+    acting, total = played.select_acting(played.movers), played.bulletin.total
     for group in played.groups:
         rows = group.among(played.movers)
         if acting:
@@ -105,16 +105,16 @@ def move_at_once(played: Round) -> None:
             played.columns.epsilon[rows] = _decide(played, group, rows)
     for row in acting:
         played.agents[row].respond()
-        played.bulletin.total = total  # nobody sees another's move
+        played.bulletin.total = total  # no node sees another's move
 
 
 def _form_of(played: Round, group: NodeGroup) -> ScalarMoves | None:
-    """Return the rule of a group for compiled play, which knows the costs of the paper alone."""
+    """Return a group's rule for compiled play, which supports the paper's costs only."""
     return None if played.terms else scalar_moves(group.rule, played.n_active)
 
 
 def respond(played: Round, row: int) -> None:
-    """Let the node of a row see the running total, and choose the epsilon of this round."""
+    """Show the running total to the node of a row, and choose its epsilon of this round."""
     columns, group = played.columns, find_group(played.groups, row)
     rule, settings = group.rule, group.exit
     if not columns.present.item(row):
@@ -133,7 +133,7 @@ def respond(played: Round, row: int) -> None:
         played.terms,
         played.caps.item(row) if played.terms else None,
     )
-    planned = rule.planned(seen)
+    planned = rule.plan(seen)
     exit_round = reenter_one(planned, columns.exit_round.item(row), settings.reentry)
     if exit_round != NEVER:
         return
@@ -154,7 +154,7 @@ def respond(played: Round, row: int) -> None:
 
 
 def report(played: Round, row: int, epsilon: float) -> None:
-    """Let the node of a row report an epsilon, which code of a user has chosen."""
+    """Report an epsilon that user code has chosen for the node of a row."""
     try:
         epsilon = float(epsilon)
     except (TypeError, ValueError):
@@ -163,7 +163,7 @@ def report(played: Round, row: int, epsilon: float) -> None:
         raise _bad_report(played, row, epsilon)
     if played.admit(np.array([epsilon]), slice(row, row + 1)).item() != epsilon:
         raise InvalidGameError(
-            f"a report must be zero, or lie between the reserve and epsilon_max of its node, but "
+            f"a report must be zero, or between the reserve and epsilon_max of its node, but "
             f"node {row} ({type(played.agents[row]).__name__}) reports {epsilon:g} in round "
             f"{played.index}."
         )
@@ -183,7 +183,7 @@ def _bad_report(played: Round, row: int, epsilon: object) -> InvalidGameError:
 
 
 def _is_decided_before(played: Round, group: NodeGroup) -> bool:
-    """Whether the moves of a group do not depend on the moves of a round."""
+    """Whether the moves of a group are independent of the other moves of the round."""
     shown = played.bulletin
     recounted = shown.full or shown.factor is None
     idle = not watches_total(group.rule) and group.exit.criterion == "best-response"
@@ -193,17 +193,17 @@ def _is_decided_before(played: Round, group: NodeGroup) -> bool:
 def _select_answering(
     played: Round, group: NodeGroup, rows: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
-    """Return those rows of a group that are in the market, or come back now."""
+    """Return those rows of a group that are in the market, or return to it now."""
     out = played.columns.exited[rows]
     if not group.exit.reentry:
         return rows[~out]
-    return rows[~out | (group.rule.planned(_observe(played, group, rows)) > 0)]
+    return rows[~out | (group.rule.plan(_observe(played, group, rows)) > 0)]
 
 
 def _decide(played: Round, group: NodeGroup, rows: Rows) -> Floats:
-    """Return how nodes of a group answer what stands, where none sees another's move."""
+    """Return the answers of a group's nodes to the current reports, without seeing other moves."""
     seen = _observe(played, group, rows)
-    taking_part = update_exits(played.columns, group, group.rule.planned(seen), seen)
+    taking_part = update_exits(played.columns, group, group.rule.plan(seen), seen)
     epsilon = played.admit(group.rule.next_epsilon(seen, played.rng), rows)
     if played.epsilon_left is not None:
         epsilon = np.minimum(epsilon, played.epsilon_left[rows])
@@ -211,7 +211,7 @@ def _decide(played: Round, group: NodeGroup, rows: Rows) -> Floats:
 
 
 def _observe(played: Round, group: NodeGroup, rows: Rows) -> Observation[Floats]:
-    """Return what nodes of a group see of the reports that stand."""
+    """Return what nodes of a group observe of the current reports."""
     columns = played.columns
     epsilon = columns.epsilon[rows]
     return Observation(
@@ -229,7 +229,7 @@ def _observe(played: Round, group: NodeGroup, rows: Rows) -> Observation[Floats]
 
 
 def draw_movers(present: Rows, n_rows: int, share: float, seed: int, round_index: int) -> Rows:
-    """Draw who of those present moves in a round; at least one does."""
+    """Draw which of the present nodes move in a round; at least one does."""
     if share == 1:
         return present
     rows = np.arange(n_rows)[present]

@@ -1,7 +1,7 @@
 """Whole rounds of a contest as one compiled loop: moves, payments, measurements, exits, the cap.
 
-What a round is, says `fcfn_abm.abm.market.Market`; here its steps stand once more, for markets in
-which nothing looks in between. Sums are taken in NumPy's order, so that the digits are the same.
+`fcfn_abm.abm.market.Market` defines a round; its steps are repeated here, for markets that nothing
+observes between rounds. Sums are taken in NumPy's order, so that results are bitwise equal.
 With ``NUMBA_DISABLE_JIT=1`` the same code runs in plain Python.
 """
 
@@ -64,7 +64,7 @@ def _ratio(size: Any, scale: Any) -> Any:
 def _read(
     epsilon: Any, last: Any, scratch: Any, looked: Any, budget: Any, utility: Any, settings: Any
 ) -> Any:
-    """Return what the reports show a server: `fcfn_abm.learning.server_anticipate` in one pass."""
+    """Return what a server reads from the reports; one pass for the server rule "anticipate"."""
     largest = 0.0
     for own in epsilon:
         largest = max(largest, own)
@@ -99,7 +99,7 @@ def _read(
 
 
 def _all_at_once_of(kinds: Kinds, index: int = 0) -> Any:
-    """Return the loop of moves at once over the groups from ``index`` on."""
+    """Return the loop for simultaneous moves over the groups from ``index`` on."""
     own, remembers = at_once_of(kinds[index]), kinds[index][2]
     is_last = index == len(kinds) - 1
     later: Any = None if is_last else _all_at_once_of(kinds, index + 1)
@@ -156,7 +156,7 @@ def play_of(
     is_content: Callable[..., bool],
     reads_reports: bool,
 ) -> Any:
-    """Return the loop over rounds for the rules of the groups and of the server of a market."""
+    """Return the loop over rounds, for the rules of a market's groups and server."""
     in_turn, at_once = in_turn_of(kinds), _all_at_once_of(kinds)
     inline(choose)
     inline(is_content)
@@ -210,7 +210,7 @@ def play_of(
         traced,
         traces,
     ):
-        _ = stamp  # part of the key under which the loop is kept
+        _ = stamp  # part of the cache key
         budget, server_utility = standing.budget, standing.server_utility
         n_active, calm_rounds = standing.n_active, standing.calm_rounds
         n_nodes, n_left, total, largest = epsilon.size, 1, 0.0, 0.0
@@ -237,10 +237,10 @@ def play_of(
                 )
                 looked = budget > 0.0
                 budget = chosen
-            if place:  # of the first round the caller has kept a copy
+            if place:  # the caller has a copy for the first round
                 before[:] = epsilon
             answered = pool = settings.pool if settings.pool >= 0.0 else budget
-            if n_left:  # who is out reports nothing
+            if n_left:  # nodes that left report nothing
                 largest, total = clear_exited(epsilon, exit_round, leaves, sums[0])
             largest_before = largest
             if settings.in_turn:

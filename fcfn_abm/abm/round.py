@@ -1,4 +1,4 @@
-"""What a round needs to be played, paid, learnt from and measured: less than the whole market."""
+"""Inputs of a round: what is needed to play, pay, learn and measure it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def _no_caps() -> Floats:
 
 
 def admit(epsilon: Floats, terms: Terms, cap: Floats) -> Floats:
-    """Return reports as nodes can make them: none above its cap, or below the reserve.
+    """Return reports limited to what nodes may report: none above its cap or below the reserve.
 
-    Staying out, zero, is no report.
+    Zero (staying out) is always allowed.
     """
     within = np.minimum(np.maximum(epsilon, terms.reserve), cap)
     return np.where(epsilon > 0, within, 0.0)
 
 
 class Actor(Protocol):
-    """A node that acts by methods of its own."""
+    """A node that overrides methods of the move."""
 
     def respond(self) -> None:
         """Move."""
@@ -42,7 +42,7 @@ class Actor(Protocol):
         """Return the epsilon of this round."""
 
     def learn(self, news: News) -> None:
-        """Take in what a round has shown."""
+        """Learn from a round."""
 
 
 class Turns(Protocol):
@@ -61,42 +61,43 @@ class Round:
     columns: NodeColumns
     """The state of all nodes."""
     bulletin: Bulletin
-    """The reports that stand, as far as nodes may see them."""
+    """The current reports, as far as nodes may see them."""
     groups: tuple[NodeGroup, ...]
-    """By which rules nodes move and leave; they cover all rows."""
+    """Rules by which nodes move and leave; the groups cover all rows."""
     pool: float
     """What the nodes share in proportion to epsilon, in currency."""
     n_active: int
-    """How many nodes took part in the last round."""
+    """Number of nodes that took part in the last round."""
     present: Rows
-    """Rows of the nodes that are there."""
+    """Rows of the nodes in the market."""
     movers: Rows
     """Rows of the nodes that move."""
     epsilon_floor: float
     """Smallest admissible report."""
     turns: Turns | None
-    """Numbers that give the order of moves in turn; None where it is that of the rows."""
+    """Numbers that give the order of moves in turn; None for the order of the rows."""
     seed: int
-    """Root of all chance in the market."""
+    """Seed of all random numbers of the market."""
     rng: np.random.Generator
-    """Chance for rules that draw as they move."""
+    """Generator for rules that draw as they move."""
     agents: Mapping[int, Actor]
-    """Nodes that act by methods of their own, by row; all others follow the rule of their group."""
+    """Nodes that override methods of the move, by row; all others follow the rule of their
+    group."""
     epsilon_left: Floats | None = None
-    """The most that each node may still sell, shape (n,); None without a limit."""
+    """Largest epsilon that each node may still sell, shape (n,); None without a limit."""
     contest: Contest | None = None
-    """What payments are shared by; None where nodes answer contracts."""
+    """Contest by which payments are shared; None if nodes answer contracts."""
     terms: Terms | None = None
     """Form of the cost, fixed cost and reserve; None in the game of the paper."""
     caps: Floats = field(default_factory=_no_caps)
-    """The most that each node can sell, shape (n,), where there are terms."""
+    """Largest epsilon that each node can sell, shape (n,), used with terms."""
 
     def admit(self, epsilon: Floats, rows: Rows) -> Floats:
-        """Return reports of some nodes as they can make them: :func:`admit`."""
+        """Return reports of some nodes limited to what they may report; see :func:`admit`."""
         return epsilon if self.terms is None else admit(epsilon, self.terms, self.caps[rows])
 
-    def acting_among(self, rows: Rows) -> list[int]:
-        """Return those of some rows whose nodes act by methods of their own, ascending."""
+    def select_acting(self, rows: Rows) -> list[int]:
+        """Return those of some rows whose nodes override methods of the move, ascending."""
         if not self.agents:
             return []
         among = np.zeros(len(self.columns), dtype=bool)
@@ -105,13 +106,13 @@ class Round:
 
 
 class RowModel(mesa.Model):
-    """A Mesa model whose nodes are rows of columns: what a node needs of its market."""
+    """A Mesa model whose nodes are rows of columns; the part that a node uses of its market."""
 
     columns: NodeColumns
     groups: tuple[NodeGroup, ...]
     first_node_id: int
     views: Any
-    """Makes the agent of a row, and keeps those agents that hold something of their own."""
+    """Creates the agent of a row, and keeps agents that have attributes of their own."""
 
     @abstractmethod
     def set_rho(self, rows: Any, values: Any) -> None:
@@ -120,4 +121,4 @@ class RowModel(mesa.Model):
     @property
     @abstractmethod
     def round(self) -> Round:
-        """The round that is being played, or was played last."""
+        """The current or last round."""

@@ -1,4 +1,4 @@
-"""What shapes a market, beside who plays in it: tables of a scenario, and classes of nodes."""
+"""Settings of a market besides its nodes: tables of a scenario, and node classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 from fcfn_abm.abm.contracts import TakeOrLeave
 from fcfn_abm.abm.node import EdgeNode
-from fcfn_abm.abm.scores import playing
+from fcfn_abm.abm.scores import adapt_rule
 from fcfn_abm.errors import InvalidGameError, abbreviate
 from fcfn_abm.game import Terms
 from fcfn_abm.learning import LearningRule
@@ -22,31 +22,32 @@ type NodeClass = type[EdgeNode] | Mapping[str, type[EdgeNode]]
 
 @dataclass(frozen=True)
 class MarketRules:
-    """The tables of a scenario that shape a market, and nothing of its training or record."""
+    """The tables of a scenario that shape a market, without training and record."""
 
     game: Game
     rounds: Rounds
     information: Information
     churn: Churn | None
-    """None where the same nodes stay."""
+    """None if the same nodes stay."""
     events: tuple[Event, ...]
-    """What changes the game while it is played."""
+    """Changes of the game during the market."""
     misreport_factor: dict[str, float]
-    """Reported over spent epsilon of nodes that misreport, by group; "" for all."""
+    """Reported divided by spent epsilon of misreporting nodes, by group; "" for all."""
     cap: float | None
-    """The payment cap that stands in every round; None where the server chooses it."""
+    """Payment cap of every round; None if the server chooses it."""
     total_epsilon: dict[str, float]
-    """The most that a node sells over all rounds, by group; "" for all, empty without limits."""
+    """Largest epsilon that a node sells over all rounds, by group; "" for all, empty without
+    limits."""
     last_round: int
-    """The last round that is played."""
+    """Last round of the market."""
     mechanism: str
-    """Registered name of the mechanism, which names the stream of its chance."""
+    """Registered name of the mechanism, which also names its random stream."""
     terms: Terms | None = None
     """Form of the cost, caps, fixed cost and reserve; None in the game of the paper."""
 
     @classmethod
     def of(cls, scenario: Scenario) -> Self:
-        """Take those of a scenario."""
+        """Return the rules of a scenario."""
         return cls(
             game=scenario.game,
             rounds=scenario.rounds,
@@ -63,7 +64,7 @@ class MarketRules:
 
 
 def _misreport_factors(people: PopulationSettings) -> dict[str, float]:
-    """Return reported over spent epsilon of nodes that misreport, by group; "" for all."""
+    """Return reported divided by spent epsilon of misreporting nodes, by group; "" for all."""
     tables = {"": people.misreport} | {g.name: g.misreport for g in people.groups or ()}
     return {name: table.factor for name, table in tables.items() if table}
 
@@ -74,32 +75,30 @@ def play_by(offer: Offer, terms: Terms | None, rule: LearningRule) -> LearningRu
     Raises
     ------
     InvalidGameError
-        If the rule does not play under these terms, or the offer does not stand for them.
+        If the rule does not support these terms, or the offer does not.
     """
     if isinstance(offer, Contracts):
         return TakeOrLeave(offer, terms)
     if terms is not None:
         if not offer.is_linear or offer.pool is not None:
             raise InvalidGameError(
-                "other costs, caps, fixed costs and reserves are played in the contest of the "
-                "paper alone."
+                "other costs, caps, fixed costs and reserves are supported in the contest of the "
+                "paper only."
             )
         if why := rule.refuses(terms):
             raise InvalidGameError(f"nodes cannot learn by {type(rule).__name__}: {why}.")
-    return playing(offer, rule)
+    return adapt_rule(offer, rule)
 
 
 def classes_of(node_class: NodeClass | None, names: Sequence[str]) -> dict[str, type[EdgeNode]]:
-    """Return the class of the nodes of each group that has one of its own."""
+    """Return the classes of the groups' nodes, for groups with their own class."""
     if node_class is None:
         return {}
     classes = node_class if isinstance(node_class, Mapping) else dict.fromkeys(names, node_class)
     for name, kind in classes.items():
         if name not in names:
-            known = ", ".join(map(repr, names)) if any(names) else "it has no groups"
-            raise InvalidGameError(
-                f"node_class names the group {name!r}, which the market lacks: {known}."
-            )
+            known = ", ".join(map(repr, names)) if any(names) else "none"
+            raise InvalidGameError(f"node_class names an unknown group {name!r}; groups: {known}.")
         if not (isinstance(kind, type) and issubclass(kind, EdgeNode)):
             raise InvalidGameError(
                 f"node_class must be a class derived from EdgeNode, not {abbreviate(kind)}."

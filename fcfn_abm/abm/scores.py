@@ -1,7 +1,7 @@
-"""Contests in which payments are shared by a score of epsilon: played in scores, kept in epsilon.
+"""Contests that share payments by a score of epsilon: played in scores, stored in epsilon.
 
-With weights the score ``w * epsilon`` makes the contest of the paper with other costs, ``rho / w``,
-which every learning rule can play. With an exponent the best response is another one.
+With weights the score ``w * epsilon`` gives the contest of the paper with costs ``rho / w``, which
+every learning rule can play. With an exponent the best response differs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from fcfn_abm.mechanisms import Contest
 
 
 @contextmanager
-def played_in_scores(played: Round) -> Iterator[Round]:
-    """Give the round as it is played, in scores, and take the scores back as epsilon at the end."""
+def use_scores(played: Round) -> Iterator[Round]:
+    """Yield the round converted to scores, and convert the scores back to epsilon at the end."""
     contest = played.contest
     if contest is None or contest.is_linear:
         yield played
@@ -41,12 +41,12 @@ def played_in_scores(played: Round) -> Iterator[Round]:
 
 
 def score_costs(contest: Contest, rho: Floats) -> Floats:
-    """Return what a unit of score costs each node, or of epsilon where there is an exponent."""
+    """Return the cost of a unit of score or, with an exponent, of a unit of epsilon."""
     return rho if contest.weight is None else rho / contest.weight
 
 
 def unit_equilibrium(contest: Contest, rho: Floats) -> Equilibrium:
-    """Return the nodes' equilibrium at B = 1, in epsilon, which grows in proportion to B."""
+    """Return the nodes' equilibrium at B = 1, in epsilon; it is proportional to B."""
     if contest.weight is None:
         return tullock_equilibrium(rho, 1.0, contest.exponent)
     form = nash_equilibrium(score_costs(contest, rho), 1.0)
@@ -57,14 +57,14 @@ def unit_equilibrium(contest: Contest, rho: Floats) -> Equilibrium:
 def contest_exploitability(
     contest: Contest, epsilon: Floats, rho: Floats, pool: float, floor: float
 ) -> float:
-    """Return the most that a node could gain by moving alone, as a share of the pool."""
+    """Return the largest gain of a node by moving alone, as a share of the pool."""
     if contest.exponent == 1:
         scored = contest.score(epsilon), score_costs(contest, rho)
         return exploitability(*scored, pool, floor)
     return tullock_exploitability(epsilon, rho, pool, contest.exponent)
 
 
-def playing(contest: Contest, rule: LearningRule) -> LearningRule:
+def adapt_rule(contest: Contest, rule: LearningRule) -> LearningRule:
     """Return the rule by which nodes play a contest: their own, or its form for an exponent.
 
     Raises
@@ -76,18 +76,18 @@ def playing(contest: Contest, rule: LearningRule) -> LearningRule:
         return rule
     if type(rule) is not BestResponse:
         raise InvalidGameError(
-            f"{type(rule).__name__} knows the contest with exponent = 1 alone; with another "
-            "exponent nodes learn by 'best-response'."
+            f"{type(rule).__name__} supports the contest with exponent = 1 only; with another "
+            "exponent the learning rule must be 'best-response'."
         )
     return PowerReply(contest.exponent, rule)
 
 
 @dataclass(frozen=True)
 class PowerReply(LearningRule):
-    """Go part of the way to the best score ``y = epsilon**exponent``.
+    """Move part of the way to the best score ``y = epsilon**exponent``.
 
-    As in `BestResponse`, a node whose own reaction is steep takes shorter steps: with
-    ``a = 1/exponent - 1`` the slope of its best score y in the others' total o is
+    As in `BestResponse`, a node with a steep reaction takes shorter steps: with ``a = 1/exponent -
+    1`` the slope of its best score y in the others' total o is
     ``(y - o) / (2 o + a o (y + o) / y)``.
     """
 
@@ -96,7 +96,7 @@ class PowerReply(LearningRule):
     exponent: float
     rule: BestResponse
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the best score against the others' total."""
         if isinstance(seen.others, float):
             return self._reply_one(seen.rho, seen.others, seen)
@@ -121,7 +121,7 @@ class PowerReply(LearningRule):
         rng: np.random.Generator,  # noqa: ARG002
     ) -> Value:
         """Choose the score of this round."""
-        planned: Any = np.asarray(self.planned(seen))[()]  # of a zero NumPy makes no error
+        planned: Any = np.asarray(self.plan(seen))[()]  # NumPy divides by zero without an error
         others: Any = seen.others
         total = planned + others
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -129,7 +129,7 @@ class PowerReply(LearningRule):
             slope = (planned - others) / (2.0 * others + bend)
         steep = (planned > others) & (others > 0)
         now = np.where(steep, 1.0 / (1.0 + slope), 1.0)
-        caution = np.minimum(now, seen.remembered("caution") * RECOVERY)
+        caution = np.minimum(now, seen.recall("caution") * RECOVERY)
         seen.memory["caution"][seen.row] = caution
         step = self.rule.gain_for(seen.n_active) * (planned - seen.epsilon)
         chosen: Any = seen.epsilon + (step * caution if self.rule.is_cautious else step)

@@ -1,4 +1,4 @@
-"""What nodes report before they have seen anything."""
+"""The first reports of nodes."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def draw_first_reports(
     terms: Terms | None = None,
     equilibrium: Floats | None = None,
 ) -> Floats:
-    """Return the first reports, shape (n,): cold, warm or random, as each group starts.
+    """Return the first reports, shape (n,): cold, warm or random, by group.
 
     Parameters
     ----------
     columns : NodeColumns
         With the unit costs.
     groups : sequence of NodeGroup
-        Which start in their own way.
+        Each with its own start.
     offer : Offer
-        Of the mechanism; where nodes take or leave contracts, they report nothing yet.
+        Offer of the mechanism; with contracts, nodes report nothing at first.
     pool : float
-        What nodes share, in currency.
+        Pool that nodes share, in currency.
     epsilon_floor : float
-        Smallest admissible report: what a cold start is.
+        Smallest admissible report, used by a cold start.
     seed : int
-        Root of all chance in the market.
+        Seed of all random numbers of the market.
     terms : Terms, optional
-        What taking part costs and allows; None in the game of the paper.
+        Cost of taking part, and limits; None in the game of the paper.
     equilibrium : ndarray of float, shape (n,), optional
-        Where a warm start is under other terms than the paper's.
+        Reports of a warm start under terms other than the paper's.
     """
     n_nodes = len(columns)
     reports = np.zeros(n_nodes)

@@ -1,4 +1,4 @@
-"""What is measured at the end of a round."""
+"""Measurements at the end of a round."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from fcfn_abm.scenario import Game
 
 @dataclass(frozen=True)
 class RoundState:
-    """What is measured of a round, while its reports stand.
+    """Measurements of a round, taken while its reports are in place.
 
-    ``n_active``, ``n_inactive`` and ``n_exited`` sum to the nodes that are there: nodes leave at
-    the end of a round, after its reports are paid, and are counted as exited from the next one on.
+    ``n_active``, ``n_inactive`` and ``n_exited`` sum to the number of nodes in the market: nodes
+    leave at the end of a round, after its reports are paid, and count as exited from the next round
+    on.
     """
 
     round: int
@@ -43,78 +44,78 @@ class RoundState:
     total_epsilon: float
     """S, the sum of all reports."""
     mean_epsilon: float
-    """eps_g, over the nodes that ``game.average_over`` names."""
+    """eps_g, averaged as ``game.average_over`` defines."""
     n_active: int
-    """Nodes that take part: their share is more than `LEAST_SHARE` of the largest."""
+    """Number of nodes that take part: their share is above `LEAST_SHARE` of the largest share."""
     n_inactive: int
-    """The other nodes that were in the market."""
+    """Number of the other nodes in the market."""
     n_exited: int
-    """Nodes that had left before this round, and did not come back in it."""
+    """Number of nodes that had left before this round, and did not return in it."""
     payment: float
-    """What the server paid, in currency."""
+    """Payment of the server, in currency."""
     node_utility: float
     """Sum of the nodes' utilities, in currency."""
     server_utility: float
     """Utility of the server, in currency."""
     welfare: float
-    """Utilities of all together, a middleman's included, in currency."""
+    """Sum of all utilities, including an agency's, in currency."""
     exploitability: float
-    """Largest gain of a node from moving alone, as a share of B."""
+    """Largest gain of a node by moving alone, as a share of B."""
     change: float
-    """Largest change of an epsilon since the last round, as a share of the largest epsilon."""
+    """Largest change of an epsilon since the last round, relative to the largest epsilon."""
     distance: float
     """Largest distance of an epsilon to the closed form at this B (without a contest: to the
-    contracts), as a share of its largest."""
+    contracts), relative to its largest epsilon."""
 
 
 @dataclass(frozen=True)
 class MovingState(RoundState):
-    """The same where events change the game: where nodes should be."""
+    """A round's state, with the current equilibrium, if events change the game."""
 
     equilibrium_budget: float
-    """B* of the game as it is (41), in currency."""
+    """B* of the current game (41), in currency."""
     equilibrium_n_active: int
-    """How many nodes take part in closed form, under any cap."""
+    """Number of nodes that take part in the closed form, under any cap."""
     equilibrium_total_epsilon: float
     """S of the closed form at this round's B."""
 
 
 @dataclass(frozen=True)
 class ChurnState(RoundState):
-    """The same where nodes come and go: who is there, and where they should be."""
+    """A round's state, with the population and its equilibrium, if there is churn."""
 
     n_present: int
-    """Nodes that are there."""
+    """Number of nodes in the market."""
     n_arrived: int
-    """Nodes that arrived in this round."""
+    """Number of nodes that arrived in this round."""
     n_departed: int
-    """Nodes that went away for good in this round."""
+    """Number of nodes that departed for good in this round."""
     equilibrium_budget: float
-    """B* of those that are there (41), in currency."""
+    """B* of the nodes in the market (41), in currency."""
     equilibrium_n_active: int
-    """How many of them take part in closed form, under any cap."""
+    """Number of these nodes that take part in the closed form, under any cap."""
     equilibrium_total_epsilon: float
     """S of their closed form at this round's B."""
 
 
 @dataclass(frozen=True)
 class Spending:
-    """What has been paid over all rounds, and what is left."""
+    """Payments over all rounds, and the money left."""
 
     money_spent: float
-    """What the server has paid so far, this round included, in currency."""
+    """Payments of the server so far, including this round, in currency."""
     money_left: float
-    """What is left of ``game.total_budget`` after this round, in currency."""
+    """Rest of ``game.total_budget`` after this round, in currency."""
 
 
 @dataclass(frozen=True)
 class SpendingState(Spending, MovingState):
-    """What is measured where the server's money is limited."""
+    """A round's state, if the server's money is limited."""
 
 
 @dataclass(frozen=True)
 class SpendingChurnState(Spending, ChurnState):
-    """The same where nodes come and go."""
+    """The same with churn."""
 
 
 def measure_round(
@@ -135,31 +136,31 @@ def measure_round(
     Parameters
     ----------
     played : Round
-        At its end.
+        The round, at its end.
     before : ndarray of float, shape (n,)
         Reports of the last round.
     server : ParameterServer
-        With what it has announced and paid.
+        The server, after its announcement and payments.
     contest : Equilibrium or None
-        The closed form at B = 1 of the nodes that are there; None where they answer contracts, and
-        under other terms than the paper's.
+        The closed form at B = 1 of the nodes in the market; None with contracts, and under terms
+        other than the paper's.
     churn : Turnover or None
-        Who came and went, where the population changes.
+        Arrivals and departures, if there is churn.
     moving : bool, default False
-        Whether the game changes as it is played.
+        Whether the game changes during the market.
     solved : ContestEquilibrium, optional
-        Their equilibrium at this round's pool, under other terms than the paper's.
+        The equilibrium at this round's pool, under terms other than the paper's.
     best_cap : float, default 0
-        The best cap under these terms, in currency.
+        Best cap under these terms, in currency.
     spending : Spending, optional
-        What has been paid so far, where the money is limited.
+        Payments so far, if the money is limited.
     identities : ndarray of int, optional
-        As how many the nodes come that are there.
+        Number of identities of each node in the market.
     """
     columns, game = played.columns, server.game
     n_nodes = int(np.count_nonzero(columns.present))
     n_active = int(np.count_nonzero(takes_part(columns.epsilon)))
-    n_exited = int(np.count_nonzero(columns.exited_before(played.index)))
+    n_exited = int(np.count_nonzero(columns.find_exited(played.index)))
     total_epsilon = float(columns.epsilon.sum())
     reports = split_reports(columns.epsilon[played.present], identities)
     n_averaged = averaged_nodes(game.average_over, reports)
@@ -215,14 +216,14 @@ def measure_round(
 
 
 def state_class(*, churn: bool, moving: bool, spending: bool) -> type[RoundState]:
-    """Return what a market measures in each of its rounds."""
+    """Return the class of the states that a market measures."""
     if spending:
         return SpendingChurnState if churn else SpendingState
     return ChurnState if churn else MovingState if moving else RoundState
 
 
 def expect_equilibrium(contest: Equilibrium, game: Game) -> tuple[float, int]:
-    """Return B* (41), and how many nodes take part, in the closed form at B = 1."""
+    """Return B* (41), and the number of participants, for the closed form at B = 1."""
     n_averaged = averaged_nodes(game.average_over, contest.epsilon)
     best = best_budget(contest.tau, contest.n_active, n_averaged, game.alpha, game.beta)
     return best, contest.n_active
@@ -234,7 +235,7 @@ def _measure_moves(
     contest: Equilibrium | None,
     solved: ContestEquilibrium | None,
 ) -> tuple[float, float, float]:
-    """Return exploitability, change and distance, over the nodes that are there."""
+    """Return exploitability, change and distance, over the nodes in the market."""
     rows, pool, floor = played.present, played.pool, played.epsilon_floor
     epsilon, before, rho = played.columns.epsilon[rows], before[rows], played.columns.rho[rows]
     if solved is not None:
@@ -264,22 +265,22 @@ def _measure_moves(
 
 
 def _gain_under_terms(played: Round, rho: Floats, epsilon: Floats) -> float:
-    """Return the most that a node could gain by moving alone, as a share of the pool."""
+    """Return the largest gain of a node by moving alone, as a share of the pool."""
     if played.pool <= 0:
         return float("inf") if epsilon.any() else 0.0
     return contest_regret(epsilon, rho, played.pool, played.terms or Terms())
 
 
 def _measure_contracts(played: Round, rho: Floats, epsilon: Floats) -> tuple[float, Floats]:
-    """Return the largest gain from taking or leaving a contract, and what was offered."""
+    """Return the largest gain by accepting or refusing a contract, and the offered epsilon."""
     rule = played.groups[0].rule
     if not isinstance(rule, TakeOrLeave):
-        raise TypeError(f"contracts are taken or left, and not played by {type(rule).__name__}")
+        raise TypeError(f"{type(rule).__name__} does not support contracts")
     return rule.regret(rho, epsilon, played.pool), rule.contracts.epsilon
 
 
 def ratio(size: float, scale: float) -> float:
-    """Return size / scale, where a scale of zero makes any size infinite."""
+    """Return size / scale; a scale of zero makes any size infinite."""
     return size / scale if scale > 0 else (float("inf") if size > 0 else 0.0)
 
 

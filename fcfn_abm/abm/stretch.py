@@ -1,4 +1,4 @@
-"""Stretches of rounds that are played in one compiled call, where nothing looks in between."""
+"""Stretches of rounds that are played in one compiled call, when nothing observes them."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from fcfn_abm.mechanisms import Contest
 from fcfn_abm.scenario import Game, Rounds
 
 LOADING = 50_000
-"""Moves of single agents that take as long as loading compiled code does."""
+"""Number of single moves that takes as long as loading compiled code."""
 
-_FIELDS = [field.name for field in fields(RoundState)][1:]  # the round is the place in the table
+_FIELDS = [field.name for field in fields(RoundState)][1:]  # the round is the row index
 PAYMENT, TOTAL = _FIELDS.index("payment"), _FIELDS.index("total_epsilon")
-"""Their places in the table."""
+"""Column indices of these fields in the table."""
 _COUNTS = ("n_active", "n_inactive", "n_exited")
-_ENTRIES = 2**15  # of random numbers, or of traces, that are held at once
-_MOST_ROUNDS = 64  # in a call, between two looks of a progress bar
+_ENTRIES = 2**15  # random numbers or traces in memory at once
+_MOST_ROUNDS = 64  # per call, between two updates of a progress bar
 
 _single_moves = 0
 
 
 def count_single_moves(n_moves: int) -> None:
-    """Count moves by single agents in this process, after which loading compiled code pays."""
-    global _single_moves  # a fact about the process, which changes no number
+    """Count single moves in this process, to decide when loading compiled code pays off."""
+    global _single_moves  # a process-wide counter without effect on results
     _single_moves += n_moves
 
 
 def pays(n_nodes: int) -> bool:
-    """Return whether rounds of so many nodes are played compiled."""
+    """Return whether rounds with this number of nodes are played compiled."""
     loaded = "fcfn_abm.abm.play" in sys.modules
     return loaded or n_nodes >= order.MANY or _single_moves >= LOADING
 
 
 @dataclass(frozen=True)
 class Forms:
-    """The rules of a market in their compiled forms."""
+    """Compiled forms of a market's rules."""
 
     moves: tuple[ScalarMoves, ...]
-    """Of each group."""
+    """One form per group."""
     server: ScalarServer
 
 
@@ -59,10 +59,10 @@ class Stretch:
     """Rounds that have been played."""
 
     status: int
-    """How far the last round came: `PLAYED`, `MOVED` or `PAID`."""
+    """Where the last round stopped: `PLAYED`, `MOVED` or `PAID`."""
     table: Floats
-    """The fields of `RoundState` but the round, and the relative change of the cap, a row a round;
-    the last row says nothing unless its round came to its end."""
+    """The fields of `RoundState` without the round, and the relative change of the cap, one row per
+    round; the last row is valid only if its round was completed."""
     traces: Floats
     """Epsilon, payment and utility of the traced nodes, shape (n_rounds, 3, n_traced)."""
     budget: float
@@ -70,22 +70,22 @@ class Stretch:
     budget_before: float
     """The cap before the last round, in currency."""
     answered_pool: float
-    """What the nodes shared in the last round as they moved, in currency."""
+    """What the nodes shared in the last round during their moves, in currency."""
     before: Floats
     """Reports before the last round."""
     calm_rounds: int
-    """How many rounds in a row before the last one were calm."""
+    """Number of consecutive calm rounds before the last one."""
     looked: bool
     """Whether the server remembers the reports that it saw last."""
     server_memory: Floats
 
     @property
     def n_rounds(self) -> int:
-        """How many rounds were played, the last one included."""
+        """Number of rounds played, including the last one."""
         return len(self.table)
 
     def columns(self, first_round: int, n_rounds: int) -> dict[str, list[Any]]:
-        """Return the fields of `RoundState` in the first so many rounds."""
+        """Return the fields of `RoundState` for the first ``n_rounds`` rounds."""
         table = self.table[:n_rounds].T.tolist()
         found: dict[str, list[Any]] = {"round": list(range(first_round, first_round + n_rounds))}
         found.update(zip(_FIELDS, table, strict=False))
@@ -96,16 +96,16 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Passed:
-    """What rounds have shown, for records."""
+    """Results of rounds, for records."""
 
     rounds: dict[str, list[Any]]
-    """The fields of `RoundState`, a number a round."""
+    """The fields of `RoundState`, one number per round."""
     traces: Floats
     """Epsilon, payment and utility of the traced nodes, shape (n_rounds, 3, n_traced)."""
 
 
 def forms_of(groups: Sequence[NodeGroup], n_active: int) -> tuple[ScalarMoves, ...] | None:
-    """Return the compiled form of each group's rule; None where a rule has none, or learns."""
+    """Return the compiled form of each group's rule; None if a rule has none, or learns."""
     forms = []
     for group in groups:
         rule = group.rule
@@ -133,36 +133,36 @@ def play(
     moving: bool,
     traced: Rows,
 ) -> Stretch:
-    """Play rounds from that of ``played`` on; its columns change.
+    """Play rounds, starting with ``played``; its columns are changed.
 
     Parameters
     ----------
     played : Round
-        The first of them, before the server has announced its cap.
+        The first round, before the server has announced its cap.
     forms : Forms
         The rules.
     rounds, game : Rounds, Game
         Settings.
     offer : Contest
-        How the server pays; linear.
+        How the server pays; must be linear.
     unit_target : ndarray of float, shape (n,)
         Epsilon of the closed form per unit of the pool.
     largest_unit_target : float
         Its largest entry.
     standing : Standing
-        How the last round ended.
+        State at the end of the last round.
     server_memory : dict
-        What the server's rule remembers; not changed.
+        Memory of the server's rule; not changed.
     best_budget : float or None
-        B*, by which the cap is judged; None where it is not.
+        B*, against which the cap is judged; None if it is not judged.
     patience : int
-        After how many calm rounds the market is at rest.
+        Number of calm rounds after which the market is at rest.
     n_rounds : int
-        Most rounds to play.
+        Largest number of rounds to play.
     moving : bool
         Whether the game is about to change.
     traced : slice or ndarray of int
-        Of which nodes the reports, payments and utilities of each round are kept.
+        Nodes whose reports, payments and utilities are kept for each round.
     """
     from fcfn_abm.abm import compiled  # loads numba
     from fcfn_abm.abm import play as loop
@@ -174,7 +174,7 @@ def play(
     n_rounds = min(n_rounds, max(1, min(_MOST_ROUNDS, _ENTRIES // n_numbers)))
     numbers = played.turns.draw(played.index, n_rounds) if played.turns else np.empty((0, n_nodes))
     before = columns.epsilon if n_rounds == 1 else columns.epsilon.copy()
-    columns.epsilon = columns.epsilon.copy()  # whoever holds the old arrays keeps them
+    columns.epsilon = columns.epsilon.copy()  # references to the old arrays stay valid
     columns.payment, columns.utility = np.empty(n_nodes), np.empty(n_nodes)
     last = server_memory.get("last_reports")
     memory = np.array([server_memory[name] for name in forms.server.memory], dtype=float)
@@ -215,7 +215,7 @@ def play(
         leaves_on_loss=np.array([settings.criterion == "loss" for settings in exits]),
         patience=np.array([settings.patience for settings in exits]),
     )
-    with np.errstate(all="ignore"):  # in plain Python, which numba's loops do not heed
+    with np.errstate(all="ignore"):  # for plain Python; numba's loops ignore it
         status, n_played, budget, calm_before, looked, budget_before, pool = play_rounds(
             columns.rho,
             unit_target,

@@ -1,4 +1,4 @@
-"""Fetching memory ahead of its use, for loops over rows in random order."""
+"""Prefetching of memory, for loops over rows in random order."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numba.np.arrayobj
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-# of which there are no types
+# no type stubs
 _ir: Any = llvmlite.ir
 _cgutils: Any = numba.core.cgutils
 _arrays: Any = numba.np.arrayobj
 
 AHEAD = 32
-"""How many rows ahead: what a processor of today has under way at once."""
+"""Prefetch distance in rows: what current processors handle at once."""
 FAR = 2**16
-"""From so many rows on a column does not stay in the nearest caches."""
+"""Number of rows from which a column exceeds the fast caches."""
 
 _FOR_WRITING, _KEPT_NEAR, _DATA = 1, 3, 1  # arguments of LLVM's prefetch
 
 
 def touch(array: Any, row: int) -> None:
-    """Fetch the entry of a row into the nearest cache; outside of compiled loops, do nothing."""
+    """Prefetch the entry of a row into the cache; does nothing outside compiled loops."""
 
 
 def _generate_prefetch(typing_context: Any, array: Any, row: Any) -> Any:  # noqa: ARG001

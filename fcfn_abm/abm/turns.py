@@ -9,17 +9,17 @@ from fcfn_abm.rng import stream
 
 
 class Turns:
-    """The random orders of moves, from one generator: ``n_nodes`` numbers a round.
+    """The random orders of moves, from one generator with ``n_nodes`` numbers per round.
 
-    Any stretch of rounds can be drawn at once, and again: where the numbers of a round stand does
-    not depend on what was drawn before.
+    Any stretch of rounds can be drawn at once, and drawn again: the numbers of a round do not
+    depend on earlier draws.
 
     Parameters
     ----------
     seed : int
-        Root of all chance in the market.
+        Seed of all random numbers of the market.
     n_nodes : int
-        Numbers that a round takes.
+        Number of random numbers per round.
     """
 
     def __init__(self, seed: int, n_nodes: int) -> None:
@@ -30,16 +30,16 @@ class Turns:
         skipped = (first_round - self._next_round) * self._n_nodes
         if skipped:
             bits: Any = self._generator.bit_generator
-            bits.advance(skipped % 2**128)  # its period: backwards is nearly all the way round
+            bits.advance(skipped % 2**128)  # the period: going back means nearly a full cycle
         self._next_round = first_round + n_rounds
         return self._generator.random((n_rounds, self._n_nodes))
 
 
 def shuffle(rows: Any, numbers: Any, shuffled: Any) -> None:
-    """Write rows in the random order that numbers in [0, 1) give, one a row.
+    """Write rows in the random order given by numbers in [0, 1), one per row.
 
-    All orders are equally likely: place k takes what stands in one of the places 0 to k, whose own
-    row goes there (Fisher and Yates, inside out).
+    All orders are equally likely: place k takes the row of a random place from 0 to k, whose own
+    row moves there (Fisher and Yates, inside-out version).
     """
     for place, row in enumerate(rows):
         other = int(numbers[place] * (place + 1))

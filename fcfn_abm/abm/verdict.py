@@ -1,4 +1,4 @@
-"""How a run ended, in a word and in a sentence; never silent."""
+"""How a market ended, as a word and a sentence."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import numpy as np
 
 type VerdictKind = Literal["converged", "cycling", "diverged", "no-trade", "max-rounds", "stopped"]
 
-_NEAR = 1e-3  # rest this far from the closed form is said: reports at the floor, exits
+_NEAR = 1e-3  # a larger distance from the closed form at rest is reported: floor reports, exits
 LEADER_TOLERANCE = 1e-3
-"""How far a cap that the server has chosen may be from B*, relative to B*, at convergence."""
+"""Largest relative distance of a cap chosen by the server from B*, at convergence."""
 
 
 @dataclass(frozen=True)
 class Leader:
-    """Where the server stands at the end of a round."""
+    """State of the server at the end of a round."""
 
     budget: float
     """Payment cap B, in currency."""
     best_budget: float
-    """B* of the nodes that are there (41), in currency; zero where no trade pays."""
+    """B* of the nodes in the market (41), in currency; zero if no trade pays."""
     regret: float
-    """What the server would gain by B*, the nodes at equilibrium under both, in currency."""
+    """Server's gain from B*, with the nodes at equilibrium under both caps, in currency."""
     found_by: str = "(41)"
-    """How B* was worked out: the equation, or a search."""
+    """How B* was found: by the equation, or by a search."""
     judged: bool = True
-    """Whether it chooses the cap, and could come to B*; otherwise B/B* is only reported."""
+    """Whether the server chooses the cap and could reach B*; otherwise B/B* is only reported."""
 
     @property
     def budget_ratio(self) -> float | None:
-        """B/B*; None where no trade pays."""
+        """B/B*; None if no trade pays."""
         return self.budget / self.best_budget if self.best_budget > 0 else None
 
     @property
     def is_near_best(self) -> bool:
-        """Whether a cap that the server has chosen is B*, up to `LEADER_TOLERANCE`."""
+        """Whether a cap chosen by the server is B*, up to `LEADER_TOLERANCE`."""
         if not self.judged:
             return True
         return abs(self.budget - self.best_budget) <= LEADER_TOLERANCE * self.best_budget
 
     @property
     def has_no_cap(self) -> bool:
-        """Whether a cap that the server has chosen is zero, though another would pay."""
+        """Whether a cap chosen by the server is zero, although another one would pay."""
         return self.judged and self.budget == 0 and self.best_budget > 0
 
     def describe(self) -> str:
-        """Return where the cap is, in a clause."""
+        """Describe the position of the cap, in a clause."""
         if self.best_budget == 0:
             return f"the cap is {self.budget:.4g}, and B* = 0"
         ratio = self.budget / self.best_budget
@@ -62,28 +62,29 @@ class Verdict:
     kind: VerdictKind
     """One of six words."""
     rounds: int
-    """Rounds that were played."""
+    """Number of rounds played."""
     reason: str
-    """Why, in a sentence."""
+    """The reason, in a sentence."""
     budget_ratio: float | None = None
-    """B/B* in the last round; None where no trade pays."""
+    """B/B* in the last round; None if no trade pays."""
     server_regret: float | None = None
-    """What the server would gain by B*, the nodes at equilibrium under both, in currency."""
+    """Server's gain from B*, with the nodes at equilibrium under both caps, in currency."""
 
 
 @dataclass
 class Judge:
-    """Follows a market round by round, and says when it is over, and how.
+    """Follows a market round by round, and determines when and how it ends.
 
-    Convergence is measured, in both games: exploitability, the relative change of epsilon and that
-    of the cap must stay below ``tolerance`` for ``patience`` rounds in a row, and a cap that the
-    server has chosen must be B*, up to `LEADER_TOLERANCE`. At the last round, a market that came no
-    closer in the second half of the play than in the quarter before does not settle: it is
-    diverging where the distance still grows, and cycling otherwise. How it began does not count.
-    One that comes closer in nearly every round, however slowly, or moves ever less, is neither.
-    With noise in what nodes see, or nodes that try reports at random, it cannot rest, and is not
-    said to cycle; nor is one whose server keeps trying caps. As long as the population
-    itself changes, it is said how far behind the market is; once it does not, all begins anew.
+    Convergence is measured in the same way for both orders of moves: exploitability, the relative
+    change of epsilon and that of the cap must stay below ``tolerance`` for ``patience`` consecutive
+    rounds, and a cap that the server has chosen must be B*, up to `LEADER_TOLERANCE`. At the last
+    round, a market that came no closer in the second half of the play than in the quarter before
+    does not settle: it diverges if the distance still grows, and cycles otherwise. The first
+    quarter does not count. A market that comes closer in nearly every round, however slowly, or
+    whose moves keep shrinking, neither diverges nor cycles. With noise in the observations, or
+    nodes that explore at random, a market cannot rest, and is not classified as cycling; nor is one
+    whose server keeps trying caps. While the population changes, the verdict states how far the
+    market lags behind; once it stays constant, the judgement restarts.
     """
 
     tolerance: float
@@ -96,16 +97,16 @@ class Judge:
     without_cap: list[bool] = field(default_factory=list)
     still_from: int = 0
 
-    _FEWEST = 16  # rounds in which nothing can be said
+    _FEWEST = 16  # rounds needed for any classification
     _NEARLY_ALL = 0.9  # rounds
-    _NO_PROGRESS = 0.8  # fictitious play, the slowest that settles, goes like 1 / sqrt(t): 0.7
+    _NO_PROGRESS = 0.8  # above 0.7, the ratio of the slowest rule, fictitious play: 1 / sqrt(t)
     _GROWTH = 1.5  # of the mean distance, from a quarter of the play to the half after it
 
-    def begin_anew(self) -> None:
-        """Judge what follows alone: the game has changed."""
+    def restart(self) -> None:
+        """Judge only later rounds: the game has changed."""
         self.still_from, self.calm_rounds = len(self.distances), 0
 
-    def take_in(
+    def add_rounds(
         self,
         distances: list[float],
         changes: list[float],
@@ -114,28 +115,28 @@ class Judge:
         calm_rounds: int,
         moving: bool,
     ) -> None:
-        """Take in rounds after which play went on.
+        """Add rounds after which play continued.
 
         Parameters
         ----------
         distances, changes : list of float
-            As in :meth:`see`, a number a round.
+            As in :meth:`add_round`, one number per round.
         without_cap : list of bool
-            Whether the server had no cap, though another would pay.
+            Whether the server had no cap, although one would pay.
         calm_rounds : int
-            How many rounds in a row before the next one were calm.
+            Number of consecutive calm rounds before the next one.
         moving : bool
-            Whether something changed, so that there was no rest.
+            Whether something changed, so that the market was not at rest.
         """
         self.distances += distances
         self.changes += [min(change, 1.0) for change in changes]
         self.without_cap += without_cap
         if moving:
-            self.begin_anew()
+            self.restart()
         else:
             self.calm_rounds = calm_rounds
 
-    def see(
+    def add_round(
         self,
         *,
         exploitability: float,
@@ -151,37 +152,37 @@ class Judge:
         stopped: str = "",
         moving: str = "",
     ) -> Verdict | None:
-        """Take in a round; return the verdict when there is one.
+        """Add a round; return the verdict if there is one.
 
         Parameters
         ----------
         exploitability : float
-            Largest gain from moving alone, as a share of the cap.
+            Largest gain of a node by moving alone, as a share of the cap.
         change, budget_change : float
             Relative change of epsilon and of the cap since the last round.
         distance : float
             Relative distance of epsilon to the closed form.
         content : bool, default True
-            Whether the server would leave its cap as it is.
+            Whether the server would keep its cap.
         exploring : bool, default False
-            Whether nodes try reports at random: what repeats itself then does so by chance.
+            Whether nodes explore at random; repetitions are then due to chance.
         searching : bool, default False
             Whether the server keeps trying caps.
         leader : Leader, optional
-            Where the server stands; without it, the nodes' game alone is judged.
+            State of the server. By default only the nodes' game is judged.
         n_active : int, default 2
-            How many nodes take part.
+            Number of nodes that take part.
         at_rest_without_trade : str, optional
-            Why nobody trades, where nobody does and nobody will.
+            Why nobody trades, if nobody does and nobody will.
         stopped : str, optional
-            Why no further round is bought, where the server spends no more.
+            Why no further round is bought, if the server has stopped buying.
         moving : str, optional
-            What changes, so that there is no rest: "the population", "the game".
+            What changes, so that the market is not at rest: "the population", "the game".
         """
         self.distances.append(distance)
-        self.changes.append(min(change, 1.0))  # after tiny reports any change is a huge one
+        self.changes.append(min(change, 1.0))  # relative to tiny reports, any change is huge
         self.without_cap.append(leader is not None and leader.has_no_cap)
-        ended = self._end(
+        ended = self._judge_end(
             max(exploitability, change, budget_change) <= self.tolerance
             and content
             and not exploring,
@@ -201,7 +202,7 @@ class Judge:
         ratio, regret = (leader.budget_ratio, leader.regret) if leader else (None, None)
         return Verdict(kind, len(self.distances), reason, ratio, regret)
 
-    def _end(
+    def _judge_end(
         self,
         calm: bool,
         exploitability: float,
@@ -214,15 +215,15 @@ class Judge:
         stopped: str,
         moving: str,
     ) -> tuple[VerdictKind, str] | None:
-        """Return word and reason, if the market is over."""
+        """Return word and reason if the market has ended."""
         played = len(self.distances)
         if at_rest_without_trade:
             return "no-trade", at_rest_without_trade
         if stopped:
             return "stopped", stopped
         if moving:
-            self.begin_anew()
-            return ("max-rounds", self._behind(moving)) if played >= self.maximum else None
+            self.restart()
+            return ("max-rounds", self._describe_lag(moving)) if played >= self.maximum else None
         if exploring:
             self.still_from = played
         self.calm_rounds = self.calm_rounds + 1 if calm else 0
@@ -230,23 +231,23 @@ class Judge:
         if at_rest and n_active == 0:
             return "no-trade", "nobody takes part, and nobody would gain by it alone."
         if at_rest and (leader is None or leader.is_near_best):
-            return "converged", self._at_rest(leader)
+            return "converged", self._describe_rest(leader)
         if played < self.maximum:
             return None
         if at_rest and leader:
-            return "max-rounds", self._away_from_best(leader)
+            return "max-rounds", self._describe_cap_gap(leader)
         if leader and any(late := self.without_cap[played // 2 :]):
-            return "max-rounds", self._given_up(sum(late), len(late), leader)
+            return "max-rounds", self._describe_giving_up(sum(late), len(late), leader)
         if searching and leader and leader.judged:
             allowed = f"{self.maximum} rounds were allowed"
             return "max-rounds", f"{allowed}; the server keeps trying caps: {leader.describe()}."
         if exploring:
-            return "max-rounds", self._exploring()
-        unsettled = None if change <= self.tolerance else self._unsettled()
-        return unsettled or ("max-rounds", self._at_end(exploitability, change))
+            return "max-rounds", self._describe_exploration()
+        unsettled = None if change <= self.tolerance else self._judge_unsettled()
+        return unsettled or ("max-rounds", self._describe_end(exploitability, change))
 
-    def _at_rest(self, leader: Leader | None) -> str:
-        """Say that a market rests, and where, if that is not where it was computed to."""
+    def _describe_rest(self, leader: Leader | None) -> str:
+        """Describe a market at rest, and its distance to the computed equilibrium if not small."""
         said = (
             f"exploitability and change stayed below {self.tolerance:g} for {self.patience} rounds"
         )
@@ -256,37 +257,37 @@ class Judge:
             said += f"; it rests {distance:.2g} of the largest epsilon away from what was computed"
         return f"{said}."
 
-    def _away_from_best(self, leader: Leader) -> str:
+    def _describe_cap_gap(self, leader: Leader) -> str:
         return (
             f"{self.maximum} rounds were allowed; the nodes are at rest, but the server is not at "
             f"its best cap: {leader.describe()}."
         )
 
-    def _given_up(self, n_without: int, n_late: int, leader: Leader) -> str:
+    def _describe_giving_up(self, n_without: int, n_late: int, leader: Leader) -> str:
         return (
             f"{self.maximum} rounds were allowed; the server keeps giving up: its cap was zero in "
             f"{n_without} of the last {n_late} rounds, though B* = {leader.best_budget:.6g} "
             f"{leader.found_by}."
         )
 
-    def _exploring(self) -> str:
+    def _describe_exploration(self) -> str:
         late = float(np.median(self.distances[len(self.distances) // 2 :]))
         return (
             f"{self.maximum} rounds were allowed; nodes still try reports at random, at a median "
             f"distance of {late:.2g} of the largest epsilon to the equilibrium."
         )
 
-    def _behind(self, moving: str) -> str:
-        """Say how far behind a moving equilibrium the market was, once it had begun to follow."""
+    def _describe_lag(self, moving: str) -> str:
+        """Describe the mean distance to a moving equilibrium, after the first rounds."""
         late = np.array(self.distances[len(self.distances) // 2 :])
-        late = late[np.isfinite(late)]  # there is no equilibrium where fewer than two nodes are
+        late = late[np.isfinite(late)]  # no equilibrium with fewer than two nodes
         return (
             f"{self.maximum} rounds were allowed; {moving} keeps changing, and the market "
             "follows the moving equilibrium at a mean distance of "
             f"{late.mean() if late.size else np.inf:.2g} of the largest epsilon."
         )
 
-    def _at_end(self, exploitability: float, change: float) -> str:
+    def _describe_end(self, exploitability: float, change: float) -> str:
         allowed = f"{len(self.distances)} rounds were allowed; "
         if change <= self.tolerance < exploitability:
             return (
@@ -302,8 +303,8 @@ class Judge:
             )
         return f"{allowed}it has not settled yet."
 
-    def _unsettled(self) -> tuple[VerdictKind, str] | None:
-        """Return word and reason of a market that will not settle, as far as can be seen."""
+    def _judge_unsettled(self) -> tuple[VerdictKind, str] | None:
+        """Return word and reason of a market that evidently does not settle."""
         still = self.distances[self.still_from :]
         n_still = len(still)
         if n_still < self._FEWEST:
@@ -318,7 +319,7 @@ class Judge:
             return None
         changed_earlier, changes = _late_means(self.changes[self.still_from :])
         if changes <= self._NO_PROGRESS * changed_earlier or self.noisy:
-            return None  # it moves ever less, or noise alone keeps it moving
+            return None  # its moves keep shrinking, or only noise keeps it moving
         if later > self._GROWTH * earlier:
             return (
                 "diverged",

@@ -1,7 +1,7 @@
-"""The composition root: from a scenario to the objects that carry it out.
+"""The composition root: from a scenario to the objects that run it.
 
-The only package that knows all stages. Torch and Mesa are imported where they are needed, so that
-a closed form costs neither.
+The only package that depends on all stages. Torch and Mesa are imported on demand, so that a closed
+form loads neither.
 """
 
 from fcfn_abm.build.bench import OWN, BenchCell, name_mechanisms, require_bench
@@ -21,11 +21,11 @@ from fcfn_abm.build.parts import (
     create_mechanism,
     create_trainer,
     deal_images,
+    describe_missing,
     draw_population,
     follows_data,
     list_groups,
     load_images,
-    missing_for,
     needs_holdings,
     needs_images,
     prepare_trainer,
@@ -51,6 +51,7 @@ __all__ = [
     "create_mechanism",
     "create_trainer",
     "deal_images",
+    "describe_missing",
     "draw_population",
     "follows_data",
     "list_bench",
@@ -61,7 +62,6 @@ __all__ = [
     "load_images",
     "load_scenario",
     "measure_manipulation",
-    "missing_for",
     "name_mechanisms",
     "needs_holdings",
     "needs_images",

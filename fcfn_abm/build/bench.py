@@ -1,4 +1,4 @@
-"""The cells of a benchmark, and the populations that play in them."""
+"""The cells of a benchmark, and their populations."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from fcfn_abm.scenario.sweep import Check, replace_values
 from fcfn_abm.training import ImageData
 
 OWN = "scenario"
-"""What costs, or data, are called where the benchmark names none and the scenario's own stand."""
+"""Name of the scenario's own costs or data, if the benchmark names none."""
 
 
 @dataclass(frozen=True)
 class BenchCell:
-    """One distribution of costs, one dealing of data and one cap, with all its populations."""
+    """One distribution of costs, one distribution of data and one cap, with all its populations."""
 
     costs: str
     """Name of the distribution of costs."""
     data: str
-    """Name of the dealing of data."""
+    """Name of the distribution of data."""
     budget: float
     """Payment cap B, in currency."""
     coupling: float
-    """How costs follow the data (:class:`~fcfn_abm.scenario.BenchData`)."""
+    """How costs depend on the data (:class:`~fcfn_abm.scenario.BenchData`)."""
     bench: BenchSettings
-    """The benchmark that it belongs to."""
+    """The benchmark to which the cell belongs."""
     scenario: Scenario
-    """What plays: an ordinary scenario with these costs, data and this cap, without a benchmark."""
+    """The cell as an ordinary scenario with these costs, data and cap, without a benchmark."""
 
     def replica(self, replication: int) -> Scenario:
-        """Return the scenario of a population, with a seed of its own; the first has the file's."""
+        """Return the scenario of a population, with its own seed (the file's for the first)."""
         seed = replication_seed(self.scenario.seed, replication)
         return self.scenario.model_copy(update={"seed": seed})
 
@@ -50,7 +50,7 @@ class BenchCell:
         replication : int
             Its number, from 0.
         images : ImageData, optional
-            Of the replica; None where no data are dealt.
+            Images of the replica; None if no data are used.
 
         Raises
         ------
@@ -79,9 +79,9 @@ def list_cells(scenario: Scenario, check: Check, where: str = "scenario") -> lis
     scenario : Scenario
         With a benchmark.
     check : callable
-        Checks a scenario, raises InvalidScenarioError, and returns it with defaults.
+        Validates a scenario, raises InvalidScenarioError, and returns it with defaults.
     where : str, default "scenario"
-        Where the scenario comes from, for error messages.
+        Source of the scenario, for error messages.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def list_cells(scenario: Scenario, check: Check, where: str = "scenario") -> lis
     Raises
     ------
     InvalidScenarioError
-        With one sentence on what is wrong, and where.
+        If a cell is invalid.
     """
     bench = require_bench(scenario)
     _check_names(scenario, bench, where)
@@ -113,16 +113,16 @@ def list_cells(scenario: Scenario, check: Check, where: str = "scenario") -> lis
 
 
 def require_bench(scenario: Scenario) -> BenchSettings:
-    """Return the benchmark of a scenario; raise InvalidScenarioError where there is none."""
+    """Return the benchmark of a scenario; raise InvalidScenarioError if it has none."""
     if scenario.bench is None:
         raise InvalidScenarioError(
-            "The scenario has no [bench]: 'fcfn compare' puts mechanisms side by side in it."
+            "The scenario has no [bench] table; use 'fcfn compare' to compare mechanisms in it."
         )
     return scenario.bench
 
 
 def name_mechanisms(scenario: Scenario) -> Scenario:
-    """Return a scenario whose benchmark lists its mechanisms: all, where it names none."""
+    """Return a scenario whose benchmark lists its mechanisms: all of them by default."""
     bench = require_bench(scenario)
     if bench.mechanisms is not None:
         return scenario
@@ -142,8 +142,8 @@ def _check_costs(name: str, rho: Any, where: str) -> None:
     kind = rho.partition(":")[0] if isinstance(rho, str) else (rho or {}).get("kind")
     if kind == "csv":
         raise InvalidScenarioError(
-            "a file of costs is read before the benchmark: name it in [population.rho], and leave "
-            "[bench.costs] out.",
+            "a file of costs cannot be used here; name it in [population.rho], and remove "
+            "[bench.costs].",
             file=where,
             table="bench.costs",
             key=name,
@@ -151,7 +151,7 @@ def _check_costs(name: str, rho: Any, where: str) -> None:
 
 
 def _check_names(scenario: Scenario, bench: BenchSettings, where: str) -> None:
-    """Require names that are there, each once, and data where something looks at them."""
+    """Require known, unique names, and data if a mechanism uses them."""
 
     def refuse(reason: str, key: str, table: str = "bench") -> InvalidScenarioError:
         return InvalidScenarioError(reason, file=where, table=table, key=key)
@@ -160,7 +160,7 @@ def _check_names(scenario: Scenario, bench: BenchSettings, where: str) -> None:
         values = getattr(bench, key) or ()
         for value in values:
             if values.count(value) > 1:
-                raise refuse(f"{value!r} stands twice.", key)
+                raise refuse(f"{value!r} is listed twice.", key)
     for name in bench.mechanisms or ():
         try:
             MECHANISMS[name]
@@ -169,7 +169,7 @@ def _check_names(scenario: Scenario, bench: BenchSettings, where: str) -> None:
     for table in ("coalitions", "sybils"):
         if getattr(scenario.population, table):
             raise InvalidScenarioError(
-                "a benchmark compares mechanisms among nodes that act alone.",
+                "a benchmark supports neither coalitions nor sybils.",
                 file=where,
                 table="bench",
                 conflict=f"[population.{table}]",
@@ -178,26 +178,28 @@ def _check_names(scenario: Scenario, bench: BenchSettings, where: str) -> None:
     for name, dealt in bench.data.items():
         if not has_data and (dealt.coupling or dealt.partition is not None):
             raise refuse(
-                "there are no data to deal, so there must be a [training] table (with enabled = "
-                "false to train no net).",
+                "there are no data to distribute; add a [training] table (with enabled = false to "
+                "train no net).",
                 name,
                 "bench.data",
             )
     for name in bench.mechanisms or MECHANISMS:
         for knob in MECHANISMS[name].knobs:
             if knob not in ("budget", *MECHANISMS.options(name)):
-                raise refuse(f"the knob {knob!r} of {name!r} is none of its options.", "mechanisms")
+                raise refuse(
+                    f"the knob {knob!r} of {name!r} is not one of its options.", "mechanisms"
+                )
     for name in bench.mechanisms or ():
         own = scenario.mechanism
         options = own.options if own.kind == name else (scenario.compared or {}).get(name, {})
         try:
             looks = MECHANISMS.create(name, options).needs_data
-        except OptionError:  # refused where it stands
+        except OptionError:  # raised elsewhere
             continue
         if looks and not has_data:
             raise refuse(
-                f"{name!r} looks at the data that nodes hold, so there must be a [training] table "
-                "(with enabled = false to train no net).",
+                f"{name!r} uses the nodes' data; add a [training] table (with enabled = false to "
+                "train no net).",
                 "mechanisms",
             )
     _check_training(scenario, bench, refuse)
@@ -208,7 +210,7 @@ def _check_training(scenario: Scenario, bench: BenchSettings, refuse: Any) -> No
     if part is None:
         return
     if scenario.training is None:
-        raise refuse("needs the table [training], which says how.", "training")
+        raise refuse("needs a [training] table.", "training")
     known: dict[str, Any] = {
         "costs": list(bench.costs or (OWN,)),
         "data": list(bench.data or (OWN,)),

@@ -1,7 +1,7 @@
-"""Whether the parts of a scenario go together: a table of rules.
+"""Consistency checks between the parts of a scenario, as a table of rules.
 
-A rule is a function that yields what is wrong with a scenario, as far as it can tell. To add one,
-write it and name it in ``RULES``.
+A rule is a function that yields the problems that it finds in a scenario. To add a rule, write it
+and list it in ``RULES``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from fcfn_abm.build.parts import (
     create_learning,
+    describe_missing,
     draw_population,
     follows_data,
-    missing_for,
     needs_holdings,
 )
 from fcfn_abm.build.registries import registry_at
@@ -39,7 +39,7 @@ NO_NOISE = "no-noise"
 
 
 class Problem(NamedTuple):
-    """What is wrong in a scenario, as :class:`~fcfn_abm.errors.InvalidScenarioError` has it."""
+    """A problem in a scenario, as :class:`~fcfn_abm.errors.InvalidScenarioError` reports it."""
 
     reason: str
     table: str | None
@@ -51,25 +51,25 @@ type Problems = Iterator[Problem]
 
 
 def check_scenario(scenario: Scenario, where: str = "scenario") -> None:
-    """Raise InvalidScenarioError where parts of a scenario do not go together.
+    """Raise InvalidScenarioError if parts of a scenario conflict.
 
-    The population is drawn, to see whether its costs can be: a run, which draws it anyway, asks
+    This draws the population to check its costs; a run, which draws it anyway, uses
     :func:`check_settings`.
     """
     check_settings(scenario, where)
-    if not needs_holdings(scenario):  # those that follow data always lie in range
+    if not needs_holdings(scenario):  # costs that depend on data are always in range
         draw_population(scenario, where=where)
 
 
 def check_settings(scenario: Scenario, where: str = "scenario") -> None:
-    """Raise InvalidScenarioError where settings do not go together, without any draw."""
+    """Raise InvalidScenarioError if settings conflict, without drawing random numbers."""
     for rule in RULES:
         for problem in rule(scenario):
             raise InvalidScenarioError(**problem._asdict(), file=where)
 
 
 def check_node_count(scenario: Scenario) -> Problems:
-    """Require no more nodes than fit into memory."""
+    """Require that the nodes fit into memory."""
     try:
         require_room(scenario.population.n_nodes)
     except InvalidGameError as error:
@@ -77,17 +77,17 @@ def check_node_count(scenario: Scenario) -> Problems:
 
 
 def check_groups(scenario: Scenario) -> Problems:
-    """Require groups with names of their own, which together hold all nodes."""
+    """Require groups with unique names that together hold all nodes."""
     people = scenario.population
     groups, sizes = people.groups or (), people.group_sizes
     names = [group.name for group in groups]
     for name in names:
         if names.count(name) > 1:
-            yield Problem(f"the name {name!r} stands twice.", "population", "groups")
+            yield Problem(f"the name {name!r} is used twice.", "population", "groups")
     rests = [g.name for g in groups if g.share is None and g.n_nodes is None]
     if len(rests) > 1:
         yield Problem(
-            "one group alone may take the rest, but neither share nor n_nodes is given for "
+            "only one group may omit both share and n_nodes, but these groups do: "
             f"{' and '.join(map(repr, rests))}.",
             "population",
             "groups",
@@ -95,7 +95,7 @@ def check_groups(scenario: Scenario) -> Problems:
     if groups and sum(sizes) != people.n_nodes:
         parts = ", ".join(f"{n} {name!r}" for n, name in zip(sizes, names, strict=True))
         yield Problem(
-            f"must hold all nodes, but population.n_nodes = {people.n_nodes}, and they hold "
+            f"groups must hold population.n_nodes = {people.n_nodes} nodes in total, but hold "
             f"{sum(sizes)} ({parts}); a group without share and n_nodes takes the rest.",
             "population",
             "groups",
@@ -103,7 +103,7 @@ def check_groups(scenario: Scenario) -> Problems:
 
 
 def check_node_classes(scenario: Scenario) -> Problems:
-    """Require classes of nodes that plug-ins hold which are imported."""
+    """Require that node classes are in imported plug-ins."""
     tables = {"population": scenario.population.node_class} | {
         f"population.groups.{index}": group.node_class
         for index, group in enumerate(scenario.population.groups or ())
@@ -117,37 +117,37 @@ def check_node_classes(scenario: Scenario) -> Problems:
             yield Problem(str(error), table, "node_class")
         else:
             if not isinstance(found, type):
-                yield Problem(f"{name} is no class.", table, "node_class")
+                yield Problem(f"{name} is not a class.", table, "node_class")
 
 
 def check_distribution(scenario: Scenario) -> Problems:
-    """Require a registered distribution of costs, with options that it takes."""
+    """Require a registered distribution of costs, with valid options."""
     yield from _check_choice(scenario, ("population", "rho"), scenario.population.rho)
 
 
 def check_divergence(scenario: Scenario) -> Problems:
-    """Require data where costs follow them."""
+    """Require data if costs depend on them."""
     for place, choice in choices(scenario.population, ("population",)):
         if choice.kind == "divergence" and scenario.training is None:
             yield Problem(
-                "'divergence' follows the data that nodes hold, so there must be a [training] "
-                "table (with enabled = false to train no net).",
+                "'divergence' depends on the nodes' data; add a [training] table (with enabled = "
+                "false to train no net).",
                 table_name(place),
                 "kind",
             )
 
 
 def check_mechanism(scenario: Scenario) -> Problems:
-    """Require what a mechanism needs to know, and rules that nodes can play it by."""
+    """Require the inputs of the mechanism, and rules that support it."""
     kind, options = scenario.mechanism.kind, scenario.mechanism.options
-    missing = missing_for(scenario, kind)
+    missing = describe_missing(scenario, kind)
     if missing:
         yield Problem(missing, "mechanism", "distribution")
     mechanism = MECHANISMS.create(kind, options)
     if mechanism.needs_data and scenario.training is None:
         yield Problem(
-            f"{options['by']!r} looks at the data that nodes hold, so there must be a [training] "
-            "table (with enabled = false to train no net).",
+            f"{options['by']!r} depends on the nodes' data; add a [training] table (with enabled = "
+            "false to train no net).",
             "mechanism",
             "by",
         )
@@ -162,8 +162,8 @@ def check_mechanism(scenario: Scenario) -> Problems:
     for place, choice in choices(scenario):
         if place[-1] == "learning" and choice.kind != "best-response":
             yield Problem(
-                f"{choice.kind!r} knows the contest with exponent = 1 alone; with another "
-                "exponent nodes learn by 'best-response'.",
+                f"{choice.kind!r} supports the contest with exponent = 1 only; with another "
+                "exponent the learning rule must be 'best-response'.",
                 table_name(place),
                 "kind",
             )
@@ -175,15 +175,15 @@ def check_mechanism(scenario: Scenario) -> Problems:
     for table, settings in exits.items():
         if settings.criterion == "loss":
             yield Problem(
-                "'loss' knows the contest with exponent = 1 alone; with another exponent nodes "
-                "leave by 'best-response'.",
+                "'loss' supports the contest with exponent = 1 only; with another exponent the "
+                "criterion must be 'best-response'.",
                 table,
                 "criterion",
             )
 
 
 def check_terms(scenario: Scenario) -> Problems:
-    """Require terms that nodes can keep, and mechanism and rules that are made for them."""
+    """Require feasible terms, and a mechanism and rules that support them."""
     people, game = scenario.population, scenario.game
     cap = people.epsilon_max
     if isinstance(cap, tuple) and len(cap) != people.n_nodes:
@@ -212,38 +212,36 @@ def check_terms(scenario: Scenario) -> Problems:
             LEARNING_RULES.create(choice.kind, choice.options) if place[-1] == "learning" else None
         )
         if rule and (why := rule.refuses(terms)):
-            yield Problem(f"{choice.kind!r} does not play it: {why}.", *key)
+            yield Problem(f"{choice.kind!r} does not support it: {why}.", *key)
         changes = people.churn is not None or scenario.events
         if rule and choice.kind == "aggregate" and changes:
-            reason = (
-                "'aggregate' follows a game that changes by steps that are made for the paper's."
-            )
+            reason = "'aggregate' supports churn for the game of the paper only."
             yield Problem(reason, *key)
     for conflict, holds, reason in (
         (
             "[population.churn]",
             people.churn is not None,
-            "B* would have to be searched each round.",
+            "B* would need a search in every round.",
         ),
         (
             "[population.misreport]",
             people.can_misreport,
-            "what a false report costs is worked out for rho * epsilon.",
+            "misreports are supported for the cost rho * epsilon only.",
         ),
         (
             "[population.coalitions]",
             people.coalitions is not None,
-            "what a coalition gains is worked out for rho * epsilon.",
+            "coalitions are supported for the cost rho * epsilon only.",
         ),
         (
             "[population.sybils]",
             people.sybils is not None,
-            "what splitting a report gains is worked out for rho * epsilon.",
+            "sybils are supported for the cost rho * epsilon only.",
         ),
         (
             "total_budget or total_epsilon",
             scenario.keeps_account,
-            "B* would be searched again whenever a node has sold all that it may.",
+            "B* would need a search whenever a node sells out.",
         ),
     ):
         if holds:
@@ -251,7 +249,7 @@ def check_terms(scenario: Scenario) -> Problems:
 
 
 def check_registered_names(scenario: Scenario) -> Problems:
-    """Require registered names, with options that they take."""
+    """Require registered names with valid options."""
     for place, choice in choices(scenario):
         yield from _check_choice(scenario, place, choice)
 
@@ -271,46 +269,45 @@ def _check_choice(scenario: Scenario, place: tuple[str, ...], choice: Choice) ->
 def check_fixed_budget(scenario: Scenario) -> Problems:
     """Require a budget for a server that always pays the same."""
     if scenario.server.kind == "fixed" and scenario.game.budget is None:
-        yield Problem("is required, since the server rule is 'fixed'.", "game", "budget")
+        yield Problem("is required with the server rule 'fixed'.", "game", "budget")
 
 
 def check_first_budget(scenario: Scenario) -> Problems:
-    """Require a positive first budget of a server that adapts it."""
+    """Require a positive first budget for a server that adapts it."""
     if scenario.chooses_cap and scenario.game.budget == 0:
         yield Problem(
-            f"must be positive, since the server rule {scenario.server.kind!r} starts from it; "
-            "leave it out to start from half of beta.",
+            f"must be positive, because the server rule {scenario.server.kind!r} starts from it; "
+            "remove it to start from half of beta.",
             "game",
             "budget",
         )
 
 
 def check_churn(scenario: Scenario) -> Problems:
-    """Refuse tables about fixed nodes where nodes come and go."""
+    """Refuse churn with settings for individual nodes."""
     people, mechanism = scenario.population, scenario.mechanism.kind
     if people.churn is None:
         return
     conflicts = {
         "[population.rho] kind = 'divergence'": (
             follows_data(scenario),
-            "newcomers bring no data of their own.",
+            "newcomers have no data.",
         ),
         "[population.rho] names": (
             people.node_names is not None,
-            'newcomers have no names; name_column = "" leaves those of a file out.',
+            'newcomers have no names; name_column = "" ignores the names in a file.',
         ),
         "[population.misreport]": (
             people.can_misreport,
-            "nobody says whether newcomers lie.",
+            "it is undefined whether newcomers misreport.",
         ),
         f"[mechanism] kind = {mechanism!r}": (
             mechanism != "stackelberg",
-            "it makes its offer once, to those who are there at first; only 'stackelberg' does "
-            "not.",
+            "it makes one offer, to the first nodes; use 'stackelberg'.",
         ),
         "[training]": (
             scenario.trains,
-            "a newcomer would get the data and the privacy ledger of the node before it; with "
+            "a newcomer would get the data and the privacy ledger of the departed node; with "
             "enabled = false no net is trained.",
         ),
     }
@@ -320,7 +317,7 @@ def check_churn(scenario: Scenario) -> Problems:
 
 
 def check_events(scenario: Scenario) -> Problems:
-    """Require events that can happen, to something that is there."""
+    """Require events that can happen, and that affect something."""
     people, mechanism = scenario.population, scenario.mechanism.kind
     groups = {group.name: group for group in people.groups or ()}
     for index, event in enumerate(scenario.events or ()):
@@ -336,84 +333,84 @@ def check_events(scenario: Scenario) -> Problems:
             yield Problem(reason, table, "change")
         own = groups[event.group].misreport if event.group else None
         if event.change == "misreport" and not (own or people.misreport):
-            reason = "needs the table [population.misreport], which says by what factor nodes do."
+            reason = "needs a [population.misreport] table with the factor."
             yield Problem(reason, table, "change")
         if mechanism != "stackelberg":
-            reason = "it makes its offer once, in the game as it is at first."
+            reason = "it makes one offer, for the initial game."
             yield Problem(reason, table, conflict=f"[mechanism] kind = {mechanism!r}")
         if scenario.trains and event.change == "misreport":
             reason = (
-                "the noise of the training follows who misreports at first; with enabled = false "
-                "no net is trained."
+                "the noise of the training depends on who misreports at first; with enabled = "
+                "false no net is trained."
             )
             yield Problem(reason, table, "change", conflict="[training]")
 
 
 def check_value(scenario: Scenario) -> Problems:
-    """Require rounds to learn from, and a cap that follows, where the server learns."""
+    """Require training rounds to learn from, and a mechanism with a variable cap."""
     if scenario.value is None:
         return
     training, kind = scenario.training, scenario.mechanism.kind
     if training is None:
         yield Problem(
-            "the server learns from rounds of training, so there must be a [training] table (with "
-            "enabled = false alpha and beta stand).",
+            "the server learns from training rounds; add a [training] table (with enabled = "
+            "false, alpha and beta stay constant).",
             "value",
         )
     elif training.schedule != "every-round":
         yield Problem(
-            "the server learns between rounds of training, so training.schedule must be "
+            "the server learns between training rounds, so training.schedule must be "
             f"'every-round', but it is {training.schedule!r}.",
             "value",
             conflict=f"[training] schedule = {training.schedule!r}",
         )
     if kind not in CONTESTS:
         yield Problem(
-            f"{kind!r} makes its offer once, whatever the server learns; the cap follows in the "
-            f"mechanisms {', '.join(map(repr, CONTESTS))}.",
+            f"{kind!r} makes one offer and ignores what the server learns; use "
+            f"{', '.join(map(repr, CONTESTS))}.",
             "value",
             conflict=f"[mechanism] kind = {kind!r}",
         )
     for index, event in enumerate(scenario.events or ()):
         if event.change in ("alpha", "beta"):
-            reason = f"the server with a [value] table learns {event.change}: leave one out."
+            reason = f"the server learns {event.change} by the [value] table; remove one of them."
             yield Problem(reason, f"events.{index}", "change")
 
 
 def check_account(scenario: Scenario) -> Problems:
-    """Require a market whose rounds are all paid for where money or epsilon has a total."""
+    """Require that every round is paid for, if money or epsilon is limited in total."""
     game, training = scenario.game, scenario.training
     limits = scenario.population.total_epsilon_by_group
     if game.spending is not None and game.total_budget is None:
-        yield Problem("needs total_budget, the money that it spreads.", "game", "spending")
+        yield Problem("needs total_budget.", "game", "spending")
     if not scenario.keeps_account:
         return
     table, key = ("population", "total_epsilon") if limits else ("game", "total_budget")
     mechanism = scenario.mechanism.kind
     if mechanism not in CONTESTS:
         known = ", ".join(map(repr, CONTESTS))
-        reason = f"needs a contest that is held anew each round, by one of the mechanisms {known}."
+        reason = f"needs a contest in every round, with one of the mechanisms {known}."
         yield Problem(reason, table, key, f"[mechanism] kind = {mechanism!r}")
     if limits and scenario.population.churn is not None:
-        reason = "a newcomer would take over what the node before it has sold."
+        reason = "a newcomer would inherit the sales of the departed node."
         yield Problem(reason, table, key, "[population.churn]")
     if limits and scenario.privacy.horizon == "training":
-        reason = "a report is then the total over the whole training already."
+        reason = "a report is then already the total of the training."
         yield Problem(reason, table, key, "privacy.horizon = 'training'")
     if training is None or not scenario.trains:
         return
     if training.schedule != "every-round":
         yield Problem(
-            "the limit is on all rounds of the market, so that the net must train in each of "
-            "them: take 'every-round', or enabled = false to train no net.",
+            "the limit covers all rounds of the market, so that the net must be trained in each of "
+            "them; use 'every-round', or enabled = false to train no net.",
             table,
             key,
             f"training.schedule = {training.schedule!r}",
         )
     if training.rounds > scenario.rounds.maximum:
         yield Problem(
-            f"the market ends after {scenario.rounds.maximum} rounds (rounds.maximum), and those "
-            f"of the training after it ({training.rounds} in all) would not be paid for.",
+            f"the market ends after {scenario.rounds.maximum} rounds (rounds.maximum), so that "
+            f"later rounds of the training ({training.rounds} in all) would not be paid for.",
             table,
             key,
             "[training]",
@@ -421,7 +418,7 @@ def check_account(scenario: Scenario) -> Problems:
 
 
 def check_manipulation(scenario: Scenario) -> Problems:
-    """Require nodes that can agree or come as several, and a market that knows what that means."""
+    """Require nodes for coalitions or sybils, and a market that supports them."""
     people, n_nodes = scenario.population, scenario.population.n_nodes
     kind = scenario.mechanism.kind
     tables = {"coalitions": people.coalitions, "sybils": people.sybils}
@@ -430,24 +427,33 @@ def check_manipulation(scenario: Scenario) -> Problems:
             continue
         table, rows = f"population.{name}", settings.rows or ()
         if rows and max(rows) >= n_nodes:
-            yield Problem(f"there are {n_nodes} nodes, from row 0 on.", table, "rows")
+            yield Problem(f"rows must be from 0 to {n_nodes - 1}.", table, "rows")
         n_drawn = settings.number * (settings.size if isinstance(settings, Coalitions) else 1)
         if not rows and n_drawn > n_nodes:
-            reason = f"asks for {n_drawn} nodes, but population.n_nodes = {n_nodes}."
+            reason = f"needs {n_drawn} nodes, but population.n_nodes = {n_nodes}."
             yield Problem(reason, table, "number")
         refused = {
-            "tullock": "equal parts of an epsilon count for more than their sum there, which nodes "
-            "do not learn; fa.build.measure_manipulation prices it.",
-            "yang": "its agency takes each identity for a node, which nodes do not learn; "
+            "tullock": "splitting epsilon pays more there, which nodes do not learn; "
+            "fa.build.measure_manipulation prices it.",
+            "yang": "its agency treats identities as nodes, which nodes do not learn; "
             "fa.build.measure_manipulation prices it.",
         }
         conflicts = {
-            "[population.groups]": (people.groups is not None, "members come from all nodes."),
-            "[population.churn]": (people.churn is not None, "newcomers belong to nobody."),
-            "[population.node_class]": (people.node_class is not None, "rules speak for a member."),
-            "[events]": (scenario.events is not None, "the game of the members stays."),
-            "[training]": (scenario.trains, "a member's data would not be trained on."),
-            "a limit over all rounds": (scenario.keeps_account, "nobody says whose it is."),
+            "[population.groups]": (people.groups is not None, "members are drawn from all nodes."),
+            "[population.churn]": (
+                people.churn is not None,
+                "newcomers would belong to no coalition.",
+            ),
+            "[population.node_class]": (
+                people.node_class is not None,
+                "custom nodes cannot report for others.",
+            ),
+            "[events]": (scenario.events is not None, "the game of the members must not change."),
+            "[training]": (scenario.trains, "the data of silent members would not be used."),
+            "a limit over all rounds": (
+                scenario.keeps_account,
+                "the owner of the limit is undefined.",
+            ),
             f"[mechanism] kind = {kind!r}": (
                 name == "sybils" and kind in refused,
                 refused.get(kind, ""),
@@ -457,31 +463,33 @@ def check_manipulation(scenario: Scenario) -> Problems:
             if holds:
                 yield Problem(reason, table, conflict=conflict)
     if people.coalitions and people.sybils:
-        yield Problem("one of both.", "population.coalitions", conflict="[population.sybils]")
+        yield Problem(
+            "use only one of them.", "population.coalitions", conflict="[population.sybils]"
+        )
 
 
 def check_payment(scenario: Scenario) -> Problems:
-    """Refuse payments after reports where a mechanism posts its payments before nodes answer."""
+    """Refuse payments after reports for mechanisms that post payments before nodes answer."""
     mechanism = scenario.mechanism.kind
     if scenario.rounds.payment == "after-reports" and mechanism != "stackelberg":
         yield Problem(
-            f"'after-reports' is for the mechanism 'stackelberg'; {mechanism!r} posts what it pays "
-            "before nodes answer.",
+            f"'after-reports' requires the mechanism 'stackelberg'; {mechanism!r} posts its "
+            "payments before nodes answer.",
             "rounds",
             "payment",
         )
 
 
 def check_learning_rule(scenario: Scenario) -> Problems:
-    """Require public reports for a learning rule that reads each of them."""
+    """Require public reports for learning rules that read each of them."""
     for place, choice in choices(scenario):
         if place[-1] != "learning":
             continue
         needed = LEARNING_RULES[choice.kind].needs
         if needed == "full" and scenario.information.reports != "full":
             yield Problem(
-                f"the rule {choice.kind!r} needs to see every report, but "
-                "information.reports = 'aggregate' shows their sum alone.",
+                f"the rule {choice.kind!r} needs every report, but information.reports = "
+                "'aggregate' shows only their sum.",
                 table_name(place),
                 "kind",
             )
@@ -493,27 +501,27 @@ def check_learning_rule(scenario: Scenario) -> Problems:
             continue
         kind = scenario.mechanism.kind
         if kind in ("tullock", "weighted"):
-            reason = "'bayes-nash' is solved for payments in proportion to epsilon."
+            reason = "'bayes-nash' requires payments in proportion to epsilon."
             yield Problem(reason, table_name(place), "kind", f"[mechanism] kind = {kind!r}")
 
 
 def check_comparisons(scenario: Scenario) -> Problems:
-    """Require known names in the list of what is trained beside the market, each once."""
+    """Require known, unique names in the list of trainings to compare."""
     compare = scenario.training.compare if scenario.training else ()
     for name in compare:
         if compare.count(name) > 1:
-            yield Problem(f"{name!r} stands twice.", "training", "compare")
+            yield Problem(f"{name!r} is listed twice.", "training", "compare")
     for name in compare:
         if name != NO_NOISE and (name == "stackelberg" or name not in MECHANISMS):
             known = [NO_NOISE, *(known for known in MECHANISMS if known != "stackelberg")]
             reason = f"{name!r} is not known. Known: {', '.join(known)}."
             yield Problem(reason, "training", "compare")
-        elif name != NO_NOISE and (missing := missing_for(scenario, name)):
+        elif name != NO_NOISE and (missing := describe_missing(scenario, name)):
             yield Problem(missing, "training", "compare")
 
 
 def check_compared(scenario: Scenario) -> Problems:
-    """Require known mechanisms in [compared], with options that they take."""
+    """Require known mechanisms in [compared], with valid options."""
     for name, options in (scenario.compared or {}).items():
         try:
             MECHANISMS.create(name, options)
@@ -524,36 +532,36 @@ def check_compared(scenario: Scenario) -> Problems:
 
 
 def check_noise_of_sum(scenario: Scenario) -> Problems:
-    """Refuse noise or privacy of the sum alone where a setting needs the noise of each node."""
+    """Refuse noise or privacy of the sum only, if a setting needs the noise of each node."""
     privacy, training = scenario.privacy, scenario.training
     central = privacy.view == "central"
     if training is None or not (central or privacy.noise_of == "sum"):
         return
-    key, problem = "noise_of", "noise cannot be drawn for the sum alone"
+    key, problem = "noise_of", "noise cannot be drawn for the sum only"
     if central:
-        key, problem = "view", "epsilon cannot hold against a server that sees the sum alone"
+        key, problem = "view", "epsilon cannot hold against a server that sees only the sum"
     steps = training.local_epochs > 1 or training.batch_size is not None
     for holds, reason in (
         (privacy.secure_noise, "privacy.secure_noise = true draws it for each node"),
-        (privacy.check is not None, "[privacy.check] looks at what each node sends"),
+        (privacy.check is not None, "[privacy.check] tests each node's upload"),
         (privacy.placement.kind == "dp-sgd" and steps, "'dp-sgd' adds it in each local step"),
     ):
         if holds:
-            yield Problem(f"{problem}, since {reason}.", "privacy", key)
+            yield Problem(f"{problem}, because {reason}.", "privacy", key)
 
 
 def check_quorum(scenario: Scenario) -> Problems:
-    """Require a quorum that can be reached, and none where nothing asks for it."""
+    """Require a quorum that can be reached, and none if it has no effect."""
     privacy, training = scenario.privacy, scenario.training
     if privacy.view == "local" and privacy.quorum < 1:
-        yield Problem("means nothing without view = 'central'.", "privacy", "quorum")
+        yield Problem("requires view = 'central'.", "privacy", "quorum")
     if privacy.view == "local" or training is None:
         return
     arriving = (1 - training.dropping) * (1 - training.straggling)
     if privacy.quorum > arriving:
         yield Problem(
-            f"of the nodes asked in a round a share of {arriving:.3g} is expected to send in time, "
-            f"so that most rounds would be given up with a quorum of {privacy.quorum:g}: take a "
+            f"a share of {arriving:.3g} of the selected nodes is expected to send in time, so that "
+            f"most rounds would be discarded with a quorum of {privacy.quorum:g}; use a "
             "lower one.",
             "privacy",
             "quorum",
@@ -561,21 +569,25 @@ def check_quorum(scenario: Scenario) -> Problems:
 
 
 def check_adaptive_clipping(scenario: Scenario) -> Problems:
-    """Refuse an adaptive clipping norm where counts cannot be made, or noised."""
+    """Refuse an adaptive clipping norm if norms cannot be counted privately."""
     privacy, training = scenario.privacy, scenario.training
     if privacy.adaptive_clipping is None or training is None:
         return
     for conflict, holds, reason in (
-        ("privacy.secure_noise = true", privacy.secure_noise, "its grid has one clipping norm."),
+        (
+            "privacy.secure_noise = true",
+            privacy.secure_noise,
+            "its grid needs a constant clipping norm.",
+        ),
         (
             f"training.engine = {training.engine!r}",
             training.engine == "stacked",
-            "the serial engine alone counts what lies within the norm.",
+            "only the serial engine counts the norms.",
         ),
         (
             f"training.device = {training.device!r}",
             training.device == "cuda",
-            "the serial engine alone, on the processor, counts what lies within the norm.",
+            "only the serial engine, on the processor, counts the norms.",
         ),
     ):
         if holds:
@@ -583,17 +595,17 @@ def check_adaptive_clipping(scenario: Scenario) -> Problems:
 
 
 def check_currency(scenario: Scenario) -> Problems:
-    """Refuse zCDP where settings of another currency would do nothing, or nothing is claimed."""
+    """Refuse zCDP with settings that would have no effect, or for which nothing is proven."""
     privacy = scenario.privacy
     if privacy.currency != "zcdp":
         return
     if privacy.calibration != "analytic":
-        reason = "'zcdp' gives the noise itself, so that there is nothing to calibrate."
+        reason = "'zcdp' determines the noise without a calibration."
         yield Problem(reason, "privacy", "currency", "privacy.calibration = 'classical'")
     rate = privacy.placement.options.get("sampling_rate", 1.0)
     if rate < 1:
         yield Problem(
-            "zCDP gains nothing where data are sampled, and no rho is claimed for it.",
+            "zCDP has no amplification by sampling, and no rho is claimed for it.",
             "privacy",
             "currency",
             f"privacy.placement.sampling_rate = {rate:g}",
@@ -614,15 +626,15 @@ def check_protected_unit(scenario: Scenario) -> Problems:
 
 
 def check_sampling(scenario: Scenario) -> Problems:
-    """Refuse a batch size where sampling decides how many samples a step takes."""
+    """Refuse a batch size if sampling determines the number of samples per step."""
     training, options = scenario.training, scenario.privacy.placement.options
     if training is None or training.batch_size is None:
         return
     rate = options.get("sampling_rate", 1.0)
     if rate < 1:
         yield Problem(
-            "a local step then takes each sample with that probability, so that no batch has a "
-            "given size; leave one of the two out.",
+            "a local step then takes each sample with that probability, so that batches have no "
+            "fixed size; remove one of the two.",
             "training",
             "batch_size",
             f"privacy.placement.sampling_rate = {rate:g}",
@@ -656,5 +668,5 @@ RULES: tuple[Callable[[Scenario], Problems], ...] = (
     check_sampling,
     check_currency,
 )
-"""In the order in which they are asked: the first problem is the one that is reported, and a rule
-may rely on all before it."""
+"""In the order of evaluation: the first problem is reported, and a rule may rely on all rules
+before it."""

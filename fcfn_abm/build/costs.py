@@ -1,4 +1,4 @@
-"""Costs in CSV files: read once, when a scenario is, and listed in it from then on."""
+"""Costs in CSV files: read once, with the scenario, and listed in it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from fcfn_abm.registry import OptionError
 from fcfn_abm.scenario import Choice, Scenario, choices, table_name
 from fcfn_abm.scenario.schema import expand_name
 
-_COLUMN = "column:"  # begins what stands for a column of the file with the costs
+_COLUMN = "column:"  # prefix of a reference to a column of the costs file
 
 type Place = tuple[str, ...]
 type FindFolder = Callable[[Place], Path]
-"""Returns what a path is relative to that stands at a place of a scenario."""
+"""Returns the folder that a path at a place of a scenario is relative to."""
 
 
 def list_costs(scenario: Scenario, find_folder: FindFolder, where: str) -> Scenario:
-    """Return a scenario in which the costs of its CSV files are listed, with the nodes' names.
+    """Return a scenario that lists the costs and names of its CSV files.
 
-    The number of nodes, of all or of a group, is that of the file where the scenario leaves it out.
+    Numbers of nodes, of all nodes or of a group, that the scenario leaves out are set by the files.
 
     Parameters
     ----------
     scenario : Scenario
-        As it was read; what is wrong in it elsewhere is left to be found later.
+        As it was read; problems elsewhere in it are reported later.
     find_folder : callable
-        Says what the path of a file is relative to.
+        Returns the folder that the path of a file is relative to.
     where : str
-        Where the scenario comes from, for error messages.
+        Source of the scenario, for error messages.
 
     Raises
     ------
     InvalidScenarioError
-        If a file cannot be read, or holds something else than costs.
+        If a file cannot be read, or does not contain costs.
     """
     files = {
         place: costs
@@ -46,7 +46,7 @@ def list_costs(scenario: Scenario, find_folder: FindFolder, where: str) -> Scena
     }
     tree = scenario.model_dump(exclude_unset=True)
     for place, costs in files.items():
-        _at(tree, place[:-1])["rho"] = costs.listed()
+        _at(tree, place[:-1])["rho"] = costs.to_listed()
     _count_nodes(tree, files)
     _list_weights(tree, files.get(("population", "rho")), where)
     _list_caps(tree, files.get(("population", "rho")), where)
@@ -55,7 +55,7 @@ def list_costs(scenario: Scenario, find_folder: FindFolder, where: str) -> Scena
 
 
 def _read(choice: Choice, place: Place, find_folder: FindFolder, where: str) -> NodeCosts | None:
-    """Read the file of a choice; None where there is none, or wrong options, refused later."""
+    """Read the file of a choice; None if it has none, or invalid options, which raise later."""
     if choice.kind != "csv":
         return None
     try:
@@ -65,7 +65,7 @@ def _read(choice: Choice, place: Place, find_folder: FindFolder, where: str) -> 
     try:
         costs: NodeCosts = entry.read(find_folder((*place, "path")))
     except InvalidDataError as error:
-        if where == entry.path:  # the file stands for the scenario
+        if where == entry.path:  # the file is the scenario's source
             raise InvalidScenarioError(str(error)) from None
         raise InvalidScenarioError(str(error), file=where, table=table_name(place)) from None
     return costs
@@ -79,7 +79,7 @@ def _at(tree: Any, place: Place) -> Any:
 
 
 def _count_nodes(tree: Mapping[str, Any], files: Mapping[Place, NodeCosts]) -> None:
-    """Fill in how many nodes there are, where files say it and the scenario does not."""
+    """Set numbers of nodes that the scenario leaves out and files determine."""
     for place, costs in files.items():
         table = _at(tree, place[:-1])
         shared = len(place) == 2 and any("rho" in group for group in table.get("groups") or ())
@@ -92,7 +92,7 @@ def _count_nodes(tree: Mapping[str, Any], files: Mapping[Place, NodeCosts]) -> N
 
 
 def _list_weights(tree: Mapping[str, Any], costs: NodeCosts | None, where: str) -> None:
-    """List the weights of the mechanism 'weighted', where a column of the file holds them."""
+    """List the weights of the mechanism 'weighted', if they are a column of the file."""
     mechanism = tree.get("mechanism", {})
     by = mechanism.get("by")
     if mechanism.get("kind") != "weighted" or not (isinstance(by, str) and by.startswith(_COLUMN)):
@@ -102,7 +102,7 @@ def _list_weights(tree: Mapping[str, Any], costs: NodeCosts | None, where: str) 
 
 
 def _list_caps(tree: Mapping[str, Any], costs: NodeCosts | None, where: str) -> None:
-    """List the most that each node can sell, where a column of the file holds it."""
+    """List the largest epsilon of each node, if it is a column of the file."""
     people = tree.get("population", {})
     cap = people.get("epsilon_max")
     if isinstance(cap, str):
@@ -111,10 +111,10 @@ def _list_caps(tree: Mapping[str, Any], costs: NodeCosts | None, where: str) -> 
 
 
 def _read_column(name: str, costs: NodeCosts | None, place: dict[str, str]) -> tuple[float, ...]:
-    """Return a column of the file with the costs of all nodes."""
+    """Return a column of the costs file for all nodes."""
     if costs is None:
         reason = (
-            f"{name!r} is a column of the file with the costs, so [population.rho] must be of the "
+            f"{name!r} is a column of the costs file, so [population.rho] must be of the "
             "kind 'csv'."
         )
         raise InvalidScenarioError(reason, **place)
@@ -127,14 +127,14 @@ def _read_column(name: str, costs: NodeCosts | None, place: dict[str, str]) -> t
 def _list_axes(
     tree: Mapping[str, Any], files: Mapping[Place, NodeCosts], find_folder: FindFolder, where: str
 ) -> None:
-    """List the costs of the files that axes of a sweep go through."""
+    """List the costs of files that are values of a sweep's axes."""
     for path, axis in tree.get("sweep", {}).get("axes", {}).items():
         place = tuple(path.split("."))
         for file in files:
             if place[: len(file)] == file and len(place) > len(file):
                 raise InvalidScenarioError(
-                    "the file is read before the sweep; list whole tables as the values of "
-                    f"{'.'.join(file)!r}.",
+                    "options of a costs file cannot be axes; list whole tables as the values "
+                    f"of {'.'.join(file)!r}.",
                     file=where,
                     table="sweep.axes",
                     key=path,
@@ -147,10 +147,10 @@ def _list_axes(
             if isinstance(value, Mapping) and value.get("kind") == "csv":
                 choice = Choice.model_validate(value)
                 costs = _read(choice, place, find_folder, where)
-                if costs:  # lists, as they are when the scenario is read back
+                if costs:  # lists, as when the scenario is read back
                     values[index] = {
                         key: list(value) if isinstance(value, tuple) else value
-                        for key, value in costs.listed().items()
+                        for key, value in costs.to_listed().items()
                     }
         if values:
             axis["values"] = values

@@ -1,4 +1,4 @@
-"""Scenario files, read and checked, with every default written out."""
+"""Loading of scenario files: checked, and with all defaults filled in."""
 
 from __future__ import annotations
 
@@ -54,26 +54,27 @@ def load_scenario(
     Parameters
     ----------
     path : str or Path
-        A TOML file, which may extend another one, or the name of a shipped one: ``"quickstart"``.
+        A TOML file, which may extend another one, or the name of a bundled scenario:
+        ``"quickstart"``.
     overrides : iterable of str
-        Replacements such as ``"game.alpha=20"``, carried out in order.
+        Replacements such as ``"game.alpha=20"``, applied in order.
     imports : iterable of str or Path
-        Plug-ins that are imported first, whether the file names them or not; see
+        Plug-ins to import first, whether the file names them or not; see
         :func:`fcfn_abm.import_plugin`.
     trust : bool, default False
-        Whether the plug-ins that the file names are imported, which may do anything. Without it
-        the file may name those only that are imported or installed already.
+        Whether to import the plug-ins that the file names; they can run any code. Without it the
+        file may name only plug-ins that are already imported or installed.
 
     Returns
     -------
     Scenario
-        Frozen and complete: every default is filled in. If it has a sweep, each run of it has been
-        checked too.
+        Frozen and complete: all defaults are filled in. If it has a sweep, each run of it has been
+        checked as well.
 
     Raises
     ------
     InvalidScenarioError
-        With one sentence that says what is wrong, where, and what is allowed.
+        If the scenario is invalid; the message states what is wrong, where, and what is allowed.
     PluginError
         If one of ``imports`` cannot be imported.
     """
@@ -94,30 +95,30 @@ def load_costs(
     column: str | None = None,
     name_column: str | None = None,
 ) -> Scenario:
-    r"""Return the scenario in which the nodes of a CSV file play, and all else is as by default.
+    r"""Return a scenario with the nodes of a CSV file, and defaults for everything else.
 
     Parameters
     ----------
     path : str or Path
-        A CSV file, one line a node; see the distribution ``csv`` in a scenario's
+        A CSV file with one line per node; see the distribution ``csv`` in a scenario's
         ``[population.rho]``.
     overrides : iterable of str
-        Replacements such as ``"game.alpha=20"``, carried out in order.
+        Replacements such as ``"game.alpha=20"``, applied in order.
     column : str, optional
-        The column of the costs; without it the one called rho or cost, or the only one that holds
-        no names.
+        Column of the costs. By default the column called rho or cost, or the only one besides the
+        names.
     name_column : str, optional
-        The column of the nodes' names; without it the one called name or node, if there is one.
+        Column of the nodes' names. By default the column called name or node, if there is one.
 
     Returns
     -------
     Scenario
-        Frozen and complete, with the costs and the names in it.
+        Frozen and complete, including the costs and names.
 
     Raises
     ------
     InvalidScenarioError
-        With one sentence that says what is wrong, on which line, and what is allowed.
+        If the file is invalid; the message states the line, the problem, and what is allowed.
 
     Examples
     --------
@@ -139,14 +140,14 @@ def write_costs_scenario(
     column: str | None = None,
     name_column: str | None = None,
 ) -> Path:
-    """Write a scenario file in which the nodes of a CSV file play.
+    """Write a scenario file with the nodes of a CSV file.
 
     Parameters
     ----------
     costs : Path
-        The CSV file; the scenario names it relative to itself.
+        The CSV file; the scenario stores its path relative to itself.
     to : Path, optional
-        The new file; without it the CSV file's name with .toml, in the current folder.
+        The new file. By default the CSV file's name with .toml, in the current folder.
     column, name_column : str, optional
         As in :func:`load_costs`.
 
@@ -155,7 +156,7 @@ def write_costs_scenario(
     InvalidScenarioError
         If the CSV file cannot be used.
     OutputError
-        If the new file exists, or cannot be written.
+        If the new file exists already, or cannot be written.
     """
     scenario = load_costs(costs, column=column, name_column=name_column)
     to = Path(costs.with_suffix(".toml").name) if to is None else to
@@ -170,7 +171,7 @@ def write_costs_scenario(
             )
             file.write(tomli_w.dumps(tree))
     except FileExistsError:
-        raise OutputError(f"{to}: exists already; name another file.") from None
+        raise OutputError(f"{to}: the file exists already; choose another name.") from None
     except OSError as error:
         raise OutputError(f"{to}: cannot be written: {error.strerror}.") from None
     return to
@@ -179,19 +180,19 @@ def write_costs_scenario(
 def costs_tree(
     path: str | Path, column: str | None = None, name_column: str | None = None
 ) -> dict[str, Any]:
-    """Return what a scenario says in which the nodes of a CSV file play, as a tree."""
+    """Return a scenario with the nodes of a CSV file, as a tree."""
     options = {"path": str(path), "column": column, "name_column": name_column}
     rho = {"kind": "csv", **{name: value for name, value in options.items() if value is not None}}
     return {"title": Path(path).stem, "population": {"rho": rho}}
 
 
 def _folder_at(tree: Mapping[str, Any], place: Sequence[str], folder: Path) -> Path:
-    """Return what a path in a scenario is relative to: its folder, or the current one."""
+    """Return the folder that a path in a scenario is relative to: its own, or the current one."""
     return Path() if find_override(tree, place) else folder
 
 
 def _complete(scenario: Scenario, find_folder: FindFolder, where: str) -> Scenario:
-    """Return a scenario, and each run of its sweep, checked and with every default written out."""
+    """Return a scenario, and each run of its sweep, checked and with all defaults filled in."""
     scenario = list_costs(scenario, find_folder, where)
     check_scenario(scenario, where)
     scenario = resolve_defaults(scenario)
@@ -213,9 +214,9 @@ def _import_named(scenario: Scenario, folder: Path, where: str, *, trust: bool) 
             continue
         if not trust:
             raise InvalidScenarioError(
-                f"names code, {abbreviate(name)}, which runs only where you allow it: --trust runs "
-                "all that the file names, --import one plug-in (in Python: trust=True, or "
-                "fa.import_plugin).",
+                f"names code, {abbreviate(name)}, which runs only if you allow it: use --trust to "
+                "run all code that the file names, --import for one plug-in (in Python: "
+                "trust=True, or fa.import_plugin).",
                 file=where,
                 key="imports",
             )
@@ -226,7 +227,7 @@ def _import_named(scenario: Scenario, folder: Path, where: str, *, trust: bool) 
 
 
 def resolve_defaults(scenario: Scenario) -> Scenario:
-    """Return the scenario with the default options of every registered name written out."""
+    """Return the scenario with the default options of every registered name filled in."""
     resolved = {
         place: {"kind": choice.kind, **asdict(create(scenario, place, choice))}
         for place, choice in choices(scenario)
@@ -245,14 +246,14 @@ def resolve_defaults(scenario: Scenario) -> Scenario:
 def list_runs(scenario: Scenario, where: str = "scenario") -> list[SweepRun]:
     """Return the runs of a scenario's sweep, each checked and complete.
 
-    Those of the last scenario are kept as long as it lives: :func:`load_scenario` lists them to
-    check them, and the sweep asks for them again.
+    The runs of the last scenario are cached as long as it exists: :func:`load_scenario` lists them
+    to check them, and the sweep lists them again.
     """
     global _listed
     if _listed and _listed[0]() is scenario:
         return list(_listed[1])
     runs = sweep_runs(scenario, _check_and_resolve, where)
-    _listed = (ref(scenario, _forget_listed), runs)
+    _listed = (ref(scenario, _forget_runs), runs)
     return list(runs)
 
 
@@ -264,8 +265,8 @@ def list_bench(scenario: Scenario, where: str = "scenario") -> list[BenchCell]:
 _listed: tuple[ref[Scenario], list[SweepRun]] | None = None
 
 
-def _forget_listed(scenario: ref[Scenario]) -> None:
-    """Forget the runs of a scenario that is gone."""
+def _forget_runs(scenario: ref[Scenario]) -> None:
+    """Drop the cached runs of a scenario that no longer exists."""
     global _listed
     if _listed and _listed[0] is scenario:
         _listed = None
@@ -284,15 +285,15 @@ def set_keys(scenario: Scenario, settings: Mapping[str, Any], where: str) -> Sce
     scenario : Scenario
         Complete and checked.
     settings : mapping
-        From keys to values. A key is a path, such as ``game.alpha``, or its last part where no
-        other table has such a key: ``alpha``.
+        Maps keys to values. A key is a path, such as ``game.alpha``, or its last part if no other
+        table has such a key: ``alpha``.
     where : str
-        Where the settings come from, for the error message.
+        Source of the settings, for the error message.
 
     Raises
     ------
     InvalidScenarioError
-        If there is no such key, or several are called so, or a value is not allowed.
+        If there is no such key, if several tables have it, or if a value is not allowed.
     """
     values = {
         _path_of(name, where): value.item() if isinstance(value, np.generic) else value
@@ -302,7 +303,7 @@ def set_keys(scenario: Scenario, settings: Mapping[str, Any], where: str) -> Sce
 
 
 def _path_of(name: str, where: str) -> str:
-    """Return the path of a key that is called by its last part."""
+    """Return the path of a key given by its last part."""
     if "." in name or name in Scenario.model_fields:
         return name
     keys = {
@@ -317,7 +318,7 @@ def _path_of(name: str, where: str) -> str:
         return paths[0]
     if paths:
         raise InvalidScenarioError(
-            f"may be {' or '.join(paths)}: give the whole path, as in **{{{paths[0]!r}: ...}}.",
+            f"may be {' or '.join(paths)}: use the whole path, as in **{{{paths[0]!r}: ...}}.",
             file=where,
             key=name,
         )
@@ -328,9 +329,9 @@ def _path_of(name: str, where: str) -> str:
 
 
 def list_scenarios(folder: Path | None = None) -> Iterator[tuple[str, str]]:
-    """Yield the shipped scenarios, or every TOML file below a folder, with their titles.
+    """Yield the bundled scenarios, or every TOML file below a folder, with their titles.
 
-    What cannot be read has the reason in place of its title.
+    A file that cannot be read has the reason as its title.
     """
     files = (
         {str(path): path for path in list_files(folder) if path.suffix == ".toml"}

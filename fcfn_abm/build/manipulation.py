@@ -1,4 +1,4 @@
-"""What nodes gain that agree, come as several or report false costs, and whom they hurt."""
+"""Effects of coalitions, split identities and false costs on all parties."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from fcfn_abm.scenario import Scenario
 
 @dataclass(frozen=True)
 class ManipulationEffect:
-    """Utilities as nodes play less those of the same nodes if they did not, in currency.
+    """Utilities with manipulation minus utilities without it, in currency.
 
-    Both in closed form, under one cap: the scenario's, or B* of the nodes that do not manipulate.
+    Both in closed form, under the same cap: the scenario's, or B* of the truthful nodes.
     """
 
     n_manipulators: int
-    """How many nodes agree, come as several, or report a false cost."""
+    """Number of nodes that collude, have several identities, or report a false cost."""
     manipulators_gain: float
-    """Of these nodes together."""
+    """Change of the utility of these nodes together."""
     outsiders_gain: float
-    """Of all other nodes together."""
+    """Change of the utility of all other nodes together."""
     server_gain: float
-    """Of the server."""
+    """Change of the utility of the server."""
     paid: float
-    """What the server pays in all if nobody manipulates, for comparison."""
+    """Total payment of the server without manipulation."""
     more_paid: float
-    """What it pays more than that as nodes play."""
+    """Change of the server's total payment."""
 
 
 def measure_manipulation(
     scenario: Scenario, population: Population | None = None
 ) -> ManipulationEffect | None:
-    """Return what a scenario's coalitions, split identities or false costs gain and lose whom.
+    """Return the effects of a scenario's coalitions, split identities or false costs.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def measure_manipulation(
     Returns
     -------
     ManipulationEffect or None
-        None where nobody does any of these.
+        None without any manipulation.
     """
     population = draw_population(scenario) if population is None else population
     kind = scenario.mechanism.kind
@@ -59,11 +59,11 @@ def measure_manipulation(
     agreed = population.manipulation
     if agreed is None and not lies.any():
         return None
-    # nobody manipulates, in the order of the others: mechanisms that draw then draw the same
+    # without manipulation, in the same order of nodes, so that random draws are the same
     everybody = Manipulation(np.zeros_like(lies), np.ones(lies.size, dtype=np.int64), lies)
     played = replace(population, manipulation=agreed or everybody)
-    truthful = played.telling_the_truth() if asked else played
-    fair = replace(truthful, manipulation=(agreed or everybody).honest)
+    truthful = played.without_misreports() if asked else played
+    fair = replace(truthful, manipulation=(agreed or everybody).without_manipulation)
     cap = scenario.game.budget
     if cap is None:
         cap = price_mechanism(scenario, "stackelberg", fair, None).server_payment

@@ -1,4 +1,4 @@
-"""The market of a scenario: a Mesa model, made of the parts that the scenario names."""
+"""The market of a scenario: a Mesa model, built from the parts that the scenario names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcfn_abm.abm.rules import NodeClass
 from fcfn_abm.build.check import check_settings
 from fcfn_abm.build.load import set_keys
 from fcfn_abm.build.parts import (
-    as_played,
+    adapt_mechanism,
     create_learning,
     create_mechanism,
     draw_population,
@@ -29,43 +29,43 @@ from fcfn_abm.scenario.load import require_scenario
 class PrivacyMarket(Market):
     """The market of a scenario: edge nodes that sell privacy to a parameter server.
 
-    See :class:`fcfn_abm.abm.Market` for what it shows, and what it does in a step.
+    See :class:`fcfn_abm.abm.Market` for its attributes and methods.
 
     Parameters
     ----------
     scenario : Scenario, optional
-        The experiment; without one, the defaults.
+        The experiment. By default the default scenario.
     rho : array_like of float, shape (n_nodes,), optional
-        Costs of a unit of reported epsilon, in place of those that the scenario would draw.
+        Unit costs of reported epsilon, in place of those drawn by the scenario.
     rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
-        Root of all chance in this market, in place of the scenario's seed.
+        Seed of all random numbers of this market, in place of the scenario's seed.
     collect_nodes : bool, default True
-        Whether the data collector keeps every node in every round where ``record.traces = "all"``;
-        a run turns it off, since its recorder does.
+        Whether the data collector keeps every node in every round with ``record.traces = "all"``; a
+        run disables it, because its recorder does the same.
     population : Population, optional
-        Nodes that were drawn already, as :func:`fcfn_abm.build.draw_population` does.
+        Nodes drawn by :func:`fcfn_abm.build.draw_population`.
     node_class : type or mapping, optional
-        A class derived from :class:`fcfn_abm.EdgeNode` for all nodes, or one for each name of a
-        group: ``{"learners": MyNode}``. Without it those that the scenario names.
+        A class derived from :class:`fcfn_abm.EdgeNode` for all nodes, or a mapping from group names
+        to classes: ``{"learners": MyNode}``. By default the classes that the scenario names.
     is_checked : bool, default False
-        Whether :func:`fcfn_abm.build.check_settings` has passed the scenario already, as it has the
-        runs of a sweep.
+        Whether the scenario has already been checked by :func:`fcfn_abm.build.check_settings`, like
+        the runs of a sweep.
     **settings
         Keys of the scenario with other values: by path, such as ``"game.alpha"``, or by the last
-        part where one table alone has it, such as ``n_nodes``. So Mesa's ``batch_run``, and the
-        sliders of its page, vary a market.
+        part if only one table has it, such as ``n_nodes``. Mesa's ``batch_run`` and sliders use
+        this to vary a market.
 
     Attributes
     ----------
     scenario : Scenario
-        The experiment that this market carries out.
+        The experiment of this market.
 
     Raises
     ------
     InvalidGameError
-        If ``rho`` does not fit the scenario, or is given beside a population.
+        If ``rho`` does not fit the scenario, or both ``rho`` and a population are given.
     InvalidScenarioError
-        If settings of the scenario do not go together, or its costs are out of range.
+        If settings of the scenario conflict, or its costs are out of range.
 
     Examples
     --------
@@ -108,7 +108,7 @@ class PrivacyMarket(Market):
                 )
             )
         elif rho is not None:
-            raise InvalidGameError("A market takes either rho or a population, and not both.")
+            raise InvalidGameError("A market takes either rho or a population, not both.")
         n_nodes = scenario.population.n_nodes
         if population.n_nodes != n_nodes:
             raise InvalidGameError(
@@ -116,7 +116,7 @@ class PrivacyMarket(Market):
             )
         super().__init__(
             population,
-            as_played(create_mechanism(scenario), scenario.mechanism.kind, population),
+            adapt_mechanism(create_mechanism(scenario), scenario.mechanism.kind, population),
             _behaviour(scenario),
             create(scenario, ("server",)),
             MarketRules.of(scenario),
@@ -127,16 +127,16 @@ class PrivacyMarket(Market):
 
     @property
     def scenario(self) -> Scenario:
-        """The experiment that this market carries out."""
+        """The experiment of this market."""
         return self._scenario
 
     @scenario.setter
     def scenario(self, scenario: object) -> None:
-        """Ignore the placeholder that Mesa puts here: ours is frozen and stays."""
+        """Ignore the placeholder that Mesa assigns; the scenario is frozen."""
 
 
 def _behaviour(scenario: Scenario) -> list[GroupRules]:
-    """Return what the groups of a scenario follow; one where all nodes are alike."""
+    """Return the rules of a scenario's groups; one if there are no groups."""
     base = GroupRules(
         learning=create_learning(scenario, ("learning",)),
         exit=scenario.exit,
@@ -163,7 +163,7 @@ def _behaviour(scenario: Scenario) -> list[GroupRules]:
 
 
 def _node_classes(scenario: Scenario) -> NodeClass | None:
-    """Return the classes of nodes that a scenario names; None where it names none."""
+    """Return the node classes that a scenario names, or None."""
     people = scenario.population
     if people.groups is None:
         own: NodeClass | None = find_object(people.node_class) if people.node_class else None
@@ -173,7 +173,7 @@ def _node_classes(scenario: Scenario) -> NodeClass | None:
 
 
 def _check_costs(rho: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return costs that a user gave as an array, if they can be costs."""
+    """Convert costs given by a user to an array, and check them."""
     costs = as_floats("rho", rho).copy()
     if costs.ndim != 1:
         raise InvalidGameError(f"rho must be a list of numbers, but has shape {costs.shape}.")

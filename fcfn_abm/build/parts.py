@@ -1,4 +1,4 @@
-"""What a scenario stands for: population, data, trainer, and what each mechanism leads to."""
+"""The parts of a scenario: population, data, trainer, and outcomes of mechanisms."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ type Floats = npt.NDArray[np.float64]
 
 
 def needs_images(scenario: Scenario) -> bool:
-    """Return whether a run of a scenario looks at images: to train, or to price."""
+    """Return whether a run of a scenario needs images, for training or for payments."""
     return scenario.trains or needs_holdings(scenario)
 
 
 def needs_holdings(scenario: Scenario) -> bool:
-    """Return whether costs, or what the mechanism pays, follow the data that nodes hold."""
+    """Return whether costs or payments depend on the nodes' data."""
     kind, options = scenario.mechanism.kind, scenario.mechanism.options
     needed: bool = MECHANISMS.create(kind, options).needs_data
     return needed or follows_data(scenario)
 
 
 def follows_data(scenario: Scenario) -> bool:
-    """Return whether costs of nodes follow the data that they hold."""
+    """Return whether costs depend on the nodes' data."""
     people = scenario.population
     laws = [people.rho, *(group.rho for group in people.groups or () if group.rho)]
     return any(law.kind == "divergence" for law in laws)
 
 
-def missing_for(scenario: Scenario, mechanism: str) -> str:
-    """Return what a mechanism needs to know and a scenario does not say; empty if nothing.
+def describe_missing(scenario: Scenario, mechanism: str) -> str:
+    """Return which input of a mechanism a scenario lacks; empty if none.
 
-    Or that it is not made for the costs of the scenario.
+    Also if the mechanism does not support the costs of the scenario.
     """
     try:
         created = create_mechanism(scenario, mechanism)
@@ -80,10 +80,10 @@ def missing_for(scenario: Scenario, mechanism: str) -> str:
 
 
 def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
-    """Build a scenario's mechanism, or another one with the options that it is compared with.
+    """Create a scenario's mechanism, or another one with its options for comparisons.
 
-    A mechanism that needs the distribution of costs knows that of the population, unless its
-    options name another one.
+    A mechanism that needs the distribution of costs uses that of the population, unless its options
+    give another one.
     """
     own = scenario.mechanism
     kind = own.kind if kind is None else kind
@@ -93,8 +93,8 @@ def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
     rho = scenario.population.rho
     if any(group.rho for group in scenario.population.groups or ()):
         raise InvalidScenarioError(
-            f"{kind!r} needs to know the distribution of costs, and groups have some of their own: "
-            'name one, such as distribution = { kind = "uniform", low = 0.5, high = 1.5 }.'
+            f"{kind!r} needs the distribution of costs, but groups have their own: "
+            'set one, such as distribution = { kind = "uniform", low = 0.5, high = 1.5 }.'
         )
     known = {"kind": rho.kind, **rho.options}
     try:
@@ -103,20 +103,20 @@ def create_mechanism(scenario: Scenario, kind: str | None = None) -> Mechanism:
         if error.option != "distribution":
             raise
         raise InvalidScenarioError(
-            f"{kind!r} needs to know the distribution of costs, and [population.rho] kind = "
-            f"{rho.kind!r} does not say which are likely: name one, such as distribution = "
+            f"{kind!r} needs the distribution of costs, but [population.rho] kind = {rho.kind!r} "
+            "has no probabilities: set one, such as distribution = "
             '{ kind = "uniform", low = 0.5, high = 1.5 }.'
         ) from None
 
 
 def create_learning(scenario: Scenario, place: tuple[str, ...]) -> LearningRule:
-    """Build a learning rule of a scenario, for nodes that know the law of their costs.
+    """Create a learning rule of a scenario, for nodes that know the distribution of costs.
 
     Raises
     ------
     InvalidGameError
-        If the rule needs to know a law which the scenario does not have, or is made for a smaller
-        population.
+        If the rule needs a distribution that the scenario does not have, or supports only smaller
+        populations.
     """
     people = scenario.population
     rule: LearningRule = create(scenario, place)
@@ -134,17 +134,17 @@ def load_images(scenario: Scenario) -> ImageData:
 def draw_population(
     scenario: Scenario, images: ImageData | None = None, *, where: str = "scenario"
 ) -> Population:
-    """Draw the nodes of a scenario: their costs, who misreports, and who holds which data.
+    """Draw the nodes of a scenario: costs, misreports and data.
 
     Parameters
     ----------
     scenario : Scenario
         Complete and checked.
     images : ImageData, optional
-        From :func:`load_images`; dealt to the nodes. Without it they hold no data, and images are
-        loaded where costs follow them.
+        From :func:`load_images`, distributed over the nodes. By default nodes have no data, and
+        images are loaded only if costs depend on them.
     where : str, default "scenario"
-        Where the scenario comes from, for the error message.
+        Source of the scenario, for the error message.
 
     Raises
     ------
@@ -171,12 +171,12 @@ def draw_population(
 
 
 def deal_images(scenario: Scenario, population: Population, images: ImageData) -> Population:
-    """Return a population that holds images which were loaded after it was drawn."""
+    """Return a population with images that were loaded after it was drawn."""
     return replace(population, held=_deal(scenario, images))
 
 
 def _deal(scenario: Scenario, images: ImageData) -> Holdings:
-    """Deal the training images to the nodes of a scenario."""
+    """Distribute the training images over the nodes of a scenario."""
     partition = create(scenario, ("training", "partition"))
     chance = stream(scenario.seed, "data", 1)
     n_nodes, labels = scenario.population.n_nodes, images.train_labels
@@ -185,7 +185,7 @@ def _deal(scenario: Scenario, images: ImageData) -> Holdings:
 
 
 def list_groups(scenario: Scenario) -> tuple[Group, ...]:
-    """Return the groups of a scenario with their rows; none where it names none."""
+    """Return the groups of a scenario with their rows; empty without groups."""
     people = scenario.population
     if not people.groups:
         return ()
@@ -194,7 +194,7 @@ def list_groups(scenario: Scenario) -> tuple[Group, ...]:
 
 
 def _own_rows(scenario: Scenario, key: str) -> tuple[dict[int, slice], npt.NDArray[np.bool_]]:
-    """Return the rows of the groups with a table of their own, by number, and all other nodes."""
+    """Return the rows of the groups that have such a table, by number, and all other nodes."""
     others = np.ones(scenario.population.n_nodes, dtype=bool)
     own = {}
     for index, group in enumerate(list_groups(scenario)):
@@ -205,7 +205,7 @@ def _own_rows(scenario: Scenario, key: str) -> tuple[dict[int, slice], npt.NDArr
 
 
 def _draw_costs(scenario: Scenario, divergence: Floats | None) -> Floats:
-    """Draw the nodes' true costs: of all together, but for groups with a distribution."""
+    """Draw the nodes' true costs: of all together, except for groups with a distribution."""
     people, chance = scenario.population, stream(scenario.seed, "costs")
     own, others = _own_rows(scenario, "rho")
     costs = np.empty(people.n_nodes)
@@ -230,7 +230,7 @@ def _draw_costs(scenario: Scenario, divergence: Floats | None) -> Floats:
 
 
 def _draw_misreports(scenario: Scenario) -> Floats | None:
-    """Draw reported over spent epsilon of a scenario's nodes; None where nobody misreports."""
+    """Draw reported divided by spent epsilon of a scenario's nodes; None if nobody misreports."""
     people = scenario.population
     if not people.can_misreport:
         return None
@@ -251,7 +251,7 @@ def _draw_misreports(scenario: Scenario) -> Floats | None:
 
 
 def _draw_manipulation(scenario: Scenario, rho: Floats) -> Manipulation | None:
-    """Draw who agrees with whom, and who comes as several; None where nobody does."""
+    """Draw coalitions and multiple identities; None without any."""
     people, n_nodes = scenario.population, scenario.population.n_nodes
     coalitions: list[list[int]] = []
     doubled: list[int] = []
@@ -276,8 +276,8 @@ def _draw_manipulation(scenario: Scenario, rho: Floats) -> Manipulation | None:
     )
 
 
-def as_played(mechanism: Mechanism, kind: str, population: Population) -> Mechanism:
-    """Return a mechanism as these nodes play it."""
+def adapt_mechanism(mechanism: Mechanism, kind: str, population: Population) -> Mechanism:
+    """Return a mechanism adapted to the coalitions and identities of a population."""
     if population.manipulation is None:
         return mechanism
     return Manipulated(mechanism, kind, population.manipulation)
@@ -289,7 +289,7 @@ def create_trainer(
     images: ImageData,
     workers: int | BlockWorkers = 1,
 ) -> FederatedTrainer:
-    """Build the trainer of a scenario's net, on the data that its nodes hold.
+    """Create the trainer of a scenario's net, with its nodes' data.
 
     Parameters
     ----------
@@ -298,9 +298,9 @@ def create_trainer(
     population : Population
         With shards of the images.
     images : ImageData
-        What they are shards of.
+        The images to which the shards refer.
     workers : int or BlockWorkers, default 1
-        Threads that train, or the workers of a cluster; results are the same for any number.
+        Number of training threads, or the workers of a cluster; results do not depend on it.
     """
     from fcfn_abm.training.local_steps import LocalSteps
 
@@ -343,20 +343,20 @@ def create_trainer(
     )
     shards = population.held.shards
     if isinstance(workers, int):
-        workers = min(workers, len(shards))  # each has a net of its own
+        workers = min(workers, len(shards))  # each has its own net
     return FederatedTrainer(images, shards, plan, workers, settings.engine, settings.device)
 
 
 def prepare_trainer(scenario: Scenario, workers: int | BlockWorkers = 1) -> FederatedTrainer:
-    """Load the images of a scenario, deal them to its nodes, and build the trainer of its net."""
+    """Load a scenario's images, distribute them over its nodes, and create the trainer."""
     images = load_images(scenario)
     return create_trainer(scenario, draw_population(scenario, images), images, workers)
 
 
 def solve_equilibrium(scenario: Scenario, rho: Floats | None = None) -> StackelbergEquilibrium:
-    """Solve a scenario's game without playing it, for nodes with these costs, or its own.
+    """Solve a scenario's game without play, for given costs or the scenario's own.
 
-    Under other terms than the paper's the best cap is searched, of one population.
+    Under terms other than the paper's the best cap of one population is found by a search.
     """
     game, terms = scenario.game, read_terms(scenario)
     rho = draw_population(scenario).rho if rho is None else rho
@@ -369,7 +369,7 @@ def solve_equilibrium(scenario: Scenario, rho: Floats | None = None) -> Stackelb
 
 
 def price_scenario(scenario: Scenario, population: Population | None = None) -> Outcome:
-    """Price these nodes, or a scenario's own, with its mechanism: where play comes to rest."""
+    """Price given nodes, or a scenario's own, with its mechanism, in closed form."""
     population = draw_population(scenario) if population is None else population
     return price_mechanism(scenario, scenario.mechanism.kind, population, scenario.cap)
 
@@ -379,10 +379,10 @@ def price_mechanism(
 ) -> Outcome:
     """Price nodes with any mechanism under a given cap (None: B*, or its own choice).
 
-    Where it is the scenario's own mechanism it has the options of ``[mechanism]``, else those of
-    ``[compared]``, or its defaults.
+    The scenario's own mechanism has the options of ``[mechanism]``, others those of ``[compared]``,
+    or their defaults.
     """
-    priced = as_played(create_mechanism(scenario, mechanism), mechanism, population)
+    priced = adapt_mechanism(create_mechanism(scenario, mechanism), mechanism, population)
     primitives = pricing_game(scenario, priced, population, budget)
     return priced.outcome(primitives, stream(scenario.seed, "mechanism", mechanism))
 
@@ -390,9 +390,9 @@ def price_mechanism(
 def pricing_game(
     scenario: Scenario, mechanism: Mechanism, population: Population, budget: float | None
 ) -> PricingGame:
-    """Return what a mechanism gets to price nodes in a scenario, under a given cap."""
+    """Return the inputs of a mechanism for nodes in a scenario, under a given cap."""
     if mechanism.reports == "cost":
-        population = population.asked_for_costs()
+        population = population.report_costs()
     game = scenario.game
     return PricingGame(
         population.rho,
@@ -412,9 +412,9 @@ def price_populations(
     populations: Sequence[Population],
     budgets: Floats,
 ) -> Outcome:
-    """Price the populations of scenarios that differ in their seeds alone, together.
+    """Price together the populations of scenarios that differ only in their seeds.
 
-    Row by row the outcome is what :func:`price_mechanism` returns of each.
+    Each row equals the result of :func:`price_mechanism`.
     """
     scenario = replicas[0]
     priced = create_mechanism(scenario, mechanism)
@@ -422,7 +422,7 @@ def price_populations(
         rows = zip(replicas, populations, budgets.tolist(), strict=True)
         return stack([price_mechanism(one, mechanism, nodes, cap) for one, nodes, cap in rows])
     if priced.reports == "cost":
-        populations = [nodes.asked_for_costs() for nodes in populations]
+        populations = [nodes.report_costs() for nodes in populations]
     reported = [nodes.reported_cost for nodes in populations if nodes.reported_cost is not None]
     game = scenario.game
     primitives = PricingGame(

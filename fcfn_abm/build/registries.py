@@ -1,4 +1,4 @@
-"""Where in a scenario which registered name stands, and how to make what it names."""
+"""The registries of a scenario's choices, and how their entries are created."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ REGISTRIES: dict[tuple[str, ...], Registry[Any]] = {
     ("training", "server"): SERVER_OPTIMISERS,
     ("training", "averaging"): AVERAGINGS,
 }
-"""Where in a scenario which registered name stands; lists of tables without their numbers."""
+"""Registries by their place in a scenario; lists of tables without their numbers."""
 
 
 def registry_at(place: tuple[str, ...]) -> Registry[Any]:
-    """Return the registry of what a scenario names at a place.
+    """Return the registry of the choice at a place of a scenario.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def registry_at(place: tuple[str, ...]) -> Registry[Any]:
 
 
 def create(scenario: Scenario, place: tuple[str, ...], choice: Choice | None = None) -> Any:
-    """Build what a scenario names at ``place``, such as ``("training", "net")``."""
+    """Create the entry that a scenario names at ``place``, such as ``("training", "net")``."""
     if choice is None:
         choice = _find_choice(scenario, place)
     return registry_at(place).create(choice.kind, choice.options)

@@ -33,8 +33,8 @@ def scenario_schema() -> dict[str, Any]:
         "additionalProperties": False,
     }
     schema["properties"]["extends"] = {
-        "description": "Another scenario file, relative to this one, or the name of a shipped one, "
-        "which this one changes.",
+        "description": "A base scenario that this file changes: another file, relative to this "
+        "one, or the name of a bundled scenario.",
         "type": "string",
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

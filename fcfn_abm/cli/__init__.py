@@ -31,6 +31,8 @@ for _name in (
     "check_mechanism",
     "calibrate",
     "audit",
+    "odd",
+    "crate",
     "export",
     "replicate",
     "data",

@@ -1,4 +1,4 @@
-"""Epsilon to noise: calibration, accounting, sensitivity; only `noise` uses torch."""
+"""From epsilon to noise: calibration, accounting, sensitivity; only `noise` imports torch."""
 
 from fcfn_abm.dp.accounting import (
     multiplier_for_releases,

@@ -1,10 +1,10 @@
-"""What many releases cost together: exactly, or closely and on the safe side where data is sampled.
+"""Total privacy cost of many releases: exact, or a tight upper bound if data are sampled.
 
 A node that uses all of its data in every release has a closed form. With Poisson-sampled data the
-cost is found by dp-accounting's privacy loss distributions (PLD), tabulated so that thousands of
-nodes are done at once. The table holds, for a multiplier z and n releases, the ``mu`` of the one
-Gaussian release that has the same epsilon at this delta: ``sqrt(n) / z`` without sampling, close
-to ``q sqrt(n) / z`` with much noise, and smooth between.
+cost is computed by dp-accounting's privacy loss distributions (PLD), and tabulated so that
+thousands of nodes are processed at once. The table holds, for a multiplier z and n releases, the
+``mu`` of the single Gaussian release with the same epsilon at this delta: ``sqrt(n) / z`` without
+sampling, close to ``q sqrt(n) / z`` with much noise, and smooth in between.
 """
 
 from __future__ import annotations
@@ -36,18 +36,25 @@ if TYPE_CHECKING:
 type Floats = npt.NDArray[np.float64]
 
 SAMPLED_TOLERANCE = 1e-3
-"""Sampled releases are charged this much more ``mu``, as a share of it, than the table says."""
+"""Relative margin by which ``mu`` of sampled releases is raised above the table."""
 
 LEAST_RATE = 1e-6
-"""Smallest sampling rate: below it losses drown in rounding, and nodes' records are hardly drawn.
-"""
+"""Smallest sampling rate: below it rounding errors dominate, and records are hardly drawn."""
 
-_MOST_RATE = 1 - 1e-9  # above it sampling saves less than dp-accounting can tell
-_LEAST_RATIO = 24  # octaves from a rate to the multipliers whose losses drown in rounding
+_MOST_RATE = 1 - 1e-9  # above it sampling saves less than dp-accounting can resolve
+_LEAST_RATIO = (
+    24  # octaves from a rate to the multipliers whose losses are dominated by rounding errors
+)
 _LEAST_OCTAVE = -6  # below a multiplier of 2**-6 the closed form without sampling is the bound
-_MOST_RUNS = 8  # of releases with different noise that are composed one by one
-_FINEST_STEP = 1 / 16  # octaves between the multipliers that more of them are rounded down to
-_DEGREES = (2, 4, 8, 16, 32)  # of the polynomial in one octave of multipliers; points are nested
+_MOST_RUNS = 8  # largest number of different multipliers that are composed exactly
+_FINEST_STEP = 1 / 16  # octaves between the multipliers to which more of them are rounded down
+_DEGREES = (
+    2,
+    4,
+    8,
+    16,
+    32,
+)  # degrees of the polynomial per octave of multipliers; points are nested
 
 
 def multiplier_for_releases(
@@ -58,28 +65,29 @@ def multiplier_for_releases(
     sampling_rate: float = 1.0,
     neighbours: Relation = "zero-out",
 ) -> Floats:
-    """Return the noise multiplier of each release so that all together spend ``epsilon``.
+    """Return the noise multiplier of each release for which all together spend ``epsilon``.
 
     Parameters
     ----------
     epsilon : array_like of float, shape (n,)
-        What each node may spend in all releases together.
+        Total privacy budget of each node over all releases.
     delta : float
-        Probability with which the guarantee may fail.
+        Failure probability of the guarantee.
     n_releases : int
-        How many times each node releases something.
+        Number of releases per node.
     calibration : {"analytic", "classical"}, default "analytic"
-        See :func:`fcfn_abm.gaussian_sigma`; of the one release that all together are worth.
+        See :func:`fcfn_abm.gaussian_sigma`; applied to the single release that is equivalent to
+        all.
     sampling_rate : float, default 1.0
-        Probability with which each record takes part in a release, independently of all others.
+        Probability that a record takes part in a release, independent of all others.
     neighbours : {"zero-out", "replace-one"}, default "zero-out"
-        What the multiplier's sensitivity refers to; matters with sampling only.
+        Relation to which the multiplier's sensitivity refers; matters with sampling only.
 
     Returns
     -------
     ndarray of float, shape (n,)
-        Noise standard deviation over L2 sensitivity, for one release; infinite where
-        ``epsilon`` is zero, since such a node releases nothing.
+        Noise standard deviation divided by L2 sensitivity, for one release; infinite if ``epsilon``
+        is zero, because such a node releases nothing.
 
     Raises
     ------
@@ -90,9 +98,9 @@ def multiplier_for_releases(
 
     Notes
     -----
-    Gaussian releases with multipliers z_t compose to exactly one with
-    ``1 / z**2 = sum_t 1 / z_t**2``, so each of T equal ones takes sqrt(T) times the noise.
-    Sampled releases get 0.1 to 0.5 % more noise than they need, never less.
+    Gaussian releases with multipliers z_t compose to exactly one with ``1 / z**2 = sum_t 1 /
+    z_t**2``, so that each of T equal ones needs sqrt(T) times the noise. Sampled releases get 0.1
+    to 0.5 % more noise than they need, never less.
 
     References
     ----------
@@ -109,7 +117,7 @@ def multiplier_for_releases(
     require_positive(error=InvalidPrivacyError, zero=True, epsilon=epsilon)
     multiplier = np.full(epsilon.shape, np.inf)
     some = epsilon > 0
-    with np.errstate(over="ignore"):  # noise beyond the range of floats is infinite
+    with np.errstate(over="ignore"):  # noise that overflows is infinite
         multiplier[some] = np.sqrt(n_releases) * gaussian_sigma(
             epsilon[some], delta, calibration=calibration
         )
@@ -120,21 +128,21 @@ def multiplier_for_releases(
 
 
 def multiplier_for_zcdp(zcdp_rho: npt.ArrayLike, n_releases: int) -> Floats:
-    """Return the noise multiplier of each release so that all together cost a rho of zCDP.
+    """Return the noise multiplier of each release for which all together cost a rho of zCDP.
 
     Parameters
     ----------
     zcdp_rho : array_like of float, shape (n,)
-        What each node may spend in all releases together, dimensionless; zero or positive. It is
-        not the unit cost that is called rho elsewhere.
+        Total zCDP rho of each node over all releases, dimensionless; zero or positive. Not the unit
+        privacy cost, which is called rho elsewhere.
     n_releases : int
-        How many times each node releases something, with all of its data.
+        Number of releases per node, each with all of its data.
 
     Returns
     -------
     ndarray of float, shape (n,)
-        ``sqrt(n_releases / (2 zcdp_rho))``: noise standard deviation over L2 sensitivity, for one
-        release; infinite where nothing is spent.
+        ``sqrt(n_releases / (2 zcdp_rho))``: noise standard deviation divided by L2 sensitivity, for
+        one release; infinite if nothing is spent.
 
     Raises
     ------
@@ -158,14 +166,14 @@ def multiplier_for_zcdp(zcdp_rho: npt.ArrayLike, n_releases: int) -> Floats:
 
 
 def spent_zcdp(noise_multiplier: npt.ArrayLike, n_releases: npt.ArrayLike) -> Floats:
-    """Return the rho of zCDP of some equal Gaussian releases with all data: it adds up exactly.
+    """Return the zCDP rho of equal Gaussian releases with all data; it is exactly additive.
 
     Parameters
     ----------
     noise_multiplier : array_like of float, shape (n,)
-        Noise standard deviation over L2 sensitivity of one release; infinite for none.
+        Noise standard deviation divided by L2 sensitivity of one release; infinite for no release.
     n_releases : int, or array_like of int, shape (n,)
-        How many releases there are.
+        Number of releases.
 
     Returns
     -------
@@ -200,22 +208,22 @@ def spent_epsilon(
     Parameters
     ----------
     noise_multiplier : array_like of float, shape (n,)
-        Noise standard deviation over L2 sensitivity of one release; infinite for none.
+        Noise standard deviation divided by L2 sensitivity of one release; infinite for no release.
     n_releases : int, or array_like of int, shape (n,)
-        How many releases there are.
+        Number of releases.
     delta : float
-        Probability with which the guarantee may fail.
+        Failure probability of the guarantee.
     sampling_rate : float, default 1.0
-        Probability with which each record takes part in a release, independently of all others.
+        Probability that a record takes part in a release, independent of all others.
     neighbours : {"zero-out", "replace-one"}, default "zero-out"
-        What the multiplier's sensitivity refers to; matters with sampling only.
+        Relation to which the multiplier's sensitivity refers; matters with sampling only.
 
     Returns
     -------
     ndarray of float, shape (n,)
-        Privacy spent, dimensionless; zero where the multiplier is infinite, and where a record is
-        drawn at all with a probability of at most delta, ``1 - (1 - q)**n <= delta``. Exact without
-        sampling; with it never too small, and too large by 0.1 to 0.5 %.
+        Privacy spent, dimensionless; zero if the multiplier is infinite, or if a record is drawn in
+        any release with a probability of at most delta, ``1 - (1 - q)**n <= delta``. Exact without
+        sampling; with sampling never too small, and too large by 0.1 to 0.5 %.
 
     Raises
     ------
@@ -226,12 +234,12 @@ def spent_epsilon(
 
     Notes
     -----
-    One record moves the sum by u or by v if it is replaced, and is drawn with probability q. The
+    One record moves the sum by u, or by v if it is replaced, and is drawn with probability q. The
     worst pair is ``(1-q) N(0) + q N(u)`` against ``(1-q) N(0) + q N(-u)`` with u as long as the
-    clipping norm: a hockey-stick divergence is the mean of a convex function of
-    ``q L_u + (-e**epsilon q L_v)`` with log-normal likelihood ratios L, which is largest in convex
-    order where its two terms are comonotone (u and v opposite) and widest. A record that goes has
-    the worst pair of Zhu, Dong and Wang.
+    clipping norm: a hockey-stick divergence is the mean of a convex function of ``q L_u +
+    (-e**epsilon q L_v)`` with log-normal likelihood ratios L, which is largest in convex order if
+    its two terms are comonotone (u and v opposite) and widest. For a removed record the worst pair
+    is that of Zhu, Dong and Wang.
 
     References
     ----------
@@ -264,24 +272,24 @@ def spent_epsilon_of_runs(
     sampling_rate: float,
     neighbours: Relation = "zero-out",
 ) -> float:
-    """Return the true epsilon of sampled releases whose noise changed on the way.
+    """Return the true epsilon of sampled releases whose noise changed over time.
 
     Parameters
     ----------
     runs : sequence of (float, int)
-        Noise multiplier of some equal releases, and how many of them there are; in any order.
+        Noise multiplier and number of some equal releases; in any order.
     delta : float
-        Probability with which the guarantee may fail.
+        Failure probability of the guarantee.
     sampling_rate : float
-        Probability with which each record takes part in a release, independently of all others.
+        Probability that a record takes part in a release, independent of all others.
     neighbours : {"zero-out", "replace-one"}, default "zero-out"
-        What the multipliers' sensitivity refers to.
+        Relation to which the multipliers' sensitivity refers.
 
     Returns
     -------
     float
         Privacy spent, dimensionless; never too small. Up to eight different multipliers are
-        composed as they are; more are rounded down, to at most eight.
+        composed exactly; more are first rounded down to at most eight.
 
     Raises
     ------
@@ -305,7 +313,7 @@ def spent_epsilon_of_runs(
     if sampling_rate >= _MOST_RATE:
         mu = math.sqrt(sum(n / multiplier**2 for multiplier, n in counts.items()))
         return gaussian_epsilon(1 / mu, delta)
-    # as if all releases had the least noise: the bound that does not compose anything
+    # as if all releases had the least noise: an upper bound without composition
     n_releases, least = sum(counts.values()), min(counts)
     (bound,) = spent_epsilon([least], n_releases, delta, sampling_rate, neighbours).tolist()
     if len(counts) == 1 or bound == 0:
@@ -315,18 +323,18 @@ def spent_epsilon_of_runs(
         rounded: dict[float, int] = {}
         for multiplier, n in counts.items():
             below = 2.0 ** (math.floor(math.log2(multiplier) / step) * step)
-            below = min(below, multiplier)  # whatever the last digit says
+            below = min(below, multiplier)  # despite rounding
             rounded[below] = rounded.get(below, 0) + n
         counts, step = rounded, 2 * step
     sampled = _Sampled(sampling_rate, delta, neighbours)
-    return min(float(bound), _composed_epsilon(sampled, tuple(sorted(counts.items()))))
+    return min(float(bound), _compose_epsilon(sampled, tuple(sorted(counts.items()))))
 
 
-@lru_cache(maxsize=65536)  # a ledger asks again in every round, and nodes of one noise are alike
-def _composed_epsilon(sampled: _Sampled, runs: tuple[tuple[float, int], ...]) -> float:
-    """Return the epsilon of runs of equal releases, as PLD finds it: an upper bound."""
+@lru_cache(maxsize=65536)  # called by ledgers in every round, often with equal noise
+def _compose_epsilon(sampled: _Sampled, runs: tuple[tuple[float, int], ...]) -> float:
+    """Return the epsilon of runs of equal releases by PLD: an upper bound."""
     intervals = [_interval(sampled.rate, sampled.neighbours, multiplier) for multiplier, _ in runs]
-    # as fine as the narrowest loss asks for, unless the widest would then fill the memory
+    # as fine as the narrowest loss requires, unless the widest would then exhaust the memory
     interval = max(min(intervals), max(intervals) / 2**5)
     with np.errstate(all="ignore"):
         whole = None
@@ -339,9 +347,9 @@ def _composed_epsilon(sampled: _Sampled, runs: tuple[tuple[float, int], ...]) ->
 
 
 def _is_covered_by_delta(n_releases: npt.ArrayLike, delta: float, sampling_rate: float) -> Any:
-    """Return whether a record is drawn in some release with a probability of at most delta.
+    """Return whether a record is drawn in any release with a probability of at most delta.
 
-    Where it is never drawn its neighbour tells the same: then epsilon is zero.
+    Without being drawn, a record has no effect on the output: epsilon is then zero.
     """
     if sampling_rate == 1:
         return np.zeros(np.shape(n_releases), dtype=bool)
@@ -357,17 +365,16 @@ def _require(
 
 
 def require_sampling(sampling_rate: float, neighbours: Relation) -> None:
-    """Raise InvalidPrivacyError for a sampling rate or a relation that is not allowed."""
+    """Raise InvalidPrivacyError for an invalid sampling rate or relation."""
     require_one_of(Relation, error=InvalidPrivacyError, neighbours=neighbours)
     if not LEAST_RATE <= sampling_rate <= 1:
         raise InvalidPrivacyError(
-            f"sampling_rate must be {LEAST_RATE:g} or more and not above 1, but is "
-            f"{sampling_rate:g}."
+            f"sampling_rate must be from {LEAST_RATE:g} to 1, but is {sampling_rate:g}."
         )
 
 
 class _Sampled(NamedTuple):
-    """How releases are sampled, and at which delta they are judged; a key of the tables."""
+    """Sampling of releases, and the delta at which they are evaluated; a key of the tables."""
 
     rate: float
     delta: float
@@ -375,12 +382,12 @@ class _Sampled(NamedTuple):
 
     @property
     def most_octave(self) -> int:
-        """The last one with a table: above it the closed form without sampling is the bound."""
+        """The last octave with a table; above it the closed form without sampling is the bound."""
         return math.floor(math.log2(self.rate)) + _LEAST_RATIO
 
 
 def _mu(sampled: _Sampled, multiplier: Floats, n_releases: int) -> Floats:
-    """Return the mu of the one release that n sampled ones are worth, on the safe side."""
+    """Return an upper bound of the mu of the single release equivalent to n sampled ones."""
     mu: Floats = np.sqrt(n_releases) / multiplier  # without sampling: an upper bound
     octave = np.floor(np.log2(multiplier)).astype(int)
     known = (octave >= _LEAST_OCTAVE) & (octave <= sampled.most_octave)
@@ -392,12 +399,12 @@ def _mu(sampled: _Sampled, multiplier: Floats, n_releases: int) -> Floats:
 
 
 def _inverse(sampled: _Sampled, unsampled: Floats, n_releases: int) -> Floats:
-    """Return the multipliers that are worth what ``unsampled`` ones are without sampling."""
+    """Return the multipliers equivalent to ``unsampled`` ones without sampling."""
     if unsampled.size == 0:
         return unsampled
     with np.errstate(divide="ignore"):  # infinite noise
         target = np.log(np.sqrt(n_releases) / unsampled)
-    # ends of octaves, from one with noise enough for the least target downwards
+    # ends of octaves, downwards from one with enough noise for the smallest target
     first = np.ceil(np.log2(unsampled.max()))
     octaves = [int(np.clip(first, _LEAST_OCTAVE, sampled.most_octave))]
     ends = [_log_mu_at_end(sampled, octaves[0], n_releases)]
@@ -405,7 +412,7 @@ def _inverse(sampled: _Sampled, unsampled: Floats, n_releases: int) -> Floats:
         octaves.append(octaves[-1] - 1)
         ends.append(_log_mu_at_end(sampled, octaves[-1], n_releases))
     place = np.searchsorted(np.maximum.accumulate(ends), target)  # ends[place] >= target
-    # beyond the table's end both its end and the closed form have noise enough
+    # beyond the table's end, both its end and the closed form have enough noise
     multiplier = np.minimum(unsampled, 2.0**_LEAST_OCTAVE)
     for index in np.unique(place[place < len(ends)]).tolist():
         inside = place == index
@@ -414,7 +421,7 @@ def _inverse(sampled: _Sampled, unsampled: Floats, n_releases: int) -> Floats:
             return _log_mu(sampled, octave, n_releases, u.ravel()).reshape(u.shape) - wanted
 
         found = elementwise.find_root(excess, (0.0, 1.0), args=(target[inside],))
-        # just outside the octave by rounding: its upper end has noise enough
+        # outside the octave by rounding: its upper end has enough noise
         multiplier[inside] = 2.0 ** (octaves[index] + np.where(found.success, found.x, 1.0))
     return np.where(target < ends[0], unsampled, np.minimum(multiplier, unsampled))
 
@@ -431,9 +438,9 @@ def _log_mu(sampled: _Sampled, octave: int, n_releases: int, u: Floats) -> Float
 
 
 def _between_counts(n_releases: int, log_mu: Callable[[int], Any]) -> Any:
-    """Interpolate in ln(n) between the counts that have three binary digits, and add the margin.
+    """Interpolate in ln(n) between counts with three binary digits, and add the margin.
 
-    mu grows like sqrt(n) times a factor that settles: against ln(n), ln(mu) is nearly straight.
+    mu grows like sqrt(n) times a factor that converges: against ln(n), ln(mu) is almost linear.
     """
     step = 1 << max(n_releases.bit_length() - 3, 0)
     below = n_releases // step * step
@@ -446,11 +453,11 @@ def _between_counts(n_releases: int, log_mu: Callable[[int], Any]) -> Any:
 
 @lru_cache(maxsize=4096)
 def _table(sampled: _Sampled, octave: int, n_releases: int) -> Chebyshev:
-    """Interpolate ln(mu) in an octave of multipliers, with as many points as it takes.
+    """Interpolate ln(mu) in an octave of multipliers, with as many points as necessary.
 
-    Points are added until the polynomial foretells those between its own to well within the
-    margin; the one that is used then goes through them as well. Should that never come to pass, it
-    is lifted by what it was off.
+    Points are added until the polynomial predicts those between its own to well within the margin;
+    the final one also passes through these. If that is never reached, it is raised by its largest
+    error.
     """
     known: dict[float, float] = {}
     table, off = Chebyshev([np.inf]), np.inf
@@ -469,14 +476,14 @@ def _table(sampled: _Sampled, octave: int, n_releases: int) -> Chebyshev:
 
 @lru_cache(maxsize=65536)  # octaves share their ends
 def _log_mu_of(sampled: _Sampled, multiplier: float, n_releases: int) -> float:
-    """Return ln(mu) as PLD finds it: an upper bound, since losses are rounded up."""
-    with np.errstate(all="ignore"):  # what overflows there is larger than what it is compared with
+    """Return ln(mu) by PLD: an upper bound, because losses are rounded up."""
+    with np.errstate(all="ignore"):  # overflowing values are larger than their bounds
         interval = _interval(sampled.rate, sampled.neighbours, multiplier)
         loss = _loss(sampled.rate, sampled.neighbours, multiplier, interval)
         if n_releases > 1:
             loss = loss.self_compose(n_releases)
         epsilon, delta = loss.get_epsilon_for_delta(sampled.delta), sampled.delta
-        if epsilon <= 0:  # delta alone covers it; what is left of it is a measure too
+        if epsilon <= 0:  # delta alone covers it; the rest of delta is used instead
             epsilon, delta = 0.0, loss.get_delta_for_epsilon(0.0)
     highest = np.log(np.sqrt(n_releases) / multiplier)
     if not (np.isfinite(epsilon) and 0 < delta < 1):
@@ -485,7 +492,7 @@ def _log_mu_of(sampled: _Sampled, multiplier: float, n_releases: int) -> float:
 
 
 def _interval(rate: float, neighbours: Relation, multiplier: float) -> float:
-    """Return how far apart the values of a privacy loss may lie: rounding up then costs little."""
+    """Return the spacing of a privacy loss's values at which rounding up has little effect."""
     std = 2 * multiplier if neighbours == "replace-one" else multiplier
     reach = 10 / std + 0.5 / std**2
     span = np.log1p(rate * np.expm1(reach)) if reach < 700 else reach + np.log(rate)
@@ -496,7 +503,7 @@ def _interval(rate: float, neighbours: Relation, multiplier: float) -> float:
 def _loss(rate: float, neighbours: Relation, multiplier: float, interval: float) -> Any:
     """Return the privacy loss distribution of one sampled release.
 
-    dp-accounting counts noise in clipping norms, and a replaced record moves a sum by two.
+    dp-accounting measures noise in clipping norms, and a replaced record moves a sum by two.
     """
     try:
         from dp_accounting import NeighboringRelation

@@ -1,4 +1,4 @@
-"""A clipping norm that follows a quantile of what it clips, and what it costs to find out."""
+"""A clipping norm that follows a quantile of the norms, and its privacy cost."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LEAST, _MOST = 1e-30, 1e30
 
 @dataclass(frozen=True)
 class AdaptiveClipping:
-    """Moves the clipping norm C until a share ``quantile`` of what is clipped lies within it.
+    """Adapts the clipping norm C until a share ``quantile`` of the norms lies within it.
 
-    With each release goes a count: of what was clipped, the share with a norm of at most C, less
-    one half. One unit of data moves that by half of what it moves the release, over C. Both have
-    noise of their own, and together they spend what the release alone would with the multiplier z:
-    the count takes ``noise_share`` of the precision ``1 / z**2``.
+    Each release comes with a count: the share of norms that are at most C, minus one half. One unit
+    of data moves the count by half of what it moves the release, divided by C. Both have separate
+    noise, and together they spend what the release alone would with the multiplier z: the count
+    uses the share ``noise_share`` of the precision ``1 / z**2``.
 
     Raises
     ------
@@ -26,10 +26,9 @@ class AdaptiveClipping:
 
     Notes
     -----
-    Two Gaussian releases with multipliers z_r and z_c compose to one with
-    ``1 / z**2 = 1 / z_r**2 + 1 / z_c**2``. For a sum of bits less one half, which a unit that goes
-    moves by one half, and noise of standard deviation s on it, z_c = 2 s: the theorem's
-    ``z_r = (z**-2 - (2 s)**-2)**-0.5``.
+    Two Gaussian releases with multipliers z_r and z_c compose to one with ``1 / z**2 = 1 / z_r**2 +
+    1 / z_c**2``. For a sum of bits minus one half, which a removed unit moves by one half, with
+    noise of standard deviation s, z_c = 2 s: the theorem's ``z_r = (z**-2 - (2 s)**-2)**-0.5``.
 
     References
     ----------
@@ -46,11 +45,11 @@ class AdaptiveClipping:
     """
 
     quantile: float = 0.5
-    """Share of what is clipped that is to lie within the norm."""
+    """Target share of norms within the clipping norm."""
     learning_rate: float = 0.2
-    """How far ln(C) moves in a round for each unit by which the share is off."""
+    """Change of ln(C) per round, per unit of difference between observed and target share."""
     noise_share: float = 0.01
-    """Share of the privacy, as precision, that the counts take."""
+    """Share of the privacy, as precision, that the counts use."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError for a number outside its range."""
@@ -60,12 +59,12 @@ class AdaptiveClipping:
 
     @property
     def release_gain(self) -> float:
-        """Noise on the release, over what it would be without counts."""
+        """Noise on the release, relative to the noise without counts."""
         return 1 / math.sqrt(1 - self.noise_share)
 
     @property
     def count_gain(self) -> float:
-        """Noise multiplier of the count, over that of release and count together."""
+        """Noise multiplier of the count, relative to that of release and count together."""
         return 1 / math.sqrt(self.noise_share)
 
     def next_norm(self, norm: float, within: float) -> float:
@@ -74,14 +73,14 @@ class AdaptiveClipping:
         Parameters
         ----------
         norm : float
-            The present one.
+            The current one.
         within : float
-            Noisy share of what lay within it; beyond [0, 1] it counts as the nearest end.
+            Noisy share of norms within it; values outside [0, 1] are clipped.
 
         Returns
         -------
         float
-            From 1e-30 to 1e30, which nets of 32 bits can hold.
+            From 1e-30 to 1e30, the range of float32 nets.
         """
         within = min(max(within, 0.0), 1.0)
         moved = norm * math.exp(-self.learning_rate * (within - self.quantile))

@@ -1,8 +1,9 @@
-"""Audits: lower bounds on epsilon, from what an attacker learns about real releases.
+"""Audits: lower bounds on epsilon, from what an attacker learns about actual releases.
 
-The game: a mechanism runs many times on a data set and on a neighbour of it, with fresh noise each
-time; the attacker turns what it sees into a score. What tells the two apart too well contradicts
-the claim. What runs comes as a callable, so that the code of the training itself is attacked.
+The game: a mechanism runs many times on a data set and on a neighbour of it, with new noise each
+time; the attacker converts each observation to a score. If the scores distinguish the two too well,
+the claim is false. The mechanism is passed as a callable, so that the actual training code is
+attacked.
 """
 
 from __future__ import annotations
@@ -35,71 +36,72 @@ type Verdict = Literal["holds", "broken"]
 FEWEST_TRIALS = 100
 MOST_TRIALS = 10_000_000
 USUAL_SHARE = 0.8
-"""Part of the risk that the usual attacker has; those that look for structure share the rest."""
+"""Share of the risk for the standard attacker; those that search for structure share the rest."""
 
-_MOST_SCOUTED = 2**23  # numbers of the releases that directions are chosen by
-_MOST_PAIRED = 2000  # coordinates all of whose pairs are looked at
+_MOST_SCOUTED = 2**23  # largest amount of numbers in the releases used to choose directions
+_MOST_PAIRED = 2000  # largest number of coordinates of which all pairs are tried
 
 
 @dataclass(frozen=True)
 class LowerBounds:
-    """Epsilons that the mechanism exceeds, all three at once at the stated confidence.
+    """Lower bounds of epsilon, which hold simultaneously at the stated confidence.
 
-    Zero where nothing is proven, as by the second and third of noise that is not Gaussian.
+    Zero if nothing is proven, as for the second and third with noise that is not Gaussian.
     """
 
     any_mechanism: float
-    """Assumes nothing: from how often the attacker errs."""
+    """Without assumptions, from the attacker's error rates."""
     gdp: float
-    """From the same errors, of a mechanism that is mu-GDP for some mu, as Gaussian noise is."""
+    """From the same error rates, for a mechanism that is mu-GDP for some mu, as Gaussian noise
+    is."""
     gaussian: float
-    """From the moments of the scores, if they are Gaussian with one spread, which is mu-GDP with
-    mu = gap / spread; the only one that reaches any epsilon, since n trials cannot show errors
-    rarer than about 1 / n."""
+    """From the moments of the scores, if they are Gaussian with equal variances, which is mu-GDP
+    with mu = gap / std; the only bound that can reach any epsilon, because n trials cannot show
+    error rates below about 1 / n."""
 
     @property
     def largest(self) -> float:
-        """The strongest of them."""
+        """The largest of the bounds."""
         return max(self.any_mechanism, self.gdp, self.gaussian)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """A claim, and what attacks make of it."""
+    """A claim, and the results of attacks on it."""
 
     view: View
-    """Whose view the claim is about: "local", an observer of a node's own messages; "central", a
-    server that sees the sum alone; "late", that server, of a node whose update comes too late."""
+    """View of the claim: "local", an observer of a node's own messages; "central", a server that
+    sees only the sum; "late", that server, for a node whose update arrives too late."""
     epsilon: float
-    """The claim, dimensionless."""
+    """The claimed epsilon, dimensionless."""
     delta: float
-    """The claim's delta."""
+    """The claimed delta."""
     lower: LowerBounds
-    """What the attacker with the largest bound proved."""
+    """Lower bounds of the attacker with the largest bound."""
     attacker: str
-    """Which direction it looked along."""
+    """Direction of that attacker."""
     n_trials: int
-    """How often the mechanism ran, half of it on each data set."""
+    """Number of runs of the mechanism, half of them on each data set."""
     confidence: float
-    """Probability with which no lower bound of any attacker is above the truth."""
+    """Probability that no lower bound of any attacker exceeds the true epsilon."""
 
     def __post_init__(self) -> None:
-        """Raise InvalidPrivacyError for a view that is unknown."""
+        """Raise InvalidPrivacyError for an unknown view."""
         require_one_of(View, error=InvalidPrivacyError, view=self.view)
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the claim stands: "broken" once a lower bound is above it."""
+        """Whether the claim holds: "broken" if a lower bound exceeds it."""
         return "broken" if self.lower.largest > self.epsilon else "holds"
 
 
 class Seen(NamedTuple):
-    """What the attacker makes of one run, vectors of one length."""
+    """An attacker's observation of one run, as vectors of equal length."""
 
     released: Floats
-    """What was released, less the middle of what both data sets would release without noise."""
+    """The release, minus the midpoint of the noiseless releases of both data sets."""
     difference: Floats
-    """What the data set would release without noise, less what its neighbour would."""
+    """Noiseless release of the data set, minus that of its neighbour."""
 
 
 type Attack = Callable[[bool], Seen]
@@ -107,11 +109,11 @@ type Attack = Callable[[bool], Seen]
 
 @dataclass(frozen=True)
 class Direction:
-    """A way to weigh the numbers of a release, which turns them into a score."""
+    """Weights of the numbers of a release, which convert it to a score."""
 
     name: str
     weigh: Callable[[Floats], Floats]
-    """From the difference of the two data sets to the weights; zeros if it has nothing to see."""
+    """Maps the difference of the two data sets to weights; zeros if it has no effect there."""
 
 
 def audit(
@@ -131,28 +133,28 @@ def audit(
     Parameters
     ----------
     attack : callable
-        Runs the mechanism once with fresh noise, on the data set (True) or its neighbour (False),
-        and returns what the attacker sees.
+        Runs the mechanism once with new noise, on the data set (True) or its neighbour (False), and
+        returns the attacker's observation.
     epsilon, delta : float
         The claim.
     blocks : sequence of ndarray of int
-        Coordinates that belong together, as those of a layer: looked at one by one, too.
+        Coordinates that belong together, such as those of a layer, which are also attacked alone.
     view : {"local", "central", "late"}, default "local"
-        Whose view the claim is about.
+        View of the claim.
     trials : int, default 10,000
-        How often the mechanism runs, half of it on each data set, beside a few runs by which
-        directions are chosen.
+        Number of runs of the mechanism, half of them on each data set, in addition to a few runs
+        for choosing directions.
     confidence : float, default 0.999
-        Probability with which no lower bound is above the truth.
+        Probability that no lower bound exceeds the true epsilon.
     gaussian : bool, default True
-        Whether the claim is one of Gaussian noise, so that all three bounds apply.
+        Whether the claim assumes Gaussian noise, so that all three bounds apply.
     on_trial : callable, optional
-        Called after each trial: for progress.
+        Called after each trial, for progress.
 
     Returns
     -------
     Audit
-        Bounds and verdict.
+        The bounds and the verdict.
 
     Raises
     ------
@@ -202,7 +204,7 @@ def _scout(attack: Attack, blocks: Sequence[Ints]) -> list[Direction]:
     seen = attack(True)
     n_scouts = int(np.clip(_MOST_SCOUTED // seen.released.size, 4, 60))
     noise = np.empty((n_scouts, seen.released.size), dtype=np.float32)
-    scale = float(np.abs(seen.released).max()) or 1.0  # numbers whose squares 32 bits hold
+    scale = float(np.abs(seen.released).max()) or 1.0  # keeps squares within float32
     for row in noise:
         row[:] = (seen.released - seen.difference / 2) / scale
         seen = attack(True)
@@ -210,9 +212,11 @@ def _scout(attack: Attack, blocks: Sequence[Ints]) -> list[Direction]:
 
 
 def _weigh(directions: Sequence[Direction], difference: Floats) -> Floats:
-    """Return weights of norm one, or zero, a row for each direction."""
+    """Return weights with norm one, or zero, one row per direction."""
     rows = np.array([direction.weigh(difference) for direction in directions])
-    largest = np.abs(rows).max(axis=1, keepdims=True)  # first, so that squares cannot overflow
+    largest = np.abs(rows).max(
+        axis=1, keepdims=True
+    )  # scaled first, so that squares cannot overflow
     rows /= np.where(largest > 0, largest, 1.0)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300))
 
@@ -220,46 +224,46 @@ def _weigh(directions: Sequence[Direction], difference: Floats) -> Floats:
 def choose_directions(
     noise: Singles, difference: Floats, blocks: Sequence[Ints] = ()
 ) -> list[Direction]:
-    """Choose the directions along which an attacker looks at releases.
+    """Choose the directions along which an attacker projects releases.
 
     Parameters
     ----------
     noise : ndarray of float32, shape (n, size)
-        Noise of some releases, in any unit, that will not be scored.
+        Noise of some releases, in any unit, which are not scored.
     difference : ndarray of float, shape (size,)
-        What two neighbouring data sets release, one less the other.
+        Difference of the releases of two neighbouring data sets.
     blocks : sequence of ndarray of int
         Coordinates of each layer's weights, and of its biases.
 
     Returns
     -------
     list of Direction
-        The first is the usual one, along the difference: for independent noise of one spread no
-        other tells more. The others see structure: where noise repeats itself, what repeats is
-        taken out; where it is missing or small, the rest is left aside.
+        The first is the standard one, along the difference: for independent noise with equal
+        variances it is optimal. The others exploit structure: repeated noise is cancelled, and
+        coordinates with missing or little noise are used alone.
     """
     size = difference.size
     directions = [Direction("usual", lambda d: d)]
     everything = np.arange(size)
     if size >= 2:
         half = size // 2
-        directions.append(_cancelling("second half less first half", everything, half, 1.0))
+        directions.append(_cancel("second half less first half", everything, half, 1.0))
         lag, sign = find_lag(noise)
-        directions.append(_cancelling(f"numbers {lag:,} apart", everything, lag, sign))
+        directions.append(_cancel(f"numbers {lag:,} apart", everything, lag, sign))
         directions.append(_of_two_coordinates(noise, difference))
     spread = np.sqrt((noise.astype(float) ** 2).mean(axis=0))
     seen = np.abs(difference) / np.maximum(spread, spread.max() * 1e-9 or 1.0)
     few = np.argsort(-seen, kind="stable")[: max(size // 100, 1)]
-    directions.append(_along("sparse", few))
+    directions.append(_project("sparse", few))
     for number, block in enumerate(blocks, start=1):
-        directions.append(_along(f"block {number} alone", block))
+        directions.append(_project(f"block {number} alone", block))
         if block.size >= 2:
-            directions.append(_cancelling(f"halves of block {number}", block, block.size // 2, 1.0))
+            directions.append(_cancel(f"halves of block {number}", block, block.size // 2, 1.0))
     return directions
 
 
-def _along(name: str, places: Ints) -> Direction:
-    """Return the direction along the difference, at some coordinates alone."""
+def _project(name: str, places: Ints) -> Direction:
+    """Return the direction along the difference, restricted to some coordinates."""
 
     def weigh(difference: Floats) -> Floats:
         weights = np.zeros(difference.size)
@@ -269,8 +273,8 @@ def _along(name: str, places: Ints) -> Direction:
     return Direction(name, weigh)
 
 
-def _cancelling(name: str, places: Ints, lag: int, sign: float) -> Direction:
-    """Return a direction in which noise cancels that is the same, or opposite, ``lag`` further."""
+def _cancel(name: str, places: Ints, lag: int, sign: float) -> Direction:
+    """Return a direction that cancels noise repeated, or negated, at a distance ``lag``."""
     first = np.flatnonzero((np.arange(places.size) // lag % 2 == 0)[: places.size - lag])
     return _of_pairs(name, places[first], places[first + lag], sign)
 
@@ -287,7 +291,7 @@ def _of_pairs(name: str, first: Ints, second: Ints, sign: float) -> Direction:
 
 
 def _of_two_coordinates(noise: Singles, difference: Floats) -> Direction:
-    """Return the direction of the two coordinates whose noise is the most alike."""
+    """Return the direction of the two coordinates with the most similar noise."""
     most = np.sort(np.argsort(-np.abs(difference), kind="stable")[:_MOST_PAIRED])
     columns = noise[:, most].astype(float)
     columns /= np.maximum(np.linalg.norm(columns, axis=0), 1e-30)
@@ -299,19 +303,19 @@ def _of_two_coordinates(noise: Singles, difference: Floats) -> Direction:
 
 
 def find_lag(rows: npt.NDArray[Any]) -> tuple[int, float]:
-    """Return the distance at which the numbers of rows are the most alike, and with which sign.
+    """Return the distance with the largest autocorrelation of rows, and its sign.
 
     Parameters
     ----------
     rows : ndarray of float, shape (n, size)
-        Rows of independent numbers, or of those that repeat; size >= 2.
+        Rows of independent or repeated numbers; size >= 2.
 
     Returns
     -------
     lag : int
-        From 1 to size - 1; the largest autocorrelation in standard errors.
+        From 1 to size - 1; with the largest autocorrelation in standard errors.
     sign : float
-        1 if they are alike there, -1 if they are opposite.
+        1 for a positive correlation, -1 for a negative one.
     """
     size = rows.shape[1]
     total = np.zeros(size + 1)
@@ -331,14 +335,14 @@ def bounds_of_attackers(
     *,
     gaussian: bool = True,
 ) -> tuple[str, LowerBounds]:
-    """Return the attacker with the largest bound, and its bounds; all hold at once.
+    """Return the attacker with the largest bound, and its bounds; all hold simultaneously.
 
     Parameters
     ----------
     names : sequence of str
-        Of the attackers; the first one has :data:`USUAL_SHARE` of the risk.
+        Names of the attackers; the first one has :data:`USUAL_SHARE` of the risk.
     scores : sequence of (ndarray, ndarray)
-        Of each attacker on the data set, and on its neighbour.
+        Scores of each attacker on the data set, and on its neighbour.
     delta, confidence, gaussian
         As for :func:`lower_bounds`.
     """
@@ -364,23 +368,23 @@ def lower_bounds(
     delta : float
         Delta of the claim.
     confidence : float
-        Probability with which no bound is above the truth; each bound takes a third of the rest.
+        Probability that no bound exceeds the true epsilon; each bound uses a third of the rest.
     gaussian : bool, default True
-        Whether the claim is one of Gaussian noise, so that the second and third bound apply.
+        Whether the claim assumes Gaussian noise, so that the second and third bound apply.
 
     Returns
     -------
     LowerBounds
-        Zero where nothing is proven.
+        Zero if nothing is proven.
 
     Notes
     -----
-    A third of the trials chooses thresholds, the others count errors above and below them: with
-    Clopper-Pearson bounds FPR and FNR, (epsilon, delta)-DP needs
-    ``FPR >= exp(-epsilon) (1 - delta - FNR)`` and the same with both exchanged, and mu-GDP needs
-    ``mu >= Phi^-1(1 - FPR) - Phi^-1(FNR)``. The third bound is the lower confidence limit of
-    ``mu = gap / std``: if scores are Gaussian with one spread, the t statistic follows the
-    noncentral t law, whose normal approximation (Abramowitz and Stegun, 26.7.10) is used.
+    A third of the trials selects thresholds, the others count errors above and below them: with
+    Clopper-Pearson bounds FPR and FNR, (epsilon, delta)-DP implies ``FPR >= exp(-epsilon) (1 -
+    delta - FNR)`` and the same with both exchanged, and mu-GDP implies ``mu >= Phi^-1(1 - FPR) -
+    Phi^-1(FNR)``. The third bound is the lower confidence limit of ``mu = gap / std``: if scores
+    are Gaussian with equal variances, the t statistic follows the noncentral t distribution, whose
+    normal approximation (Abramowitz and Stegun, 26.7.10) is used.
 
     References
     ----------
@@ -397,37 +401,37 @@ def lower_bounds(
     if not gaussian:
         return LowerBounds(any_mechanism, 0.0, 0.0)
     n = min(len(present), len(absent))
-    best = np.argmax(_mu(*_fitted_rates(here, there, thresholds, n, risk / 2)))
+    best = np.argmax(_mu(*_fit_rates(here, there, thresholds, n, risk / 2)))
     mu = max(float(_mu(fpr, fnr)[best]), 0.0)
     moments = _mu_of_moments(present, absent, risk)
     return LowerBounds(any_mechanism, _epsilon_of(mu, delta), _epsilon_of(moments, delta))
 
 
 def one_run_epsilon(scores: Floats, present: npt.NDArray[Any], delta: float, risk: float) -> float:
-    """Bound epsilon from below by one run on a data set of which many records were drawn by coin.
+    """Bound epsilon from below by one run on a data set with many randomly included records.
 
     Parameters
     ----------
     scores : ndarray of float, shape (n,)
-        Of each canary, larger where the attacker believes that its coin fell heads.
+        Score of each canary, larger if the attacker believes that it was included.
     present : ndarray of bool, shape (n,)
-        The coins, fair and independent.
+        Whether each canary was included, by fair and independent coins.
     delta : float
         Delta of the claim.
     risk : float
-        Probability with which the bound may be above the truth.
+        Probability that the bound exceeds the true epsilon.
 
     Returns
     -------
     float
-        Assumes nothing about the mechanism, nor that scores are independent.
+        Assumes nothing about the mechanism, not even independent scores.
 
     Notes
     -----
     The attacker guesses the coins of the canaries with the largest and the smallest scores. Under
-    (epsilon, delta)-DP the number of right guesses among r is stochastically dominated by a
-    binomial one with rate ``e**epsilon / (1 + e**epsilon)``, plus what delta allows. Several r are
-    tried, each with its part of the risk.
+    (epsilon, delta)-DP the number of correct guesses among r is stochastically dominated by a
+    binomial one with rate ``e**epsilon / (1 + e**epsilon)``, plus a term for delta. Several r are
+    tried, each with its share of the risk.
 
     References
     ----------
@@ -445,7 +449,7 @@ def one_run_epsilon(scores: Floats, present: npt.NDArray[Any], delta: float, ris
 
 
 def _epsilon_of_guesses(n: int, r: int, right: int, delta: float, risk: float) -> float:
-    """Return the largest epsilon under which so many right guesses are rarer than ``risk``."""
+    """Return the largest epsilon for which ``right`` guesses are less likely than ``risk``."""
 
     def chance(epsilon: float) -> float:
         rate = 1 / (1 + math.exp(-epsilon))
@@ -463,12 +467,12 @@ def _epsilon_of_guesses(n: int, r: int, right: int, delta: float, risk: float) -
     return low
 
 
-def _fitted_rates(
+def _fit_rates(
     present: Floats, absent: Floats, thresholds: Floats, n: int, risk: float
 ) -> tuple[Floats, Floats]:
-    """Return the bounds that n trials should give, by normal laws fitted to a few of them.
+    """Return the bounds expected from n trials, by normal distributions fitted to a few of them.
 
-    Only the choice of a threshold rests on it; rates that were counted would be chosen for luck.
+    Used only to choose a threshold; counted rates would favour lucky thresholds.
     """
     std = np.sqrt((present.var() + absent.var()) / 2) or 1.0
     alarms = n * ndtr((absent.mean() - thresholds) / std)
@@ -479,7 +483,7 @@ def _fitted_rates(
 def _count_rates(
     present: Floats, absent: Floats, thresholds: Floats, risk: float
 ) -> tuple[Floats, Floats]:
-    """Return upper bounds of false positive and false negative rate, each wrong at ``risk``."""
+    """Return upper bounds of false positive and false negative rate, each wrong with ``risk``."""
     alarms = len(absent) - np.searchsorted(np.sort(absent), thresholds)
     misses = np.searchsorted(np.sort(present), thresholds)
     return _upper(alarms, len(absent), risk), _upper(misses, len(present), risk)

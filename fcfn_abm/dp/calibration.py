@@ -1,4 +1,4 @@
-"""How much Gaussian noise an epsilon takes, and what a noise level is truly worth."""
+"""Gaussian noise for a given epsilon, and the true epsilon of a noise level."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ type Calibration = Literal["analytic", "classical"]
 type Currency = Literal["epsilon", "zcdp"]
 """What is sold: epsilon at a delta, or the rho of zero-concentrated differential privacy."""
 
-_HUGE = 1e300  # beyond it a ratio of sensitivity to noise means what an infinite one does
+_HUGE = 1e300  # larger ratios of sensitivity to noise count as infinite
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 
@@ -51,13 +51,13 @@ def gaussian_sigma(
     epsilon : array_like of float
         Privacy budgets, dimensionless; positive (with ``"analytic"`` also zero).
     delta : array_like of float
-        Probabilities with which the guarantee may fail; between 0 and 1.
+        Failure probabilities of the guarantee; between 0 and 1.
     sensitivity : array_like of float, default 1.0
-        L2 sensitivity of what is released; the result is in its unit.
+        L2 sensitivity of the release; the result has its unit.
     calibration : {"analytic", "classical"}, default "analytic"
-        The least noise that suffices, exact for every epsilon; or the textbook formula
-        ``sqrt(2 ln(1.25 / delta)) * sensitivity / epsilon``, which is proven for epsilon below 1
-        only, and too small above 8.4 at delta = 1e-5: ask :func:`gaussian_epsilon`.
+        The smallest sufficient noise, exact for every epsilon; or the textbook formula ``sqrt(2
+        ln(1.25 / delta)) * sensitivity / epsilon``, which is proven for epsilon below 1 only, and
+        too small above 8.4 at delta = 1e-5 (see :func:`gaussian_epsilon`).
 
     Returns
     -------
@@ -90,7 +90,7 @@ def gaussian_sigma(
     require_positive(error=InvalidPrivacyError, zero=calibration == "analytic", epsilon=epsilon)
     require_positive(error=InvalidPrivacyError, sensitivity=sensitivity)
     require_between(0, 1, error=InvalidPrivacyError, delta=delta)
-    with np.errstate(over="ignore"):  # noise beyond the range of floats is infinite
+    with np.errstate(over="ignore"):  # noise that overflows is infinite
         if calibration == "classical":
             sigma = np.sqrt(2 * np.log(1.25 / delta)) * (sensitivity / epsilon)
         else:
@@ -107,21 +107,21 @@ def gaussian_epsilon(
 def gaussian_epsilon(
     sigma: npt.ArrayLike, delta: npt.ArrayLike, sensitivity: npt.ArrayLike = 1.0
 ) -> Floats | float:
-    """Return the true epsilon of a noise level: the smallest one for which it is private.
+    """Return the true epsilon of a noise level: the smallest one that holds.
 
     Parameters
     ----------
     sigma : array_like of float
         Noise standard deviations, in the unit of ``sensitivity``.
     delta : array_like of float
-        Probabilities with which the guarantee may fail; between 0 and 1.
+        Failure probabilities of the guarantee; between 0 and 1.
     sensitivity : array_like of float, default 1.0
-        L2 sensitivity of what is released.
+        L2 sensitivity of the release.
 
     Returns
     -------
     ndarray of float, or float
-        Privacy budgets, dimensionless; zero where delta alone covers the release.
+        Privacy budgets, dimensionless; zero if delta alone covers the release.
 
     Raises
     ------
@@ -146,9 +146,9 @@ def gaussian_epsilon(
     )
     require_positive(error=InvalidPrivacyError, sigma=sigma, sensitivity=sensitivity)
     require_between(0, 1, error=InvalidPrivacyError, delta=delta)
-    with np.errstate(all="ignore"):  # an epsilon beyond the range of floats is infinite
+    with np.errstate(all="ignore"):  # an epsilon that overflows is infinite
         mu = np.minimum(sensitivity / sigma, _HUGE)
-        # with epsilon = mu * x the tail begins at u = x - mu / 2; at u = 40 nothing is left of it
+        # with epsilon = mu * x the tail begins at u = x - mu / 2; at u = 40 it is zero
         highest = (mu / 2 + 40) * (1 + 1e-15)
         x = _root(lambda x, mu: _log_delta(x - mu / 2, mu), 0 * mu, highest, mu, delta)
         return _same_kind(np.where(_log_delta(-mu / 2, mu) > np.log(delta), mu * x, 0.0))
@@ -172,7 +172,7 @@ def gaussian_delta(
     sigma : array_like of float
         Noise standard deviations, in the unit of ``sensitivity``.
     sensitivity : array_like of float, default 1.0
-        L2 sensitivity of what is released.
+        L2 sensitivity of the release.
 
     Returns
     -------
@@ -187,9 +187,9 @@ def gaussian_delta(
     Notes
     -----
     With ``mu = sensitivity / sigma`` and ``u = epsilon / mu - mu / 2`` this is
-    ``Phi(-u) - exp(epsilon) Phi(-v)``, where v = u + mu. Since ``exp(epsilon) phi(v) = phi(u)`` it
-    is evaluated as ``phi(u) (M(u) - M(v))`` with Mills' ratio M: nothing overflows, and little
-    cancels.
+    ``Phi(-u) - exp(epsilon) Phi(-v)``, where v = u + mu. Because ``exp(epsilon) phi(v) = phi(u)``
+    it is evaluated as ``phi(u) (M(u) - M(v))`` with Mills' ratio M: nothing overflows, and
+    cancellation is small.
 
     References
     ----------
@@ -213,9 +213,9 @@ def gaussian_delta(
 
 
 def _log_delta(u: Floats, mu: Floats) -> Floats:
-    """Return ln(delta) of sensitivity ``mu`` and unit noise, where the tail begins at ``u``.
+    """Return ln(delta) for sensitivity ``mu`` and unit noise, with the tail from ``u``.
 
-    Below what a float delta can hold it stays at one value, so that roots can be bracketed.
+    Below the range of a float delta it is constant, so that roots can be bracketed.
     """
     density = np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
     log_density = -(u**2) / 2 - np.log(2 * np.pi) / 2
@@ -230,14 +230,16 @@ def _log_delta(u: Floats, mu: Floats) -> Floats:
 
 
 def _mills(t: Floats) -> Floats:
-    """Return Mills' ratio of the normal law: its upper tail over its density."""
+    """Return Mills' ratio of the normal distribution: its upper tail over its density."""
     return np.asarray(np.sqrt(np.pi / 2) * erfcx(t / np.sqrt(2)))
 
 
 def _mills_between(u: Floats, mu: Floats) -> Floats:
-    """Return M(u) - M(u + mu), as the integral of -M'(t) = 1 - t M(t) by Gauss and Legendre."""
+    """Return M(u) - M(u + mu), as the integral of -M'(t) = 1 - t M(t) by Gauss-Legendre."""
     total = np.zeros_like(u)
-    for node, weight in zip(_NODES, _WEIGHTS, strict=True):  # in one order for any number of values
+    for node, weight in zip(
+        _NODES, _WEIGHTS, strict=True
+    ):  # in the same order for any number of values
         t = u + mu / 2 * (1 + node)
         total += weight * (1 - t * _mills(t))
     return mu / 2 * total
@@ -245,7 +247,7 @@ def _mills_between(u: Floats, mu: Floats) -> Floats:
 
 def _mu_of(epsilon: Floats, delta: Floats) -> Floats:
     """Return the largest sensitivity, in units of sigma, that (epsilon, delta) allows."""
-    # v**2 - u**2 = 2 epsilon: u decides, since it stays small where mu and epsilon are huge
+    # v**2 - u**2 = 2 epsilon: solved for u, which stays small if mu and epsilon are huge
     width = np.sqrt(2) * np.sqrt(epsilon)
 
     def mu_at(u: Floats, width: Floats) -> Floats:
@@ -261,7 +263,7 @@ def _mu_of(epsilon: Floats, delta: Floats) -> Floats:
 def _root(
     function: Callable[[Any, Any], Floats], low: Floats, high: Floats, arg: Floats, delta: Floats
 ) -> Floats:
-    """Find where a function of x and ``arg`` is ln(delta), element by element."""
+    """Find where a function of x and ``arg`` equals ln(delta), element by element."""
 
     def excess(x: Any, arg: Any, target: Any) -> Any:
         return function(x, arg) - target
@@ -271,7 +273,7 @@ def _root(
         (low, high),
         args=(arg, np.log(delta)),
         tolerances={"xatol": 0.0, "xrtol": 4e-16, "fatol": 0.0, "frtol": 0.0},
-        maxiter=1200,  # plain bisection from the ends to the smallest float would take as many
+        maxiter=1200,  # enough for plain bisection down to the smallest float
     )
     return np.asarray(found.x)
 

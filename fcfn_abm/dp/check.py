@@ -1,8 +1,8 @@
-"""The server's check whether a node sends more noise than its report accounts for.
+"""The server's test of whether a node adds more noise than its report accounts for.
 
 The server sees an upload, the sum of a clean part and noise. It knows the noise that the node
-claims and a bound on the norm of the clean part, since gradients are clipped. An upload whose norm
-is larger than both explain comes from a node that was paid for more privacy than it gave up.
+claims, and a bound on the norm of the clean part, because gradients are clipped. An upload whose
+norm exceeds what both explain comes from a node that was paid for more privacy than it gave up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fcfn_abm.errors import (
 
 type Floats = npt.NDArray[np.float64]
 
-_MAX_RATIO = 1e4  # clean norm over noise; SciPy's quantile is wrong far beyond
+_MAX_RATIO = 1e4  # clean norm over noise; SciPy's quantile is inaccurate far beyond
 
 
 def max_upload_norm(
@@ -42,14 +42,14 @@ def max_upload_norm(
     max_clean_norm : array_like of float
         Largest L2 norm c of an upload's clean part.
     false_alarm : float
-        Probability with which the upload of a node that reports the truth is longer, at most.
+        Largest probability that the upload of a truthful node exceeds the norm.
     n_releases : array_like of int, default 1
-        Releases in an upload. From two on, the clean part may depend on the noise.
+        Number of releases in an upload. From two on, the clean part may depend on the noise.
 
     Returns
     -------
     ndarray of float, in the shape of ``noise_std``
-        In units of an upload; infinite where ``noise_std`` is.
+        In units of an upload; infinite if ``noise_std`` is.
 
     Raises
     ------
@@ -58,10 +58,10 @@ def max_upload_norm(
 
     Notes
     -----
-    A clean part that is independent of the noise makes ``(norm / s)**2`` noncentral chi-square
-    with d degrees of freedom and a noncentrality of at most ``(c / s)**2``; it grows with the
-    noncentrality in every quantile. A clean part that has seen some of the noise can lie along it:
-    then ``norm`` is at most c plus s times a chi variable.
+    A clean part that is independent of the noise makes ``(norm / s)**2`` noncentral chi-square with
+    d degrees of freedom and a noncentrality of at most ``(c / s)**2``; every quantile grows with
+    the noncentrality. A clean part that depends on earlier noise can be parallel to it: then
+    ``norm`` is at most c plus s times a chi variable.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def max_upload_norm(
     require_positive(error=InvalidPrivacyError, noise_std=noise_std[~np.isposinf(noise_std)])
     require_positive(error=InvalidPrivacyError, max_clean_norm=max_clean_norm)
     require_between(0, 1, error=InvalidPrivacyError, false_alarm=false_alarm)
-    from scipy.stats import chi, ncx2  # takes half a second to load
+    from scipy.stats import chi, ncx2  # slow to import
 
     dependent = max_clean_norm + noise_std * chi.isf(false_alarm, n_parameters)
     ratio = np.minimum(max_clean_norm / noise_std, _MAX_RATIO)
@@ -91,19 +91,19 @@ def smallest_excess(
     n_releases: npt.ArrayLike = 1,
     power: float = 0.99,
 ) -> Floats:
-    """Return by which factor noise must exceed the claim to be detected, whatever the clean part.
+    """Return the factor by which noise must exceed the claim to be detected with any clean part.
 
     Parameters
     ----------
     n_parameters, noise_std, max_clean_norm, false_alarm, n_releases
         As in :func:`max_upload_norm`.
     power : float, default 0.99
-        Probability with which one upload is flagged, at least.
+        Smallest probability that one upload is flagged.
 
     Returns
     -------
     ndarray of float, in the shape of ``noise_std``
-        True over claimed standard deviation.
+        True divided by claimed standard deviation.
 
     Raises
     ------
@@ -112,8 +112,8 @@ def smallest_excess(
 
     Notes
     -----
-    A clean part that is independent of the noise only makes an upload longer: the hardest one to
-    catch sends none. One that has seen the noise can shorten it by its whole norm.
+    A clean part that is independent of the noise only makes an upload longer: the hardest node to
+    detect sends none. One that depends on the noise can shorten it by its whole norm.
 
     Examples
     --------
@@ -125,27 +125,27 @@ def smallest_excess(
     require_between(0, 1, error=InvalidPrivacyError, power=power)
     threshold = max_upload_norm(n_parameters, noise_std, max_clean_norm, false_alarm, n_releases)
     threshold = threshold + np.where(np.asarray(n_releases) > 1, max_clean_norm, 0.0)
-    from scipy.stats import chi2  # takes half a second to load
+    from scipy.stats import chi2  # slow to import
 
     return np.asarray(threshold / noise_std / np.sqrt(chi2.isf(power, n_parameters)))
 
 
 def as_factor(excess: npt.ArrayLike, epsilon: npt.ArrayLike, delta: float) -> Floats:
-    """Return by what a node divides epsilon when its noise is ``excess`` times what it claims.
+    """Return the factor of misreported epsilon for noise that is ``excess`` times the claim.
 
     Parameters
     ----------
     excess : array_like of float
-        True over claimed standard deviation, at least one.
+        True divided by claimed standard deviation, at least one.
     epsilon : array_like of float
-        What the node reports.
+        The epsilon that the node reports.
     delta : float
         Delta of the report.
 
     Returns
     -------
     ndarray of float
-        Reported over spent epsilon; infinite where delta alone covers what is spent.
+        Reported divided by spent epsilon; infinite if delta alone covers the spent epsilon.
 
     Raises
     ------
@@ -154,8 +154,8 @@ def as_factor(excess: npt.ArrayLike, epsilon: npt.ArrayLike, delta: float) -> Fl
 
     Notes
     -----
-    Of analytic calibration, without sampling. A little more than ``excess`` at the usual epsilons,
-    towards its square where epsilon is large.
+    For analytic calibration without sampling. Slightly above ``excess`` for usual epsilons, and
+    close to its square for large epsilon.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """The privacy that every node has spent so far, release by release.
 
-Two views of the same releases. The local view is what an observer of a node's own messages learns.
-The central view is what the server learns if secure aggregation shows it the weighted sum alone:
-every node is then hidden by the noise of all. The view assumes two things: that the aggregation is
-secure, and that the other nodes do add the noise that they reported.
+There are two views of the same releases. The local view is that of an observer of a node's own
+messages. The central view is that of the server if secure aggregation reveals only the weighted
+sum, so that every node is hidden by the noise of all. It assumes that the aggregation is secure,
+and that the other nodes add the noise that they reported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COLUMNS = ("node", "multiplier", "central", "n_releases")
 
 
 def central_multipliers(weights: Floats, noise_std: Floats, sensitivity: Floats) -> Floats:
-    """Return the noise multipliers of the nodes whose weighted sum is all that the server sees.
+    """Return the noise multipliers of the nodes if the server sees only their weighted sum.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def central_multipliers(weights: Floats, noise_std: Floats, sensitivity: Floats)
     -------
     ndarray of float, shape (n,)
         ``sqrt(sum_j (w_j sigma_j)**2) / (w_i Delta_i)``: never less than a node's own. Exact for
-        one release a round; it assumes that every node adds its noise.
+        one release per round, if every node adds its noise.
 
     Raises
     ------
@@ -69,33 +69,33 @@ def central_multipliers(weights: Floats, noise_std: Floats, sensitivity: Floats)
         error=InvalidPrivacyError, weights=weights, noise_std=noise_std, sensitivity=sensitivity
     )
     noise = float(np.sqrt(((weights * noise_std) ** 2).sum()))
-    # alone in the sum a node has its own noise, whatever the last digit says
+    # a node that is alone in the sum has its own noise, despite rounding
     return np.asarray(np.maximum(noise / (weights * sensitivity), noise_std / sensitivity))
 
 
 @dataclass(frozen=True)
 class Spending:
-    """What some nodes released in one round, arrays of shape (n,)."""
+    """Releases of some nodes in one round, arrays of shape (n,)."""
 
     nodes: Ints
     """Rows of the nodes that took part."""
     multipliers: Floats
-    """Noise standard deviation over sensitivity of one release."""
+    """Noise standard deviation divided by sensitivity of one release."""
     n_releases: int
-    """How many releases each of them made."""
+    """Number of releases of each node."""
 
 
 class Ledger:
-    """Keeps what each node has released, and says what it adds up to.
+    """Records the releases of each node, and computes their total privacy cost.
 
     Parameters
     ----------
     n_nodes : int
-        How many nodes there are.
+        Number of nodes.
     sampling_rate : float, default 1.0
-        Probability with which each record takes part in a release.
+        Probability that a record takes part in a release.
     neighbours : {"zero-out", "replace-one"}, default "zero-out"
-        What the multipliers' sensitivities refer to.
+        Relation to which the multipliers' sensitivities refer.
 
     Raises
     ------
@@ -104,9 +104,9 @@ class Ledger:
 
     Notes
     -----
-    Without sampling the sum is exact: Gaussian releases add up as ``1 / z**2``. With sampling
-    equal releases are counted and charged as :func:`spent_epsilon` does, and those of a node whose
-    multiplier changed on the way are composed as :func:`spent_epsilon_of_runs` does.
+    Without sampling the sum is exact: Gaussian releases add as ``1 / z**2``. With sampling, equal
+    releases are counted and charged as by :func:`spent_epsilon`, and those of a node whose
+    multiplier changed over time are composed as by :func:`spent_epsilon_of_runs`.
 
     Examples
     --------
@@ -118,7 +118,7 @@ class Ledger:
     """
 
     latest: Spending | None = None
-    """What the last call of :meth:`spend` entered."""
+    """The entries of the last call of :meth:`spend`."""
 
     def __init__(
         self, n_nodes: int, sampling_rate: float = 1.0, neighbours: Relation = "zero-out"
@@ -126,7 +126,7 @@ class Ledger:
         require_counts(error=InvalidPrivacyError, n_nodes=n_nodes)
         require_sampling(sampling_rate, neighbours)
         self.n_nodes, self.sampling_rate, self.neighbours = n_nodes, sampling_rate, neighbours
-        # one row for each run of equal releases of a node, in the order in which they began
+        # one row per run of equal releases of a node, in the order in which they began
         self._node = np.empty(0, dtype=np.int64)
         self._multiplier, self._central = np.empty(0), np.empty(0)
         self._n_releases = np.empty(0, dtype=np.int64)
@@ -139,27 +139,27 @@ class Ledger:
         n_releases: int = 1,
         central: npt.ArrayLike | None = None,
     ) -> None:
-        """Enter what some nodes release in a round.
+        """Record the releases of some nodes in a round.
 
         Parameters
         ----------
         nodes : array_like of int, shape (n,)
-            Rows of the nodes that take part, each once.
+            Rows of the nodes that take part, without repetition.
         multipliers : array_like of float, shape (n,)
-            Noise standard deviation over sensitivity of one release.
+            Noise standard deviation divided by sensitivity of one release.
         n_releases : int, default 1
-            How many releases each of them makes.
+            Number of releases of each of them.
         central : array_like of float, shape (n,), optional
-            The same under secure aggregation, from :func:`central_multipliers`. Without it the
+            The same under secure aggregation, from :func:`central_multipliers`. By default the
             central view claims no more than the local one.
 
         Raises
         ------
         InvalidPrivacyError
-            If a node is unknown or stands twice, a number is not positive, ``central`` is less
-            than the node's own multiplier, or is given for several releases: what the server sees
-            of later steps depends on a node's own noise in earlier ones, and nothing is proven
-            about it.
+            If a node is unknown or repeated, if a number is not positive, or if ``central`` is less
+            than the node's own multiplier or is given for several releases: what the server sees of
+            later steps depends on a node's own noise in earlier ones, and nothing is proven about
+            it.
         """
         nodes = _to_rows(nodes)
         multipliers = as_floats("multipliers", multipliers, error=InvalidPrivacyError)
@@ -188,79 +188,79 @@ class Ledger:
     def _require(self, nodes: Ints, multipliers: Floats, n_releases: int, central: Floats) -> None:
         if nodes.ndim != 1 or not nodes.shape == multipliers.shape == central.shape:
             raise InvalidPrivacyError(
-                "nodes and their multipliers must be of one length, but have shapes "
+                "nodes and their multipliers must have the same length, but have shapes "
                 f"{nodes.shape}, {multipliers.shape}, {central.shape}."
             )
         if ((nodes < 0) | (nodes >= self.n_nodes)).any() or np.unique(nodes).size < nodes.size:
             raise InvalidPrivacyError(
-                f"nodes must be rows from 0 to {self.n_nodes - 1}, each once, but are "
+                f"nodes must be rows from 0 to {self.n_nodes - 1}, without repetition, but are "
                 f"{nodes[:12].tolist()}{'...' if nodes.size > 12 else ''}."
             )
         require_counts(error=InvalidPrivacyError, n_releases=n_releases)
         if n_releases > 1 and (central != multipliers).any():
             raise InvalidPrivacyError(
-                f"With {n_releases} releases a round the central view must be left out: it is "
-                "proven for one release a round only."
+                f"the central view requires one release per round, but there are {n_releases}; "
+                "omit it."
             )
         _require_multipliers(nodes, multipliers, central)
 
     @property
     def n_releases(self) -> Ints:
-        """How many releases each node has made, shape (n_nodes,)."""
+        """Number of releases of each node, shape (n_nodes,)."""
         counts = np.zeros(self.n_nodes, dtype=np.int64)
         np.add.at(counts, self._node, self._n_releases)
         return counts
 
     def epsilon(self, delta: float, nodes: npt.ArrayLike | None = None) -> Floats:
-        """Return what each node has spent so far, as an observer of its own messages sees it.
+        """Return what each node has spent so far against an observer of its own messages.
 
         Parameters
         ----------
         delta : float
-            Probability with which the guarantee may fail.
+            Failure probability of the guarantee.
         nodes : array_like of int, optional
-            Whose; without it all.
+            Rows of the nodes. By default all.
 
         Returns
         -------
         ndarray of float
-            Dimensionless; zero for a node that released nothing.
+            Dimensionless; zero for a node without releases.
         """
         return self._epsilon(self._multiplier, delta, nodes)
 
     def central_epsilon(self, delta: float, nodes: npt.ArrayLike | None = None) -> Floats:
-        """Return what each node has spent so far, as the server sees it: the sum alone.
+        """Return what each node has spent so far against the server, which sees only the sum.
 
         As :meth:`epsilon`, and never more. Holds if aggregation is secure and the other nodes add
-        their noise; of rounds with several releases it claims no more than the local view.
+        their noise; for rounds with several releases it claims no more than the local view.
         """
         return self._epsilon(self._central, delta, nodes)
 
     def zcdp(self, nodes: npt.ArrayLike | None = None) -> Floats:
-        """Return the rho of zCDP that each node has spent so far, in the local view.
+        """Return the zCDP rho that each node has spent so far, in the local view.
 
-        It adds up exactly, release by release; without sampling only.
+        It is exactly additive over releases; without sampling only.
 
         Raises
         ------
         InvalidPrivacyError
-            If data are sampled: zCDP gains nothing by that, and no rho is claimed.
+            If data are sampled: zCDP has no amplification by sampling, and no rho is claimed.
         """
         return self._zcdp(self._multiplier, nodes)
 
     def central_zcdp(self, nodes: npt.ArrayLike | None = None) -> Floats:
-        """Return the same as the server sees it: as :meth:`central_epsilon`."""
+        """Return the same against the server, as :meth:`central_epsilon`."""
         return self._zcdp(self._central, nodes)
 
     def _zcdp(self, multiplier: Floats, nodes: npt.ArrayLike | None) -> Floats:
         if self.sampling_rate < 1:
-            raise InvalidPrivacyError("zCDP of sampled releases is not claimed.")
+            raise InvalidPrivacyError("zCDP is not available for sampled releases.")
         spent = np.zeros(self.n_nodes)
         np.add.at(spent, self._node, spent_zcdp(multiplier, self._n_releases))
         return spent if nodes is None else spent[_to_rows(nodes)]
 
     def epsilon_of(self, spending: Spending, delta: float) -> Floats:
-        """Return what the nodes of one round spent in it alone, in the local view."""
+        """Return what the nodes of one round spent in it, in the local view."""
         return spent_epsilon(
             spending.multipliers, spending.n_releases, delta, self.sampling_rate, self.neighbours
         )
@@ -274,7 +274,7 @@ class Ledger:
         else:
             combined, counts = np.full(self.n_nodes, np.inf), self.n_releases
             np.minimum.at(combined, self._node, multiplier)
-            counts[counts == 0] = 1  # of no information, for a multiplier that is infinite
+            counts[counts == 0] = 1  # releases without information, with an infinite multiplier
         rows = np.arange(self.n_nodes) if nodes is None else _to_rows(nodes)
         sampling = (delta, self.sampling_rate, self.neighbours)
         if self.sampling_rate == 1:
@@ -299,7 +299,7 @@ class Ledger:
         return spent
 
     def event(self, node: int) -> Any:
-        """Return all that a node released, for the accountants of dp-accounting.
+        """Return all releases of a node, for the accountants of dp-accounting.
 
         Parameters
         ----------
@@ -309,7 +309,7 @@ class Ledger:
         Returns
         -------
         dp_accounting.DpEvent
-            To be composed by an accountant with :attr:`accounting_relation`.
+            For an accountant with :attr:`accounting_relation`.
 
         Raises
         ------
@@ -321,7 +321,7 @@ class Ledger:
         if rows.size == 0:
             return accounting.NoOpDpEvent()
         sampled = self.sampling_rate < 1
-        # dp-accounting counts the noise of sampled data in clipping norms: half a replacement
+        # dp-accounting measures the noise of sampled data in clipping norms: half a replacement
         unit = 2.0 if sampled and self.neighbours == "replace-one" else 1.0
         parts = []
         for row in rows.tolist():
@@ -333,10 +333,11 @@ class Ledger:
 
     @property
     def accounting_relation(self) -> Any:
-        """The neighbouring relation of dp-accounting under which :meth:`event` is to be read.
+        """The neighbouring relation of dp-accounting that applies to :meth:`event`.
 
-        Without sampling events are in units of sensitivity, whatever the neighbours, and the
-        accountants' default is right; with it, replacing needs one that knows REPLACE_ONE (PLD).
+        Without sampling, events are in units of sensitivity for any neighbours, and the
+        accountants' default is right; with sampling, replacement needs one that supports
+        REPLACE_ONE (PLD).
         """
         relations = _dp_accounting().NeighboringRelation
         if self.sampling_rate == 1:
@@ -345,7 +346,7 @@ class Ledger:
         return relations.REPLACE_ONE if replaced else relations.REPLACE_SPECIAL
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return all there is to keep, as plain arrays of one length."""
+        """Return the state as plain arrays of equal length."""
         columns = (self._node, self._multiplier, self._central, self._n_releases)
         return {name: column.copy() for name, column in zip(_COLUMNS, columns, strict=True)}
 
@@ -357,18 +358,19 @@ class Ledger:
         sampling_rate: float = 1.0,
         neighbours: Relation = "zero-out",
     ) -> Ledger:
-        """Return a ledger that goes on where another one left its :meth:`state`.
+        """Return a ledger that continues from another one's :meth:`state`.
 
         Raises
         ------
         InvalidPrivacyError
-            If a column is missing, does not fit ``n_nodes``, or holds what :meth:`spend` refuses.
+            If a column is missing, does not fit ``n_nodes``, or holds values that :meth:`spend`
+            rejects.
         """
         missing = [name for name in _COLUMNS if name not in state]
         if missing or len({np.shape(state[name]) for name in _COLUMNS}) > 1:
             raise InvalidPrivacyError(
-                f"The state of a ledger must hold columns {', '.join(_COLUMNS)} of one length, "
-                f"but holds {', '.join(state) or 'nothing'}."
+                f"The state of a ledger must have columns {', '.join(_COLUMNS)} of equal length, "
+                f"but has {', '.join(state) or 'none'}."
             )
         ledger = cls(n_nodes, sampling_rate, neighbours)
         ledger._node = _to_rows(state["node"]).copy()
@@ -381,12 +383,12 @@ class Ledger:
             raise InvalidPrivacyError(
                 f"The state of a ledger names node {ledger._node.max()}, but there are {n_nodes}."
             )
-        ledger._row[ledger._node] = np.arange(ledger._node.size)  # the last one stands
+        ledger._row[ledger._node] = np.arange(ledger._node.size)  # the last one counts
         return ledger
 
 
 def _to_rows(nodes: npt.ArrayLike) -> Ints:
-    """Return row numbers as integers; raise InvalidPrivacyError for what is none."""
+    """Return row numbers as integers; raise InvalidPrivacyError for anything else."""
     require_unmasked(error=InvalidPrivacyError, nodes=nodes)
     rows = np.asarray(nodes)
     if rows.size and rows.dtype.kind not in "iu":
@@ -395,14 +397,14 @@ def _to_rows(nodes: npt.ArrayLike) -> Ints:
 
 
 def _require_multipliers(nodes: Ints, multipliers: Floats, central: Floats) -> None:
-    """Raise InvalidPrivacyError where a node's multipliers cannot be."""
+    """Raise InvalidPrivacyError if a node's multipliers are impossible."""
     require_positive(error=InvalidPrivacyError, multipliers=multipliers, central=central)
     below = np.flatnonzero(central < multipliers)
     if below.size:
         place = below[0]
         raise InvalidPrivacyError(
-            "the sum hides a node at least as well as its own noise, so central must not be below "
-            f"the node's multiplier, but of node {nodes[place]} it is {central[place]:g}, below "
+            "central must not be below a node's multiplier, because the sum hides it at least as "
+            f"well as its own noise, but for node {nodes[place]} it is {central[place]:g}, below "
             f"{multipliers[place]:g}."
         )
 

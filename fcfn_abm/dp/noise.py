@@ -12,9 +12,9 @@ from fcfn_abm.dp.philox import fill_gaussian
 from fcfn_abm.errors import InvalidPrivacyError, MissingExtraError, require_positive
 from fcfn_abm.rng import key
 
-_FINENESS = 2.0**-20  # the share by which rounding to the grid may raise a sensitivity
-_OF_NODES = 0  # word of the counter that says what noise is for
-_MOST_STEPS = 2.0**48  # up to here float64 adds multiples of the grid without rounding
+_FINENESS = 2.0**-20  # largest relative increase of a sensitivity by rounding to the grid
+_OF_NODES = 0  # word of the counter that identifies the use of the noise
+_MOST_STEPS = 2.0**48  # up to here float64 adds multiples of the grid exactly
 
 
 def node_noise(size: int, std: float, seed: int, round_index: int, node: int) -> torch.Tensor:
@@ -23,17 +23,17 @@ def node_noise(size: int, std: float, seed: int, round_index: int, node: int) ->
     Parameters
     ----------
     size : int
-        How many numbers.
+        Number of values.
     std : float
-        Standard deviation of each.
+        Standard deviation of each value.
     seed, round_index, node : int
-        Which draw. Of one seed no two share one; seeds have keys of 64 bits.
+        Identify the draw. Different draws of a seed never overlap; seeds have 64-bit keys.
 
     Returns
     -------
     Tensor of float32, shape (size,)
-        The same for equal arguments, whatever else was drawn, and on any processor. No number is
-        further out than 7.54 standard deviations.
+        Equal for equal arguments, independent of other draws, on any processor. No value is beyond
+        7.54 standard deviations.
 
     Raises
     ------
@@ -52,19 +52,19 @@ def _noise_key(seed: int) -> tuple[int, int]:
 
 
 def release_grid(l2_sensitivity: float, size: int) -> float:
-    """Return how far apart released values lie under secure noise.
+    """Return the spacing of released values under secure noise.
 
     Parameters
     ----------
     l2_sensitivity : float
-        Sensitivity of what is released, before rounding.
+        Sensitivity of the release before rounding.
     size : int
-        How many numbers are released together.
+        Number of values released together.
 
     Returns
     -------
     float
-        A power of two g. Rounding two vectors to multiples of g moves them apart by at most
+        A power of two g. Rounding two vectors to multiples of g changes their distance by at most
         ``g * sqrt(size)``, which is at most a millionth of the sensitivity.
 
     Raises
@@ -82,30 +82,30 @@ def secure_noise(size: int, std: float, grid: float) -> torch.Tensor:
     Parameters
     ----------
     size : int
-        How many numbers.
+        Number of values.
     std : float
-        Scale of each, which is its standard deviation unless the grid is coarse.
+        Scale of each value, which is its standard deviation unless the grid is coarse.
     grid : float
-        Distance between neighbouring values; a power of two.
+        Spacing of neighbouring values; a power of two.
 
     Returns
     -------
     Tensor of float64, shape (size,)
-        Exact multiples of the grid; different each time.
+        Exact multiples of the grid; different in each call.
 
     Raises
     ------
     MissingExtraError
         If OpenDP is not installed.
     InvalidPrivacyError
-        If a number is not positive and finite, or the noise is so wide that float64 cannot add
+        If a number is not positive and finite, or if the noise is so wide that float64 cannot add
         multiples of the grid exactly.
 
     Notes
     -----
     Added to a value on the same grid it has the zCDP of continuous noise with ``std``. At equal
     delta its epsilon differs by the order of ``size * (grid / std)**2``: 1e-12 on
-    :func:`release_grid` where noise and sensitivity are alike.
+    :func:`release_grid` if noise and sensitivity are similar.
 
     References
     ----------
@@ -120,14 +120,14 @@ def secure_noise(size: int, std: float, grid: float) -> torch.Tensor:
             f"secure noise on a grid of {grid:.3g} can have a standard deviation of at most "
             f"{_MOST_STEPS * grid:.3g}, but it is {std:.3g}: epsilon is too small."
         )
-    dp.enable_features("contrib")  # OpenDP's name for what its maintainers have not yet vetted
+    dp.enable_features("contrib")  # OpenDP's name for features that are not vetted yet
     space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T="f64")
     steps = dp.m.make_gaussian(*space, scale=std / grid)([0] * size)
     return torch.tensor(steps, dtype=torch.float64) * grid
 
 
 def require_secure() -> None:
-    """Raise MissingExtraError unless secure noise can be drawn."""
+    """Raise MissingExtraError unless secure noise is available."""
     try:
         import opendp  # noqa: F401
     except ImportError:

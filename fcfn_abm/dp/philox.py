@@ -1,10 +1,10 @@
-"""Gaussian numbers from a counter: Philox4x32-10 and Box and Muller's method, as compiled loops.
+"""Gaussian numbers from a counter: Philox4x32-10 and the Box-Muller method, as compiled loops.
 
-A number is a function of a key and a counter, and of nothing that was drawn before: no generator
-has a state, and two counters never give the same four words, since Philox permutes counters. All
-arithmetic is on integers and on plain 32-bit floats, in the order in which it is written, and the
-square root is IEEE's: every processor gives the same bits. With ``NUMBA_DISABLE_JIT=1`` the same
-code runs in plain Python, a thousand times slower.
+A number is a function of a key and a counter, and of no earlier draw: generators have no state, and
+two counters never give the same four words, because Philox permutes counters. All arithmetic uses
+integers and plain float32, in the order in which it is written, and the square root is IEEE's, so
+that every processor gives the same bits. With ``NUMBA_DISABLE_JIT=1`` the same code runs in plain
+Python, a thousand times slower.
 
 References
 ----------
@@ -29,7 +29,7 @@ LARGEST = math.sqrt(2 * 41 * math.log(2))
 """Largest absolute value of a number, 7.54: the smallest uniform number is 2**-41. A Gaussian
 number exceeds it with a probability of 5e-14."""
 
-_CHUNK = 512  # counters that are worked on at once: their words fit into the first cache
+_CHUNK = 512  # counters per chunk, whose words fit into the fastest cache
 _u32, _i32, _u64, _f32 = np.uint32, np.int32, np.uint64, np.float32
 
 _LOW, _SHIFT = _u64(0xFFFFFFFF), _u64(32)
@@ -45,14 +45,14 @@ def fill_gaussian(
     Parameters
     ----------
     out : ndarray of float32, shape (n,)
-        Takes the numbers; at most 2**34 of them. Its first numbers do not depend on n.
+        Receives the numbers; at most 2**34. Its first numbers do not depend on n.
     std : float
-        Standard deviation of each.
+        Standard deviation of each number.
     key : (int, int)
-        Two words of 32 bits.
+        Two 32-bit words.
     counter : (int, int, int)
-        Three words of 32 bits. Equal keys and counters give equal numbers, and other counters
-        other ones: no two blocks of four numbers come from the same words.
+        Three 32-bit words. Equal keys and counters give equal numbers; different counters never
+        share a block of four numbers.
 
     Raises
     ------
@@ -60,19 +60,21 @@ def fill_gaussian(
         If a word does not fit into 32 bits.
     """
     if not all(0 <= word < 2**32 for word in (*key, *counter)):
-        raise ValueError(f"words of 32 bits are needed, but they are {key} and {counter}.")
+        raise ValueError(
+            f"key and counter must consist of 32-bit words, but are {key} and {counter}."
+        )
     _fill(out, _f32(std), *map(_u64, key), *map(_u64, counter))
 
 
 def philox_words(key: tuple[int, int], counter: tuple[int, int, int, int], n: int) -> Words:
-    """Return the four words of n counters, the first word of which counts up.
+    """Return the four words of n counters, whose first word counts up.
 
     Parameters
     ----------
     key, counter : tuples of int
-        Words of 32 bits.
+        32-bit words.
     n : int
-        How many counters.
+        Number of counters.
 
     Returns
     -------
@@ -127,21 +129,22 @@ _COS = tuple(map(_f32, (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568
 
 @compile_loop
 def _transform(radius, angle, uniform, cosine, sine, std):  # type: ignore[no-untyped-def]
-    """Turn two words into two Gaussian numbers, by Box and Muller's method.
+    """Convert two words to two Gaussian numbers, by the Box-Muller method.
 
-    The uniform number of the radius has 40 bits: 32 of its own word, and 8 of the angle's. Of the
-    others one says which way, one on which axis, and 22 how far from it, up to an eighth of a turn.
+    The uniform number of the radius has 40 bits: the 32 of its own word, and 8 of the angle's. Of
+    the other bits of the angle, one gives the sign, one the axis, and 22 the angle, up to an eighth
+    of a turn.
     """
     for j in range(radius.size):
         uniform[j] = _f32(radius[j]) * _TO_UNIT + (_f32(angle[j] & _BELOW) + _HALF) * _TO_UNIT_BELOW
     bits, turn = uniform.view(np.int32), angle.view(np.int32)
     for j in range(radius.size):
-        # ln(uniform): a power of two, and what is left, between sqrt(1/2) and sqrt(2)
+        # ln(uniform): a power of two, and a rest between sqrt(1/2) and sqrt(2)
         above = bits[j] - _ROOT_HALF
         power = above >> _MANTISSA_BITS
         bits[j] = (above & _MANTISSA) + _ROOT_HALF
         f = uniform[j] - _ONE
-        if power == 0:  # close to one its complement has digits that it has lost itself
+        if power == 0:  # close to one, the complement is more precise
             f = (_f32(_u32(_FULL - radius[j])) + _HALF) * -_TO_UNIT
         p = _LOG[0] * f + _LOG[1]
         p = p * f + _LOG[2]
@@ -169,9 +172,9 @@ def _transform(radius, angle, uniform, cosine, sine, std):  # type: ignore[no-un
 
 @compile_loop
 def _fill(out, std, key_0, key_1, c1, c2, c3):  # type: ignore[no-untyped-def]
-    """Fill an array, chunk by chunk: each is the four numbers of its counters, one after another.
+    """Fill an array by chunks: each holds the four numbers of its counters, one after another.
 
-    Of an unfinished chunk the first numbers are taken.
+    Of the last, incomplete chunk the first numbers are used.
     """
     words = np.empty((4, _CHUNK), dtype=np.uint32)
     uniform = np.empty(_CHUNK, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Clipping, and the sensitivity that follows: how far one record or client moves a release."""
+"""Clipping, and the resulting sensitivity: how far one record or client moves a release."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 type Unit = Literal["record", "client"]
 type Relation = Literal["replace-one", "zero-out"]
 
-_HAIR = 1e-5  # 32-bit rounding must never lift a row above the bound
-_LEAST = 1e-37  # factors below lose their digits in 32 bits
-_STRETCH = 128  # squares added up in 32 bits: the norm is wrong by four millionths at most
-_FEW = 2**16  # numbers that are soon turned into 64 bits
-_LEGIBLE = 1e-12  # of shorter rows, squares of entries that matter may be too small for 32 bits
+_HAIR = 1e-5  # float32 rounding must never raise a row above the bound
+_LEAST = 1e-37  # smaller factors lose digits in float32
+_STRETCH = 128  # squares summed in float32; the relative error of the norm is at most 4e-6
+_FEW = 2**16  # number of entries that are converted to float64 quickly
+_LEGIBLE = 1e-12  # below this, squares of relevant entries may underflow in float32
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """A sensitivity, with the neighbours and the protected unit that it refers to."""
+    """A sensitivity, with its neighbouring relation and protected unit."""
 
     l2: float
     """Largest L2 distance between the releases of two neighbouring data sets."""
     unit: Unit
-    """What neighbours differ in: one record, or all data of one client."""
+    """Protected unit: one record, or all data of one client."""
     relation: Relation
-    """How they differ: one unit is replaced by another, or by one that contributes nothing; sizes
-    stay known in both."""
+    """Neighbouring relation: one unit is replaced by another, or by one that contributes nothing;
+    sizes are public in both cases."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError for a distance that is not positive, or an unknown name."""
@@ -44,12 +44,12 @@ class Sensitivity:
 class Clipping:
     """Clips rows to an L2 norm, which bounds the sensitivity of their sums.
 
-    Calling it returns rows of at most that norm; shorter ones stay as they are, and a row that is
-    not finite, or whose norm overflows, stays not finite, for the caller to refuse.
+    Calling it returns rows of at most that norm; shorter rows are unchanged, and a row that is not
+    finite, or whose norm overflows, stays not finite, for the caller to reject.
     """
 
     norm: float
-    """Largest L2 norm that is left."""
+    """Largest L2 norm after clipping."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError unless the norm is positive and finite."""
@@ -60,31 +60,32 @@ class Clipping:
         return rows * self.factors(l2_norms(rows))
 
     def factors(self, norms: Tensor) -> Tensor:
-        """Return the factors that clip rows of these norms, in 32 bits.
+        """Return the factors that clip rows with these norms, in float32.
 
-        Not a number where a norm is not finite, or so large that 32 bits cannot shorten it.
+        NaN if a norm is not finite, or too large for clipping in float32.
         """
         largest = self.norm * (1 - _HAIR)
         shortened = largest / norms.double().clamp(min=largest)
         return shortened.masked_fill(~(shortened > _LEAST), float("nan")).float()
 
     def factor(self, norm: float) -> float:
-        """Return the factor that clips one row of a norm, by :meth:`factors`' rules."""
+        """Return the factor that clips one row with a given norm, as :meth:`factors` does."""
         largest = self.norm * (1 - _HAIR)
-        shortened = largest / max(norm, largest)  # one that is not a number stays so
+        shortened = largest / max(norm, largest)  # NaN stays NaN
         return shortened if shortened > _LEAST else math.nan
 
     def sensitivity(self, unit: Unit, relation: Relation, share: float = 1.0) -> Sensitivity:
-        """Return how far one unit moves a weighted sum of clipped rows, one row a unit.
+        """Return how far one unit moves a weighted sum of clipped rows, with one row per unit.
 
         Parameters
         ----------
         unit : {"record", "client"}
-            What a row is made of.
+            What a row represents.
         relation : {"replace-one", "zero-out"}
-            A replaced row may point the other way: it moves the sum twice as far as one that goes.
+            A replaced row may point the opposite way: it moves the sum twice as far as a removed
+            one.
         share : float, default 1.0
-            Weight of a row in what is released; 1 / m in a mean of m rows.
+            Weight of a row in the release; 1 / m in a mean of m rows.
 
         Raises
         ------
@@ -98,17 +99,17 @@ class Clipping:
 
 
 def l2_norms(rows: Tensor) -> Tensor:
-    """Return the L2 norm of each row, shape (m, 1), in 64 bits.
+    """Return the L2 norm of each row, shape (m, 1), in float64.
 
-    Added up in 32 bits, the squares of small entries vanish beside that of a large one, and a long
-    row passes for a shorter one: so only short stretches of it are, which is ten times as fast as
-    to turn all entries into 64 bits first.
+    If all squares were summed in float32, those of small entries would vanish next to a large one,
+    and a long row would pass for a shorter one. Only short stretches are therefore summed in
+    float32, which is ten times as fast as converting all entries to float64.
     """
     import torch
 
     norm, wide = torch.linalg.vector_norm, torch.float64
     norms: Tensor
-    # one kernel; and to ask about values would stop a device
+    # one kernel; a test of values would synchronize the device
     if rows.device.type != "cpu" or (rows.shape[1] <= _STRETCH and rows.numel() <= _FEW):
         norms = norm(rows, dim=1, keepdim=True, dtype=wide)
         return norms
@@ -118,7 +119,7 @@ def l2_norms(rows: Tensor) -> Tensor:
     rest = norm(rest, dim=1, keepdim=True)
     norms = norm(torch.cat([stretches, rest], dim=1), dim=1, keepdim=True, dtype=wide)
     least, most = map(float, torch.aminmax(norms)) if len(rows) else (1.0, 1.0)
-    if not (least > _LEGIBLE and math.isfinite(most)):  # not a number fails both
+    if not (least > _LEGIBLE and math.isfinite(most)):  # NaN fails both
         doubtful = ~(norms.isfinite() & (norms > _LEGIBLE))[:, 0]
         norms[doubtful] = norm(rows[doubtful], dim=1, keepdim=True, dtype=wide)
     return norms

@@ -1,4 +1,4 @@
-"""The contest that is played once a round, in formulas on arrays; NumPy only."""
+"""The contest that is played in each round, as formulas on arrays; depends on NumPy only."""
 
 from fcfn_abm.game.activity import LEAST_SHARE, takes_part
 from fcfn_abm.game.bayes import BayesNashEquilibrium, bayes_nash_equilibrium

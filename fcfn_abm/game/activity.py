@@ -1,4 +1,4 @@
-"""Which reports count as taking part."""
+"""Definition of which nodes take part."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy.typing as npt
 from fcfn_abm.game.exact import Floats
 
 LEAST_SHARE = 1e-8
-"""A node takes part if its share of the payment is more than this part of the largest share.
+"""A node takes part if its share of the payment is above this fraction of the largest share.
 
-Nodes that leave by and by, as half best responses do, report ever less, and never quite zero."""
+Nodes that leave gradually, as with damped best responses, report ever less but never exactly
+zero."""
 
 
 def takes_part(epsilon: Floats) -> npt.NDArray[np.bool_]:
-    """Return which nodes take part: those whose share of the payment matters.
+    """Return which nodes take part: those whose share of the payment is not negligible.
 
     Parameters
     ----------
@@ -24,7 +25,7 @@ def takes_part(epsilon: Floats) -> npt.NDArray[np.bool_]:
     Returns
     -------
     ndarray of bool, of the same shape
-        Whether each report is more than `LEAST_SHARE` of the largest of its game.
+        Whether each report is above `LEAST_SHARE` of the largest report of its game.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The active sets of many contests, worked out together."""
+"""The active sets of many contests, computed together."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy.typing as npt
 
 from fcfn_abm.game.exact import Floats, exact_sum, two_product, two_sum
 
-_BLOCK = 2**14  # costs that are worked on together: what is made of them fits the cache
+_BLOCK = 2**14  # number of costs per block, so that intermediate arrays fit into the cache
 ROOM = 1.0 + 1e-9
-"""Far more than plain sums of a billion numbers are off."""
+"""Far larger than the relative error of a plain sum of a billion numbers."""
 
 
 def active_sets(rho: Floats) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
-    """Return the gaps tau - (n - 1) rho, zero where a node stays out, and n and tau of each game.
+    """Return the gaps tau - (n - 1) rho, zero for inactive nodes, and n and tau of each game.
 
-    Takes costs of k games, shape (k, n). Sums are exact, in whichever order they are taken: so all
-    is what `fcfn_abm.game.equilibrium.active_set` finds game by game, bit for bit.
+    Takes the costs of k games, shape (k, n). Sums are exact, independent of their order, so that
+    the results are bitwise equal to `fcfn_abm.game.equilibrium.active_set` for each game.
     """
     gap = np.zeros_like(rho)
     n_active, tau = np.zeros(len(rho), dtype=np.int64), np.zeros(len(rho))
@@ -30,15 +30,14 @@ def active_sets(rho: Floats) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
 
 
 def _solve_block(rho: Floats, gap: Floats, n_active: npt.NDArray[np.int64], tau: Floats) -> None:
-    """Fill in what `active_sets` returns of a few games."""
+    """Compute the results of `active_sets` for a few games, in place."""
     ranked = np.sort(rho, axis=1)
-    rivals = np.arange(rho.shape[1])  # how many nodes are cheaper than the k-th
-    # in plain floats, with room for their errors: few are left for the exact test
+    rivals = np.arange(rho.shape[1])  # number of nodes with a lower cost than the k-th
+    # in plain floats, with a margin for their errors: few games are left for the exact test
     n = np.count_nonzero(rivals * ranked <= np.cumsum(ranked, axis=1) * ROOM, axis=1)
     ranked, rivals = ranked[:, : n.max()], rivals[: n.max()]
-    # All costs but the cheapest lie within a factor of two: their sum is exact in two floats, in
-    # whichever order. The cheapest may be so small that it is all that keeps them in: it is added
-    # last.
+    # All costs but the lowest lie within a factor of two: their sum is exact in two floats, in any
+    # order. The lowest may be so small that only it keeps the others active: it is added last.
     cheapest = ranked[:, :1]
     while True:
         members = rivals < n[:, None]

@@ -1,4 +1,4 @@
-"""The contest of nodes that do not know each other's costs, but the law they come from."""
+"""The contest of nodes that know only the distribution of each other's costs."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ _ACCURACY = 1e-13
 
 @dataclass(frozen=True, repr=False)
 class BayesNashEquilibrium(Shown):
-    """What each type of node sells, so that no type gains by selling something else."""
+    """The epsilon that each type of node sells; no type gains by selling another epsilon."""
 
     types: Floats
     """Unit privacy costs of the types, in currency, shape (k,)."""
     probabilities: Floats
-    """How likely a node is of each type, shape (k,)."""
+    """Probability of each type, shape (k,)."""
     epsilon: Floats
-    """What a node of each type sells, shape (k,)."""
+    """Epsilon that a node of each type sells, shape (k,)."""
     utility: Floats
-    """What it expects to earn, in currency, shape (k,)."""
+    """Expected utility of each type, in currency, shape (k,)."""
     n_nodes: int
-    """How many nodes share the budget."""
+    """Number of nodes that share the budget."""
     budget: float
     """Payment cap B, in currency."""
     expected_total: float
     """The mean of S, the sum of all epsilon."""
     regret: float
-    """The most that a type expects to gain by selling something else, as a share of the budget."""
+    """Largest expected gain of a type by selling another epsilon, as a share of the budget."""
 
     def reply(self, rho: npt.ArrayLike) -> Floats:
-        """Return what is best for nodes with these costs, if all others play the equilibrium.
+        """Return the best response of nodes with these costs, if all others play the equilibrium.
 
         Parameters
         ----------
         rho : array_like of float, shape (n,)
-            Unit privacy costs, in currency; positive. For a type it is what the type sells.
+            Unit privacy costs, in currency; positive. For the cost of a type, its equilibrium
+            epsilon.
 
         Returns
         -------
@@ -83,37 +84,37 @@ class BayesNashEquilibrium(Shown):
 def bayes_nash_equilibrium(
     types: npt.ArrayLike, probabilities: npt.ArrayLike, n_nodes: int, budget: float
 ) -> BayesNashEquilibrium:
-    """Solve the contest in which each node knows its own cost and the law of the others'.
+    """Solve the contest in which each node knows its own cost and the distribution of the others'.
 
     Parameters
     ----------
     types : array_like of float, shape (k,)
-        Unit privacy costs that a node may have, in currency; positive and distinct.
+        Possible unit privacy costs of a node, in currency; positive and distinct.
     probabilities : array_like of float, shape (k,)
-        How likely a node has each of them, independently; positive, with the sum one.
+        Probability of each of them, independent across nodes; positive, with sum one.
     n_nodes : int
-        How many nodes share the budget; at least two.
+        Number of nodes that share the budget; at least two.
     budget : float
         Payment cap B of a round, in currency; positive.
 
     Returns
     -------
     BayesNashEquilibrium
-        The symmetric equilibrium in pure strategies: all nodes of one type sell the same.
+        The symmetric equilibrium in pure strategies: all nodes of one type sell the same epsilon.
 
     Raises
     ------
     InvalidGameError
-        If a number is outside its range, or there are more than 200,000 cases of what the other
-        nodes may be.
+        If a number is outside its range, or there are more than 200,000 combinations of the other
+        nodes' types.
 
     Notes
     -----
     The epsilon e of a type with cost rho solves ``E[B s / (e + s)**2] = rho``, the mean over the
-    others' total s: multinomial counts of n - 1 nodes. Every type sells something: where all
-    others might be at zero, the smallest epsilon would win the budget. Half steps towards the best
-    responses close in on it, in one type after another; the regret is of a global best response,
-    since what a node expects is concave in e.
+    others' total s: multinomial counts of n - 1 nodes. Every type sells something: if all others
+    might report zero, the smallest epsilon would win the budget. Half steps towards the best
+    response, for one type after another, converge; the regret is that of a global best response,
+    because the expected utility is concave in e.
 
     References
     ----------
@@ -130,14 +131,14 @@ def bayes_nash_equilibrium(
     require_positive(types=types, probabilities=probabilities, budget=budget)
     if types.ndim != 1 or types.shape != probabilities.shape or types.size == 0:
         raise InvalidGameError(
-            f"types and probabilities must be of one shape (k,), but are {types.shape} and "
+            f"types and probabilities must have the same shape (k,), but have {types.shape} and "
             f"{probabilities.shape}."
         )
     if np.unique(types).size != types.size:
-        raise InvalidGameError("types must be distinct; add up the probabilities of equal ones.")
+        raise InvalidGameError("types must be distinct; merge equal types into one.")
     if abs(probabilities.sum() - 1.0) > 1e-9:
         raise InvalidGameError(
-            f"probabilities must have the sum one, but it is {probabilities.sum():.9g}."
+            f"probabilities must have the sum one, but sum to {probabilities.sum():.9g}."
         )
     require_few_cases(n_nodes, types.size)
     counts = _counts(n_nodes - 1, types.size)
@@ -163,22 +164,22 @@ def bayes_nash_equilibrium(
 
 
 def count_cases(n_nodes: int, n_types: int) -> int:
-    """Return how many cases there are of how many others are of each type."""
+    """Return the number of combinations of the other nodes' types."""
     return comb(n_nodes - 2 + n_types, n_types - 1)
 
 
 def require_few_cases(n_nodes: int, n_types: int) -> None:
-    """Raise InvalidGameError if there are too many cases of what the other nodes may be."""
+    """Raise InvalidGameError if there are too many combinations of the other nodes' types."""
     n_cases = count_cases(n_nodes, n_types)
     if n_cases > _MOST_CASES:
         raise InvalidGameError(
-            f"{n_nodes} nodes of {n_types} types have {n_cases:,} cases of what the others are, "
-            f"more than {_MOST_CASES:,}: take fewer types or nodes."
+            f"{n_nodes} nodes of {n_types} types have {n_cases:,} combinations of types, but "
+            f"at most {_MOST_CASES:,} are allowed: use fewer types or nodes."
         )
 
 
 def _counts(n_others: int, n_types: int) -> Floats:
-    """Return how many of the others may be of each type, a row for every case."""
+    """Return the possible counts of the others' types, one row per combination."""
     if n_types == 1:
         return np.array([[float(n_others)]])
     rows = []
@@ -189,15 +190,15 @@ def _counts(n_others: int, n_types: int) -> Floats:
 
 
 def _chances(counts: Floats, probabilities: Floats) -> Floats:
-    """Return the multinomial probability of every case."""
-    from scipy.special import gammaln, xlogy  # takes a while to load
+    """Return the multinomial probability of each row."""
+    from scipy.special import gammaln, xlogy  # slow to import
 
     log = gammaln(counts[0].sum() + 1.0) - gammaln(counts + 1.0).sum(1)
     return np.asarray(np.exp(log + xlogy(counts, probabilities).sum(1)))
 
 
 def _solve(rho: Floats, counts: Floats, chance: Floats) -> Floats:
-    """Return the equilibrium by half steps in turn, in logarithms."""
+    """Return the equilibrium, by half steps in turn, in logarithms."""
     n_nodes = counts[0].sum() + 1.0
     epsilon = (n_nodes - 1.0) / n_nodes**2 / rho
     for _ in range(_STEPS):
@@ -205,7 +206,8 @@ def _solve(rho: Floats, counts: Floats, chance: Floats) -> Floats:
         for k in range(rho.size):
             best = _best(rho[k], counts @ epsilon, chance)
             moved = max(moved, abs(best / epsilon[k] - 1.0))
-            # where the others sell too much for it, it sells half; never nothing, as said above
+            # if the others sell too much for this type, it sells half; never zero, as explained
+            # above
             epsilon[k] = np.sqrt(epsilon[k] * best) if best > 0 else epsilon[k] / 2.0
         if moved < _ACCURACY:
             break
@@ -213,7 +215,7 @@ def _solve(rho: Floats, counts: Floats, chance: Floats) -> Floats:
 
 
 def _best(rho: float, others: Floats, chance: Floats) -> float:
-    """Return the epsilon whose expected marginal payment is its cost; zero if there is none."""
+    """Return the epsilon whose expected marginal payment equals its cost; zero if there is none."""
     from scipy.optimize import brentq
 
     def excess(log_epsilon: float) -> float:
@@ -221,7 +223,7 @@ def _best(rho: float, others: Floats, chance: Floats) -> float:
 
     if float(chance @ (1.0 / others)) <= rho:
         return 0.0
-    high = float(np.log(1.0 / rho))  # it never pays more than the budget
+    high = float(np.log(1.0 / rho))  # a node never spends more than the budget
     low = high - 1.0
     while excess(low) < 0:
         low -= 4.0

@@ -1,4 +1,4 @@
-"""The epsilon that is best for a node while all others stand still."""
+"""The best epsilon of a node while all other nodes keep theirs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_posi
 from fcfn_abm.game.exact import Floats, two_product
 
 EPSILON_FLOOR = 1e-6
-"""Smallest admissible report, with which a market at rest can start."""
+"""Smallest report of a node that takes part; a market without reports can restart from it."""
 
 
 @overload
@@ -45,9 +45,8 @@ def best_response(
     budget : array_like of float
         Payment cap B for the round, in currency; zero or positive.
     epsilon_floor : float, default 1e-6
-        Where ``others`` is zero, any positive report wins the whole budget and no best response
-        exists: this smallest admissible report is returned, unless even it costs more than
-        ``budget``.
+        With ``others`` at zero, any positive report wins the whole budget and no best response
+        exists: this smallest report is returned, unless it costs more than ``budget``.
 
     Returns
     -------
@@ -58,20 +57,20 @@ def best_response(
     Raises
     ------
     InvalidGameError
-        If a value is negative or not finite, a cost is zero, the shapes do not go together, or the
-        answer is past the largest number.
+        If a value is negative or not finite, a cost is zero, the shapes cannot be broadcast, or the
+        result overflows.
 
     Notes
     -----
-    The printed form subtracts two large numbers when ``others`` is close to ``budget / rho``, the
-    point where staying out becomes best. Evaluated here is the equal expression
-    ``r (B - rho s) / B / (1 + s / r)`` with ``r = sqrt(B s / rho)``, whose difference is taken in
-    doubled precision, which keeps all digits there. Roots are taken one by one, since neither
-    ``B s`` nor ``rho / s`` need be a number of ordinary size.
+    The textbook form subtracts two large numbers when ``others`` is close to ``budget / rho``, the
+    point beyond which staying out is best. Evaluated here is the equal expression ``r (B - rho s) /
+    B / (1 + s / r)`` with ``r = sqrt(B s / rho)``, whose difference is computed in doubled
+    precision, which keeps all digits there. Roots are taken separately, because ``B s`` and ``rho /
+    s`` may over- or underflow.
 
     References
     ----------
-    Zhou et al. 2023, eq. 22; see docs/theory.md for the corner that the paper leaves out.
+    Zhou et al. 2023, eq. 22; see docs/theory.md for the corner case that the paper omits.
 
     Examples
     --------
@@ -88,7 +87,7 @@ def best_response(
         np.broadcast_shapes(rho.shape, others.shape, budget.shape)
     except ValueError:
         raise InvalidGameError(
-            "rho, others and budget must have shapes that go together, but have "
+            "rho, others and budget must have shapes that can be broadcast, but have "
             f"{rho.shape}, {others.shape} and {budget.shape}."
         ) from None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -98,7 +97,7 @@ def best_response(
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         reply = root * (surplus / budget) / (1.0 + others / root)
     reply = np.where(surplus > 0, reply, 0.0)
-    reply = np.where(others > 0, reply, _alone(rho, budget, epsilon_floor))
+    reply = np.where(others > 0, reply, _reply_alone(rho, budget, epsilon_floor))
     if not np.isfinite(reply).all():
         raise InvalidGameError(
             f"budget = {budget.max():g} is too large for costs as small as {rho.min():g}."
@@ -107,29 +106,29 @@ def best_response(
 
 
 def reply_all(rho: Floats, others: Floats, budget: float, epsilon_floor: float) -> Floats:
-    """Return the best responses of many nodes, without checks, and in plain floats.
+    """Return the best responses of many nodes, without checks, in plain floats.
 
-    Play has no use for the doubled precision of `best_response`: ``others`` is a total less one
-    report there, and has lost as many digits itself. With the pull ``q = rho s / B`` the reply is
-    ``s (1 - q) / (sqrt(q) + q)``.
+    Play does not need the doubled precision of `best_response`: ``others`` is a total minus one
+    report, and has lost as many digits itself. With the pull ``q = rho s / B`` the reply is ``s (1
+    - q) / (sqrt(q) + q)``.
     """
     if budget <= 0:
         return np.zeros_like(rho)
-    # where the pull is infinite, staying out is best all the same
+    # if the pull is infinite, staying out is best as well
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         pull = others / budget * rho
         reply = others * (1.0 - pull) / (np.sqrt(pull) + pull)
-        alone = _alone(rho, budget, epsilon_floor)
+        alone = _reply_alone(rho, budget, epsilon_floor)
     return np.where(pull > 0, np.where(pull < 1, reply, 0.0), alone)
 
 
-def _alone(rho: Floats, budget: Floats | float, epsilon_floor: float) -> Floats:
-    """Return the reports of nodes that have no rival."""
+def _reply_alone(rho: Floats, budget: Floats | float, epsilon_floor: float) -> Floats:
+    """Return the reports of nodes that are alone in the market."""
     return np.where(budget > rho * epsilon_floor, epsilon_floor, 0.0)
 
 
 def reply_one(rho: float, others: float, budget: float, epsilon_floor: float) -> float:
-    """Return the best response of one node, without checks: the same digits as `reply_all`."""
+    """Return the best response of one node, without checks; bitwise equal to `reply_all`."""
     if budget <= 0:
         return 0.0
     pull = others / budget * rho

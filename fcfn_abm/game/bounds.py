@@ -1,4 +1,4 @@
-"""Upper bounds that hold at every profitable equilibrium, whoever else takes part."""
+"""Upper bounds that hold at every profitable equilibrium, for any other participants."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from fcfn_abm.errors import InvalidGameError, as_floats, as_number, require_posi
 
 
 def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: float) -> float:
-    """Return the unit privacy cost that no active node reaches where trade pays, for any costs.
+    """Return the unit privacy cost below which every active node lies if trade pays, for any costs.
 
     Parameters
     ----------
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     n_nodes : float
-        How many nodes the mean epsilon is averaged over: all of them in the paper, the active ones
+        Number of nodes over which epsilon is averaged: all of them in the paper, the active ones
         with ``average_over = "active"``, their effective number with ``"effective"``.
 
     Returns
@@ -46,13 +46,13 @@ def privacy_cost_ceiling(alpha: float, beta: float, n_nodes: float) -> float:
     alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
     n_nodes = as_number("n_nodes", n_nodes)
     require_positive(alpha=alpha, beta=beta)
-    if not n_nodes >= 1:  # nan is not
+    if not n_nodes >= 1:  # NaN fails this test
         raise InvalidGameError(f"n_nodes must be 1 or more, but is {n_nodes:g}.")
     return float(alpha * beta / n_nodes)
 
 
 def epsilon_ceiling(rho: npt.ArrayLike, budget: float) -> npt.NDArray[np.float64]:
-    """Return the epsilon from which on a node loses money, even if it is paid the whole cap.
+    """Return the epsilon from which a node loses money, even if it is paid the whole cap.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Equilibria of the contest when costs are not linear, epsilon is capped, or taking part costs."""
+"""Equilibria of the contest with non-linear costs, caps on epsilon, or a fixed cost."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from fcfn_abm.show import Shown
 type Members = npt.NDArray[np.bool_]
 
 TOLERANCE = 1e-10
-"""Regret, as a share of the budget, up to which a profile counts as an equilibrium."""
-_FEW = 8  # nodes, of which every set is tried
-_MANY = 60  # nodes, of which runs of neighbours by cost are tried, and best responses in turn
-_RUNS = 10  # starts of such runs, for each length
+"""Largest regret, as a share of the budget, at which a profile counts as an equilibrium."""
+_FEW = 8  # largest number of nodes for which every set is tried
+_MANY = 60  # largest number of nodes for which runs by cost and best responses are tried
+_RUNS = 10  # number of starts of such runs, per length
 _ROUNDS = 60
 
 
 @dataclass(frozen=True, repr=False)
 class ContestEquilibrium(Shown):
-    """A profile from which no node gains by moving alone, and what is known of others."""
+    """A profile from which no node gains by moving alone, and other equilibria that were found."""
 
     epsilon: Floats
-    """Privacy budgets, dimensionless, shape (n,); all zero where none was found."""
+    """Privacy budgets, dimensionless, shape (n,); all zero if none was found."""
     active: Members
     """Which nodes take part, shape (n,)."""
     n_active: int
-    """How many take part."""
+    """Number of nodes that take part."""
     total_epsilon: float
     """S, the sum of all epsilon."""
     utility: Floats
     """Utilities of the nodes, in currency, shape (n,)."""
     rho: Floats
-    """Costs that it was solved for, shape (n,)."""
+    """Costs for which it was solved, shape (n,)."""
     regret: float
-    """The most that a node could gain by moving alone, as a share of the budget."""
+    """Largest gain of a node by moving alone, as a share of the budget."""
     status: Literal["solved", "no-trade", "none-found"]
-    """``none-found``: the search ended without an equilibrium, and there may be none."""
+    """``none-found``: the search found no equilibrium, and there may be none."""
     unique: bool | None
-    """True where that is proven, False where others were found, None where it is not known."""
+    """True if proven, False if others were found, None if unknown."""
     method: str
-    """How it was found."""
+    """The method that found it."""
     others: tuple[Floats, ...] = ()
     """Epsilon of further equilibria, each of shape (n,); those with more nodes first."""
 
@@ -80,14 +80,14 @@ def contest_equilibrium(
     budget : float
         Payment cap B of a round, in currency; zero or positive.
     terms : Terms, optional
-        Without it, the game of the paper.
+        By default the game of the paper.
 
     Returns
     -------
     ContestEquilibrium
-        With convex costs, no fixed cost and no reserve, the only one. Elsewhere the one in which
-        most nodes take part of those that were found, with the others beside it; ``unique`` says
-        what is known.
+        With convex costs, no fixed cost and no reserve, the only equilibrium. Otherwise, of those
+        found, the one in which most nodes take part, with the others in ``others``; ``unique``
+        states what is known.
 
     Raises
     ------
@@ -96,21 +96,21 @@ def contest_equilibrium(
 
     Notes
     -----
-    *Convex costs, no fixed cost, no reserve.* A node that rests in a total S sells the x that
-    solves ``B (S - x) / S**2 = rho k'(x)``, clipped. The shares x / S fall with S, and the
-    equilibrium is where they sum to one (Szidarovszky and Okuguchi 1997; Cornes and Hartley 2005).
+    *Convex costs, no fixed cost, no reserve.* At a total S, a node sells the x that solves ``B (S -
+    x) / S**2 = rho k'(x)``, clipped. The shares x / S fall with S, and the equilibrium is where
+    they sum to one (Szidarovszky and Okuguchi 1997; Cornes and Hartley 2005).
 
-    *Fixed cost or reserve.* For a given set of nodes that take part, the same root, with x clipped
-    to the reserve from below; the profile counts if no node inside gains by leaving and none
-    outside by entering. Of at most 8 nodes all sets are tried, of at most 60 those that are runs of
-    neighbours in the order of costs (the ten that begin lowest of each length), and of more those
-    that remain as the nodes that lose most leave. With linear costs and no cap or reserve all
-    prefixes are tried at any size.
+    *Fixed cost or reserve.* For a given set of participants, the same root, with x clipped to the
+    reserve from below; the profile counts if no participant gains by leaving and no other node by
+    entering. With at most 8 nodes all sets are tried; with at most 60 nodes, those that are
+    contiguous in the order of costs (for each length, the ten with the lowest costs); with more
+    nodes, those that remain when the nodes that lose most leave one by one. With linear costs and
+    no cap or reserve all prefixes are tried at any size.
 
     *sqrt.* Best responses in turn from several starts. Two unequal nodes without caps have no
     equilibrium: each sells only if it gets half of the budget or more.
 
-    In all cases the regret is worked out from the best responses, which are searched globally.
+    In all cases the regret is computed from global best responses.
 
     References
     ----------
@@ -153,13 +153,13 @@ def contest_equilibrium(
 
 
 def find_equilibrium(rho: Floats, budget: float, terms: Terms) -> ContestEquilibrium:
-    """Return an equilibrium of a contest soon, and no others; unchecked.
+    """Return an equilibrium of a contest by a short search, without checks and alternatives.
 
-    Where uniqueness is proven it is that of :func:`contest_equilibrium`. Elsewhere the prefixes by
-    cost are tried (with linear costs), and the nodes that remain as those that lose most leave;
-    where the cost is not convex, where best responses at once lead to from the most that nodes can
-    sell. Where none of these is an equilibrium nobody takes part: ``contest_equilibrium`` searches
-    further.
+    If uniqueness is proven it is that of :func:`contest_equilibrium`. Otherwise the search tries
+    the prefixes by cost (with linear costs) and the nodes that remain when those that lose most
+    leave; if the cost is not convex, it iterates simultaneous best responses from the largest
+    epsilon that nodes can sell. If none of these is an equilibrium, nobody takes part;
+    ``contest_equilibrium`` searches further.
     """
     if terms.has_one_equilibrium or rho.size < 2 or budget <= 0:
         return contest_equilibrium(rho, budget, terms)
@@ -183,7 +183,7 @@ def _first_candidates(rho: Floats, budget: float, terms: Terms, caps: Floats) ->
                 return
         return
     order = np.argsort(rho, kind="stable")
-    sets = [_without_losers(rho, budget, terms, caps, order)]
+    sets = [_drop_losers(rho, budget, terms, caps, order)]
     if terms.cost == "linear" and terms.reserve == 0 and not terms.has_caps:
         sets.insert(0, _prefixes(rho, budget, terms, order))
     for members in chain(*sets):
@@ -195,7 +195,7 @@ def _first_candidates(rho: Floats, budget: float, terms: Terms, caps: Floats) ->
 def contest_regret(
     epsilon: npt.ArrayLike, rho: npt.ArrayLike, budget: float, terms: Terms
 ) -> float:
-    """Return the most that a node could gain by moving alone, as a share of the budget.
+    """Return the largest gain of a node by moving alone, as a share of the budget.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def contest_regret(
     require_positive(zero=True, epsilon=epsilon)
     if epsilon.ndim != 1 or epsilon.shape != rho.shape:
         raise InvalidGameError(
-            f"epsilon and rho must be of one shape (n,), but are {epsilon.shape} and {rho.shape}."
+            f"epsilon and rho must have one shape (n,), but have {epsilon.shape} and {rho.shape}."
         )
     if epsilon.size == 0:
         return 0.0
@@ -235,7 +235,7 @@ def contest_regret(
 
 
 def _others(epsilon: Floats) -> Floats:
-    """Return the sum of all other reports; exactly zero for one that is alone."""
+    """Return the sum of all other reports; exactly zero for a single report."""
     if np.count_nonzero(epsilon) == 1:
         return np.where(epsilon > 0, 0.0, epsilon.sum())
     return np.maximum(epsilon.sum() - epsilon, 0.0)
@@ -270,24 +270,24 @@ def _result(
 
 
 def _rest(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Floats:
-    """Return the profile in which all nodes rest, if each may sell what it likes above the reserve.
+    """Return the profile of mutual best responses, with epsilon between the reserve and its cap.
 
-    The total lies between one so small that two nodes would have all of it, and one in which the
-    cheapest node would pay the whole budget.
+    The total lies between a value so small that two nodes would each have all of it, and one at
+    which the lowest-cost node would pay the whole budget.
     """
-    from scipy.optimize import brentq  # takes a while to load
+    from scipy.optimize import brentq  # slow to import
 
     share = terms.form.share
     if share is None:
-        raise InvalidGameError(f"cost {terms.cost!r} is not convex: no share follows from a total.")
+        raise InvalidGameError(f"cost {terms.cost!r} is not convex, so that shares are not unique.")
 
-    def sold(log_total: float) -> Floats:
+    def sell_at(log_total: float) -> Floats:
         total = np.exp(log_total)
         own = total * share(rho / budget * total, total)
         return np.asarray(np.minimum(np.maximum(own, terms.reserve), caps))
 
     def excess(log_total: float) -> float:
-        return float(sold(log_total).sum() / np.exp(log_total)) - 1.0
+        return float(sell_at(log_total).sum() / np.exp(log_total)) - 1.0
 
     low = high = np.log(budget) - np.log(rho.min())
     while excess(low) < 0:
@@ -295,13 +295,14 @@ def _rest(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Floats:
     while excess(high) > 0:
         high += 2.0
     root = low if low == high else brentq(excess, low, high, xtol=1e-15, rtol=1e-15)
-    return _capped(sold(float(root)), rho, budget, terms, caps)
+    return _refine(sell_at(float(root)), rho, budget, terms, caps)
 
 
-def _capped(epsilon: Floats, rho: Floats, budget: float, terms: Terms, caps: Floats) -> Floats:
-    """Return the closed form of linear costs for given sets at the cap, inside, and at zero.
+def _refine(epsilon: Floats, rho: Floats, budget: float, terms: Terms, caps: Floats) -> Floats:
+    """Return the closed form of linear costs for given sets of nodes: at the cap, inside, at zero.
 
-    ``tau S**2 / B - (n - 1) S - E = 0`` with n and tau of those inside, and E what the others sell.
+    ``tau S**2 / B - (n - 1) S - E = 0`` with n and tau of the nodes inside, and E sold by the
+    others.
     """
     inside = (epsilon > terms.reserve) & (epsilon < caps)
     n_inside = np.count_nonzero(inside)
@@ -323,7 +324,7 @@ def _candidates(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Itera
             yield epsilon
     order = np.argsort(rho, kind="stable")
     starts = [np.zeros_like(rho), np.minimum(caps, budget / rho)]
-    if not terms.form.is_convex:  # one node that dominates, and keeps the others out
+    if not terms.form.is_convex:  # one dominant node that keeps the others out
         starts += [np.where(np.arange(rho.size) == node, starts[1], 0.0) for node in order[:3]]
     for start in starts:
         for turn in (order, order[::-1]):
@@ -333,7 +334,7 @@ def _candidates(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Itera
 
 
 def _sets(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Iterator[Members]:
-    """Yield sets of two nodes or more that may be the ones that take part, the large ones first."""
+    """Yield sets of two nodes or more that may be the participants, large ones first."""
     n_nodes = rho.size
     order = np.argsort(rho, kind="stable")
     if terms.cost == "linear" and terms.reserve == 0 and not terms.has_caps:
@@ -347,13 +348,13 @@ def _sets(rho: Floats, budget: float, terms: Terms, caps: Floats) -> Iterator[Me
             for first in range(min(n_nodes - size + 1, _RUNS)):
                 yield _members(order[first : first + size], n_nodes)
     else:
-        yield from _without_losers(rho, budget, terms, caps, order)
+        yield from _drop_losers(rho, budget, terms, caps, order)
 
 
-def _without_losers(
+def _drop_losers(
     rho: Floats, budget: float, terms: Terms, caps: Floats, order: npt.NDArray[np.intp]
 ) -> Iterator[Members]:
-    """Yield the nodes that remain as those that lose most leave, if two or more do."""
+    """Yield the nodes that remain when those that lose most leave, if two or more do."""
     members = order
     while members.size > 1:
         inside = _members(members, rho.size)
@@ -370,10 +371,10 @@ def _without_losers(
 def _prefixes(
     rho: Floats, budget: float, terms: Terms, order: npt.NDArray[np.intp]
 ) -> Iterator[Members]:
-    """Yield the cheapest n nodes, for every n at which the dearest of them earns its fixed cost.
+    """Yield the n lowest-cost nodes, for every n at which the last of them earns its fixed cost.
 
-    Such a node keeps ``B (1 - rho (n - 1) / tau)**2``; the next one would get
-    ``(sqrt(B) - sqrt(rho S))**2`` at best.
+    That node keeps ``B (1 - rho (n - 1) / tau)**2``; the next one would get at most
+    ``(sqrt(B) - sqrt(rho S))**2``.
     """
     costs = rho[order]
     rest = np.arange(1.0, costs.size)  # n - 1
@@ -400,7 +401,7 @@ def _play(
     terms: Terms,
     caps: Floats,
 ) -> Floats | None:
-    """Return where best responses in turn come to rest, or None."""
+    """Return where best responses in turn converge, or None."""
     epsilon = start.copy()
     for _ in range(_ROUNDS if rho.size <= _MANY else 0):
         moved = 0.0

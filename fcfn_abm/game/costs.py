@@ -1,4 +1,4 @@
-"""What privacy costs a node: four forms of the cost, and what is best against the others' total."""
+"""Privacy costs of nodes: four forms, and the best responses under each."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from fcfn_abm.game.exact import Floats
 
 type CostForm = Literal["linear", "power", "sqrt", "exponential"]
 
-_STEPS = 100  # of Newton's method, which takes three to ten
-_STEEPEST = 690.0  # an epsilon whose exponential is still a number after some products
+_STEPS = 100  # largest number of Newton steps; three to ten are typical
+_STEEPEST = 690.0  # an epsilon whose exponential does not overflow in products
 
 
 @dataclass(frozen=True)
 class CostForms:
-    """A form of the cost of epsilon, ``rho * k(epsilon)``, and what play needs of it."""
+    """A form of the cost of epsilon, ``rho * k(epsilon)``, with the functions that play needs."""
 
     value: Callable[[Floats], Floats]
-    """k: the cost of epsilon for a unit of rho."""
+    """k: the cost of epsilon per unit of rho."""
     slope: Callable[[Floats], Floats]
     """Its derivative."""
     curvature: Callable[[Floats], Floats]
     """Its second derivative."""
     inverse: Callable[[Floats], Floats]
-    """The epsilon that costs so much."""
+    """The inverse of k."""
     reply: Callable[[Floats, Floats, float], Floats]
-    """``reply(rho, others, budget)``: the local maximum above zero, zero where there is none."""
+    """``reply(rho, others, budget)``: the local maximum above zero, or zero if there is none."""
     largest: Callable[[Floats], Floats]
-    """``largest(B / (4 rho))``: the largest of all best responses, where ``x k'(x)`` is that."""
+    """``largest(B / (4 rho))``: the largest of all best responses, the solution of ``x k'(x) =``
+    that argument."""
     share: Callable[[Floats, float], Floats] | None
-    """``share(pull, total)``: the share x / S of a node that rests in a total S, for the pull
-    ``rho S / B``; zero where it stays out. None where the cost is not convex: two shares rest in
-    some totals then."""
+    """``share(pull, total)``: the share x / S of a node in equilibrium at a total S, for the pull
+    ``rho S / B``; zero if it stays out. None if the cost is not convex: some totals then have two
+    shares."""
 
     @property
     def is_convex(self) -> bool:
@@ -48,7 +49,7 @@ class CostForms:
 
 @dataclass(frozen=True)
 class Terms:
-    """What taking part costs and allows, beside the unit cost: the defaults are the paper's game.
+    """Costs and limits of taking part, besides the unit cost; the defaults are the paper's game.
 
     Raises
     ------
@@ -60,15 +61,15 @@ class Terms:
     """``linear`` rho eps, ``power`` rho eps^2, ``sqrt`` 2 rho sqrt(eps), or ``exponential``
     rho (e^eps - 1), in currency."""
     epsilon_max: float | Floats = np.inf
-    """The most that a node can sell, or that each can, shape (n,); dimensionless."""
+    """Largest epsilon that a node can sell: one number, or one per node, shape (n,)."""
     fixed_cost: float = 0.0
-    """What taking part costs whatever epsilon is, in currency."""
+    """Cost of taking part, in currency, independent of epsilon."""
     reserve: float = 0.0
-    """The least epsilon that is paid."""
+    """Smallest epsilon that is paid."""
     epsilon_floor: float = EPSILON_FLOOR
-    """The report of a node that has no rival."""
+    """Report of a node that is alone in the market."""
     form: CostForms = field(init=False, repr=False, compare=False)
-    """What :attr:`cost` means."""
+    """Functions of :attr:`cost`."""
 
     def __post_init__(self) -> None:
         require_one_of(CostForm, cost=self.cost)
@@ -80,11 +81,11 @@ class Terms:
         if cap.ndim > 1:
             raise InvalidGameError(f"epsilon_max must have shape (n,), but has {cap.shape}.")
         if not (cap > 0).all():
-            raise InvalidGameError("epsilon_max must be positive; to leave a node out, drop it.")
+            raise InvalidGameError("epsilon_max must be positive; remove a node to exclude it.")
         if (cap < max(self.reserve, self.epsilon_floor)).any():
             raise InvalidGameError(
-                f"epsilon_max must not be below the reserve of {self.reserve:g} or the smallest "
-                f"report of {self.epsilon_floor:g}, but is {cap.min():g}: nobody pays for less."
+                f"epsilon_max must not be below the reserve ({self.reserve:g}) or the smallest "
+                f"report ({self.epsilon_floor:g}), but is {cap.min():g}."
             )
         object.__setattr__(self, "form", FORMS[self.cost])
 
@@ -95,33 +96,33 @@ class Terms:
 
     @property
     def has_caps(self) -> bool:
-        """Whether a node can sell no more than some epsilon."""
+        """Whether the epsilon of any node is limited."""
         return bool(np.isfinite(self.epsilon_max).any())
 
     @property
     def has_one_equilibrium(self) -> bool:
-        """Whether uniqueness is proven: utilities are concave, and zero where a node stays out."""
+        """Whether uniqueness is proven: utilities are concave, and zero for nodes that stay out."""
         return self.form.is_convex and self.fixed_cost == 0 and self.reserve == 0
 
     def caps(self, n_nodes: int) -> Floats:
-        """Return the largest epsilon of each node, shape (n,); infinite where there is none."""
+        """Return the largest epsilon of each node, shape (n,); infinite without a limit."""
         cap = np.asarray(self.epsilon_max, dtype=float)
         if cap.ndim and cap.shape != (n_nodes,):
             raise InvalidGameError(
-                f"epsilon_max must be one number or one for each of {n_nodes} nodes, but has "
+                f"epsilon_max must be one number, or one for each of {n_nodes} nodes, but has "
                 f"shape {cap.shape}."
             )
         return np.broadcast_to(cap, (n_nodes,))
 
     def of(self, nodes: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Terms:
-        """Return the terms of a part of the nodes."""
+        """Return the terms of some of the nodes."""
         cap = np.asarray(self.epsilon_max, dtype=float)
         own = cap[nodes] if cap.ndim else float(cap)
         return Terms(self.cost, own, self.fixed_cost, self.reserve, self.epsilon_floor)
 
 
 def cost_of(cost: CostForm, rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
-    """Return what epsilon costs nodes, ``rho * k(epsilon)``, in currency.
+    """Return the cost of epsilon, ``rho * k(epsilon)``, in currency.
 
     Parameters
     ----------
@@ -155,10 +156,10 @@ def cost_of(cost: CostForm, rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Float
 
 
 def utilities(epsilon: Floats, rho: Floats, others: Floats, budget: float, terms: Terms) -> Floats:
-    """Return what nodes earn by epsilon against the others' totals, in currency (6), unchecked.
+    """Return the nodes' utilities against the others' totals, in currency (6), unchecked.
 
     A report below the reserve is not paid, and does not count for the others either: nodes do not
-    make it.
+    make such reports.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         paid = np.where(others > 0, budget * (epsilon / (epsilon + others)), budget)
@@ -183,19 +184,19 @@ def reply_under(
     terms : Terms
         Form of the cost, fixed cost and reserve.
     cap : ndarray of float, shape (n,), or float, default inf
-        The most that each node can sell.
+        Largest epsilon that each node can sell.
 
     Returns
     -------
     ndarray of float, shape (n,)
-        The epsilon of the largest utility; zero where none is positive. Alone, a node reports the
-        smallest epsilon that is paid.
+        The epsilon with the largest utility; zero if no utility is positive. A node that is alone
+        reports the smallest epsilon that is paid.
 
     Notes
     -----
-    Where the cost is convex, utility is concave, and the best of the epsilons that are allowed is
-    the stationary one, clipped. ``sqrt`` has an infinite slope at zero: utility falls, rises and
-    falls again, so that the ends are looked at as well.
+    If the cost is convex, utility is concave, and the best allowed epsilon is the stationary point,
+    clipped. ``sqrt`` has an infinite slope at zero: utility falls, rises and falls again, so that
+    the end points are compared as well.
     """
     if budget <= 0:
         return np.zeros_like(rho)
@@ -214,7 +215,7 @@ def reply_under(
 
 
 def profits(epsilon: Floats, rho: Floats, payment: Floats, terms: Terms) -> Floats:
-    """Return what nodes keep of their payments, in currency, unchecked: zero where they stay out.
+    """Return payments minus costs, in currency, unchecked; zero for nodes that stay out.
 
     Arrays have one shape, (n,) or (k, n).
     """
@@ -224,11 +225,11 @@ def profits(epsilon: Floats, rho: Floats, payment: Floats, terms: Terms) -> Floa
 
 
 def marginal_cost(epsilon: Floats, others: Floats, budget: float, terms: Terms) -> Floats:
-    """Return the unit costs that reports reveal which are best responses above zero, unchecked.
+    """Return the unit costs for which positive reports are best responses, unchecked.
 
-    A report x against a total s of the others has ``rho = B s / ((x + s)**2 k'(x))`` (15). A report
-    at the most that a node can sell reveals that it costs no more than that, one at the reserve
-    that it costs no less.
+    A report x against a total s of the others has ``rho = B s / ((x + s)**2 k'(x))`` (15). For a
+    report at the node's cap this is an upper bound of the cost, for one at the reserve a lower
+    bound.
 
     Parameters
     ----------
@@ -244,10 +245,10 @@ def marginal_cost(epsilon: Floats, others: Floats, budget: float, terms: Terms) 
 
 
 def reply_slope(epsilon: Floats, others: Floats, terms: Terms) -> Floats:
-    """Return how best responses x change with the others' total s, unchecked.
+    """Return the derivatives of best responses x with respect to the others' total s, unchecked.
 
-    By the first-order condition, ``(x - s) / (2 s + s (x + s) k''(x) / k'(x))``; zero where a node
-    stays out.
+    By the first-order condition, ``(x - s) / (2 s + s (x + s) k''(x) / k'(x))``; zero for nodes
+    that stay out.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         bend = terms.form.curvature(epsilon) / terms.form.slope(epsilon)
@@ -256,9 +257,9 @@ def reply_slope(epsilon: Floats, others: Floats, terms: Terms) -> Floats:
 
 
 def largest_reply(rho: Floats, budget: float, terms: Terms, cap: Floats | float = np.inf) -> Floats:
-    """Return a report that no best response exceeds, of each node, unchecked; shape (n,).
+    """Return an upper bound of each node's best responses, unchecked; shape (n,).
 
-    Of all totals of the others, the best response is largest where it equals the total.
+    The best response is largest when it equals the others' total.
     """
     return np.minimum(np.maximum(terms.form.largest(budget / rho / 4.0), terms.reserve), cap)
 
@@ -290,8 +291,8 @@ def _share_power(pull: Floats, total: float) -> Floats:
 def _reply_sqrt(rho: Floats, others: Floats, budget: float) -> Floats:
     """Solve ``v / (1 + v**2)**2 = rho sqrt(s) / B`` for the larger v = sqrt(x / s).
 
-    In ``w = ln v`` the left is concave, and falls there: Newton's method comes from above. A node
-    earns something from v = 1 on, where the right is 1/4.
+    In ``w = ln v`` the left side is concave and falling there, so that Newton's method converges
+    from above. Utility is positive from v = 1 on, where the left side is 1/4.
     """
     level = rho / budget * np.sqrt(others)
     earns = level < 0.25
@@ -310,7 +311,7 @@ def _reply_sqrt(rho: Floats, others: Floats, budget: float) -> Floats:
 
 def _reply_exponential(rho: Floats, others: Floats, budget: float) -> Floats:
     """Solve ``2 ln(1 + x / s) + x = ln(B / (rho s))``, by omega and Newton's method."""
-    from scipy.special import wrightomega  # takes a while to load
+    from scipy.special import wrightomega  # slow to import
 
     level = np.log(budget) - np.log(rho) - np.log(others)
     reply = 2.0 * wrightomega((level + 2.0 * np.log(others)) / 2.0 - np.log(2.0) + others / 2.0)
@@ -341,7 +342,7 @@ def _slope_exponential(epsilon: Floats) -> Floats:
 
 def _largest_exponential(level: Floats) -> Floats:
     """Solve ``x e**x = level``."""
-    from scipy.special import wrightomega  # takes a while to load
+    from scipy.special import wrightomega  # slow to import
 
     return np.asarray(wrightomega(np.log(level)))
 

@@ -1,4 +1,4 @@
-"""The Nash equilibrium of the nodes, in closed form, and to the last digit."""
+"""The Nash equilibrium of the nodes, in closed form, accurate to the last digit."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fcfn_abm.show import Shown
 if TYPE_CHECKING:
     import pandas as pd
 
-_LARGEST = 1e290  # so that sums of costs, and their products with n, stay finite
+_LARGEST = 1e290  # keeps sums of costs, and their products with n, finite
 
 
 @dataclass(frozen=True, repr=False)
 class Equilibrium(Shown):
-    """The one profile from which no node gains by moving alone.
+    """The unique profile from which no node gains by moving alone.
 
-    All zero where there is no market: fewer than two nodes, or a budget of zero. Of k populations
-    that were solved together, arrays of shape (n,) have shape (k, n), and numbers shape (k,).
+    All zero if there is no market: fewer than two nodes, or a budget of zero. For k populations
+    solved together, arrays of shape (n,) have shape (k, n), and numbers shape (k,).
     """
 
     epsilon: Floats
@@ -35,7 +35,7 @@ class Equilibrium(Shown):
     active: npt.NDArray[np.bool_]
     """Which nodes take part, shape (n,)."""
     n_active: PerGame
-    """How many take part."""
+    """Number of nodes that take part."""
     total_epsilon: PerGame
     """S, the sum of all epsilon."""
     tau: PerGame
@@ -43,20 +43,20 @@ class Equilibrium(Shown):
     utility: Floats
     """Utilities of the nodes, in currency, shape (n,)."""
     rho: Floats
-    """Unit privacy costs that it was solved for, shape (n,)."""
+    """Unit privacy costs for which it was solved, shape (n,)."""
 
     @property
     def threshold(self) -> PerGame:
-        """The unit privacy cost from which on a node stays out, tau / (n - 1) (48)."""
+        """Unit privacy cost from which a node stays out, tau / (n - 1) (48)."""
         threshold = np.asarray(self.tau / np.maximum(self.n_active - 1, 1))  # tau may be zero
         return threshold if threshold.ndim else threshold.item()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a node: ``rho``, ``epsilon``, ``active``, ``utility``.
+        """Return one row per node: ``rho``, ``epsilon``, ``active``, ``utility``.
 
-        Of k populations, one row a population and node, with a first column ``population``.
+        For k populations, one row per population and node, with ``population`` as the first column.
         """
-        import pandas as pd  # takes a while to load
+        import pandas as pd  # slow to import
 
         names = ("rho", "epsilon", "active", "utility")
         places = ("population", "node")[-self.rho.ndim :]
@@ -66,7 +66,7 @@ class Equilibrium(Shown):
 
     def plot(self) -> Any:
         """Return a figure of epsilon against unit cost: :func:`fcfn_abm.plot.equilibrium`."""
-        return import_module("fcfn_abm").plot.equilibrium(self)  # figures lie above the maths
+        return import_module("fcfn_abm").plot.equilibrium(self)  # figures depend on this module
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
         if self.rho.ndim == 2:
@@ -91,16 +91,17 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: npt.ArrayLike) -> Equilibrium:
     ----------
     rho : array_like of float, shape (n,) or (k, n)
         Unit privacy costs, in currency per unit of epsilon; positive. Each row of a table is a
-        population, and all are solved together: the same numbers as one by one, far sooner.
+        population; all are solved together, with bitwise equal results, much faster than one by
+        one.
     budget : float, or array_like of float, shape (k,)
         Payment cap B of the server for one round, in currency; zero or positive. One for all
-        populations, or one for each.
+        populations, or one per population.
 
     Returns
     -------
     Equilibrium
-        The unique equilibrium. With fewer than two nodes, or a budget of zero, there is no
-        market and everything in it is zero: a result, not an error.
+        The unique equilibrium. With fewer than two nodes, or a budget of zero, there is no market
+        and all results are zero, without an error.
 
     Raises
     ------
@@ -109,11 +110,11 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: npt.ArrayLike) -> Equilibrium:
 
     Notes
     -----
-    The active set is the largest one with ``rho_i < tau / (n - 1)`` for each of its n members:
-    all violators are removed at once, again and again. Each pass is linear, and most passes see a
-    small part of the nodes. The gap ``tau - (n - 1) rho_i``, on which both the decision and epsilon
-    rest, is computed in doubled precision: in plain floats a million nodes of nearly equal cost
-    lose six digits, and ties are decided at random.
+    The active set is the largest one with ``rho_i < tau / (n - 1)`` for each of its n members: all
+    violators are removed at once, repeatedly. Each pass is linear, and most passes visit a small
+    part of the nodes. The gap ``tau - (n - 1) rho_i``, which determines both the active set and
+    epsilon, is computed in doubled precision: in plain floats a million nodes of nearly equal cost
+    lose six digits, and ties are decided by rounding.
 
     References
     ----------
@@ -132,13 +133,13 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: npt.ArrayLike) -> Equilibrium:
 
 
 def solve_nodes(rho: Floats) -> Callable[[Floats], Equilibrium]:
-    """Return the function from a budget to the nodes' answer: who takes part is found once.
+    """Return a function from the budget to the nodes' equilibrium; finds the active set only once.
 
     Parameters
     ----------
     rho : ndarray of float, shape (n,) or (k, n)
-        Unit privacy costs, checked by :func:`as_costs`. The function takes what
-        :func:`as_budgets` returns.
+        Unit privacy costs, checked by :func:`as_costs`. The function takes the result of
+        :func:`as_budgets`.
     """
     if rho.ndim == 2:
         return partial(_answer_many, rho, *active_sets(rho))
@@ -151,7 +152,7 @@ def _answer(
     rho: Floats, members: npt.NDArray[np.intp], gap: Floats, tau: float, budgets: Floats
 ) -> Equilibrium:
     """Return the equilibrium of a game at a budget."""
-    budget = float(budgets)  # whose overflow is silent, unlike that of a NumPy number
+    budget = float(budgets)  # a Python float overflows without a warning
     epsilon, utility = np.zeros_like(rho), np.zeros_like(rho)
     active = np.zeros(rho.shape, dtype=bool)
     if members.size < 2 or budget == 0:
@@ -168,7 +169,7 @@ def _answer(
 def _answer_many(
     rho: Floats, gap: Floats, n_active: npt.NDArray[np.int64], tau: Floats, budgets: Floats
 ) -> Equilibrium:
-    """Return the equilibria of k games at their budgets, with the digits of each by itself."""
+    """Return the equilibria of k games at their budgets, bitwise equal to each game by itself."""
     budgets = np.broadcast_to(budgets, len(rho))
     played = (n_active > 1) & (budgets > 0)
     n_active, tau = np.where(played, n_active, 0), np.where(played, tau, 0.0)
@@ -189,19 +190,19 @@ def _require_finite(total_epsilon: float, budget: float, rho: Floats) -> None:
 
 
 def as_costs(rho: npt.ArrayLike) -> Floats:
-    """Return unit privacy costs of a game, shape (n,), or of k games, shape (k, n), checked.
+    """Return checked unit privacy costs of one game, shape (n,), or of k games, shape (k, n).
 
     Raises
     ------
     InvalidGameError
-        If there are other dimensions, or a cost is out of range.
+        If the shape is wrong, or a cost is out of range.
     """
     rho = as_floats("rho", rho)
     require_populations(rho=rho)
-    rho = np.ascontiguousarray(rho)  # sums of rows depend on how they lie in memory
+    rho = np.ascontiguousarray(rho)  # sums of rows depend on the memory layout
     require_positive(rho=rho)
     if rho.size and rho.max() > _LARGEST:
-        raise InvalidGameError(f"rho must not exceed {_LARGEST:g}, but {rho.max():g} does.")
+        raise InvalidGameError(f"rho must not exceed {_LARGEST:g}, but contains {rho.max():g}.")
     return rho
 
 
@@ -224,29 +225,29 @@ def require_populations(**values: Floats) -> None:
 
 
 def as_budgets(budget: npt.ArrayLike, rho: Floats) -> Floats:
-    """Return the payment cap of a game, or of each of k games or of all, checked.
+    """Return checked payment caps: of one game, of all k games, or one per game.
 
     Raises
     ------
     InvalidGameError
-        If it is negative or not finite, or there are other caps than one, or one a game.
+        If a cap is negative or not finite, or if the shape is wrong.
     """
     require_positive(zero=True, budget=budget)
     budget = as_floats("budget", budget)
     if budget.shape not in ((), rho.shape[:-1]):
-        one = "one number" if rho.ndim == 1 else f"one number, or {len(rho)}: one a population"
+        one = "one number" if rho.ndim == 1 else f"one number, or {len(rho)}: one per population"
         raise InvalidGameError(f"budget must be {one}, but has shape {budget.shape}.")
     return budget
 
 
 def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
-    """Return who takes part (row numbers), their gaps tau - (n - 1) rho, and tau."""
+    """Return the active set (row numbers), its gaps tau - (n - 1) rho, and tau."""
     cheapest, next_cheapest = np.partition(rho, 1)[:2]
-    # The threshold falls as nodes enter, and is the sum of the two cheapest while they are alone;
-    # that sum is rounded, so a tie with it is left to the exact test.
+    # The threshold falls as nodes enter, and starts as the sum of the two lowest costs; that sum is
+    # rounded, so that ties with it are left to the exact test.
     members = np.flatnonzero(rho <= cheapest + next_cheapest)
     costs = rho[members]
-    while True:  # in plain floats, with room for their errors: few are left for the exact test
+    while True:  # in plain floats, with a margin for errors: few are left for the exact test
         inside = costs <= costs.sum() / (costs.size - 1) * ROOM
         if inside.all():
             break
@@ -261,8 +262,8 @@ def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
 
 def _gap(rho: Floats) -> tuple[Floats, float]:
     """Return ``rho.sum() - (n - 1) * rho`` in doubled precision, rounded once, and the sum."""
-    # All costs but the cheapest lie within a factor of two: their sum is exact in two floats. The
-    # cheapest may be so small that it is all that keeps them in: it is added last.
+    # All costs but the lowest lie within a factor of two: their sum is exact in two floats. The
+    # lowest may be so small that only it keeps the others active: it is added last.
     first = rho.argmin()
     cheapest = float(rho[first])
     rest = rho.copy()

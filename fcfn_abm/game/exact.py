@@ -1,4 +1,4 @@
-"""Sums and products that keep what rounding takes away."""
+"""Sums and products without rounding errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 type Floats = npt.NDArray[np.float64]
 type PerGame = Any
-"""One number; of k games that are solved together an array of them, shape (k,)."""
+"""One number; for k games solved together, an array of shape (k,)."""
 
 
 def two_sum[T: (Floats, float)](a: T | float, b: T) -> tuple[T, T]:
@@ -29,9 +29,9 @@ def two_product(a: Floats, b: Floats) -> tuple[Floats, Floats]:
 
 
 def exact_sum(values: Floats) -> tuple[Floats, Floats]:
-    """Return the sum over the last axis and what rounding took from it.
+    """Return the sum over the last axis, and its rounding error.
 
-    Adds in pairs, without error. Two axes at most: of an array of one, the sum is a number.
+    Adds in pairs, without error. At most two axes; for one axis the sum is a number.
     """
     error: Any = 0.0
     while values.shape[-1] > 1:

@@ -1,4 +1,4 @@
-"""How far a payment cap is from the leader's best one, and what that costs the leader."""
+"""The distance of a payment cap from the leader's best one, and its cost for the leader."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 from fcfn_abm.errors import require_positive
 
 _FLAT = 1e-3
-_SERIES_BELOW = 1e-3  # from where on the difference below keeps 13 digits
+_SERIES_BELOW = 1e-3  # from here on, the difference below keeps 13 digits
 
 
 def server_regret(
     budget: float, best_budget: float, alpha: float, beta: float, unit_mean: float
 ) -> float:
-    """Return what the server would gain by its best cap, the nodes at equilibrium under both.
+    """Return the server's gain from its best cap, with the nodes at equilibrium under both caps.
 
     Parameters
     ----------
     budget : float
         Payment cap B, in currency; zero or positive.
     best_budget : float
-        B* (41), in currency; zero where no trade pays.
+        B* (41), in currency; zero if no trade pays.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     unit_mean : float
         The mean epsilon at equilibrium per unit of the cap, ``kappa = (n - 1) / (n_g tau)``; zero
-        where there is no market.
+        if there is no market.
 
     Returns
     -------
@@ -39,10 +39,10 @@ def server_regret(
 
     Notes
     -----
-    Where trade pays, ``1 + alpha kappa B* = alpha kappa beta`` by (41), and the difference of the
-    two utilities is ``beta (u - ln(1 + u))`` with ``u = (B - B*) / beta``: kappa is not needed, and
-    no digits are lost where B is close to B*. The two utilities themselves are used where B* is
-    zero, or the cap is nearly zero and B* nearly beta.
+    If trade pays, ``1 + alpha kappa B* = alpha kappa beta`` by (41), and the difference of the two
+    utilities is ``beta (u - ln(1 + u))`` with ``u = (B - B*) / beta``: kappa is not needed, and no
+    digits are lost if B is close to B*. The two utilities themselves are used if B* is zero, or if
+    the cap is close to zero and B* close to beta.
 
     References
     ----------
@@ -58,7 +58,7 @@ def server_regret(
     if best_budget == 0:
         return max(0.0, budget - beta * math.log1p(alpha * unit_mean * budget))
     relative = (budget - best_budget) / beta
-    if 1 + relative < _FLAT:  # the cap is nearly zero, and B* nearly beta: no digits are left there
+    if 1 + relative < _FLAT:  # cap near zero and B* near beta: the difference loses all digits
         value, best_value = (
             beta * math.log1p(alpha * unit_mean * cap) - cap for cap in (budget, best_budget)
         )

@@ -1,4 +1,4 @@
-"""The leader's best cap where no closed form gives it, as with fixed costs and caps."""
+"""The leader's best cap without a closed form, as with fixed costs and caps."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from fcfn_abm.game.stackelberg import AverageOver, averaged_nodes
 
 _GRID = 96
 _PEAKS = 6
-_HALVINGS = 40  # of an interval in which a node enters or leaves
+_HALVINGS = 40  # halvings of an interval in which a node enters or leaves
 _SPAN = 1e-5
 
 
 @dataclass(frozen=True)
 class LeaderSearch:
-    """The best cap that was found, and the equilibrium that answers it."""
+    """The best cap that was found, and the nodes' equilibrium."""
 
     budget: float
-    """The payment cap, in currency; zero where no trade pays."""
+    """The payment cap, in currency; zero if no trade pays."""
     server_utility: float
     """Utility of the server, in currency."""
     mean_epsilon: float
     """eps_g."""
     equilibrium: ContestEquilibrium
-    """What the nodes answer."""
+    """The nodes' equilibrium at this cap."""
 
 
 def search_best_cap(
@@ -43,7 +43,7 @@ def search_best_cap(
     average_over: AverageOver = "active",
     answer: Callable[[npt.NDArray[np.float64], float, Terms], ContestEquilibrium] | None = None,
 ) -> LeaderSearch:
-    """Search the payment cap that is best for the server under any terms.
+    """Search for the server's best payment cap under any terms.
 
     Parameters
     ----------
@@ -54,17 +54,17 @@ def search_best_cap(
     terms : Terms
         Form of the cost, caps, fixed cost, reserve.
     average_over : {"active", "population", "effective"}, default "active"
-        Over how many nodes epsilon is averaged.
+        Nodes over which epsilon is averaged.
     answer : callable, optional
-        What the nodes answer to a cap; by default, the first equilibrium that a short search finds,
-        and :func:`contest_equilibrium` at the best cap.
+        The nodes' equilibrium for a cap; by default the first equilibrium that a short search
+        finds, and :func:`contest_equilibrium` at the best cap.
 
     Returns
     -------
     LeaderSearch
-        Accurate to about 1e-8 of the cap. Where several equilibria answer a cap, the search takes
-        the first that it finds, usually the one in which most nodes take part; where it finds none,
-        it takes it that nobody takes part.
+        Accurate to about 1e-8 of the cap. If several equilibria exist at a cap, the search uses the
+        first that it finds, usually the one in which most nodes take part; if it finds none, it
+        assumes that nobody takes part.
 
     Raises
     ------
@@ -73,11 +73,11 @@ def search_best_cap(
 
     Notes
     -----
-    No node spends more than the cap, so that no epsilon exceeds ``k^-1(B / min rho)``, and beyond
-    the cap at which even that gains less than it costs no trade pays. Below it the server's utility
-    is looked at on 96 points that are even in the logarithm, around the six highest of its local
-    maxima by Brent's method, and on both sides of the caps between these points at which the number
-    of nodes that take part changes: there utility jumps.
+    No node spends more than the cap, so that no epsilon exceeds ``k^-1(B / min rho)``, and no trade
+    pays beyond the cap at which even that epsilon gains less than it costs. Below it the server's
+    utility is evaluated at 96 points, evenly spaced in the logarithm, refined around its six
+    highest local maxima by Brent's method, and at both sides of the caps at which the number of
+    participants changes, where utility jumps.
 
     References
     ----------
@@ -89,7 +89,7 @@ def search_best_cap(
     >>> round(found.budget, 5)  # beta - n tau / ((n - 1) alpha)
     5.5
     """
-    from scipy.optimize import minimize_scalar  # takes a while to load
+    from scipy.optimize import minimize_scalar  # slow to import
 
     require_type(Terms, terms=terms)
     require_one_of(AverageOver, average_over=average_over)
@@ -137,14 +137,14 @@ def search_best_cap(
         return nothing
     utility, mean, game = gains(best[1])
     if answer is None and not terms.has_one_equilibrium:
-        known = contest_equilibrium(rho, best[1], terms)  # which knows of others
+        known = contest_equilibrium(rho, best[1], terms)  # also finds other equilibria
         if np.array_equal(known.active, game.active):
             game = known
     return LeaderSearch(best[1], utility, mean, game)
 
 
 def _find_jump(low: float, high: float, count: Callable[[float], int]) -> tuple[float, float]:
-    """Return the caps on both sides of one at which the number of nodes changes."""
+    """Return two close caps between which the number of participants changes."""
     below = count(low)
     for _ in range(_HALVINGS):
         middle = float(np.sqrt(low * high))

@@ -1,4 +1,4 @@
-"""Who gets what: payments, privacy costs, utilities, and what a node could still gain."""
+"""Payments, privacy costs, utilities and possible gains of the nodes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def payments(epsilon: npt.ArrayLike, budget: npt.ArrayLike) -> Floats:
 
 
 def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
-    """Return what the nodes' privacy loss costs them, ``rho * epsilon``, in currency.
+    """Return the nodes' privacy costs, ``rho * epsilon``, in currency.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def privacy_cost(rho: npt.ArrayLike, epsilon: npt.ArrayLike) -> Floats:
 def node_utility(
     epsilon: npt.ArrayLike, rho: npt.ArrayLike, budget: float, fixed_cost: float = 0.0
 ) -> Floats:
-    """Return what each node earns after its privacy cost.
+    """Return each node's payment minus its privacy cost.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def node_utility(
     budget : float
         Payment cap B of the round, in currency.
     fixed_cost : float, default 0
-        What taking part costs whatever epsilon is, in currency: an extension of the paper. Nodes
+        Cost of taking part, in currency, independent of epsilon: an extension of the paper. Nodes
         with ``epsilon = 0`` do not take part and do not pay it.
 
     Returns
@@ -134,16 +134,17 @@ def server_utility(mean_epsilon: Floats, alpha: float, beta: float, paid: Floats
 def server_utility(
     mean_epsilon: PerGame, alpha: float, beta: float, paid: PerGame
 ) -> float | Floats:
-    """Return the server's profit: the value of the model less what it pays.
+    """Return the server's profit: the value of the model minus its payments.
 
     Parameters
     ----------
     mean_epsilon : float, or ndarray of float, shape (k,)
-        Average privacy budget eps_g of the nodes, dimensionless; of one game, or of each of many.
+        Average privacy budget eps_g of the nodes, dimensionless; of one game, or of each of k
+        games.
     alpha, beta : float
         Model-value parameters: ``beta`` in currency, ``alpha`` per unit of epsilon.
     paid : float, or ndarray of float, shape (k,)
-        What the server pays to all nodes together, in currency.
+        Total payment of the server, in currency.
 
     Returns
     -------
@@ -174,8 +175,8 @@ def server_utility(
         mean, sums = as_floats("mean_epsilon", mean_epsilon), as_floats("paid", paid)
         if mean.shape != sums.shape or mean.ndim > 1:
             raise InvalidGameError(
-                "mean_epsilon and paid must be one number each, or one each for every game, but "
-                f"have the shapes {mean.shape} and {sums.shape}."
+                "mean_epsilon and paid must be numbers, or arrays of one shape, but have "
+                f"{mean.shape} and {sums.shape}."
             )
         games = zip(mean.ravel().tolist(), sums.ravel().tolist(), strict=True)
         profits = np.array([server_profit(one, alpha, beta, sum_) for one, sum_ in games])
@@ -185,9 +186,9 @@ def server_utility(
 
 
 def server_profit(mean_epsilon: float, alpha: float, beta: float, paid: float) -> float:
-    """Return `server_utility` without checks: compiled play calls it too."""
+    """Return `server_utility` without checks; also used by compiled play."""
     product = alpha * mean_epsilon
-    if math.isinf(product):  # though its logarithm is a number of ordinary size
+    if math.isinf(product):  # the product overflows, but not its logarithm
         logarithm = math.log(alpha) + math.log(mean_epsilon)
     else:
         logarithm = math.log1p(product)
@@ -200,9 +201,9 @@ def exploitability(
     budget: float,
     epsilon_floor: float = EPSILON_FLOOR,
 ) -> float:
-    """Return the most that any node could gain by moving alone, as a share of the budget.
+    """Return the largest gain of any node by moving alone, as a share of the budget.
 
-    A profile is a Nash equilibrium exactly where this is zero; a value of ``e`` makes it an
+    A profile is a Nash equilibrium if and only if this is zero; a value of ``e`` makes it an
     ``e * budget``-Nash equilibrium.
 
     Parameters
@@ -217,8 +218,8 @@ def exploitability(
     Returns
     -------
     float
-        ``max_i [U_i(best response) - U_i(now)] / budget``, at least zero. With a budget of zero
-        it is zero where nobody reports and infinite where somebody does.
+        ``max_i [U_i(best response) - U_i(now)] / budget``, at least zero. With a budget of zero it
+        is zero if nobody reports and infinite otherwise.
 
     Raises
     ------
@@ -229,7 +230,7 @@ def exploitability(
     -----
     One pass over the nodes. With ``r`` the best response, where ``B s / (r + s)**2 = rho``, the
     gain is ``rho (r - x)**2 / (x + s)``: the difference of the two utilities would lose all digits
-    near the equilibrium. Where staying out is best it is ``x (rho - B / (x + s))``.
+    near the equilibrium. If staying out is best it is ``x (rho - B / (x + s))``.
     """
     epsilon = _reports(epsilon)
     rho = _costs(rho, epsilon)
@@ -240,33 +241,34 @@ def exploitability(
         return 0.0
     if budget == 0:
         return float("inf") if epsilon.any() else 0.0
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # refused below
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # raised below
         total = epsilon.sum()
         others = np.maximum(total - epsilon, 0.0)
         reply = reply_all(rho, others, budget, epsilon_floor)
         standing = others + epsilon
-        # in this order no factor is much larger than the gain: squares of large moves are infinite
+        # in this order no factor is much larger than the gain; squares of large moves would
+        # overflow
         moving = rho * (reply - epsilon) * ((reply - epsilon) / standing)
         leaving = epsilon / standing * (rho * standing - budget)
         gain = np.where(reply > 0, moving, leaving)
-        # alone, any positive report wins the whole budget: only what it costs can be bettered
+        # a node that is alone wins the whole budget with any report: only its cost can be reduced
         prize = np.where(epsilon > 0, 0.0, budget)
         leaving = np.where(epsilon > 0, rho * epsilon - budget, 0.0)
         gain_alone = np.where(reply > 0, prize - rho * (reply - epsilon), leaving)
         gain = np.where(others / budget * rho > 0, gain, gain_alone)
     share = float(gain.max()) / budget
-    _require_number(share, "what a node could gain, as a share of the budget,")
+    _require_number(share, "the largest gain, as a share of the budget,")
     return max(0.0, share)
 
 
 def _require_number(value: Floats | float, what: str) -> None:
-    """Raise where numbers in range have led out of it."""
+    """Raise an error if a result has overflowed."""
     if not np.isfinite(value).all():
-        raise InvalidGameError(f"{what} is past the largest number that 64 bits hold.")
+        raise InvalidGameError(f"{what} overflows a 64-bit float.")
 
 
 def _reports(epsilon: npt.ArrayLike, most_axes: int = 1) -> Floats:
-    """Return epsilon as an array, checked."""
+    """Return epsilon as a checked array."""
     epsilon = as_floats("epsilon", epsilon)
     if most_axes == 2:
         require_populations(epsilon=epsilon)
@@ -278,7 +280,7 @@ def _reports(epsilon: npt.ArrayLike, most_axes: int = 1) -> Floats:
 
 
 def _costs(rho: npt.ArrayLike, epsilon: Floats) -> Floats:
-    """Return rho as an array, checked, with one cost for every entry of epsilon."""
+    """Return rho as a checked array, with one cost per entry of epsilon."""
     rho = as_floats("rho", rho)
     require_positive(rho=rho)
     if rho.shape != epsilon.shape:

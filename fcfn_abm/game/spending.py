@@ -1,4 +1,4 @@
-"""How a server spreads a sum of money over the rounds that are left."""
+"""How a server spreads money over the remaining rounds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fcfn_abm.errors import InvalidGameError, require_positive
 
 @dataclass(frozen=True)
 class RoundGain:
-    """What a cap B gains the server in the next round: ``beta ln(1 + alpha unit_mean B)``.
+    """Gain of the server from a cap B in the next round: ``beta ln(1 + alpha unit_mean B)``.
 
-    ``alpha`` and ``beta`` are those of the model, or those that a server has fitted to what its
-    rounds of training brought.
+    ``alpha`` and ``beta`` are those of the model, or those that a server has fitted to the observed
+    gains of its training rounds.
     """
 
     alpha: float
@@ -25,42 +25,42 @@ class RoundGain:
     unit_mean: float
     """Mean epsilon that a unit of the cap buys, per unit of currency; above zero."""
     decay: float = 1.0
-    """The gain of a round over that of the round before it, at the same cap; above zero."""
+    """Gain of a round divided by that of the previous round, at the same cap; above zero."""
 
     def __post_init__(self) -> None:
-        """Raise InvalidGameError where a number is not positive and finite."""
+        """Raise InvalidGameError if a number is not positive and finite."""
         require_positive(
             alpha=self.alpha, beta=self.beta, unit_mean=self.unit_mean, decay=self.decay
         )
 
 
 def spend_evenly(money: float, rounds_left: int) -> float:
-    """Return the same share of the money for each of the rounds that are left, in currency."""
+    """Return an equal share of the money for each remaining round, in currency."""
     _require_rounds(rounds_left)
     return money / rounds_left
 
 
 def spend_by_value(gain: RoundGain, money: float, rounds_left: int) -> float:
-    """Return the cap of the next round where the last unit of money gains the same in each round.
+    """Return the next round's cap at which the last unit of money gains the same in all rounds.
 
-    The sum of the gains of all rounds that are left, less what is paid, is largest where the
-    marginal gain of every round that is paid for is the same, and not below one: a unit of currency
-    that gains less than itself is kept. Where the gain of a round does not change, that is an equal
-    share of the money for each round, or the best cap of a single round where there is enough.
+    The sum of the gains of all remaining rounds, minus the payments, is largest if the marginal
+    gain of every paid round is the same, and not below one: a unit of currency that gains less than
+    itself is kept. If the gain does not change from round to round, that is an equal share of the
+    money for each round, or the best cap of a single round if there is enough money.
 
     Parameters
     ----------
     gain : RoundGain
-        What a cap gains in the next round, and how that changes from round to round.
+        Gain of a cap in the next round, and how it changes from round to round.
     money : float
-        What is left for all rounds, in currency; zero or more.
+        Money left for all rounds, in currency; zero or more.
     rounds_left : int
-        How many rounds are left, the next one included.
+        Number of remaining rounds, including the next one.
 
     Returns
     -------
     float
-        Cap of the next round, in currency; zero where the next round does not pay.
+        Cap of the next round, in currency; zero if the next round does not pay.
 
     Raises
     ------
@@ -86,13 +86,13 @@ def spend_by_value(gain: RoundGain, money: float, rounds_left: int) -> float:
     if not 0 <= money < math.inf:
         raise InvalidGameError(f"money must be zero or more and finite, but is {money:g}.")
     offset = 1.0 / (gain.alpha * gain.unit_mean)
-    with np.errstate(over="ignore"):  # a round far ahead may gain without bound, or nothing
+    with np.errstate(over="ignore"):  # gains of distant rounds may over- or underflow
         values = gain.beta * np.power(gain.decay, np.arange(rounds_left, dtype=float))
     values = np.minimum(values, np.finfo(float).max / rounds_left)
     ranked = np.sort(values)[::-1]
     n_paid = np.arange(1, rounds_left + 1)
     prices = np.cumsum(ranked) / (money + n_paid * offset)
-    paid = ranked > prices * offset  # a prefix: each round gets more than nothing at its price
+    paid = ranked > prices * offset  # a prefix: each round gets a positive cap at its price
     price = max(float(prices[np.count_nonzero(paid) - 1]), 1.0) if paid.any() else math.inf
     return min(max(float(values[0]) / price - offset, 0.0), money)
 

@@ -21,16 +21,16 @@ type AverageOver = Literal["active", "population", "effective"]
 
 @dataclass(frozen=True, repr=False)
 class StackelbergEquilibrium(Equilibrium):
-    """The server announces the cap that is best for it; the nodes answer with their equilibrium."""
+    """The server announces its best cap, and the nodes answer with their equilibrium."""
 
     budget: PerGame
-    """B*, the payment cap, in currency; zero where no trade pays (45)."""
+    """B*, the payment cap, in currency; zero if no trade pays (45)."""
     server_utility: PerGame
     """Utility of the server, in currency."""
     mean_epsilon: PerGame
     """eps_g, total epsilon over ``n_g`` nodes."""
     average_over: AverageOver
-    """Which nodes ``mean_epsilon`` is averaged over."""
+    """Nodes over which ``mean_epsilon`` is averaged."""
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
         title, facts = super()._describe()
@@ -49,23 +49,24 @@ def stackelberg_equilibrium(
     ----------
     rho : array_like of float, shape (n,) or (k, n)
         Unit privacy costs, in currency per unit of epsilon; positive. Each row of a table is a
-        population, and all are solved together: the same numbers as one by one, far sooner.
+        population; all are solved together, with bitwise equal results, much faster than one by
+        one.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     average_over : {"active", "population", "effective"}, default "active"
-        Over how many nodes epsilon is averaged: those that take part, since only they train the
+        Nodes over which epsilon is averaged: those that take part, because only they train the
         model; all (the paper's printed form); or the effective number ``S**2 / sum epsilon**2``.
         The three agree when all nodes sell the same epsilon.
 
     Returns
     -------
     StackelbergEquilibrium
-        With ``budget`` zero, and nobody active, where no trade pays: a result, not an error.
+        If no trade pays, ``budget`` is zero and nobody is active, without an error.
 
     Raises
     ------
     InvalidGameError
-        If a number is outside its range, or ``average_over`` is something else.
+        If a number is outside its range, or ``average_over`` is not one of these names.
 
     Notes
     -----
@@ -92,7 +93,7 @@ def stackelberg_equilibrium(
 def solve_leader(
     answer_to: Callable[[Floats], Equilibrium], alpha: float, beta: float, average_over: AverageOver
 ) -> StackelbergEquilibrium:
-    """Solve the leader's problem where the nodes' answer to a budget is known.
+    """Solve the leader's problem for a given response of the nodes to a budget.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def solve_leader(
     """
     alpha, beta = as_number("alpha", alpha), as_number("beta", beta)
     require_positive(alpha=alpha, beta=beta)
-    market = answer_to(np.ones(()))  # any budget shows who takes part
+    market = answer_to(np.ones(()))  # the active set is the same for any budget
     n_averaged = averaged_nodes(average_over, market.epsilon)
     budget = _best_budgets(market, n_averaged, alpha, beta)
     answer = answer_to(np.asarray(budget))
@@ -118,7 +119,7 @@ def solve_leader(
 
 
 def _best_budgets(market: Equilibrium, n_averaged: PerGame, alpha: float, beta: float) -> PerGame:
-    """Return B* of a game, or of each of many."""
+    """Return B* of one game, or of each of many."""
     if market.rho.ndim == 1:
         return best_budget(market.tau, market.n_active, n_averaged, alpha, beta)
     games = zip(market.tau.tolist(), market.n_active.tolist(), n_averaged.tolist(), strict=True)
@@ -126,16 +127,16 @@ def _best_budgets(market: Equilibrium, n_averaged: PerGame, alpha: float, beta: 
 
 
 def best_budget(tau: float, n_active: int, n_averaged: float, alpha: float, beta: float) -> float:
-    """Return B* (41) of a market whose active set is known; zero where no trade pays.
+    """Return B* (41) of a market with a known active set; zero if no trade pays.
 
     Parameters
     ----------
     tau : float
         Sum of the active nodes' unit privacy costs, in currency per unit of epsilon.
     n_active : int
-        How many nodes take part.
+        Number of nodes that take part.
     n_averaged : float
-        Over how many epsilon is averaged (:func:`averaged_nodes`).
+        Number of nodes over which epsilon is averaged (:func:`averaged_nodes`).
     alpha, beta : float
         The server's model-value parameters.
 
@@ -150,9 +151,9 @@ def best_budget(tau: float, n_active: int, n_averaged: float, alpha: float, beta
 def marginal_budget(
     tau: float, n_active: int, n_averaged: float, alpha: float, beta: float
 ) -> float:
-    """Return beta - 1 / (alpha kappa): B* where that is positive, and how far trade is from paying.
+    """Return beta - 1 / (alpha kappa): B* if positive, else the distance from profitable trade.
 
-    Parameters are those of `best_budget`. Minus infinity where fewer than two nodes take part.
+    Parameters are those of `best_budget`. Minus infinity if fewer than two nodes take part.
     """
     if n_active < 2:
         return -math.inf
@@ -160,7 +161,7 @@ def marginal_budget(
 
 
 def best_linear_budget(unit_mean_epsilon: float, alpha: float, beta: float) -> float:
-    """Return the best cap of a contest in which epsilon grows in proportion to the cap.
+    """Return the best cap of a contest in which epsilon is proportional to the cap.
 
     Parameters
     ----------
@@ -172,8 +173,7 @@ def best_linear_budget(unit_mean_epsilon: float, alpha: float, beta: float) -> f
     Returns
     -------
     float
-        ``max(0, beta - 1 / (alpha * unit_mean_epsilon))``, in currency; zero where nothing is
-        bought.
+        ``max(0, beta - 1 / (alpha * unit_mean_epsilon))``, in currency; zero if nothing is bought.
 
     References
     ----------
@@ -190,9 +190,9 @@ def best_linear_budget(unit_mean_epsilon: float, alpha: float, beta: float) -> f
 
 
 def average_per_node(total: PerGame, n_averaged: PerGame) -> PerGame:
-    """Return totals of games over the numbers of nodes that they are averaged over; zero over zero.
+    """Return totals divided by the number of nodes that they are averaged over; 0 / 0 is 0.
 
-    Takes a number each, or an array of shape (k,) each, and returns the same.
+    Takes numbers, or arrays of shape (k,), and returns the same.
     """
     if np.ndim(n_averaged):
         return np.where(n_averaged > 0, total / np.maximum(n_averaged, 1), 0.0)
@@ -200,31 +200,31 @@ def average_per_node(total: PerGame, n_averaged: PerGame) -> PerGame:
 
 
 def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> PerGame:
-    """Return n_g, how many nodes the mean epsilon is averaged over.
+    """Return n_g, the number of nodes over which epsilon is averaged.
 
     Parameters
     ----------
     average_over : {"active", "population", "effective"}
         The nodes that take part, all of them, or their effective number.
     epsilon : array_like of float, shape (n,) or (k, n)
-        Privacy budgets, dimensionless; zero where a node stays out. A node takes part if its share
-        matters (:func:`takes_part`). Rows are games.
+        Privacy budgets, dimensionless; zero for nodes that stay out. A node takes part if its share
+        is not negligible (:func:`takes_part`). Rows are games.
 
     Returns
     -------
     float, or ndarray of shape (k,)
-        A whole number, but for the effective number ``S**2 / sum epsilon**2``: that of equal
+        An integer, except for the effective number ``S**2 / sum epsilon**2``: the number of equal
         epsilons with the same sum and the same sum of squares. It lies between one and the number
-        of nodes that take part, and is zero where nobody does.
+        of nodes that take part, and is zero if nobody does.
 
     Raises
     ------
     InvalidGameError
-        If ``average_over`` is something else.
+        If ``average_over`` is not one of these names.
 
     References
     ----------
-    The inverse of Herfindahl's index of concentration; Kish 1965 for weighted samples.
+    The inverse of the Herfindahl index of concentration; Kish 1965 for weighted samples.
 
     Examples
     --------
@@ -244,5 +244,5 @@ def averaged_nodes(average_over: AverageOver, epsilon: npt.ArrayLike) -> PerGame
     n_active = int(np.count_nonzero(takes_part(epsilon)))
     if average_over == "active" or n_active == 0:
         return n_active
-    share = epsilon / epsilon.max()  # whose squares stay finite
+    share = epsilon / epsilon.max()  # keeps the squares finite
     return float(share.sum()) ** 2 / float(share @ share)

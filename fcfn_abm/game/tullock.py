@@ -1,4 +1,4 @@
-"""The contest whose prize is shared in proportion to a power of epsilon."""
+"""The contest that shares the budget in proportion to a power of epsilon."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fcfn_abm.errors import InvalidGameError, as_number
 from fcfn_abm.game.equilibrium import Equilibrium, as_population, nash_equilibrium
 from fcfn_abm.game.exact import Floats
 
-_STEPS = 200  # Newton takes five to thirty
+_STEPS = 200  # Newton's method needs five to thirty
 _ROUNDING = 1e-15
-_FEW = 1000  # nodes, and blocks of nodes, of a coarse population
+_FEW = 1000  # nodes at each end, and blocks of nodes, of a coarse population
 
 
 def tullock_equilibrium(rho: npt.ArrayLike, budget: float, exponent: float = 1.0) -> Equilibrium:
@@ -28,14 +28,15 @@ def tullock_equilibrium(rho: npt.ArrayLike, budget: float, exponent: float = 1.0
     budget : float
         Payment cap B of the server for one round, in currency; zero or positive.
     exponent : float, default 1
-        r, above zero and at most one. One is :func:`nash_equilibrium`, bit for bit. Below one
-        every node takes part, since the first bit of epsilon earns more than any cost.
+        r, above zero and at most one. With r = 1 the result is bitwise equal to
+        :func:`nash_equilibrium`. Below one every node takes part, because the first bit of epsilon
+        earns more than any cost.
 
     Returns
     -------
     Equilibrium
-        The unique equilibrium; all zero where there is no market. An epsilon that is below the
-        smallest number is zero.
+        The unique equilibrium; all zero if there is no market. An epsilon below the smallest
+        positive float is zero.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def tullock_equilibrium(rho: npt.ArrayLike, budget: float, exponent: float = 1.0
     follows from shares that sum to one. Then ``epsilon = B r s (1 - s) / rho``. With
     ``a = 1/r - 1`` and the log-odds z of the share, the condition is
     ``-(1 - a) softplus(z) - a z = ln(rho Z**(1/r) / (B r))``, convex or concave with slopes between
-    -1 and -a, so that Newton's method closes in from one side. Epsilon is linear in B.
+    -1 and -a, so that Newton's method converges from one side. Epsilon is linear in B.
 
     References
     ----------
@@ -62,7 +63,7 @@ def tullock_equilibrium(rho: npt.ArrayLike, budget: float, exponent: float = 1.0
     """
     rho, exponent = as_population(rho), as_number("exponent", exponent)
     if not 0 < exponent <= 1:
-        raise InvalidGameError(f"exponent must lie above 0 and not above 1, but is {exponent:g}.")
+        raise InvalidGameError(f"exponent must be above 0 and at most 1, but is {exponent:g}.")
     linear = nash_equilibrium(rho, budget)  # checks both
     if exponent == 1 or linear.n_active == 0:
         return linear
@@ -125,7 +126,7 @@ def tullock_reply(rho: Floats, others: Floats, budget: float, exponent: float) -
 
 
 def tullock_reply_one(rho: float, others: float, budget: float, exponent: float) -> float:
-    """Return the best score of one node, without checks: `tullock_reply` in plain floats."""
+    """Return the best score of one node, without checks; `tullock_reply` in plain floats."""
     power = 1.0 / exponent - 1.0
     level = math.log(rho / exponent) - math.log(budget) + (power + 1.0) * math.log(others)
     odds = bound = min(-level / power, -level / (power + 2.0))
@@ -141,7 +142,7 @@ def tullock_reply_one(rho: float, others: float, budget: float, exponent: float)
 
 
 def tullock_exploitability(epsilon: Floats, rho: Floats, budget: float, exponent: float) -> float:
-    """Return the most that any node could gain by moving alone, as a share of the budget.
+    """Return the largest gain of any node by moving alone, as a share of the budget.
 
     Parameters
     ----------
@@ -155,8 +156,9 @@ def tullock_exploitability(epsilon: Floats, rho: Floats, budget: float, exponent
     Returns
     -------
     float
-        As :func:`fcfn_abm.game.exploitability`; of a difference of utilities, and so to some 1e-15.
-        Alone, any report wins the whole budget: only what it costs can be bettered.
+        As :func:`fcfn_abm.game.exploitability`, but from a difference of utilities, and so accurate
+        to about 1e-15. A node that is alone wins the whole budget with any report: only its cost
+        can be reduced.
     """
     if epsilon.size == 0:
         return 0.0
@@ -178,7 +180,7 @@ def _shares(log_rho: Floats, power: float) -> Floats:
     cost, back = np.unique(log_rho, return_inverse=True)
     count = np.bincount(back).astype(float)
     level = None
-    if cost.size > 2 * _FEW:  # a coarse population tells where the fine one's root is
+    if cost.size > 2 * _FEW:  # a coarse population gives a starting point for the root
         blocks = np.linspace(_FEW, cost.size, _FEW + 1).astype(int)[:-1]
         weight = np.append(count[:_FEW], np.add.reduceat(count, blocks))
         middle = np.add.reduceat(count * cost, blocks) / weight[_FEW:]
@@ -193,8 +195,8 @@ def _solve_level(
 ) -> tuple[float, Floats]:
     """Return the level ``ln(Z**(1/r) / (B r))`` at which shares sum to one, and the shares.
 
-    It lies between those that would do if all nodes had the highest cost, or the lowest, which is
-    zero. Newton's method finds it, and halving where that leaves the bracket.
+    It lies between the levels for a population with only the highest cost, and with only the
+    lowest, which is zero. Newton's method finds it, with bisection if a step leaves the bracket.
     """
     n_nodes = count.sum()
     high = float(np.log1p(-1.0 / n_nodes) + power * np.log(n_nodes))
@@ -215,7 +217,7 @@ def _solve_level(
 def _log_odds(level: Floats, power: float, odds: Floats | None) -> Floats:
     """Solve ``(1 - s) s**-power = exp(level)`` for the log-odds of the share s, from a guess.
 
-    The function has the two asymptotes whose roots are the bounds; beyond the nearer one Newton's
+    The function has two asymptotes, whose roots are the bounds; beyond the nearer one Newton's
     method never steps to the wrong side.
     """
     beyond = np.maximum if power > 1 else np.minimum
@@ -231,7 +233,7 @@ def _log_odds(level: Floats, power: float, odds: Floats | None) -> Floats:
 
 
 def _share(odds: Floats) -> tuple[Floats, Floats]:
-    """Return the shares whose log-odds are given, and softplus of these, ``-ln(1 - share)``."""
+    """Return the shares with given log-odds, and softplus of these, ``-ln(1 - share)``."""
     small = np.exp(-np.abs(odds))
     share = np.where(odds >= 0, 1.0, small) / (1.0 + small)
     return share, np.maximum(odds, 0.0) + np.log1p(small)

@@ -1,4 +1,4 @@
-"""What a profile is worth to all together, and how it is shared out."""
+"""Social welfare of a profile, and its distribution."""
 
 from __future__ import annotations
 
@@ -21,34 +21,35 @@ from fcfn_abm.game.exact import Floats, PerGame
 from fcfn_abm.game.payoffs import privacy_cost, server_utility
 from fcfn_abm.game.stackelberg import AverageOver, average_per_node, averaged_nodes
 
-_ROUNDING = 1e-12  # a utility below this share of the cost is a difference of rounding errors
+_ROUNDING = 1e-12  # a utility below this share of the cost is a rounding error
 
 
 @dataclass(frozen=True)
 class Welfare:
-    """What a profile is worth to server and nodes together, and how the nodes share their part.
+    """Welfare of server and nodes together, and its distribution among the nodes.
 
-    Of k games that were judged together each number is an array of shape (k,).
+    For k games evaluated together each number is an array of shape (k,).
     """
 
     total: PerGame
-    """Social welfare, in currency: all utilities together; payments are transfers."""
+    """Social welfare, in currency: the sum of all utilities; payments are transfers."""
     optimum: PerGame
-    """The most that a planner who chooses every epsilon could reach, in currency."""
+    """Largest welfare that a planner who chooses every epsilon could reach, in currency."""
     price_of_anarchy: PerGame
-    """``optimum / total``, at least one; infinite where ``total`` is not positive and could be."""
+    """``optimum / total``, at least one; infinite if ``total`` is not positive but could be."""
     rent_dissipation: PerGame
-    """Share of the payments that the nodes burn as privacy cost; above one they lose money."""
+    """Share of the payments that the nodes spend on privacy costs; above one they lose money."""
     gini: PerGame
-    """Gini index of all nodes' utilities, those outside included; nan if a utility is negative."""
+    """Gini index of all nodes' utilities, including inactive nodes; nan if a utility is
+    negative."""
     n_losing: PerGame
-    """How many nodes would rather have stayed out."""
+    """Number of nodes that would have been better off by staying out."""
     average_over: AverageOver
-    """Which nodes the mean epsilon is averaged over."""
+    """Nodes over which the mean epsilon is averaged."""
 
     @property
     def individually_rational(self) -> PerGame:
-        """Whether no node would rather have stayed out."""
+        """Whether no node would have been better off by staying out."""
         return self.n_losing == 0
 
 
@@ -61,21 +62,21 @@ def welfare(
     average_over: AverageOver = "active",
     terms: Terms | None = None,
 ) -> Welfare:
-    """Judge a profile and its payments: of an equilibrium, a mechanism or a round of play.
+    """Evaluate a profile and its payments: of an equilibrium, a mechanism or a round of play.
 
     Parameters
     ----------
     epsilon, rho : array_like of float, shape (n,) or (k, n)
         Privacy budgets (dimensionless) and unit privacy costs (currency per unit of epsilon). Rows
-        are games, which are judged together: the same numbers as one by one.
+        are games; all are evaluated together, with bitwise equal results.
     payment : array_like of float, of the same shape
-        What each node gets, in currency; zero or positive.
+        Payment of each node, in currency; zero or positive.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     average_over : {"active", "population", "effective"}, default "active"
-        Over how many nodes epsilon is averaged (:func:`averaged_nodes`).
+        Nodes over which epsilon is averaged (:func:`averaged_nodes`).
     terms : Terms, optional
-        Another cost than rho * epsilon, and a fixed cost. The optimum is not worked out then: it is
+        Another cost than rho * epsilon, and a fixed cost. The optimum is then not computed, and is
         nan.
 
     Returns
@@ -90,8 +91,8 @@ def welfare(
 
     Notes
     -----
-    Node utilities within 1e-12 of the privacy cost count as zero: where a mechanism leaves a node
-    exactly its cost, the difference of payment and cost is a rounding error of either sign.
+    Node utilities within 1e-12 of the privacy cost count as zero: if a mechanism pays a node
+    exactly its cost, their difference is a rounding error of either sign.
 
     References
     ----------
@@ -120,7 +121,7 @@ def welfare(
     if terms is None:
         optimum = social_optimum(rho, alpha, beta, average_over)
         anarchy = price_of_anarchy(optimum, total)
-    else:  # payments cancel, and what privacy costs does not
+    else:  # payments cancel, privacy costs do not
         linear = as_numbers(privacy_cost(rho, epsilon).sum(axis=-1))
         total = total + linear - as_numbers(cost.sum(axis=-1))
         optimum = anarchy = as_numbers(np.full(np.shape(total), np.nan))
@@ -136,7 +137,7 @@ def welfare(
 
 
 def as_numbers(values: npt.ArrayLike) -> PerGame:
-    """Return an array of numbers as it is, and one without axes as a number of Python's."""
+    """Return an array unchanged, and a zero-dimensional array as a Python number."""
     array = np.asarray(values)
     return array if array.ndim else array.item()
 
@@ -148,7 +149,7 @@ def social_welfare(
     beta: float,
     average_over: AverageOver = "active",
 ) -> PerGame:
-    """Return the utilities of server and nodes together.
+    """Return the sum of the utilities of server and nodes.
 
     Parameters
     ----------
@@ -157,14 +158,14 @@ def social_welfare(
     alpha, beta : float
         The server's model-value parameters.
     average_over : {"active", "population", "effective"}, default "active"
-        Over how many nodes epsilon is averaged: those with ``epsilon > 0``, all, or their
-        effective number.
+        Nodes over which epsilon is averaged: those with ``epsilon > 0``, all, or their effective
+        number.
 
     Returns
     -------
     float
-        ``beta * ln(1 + alpha * mean_epsilon) - (rho * epsilon).sum()``, in currency. What the
-        server pays is what the nodes get, so payments cancel.
+        ``beta * ln(1 + alpha * mean_epsilon) - (rho * epsilon).sum()``, in currency. The server's
+        payments equal the nodes' receipts and cancel.
 
     Raises
     ------
@@ -193,7 +194,7 @@ def social_optimum(
     average_over: AverageOver = "active",
     members: npt.ArrayLike | None = None,
 ) -> PerGame:
-    """Return the most that server and nodes together can reach, if a planner chooses epsilon.
+    """Return the largest welfare of server and nodes, if a planner chooses epsilon.
 
     Parameters
     ----------
@@ -202,16 +203,17 @@ def social_optimum(
     alpha, beta : float
         The server's model-value parameters.
     average_over : {"active", "population", "effective"}, default "active"
-        Over how many nodes epsilon is averaged: those with ``epsilon > 0``, all, or their
-        effective number.
+        Nodes over which epsilon is averaged: those with ``epsilon > 0``, all, or their effective
+        number.
     members : array_like of bool, of the shape of rho, optional
-        Who takes part, for a planner who may choose how much but not who. A supremum then: all
-        but the cheapest give next to nothing. Without it the planner chooses that too.
+        Nodes that take part, for a planner who chooses how much each sells, but not who takes part.
+        The result is then a supremum: all but the lowest-cost node sell close to nothing. By
+        default the planner also chooses who takes part.
 
     Returns
     -------
     float
-        Welfare in currency, zero or positive: a planner may also let everybody stay out.
+        Welfare in currency, zero or positive, because a planner may let everybody stay out.
 
     Raises
     ------
@@ -220,13 +222,14 @@ def social_optimum(
 
     Notes
     -----
-    For a given total S and number n_g, cost is least when the cheapest node gives everything, which
-    leaves ``beta ln(1 + alpha S / n_g) - rho_min S``. With ``x = rho_min n_g / (alpha beta) < 1``
-    its maximum is at ``S = beta / rho_min - n_g / alpha`` and is ``beta (x - 1 - ln x)``; otherwise
-    S = 0 is best. The value falls with n_g. Over the population n_g is fixed; over the active nodes
-    the planner takes one of them, n_g = 1: a mean over those who take part is highest when they are
-    few, which is worth knowing before a price of anarchy is read. The effective number is one too,
-    with any members, since all but the cheapest give next to nothing.
+    For a given total S and number n_g, the cost is least if the lowest-cost node sells everything,
+    which leaves ``beta ln(1 + alpha S / n_g) - rho_min S``. With ``x = rho_min n_g / (alpha beta) <
+    1`` its maximum is at ``S = beta / rho_min - n_g / alpha`` and is ``beta (x - 1 - ln x)``;
+    otherwise S = 0 is best. The value falls with n_g. With the population n_g is fixed; with the
+    active nodes the planner chooses one of them, n_g = 1, because a mean over participants is
+    highest if they are few; take this into account when reading a price of anarchy. The effective
+    number is one as well, with any members, because all but the lowest-cost node sell close to
+    nothing.
 
     Examples
     --------
@@ -256,13 +259,13 @@ def social_optimum(
     n_averaged = averaged_nodes(average_over, giving)
     cheapest = np.where(taking_part, rho, np.inf).min(axis=-1, initial=np.inf)
     if rho.ndim == 1:
-        return _planned_welfare(float(cheapest), n_averaged, float(alpha), float(beta))
+        return _optimal_welfare(float(cheapest), n_averaged, float(alpha), float(beta))
     games = zip(cheapest.tolist(), n_averaged.tolist(), strict=True)
-    return np.array([_planned_welfare(*game, float(alpha), float(beta)) for game in games])
+    return np.array([_optimal_welfare(*game, float(alpha), float(beta)) for game in games])
 
 
-def _planned_welfare(cheapest: float, n_averaged: float, alpha: float, beta: float) -> float:
-    """Return the optimum of a game whose cheapest node gives all; infinite: nobody does."""
+def _optimal_welfare(cheapest: float, n_averaged: float, alpha: float, beta: float) -> float:
+    """Return the optimum if the lowest-cost node sells all; infinite ``cheapest``: nobody does."""
     if math.isinf(cheapest):
         return 0.0
     x = n_averaged * (cheapest / alpha) / beta
@@ -270,26 +273,26 @@ def _planned_welfare(cheapest: float, n_averaged: float, alpha: float, beta: flo
         return 0.0
     if x > 0.5:
         return beta * (x - 1.0 - math.log1p(x - 1.0))
-    # one by one, since x itself may underflow
+    # one at a time, because x itself may underflow
     log_x = math.log(n_averaged) + math.log(cheapest) - math.log(alpha) - math.log(beta)
     return beta * (x - 1.0 - log_x)
 
 
 def price_of_anarchy(optimum: PerGame, total: PerGame) -> PerGame:
-    """Return how many times the planner's welfare is that of a profile, usually an equilibrium.
+    """Return the planner's welfare divided by that of a profile, usually an equilibrium.
 
     Parameters
     ----------
     optimum : float, or array_like of float, shape (k,)
-        The most that welfare can be, in currency; zero or positive.
+        Largest possible welfare, in currency; zero or positive.
     total : float, or array_like of float, shape (k,)
         Welfare of the profile, in currency; at most ``optimum``.
 
     Returns
     -------
     float, or ndarray of float, shape (k,)
-        ``optimum / total``, at least one. One where both are zero: nothing is lost where nothing
-        can be had. Infinite where ``total`` is otherwise zero or negative.
+        ``optimum / total``, at least one. One if both are zero, because nothing is lost. Infinite
+        if ``total`` is otherwise zero or negative.
 
     Raises
     ------
@@ -304,24 +307,24 @@ def price_of_anarchy(optimum: PerGame, total: PerGame) -> PerGame:
     require_positive(zero=True, optimum=optimum)
     optimum, total = np.asarray(optimum, dtype=float), np.asarray(total, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio = np.maximum(optimum / total, 1.0)  # rounding alone can take it below one
+        ratio = np.maximum(optimum / total, 1.0)  # only rounding can make it smaller than one
     nothing = np.where(optimum == total, 1.0, np.inf)
     return as_numbers(np.where(total > 0, ratio, nothing))
 
 
 def rent_dissipation(cost: npt.ArrayLike, payment: npt.ArrayLike) -> PerGame:
-    """Return the share of the payments that the nodes burn as privacy cost.
+    """Return the share of the payments that the nodes spend on privacy costs.
 
     Parameters
     ----------
     cost, payment : array_like of float, shape (n,) or (k, n)
-        What each node's privacy loss costs it, and what it is paid, in currency. Rows are games.
+        Privacy cost and payment of each node, in currency. Rows are games.
 
     Returns
     -------
     float, or ndarray of float, shape (k,)
-        ``cost.sum() / payment.sum()``: zero where there is no cost, infinite where there is cost
-        and no payment. At the Nash equilibrium it is ``(n - 1) (1 - (n - 1) q)`` with
+        ``cost.sum() / payment.sum()``: zero without any cost, infinite with costs but
+        no payment. At the Nash equilibrium it is ``(n - 1) (1 - (n - 1) q)`` with
         ``q = (rho**2).sum() / rho.sum()**2`` over the n active nodes: ``(n - 1) / n`` for equal
         costs.
 
@@ -344,24 +347,24 @@ def rent_dissipation(cost: npt.ArrayLike, payment: npt.ArrayLike) -> PerGame:
 
 
 def gini(values: npt.ArrayLike) -> PerGame:
-    """Return the Gini index: zero where all have the same, ``1 - 1 / n`` where one has everything.
+    """Return the Gini index: 0 if all values are equal, ``1 - 1 / n`` if one has everything.
 
     Parameters
     ----------
     values : array_like of float, shape (n,) or (k, n)
-        What each has; zero or positive. Rows are populations.
+        Zero or positive. Rows are populations.
 
     Returns
     -------
     float, or ndarray of float, shape (k,)
         Half the mean absolute difference of two draws (with replacement), as a share of the mean;
-        zero where nobody has anything. The index of values with negatives among them has no
-        bound and no reading as a share: it is nan.
+        zero if all values are zero. With negative values the index has no bound and cannot be read
+        as a share: it is nan.
 
     Raises
     ------
     InvalidGameError
-        If a value is not finite, or there are other dimensions.
+        If a value is not finite, or the shape is wrong.
 
     Notes
     -----
@@ -376,7 +379,7 @@ def gini(values: npt.ArrayLike) -> PerGame:
     require_populations(values=values)
     require_positive(zero=True, values=np.abs(values))
     if values.ndim == 2:
-        # a product of a vector and a row, and not of a matrix: its sum is the same for any k
+        # a product per row, instead of a matrix product, so that its sum is the same for any k
         return np.array([_gini_of(row) for row in values])
     return _gini_of(values)
 
@@ -389,5 +392,5 @@ def _gini_of(values: Floats) -> float:
         return 0.0
     ranked = np.sort(values)
     weight = np.arange(1 - values.size, values.size, 2)
-    # the weights add up to zero: what all have can be left out, with its rounding errors
+    # the weights sum to zero: a common value can be subtracted, with its rounding errors
     return float(weight @ ((ranked - ranked[0]) / total) / values.size)

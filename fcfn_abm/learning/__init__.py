@@ -1,4 +1,4 @@
-"""How agents adapt: one file, one rule. Importing the package registers all."""
+"""Rules by which agents adapt: one rule per file. Importing the package registers all of them."""
 
 from fcfn_abm.learning.base import (
     LEARNING_RULES,

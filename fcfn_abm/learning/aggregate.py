@@ -1,4 +1,4 @@
-"""The share function: all act on one guess of S, and the public total corrects it."""
+"""The share function: all nodes act on one guess of S, which the public total corrects."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pydantic import Field
 from fcfn_abm.game import Terms
 from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, News, Observation
 
-_TELLING = 1e-6  # relative step: over a shorter one rounding errors drown the slope
-_CLEAR = 10.0  # by so many standard errors two ratios must differ, to tell a slope
-_MOST = 1e100  # nobody takes part any more: the guess may stay where it is
-_LEAST = 1e-300  # all take part as if for nothing: the guess is far too small
+_TELLING = 1e-6  # smallest relative step: below it rounding errors dominate the slope
+_CLEAR = 10.0  # standard errors by which two ratios must differ to give a slope
+_MOST = 1e100  # largest guess: nobody takes part any more
+_LEAST = 1e-300  # smallest guess: all take part, as if at no cost
 
 
 @LEARNING_RULES.register("aggregate")
 class Aggregate(LearningRule):
-    """Play one's part of a guessed total, and correct the guess by a secant step.
+    """Play the share of a guessed total, and correct the guess by a secant step.
 
-    Whoever believes in a total S_hat reports ``S_hat (1 - rho S_hat / B)+``, its equilibrium share
+    A node that expects a total S_hat reports ``S_hat (1 - rho S_hat / B)+``, its equilibrium share
     (29). The ratio ``phi = S / S_hat`` of the public total to the guess is convex and falls with
-    S_hat; it is one at the equilibrium. The guess is kept per unit of B, which makes it last when
-    the cap changes. Needs no other report than the total, at any N. Where few nodes move in a
-    round, the guess stands until all have acted on it. Where nodes come and go, or costs drift, a
-    secant would join two markets: the slope of phi then follows from how many take part (Newton).
+    S_hat; it is one at the equilibrium. The guess is stored per unit of B, so that it stays valid
+    when the cap changes. The rule observes only the total, for any number of nodes. If few nodes
+    move in a round, the guess is kept until all have acted on it. With churn or drifting costs, a
+    secant would combine two markets: the slope of phi is then computed from the number of
+    participants (Newton's method).
 
     References
     ----------
@@ -35,21 +36,21 @@ class Aggregate(LearningRule):
 
     memory: ClassVar[Mapping[str, float]] = {
         "guess": 0.0,
-        "low": 0.0,  # the equilibrium lies between these two
+        "low": 0.0,  # bounds of the equilibrium
         "high": np.inf,
-        "anchor": 0.0,  # an earlier guess, and the ratio that it gave: where the slope starts
+        "anchor": 0.0,  # an earlier guess and its ratio, from which the slope is computed
         "anchor_ratio": 0.0,
         "slope": -np.inf,
-        "answered": 0.0,  # whether the node has acted on the present guess
+        "answered": 0.0,  # whether the node has acted on the current guess
     }
     knows_terms: ClassVar[bool] = True
-    newcomers_ask: ClassVar[bool] = True  # with guesses of their own, nodes never agree again
+    newcomers_ask: ClassVar[bool] = True  # with different guesses, nodes would never agree again
 
     largest_step: Annotated[float, Field(gt=1, le=1e6)] = 10.0
-    """The guess grows by no more than this factor in a round."""
+    """Largest factor by which the guess grows per round."""
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where no share follows from a total."""
+        """Return why the rule does not support some terms: those without a share for each total."""
         if terms.has_one_equilibrium:
             return ""
         return (
@@ -58,12 +59,12 @@ class Aggregate(LearningRule):
         )
 
     def watches_total(self) -> bool:
-        """Return False: it acts on what it learnt from the last round."""
+        """Return False: the rule acts on what it learned from the last round."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
-        """Return the part of the guessed total."""
-        guess = seen.remembered("guess")
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the share of the guessed total."""
+        guess = seen.recall("guess")
         if seen.terms is not None and seen.terms.form.share is not None:
             total = np.atleast_1d(np.asarray(seen.budget * guess, dtype=float))
             believed: Any = np.where(total > 0, total, 1.0)
@@ -86,11 +87,11 @@ class Aggregate(LearningRule):
         first = guess == 0
         if first.any():
             guess[first] = total[first]
-            anchor_ratio[first] = total.size  # phi(0): for nothing, all would take part
+            anchor_ratio[first] = total.size  # phi(0): without costs all would take part
             return
         answered[news.moved] = 1.0
         if not answered.all():
-            return  # the total still holds answers to older guesses
+            return  # the total still contains answers to older guesses
         answered[:] = 0.0
         ratio = total / guess
         if news.changing:
@@ -99,7 +100,7 @@ class Aggregate(LearningRule):
         off = np.abs(ratio - 1.0)
         misled = (ratio > 1) & (guess >= high) | (ratio < 1) & (guess <= low)
         misled |= (high - low <= _TELLING * guess) & (off > _TELLING)
-        misled |= np.full(guess.shape, news.noise > 0)  # no bound that noise has set is one
+        misled |= np.full(guess.shape, news.noise > 0)  # bounds found under noise are not valid
         low[misled], high[misled] = 0.0, np.inf
         low[ratio >= 1], high[ratio <= 1] = guess[ratio >= 1], guess[ratio <= 1]
         telling = np.abs(guess - anchor) > _TELLING * guess
@@ -117,7 +118,7 @@ class Aggregate(LearningRule):
         guess[:] = np.where(inside, wanted, middle)
 
     def _newton(self, guess: Floats, ratio: Floats, n_active: int) -> Floats:
-        """Return the guess after a Newton step: phi falls by the tau of those who take part.
+        """Return the guess after a Newton step: phi falls by the tau of the participants.
 
         ``phi = n - tau S_hat`` gives ``tau``, and the next guess is ``S_hat (n - 1) / (n - phi)``.
         """

@@ -1,4 +1,4 @@
-"""What a rule may see, what it gives back, and the registries of rules."""
+"""Interfaces of learning rules, what they observe, and their registries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fcfn_abm.registry import Registry
 type Floats = npt.NDArray[np.float64]
 type Memory = Mapping[str, Floats]
 type Start = float | tuple[float, ...]
-"""What a node starts from: a number, or a fixed number of them."""
+"""Initial value of a memory: a number, or a tuple of numbers."""
 type Rows = slice | npt.NDArray[np.intp]
 type Reports = Literal["full", "aggregate"]
 
@@ -28,38 +28,38 @@ def _nothing() -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Observation[Value: (float, Floats)]:
-    """What a node sees when it moves: floats for one node in turn, arrays for all at once."""
+    """What a node observes when it moves: floats for one node in turn, arrays for all at once."""
 
     rho: Value
-    """Its own unit privacy cost, currency per unit of epsilon."""
+    """Its own unit privacy cost, in currency per unit of epsilon."""
     epsilon: Value
     """Its own last report."""
     others: Value
-    """The sum of all other reports, as it sees it."""
+    """Sum of all other reports, as the node observes it."""
     budget: float
     """The announced payment cap, in currency."""
     n_active: int
-    """How many nodes took part in the last round."""
+    """Number of nodes that took part in the last round."""
     epsilon_floor: float
     """Smallest admissible report."""
     row: int | Rows = slice(None)
-    """Whose entries of ``memory`` these are: one node's, or those of all that move."""
+    """Rows of ``memory`` that belong to this node, or to all nodes that move."""
     memory: Memory = field(default_factory=dict)
-    """What nodes keep from round to round, one array of shape (n,) or (n, width) for each name in
+    """Memory of the nodes, one array of shape (n,) or (n, width) for each name in
     :attr:`LearningRule.memory`; a rule reads and writes its ``row`` only."""
     terms: Terms | None = None
     """Form of the cost, fixed cost and reserve; None in the game of the paper, whose privacy costs
     rho * epsilon."""
     cap: Value | None = None
-    """The most that it can sell, where there are terms; infinite where nothing limits it."""
+    """Largest epsilon that it can sell, used with terms; infinite without a limit."""
 
     @property
     def best_response(self) -> Value:
-        """The epsilon that would be best if all others stood still (22)."""
+        """Best epsilon if all other reports stayed the same (22)."""
         return self.reply(self.others)
 
     def reply(self, others: Value) -> Value:
-        """Return what would be best against a total of the others (22)."""
+        """Return the best response to a total of the others (22)."""
         if self.terms is not None:
             rho, total = self._as_arrays(self.rho, others)
             cap = np.inf if self.cap is None else self.cap
@@ -68,7 +68,7 @@ class Observation[Value: (float, Floats)]:
         return best(self.rho, others, self.budget, self.epsilon_floor)
 
     def utility(self, epsilon: Value) -> Value:
-        """Return what a report would earn if all others stood still, in currency (6)."""
+        """Return the utility of a report if all other reports stayed the same, in currency (6)."""
         terms = self.terms or Terms()
         own, rho, others = self._as_arrays(epsilon, self.rho, self.others)
         return self._like(utilities(own, rho, others, self.budget, terms))
@@ -81,10 +81,10 @@ class Observation[Value: (float, Floats)]:
         found: Any = values.item() if isinstance(self.epsilon, float) else values
         return found  # type: ignore[no-any-return]
 
-    def remembered(self, name: str) -> Value:
-        """Return the node's entries of a memory: a float for one, an array for all.
+    def recall(self, name: str) -> Value:
+        """Return the node's entries of a memory: a float for one node, an array for all.
 
-        Of a memory with a width, these are an array of one dimension for one, and of two for all.
+        For a memory with a width, an array with one dimension for one node, and with two for all.
         """
         kept = self.memory[name]
         is_number = isinstance(self.row, int) and kept.ndim == 1
@@ -93,7 +93,7 @@ class Observation[Value: (float, Floats)]:
 
 
 def create_memory(rule: LearningRule, n_nodes: int) -> dict[str, Floats]:
-    """Return what so many nodes remember before they have seen anything, by name."""
+    """Return the initial memory of ``n_nodes`` nodes, by name."""
     return {
         name: np.full((n_nodes, *np.shape(start)), start, dtype=float)
         for name, start in rule.memory.items()
@@ -102,38 +102,38 @@ def create_memory(rule: LearningRule, n_nodes: int) -> dict[str, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a round has shown, for all nodes at once; arrays have shape (n,)."""
+    """Results of a round, for all nodes at once; arrays have shape (n,)."""
 
     budget: float
-    """The payment cap of the round, in currency."""
+    """Payment cap of the round, in currency."""
     epsilon: Floats
-    """What each node itself reported."""
+    """Each node's own report."""
     others: Floats
-    """The sum of all other reports, as each node sees it."""
+    """Sum of all other reports, as each node observes it."""
     reports: Floats | None
-    """Every report as it was published; None where the total alone is."""
+    """Every published report; None if only the total is published."""
     moved: npt.NDArray[np.bool_]
-    """Who moved in this round; the others' reports stand from an earlier one."""
+    """Which nodes moved in this round; the reports of the others are from an earlier round."""
     noise: float
-    """Relative error of what is seen; those who see it know how far to trust it."""
+    """Relative error of observations, which is known to the nodes."""
     memory: Memory
-    """What nodes keep, as in :class:`Observation`."""
+    """Memory of the nodes, as in :class:`Observation`."""
     n_active: int = 0
-    """How many nodes took part."""
+    """Number of nodes that took part."""
     changing: bool = False
-    """Whether nodes come and go, or their costs change: old rounds tell of another market then."""
+    """Whether there is churn, or costs change; old rounds then describe another market."""
     rho: Floats = field(default_factory=_nothing)
-    """Unit privacy cost of each node, which it alone knows."""
+    """Unit privacy cost of each node, known only to itself."""
     payment: Floats = field(default_factory=_nothing)
-    """What each node was paid, in currency; zero before the first round."""
+    """Payment of each node, in currency; zero before the first round."""
     utility: Floats = field(default_factory=_nothing)
-    """Its payment less its privacy cost, in currency."""
+    """Payment minus privacy cost, in currency."""
     chance: Floats = field(default_factory=_nothing)
-    """A random number of each node, uniform in [0, 1), where :attr:`LearningRule.explores`: it
-    depends on the seed, the round and the place of the node, and on nothing else."""
+    """A random number per node, uniform in [0, 1), if :attr:`LearningRule.explores`; it depends
+    only on the seed, the round and the node's place."""
     terms: Terms | None = None
-    """Form of the cost, fixed cost and reserve, and the most that each of these nodes can sell;
-    None in the game of the paper."""
+    """Form of the cost, fixed cost and reserve, and the largest epsilon that each of these nodes
+    can sell; None in the game of the paper."""
 
 
 def plan_reply(
@@ -143,125 +143,124 @@ def plan_reply(
     budget: float,
     epsilon_floor: float,
 ) -> float:
-    """Return the best response of one node: what most rules plan."""
+    """Return the best response of one node, which most rules plan."""
     return reply_one(rho, others, budget, epsilon_floor)
 
 
 @dataclass(frozen=True, slots=True)
 class ScalarMoves:
-    """A learning rule as two functions of numbers, which play compiles for many nodes.
+    """A learning rule as two scalar functions, compiled to play many nodes.
 
-    Numba compiles them: they may use `math`, `min`, `max`, constants of their module and
+    Numba compiles them; they may use `math`, `min`, `max`, constants of their module and
     :func:`fcfn_abm.game.best_response.reply_one`.
     """
 
     step: Callable[..., tuple[float, float]]
-    """``step(rho, others, own, planned, budget, epsilon_floor, parameters, remembered)`` returns
-    the next epsilon of a node, and what it remembers: the same digits as `next_epsilon`."""
+    """``step(rho, others, own, planned, budget, epsilon_floor, parameters, remembered)`` returns a
+    node's next epsilon and memory, bitwise equal to `next_epsilon`."""
     plan: Callable[..., float] = plan_reply
-    """``plan(rho, others, own, budget, epsilon_floor)``: the same digits as `planned`."""
+    """``plan(rho, others, own, budget, epsilon_floor)``, bitwise equal to `LearningRule.plan`."""
     parameters: tuple[float | bool, ...] = ()
-    """What ``step`` is given besides, the same for all nodes in a round."""
+    """Further arguments of ``step``, the same for all nodes in a round."""
     memory: str | None = None
-    """Which entry of :attr:`LearningRule.memory` a step reads and writes: at most one."""
+    """Entry of :attr:`LearningRule.memory` that a step reads and writes; at most one."""
     constant: bool = False
-    """Whether ``parameters`` are the same however many nodes take part."""
+    """Whether ``parameters`` are independent of the number of participants."""
 
 
 class LearningRule(Protocol):
-    """Turns what a node sees into its next epsilon, of the same shape and never negative."""
+    """Turns what a node observes into its next epsilon, of the same shape and never negative."""
 
     needs: ClassVar[Reports] = "aggregate"
-    """Whether it must see each report, or the total alone."""
+    """Whether the rule needs every report, or only their total."""
     newcomers_ask: ClassVar[bool] = False
-    """Whether a newcomer starts from what another node keeps, and not from nothing."""
+    """Whether a newcomer starts from another node's memory, instead of the initial one."""
     rests_at_equilibrium: ClassVar[bool] = True
-    """Whether nodes that are at the Nash equilibrium stay there."""
+    """Whether nodes at the Nash equilibrium stay there."""
     explores: ClassVar[bool] = False
-    """Whether nodes try reports at random, drawn from :attr:`News.chance`."""
+    """Whether nodes explore at random, using :attr:`News.chance`."""
     knows_terms: ClassVar[bool] = False
-    """Whether it plays other games than the paper's as well: see :meth:`refuses`."""
+    """Whether the rule supports games other than the paper's; see :meth:`refuses`."""
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms, in a clause; empty if it does.
+        """Return why the rule does not support some terms, in a clause; empty if it does.
 
         Parameters
         ----------
         terms : Terms
-            Others than the paper's: form of the cost, caps, fixed cost, reserve.
+            Terms other than the paper's: form of the cost, caps, fixed cost, reserve.
         """
         del terms
-        return "" if self.knows_terms else "it knows the costs rho * epsilon of the paper alone"
+        return "" if self.knows_terms else "it supports the paper's costs rho * epsilon only"
 
     def for_population(self, distribution: Any, n_nodes: int) -> LearningRule:
-        """Return the rule as nodes play it that know the law of their costs and how many they are.
+        """Return the rule for nodes that know the distribution of costs and the number of nodes.
 
         Parameters
         ----------
         distribution : RhoDistribution or None
-            The distribution of costs; None where groups have their own.
+            Distribution of costs; None if groups have their own.
         n_nodes : int
-            How many nodes there are.
+            Number of nodes.
         """
         del distribution, n_nodes
         return self
 
     @property
     def memory(self) -> Mapping[str, Start]:
-        """What each node keeps from round to round, with the value that it starts from.
+        """Names of what each node remembers from round to round, with initial values.
 
-        A tuple gives a memory with a width. A class attribute of this name does as well, where no
-        option changes what is kept.
+        A tuple gives a memory with a width. A class attribute of this name is sufficient if no
+        option changes the memory.
         """
         return {}
 
     def next_epsilon[Value: (float, Floats)](
         self, seen: Observation[Value], rng: np.random.Generator
     ) -> Value:
-        """Choose the epsilon of this round; by default what is planned, all the way."""
+        """Choose the epsilon of this round; by default the planned one."""
         del rng
-        return self.planned(seen)
+        return self.plan(seen)
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
-        """Return what the node would report if it could move all the way: zero is to stay out."""
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the report that the node would make without damping; zero means to stay out."""
         return seen.best_response
 
     def loses[Value: (float, Floats)](self, seen: Observation[Value]) -> Any:
-        """Return whether the present report costs more than it is paid (3, 5)."""
+        """Return whether the current report costs more than its payment (3, 5)."""
         if seen.terms is not None:
             return seen.utility(seen.epsilon) < 0
         return (seen.epsilon > 0) & (seen.budget < seen.rho * (seen.others + seen.epsilon))
 
     def watches_total(self) -> bool:
-        """Return whether what it plans and chooses depends on the others' total as it moves.
+        """Return whether plan or choice depend on the others' total at the time of the move.
 
-        An answer holds for the class that gives it, and not for its subclasses.
+        The result holds for this class, but not for its subclasses.
         """
         return True
 
     def scalar_moves(self, n_active: int) -> ScalarMoves | None:
-        """Return the rule for compiled play when so many nodes take part, if there is a form of it.
+        """Return the compiled form of the rule for this number of participants, if it has one.
 
-        An answer holds for the class that gives it, and not for its subclasses: these may move in
-        another way.
+        The result holds for this class, but not for its subclasses, which may move differently.
         """
         del n_active
         return None
 
     def still_tries(self, memory: Memory) -> bool:
-        """Return whether nodes that explore still do; before they stop, no market is at rest."""
+        """Return whether exploring nodes still explore; until they stop, no market is at rest."""
         del memory
         return self.explores
 
     def learn(self, news: News) -> None:
-        """Take in what a round has shown (and, before the first one, the first reports)."""
-        del news  # most rules see enough when they move
+        """Learn from a round or, before the first one, from the first reports."""
+        del news  # most rules need only what they observe when they move
 
 
 def scalar_moves(rule: LearningRule, n_active: int) -> ScalarMoves | None:
-    """Return a rule for compiled play, or None where its own class does not say how.
+    """Return a rule for compiled play, or None unless its own class defines it.
 
-    Compiled play knows the losses of a contest only, and so no rule with losses of its own.
+    Compiled play supports the losses of a contest only, not a rule's own definition of losses.
     """
     if "scalar_moves" not in vars(type(rule)) or type(rule).loses is not LearningRule.loses:
         return None
@@ -269,121 +268,121 @@ def scalar_moves(rule: LearningRule, n_active: int) -> ScalarMoves | None:
 
 
 def watches_total(rule: LearningRule) -> bool:
-    """Return whether a rule depends on the total as it moves: yes, unless its own class says no."""
+    """Return whether a rule depends on the current total: yes, unless its own class denies it."""
     return rule.watches_total() or "watches_total" not in vars(type(rule))
 
 
 class Reading(NamedTuple):
-    """What a server reads off a round, in numbers: for rules that decide by them alone."""
+    """Summary of a round for a server, in numbers, for rules that need nothing else."""
 
     budget: float
-    """The cap that it announced last, in currency."""
+    """Its last announced cap, in currency."""
     utility: float
-    """What the last round left it, in currency."""
+    """Its utility in the last round, in currency."""
     alpha: float
     """Its own model-value parameter, per unit of epsilon."""
     beta: float
     """Its own model-value parameter, in currency."""
     rounds_a_turn: int
-    """In how many rounds as many nodes are asked to move as there are."""
+    """Number of rounds in which as many moves are requested as there are nodes."""
     total: float = 0.0
-    """Sum of the reports of those that take part."""
+    """Sum of the reports of the participants."""
     tau: float = 0.0
-    """Sum of the unit costs that these reports reveal: ``B (S - eps_j) / S**2`` each (15)."""
+    """Sum of the unit costs implied by these reports: ``B (S - eps_j) / S**2`` each (15)."""
     n_active: int = 0
-    """How many nodes take part."""
+    """Number of nodes that take part."""
     n_averaged: float = 0.0
-    """How many nodes eps_g averages over."""
+    """Number of nodes over which eps_g is averaged."""
     moved: float = 1.0
-    """How far S moved since the server last looked, relative to it; 1 while a node is on its way
-    out, and where the server has not looked before."""
+    """Relative change of S since the server's last reading; 1 while a node is leaving, and at the
+    first reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScalarServer:
-    """A server rule as a function of numbers, which play compiles.
+    """A server rule as a scalar function, compiled for play.
 
-    Numba compiles it, as it does `ScalarMoves`.
+    Numba compiles it, like `ScalarMoves`.
     """
 
     choose: Callable[..., float]
-    """``choose(reading, parameters, memory)`` returns the next cap, and changes the memory, a list
-    of floats: the same digits as `next_budget`."""
+    """``choose(reading, parameters, memory)`` returns the next cap and updates the memory, a list
+    of floats; bitwise equal to `next_budget`."""
     is_content: Callable[..., bool]
-    """``is_content(parameters, memory)``: the same as `content`."""
+    """``is_content(parameters, memory)``; the same as `ServerRule.is_content`."""
     memory: tuple[str, ...] = ()
     """Names of the entries of the memory."""
     parameters: tuple[float, ...] = ()
-    """What ``choose`` is given besides."""
+    """Further arguments of ``choose``."""
     reads_reports: bool = False
-    """Whether it decides by the reports, and not by its utility alone."""
+    """Whether it decides by the reports, not only by its utility."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerObservation:
-    """What the server sees when it announces: the last round, as far as it was reported."""
+    """What the server observes when it announces: the last round, as it was reported."""
 
     budget: float
-    """The cap that it announced last, in currency."""
+    """Its last announced cap, in currency."""
     epsilon: Floats
-    """The reports that answered it, shape (n,)."""
+    """Reports that answered it, shape (n,)."""
     alpha: float
     """Its own model-value parameter, per unit of epsilon."""
     beta: float
     """Its own model-value parameter, in currency."""
     average_over: AverageOver
-    """Which nodes eps_g averages over."""
+    """Nodes over which eps_g is averaged."""
     utility: float = 0.0
-    """What the last round left it, in currency."""
+    """Its utility in the last round, in currency."""
     rounds_a_turn: int = 1
-    """In how many rounds as many nodes are asked to move as there are: more than one where a part
-    of them is asked in a round, and a quiet round shows little."""
+    """Number of rounds in which as many moves are requested as there are nodes: above one if only
+    some nodes are asked per round, so that a calm round proves little."""
     memory: dict[str, Any] = field(default_factory=dict)
-    """What it keeps from round to round, by the names in :attr:`ServerRule.memory`."""
+    """Memory of the server, by the names in :attr:`ServerRule.memory`."""
     terms: Terms | None = None
-    """What taking part costs the nodes and allows them; None in the game of the paper."""
+    """Costs and limits of the nodes; None in the game of the paper."""
 
 
 class ServerRule(Protocol):
-    """Turns what the server sees into the next payment cap, never negative."""
+    """Turns what the server observes into the next payment cap, never negative."""
 
     memory: ClassVar[Mapping[str, Any]] = {}
-    """What it keeps from round to round, with the value that it starts from."""
+    """Names of what the server remembers from round to round, with initial values."""
     searches: ClassVar[bool] = False
-    """Whether it tries caps until it is content, however long that takes."""
+    """Whether it keeps trying caps until it is content, however long that takes."""
     sees_measured_value: ClassVar[bool] = False
-    """Whether it decides by what a round of training was measured to be worth, where that is
-    measured, and not by alpha and beta."""
+    """Whether it uses the measured value of the training, if there is one, instead of alpha and
+    beta."""
 
     def next_budget(self, seen: ServerObservation) -> float:
         """Choose the cap of this round, in currency."""
         ...
 
-    def content(self, memory: Mapping[str, Any]) -> bool:
-        """Return whether the server would leave its cap as it is; before, nothing has converged."""
+    def is_content(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether the server would keep its cap; until then nothing has converged."""
         del memory
         return True
 
     def has_given_up(self, memory: Mapping[str, Any]) -> bool:
-        """Return whether a cap of zero is final; only asked while the cap is zero."""
+        """Return whether a cap of zero is final; called only while the cap is zero."""
         del memory
         return True
 
     def scalar_server(self) -> ScalarServer | None:
-        """Return the rule for compiled play, if there is a form of it.
+        """Return the rule for compiled play, if it has such a form.
 
-        An answer holds for the class that gives it, and not for its subclasses.
+        The result holds for this class, but not for its subclasses.
         """
         return None
 
 
 def scalar_server(rule: ServerRule) -> ScalarServer | None:
-    """Return a server rule for compiled play, or None where its own class does not say how."""
+    """Return a server rule for compiled play, or None unless its own class defines it."""
     return rule.scalar_server() if "scalar_server" in vars(type(rule)) else None
 
 
 def choose_by_form(form: ScalarServer, seen: Reading, memory: dict[str, Any]) -> float:
-    """Return the next cap that a compiled form chooses, outside of compiled play."""
+    """Return the next cap of a compiled form, outside compiled play."""
     kept = [memory[name] for name in form.memory]
     budget = form.choose(seen, form.parameters, kept)
     memory.update(zip(form.memory, kept, strict=True))
@@ -391,34 +390,34 @@ def choose_by_form(form: ScalarServer, seen: Reading, memory: dict[str, Any]) ->
 
 
 class RetryingServer(ServerRule):
-    """A server that opens again after it has given up, since from a cap of zero it learns nothing.
+    """A server that reopens after it has given up, because a cap of zero teaches it nothing.
 
-    It waits for 20 rounds, then for 40, and so on, and opens as it did at first. A rule puts
-    `retries` first into its own memory, and asks `try_again` before anything else.
+    It waits for 20 rounds, then for 40, and so on, and reopens as at the start. A subclass puts
+    `retries` first into its memory, and calls `try_again` before anything else.
     """
 
     retries: ClassVar[Mapping[str, float]] = {
         "opening": 0.0,  # the first cap
         "pause": 0.0,  # rounds at a cap of zero
-        "tries": 0.0,  # how often the server began again
+        "tries": 0.0,  # number of restarts
     }
     most_tries: ClassVar[int] = 3
-    """Retries in vain after which a market in which nothing else changes is over."""
+    """Unsuccessful retries after which a market without other changes ends."""
 
     def has_given_up(self, memory: Mapping[str, Any]) -> bool:
-        """Return whether the server has tried again often enough."""
+        """Return whether the server has retried often enough."""
         return bool(memory["tries"] >= self.most_tries)
 
 
 OPENING, PAUSE, TRIES = range(3)
-"""Places of `RetryingServer.retries` in the memory of a form."""
+"""Indices of `RetryingServer.retries` in the memory of a form."""
 _FIRST_PAUSE = 20.0
 
 
 def try_again(seen: Reading, memory: Any, fresh: tuple[float, ...]) -> float:
-    """Return the next cap of a server whose cap is zero; below zero where it is not.
+    """Return the next cap of a server whose cap is zero; negative if its cap is not zero.
 
-    All memory but that of retries is then ``fresh`` again, what it starts from.
+    All memory except that of retries is then reset to ``fresh``.
     """
     if memory[OPENING] == 0.0:
         memory[OPENING] = seen.budget if seen.budget > 0.0 else seen.beta / 2

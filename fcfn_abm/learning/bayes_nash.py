@@ -1,4 +1,4 @@
-"""Bayes-Nash: each node knows its own cost, and of the others the law of their costs alone."""
+"""Bayes-Nash: each node knows its own cost, and only the distribution of the others' costs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _MOST_TYPES, _FEW_CASES = 12, 25_000
 
 @LEARNING_RULES.register("bayes-nash")
 class BayesNash(LearningRule):
-    """Sell what is best on average over what the others may cost, and look at no report.
+    """Sell the best epsilon on average over the others' possible costs, without observing reports.
 
-    All nodes know from which law costs are drawn, and how many they are; each knows its own cost
-    besides. The law is a few types with their probabilities. A node of a type plays the symmetric
-    Bayes-Nash equilibrium; one whose cost lies between the types, the best response to it. So the
-    market stands from the first round on. It is no Nash equilibrium of the costs that were drawn: a
-    node that saw all reports would gain by moving.
+    All nodes know the distribution of costs and the number of nodes; each also knows its own cost.
+    The distribution is a few types with probabilities. A node with the cost of a type plays the
+    symmetric Bayes-Nash equilibrium; a node with another cost plays the best response to it. The
+    market is therefore constant from the first round on. It is not a Nash equilibrium of the drawn
+    costs: a node that observed all reports would gain by moving.
 
     References
     ----------
@@ -36,52 +36,53 @@ class BayesNash(LearningRule):
     """
 
     memory: ClassVar[Mapping[str, float]] = {
-        "known_rho": 0.0,  # for which the next was worked out; zero: for none
-        "unit_epsilon": 0.0,  # what the node sells for a cap of one
+        "known_rho": 0.0,  # cost for which the next entry was computed; zero: none
+        "unit_epsilon": 0.0,  # epsilon that the node sells at a cap of one
     }
     rests_at_equilibrium: ClassVar[bool] = False
 
     types: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
-    """Costs that a node may have, in currency per unit of epsilon; without them, those of the
-    population's distribution."""
+    """Possible unit privacy costs of a node, in currency per unit of epsilon. By default those of
+    the population's distribution."""
     probabilities: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(strict=False)
     ] = ()
-    """How likely each of them is; with the sum one."""
+    """Probability of each type; must sum to one."""
     n_types: Annotated[int, Field(ge=1, le=50)] | None = None
-    """In how many equally likely types a distribution is divided that has more different costs;
-    without it, in as many as leave 25,000 cases of what the others may be, twelve at most."""
+    """Number of equally likely types into which a distribution with more distinct costs is divided.
+    By default the largest number, up to twelve, with at most 25,000 combinations of the others'
+    types."""
     n_nodes: Annotated[int, Field(ge=2)] | None = None
-    """How many nodes share the cap; without it, population.n_nodes, whoever comes and goes."""
+    """Number of nodes that share the cap. By default population.n_nodes, also with churn."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.types) != len(self.probabilities):
-            raise ValueError("types and probabilities must have one length")
+            raise ValueError("types and probabilities must have the same length")
         if self.types and abs(sum(self.probabilities) - 1.0) > 1e-9:
             raise ValueError(
-                f"probabilities must have the sum one, not {sum(self.probabilities):g}"
+                f"probabilities must sum to one, but sum to {sum(self.probabilities):g}"
             )
         if len(set(self.types)) != len(self.types):
-            raise ValueError("types must be distinct; add up the probabilities of equal ones")
+            raise ValueError("types must be distinct; merge equal types into one")
         return self
 
     def for_population(self, distribution: RhoDistribution | None, n_nodes: int) -> LearningRule:
-        """Return the rule with the types of a distribution, where none are listed.
+        """Return the rule with the types of a distribution, if none are listed.
 
         Raises
         ------
         InvalidGameError
-            If the distribution does not say which costs are likely, or there are too many cases of
-            what the others may be.
+            If the distribution has no probabilities of costs, or there are too many combinations of
+            the other nodes' types.
         """
         types, probabilities = self.types, self.probabilities
         n_nodes = self.n_nodes or n_nodes
         if not types:
             if distribution is None:
                 raise InvalidGameError(
-                    "'bayes-nash' needs one law of all costs, and groups have some of their own: "
-                    "list types and probabilities."
+                    "'bayes-nash' needs one distribution of costs, but groups have their own: list "
+                    "types and probabilities."
                 )
             found = distribution.list_types(self.n_types or _choose_count(n_nodes))
             types, probabilities = (tuple(values.tolist()) for values in found)
@@ -90,24 +91,24 @@ class BayesNash(LearningRule):
 
     @property
     def solution(self) -> BayesNashEquilibrium:
-        """The equilibrium at a cap of one, which is linear in the cap."""
+        """The equilibrium at a cap of one; it is proportional to the cap."""
         if not self.types or self.n_nodes is None:
             raise InvalidGameError(
-                "'bayes-nash' needs types, probabilities and n_nodes; a scenario's market fills "
-                "them in."
+                "'bayes-nash' needs types, probabilities and n_nodes, unless it is created from a "
+                "scenario."
             )
         return _solve(self.types, self.probabilities, self.n_nodes)
 
     def watches_total(self) -> bool:
-        """Return False: it looks at no report."""
+        """Return False: the rule uses no report."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
-        """Return what is best on average over the others' costs."""
-        return seen.budget * seen.remembered("unit_epsilon")
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the best epsilon on average over the others' costs."""
+        return seen.budget * seen.recall("unit_epsilon")
 
     def learn(self, news: News) -> None:
-        """Work out what is best for one's own cost, if that is new."""
+        """Compute the best epsilon for the node's own cost, if it has changed."""
         known, unit = news.memory["known_rho"], news.memory["unit_epsilon"]
         new = known != news.rho
         if new.any():
@@ -116,7 +117,7 @@ class BayesNash(LearningRule):
 
 
 def _choose_count(n_nodes: int) -> int:
-    """Return how many types leave few enough cases of what the others may be."""
+    """Return the largest number of types with few enough combinations of the others' types."""
     return max(k for k in range(1, _MOST_TYPES + 1) if count_cases(n_nodes, k) <= _FEW_CASES)
 
 

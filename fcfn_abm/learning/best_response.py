@@ -1,4 +1,4 @@
-"""Damped best response: go part of the way to what would be best if all others stood still."""
+"""Damped best response: move part of the way to the best epsilon against the others' total."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ from fcfn_abm.learning.base import (
 )
 from fcfn_abm.scenario.schema import Gain
 
-RECOVERY = 1.5  # how fast caution fades; from 2 on, simultaneous play of very unlike nodes cycles
-STEEP = 0.25  # rho s / B, below which the slope is above zero
+RECOVERY = 1.5  # how fast caution fades; from 2 on, simultaneous play of very unequal nodes cycles
+STEEP = 0.25  # rho s / B, below which the slope of the best response is positive
 
 
 @LEARNING_RULES.register("best-response")
 class BestResponse(LearningRule):
-    """Go the fraction ``gain`` of the way to the best response.
+    """Move the fraction ``gain`` of the way to the best response.
 
-    Full steps in turn (Cournot play) cycle where just two active nodes differ in cost by more
-    than a factor 3 + 2 sqrt(2), and plain half steps do so from a factor of about 30 on. Cautious
-    steps settle for every population. All at once, play is stable below a gain of 4 / n only.
+    With moves in turn, full steps (Cournot play) cycle if exactly two active nodes differ in cost
+    by more than a factor 3 + 2 sqrt(2), and plain half steps do so from a factor of about 30.
+    Cautious steps converge for every population. With simultaneous moves, play is stable below a
+    gain of 4 / n only.
     """
 
     memory: ClassVar[Mapping[str, float]] = {"caution": 1.0}
     knows_terms: ClassVar[bool] = True
 
     gain: Gain | Literal["auto"] = 0.5
-    """Fraction of the way; ``"auto"`` is 2 / n_active, at most 1/2, for moves all at once."""
+    """Fraction of the way, above 0 and up to 1; "auto" is 2 / n_active, at most 1/2, for
+    simultaneous moves."""
     cautious: bool | None = None
-    """Shorten the steps of a node whose own reaction to the others is steep, which is one that
-    dominates the market; by default, whenever ``gain`` is below 1."""
+    """Shorten the steps of a node that reacts steeply to the others, which is a node that dominates
+    the market. By default true if ``gain`` is below 1."""
 
     @property
     def is_cautious(self) -> bool:
@@ -46,7 +48,7 @@ class BestResponse(LearningRule):
         return self.gain != 1.0 if self.cautious is None else self.cautious
 
     def gain_for(self, n_active: int) -> float:
-        """Return the fraction of the way when so many nodes take part."""
+        """Return the fraction of the way for this number of participants."""
         return min(0.5, 2.0 / max(n_active, 1)) if self.gain == "auto" else self.gain
 
     def next_epsilon[Value: (float, Floats)](
@@ -66,16 +68,16 @@ class BestResponse(LearningRule):
             seen.budget,
             seen.epsilon_floor,
             (self.gain_for(seen.n_active), self.is_cautious),
-            seen.remembered("caution"),
+            seen.recall("caution"),
         )
         return epsilon
 
     def _step_under_terms[Value: (float, Floats)](
         self, seen: Observation[Value], planned: Value
     ) -> Value:
-        """Return the next report under other terms: a steep reaction is that of the best response.
+        """Return the next report under other terms; only an unlimited best response can be steep.
 
-        A report at the most that a node can sell, or at the least that is paid, reacts to nothing.
+        A report at the node's cap, or at the reserve, does not react to the others.
         """
         best, others, cap = (
             np.asarray(value, dtype=float) for value in (planned, seen.others, seen.cap)
@@ -83,7 +85,7 @@ class BestResponse(LearningRule):
         inside = (best < cap) & (best > (seen.terms.reserve if seen.terms else 0.0))
         slope = reply_slope(best, others, seen.terms) if seen.terms else np.zeros_like(best)
         now = np.where(inside & (slope > 0), 1.0 / (1.0 + np.maximum(slope, 0.0)), 1.0)
-        caution = np.minimum(now, seen.remembered("caution") * RECOVERY)
+        caution = np.minimum(now, seen.recall("caution") * RECOVERY)
         seen.memory["caution"][seen.row] = caution
         step = self.gain_for(seen.n_active) * (planned - seen.epsilon)
         chosen: Any = seen.epsilon + (step * caution if self.is_cautious else step)
@@ -108,10 +110,11 @@ def step_one(
 ) -> tuple[float, float]:
     """Return the next report of one node, and its caution, the factor that shortens its steps.
 
-    The slope of the own best response in the others' total is ``sqrt(B / (rho s)) / 2 - 1``. A lone
+    The slope of the best response in the others' total is ``sqrt(B / (rho s)) / 2 - 1``. A single
     low-cost node reacts to a high-cost one with a slope that grows with the ratio of their costs;
-    steps in proportion to 1 / (1 + slope) take the ratio out of the dynamics. A node stays cautious
-    for some rounds after the slope was steep, since a high-cost node enters and leaves in between.
+    steps proportional to 1 / (1 + slope) remove the ratio from the dynamics. A node stays cautious
+    for some rounds after the slope was steep, because a high-cost node enters and leaves in
+    between.
     """
     gain, cautious = parameters
     pull = others / budget * rho if budget > 0 else 1.0
@@ -131,7 +134,7 @@ def _step_all(
     parameters: tuple[float, bool],
     caution: Floats,
 ) -> tuple[Floats, Floats]:
-    """Return the next reports of many nodes: the same digits as `step_one`."""
+    """Return the next reports of many nodes, bitwise equal to `step_one`."""
     gain, cautious = parameters
     pull = others / budget * rho if budget > 0 else np.ones_like(rho)
     now = np.where((pull > 0.0) & (pull < STEEP), 2.0 * np.sqrt(pull), 1.0)

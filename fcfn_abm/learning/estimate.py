@@ -1,4 +1,4 @@
-"""The paper's "learn each other's parameters": infer the others' costs, solve the game, answer."""
+"""The paper's "learn each other's parameters": infer the others' costs, solve the game, respond."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ from fcfn_abm.scenario.schema import LARGEST
 
 @LEARNING_RULES.register("estimate")
 class Estimate(LearningRule):
-    """Solve the game on what the reports reveal, and give the best response to that solution.
+    """Solve the game for the costs that the reports reveal, and play the best response to it.
 
-    All see the same reports and reason alike, so everybody knows which total ``s_j`` node j
-    expected of the others when it moved. Its report was the best response to it, and the
-    first-order condition gives its cost away: ``rho_j = B s_j / (s_j + eps_j)**2`` (15). Inverting
-    (15) at the total that came about, instead of the one that was expected, is wrong before the
-    equilibrium, and diverges from four nodes on. A node that reports zero has revealed a lower
-    bound only, and counts as out until it enters. Under other forms of the cost, which all
-    know, the same condition holds with the marginal cost; a node that sells the most that it can
-    has revealed an upper bound only.
+    All nodes see the same reports and reason alike, so that everybody knows which total ``s_j``
+    node j expected of the others when it moved. Its report was the best response to that total, and
+    the first-order condition reveals its cost: ``rho_j = B s_j / (s_j + eps_j)**2`` (15). Inverting
+    (15) at the realized total, instead of the expected one, is wrong before the equilibrium, and
+    diverges from four nodes on. A node that reports zero has revealed a lower bound only, and
+    counts as out until it enters. Under other forms of the cost, which all nodes know, the same
+    condition holds with the marginal cost; a node at its cap has revealed an upper bound only.
     """
 
     memory: ClassVar[Mapping[str, float]] = {
@@ -44,10 +43,10 @@ class Estimate(LearningRule):
     knows_terms: ClassVar[bool] = True
 
     window: Annotated[int, Field(ge=1)] = 50
-    """Over how many reports of a node its estimate averages; it forgets older ones."""
+    """Number of a node's reports over which its estimate averages; older ones are forgotten."""
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where its game has several solutions."""
+        """Return why the rule does not support some terms: those with several equilibria."""
         if terms.has_one_equilibrium:
             return ""
         return (
@@ -56,15 +55,15 @@ class Estimate(LearningRule):
         )
 
     def watches_total(self) -> bool:
-        """Return False: it acts on what it learnt from the last round."""
+        """Return False: the rule acts on what it learned from the last round."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
-        """Return the best response to what is expected of the others."""
-        return seen.reply(seen.budget * seen.remembered("expected_others"))
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the best response to the expected total of the others."""
+        return seen.reply(seen.budget * seen.recall("expected_others"))
 
     def learn(self, news: News) -> None:
-        """Infer costs from the reports, and solve the game for what to expect."""
+        """Infer costs from the reports, and solve the game for the expected totals."""
         if news.budget == 0 or news.reports is None:
             return
         if news.terms is not None:
@@ -79,17 +78,17 @@ class Estimate(LearningRule):
         rho[revealing] += (revealed - rho[revealing]) / heard[revealing]
         silent = news.moved & (news.reports == 0) & (others > 0) & (rho > 0)
         rho[silent] = np.maximum(rho[silent], news.budget / others[silent])
-        np.minimum(rho, LARGEST, out=rho)  # the silence of nodes that left would raise it for ever
+        np.minimum(rho, LARGEST, out=rho)  # nodes that left would raise it without bound
 
         known = rho > 0
-        expected[:] = news.others / news.budget  # where nothing better is known: as they were
+        expected[:] = news.others / news.budget  # without a better estimate: unchanged
         if np.count_nonzero(known) >= 2:
             form = nash_equilibrium(rho[known], 1.0)
             expected[:] = form.total_epsilon
             expected[known] -= form.epsilon
 
     def _learn_under(self, terms: Terms, news: News) -> None:
-        """Infer costs and solve the game under other terms than the paper's."""
+        """Infer costs and solve the game under terms other than the paper's."""
         reports: Any = news.reports
         rho, heard, expected = (news.memory[name] for name in self.memory)
         others, cap = news.budget * expected, terms.caps(rho.size)
@@ -102,7 +101,7 @@ class Estimate(LearningRule):
         known = np.where(rho > 0, rho, np.inf)
         rho[at_cap] = np.minimum(known, revealed)[at_cap]
         silent = news.moved & (reports == 0) & (others > 0) & (rho > 0)
-        entry = terms.form.slope(np.zeros(1)).item()  # a form without a first cost lets all enter
+        entry = terms.form.slope(np.zeros(1)).item()  # if zero, all nodes enter
         if entry > 0:
             rho[silent] = np.maximum(rho[silent], news.budget / others[silent] / entry)
         np.clip(rho, 0.0, LARGEST, out=rho)

@@ -1,4 +1,4 @@
-"""EXP3: exponential weights on what was tried, with no regret whatever the others do."""
+"""EXP3: exponential weights with vanishing regret against any behaviour of the others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from fcfn_abm.learning.grid import (
 
 @LEARNING_RULES.register("exp3")
 class Exp3(GridLearner):
-    """Take actions in proportion to ``exp(-rate * L)``, L an unbiased estimate of what each lost.
+    """Choose reports with probabilities proportional to ``exp(-rate * L)``, L an estimated loss.
 
-    After an action of probability p that lost l (a share of the range of utilities, in [0, 1]), its
-    L grows by l / p. With ``rate = sqrt(ln K / (K t))`` for K actions in round t, expected regret
-    against the best action in hindsight is at most ``2 sqrt(T K ln K)`` after T rounds, against any
-    others. Nodes know their cost, the cap and their own utility, and nothing of each other.
+    L is unbiased: after an action of probability p with loss l (a share of the range of utilities,
+    in [0, 1]), its L grows by l / p. With ``rate = sqrt(ln K / (K t))`` for K actions in round t,
+    the expected regret against the best action in hindsight is at most ``2 sqrt(T K ln K)`` after T
+    rounds, whatever the others do. Nodes use their cost, the cap and their own utility, and no
+    observation of each other.
 
     References
     ----------
@@ -34,12 +35,12 @@ class Exp3(GridLearner):
     """
 
     levels: Levels = 10
-    """Reports on the grid, besides zero."""
+    """Number of positive reports on the grid."""
     smallest: Smallest = 0.05
-    """The smallest of them, as a share of the largest, B / (4 rho)."""
+    """Smallest positive report, as a share of the largest one, B / (4 rho)."""
 
     def update(self, kept: Mapping[str, Floats], rows: Rows, action: Rows, utility: Floats) -> None:
-        """Charge an action with its loss, divided by its probability."""
+        """Add to an action its loss, divided by its probability."""
         loss = (1.0 - utility) / (1.0 + LARGEST_COST)
         kept["score"][rows, action] -= loss / kept["probability"][rows]
 

@@ -1,4 +1,4 @@
-"""Fictitious play: answer what the others have done on average so far."""
+"""Fictitious play: respond to the others' average behaviour so far."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fcfn_abm.learning.base import LEARNING_RULES, Floats, LearningRule, News, O
 
 @LEARNING_RULES.register("fictitious-play")
 class FictitiousPlay(LearningRule):
-    """Best response to the mean of the others' totals, each taken per unit of that round's cap.
+    """Play the best response to the mean of the others' past totals per unit of the cap.
 
-    Slow, since old rounds never lose their weight; but averages wash out noise.
+    Convergence is slow, because old rounds keep their weight, but averaging reduces noise.
 
     References
     ----------
@@ -26,18 +26,18 @@ class FictitiousPlay(LearningRule):
     memory: ClassVar[Mapping[str, float]] = {"mean_others": 0.0, "n_seen": 0.0}
 
     first_weight: Annotated[float, Field(ge=1, le=1e6)] = 1.0
-    """How many rounds the first reports count for."""
+    """Weight of the first reports in the mean, in rounds."""
 
     def watches_total(self) -> bool:
-        """Return False: it acts on what it learnt in all rounds before."""
+        """Return False: the rule acts on what it learned from earlier rounds."""
         return False
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the best response to the mean."""
-        return seen.reply(seen.budget * seen.remembered("mean_others"))
+        return seen.reply(seen.budget * seen.recall("mean_others"))
 
     def learn(self, news: News) -> None:
-        """Move the mean."""
+        """Update the mean."""
         if news.budget == 0:
             return
         mean, n_seen = news.memory["mean_others"], news.memory["n_seen"]

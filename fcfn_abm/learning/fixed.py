@@ -1,4 +1,4 @@
-"""No learning at all: the control of every comparison."""
+"""No learning: the baseline of comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient play: a step along the slope of one's own utility."""
+"""Gradient play: a step along the slope of a node's own utility."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from fcfn_abm.scenario.schema import Gain
 
 @LEARNING_RULES.register("gradient")
 class Gradient(LearningRule):
-    """Climb one's own utility in small steps.
+    """Climb the node's own utility in small steps.
 
-    The slope ``B s / S**2 - rho`` (15) is taken in units of the own cost, and the step in units of
-    S / 2, the inverse of its own curvature at rest: ``gain = 1`` is then a Newton step there, at
-    any scale of costs and caps. Under other forms of the cost the step is that of Newton's method
-    for the node's own utility, with the same damping.
+    The slope ``B s / S**2 - rho`` (15) is measured in units of the node's cost, and the step in
+    units of S / 2, the inverse curvature at rest: ``gain = 1`` is then a Newton step there, at any
+    scale of costs and caps. Under other forms of the cost the step is that of Newton's method for
+    the node's own utility, with the same damping.
     """
 
     knows_terms: ClassVar[bool] = True
 
     gain: Gain | Literal["auto"] = 0.5
-    """Step size; ``"auto"`` is 2 / n_active, at most 1/2, for moves all at once."""
+    """Step size; "auto" is 2 / n_active, at most 1/2, for simultaneous moves."""
 
     def next_epsilon[Value: (float, Floats)](
         self,
@@ -48,22 +48,20 @@ class Gradient(LearningRule):
         standing = seen.others + seen.epsilon
         total = np.maximum(standing, seen.epsilon_floor)
         slope = (seen.budget / seen.rho) * (seen.others / total) / total - 1.0
-        step = np.clip(0.5 * gain * slope, -0.5, 1.0) * total  # far out the slope knows no bounds
+        step = np.clip(0.5 * gain * slope, -0.5, 1.0) * total  # the slope is unbounded
         moved = np.maximum(seen.epsilon + step, 0.0)
         return np.where((seen.others <= 0) | (standing <= 0), seen.best_response, moved)
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where slopes mislead."""
+        """Return why the rule does not support some terms: those with misleading slopes."""
         if terms.form.is_convex:
             return ""
-        return (
-            "with cost = 'sqrt' the slope of a node's utility does not lead to what is best for it"
-        )
+        return "with cost = 'sqrt' the slope of a node's utility does not lead to its best response"
 
     def _climb_under[Value: (float, Floats)](
         self, terms: Terms, seen: Observation[Value], gain: float
     ) -> Value:
-        """Return the next report under other terms: ``B s / S**2 / rho - k'`` is the slope."""
+        """Return the next report under other terms, with the slope ``B s / S**2 / rho - k'``."""
         own, others = (
             np.atleast_1d(np.asarray(v, dtype=float)) for v in (seen.epsilon, seen.others)
         )
@@ -78,7 +76,7 @@ class Gradient(LearningRule):
         return chosen.item() if isinstance(seen.epsilon, float) else chosen  # type: ignore[no-any-return]
 
     def gain_for(self, n_active: int) -> float:
-        """Return the step size when so many nodes take part."""
+        """Return the step size for this number of participants."""
         return min(0.5, 2.0 / max(n_active, 1)) if self.gain == "auto" else self.gain
 
     def scalar_moves(self, n_active: int) -> ScalarMoves:
@@ -97,9 +95,9 @@ def climb_one(
     parameters: tuple[float],
     remembered: float,
 ) -> tuple[float, float]:
-    """Return the next report of one node: the same digits as those of many.
+    """Return the next report of one node, bitwise equal to that of many.
 
-    ``best`` is its best response, which a node takes that is alone: there is no slope then.
+    A node that is alone moves to ``best``, its best response, because there is no slope.
     """
     (gain,) = parameters
     standing = others + own

@@ -1,4 +1,4 @@
-"""What the rules share that try reports from a grid, and learn from what these paid."""
+"""Base of the rules that try reports from a grid and learn from their payoffs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ type Levels = Annotated[int, Field(ge=2, le=200)]
 type Smallest = Annotated[float, Field(gt=0, lt=1)]
 type Rows = npt.NDArray[np.intp]
 
-LARGEST_COST = 0.25  # of the largest report on the grid, as a share of B
-_CERTAIN = 1e-6  # chance of another action that is as good as none
+LARGEST_COST = 0.25  # cost of the largest report on the grid, as a share of B
+_CERTAIN = 1e-6  # negligible probability of another action
 
 
 class GridLearner(LearningRule):
-    """Choose among a few reports at random, and learn from one's own utility alone.
+    """Choose among a few reports at random, and learn from the node's own utility only.
 
-    The grid is zero, and ``levels`` reports that fall in equal ratios from ``B / (4 rho)`` to the
-    share ``smallest`` of it. No best response (22) exceeds ``B / (4 rho)``: a larger report earns
-    less than that one whatever the others do. In these units an action means the same whatever the
-    cap is, and utility lies between -B / 4 and B. Under other forms of the cost the largest report
-    is that which no best response exceeds there, or the most that a node can sell.
+    The grid is zero, and ``levels`` reports in a geometric sequence from ``B / (4 rho)`` down to
+    the share ``smallest`` of it. No best response (22) exceeds ``B / (4 rho)``: a larger report
+    earns less than that one whatever the others do. In these units an action has the same meaning
+    at any cap, and utility lies between -B / 4 and B. Under other forms of the cost the largest
+    report is the upper bound of best responses there, or the node's cap.
 
-    Nodes draw the action of the next round when they learn from the last one. So it does not matter
-    in which order they move, and all state is in what they remember.
+    Nodes draw the action of the next round when they learn from the last one, so that the order of
+    moves does not matter, and all state is in their memory.
     """
 
     rests_at_equilibrium: ClassVar[bool] = False
@@ -50,17 +50,17 @@ class GridLearner(LearningRule):
 
     @property
     def memory(self) -> Mapping[str, Start]:
-        """What a node thinks of each action, the last one that it drew, and how often it learnt."""
+        """Scores of the actions, the last action drawn, and the number of updates."""
         return {
             "score": (0.0,) * (self.levels + 1),
             "action": 0.0,
-            "probability": 0.0,  # with which the action was drawn: zero before the first draw
+            "probability": 0.0,  # probability of the drawn action; zero before the first draw
             "n_tries": 0.0,
         }
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
         """Return the report that was drawn."""
-        share = self.shares[np.asarray(seen.remembered("action"), dtype=np.intp)]
+        share = self.shares[np.asarray(seen.recall("action"), dtype=np.intp)]
         if seen.terms is None:
             epsilon = share * (LARGEST_COST * seen.budget / seen.rho)
         else:
@@ -68,24 +68,24 @@ class GridLearner(LearningRule):
         return float(epsilon) if isinstance(seen.epsilon, float) else epsilon
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where its grid may miss what pays."""
+        """Return why the rule does not support some terms: those that its grid does not cover."""
         if terms.has_one_equilibrium:
             return ""
         return (
-            "the reports of its grid, and the range of what they pay, are made for games without "
-            "a fixed cost or a reserve, and not for cost = 'sqrt'"
+            "its grid of reports and their range of payoffs require a game without a fixed cost or "
+            "a reserve, and a cost other than 'sqrt'"
         )
 
     def still_tries(self, memory: Memory) -> bool:
-        """Return whether a node may well take another action than the one that it drew."""
+        """Return whether a node may still take another action than the drawn one."""
         return bool((memory["probability"] < 1.0 - _CERTAIN).any())
 
     def watches_total(self) -> bool:
-        """Return False: what it reports was drawn after the last round."""
+        """Return False: reports are drawn after the last round."""
         return False
 
     def learn(self, news: News) -> None:
-        """Take in what the action of the round paid, and draw that of the next one."""
+        """Learn from the payoff of the round's action, and draw the next one."""
         kept = news.memory
         action = kept["action"].astype(np.intp)
         if news.budget > 0:
@@ -94,7 +94,7 @@ class GridLearner(LearningRule):
             else:
                 cap = news.terms.caps(action.size)
                 chosen = self.shares[action] * _largest(news.rho, news.budget, news.terms, cap)
-            # a node that had left did not get to play what it drew
+            # a node that had left did not play its drawn action
             tried = news.moved & (kept["probability"] > 0) & (news.epsilon == chosen)
             rows = np.flatnonzero(tried)
             kept["n_tries"][rows] += 1.0
@@ -107,15 +107,15 @@ class GridLearner(LearningRule):
 
     @abstractmethod
     def update(self, kept: Mapping[str, Floats], rows: Rows, action: Rows, utility: Floats) -> None:
-        """Change the scores of some nodes for what an action paid them, as a share of B."""
+        """Update some nodes' scores with the payoff of an action, as a share of B."""
 
     @abstractmethod
     def probabilities(self, kept: Mapping[str, Floats]) -> Floats:
-        """Return with which probability each node takes each action, shape (n, levels + 1)."""
+        """Return each node's probabilities of the actions, shape (n, levels + 1)."""
 
 
 def _largest(rho: Any, budget: float, terms: Terms, cap: Any) -> Floats:
-    """Return the largest report of the grid under other terms; none costs more than B / 4."""
+    """Return the largest report of the grid under other terms; it costs at most B / 4."""
     costs = np.asarray(rho, dtype=float)
     return largest_reply(costs, budget, terms, cap) if budget > 0 else np.zeros_like(costs)
 
@@ -126,13 +126,13 @@ def _create_grid(levels: int, smallest: float) -> Floats:
 
 
 def prefer_high(score: Floats, temperature: Floats) -> Floats:
-    """Return probabilities in proportion to ``exp(score / temperature)``, a row for each node."""
+    """Return probabilities proportional to ``exp(score / temperature)``, one row per node."""
     weight = np.exp((score - score.max(axis=1, keepdims=True)) / temperature[:, None])
     return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
 
 def draw_actions(probability: Floats, chance: Floats) -> Rows:
-    """Return an action for each node: that whose part of [0, 1) its random number falls into."""
+    """Return an action for each node, by inverting the cumulative probabilities."""
     upper = np.cumsum(probability, axis=1)
     drawn = np.count_nonzero(upper <= (chance * upper[:, -1])[:, None], axis=1)
-    return np.asarray(np.minimum(drawn, probability.shape[1] - 1))  # where rounding reached the end
+    return np.asarray(np.minimum(drawn, probability.shape[1] - 1))  # against rounding

@@ -1,4 +1,4 @@
-"""Replicator dynamics: what pays grows, whatever one's own weight in the market."""
+"""Replicator dynamics: profitable reports grow, regardless of their influence on the market."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fcfn_abm.scenario.schema import Gain
 class Replicator(LearningRule):
     """Grow in proportion to the profit per unit of epsilon, as imitators of success do.
 
-    A unit of epsilon earns ``B / S - rho``, and its number grows at the rate
-    ``gain * (B / S - rho) / max(B / S, rho)``. Nodes do not see that S is partly their own doing:
-    the resting point is not the Nash equilibrium but the price-takers' one, ``S = B / rho_min``,
-    where only the cheapest nodes are left and the whole rent is burnt. It is the evolutionarily
-    stable state of this contest, and worth comparing.
+    A unit of epsilon earns ``B / S - rho``, and its quantity grows at the rate ``gain * (B / S -
+    rho) / max(B / S, rho)``. Nodes ignore their own influence on S: the resting point is not the
+    Nash equilibrium but the competitive one, ``S = B / rho_min``, where only the lowest-cost nodes
+    remain and the whole rent is dissipated. It is the evolutionarily stable state of this contest,
+    and serves for comparison.
 
     References
     ----------
@@ -36,19 +36,19 @@ class Replicator(LearningRule):
     knows_terms: ClassVar[bool] = True
 
     gain: Gain = 0.5
-    """Largest relative growth in a round."""
+    """Largest relative growth per round."""
 
     def refuses(self, terms: Terms) -> str:
-        """Return why it does not play under some terms: where units of epsilon differ in cost."""
+        """Return why the rule does not support some terms: those with unequal unit profits."""
         if terms.cost == "linear" and terms.has_one_equilibrium:
             return ""
         return (
-            "what a unit of epsilon earns is the same for every unit with linear costs alone, "
-            "without a fixed cost or a reserve"
+            "the profit per unit of epsilon is constant only with linear costs, without a fixed "
+            "cost or a reserve"
         )
 
-    def planned[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
-        """Return the present report where it earns something: only that keeps it alive."""
+    def plan[Value: (float, Floats)](self, seen: Observation[Value]) -> Value:
+        """Return the current report if it is profitable, otherwise zero."""
         if isinstance(seen.epsilon, float):
             return keep_one(seen.rho, seen.others, seen.epsilon, seen.budget, seen.epsilon_floor)
         pays = seen.budget > seen.rho * (seen.epsilon + seen.others)
@@ -74,7 +74,7 @@ class Replicator(LearningRule):
 
 
 def keep_one(rho: float, others: float, own: float, budget: float, epsilon_floor: float) -> float:
-    """Return what one node would report: the same digits as those of many."""
+    """Return the planned report of one node, bitwise equal to that of many."""
     return max(own, epsilon_floor) if budget > rho * (own + others) else 0.0
 
 
@@ -88,7 +88,7 @@ def grow_one(
     parameters: tuple[float],
     remembered: float,
 ) -> tuple[float, float]:
-    """Return the next report of one node: the same digits as those of many."""
+    """Return the next report of one node, bitwise equal to that of many."""
     (gain,) = parameters
     own = max(own, epsilon_floor)
     wage = budget / (own + others)

@@ -1,4 +1,4 @@
-"""A server that infers the nodes' costs from their reports and anticipates their answer."""
+"""A server that infers the nodes' costs from their reports and anticipates their response."""
 
 from __future__ import annotations
 
@@ -21,56 +21,56 @@ from fcfn_abm.learning.base import (
     try_again,
 )
 
-_STEP, _AGE, _QUIET, _GAP = range(3, 7)  # places in the memory of the form, after the retries
+_STEP, _AGE, _QUIET, _GAP = range(3, 7)  # indices in the memory of the form, after the retries
 _FRESH = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0)
 _CLOSE = 1e-7  # relative
-_STANDS = 1e-2  # relative: a report that moved less from one round to the next stands
-_SAME = 1e-8  # relative: costs for which a cap is not searched again
-_SEARCHED = 1e-6  # relative: caps that a search cannot tell apart
+_STANDS = 1e-2  # relative: a report that moved less in a round counts as settled
+_SAME = 1e-8  # relative: cost changes without a new search
+_SEARCHED = 1e-6  # relative: accuracy of a search
 _ROUNDING = 1e-12
-_SILENCE = 10  # rounds without any report, after which it is no transient
-MINOR, FALLING = 1e-3, 0.99  # a report that may be on its way out: its share, and how it falls
+_SILENCE = 10  # rounds without any report that rule out a transient
+MINOR, FALLING = 1e-3, 0.99  # a report that may be vanishing: its share, and its rate of decline
 
 
 @SERVER_RULES.register("anticipate")
 class Anticipate(RetryingServer):
-    """Read rho off the reports, and announce the cap that is best on that estimate.
+    """Infer rho from the reports, and announce the best cap for that estimate.
 
-    A node whose report is a best response has ``rho_j = B s_j / S**2`` (15); summed over the
-    nodes that take part this gives tau, and with it B* (41). Who takes part does not depend on the
-    cap, so nothing need be known of those who stay out. No rho is ever shown to the server.
+    A node whose report is a best response has ``rho_j = B s_j / S**2`` (15); the sum over the
+    participants gives tau, and with it B* (41). The active set does not depend on the cap, so that
+    nothing about the other nodes is needed. The server never observes rho.
 
-    Under other costs, caps, a fixed cost or a reserve (41) does not stand. The server then infers
-    each node's cost from the first-order condition under these terms, keeps what it knows of those
-    who have left, and searches the cap that is best for the nodes it knows of.
+    Under other costs, caps, a fixed cost or a reserve (41) does not apply. The server then infers
+    each node's cost from the first-order condition under these terms, remembers the costs of nodes
+    that have left, and searches for the best cap for the nodes that it knows.
 
-    The server announces once the reports have settled. How well they must have settled depends on
-    how near trade is to not paying at all: an error of S is an error of B* that is ``(1 + d) / d``
-    times as large, relative to it, with ``1 + d = alpha beta kappa``.
+    The server announces a new cap once the reports have settled. The required precision depends on
+    how close trade is to not paying at all: a relative error of S is a relative error of B* that is
+    ``(1 + d) / d`` times as large, with ``1 + d = alpha beta kappa``.
     """
 
     memory: ClassVar[Mapping[str, Any]] = {
         **RetryingServer.retries,
         "last_reports": None,
-        "step": _FRESH[_STEP],  # of the last announcement, relative
+        "step": _FRESH[_STEP],  # relative step of the last announcement
         "age": _FRESH[_AGE],  # rounds since then
-        "quiet": _FRESH[_QUIET],  # of them in a row in which the reports had settled
-        "gap": _FRESH[_GAP],  # between the cap and the best one on present estimates, relative
-        "inferred_rho": None,  # under other terms: of each node, and whether it is a bound
-        "searched": None,  # for which costs a cap was searched last, and which was best
+        "quiet": _FRESH[_QUIET],  # consecutive rounds in which the reports had settled
+        "gap": _FRESH[_GAP],  # relative gap between the cap and the best one on current estimates
+        "inferred_rho": None,  # under other terms: each node's cost, and whether it is a bound
+        "searched": None,  # costs of the last search, and the cap that it found
     }
 
     settled: Annotated[float, Field(gt=0)] = 1e-3
-    """The server speaks when S moves by less than this share of its last step, or still less near
-    the border of no trade: before that, the reports show how nodes adapt, and not what privacy
-    costs them."""
+    """The server announces a new cap when S changes by less than this share of its last step, or by
+    less still near the border of no trade; before that, the reports reflect how nodes adapt, not
+    their privacy costs."""
     longest_wait: Annotated[int, Field(ge=1)] = 100
-    """Rounds after which it speaks in any case; more where few nodes are asked in a round."""
+    """Largest number of rounds between announcements; more if few nodes are asked per round."""
     largest_cut: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    """The cap falls by no more than this share at once: no trade is not declared on one look."""
+    """Largest relative fall of the cap at once, so that one reading does not end trade."""
 
-    def content(self, memory: Mapping[str, Any]) -> bool:
-        """Return whether the cap is the best one on what the reports show."""
+    def is_content(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether the cap is the best one according to the reports."""
         return bool(memory["gap"] <= _CLOSE)
 
     def next_budget(self, seen: ServerObservation) -> float:
@@ -108,7 +108,7 @@ class Anticipate(RetryingServer):
         best = _search_cap(terms, seen, _infer_costs(terms, seen, last))
         budget = max(best, seen.budget * (1.0 - self.largest_cut))
         memory["gap"] = abs(best / seen.budget - 1.0)
-        if memory["gap"] <= _SEARCHED:  # the search is no finer than this
+        if memory["gap"] <= _SEARCHED:  # the accuracy of the search
             memory["gap"], budget = 0.0, seen.budget
         memory["step"] = abs(budget / seen.budget - 1.0)
         memory["age"] = memory["quiet"] = 0.0
@@ -130,7 +130,7 @@ class Anticipate(RetryingServer):
 
 
 def anticipate(seen: Reading, parameters: tuple[float, float, float], memory: Any) -> float:
-    """Return the next cap of a server that reads costs off the reports."""
+    """Return the next cap of a server that infers costs from the reports."""
     settled, longest_wait, largest_cut = parameters
     again = try_again(seen, memory, _FRESH)
     if again >= 0.0:
@@ -141,17 +141,17 @@ def anticipate(seen: Reading, parameters: tuple[float, float, float], memory: An
             return seen.budget
         memory[_AGE] = 0.0
         return seen.budget * (1.0 - largest_cut)
-    # one node alone is no contest, and gets nothing
+    # a single node is no contest, and is paid nothing
     gain = marginal_budget(seen.tau, seen.n_active, seen.n_averaged, seen.alpha, seen.beta)
     best = max(0.0, gain)
     memory[_GAP] = abs(best / seen.budget - 1.0)
-    # gain / beta is the best cap before it is cut off at zero, as a share: d / (1 + d)
+    # gain / beta is the unclipped best cap as a share of beta: d / (1 + d)
     enough = settled * memory[_STEP] * min(1.0, abs(gain / seen.beta))
     memory[_QUIET] = memory[_QUIET] + 1.0 if seen.moved <= max(enough, _ROUNDING) else 0.0
     if memory[_AGE] < longest_wait * seen.rounds_a_turn and (
         memory[_AGE] < 2.0 or memory[_QUIET] < seen.rounds_a_turn
     ):
-        return seen.budget  # the reports have yet to settle
+        return seen.budget  # the reports have not settled yet
     budget = max(best, seen.budget * (1.0 - largest_cut))
     memory[_STEP] = abs(budget / seen.budget - 1.0)
     memory[_AGE] = memory[_QUIET] = 0.0
@@ -159,12 +159,12 @@ def anticipate(seen: Reading, parameters: tuple[float, float, float], memory: An
 
 
 def _infer_costs(terms: Terms, seen: ServerObservation, last: Floats | None) -> Floats:
-    """Return what each node's cost must be, by its last positive report that stood.
+    """Return the cost of each node that its last settled positive report implies.
 
-    Shape (n,); zero where there was none. A report that falls, of a node on its way out, reveals
-    nothing but that. Who sells the most that it can reveals the
-    largest cost that fits. As long as nothing else is known of a node, the server believes in half
-    of that: with a lower cap it then sees more.
+    Shape (n,); zero if there was none. A falling report of a node that is leaving reveals nothing
+    else. A node at its cap reveals the largest cost that is consistent with it. As long as nothing
+    else is known of such a node, the server assumes half of that cost: at a lower cap it then
+    learns more.
     """
     reports = np.where(takes_part(seen.epsilon), seen.epsilon, 0.0)
     rho, is_bound = seen.memory["inferred_rho"] or (np.zeros(reports.size), reports > np.inf)
@@ -182,7 +182,7 @@ def _infer_costs(terms: Terms, seen: ServerObservation, last: Floats | None) -> 
 
 
 def _search_cap(terms: Terms, seen: ServerObservation, rho: Floats) -> float:
-    """Return the best cap for nodes with these costs, searched again if they changed."""
+    """Return the best cap for nodes with these costs; searches again only if they changed."""
     searched = seen.memory["searched"]
     if searched and np.allclose(searched[0], rho, rtol=_SAME, atol=0.0):
         return float(searched[1])
@@ -195,12 +195,12 @@ def _search_cap(terms: Terms, seen: ServerObservation, rho: Floats) -> float:
 
 
 def is_gap_closed(parameters: tuple[float, float, float], memory: Any) -> bool:  # noqa: ARG001
-    """Return whether the cap is the best one on what the reports show."""
+    """Return whether the cap is the best one according to the reports."""
     return memory[_GAP] <= _CLOSE  # type: ignore[no-any-return]
 
 
 def _read(seen: ServerObservation, last: Floats | None) -> Reading:
-    """Return what the reports show, which answered the last cap."""
+    """Return a summary of the reports that answered the last cap."""
     reports = seen.epsilon[takes_part(seen.epsilon)]
     total = float(reports.sum())
     rho = seen.budget * ((total - reports) / total) / total if total > 0 else reports
@@ -219,10 +219,10 @@ def _read(seen: ServerObservation, last: Floats | None) -> Reading:
 
 
 def _movement(epsilon: Floats, last: Floats | None, total: float) -> float:
-    """Return how far S moved in a round, relative to it; 1 while a node is on its way out.
+    """Return the relative change of S in a round; 1 while a node is leaving.
 
-    Such a node counts among those that take part, and costs the others nothing, until its share
-    does not matter.
+    Such a node counts as a participant, and has no effect on the others, until its share is
+    negligible.
     """
     if last is None or last.shape != epsilon.shape or total == 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""A server that finds its best cap as a bandit: it compares caps with confidence, and narrows."""
+"""A server that finds its best cap as a bandit, by statistical comparison of caps."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pydantic import Field
 from fcfn_abm.learning.base import SERVER_RULES, Reading, ServerObservation, ServerRule
 from fcfn_abm.learning.server_gradient import hold_trial
 
-_POSITIONS = np.array([0.25, 0.5, 0.75])  # of the caps that are tried, in the interval
-_UP_AND_DOWN = (0, 1, 2, 2, 1, 0)  # what is left of the cap before acts both ways, and cancels
+_POSITIONS = np.array([0.25, 0.5, 0.75])  # of the tried caps, in the interval
+_UP_AND_DOWN = (0, 1, 2, 2, 1, 0)  # carry-over from the previous cap acts both ways, and cancels
 
 
 @SERVER_RULES.register("bandit")
 class Bandit(ServerRule):
-    """Narrow an interval of caps, from (0, beta) on, by trials at its quarter points.
+    """Narrow an interval of caps, starting with (0, beta), by trials at its quarter points.
 
-    Its own utility is all that it uses: no report, no cost, and no form of either, but that utility
-    has one peak over the caps, which lies below beta (41). Each of the three caps is held until
-    utility has settled, or for ``longest_trial`` rounds, and then counts with the mean of the later
-    half of these. The three are tried again until two of them differ by more than ``confidence``
-    standard errors, as their own trials scatter: the peak is then not beyond the worse one. Where
-    utility rises or falls over all three, the interval moves that way while it shrinks, so that it
-    can still come to a peak less than its width outside. It stays in the middle of an interval of
-    relative width ``finest``.
+    The rule uses only the server's own utility: no report, no cost, and no functional form, except
+    that utility has a single peak in the cap, which lies below beta (41). Each of the three caps is
+    held until utility has settled, or for ``longest_trial`` rounds, and is valued at the mean of
+    the later half of these. The three are tried again until two of them differ by more than
+    ``confidence`` standard errors, estimated from their own trials: the peak is then not beyond the
+    worse one. If utility rises or falls over all three, the interval moves that way while it
+    shrinks, so that it can still reach a peak less than its width outside. The rule stays in the
+    middle of an interval of relative width ``finest``.
 
     References
     ----------
@@ -41,27 +41,28 @@ class Bandit(ServerRule):
     memory: ClassVar[Mapping[str, Any]] = {
         "low": 0.0,
         "high": 0.0,  # zero before the first trial
-        "trial": 0,  # how many are over in this interval
-        "utilities": ((), (), ()),  # of them, by cap
-        "age": 0,  # rounds that this trial has lasted
-        "quiet": 0,  # of them in a row in which utility had settled
+        "trial": 0,  # completed trials in this interval
+        "utilities": ((), (), ()),  # of these trials, by cap
+        "age": 0,  # rounds of the current trial
+        "quiet": 0,  # consecutive rounds in which utility had settled
         "last_utility": -math.inf,
-        "late_sum": 0.0,  # of utility in the later half of the longest trial
+        "late_sum": 0.0,  # sum of utility in the later half of the longest trial
         "n_late": 0,
     }
 
     finest: Annotated[float, Field(gt=0, le=0.5)] = 1e-3
-    """The server stays in the middle of an interval of this width, relative to its upper end."""
+    """Smallest width of the interval, relative to its upper end; the server then stays in its
+    middle."""
     confidence: Annotated[float, Field(gt=0, le=100)] = 3.0
-    """Standard errors by which two caps must differ."""
+    """Number of standard errors by which two caps must differ."""
     settled: Annotated[float, Field(gt=0)] = 1e-2
-    """A trial is over when utility moves in a round by less than this share of what the trial has
-    to tell: a quarter of the interval away from its peak, utility is lower by that."""
+    """A trial ends when utility changes in a round by less than this share of the difference that
+    it has to detect: that between the peak and a quarter of the interval away from it."""
     longest_trial: Annotated[int, Field(ge=2)] = 60
-    """Rounds after which a trial is over in any case; more where few nodes are asked in a round."""
+    """Largest number of rounds of a trial; more if few nodes are asked per round."""
 
-    def content(self, memory: Mapping[str, Any]) -> bool:
-        """Return whether the interval is as narrow as it gets."""
+    def is_content(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether the interval has its smallest width."""
         low, high = memory["low"], memory["high"]
         return bool(high > 0 and high - low <= self.finest * high)
 
@@ -72,7 +73,7 @@ class Bandit(ServerRule):
             return 0.0  # no cap pays
         if kept["high"] == 0:
             kept["high"] = seen.beta
-        elif not self.content(kept):
+        elif not self.is_content(kept):
             step = (kept["high"] - kept["low"]) / 4
             reading = Reading(seen.budget, seen.utility, seen.alpha, seen.beta, seen.rounds_a_turn)
             over, kept["age"], kept["quiet"] = hold_trial(
@@ -92,13 +93,13 @@ class Bandit(ServerRule):
                 return seen.budget
             self._end_trial(seen)
         low, width = kept["low"], kept["high"] - kept["low"]
-        if self.content(kept):
+        if self.is_content(kept):
             return float(low + width / 2)
         cap = _UP_AND_DOWN[kept["trial"] % len(_UP_AND_DOWN)]
         return float(low + width * _POSITIONS[cap])
 
     def _end_trial(self, seen: ServerObservation) -> None:
-        """Take in what a trial has shown, and narrow the interval if that is enough."""
+        """Add the result of a trial, and narrow the interval if the results suffice."""
         kept = seen.memory
         restless = kept["quiet"] == 0 and kept["n_late"] > 0
         utility = kept["late_sum"] / kept["n_late"] if restless else seen.utility
@@ -119,7 +120,7 @@ class Bandit(ServerRule):
     def _narrow(
         self, low: float, high: float, utilities: np.ndarray[Any, np.dtype[np.float64]]
     ) -> tuple[float, float] | None:
-        """Return the next interval, if the trials, shape (3, n), tell where the peak is."""
+        """Return the next interval, if the trials, shape (3, n), determine where the peak is."""
         n_trials = utilities.shape[1]
         spread = math.sqrt(utilities.var(axis=1, ddof=1).mean())
         enough = self.confidence * spread * math.sqrt(2 / n_trials)

@@ -23,7 +23,7 @@ class FixedBudget(ServerRule):
 
     def scalar_server(self) -> ScalarServer:
         """Return the rule for compiled play."""
-        return ScalarServer(keep_budget, is_kept)
+        return ScalarServer(keep_budget, is_content)
 
 
 def keep_budget(seen: Reading, parameters: tuple[()], memory: Any) -> float:  # noqa: ARG001
@@ -31,6 +31,6 @@ def keep_budget(seen: Reading, parameters: tuple[()], memory: Any) -> float:  # 
     return seen.budget
 
 
-def is_kept(parameters: tuple[()], memory: Any) -> bool:  # noqa: ARG001
-    """Return True: the cap stays."""
+def is_content(parameters: tuple[()], memory: Any) -> bool:  # noqa: ARG001
+    """Return True: the cap stays the same."""
     return True

@@ -1,4 +1,4 @@
-"""A server that climbs its own utility by trial, without knowing or inferring any cost."""
+"""A server that climbs its own utility by trials, without inferring any cost."""
 
 from __future__ import annotations
 
@@ -18,49 +18,48 @@ from fcfn_abm.learning.base import (
     try_again,
 )
 
-_TURNS = (
-    3  # of the nodes, in which a trial must be quiet: chance leaves out one in three of one turn
-)
-_REVIEW = 2  # trials in a row that did not pay, after which the best cap is tried again
+_TURNS = 3  # turns of all nodes in which a trial must be calm: one turn misses a third by chance
+_REVIEW = 2  # consecutive unsuccessful trials, after which the best cap is tried again
 _STEP, _AGE, _QUIET, _LAST, _BEST_BUDGET, _BEST_UTILITY, _FAILURES = range(3, 10)
-"""Places in the memory of the form, after the retries."""
+"""Indices in the memory of the form, after the retries."""
 _FRESH = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -math.inf, 0.0, -math.inf, 0.0)
-_ROUNDING = 1e-15  # of what a utility is the difference of
+_ROUNDING = 1e-15  # relative rounding error of the terms of a utility
 
 
 @SERVER_RULES.register("gradient")
 class ClimbUtility(RetryingServer):
-    """Try a cap until the nodes have settled, keep it if it pays more, else turn round.
+    """Try a cap until the nodes have settled, keep it if it pays more, otherwise turn round.
 
-    A cap is held until its own utility (10), which is all that it uses, has settled, for at most
-    ``longest_trial`` rounds. Steps grow while they pay and shrink by half when they do not, down to
-    ``finest_step``, where the server stays. After two that do not it tries its best cap again: what
-    that pays was measured less finely than the steps ask for by now.
+    A cap is held until the server's own utility (10), the only input, has settled, for at most
+    ``longest_trial`` rounds. Steps grow while they pay and are halved when they do not, down to
+    ``finest_step``, where the server stays. After two unsuccessful steps it tries its best cap
+    again, because its utility was measured less precisely than the current steps require.
 
-    Near its top utility is flat: a step of h in ln(B) changes it by ``B**2 h**2 / (2 beta)``. That
-    is what a trial has to tell, and utility has settled when it moves by far less in a round.
+    Near its peak utility is flat: a step of h in ln(B) changes it by ``B**2 h**2 / (2 beta)``. A
+    trial has to detect this difference, and utility has settled when it changes by far less per
+    round.
     """
 
     memory: ClassVar[Mapping[str, Any]] = {
         **RetryingServer.retries,
         "step": _FRESH[_STEP],  # signed, in ln(B); zero until the first trial
-        "age": _FRESH[_AGE],  # rounds that this trial has lasted
-        "quiet": _FRESH[_QUIET],  # of them in a row in which utility had settled
+        "age": _FRESH[_AGE],  # rounds of the current trial
+        "quiet": _FRESH[_QUIET],  # consecutive rounds in which utility had settled
         "last_utility": _FRESH[_LAST],
         "best_budget": _FRESH[_BEST_BUDGET],
         "best_utility": _FRESH[_BEST_UTILITY],
-        "failures": _FRESH[_FAILURES],  # trials in a row that paid less
+        "failures": _FRESH[_FAILURES],  # consecutive trials that paid less
     }
 
     first_step: Annotated[float, Field(gt=0, le=2)] = 0.5
     """Size of the first step, in ln(B)."""
     finest_step: Annotated[float, Field(gt=0)] = 5e-4
-    """The server stays where it is once steps are smaller, in ln(B)."""
+    """Smallest step, in ln(B); the server then stays at its cap."""
     settled: Annotated[float, Field(gt=0)] = 1e-3
-    """A trial is over when utility moves in a round by less than this share of what the trial has
-    to tell: what is measured in a market that still moves misleads to the end."""
+    """A trial ends when utility changes in a round by less than this share of the difference that
+    it has to detect; measurements in a market that still moves are misleading."""
     longest_trial: Annotated[int, Field(ge=2)] = 100
-    """Rounds after which a trial is over in any case; more where few nodes are asked in a round."""
+    """Largest number of rounds of a trial; more if few nodes are asked per round."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -71,8 +70,8 @@ class ClimbUtility(RetryingServer):
             )
         return self
 
-    def content(self, memory: Mapping[str, Any]) -> bool:
-        """Return whether the steps are as fine as they get."""
+    def is_content(self, memory: Mapping[str, Any]) -> bool:
+        """Return whether the steps are below the smallest step."""
         return 0.0 < abs(float(memory["step"])) < self.finest_step
 
     def next_budget(self, seen: ServerObservation) -> float:
@@ -112,7 +111,7 @@ def climb_utility(
         return best  # type: ignore[no-any-return]
     memory[_AGE] = memory[_QUIET] = 0.0
     step = memory[_STEP] if begun else -first_step
-    if memory[_FAILURES] == _REVIEW:  # the best cap was tried again, and judged more finely
+    if memory[_FAILURES] == _REVIEW:  # the best cap was tried again, and measured more precisely
         memory[_BEST_UTILITY], memory[_FAILURES] = seen.utility, 0.0
     elif seen.utility > memory[_BEST_UTILITY]:
         memory[_BEST_UTILITY], memory[_BEST_BUDGET] = seen.utility, seen.budget
@@ -129,7 +128,7 @@ def climb_utility(
 
 
 def is_step_fine(parameters: tuple[float, float, float, float], memory: Any) -> bool:
-    """Return whether the steps are as fine as they get."""
+    """Return whether the steps are below the smallest step."""
     return 0.0 < abs(memory[_STEP]) < parameters[1]  # type: ignore[no-any-return]
 
 
@@ -147,21 +146,21 @@ def hold_trial(
     Parameters
     ----------
     seen : Reading
-        Of the last round.
+        Summary of the last round.
     step : float
-        Distance of the caps, in currency: near its top utility differs by ``step**2 / (2 beta)``.
+        Distance of the caps, in currency: near the peak utilities differ by ``step**2 / (2 beta)``.
     settled : float
-        Utility has settled when it moves in a round by less than this share of that.
+        Utility has settled when it changes in a round by less than this share of that difference.
     longest : float
-        Rounds after which a trial is over in any case, where all nodes move in each.
+        Largest number of rounds of a trial, if all nodes move in each round.
     last_utility, age, quiet : float
-        Utility of the round before, rounds that the trial has lasted, and of them in a row in
-        which utility had settled.
+        Utility of the previous round, rounds of the trial so far, and consecutive rounds in which
+        utility had settled.
 
     Returns
     -------
     over : bool
-        Whether the trial is over.
+        Whether the trial has ended.
     age, quiet : float
         The same after this round.
     """

@@ -1,4 +1,4 @@
-"""What a server learns of the value of epsilon from rounds of training that it has paid for."""
+"""Estimation of the value of epsilon, from training rounds that a server has paid for."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ type Floats = npt.NDArray[np.float64]
 type Interval = tuple[float, float]
 
 CONFIDENCE = 0.95
-_REACH = 4.0  # standard deviations on either side of the middle of the first grid
+_REACH = 4.0  # half width of the first grid, in standard deviations
 _N_ALPHA, _N_NOISE = 101, 15  # points of the grid
-_NOISE_SPREAD = 0.7  # standard deviation of ln(noise) before the first round: half or twice
-_NEGLIGIBLE = 1e-7  # of the weight of a grid point
+_NOISE_SPREAD = 0.7  # standard deviation of ln(noise) in the prior: half or twice
+_NEGLIGIBLE = 1e-7  # relative weight of a grid point
 _MOST_KNOTS = 12
 
 
 @dataclass(frozen=True)
 class ValuePrior:
-    """What a server expects of the value of epsilon before the first round; all independent."""
+    """Prior of the value of epsilon; all parameters are independent."""
 
     alpha: float
     """Median of alpha, per unit of epsilon; ln(alpha) is normal."""
     beta: float
-    """Mode of beta, in units of the gain; it is normal, cut off at zero."""
+    """Mode of beta, in units of the gain; the prior is normal, truncated at zero."""
     spread: float = 1.0
-    """Standard deviation of ln(alpha), and that of beta as a share of its mode."""
+    """Standard deviation of ln(alpha), and standard deviation of beta relative to its mode."""
     depreciation: float = 0.1
     """Mean, and standard deviation, of the share of the stock that a round loses; normal."""
     noise: float = 0.05
@@ -41,7 +41,7 @@ class ValuePrior:
 
 
 class _Grid:
-    """The posterior over a grid of alphas and noises: in each cell beta and k are normal.
+    """The posterior over a grid of alpha and noise: in each cell beta and k are normal.
 
     Cells are the rows of arrays of shape (n_alpha * n_noise,).
     """
@@ -79,7 +79,7 @@ class _Grid:
         self.beta, self.scale, self.k = beta, scale, k
 
     def refine(self) -> tuple[Floats, Floats]:
-        """Return the points of a grid over the cells that have some weight."""
+        """Return the points of a finer grid over the cells with non-negligible weight."""
         return (
             _refine(self.log_alpha, self.weight.sum(axis=1)),
             _refine(self.log_noise, self.weight.sum(axis=0)),
@@ -94,7 +94,7 @@ def _refine(places: Floats, weight: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class _Sums:
-    """What the posterior needs of the measured rounds."""
+    """Sufficient statistics of the measured rounds."""
 
     epsilon: Floats
     stocks: Floats
@@ -123,16 +123,16 @@ class _Sums:
 
 
 class ValueEstimate:
-    """The posterior of ``beta ln(1 + alpha eps)``, and of how the stock wears off.
+    """The posterior of ``beta ln(1 + alpha eps)``, and of the depreciation of the stock.
 
-    A server that has a stock S of accuracy (beyond that of the untrained net) and buys the mean
-    epsilon eps_t for a round expects the gain
+    A server with a stock S of accuracy (above that of the untrained net) that buys the mean epsilon
+    eps_t for a round expects the gain
 
         S_t - S_{t-1} = beta ln(1 + alpha eps_t) - k S_{t-1} + noise,
 
-    with normal noise: what a round adds, less what its own noise, and the saturation of the net,
-    take from the stock. Given alpha and the size of the noise this is a linear regression, whose
-    posterior has a closed form; these two lie on a grid.
+    with normal noise: the contribution of the round, minus the loss of stock through its noise and
+    the saturation of the net. Given alpha and the size of the noise this is a linear regression,
+    whose posterior has a closed form; these two parameters are on a grid.
 
     Parameters
     ----------
@@ -141,9 +141,9 @@ class ValueEstimate:
     stock : array_like of float, shape (n,)
         Stock before each round.
     gain : array_like of float, shape (n,)
-        What each round added to the stock, in the same unit.
+        Change of the stock in each round, in the same unit.
     prior : ValuePrior
-        What is expected before the first round.
+        Expectations before the first round.
 
     Raises
     ------
@@ -157,7 +157,7 @@ class ValueEstimate:
 
     Examples
     --------
-    Gains without noise tell alpha, beta and k:
+    Gains without noise determine alpha, beta and k:
 
     >>> epsilon = np.tile([0.5, 1.0, 2.0, 4.0], 50)
     >>> stock = np.zeros(201)
@@ -179,7 +179,7 @@ class ValueEstimate:
         sums = _Sums(*map(as_floats, ("epsilon", "stock", "gain"), (epsilon, stock, gain)))
         if not sums.epsilon.shape == sums.stocks.shape == sums.gains.shape:
             raise InvalidGameError(
-                "epsilon, stock and gain must have one entry a round each, but have shapes "
+                "epsilon, stock and gain must have one entry per round, but have shapes "
                 f"{sums.epsilon.shape}, {sums.stocks.shape} and {sums.gains.shape}."
             )
         if sums.n:
@@ -188,7 +188,7 @@ class ValueEstimate:
             raise InvalidGameError("stock and gain must be finite.")
         alphas = math.log(prior.alpha) + prior.spread * np.linspace(-_REACH, _REACH, _N_ALPHA)
         noises = math.log(prior.noise) + _NOISE_SPREAD * np.linspace(-_REACH, _REACH, _N_NOISE)
-        for _ in range(2):  # the second one lies where the first has found some weight
+        for _ in range(2):  # the second grid covers the weight found by the first
             grid = _Grid(alphas, noises, sums, prior)
             alphas, noises = grid.refine()
         self._sums, self._prior, self._grid = sums, prior, grid
@@ -200,7 +200,7 @@ class ValueEstimate:
 
     @property
     def n_rounds(self) -> int:
-        """How many rounds were measured."""
+        """Number of measured rounds."""
         return self._sums.n
 
     @cached_property
@@ -210,7 +210,7 @@ class ValueEstimate:
 
     @cached_property
     def _at_alpha(self) -> tuple[float, float]:
-        """Posterior means of beta, which is positive, and of k, for this alpha."""
+        """Posterior means of beta (positive) and of k, given this alpha."""
         grid = _Grid(
             np.array([math.log(self.alpha)]), self._grid.log_noise, self._sums, self._prior
         )
@@ -221,16 +221,16 @@ class ValueEstimate:
 
     @property
     def beta(self) -> float:
-        """Posterior mean of beta for this alpha, in units of the gain; positive."""
+        """Posterior mean of beta given this alpha, in units of the gain; positive."""
         return self._at_alpha[0]
 
     @property
     def depreciation(self) -> float:
-        """Posterior mean of k for this alpha: the share of the stock that a round loses."""
+        """Posterior mean of k given this alpha: the share of the stock that a round loses."""
         return self._at_alpha[1]
 
     def __call__(self, epsilon: npt.ArrayLike) -> Floats:
-        """Return the estimated value of a round at some epsilons, in units of the gain."""
+        """Return the estimated value of a round for given epsilons, in units of the gain."""
         return np.asarray(self.beta * np.log1p(self.alpha * as_floats("epsilon", epsilon)))
 
     def alpha_interval(self, confidence: float = CONFIDENCE) -> Interval:
@@ -239,7 +239,7 @@ class ValueEstimate:
         return self._alpha_quantile(tail), self._alpha_quantile(1.0 - tail)
 
     def beta_interval(self, confidence: float = CONFIDENCE) -> Interval:
-        """Return the central credible interval of beta, whatever alpha, in units of the gain."""
+        """Return the central credible interval of beta, for any alpha, in units of the gain."""
         return self._interval(np.ones(self._alpha.size), confidence)
 
     def value_interval(self, epsilon: float, confidence: float = CONFIDENCE) -> Interval:
@@ -250,7 +250,7 @@ class ValueEstimate:
     def misfit(self) -> float:
         """Root mean square distance of the curve to the best concave one, in units of the gain.
 
-        It is taken over the measured rounds. Where the logarithm is the wrong form it does not
+        It is computed over the measured rounds. If the logarithm is the wrong form it does not
         vanish as rounds are added.
         """
         if not self.n_rounds:
@@ -273,13 +273,13 @@ class ValueEstimate:
         weight = self._weight / (1.0 - self._below_zero)
         below = float(weight @ self._below_zero)
 
-        def reached(value: float) -> float:
+        def probability_below(value: float) -> float:
             return float(weight @ ndtr((value - middle) / scale)) - below
 
         tail = (1.0 - confidence) / 2.0
         highest = float((np.maximum(middle, 0.0) + 8.0 * scale).max())
-        low = brentq(lambda value: reached(value) - tail, 0.0, highest, rtol=1e-9)
-        high = brentq(lambda value: reached(value) - 1.0 + tail, low, highest, rtol=1e-9)
+        low = brentq(lambda value: probability_below(value) - tail, 0.0, highest, rtol=1e-9)
+        high = brentq(lambda value: probability_below(value) - 1.0 + tail, low, highest, rtol=1e-9)
         return float(low), float(high)
 
 
@@ -288,20 +288,20 @@ class ConcaveFit:
     """A concave, non-decreasing curve through zero, linear between knots."""
 
     knots: Floats
-    """Where its slope changes, ascending."""
+    """Points at which the slope changes, ascending."""
     weights: Floats
-    """By how much the slope falls at each; not negative."""
+    """Decrease of the slope at each point; not negative."""
     depreciation: float
     """Share of the stock that a round loses; not negative."""
 
     def __call__(self, epsilon: npt.ArrayLike) -> Floats:
-        """Return the curve at some epsilons, in units of the gain."""
+        """Return the curve at given epsilons, in units of the gain."""
         epsilon = np.asarray(epsilon, dtype=float)
         return np.asarray(np.minimum(epsilon[..., None], self.knots) @ self.weights)
 
 
 def fit_concave(epsilon: npt.ArrayLike, stock: npt.ArrayLike, gain: npt.ArrayLike) -> ConcaveFit:
-    """Fit any concave, non-decreasing value of epsilon to the gains of rounds by least squares.
+    """Fit a concave, non-decreasing value of epsilon to the gains of rounds by least squares.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def fit_concave(epsilon: npt.ArrayLike, stock: npt.ArrayLike, gain: npt.ArrayLik
     Returns
     -------
     ConcaveFit
-        With at most 12 knots, at quantiles of the epsilons. No form is assumed but that each
+        With at most 12 knots, at quantiles of the epsilons. The only assumption is that each
         further unit of epsilon adds no more than the one before.
 
     References

@@ -1,4 +1,4 @@
-"""How the server prices privacy: one file, one paper. Importing the package registers all."""
+"""Mechanisms by which the server sets payments: one per file. Importing registers all of them."""
 
 from fcfn_abm.mechanisms.base import (
     MECHANISMS,

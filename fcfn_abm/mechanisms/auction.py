@@ -1,4 +1,4 @@
-"""What mechanisms share that ask nodes for their costs and buy the same from each seller."""
+"""Base of the mechanisms that ask nodes for costs and buy the same epsilon from each seller."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fcfn_abm.mechanisms.claims import Claims
 
 
 class CheapestSell(Mechanism):
-    """An auction in which the k cheapest nodes sell ``epsilon = 1 / (n - k)`` each, at one price.
+    """An auction in which the k lowest-cost nodes sell ``1 / (n - k)`` each, at one price.
 
     With reported costs ``v_1 <= ... <= v_n``, k is the largest j below n with
-    ``j v / (n - j) <= B`` for the report v that ``judged_by`` picks.
+    ``j v / (n - j) <= B`` for the report v that ``judged_by`` selects.
     """
 
     name: ClassVar[str]
     """Registered name."""
     judged_by: ClassVar[slice]
-    """Of the ranked reports, those by which one seller, two sellers and so on are judged."""
+    """Slice of the ranked reports by which one seller, two sellers and so on are judged."""
     reports: ClassVar = "cost"
     claims: ClassVar[Claims] = Claims(
         budget_balanced=True,
@@ -32,11 +32,11 @@ class CheapestSell(Mechanism):
     )
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round: the server buys what the reports say."""
+        """Price one round, by the reported costs."""
         return settle_contracts(self.name, game, self.offer(game, rng), why_nobody_sells(game))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return what each node sells and is paid for its reported cost."""
+        """Return what each node sells, and its payment, for its reported cost."""
         ranked, n_nodes = np.sort(game.bids), game.bids.size
         sellers = np.arange(1, n_nodes)
         affordable = sellers * ranked[self.judged_by] <= game.cap * (n_nodes - sellers)
@@ -49,18 +49,18 @@ class CheapestSell(Mechanism):
 
 
 def buy_from_cheapest(bids: Floats, n_sellers: int, epsilon: float, fee: float) -> Contracts:
-    """Return the contracts in which the nodes with the lowest reports sell the same.
+    """Return contracts in which the nodes with the lowest reports sell the same epsilon.
 
     Parameters
     ----------
     bids : ndarray of float, shape (n,)
         Reported unit costs, in currency per unit of epsilon.
     n_sellers : int
-        How many nodes sell; of equal reports those with the lower numbers come first.
+        Number of sellers; equal reports are ordered by row.
     epsilon : float
-        What each of them sells, dimensionless.
+        Epsilon of each seller, dimensionless.
     fee : float
-        What each of them is paid, in currency.
+        Payment of each seller, in currency.
     """
     sells = np.zeros(bids.size, dtype=bool)
     sells[np.argsort(bids, kind="stable")[:n_sellers]] = True
@@ -68,7 +68,7 @@ def buy_from_cheapest(bids: Floats, n_sellers: int, epsilon: float, fee: float) 
 
 
 def settle_contracts(name: str, game: PricingGame, contracts: Contracts, reason: str) -> Outcome:
-    """Work out everybody's utility where each node takes its contract.
+    """Compute all utilities, with every node accepting its contract.
 
     Parameters
     ----------
@@ -77,9 +77,9 @@ def settle_contracts(name: str, game: PricingGame, contracts: Contracts, reason:
     game : PricingGame
         With the true costs.
     contracts : Contracts
-        With a fee each.
+        Contracts with fees.
     reason : str
-        Why nobody trades, where nobody does.
+        Reason, if nobody trades.
     """
     epsilon = contracts.epsilon
     payment = contracts.payment(epsilon, 0.0)

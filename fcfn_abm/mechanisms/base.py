@@ -1,4 +1,4 @@
-"""What every mechanism gets and gives, and the primitives on which all are judged."""
+"""Inputs and outcomes of mechanisms, and the primitives by which all are evaluated."""
 
 from __future__ import annotations
 
@@ -41,28 +41,29 @@ type Rows = slice | npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class PricingGame:
-    """The primitives that all mechanisms share."""
+    """The primitives of a game, common to all mechanisms."""
 
     rho: Floats
-    """Unit privacy costs, currency per unit of epsilon, shape (n,); of k populations, (k, n)."""
+    """Unit privacy costs, in currency per unit of epsilon, shape (n,); for k populations, (k,
+    n)."""
     alpha: float
     """Model-value parameter of the server, per unit of epsilon."""
     beta: float
     """Model-value parameter of the server, in currency."""
     budget: PerGame | None = None
-    """Payment cap B of a round, in currency; None leaves it to the mechanism."""
+    """Payment cap B of a round, in currency; None lets the mechanism choose."""
     average_over: AverageOver = "active"
-    """Which nodes the mean epsilon is averaged over."""
+    """Nodes over which the mean epsilon is averaged."""
     reported_cost: Floats | None = None
-    """Unit costs that the nodes report, of the shape of rho; None where they report the truth."""
+    """Unit costs that the nodes report, of the shape of rho; None for truthful reports."""
     held: Holdings = field(default_factory=Holdings)
-    """The data that nodes hold, for a mechanism that looks at them; empty where there are none."""
+    """The nodes' data, for mechanisms that use them; empty without data."""
     terms: Terms | None = None
-    """What taking part costs and allows; None in the game of the paper."""
+    """Costs and limits of taking part; None in the game of the paper."""
 
     @property
     def bids(self) -> Floats:
-        """The unit costs that a mechanism goes by which asks for costs, shape (n,)."""
+        """Unit costs that are reported to a mechanism that asks for costs, shape (n,)."""
         return self.rho if self.reported_cost is None else self.reported_cost
 
     @cached_property
@@ -72,12 +73,12 @@ class PricingGame:
 
     @cached_property
     def search(self) -> LeaderSearch:
-        """The best cap of one population under other terms than the paper's, which is searched."""
+        """The best cap of one population under terms other than the paper's, by a search."""
         terms = self.terms or Terms()
         return search_best_cap(self.rho, self.alpha, self.beta, terms, self.average_over)
 
     def solve(self, budget: float) -> ContestEquilibrium:
-        """Return the nodes' equilibrium under other terms than the paper's."""
+        """Return the nodes' equilibrium under terms other than the paper's."""
         if self.budget is None and budget == self.search.budget:
             return self.search.equilibrium
         return contest_equilibrium(self.rho, budget, self.terms)
@@ -86,8 +87,8 @@ class PricingGame:
     def stackelberg(self) -> StackelbergEquilibrium:
         """The leader-follower equilibrium of these primitives.
 
-        Under other terms than the paper's it is searched, and has no tau and no threshold: they are
-        zero.
+        Under terms other than the paper's it is found by a search, and tau and threshold are zero,
+        because they are not defined.
         """
         if self.terms is not None:
             found, form = self.search, self.search.equilibrium
@@ -108,11 +109,11 @@ class PricingGame:
 
     @property
     def cap(self) -> PerGame:
-        """The payment cap where a mechanism needs one: the given one, else B*."""
+        """The payment cap for mechanisms that need one: the given one, otherwise B*."""
         return self.stackelberg.budget if self.budget is None else self.budget
 
     def games(self) -> Iterator[PricingGame]:
-        """Yield the game of each of many populations."""
+        """Yield the game of each population."""
         budgets = np.broadcast_to(np.asarray(self.budget), len(self.rho)).tolist()
         for row, (rho, budget) in enumerate(zip(self.rho, budgets, strict=True)):
             reported = None if self.reported_cost is None else self.reported_cost[row]
@@ -128,9 +129,9 @@ class PricingGame:
             )
 
     def sellable(self, epsilon: Floats) -> Floats:
-        """Return what nodes sell that are asked for some epsilon: no more than they can.
+        """Return what nodes sell when asked for some epsilon: at most their caps.
 
-        What would lie below the least that is paid is not sold.
+        An epsilon below the reserve is not sold.
         """
         if self.terms is None:
             return epsilon
@@ -138,7 +139,7 @@ class PricingGame:
         return np.where(sold >= self.terms.reserve, sold, 0.0)
 
     def costs(self, epsilon: Floats) -> Floats:
-        """Return what epsilon costs the nodes, in currency."""
+        """Return the costs of epsilon, in currency."""
         if self.terms is None:
             return self.rho * epsilon
         return -profits(epsilon, self.rho, np.zeros_like(epsilon), self.terms)
@@ -146,68 +147,68 @@ class PricingGame:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a mechanism leads to, judged on the primitives that all mechanisms share.
+    """The outcome of a mechanism, evaluated by the primitives common to all mechanisms.
 
-    Of k populations that were priced together, arrays of shape (n,) have shape (k, n), and numbers
-    and texts shape (k,).
+    For k populations priced together, arrays of shape (n,) have shape (k, n), and numbers and
+    strings shape (k,).
     """
 
     mechanism: str
     """Registered name of the mechanism."""
     epsilon: Floats
-    """Privacy budgets, dimensionless, shape (n,); zero where a node stays out."""
+    """Privacy budgets, dimensionless, shape (n,); zero for nodes that stay out."""
     payment: Floats
-    """What each node gets, in currency, shape (n,)."""
+    """Payment of each node, in currency, shape (n,)."""
     active: npt.NDArray[np.bool_]
     """Which nodes take part, shape (n,)."""
     node_utility: Floats
-    """Payment less rho * epsilon, in currency, shape (n,)."""
+    """Payment minus rho * epsilon, in currency, shape (n,)."""
     server_utility: PerGame
-    """beta ln(1 + alpha mean_epsilon) less ``server_payment``, in currency."""
+    """beta ln(1 + alpha mean_epsilon) minus ``server_payment``, in currency."""
     server_payment: PerGame
-    """What the server pays in all, in currency."""
+    """Total payment of the server, in currency."""
     agency_utility: PerGame
-    """What a middleman keeps of ``server_payment``, in currency; zero where there is none."""
+    """Part of ``server_payment`` that an agency keeps, in currency; zero without an agency."""
     mean_epsilon: PerGame
     """Average privacy budget eps_g."""
     average_over: AverageOver
-    """Which nodes ``mean_epsilon`` is averaged over."""
+    """Nodes over which ``mean_epsilon`` is averaged."""
     status: PerGame = "solved"
     """``"solved"``, ``"no-trade"`` or ``"no-solution"``."""
     reason: PerGame = ""
     """Why there is no trade or no solution, in a sentence."""
     note: PerGame = ""
-    """What is our reading rather than the paper's statement in a solution, in a sentence."""
+    """What in a solution is our interpretation, not the paper's statement, in a sentence."""
     contest: ContestEquilibrium | None = None
-    """How a contest under other terms than the paper's was solved; None elsewhere."""
+    """How a contest under terms other than the paper's was solved; None otherwise."""
 
     @property
     def n_active(self) -> PerGame:
-        """How many nodes take part."""
+        """Number of nodes that take part."""
         return as_numbers(np.count_nonzero(self.active, axis=-1))
 
     @property
     def paid(self) -> PerGame:
-        """What the server pays in all, in currency: ``server_payment`` by its short name."""
+        """Total payment of the server, in currency; short for ``server_payment``."""
         return self.server_payment
 
 
 @dataclass(frozen=True)
 class Contest:
-    """An offer: a pool is shared in proportion to a score of epsilon, which nodes choose freely.
+    """An offer that shares a pool in proportion to a score of epsilon, which nodes choose freely.
 
     The score is epsilon itself, unless there are weights or an exponent:
     ``weight * epsilon**exponent``.
     """
 
     pool: float | None = None
-    """What is shared, in currency; None is the cap that the server announces each round."""
+    """What is shared, in currency; None for the cap that the server announces each round."""
     price: float | None = None
-    """What the server pays a middleman for a unit of epsilon; None where there is none."""
+    """Server's payment to an agency per unit of epsilon; None without an agency."""
     exponent: float = 1.0
-    """Of epsilon in the score; above zero and at most one."""
+    """Exponent of epsilon in the score; above zero and at most one."""
     weight: Floats | None = None
-    """Of each node in the score, shape (n,); None where all weigh the same."""
+    """Weight of each node in the score, shape (n,); None for equal weights."""
 
     @property
     def learns_cap(self) -> bool:
@@ -220,25 +221,25 @@ class Contest:
         return self.exponent == 1 and self.weight is None
 
     def among(self, rows: Rows) -> Contest:
-        """Return the same contest of the nodes in some rows."""
+        """Return the same contest for the nodes in some rows."""
         return self if self.weight is None else replace(self, weight=self.weight[rows])
 
     def payment(self, epsilon: Floats, pool: float) -> Floats:
-        """Return what each node gets, in currency."""
+        """Return the payment of each node, in currency."""
         return payments(self.score(epsilon), pool)
 
     def score(self, epsilon: Floats) -> Floats:
-        """Return what payments are in proportion to, shape (n,)."""
+        """Return the scores by which payments are shared, shape (n,)."""
         score = epsilon if self.exponent == 1 else epsilon**self.exponent
         return score if self.weight is None else self.weight * score
 
     def epsilon(self, score: Floats) -> Floats:
-        """Return the epsilon that scores so much: the inverse of `score`."""
+        """Return the epsilon with a given score: the inverse of `score`."""
         own = score if self.weight is None else score / self.weight
         return own if self.exponent == 1 else own ** (1.0 / self.exponent)
 
     def server_payment(self, epsilon: Floats, payment: Floats) -> float:
-        """Return what the server pays in all, in currency."""
+        """Return the total payment of the server, in currency."""
         if self.price is None:
             return float(payment.sum())
         return float(self.price * epsilon.sum())
@@ -246,25 +247,25 @@ class Contest:
 
 @dataclass(frozen=True)
 class Contracts:
-    """An offer: one epsilon for each node, which in a market may accept it or leave."""
+    """An offer of one epsilon for each node, which a node in a market may accept or refuse."""
 
     epsilon: Floats
-    """The epsilon that each node would train with, shape (n,); zero where no contract suits."""
+    """Epsilon with which each node would train, shape (n,); zero for no contract."""
     fee: Floats | None = None
-    """What each contract pays, in currency; None shares the cap in proportion to epsilon."""
+    """Payment of each contract, in currency; None shares the cap in proportion to epsilon."""
     margin: Floats | None = None
-    """What a middleman keeps for each contract, in currency; None where there is none."""
+    """What an agency keeps for each contract, in currency; None without an agency."""
 
     learns_cap: ClassVar[bool] = False
 
     def payment(self, epsilon: Floats, pool: float) -> Floats:
-        """Return what each node gets, in currency."""
+        """Return the payment of each node, in currency."""
         if self.fee is None:
             return payments(epsilon, pool)
         return np.where(epsilon > 0, self.fee, 0.0)
 
     def server_payment(self, epsilon: Floats, payment: Floats) -> float:
-        """Return what the server pays in all, in currency."""
+        """Return the total payment of the server, in currency."""
         to_nodes = float(payment.sum())
         if self.margin is None:
             return to_nodes
@@ -282,23 +283,23 @@ class Mechanism(Protocol):
     reports: ClassVar[Literal["epsilon", "cost"]] = "epsilon"
     """What nodes report: the epsilon that they sell, or their unit cost."""
     knobs: ClassVar[tuple[str, ...]] = ("budget",)
-    """What sets how much it buys: "budget", the cap, or the name of an option. The first one is
-    raised until the mechanism buys enough; where that jumps over the aim, the second one is
-    lowered. Empty where nothing does. See :func:`fcfn_abm.mechanisms.matching.match_outcome`."""
+    """What determines how much it buys: "budget" (the cap), or the name of an option. The first one
+    is raised until the mechanism buys enough; if that overshoots the target, the second one is
+    lowered. Empty if nothing does. See :func:`fcfn_abm.mechanisms.matching.match_outcome`."""
 
     @property
     def claims(self) -> Claims:
-        """What the mechanism claims of itself, with its options."""
+        """Properties that the mechanism claims, with its options."""
         return Claims()
 
     @property
     def needs_data(self) -> bool:
-        """Whether it looks at the data that nodes hold."""
+        """Whether it uses the nodes' data."""
         return False
 
     @property
     def knows_terms(self) -> bool:
-        """Whether it stands for other costs than rho * epsilon, caps, fixed costs and a reserve."""
+        """Whether it supports costs other than rho * epsilon, caps, fixed costs and a reserve."""
         return False
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
@@ -306,16 +307,16 @@ class Mechanism(Protocol):
         ...
 
     def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:
-        """Price many populations: ``rho`` of the game has shape (k, n), and each its own chance.
+        """Price many populations, with ``rho`` of shape (k, n), and one generator for each.
 
-        The numbers are those of `outcome` one by one, bit for bit; a mechanism that can work on
-        all rows at once overrides this.
+        Bitwise equal to `outcome` for one population after another; mechanisms that can process all
+        rows at once override this method.
         """
         pairs = zip(game.games(), rngs, strict=False)
         return stack([self.outcome(one, rng) for one, rng in pairs])
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Offer:
-        """Return what the server posts in a market, where taking part is voluntary."""
+        """Return the server's offer in a market, in which taking part is voluntary."""
         ...
 
 
@@ -323,27 +324,27 @@ MECHANISMS: Registry[Mechanism] = Registry("mechanism")
 
 
 def refusal(kind: str, mechanism: Mechanism) -> str:
-    """Return why a mechanism does not stand for other terms; empty if it does."""
+    """Return why a mechanism does not support other terms; empty if it does."""
     if mechanism.knows_terms:
         return ""
     with_options = " with these options" if kind in ("tullock", "weighted") else ""
     return (
-        f"{kind!r}{with_options} is derived for nodes whose privacy costs rho * epsilon, without "
-        "caps, a fixed cost or a reserve: another cost, epsilon_max, fixed_cost and reserve go "
-        "together with 'stackelberg', 'static' and 'random'."
+        f"{kind!r}{with_options} requires privacy costs rho * epsilon, without caps, a fixed "
+        "cost or a reserve; use 'stackelberg', 'static' or 'random' with cost, epsilon_max, "
+        "fixed_cost or reserve."
     )
 
 
 def keep_willing(epsilon: Floats, game: PricingGame) -> Floats:
-    """Set to zero the epsilon of nodes that the cap, shared in proportion to it, does not pay for.
+    """Set to zero the epsilon of nodes whose costs the cap, shared by epsilon, does not cover.
 
-    The cap B pays B / S for each unit, whoever sells it, so those with the highest costs leave
-    until it covers the cost of each that is left. By cost, those stay for which
-    ``rho_k * (epsilon_1 + ... + epsilon_k) <= B``. A market may come to rest with other nodes
-    where they sell unequal epsilons: who leaves first depends on who moves first.
+    The cap B pays B / S per unit, for every seller, so that the nodes with the highest costs leave
+    until it covers the cost of every remaining node. In order of cost, those nodes stay for which
+    ``rho_k * (epsilon_1 + ... + epsilon_k) <= B``. If nodes sell unequal epsilons, a market may
+    come to rest with other nodes, because who leaves first depends on who moves first.
     """
     unit_cost = game.rho
-    if game.terms is not None:  # of a unit of epsilon on average
+    if game.terms is not None:  # cost of a unit of epsilon on average
         unit_cost = game.costs(epsilon) / np.where(epsilon > 0, epsilon, 1.0)
     order = np.argsort(unit_cost, axis=-1, kind="stable")
     supply = np.cumsum(np.take_along_axis(epsilon, order, axis=-1), axis=-1)
@@ -365,11 +366,10 @@ def settle(
     note: PerGame = "",
     contest: ContestEquilibrium | None = None,
 ) -> Outcome:
-    """Work out everybody's utility from what each node reports and is paid (6, 10).
+    """Compute all utilities from the epsilon and payment of each node (6, 10).
 
-    Of one population, or of k with ``epsilon`` and ``payment`` of shape (k, n).
-    The server pays what the nodes get, unless ``server_payment`` says that a middleman keeps a
-    part.
+    For one population, or for k with ``epsilon`` and ``payment`` of shape (k, n). The server pays
+    what the nodes receive, unless ``server_payment`` includes the part of an agency.
     """
     to_nodes = as_numbers(payment.sum(axis=-1))
     if server_payment is None:
@@ -424,7 +424,7 @@ def settle_contest(mechanism: str, game: PricingGame) -> Outcome:
 
 
 def stack(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcomes of one population or more as one."""
+    """Return the outcomes of several populations as one."""
     first = outcomes[0]
     stacked: dict[str, Any] = {
         field.name: np.stack([getattr(outcome, field.name) for outcome in outcomes])
@@ -449,8 +449,8 @@ def price(
 ) -> Outcome:
     """Price one round with any registered mechanism.
 
-    Under ``"random"`` and ``"static"`` taking part is compulsory here, as in the paper: nodes that
-    lose stay. In a market (``PrivacyMarket``, ``fcfn run``) it is voluntary, and they leave.
+    With ``"random"`` and ``"static"`` taking part is compulsory here, as in the paper: nodes that
+    lose money stay. In a market (``PrivacyMarket``, ``fcfn run``) it is voluntary, and they leave.
 
     Parameters
     ----------
@@ -458,24 +458,25 @@ def price(
         A registered name, such as ``"stackelberg"`` or ``"random"``.
     rho : array_like of float, shape (n,) or (k, n)
         Unit privacy costs, in currency per unit of epsilon; positive. Each row of a table is a
-        population: all are priced, with the numbers of one call a row. ``"stackelberg"``,
-        ``"random"`` and ``"static"`` work on all rows at once, the others on one after another.
+        population; results equal those of one call per row. ``"stackelberg"``, ``"random"`` and
+        ``"static"`` process all rows at once, the others one after another.
     alpha, beta : float
         The server's model-value parameters: it gains ``beta * ln(1 + alpha * mean_epsilon)``.
     budget : float, or array_like of float, shape (k,), optional
-        Payment cap B of the round, in currency; one for all, or one a population. Without it a
-        mechanism that can chooses its own, and the others get the Stackelberg leader's B*. The
-        printed equations of ``"yang"`` know no cap, except with ``payment = "shared-cap"``.
+        Payment cap B of the round, in currency; one for all, or one per population. By default a
+        mechanism chooses its own if it can, and uses the Stackelberg leader's B* otherwise. The
+        printed equations of ``"yang"`` have no cap, except with ``payment = "shared-cap"``.
     average_over : {"active", "population", "effective"}, default "active"
-        Over how many nodes epsilon is averaged: those that take part, all, or their effective
-        number ``S**2 / sum epsilon**2``.
+        Nodes over which epsilon is averaged: those that take part, all, or their effective number
+        ``S**2 / sum epsilon**2``.
     reported_cost : array_like of float, of the shape of rho, optional
-        Unit costs that the nodes report to a mechanism that asks for costs; without it, the truth.
+        Unit costs that the nodes report to a mechanism that asks for costs; truthful by default.
     terms : Terms, optional
-        Other costs than rho * epsilon, caps, a fixed cost or a reserve, for mechanisms that know of
+        Costs other than rho * epsilon, caps, a fixed cost or a reserve, for mechanisms that support
         them.
     rng : Generator, BitGenerator, SeedSequence, int or list of int, optional
-        Source of chance, for mechanisms that draw; populations draw from it one after another.
+        Source of randomness for mechanisms with random draws, used for one population after
+        another.
     **options
         Options of the mechanism.
 
@@ -489,9 +490,9 @@ def price(
     UnknownNameError
         If there is no such mechanism.
     OptionError
-        If the mechanism does not take an option, or not that value.
+        If the mechanism does not have an option, or does not allow its value.
     InvalidGameError
-        If a number is outside its range, or the mechanism is made for the costs of the paper alone.
+        If a number is outside its range, or the mechanism does not support the terms.
 
     Examples
     --------
@@ -526,7 +527,7 @@ def price(
     if rho.ndim == 1:
         return priced.outcome(game, chance)
     if not len(rho):
-        raise InvalidGameError("rho must hold one population or more, but has shape (0, n).")
-    if terms is not None:  # each has its own best cap, which is searched
+        raise InvalidGameError("rho must contain at least one population, but has shape (0, n).")
+    if terms is not None:  # each population needs its own search for the best cap
         return stack([priced.outcome(one, chance) for one in game.games()])
     return priced.outcomes(game, repeat(chance))

@@ -1,4 +1,4 @@
-"""Checks that a mechanism keeps its claims: random games, false reports, what they gain whom."""
+"""Checks of a mechanism's claims on random games: deviations, and how much they gain."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ PROPERTIES = (
     *COALITIONS.values(),
     SPLIT,
 )
-"""What is measured, in the order of the tables; the last ones can be claimed by nobody."""
+"""Properties that are measured, in the order of the tables; no mechanism can claim the last
+ones."""
 
-_STRICT = {VALID, BUDGET, *RATIONAL.values()}  # nobody's optimum is involved: rounding alone
-_MOST_DEVIATORS = 4  # nodes of a game that try everything
+_STRICT = {VALID, BUDGET, *RATIONAL.values()}  # no optimization: rounding errors only
+_MOST_DEVIATORS = 4  # nodes per game that try all deviations
 _BESIDE = np.array([1.0 - 1e-9, 1.0, 1.0 + 1e-9])
 _FACTORS = np.array(
     [
@@ -62,58 +63,58 @@ _FACTORS = np.array(
         *(1.0001, 1.001, 1.01, 1.1, 1.25, 1.5, 2.0, 4.0, 10.0, 100.0),
     ]
 )
-_STEPS = (0.5, 0.8, 0.95, 1.05, 1.25, 2.0)  # what a coalition's costs are multiplied by
+_STEPS = (0.5, 0.8, 0.95, 1.05, 1.25, 2.0)  # factors for a coalition's reported costs
 _STAYS_OUT = 1000.0  # times the highest cost
 
 
 @dataclass(frozen=True)
 class Violation:
-    """By how much a property fails in a game, at worst."""
+    """Size of the violation of a property in a game."""
 
     size: float
-    """Share of what is paid (of epsilon, where that is compared); zero where the property holds."""
+    """Share of the payments (of epsilon, if that is compared); zero if the property holds."""
     says: str = ""
-    """What happens, in a sentence."""
+    """Description, in a sentence."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A game in which a property fails, and how."""
+    """A game in which a property fails."""
 
     rho: tuple[float, ...]
-    """Unit privacy costs, currency per unit of epsilon."""
+    """Unit privacy costs, in currency per unit of epsilon."""
     budget: float
     """Payment cap, in currency."""
     alpha: float
-    """Of the server's value."""
+    """Model-value parameter of the server, per unit of epsilon."""
     beta: float
-    """Of the server's value, in currency."""
+    """Model-value parameter of the server, in currency."""
     average_over: str
-    """Which nodes the mean epsilon is averaged over."""
+    """Nodes over which the mean epsilon is averaged."""
     size: float
-    """By how much it fails here (:class:`Violation`)."""
+    """Size of the violation (:class:`Violation`)."""
     says: str
-    """What happens, in a sentence; nodes are counted from 0."""
+    """Description, in a sentence; nodes are counted from 0."""
 
 
 @dataclass(frozen=True)
 class PropertyCheck:
-    """What random games show of one property."""
+    """Result of random games for one property."""
 
     name: str
     """One of :data:`PROPERTIES`."""
     claimed: bool
     """Whether the mechanism claims it."""
     n_games: int
-    """In how many games it was measured."""
+    """Number of games in which it was measured."""
     n_violated: int
-    """In how many of them it fails."""
+    """Number of these games in which it fails."""
     size: float
     """The largest violation (:class:`Violation`)."""
     tolerance: float
-    """Up to which size it holds."""
+    """Largest violation with which it counts as holding."""
     example: Example | None
-    """The smallest game found in which it fails; simplified where the property is claimed."""
+    """Smallest game found in which it fails; simplified if the property is claimed."""
 
     @property
     def verdict(self) -> Verdict:
@@ -125,20 +126,20 @@ class PropertyCheck:
 
 @dataclass(frozen=True)
 class MechanismCheck:
-    """What random games show of a mechanism and its claims."""
+    """Result of random games for a mechanism and its claims."""
 
     mechanism: str
     """Registered name."""
     options: dict[str, Any]
-    """What differs from its defaults."""
+    """Options that differ from the defaults."""
     claims: Claims
-    """What it claims with these options."""
+    """Its claims with these options."""
     n_games: int
-    """How many games were drawn."""
+    """Number of games drawn."""
     seed: int
-    """Of the games."""
+    """Seed of the games."""
     properties: tuple[PropertyCheck, ...]
-    """One each that is claimed or was measured."""
+    """One per property that is claimed or was measured."""
 
     @property
     def holds(self) -> bool:
@@ -146,7 +147,7 @@ class MechanismCheck:
         return all(one.verdict == "holds" for one in self.properties if one.claimed)
 
     def facts(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON; what is infinite is None."""
+        """Return everything as plain values for JSON; infinite numbers become None."""
         rows = []
         for one in self.properties:
             row = {**asdict(one), "verdict": one.verdict}
@@ -167,50 +168,49 @@ def check_mechanism(
     progress: bool = False,
     **options: Any,
 ) -> MechanismCheck:
-    """Check what a mechanism claims of itself on random games.
+    """Check the claims of a mechanism on random games.
 
     Parameters
     ----------
     mechanism : str
         A registered name.
     games : int, default 1000
-        How many games are drawn (:func:`~fcfn_abm.mechanisms.random_games.draw_game`).
+        Number of games (:func:`~fcfn_abm.mechanisms.random_games.draw_game`).
     seed : int, default 0
-        Of the games; the k-th game of a seed is always the same.
+        Seed of the games; the k-th game of a seed is always the same.
     n_nodes : int, optional
-        How many nodes every game has, for a mechanism whose options fix their number; without it
-        1 to 12.
+        Number of nodes in every game, for a mechanism whose options fix it. By default 1 to 12.
     progress : bool, default False
-        Whether to show a bar on stderr.
+        Whether to show a progress bar on stderr.
     **options
         Options of the mechanism.
 
     Returns
     -------
     MechanismCheck
-        A row a property: whether it is claimed, whether it holds, the largest violation, and the
-        smallest game found in which it fails. ``holds`` sums up the claims.
+        One row per property: whether it is claimed, whether it holds, the largest violation, and
+        the smallest game found in which it fails. ``holds`` summarizes the claims.
 
     Raises
     ------
     UnknownNameError, OptionError
-        If there is no such mechanism, or it does not take an option.
+        If there is no such mechanism, or it does not have an option.
     InvalidGameError
         If a number is outside its range.
     RunFailedError
-        If the mechanism raises an error that is none of this package.
+        If the mechanism raises an error that is not one of this package.
 
     Notes
     -----
-    In each game up to four nodes report costs on a grid around their own, and at and just beside
-    every node's cost. A mechanism that asks for epsilon is read as one that asks for costs and
-    computes epsilon for the nodes. Epsilon is varied where payments are shared by epsilon, the
-    others' given; contracts are exchanged where they have payments of their own. Coalitions report
-    costs together, and a node appears as two nodes of its cost: these gains are measured, and no
-    mechanism claims that there are none. What is found is a lower bound of what can be gained.
+    In each game up to four nodes report costs on a grid around their own, and at and next to every
+    node's cost. A mechanism that asks for epsilon is treated as one that asks for costs and
+    computes epsilon for the nodes. Epsilon is varied if payments are shared by epsilon, with the
+    others' epsilon fixed; contracts are exchanged if they have payments of their own. Coalitions
+    report costs together, and a node appears as two nodes with its cost: these gains are measured,
+    but no mechanism claims that there are none. The results are lower bounds of the possible gains.
 
-    Every game must have a valid outcome: a mechanism that refuses one does not pass. A false report
-    that it refuses is no choice that a node has. The mechanism's own draws are the same before and
+    Every game must have a valid outcome: a mechanism that refuses a game fails. A false report that
+    it refuses is not available to a node. The mechanism's own random draws are the same before and
     after a false report.
 
     Examples
@@ -247,27 +247,27 @@ def check_mechanism(
 
 
 def measure_game(mechanism: Mechanism, game: PricingGame, seed: int = 0) -> dict[str, Violation]:
-    """Measure in one game by how much each property fails.
+    """Measure the violation of each property in one game.
 
     Parameters
     ----------
     mechanism : Mechanism
         With its options.
     game : PricingGame
-        With costs, and a payment cap.
+        With costs and a payment cap.
     seed : int, default 0
-        Of the mechanism's own draws, and of who deviates where not all nodes do.
+        Seed of the mechanism's own draws, and of the choice of deviating nodes, if not all deviate.
 
     Returns
     -------
     dict
-        From those of :data:`PROPERTIES` that can be measured in it to a :class:`Violation`.
+        Maps those of :data:`PROPERTIES` that can be measured to a :class:`Violation`.
     """
     return _Trial(mechanism, game, seed).measure()
 
 
 def _measure(name: str, mechanism: Mechanism, game: PricingGame, seed: int) -> dict[str, Violation]:
-    """Do the same; a game that is refused has no valid outcome, and breakdowns name their game."""
+    """Do the same; a refused game has no valid outcome, and other errors report their game."""
     try:
         return measure_game(mechanism, game, seed)
     except FcfnError as error:
@@ -277,13 +277,13 @@ def _measure(name: str, mechanism: Mechanism, game: PricingGame, seed: int) -> d
     except Exception as error:
         raise RunFailedError(
             f"The mechanism {name!r} raises {type(error).__name__} in the game rho = "
-            f"{_listed(game.rho)}, budget = {game.cap:g}, alpha = {game.alpha:g}, beta = "
+            f"{_format_list(game.rho)}, budget = {game.cap:g}, alpha = {game.alpha:g}, beta = "
             f"{game.beta:g}, or after a false report in it: {abbreviate(str(error))}"
         ) from error
 
 
-def _claimed(claims: Claims) -> set[str]:
-    """Return the properties that are claimed; valid outcomes are asked of every mechanism."""
+def _list_claimed(claims: Claims) -> set[str]:
+    """Return the claimed properties; valid outcomes are required of every mechanism."""
     claimed = {
         BUDGET: claims.budget_balanced,
         MONOTONE: claims.monotone,
@@ -303,7 +303,7 @@ class _Tally:
 
     def __init__(self, name: str, claims: Claims) -> None:
         self.name = name
-        self.claimed = name in _claimed(claims)
+        self.claimed = name in _list_claimed(claims)
         self.tolerance = claims.tolerance * (1e-3 if name in _STRICT else 1.0)
         self.n_games = self.n_violated = 0
         self.size = 0.0
@@ -319,7 +319,7 @@ class _Tally:
             self.worst = game, seed, found
 
     def simplify(self, name: str, mechanism: Mechanism) -> None:
-        """Replace the worst game by simpler ones as long as the property fails in them too."""
+        """Replace the worst game by simpler ones, as long as the property fails in them."""
         while self.worst is not None:
             game, seed, _ = self.worst
             for simpler in _simpler_games(game):
@@ -362,26 +362,26 @@ def _rank(game: PricingGame, found: Violation) -> tuple[int, float]:
 
 
 def _simpler_games(game: PricingGame) -> Iterator[PricingGame]:
-    """Yield games with a node less, then those with rounder numbers."""
+    """Yield games with one node less, then games with rounder numbers."""
     for node in range(game.rho.size if game.rho.size > 1 else 0):
         yield replace(game, rho=np.delete(game.rho, node))
     for digits in (1, 2, 3):
-        rho = np.array([_rounded(cost, digits) for cost in game.rho])
-        if (rho != game.rho).any() and all(_rounded(c, digits - 1) != c for c in game.rho):
+        rho = np.array([_round(cost, digits) for cost in game.rho])
+        if (rho != game.rho).any() and all(_round(c, digits - 1) != c for c in game.rho):
             yield replace(game, rho=rho)
         for field in ("budget", "beta", "alpha"):
             value = getattr(game, field)
-            if value != _rounded(value, digits) and value != _rounded(value, digits - 1):
-                rounded: Any = {field: _rounded(value, digits)}
+            if value != _round(value, digits) and value != _round(value, digits - 1):
+                rounded: Any = {field: _round(value, digits)}
                 yield replace(game, **rounded)
 
 
-def _rounded(value: float, digits: int) -> float:
+def _round(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}") if digits else math.nan
 
 
 class _Trial:
-    """One game: what the mechanism does in it, and what becomes of false reports."""
+    """One game: the mechanism's outcome, and the consequences of false reports."""
 
     def __init__(self, mechanism: Mechanism, game: PricingGame, seed: int) -> None:
         self.mechanism, self.game, self.seed = mechanism, game, seed
@@ -413,7 +413,7 @@ class _Trial:
         return self.mechanism.outcome(game, np.random.default_rng(self.seed))
 
     def _play(self, reports: Floats, rho: Floats | None = None) -> Outcome | None:
-        """Return the outcome after reports of cost; None where the mechanism refuses them."""
+        """Return the outcome after reports of costs; None if the mechanism refuses them."""
         reports = np.clip(reports, SMALLEST, LARGEST)
         if self.mechanism.reports == "cost":
             rho = self.game.rho if rho is None else rho
@@ -426,11 +426,11 @@ class _Trial:
             return None
 
     def _utilities(self, outcome: Outcome) -> Floats:
-        """Return what nodes are left with at their true costs."""
+        """Return the nodes' utilities at their true costs."""
         return outcome.payment - self.game.rho * outcome.epsilon
 
     def _payments(self, *outcomes: Outcome) -> float:
-        """Return the scale of violations: the most that is paid, or that epsilon costs."""
+        """Return the scale of violations: the larger of total payment and total cost."""
         return max(
             max(float(np.abs(one.payment).sum()), float(self.game.rho @ one.epsilon[: self.n]))
             for one in (self.truth, *outcomes)
@@ -441,10 +441,10 @@ class _Trial:
         return self.game.rho.size
 
     def _add(self, name: str, excess: float, scale: float, say: Callable[[], str]) -> None:
-        """Keep a violation if it is the largest; ``excess`` is zero or less where there is none."""
+        """Keep a violation if it is the largest; ``excess`` is zero or negative without one."""
         if excess <= 0:
             size = 0.0
-        else:  # also what is not a number
+        else:  # also NaN
             size = excess / scale if 0 < scale < math.inf else math.inf
             size = math.inf if math.isnan(size) else size
         if name not in self.found or size > self.found[name].size:
@@ -462,7 +462,9 @@ class _Trial:
             VALID,
             0.0 if valid else math.inf,
             1.0,
-            lambda: f"Epsilon is {_listed(one.epsilon)}, payments are {_listed(one.payment)}.",
+            lambda: (
+                f"Epsilon is {_format_list(one.epsilon)}, payments are {_format_list(one.payment)}."
+            ),
         )
         if not valid:
             return
@@ -502,7 +504,7 @@ class _Trial:
             )
 
     def _report_costs(self) -> None:
-        """Let each deviator report costs on a grid and beside every node's: gains, and epsilon."""
+        """Let each deviator report costs on a grid and next to every node's; measure gains."""
         rho = self.game.rho
         for node in self.deviators:
             beside = np.multiply.outer(rho, _BESIDE).ravel()
@@ -540,7 +542,7 @@ class _Trial:
     def _gain(
         self, name: str, nodes: list[int], does: str, after: float, *outcomes: Outcome
     ) -> None:
-        """Compare what nodes have together with what they have by the truth."""
+        """Compare what nodes have together with what they have when truthful."""
         before = float(self.utility[nodes].sum())
         who = "Node" if len(nodes) == 1 else "Nodes"
         self._add(
@@ -558,8 +560,8 @@ class _Trial:
         return self.mechanism.offer(self.game, np.random.default_rng(self.seed))
 
     def _change_epsilon(self) -> None:
-        """Let each deviator sell another epsilon, where the payments are shared by epsilon."""
-        if self.mechanism.reports != "epsilon" or self.n < 2:  # nobody competes alone
+        """Let each deviator sell another epsilon, if the payments are shared by epsilon."""
+        if self.mechanism.reports != "epsilon" or self.n < 2:  # a single node has no competition
             return
         offer = self._offer()
         if isinstance(offer, Contracts) and offer.fee is not None:
@@ -580,7 +582,7 @@ class _Trial:
                 self._gain(COMPATIBLE["epsilon"], [node], does, after)
 
     def _exchange_contracts(self) -> None:
-        """Let each node take every other node's contract, where contracts have payments."""
+        """Let each node take every other node's contract, if contracts have payments."""
         if self.mechanism.reports != "epsilon":
             return
         offer = self._offer()
@@ -596,7 +598,7 @@ class _Trial:
             self._gain(COMPATIBLE["contract"], [node], does, float(utility[node, contract]))
 
     def _reorder(self) -> None:
-        """Put the nodes in another order: equal costs aside, nobody's epsilon or pay may change."""
+        """Permute the nodes: except for equal costs, no epsilon or payment may change."""
         for order in (np.arange(self.n)[::-1], self.rng.permutation(self.n)):
             self._compare_reordered(order)
 
@@ -632,7 +634,7 @@ class _Trial:
             )
 
     def _rescale(self) -> None:
-        """Count in another currency unit; a power of two, so that nothing is rounded."""
+        """Change the currency unit, by a power of two so that nothing is rounded."""
         for unit in (1 / 128, 128.0):
             self._compare_rescaled(unit)
 
@@ -676,7 +678,7 @@ class _Trial:
         )
 
     def _collude(self) -> None:
-        """Let coalitions report costs together, and add up their utilities."""
+        """Let coalitions report costs together, and add their utilities."""
         rho = self.game.rho
         for size, name in COALITIONS.items():
             if size > self.n:
@@ -696,7 +698,7 @@ class _Trial:
                     self._gain(name, members.tolist(), does, after, outcome)
 
     def _split(self) -> None:
-        """Let a node appear as two, and add up their utilities at its cost."""
+        """Let a node appear as two, and add their utilities at its cost."""
         rho = self.game.rho
         for node in self.deviators:
             twice = np.append(rho, rho[node])
@@ -712,5 +714,5 @@ class _Trial:
                 self._gain(SPLIT, [node], does, float(utility.sum()), outcome)
 
 
-def _listed(values: npt.ArrayLike) -> str:
+def _format_list(values: npt.ArrayLike) -> str:
     return f"({', '.join(f'{value:.6g}' for value in np.asarray(values).ravel())})"

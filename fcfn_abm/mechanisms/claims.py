@@ -1,4 +1,4 @@
-"""What a mechanism claims of itself: the check, the comparison and the docs read it."""
+"""Claims of a mechanism, used by its check, by comparisons and by the docs."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ type Choice = Literal["cost", "epsilon", "contract"]
 class Claims:
     """Properties that hold in every game with a given payment cap.
 
-    What is left out is not claimed; it may still hold.
+    A property that is not listed is not claimed, but may still hold.
     """
 
     budget_balanced: bool = False
-    """The server pays no more than the cap B in all."""
+    """The server's total payment never exceeds the cap B."""
     individually_rational: tuple[Party, ...] = ()
-    """Whose utility is never below zero."""
+    """Parties whose utility is never negative."""
     incentive_compatible: tuple[Choice, ...] = ()
-    """Which choices a node cannot better: the cost that it reports, its epsilon (the others'
-    given), or the contract that it takes."""
+    """Choices that a node cannot improve: its reported cost, its epsilon (with the others' fixed),
+    or the contract that it takes."""
     monotone: bool = False
-    """A node that costs more never sells more epsilon, all else equal."""
+    """A node with a higher cost never sells more epsilon, all else equal."""
     anonymous: bool = False
-    """What a node sells and is paid does not depend on its place among the nodes. Of nodes with
-    equal costs some may be left out by their place, if that makes no difference to utilities."""
+    """Epsilon and payment of a node do not depend on its place among the nodes. Nodes with equal
+    costs may be excluded by their place, if that does not change utilities."""
     scale_invariant: bool = False
-    """Costs, cap and beta in another currency unit leave epsilon as it is, and payments change by
-    that unit."""
+    """In another currency unit for costs, cap and beta, epsilon stays the same and payments change
+    by that unit."""
     tolerance: float = 1e-9
-    """How much the check allows for rounding errors, as a share of what is paid; utilities below
-    zero and payments above the cap are allowed a thousandth of it."""
+    """Tolerance of the check for rounding errors, as a share of the payments; for negative
+    utilities and payments above the cap it is a thousandth of that."""
 
     def __post_init__(self) -> None:
-        """Refuse names that mean nothing, which no check would look for."""
+        """Reject unknown names, which no check would test."""
         for field, known in (("individually_rational", Party), ("incentive_compatible", Choice)):
             allowed = get_args(known.__value__)
             for name in as_names(field, getattr(self, field)):
                 if name not in allowed:
                     raise InvalidGameError(
-                        f"{field} must hold {', '.join(allowed)}, but holds {name!r}."
+                        f"{field} may contain only {', '.join(allowed)}, but contains {name!r}."
                     )
         require_positive(zero=True, tolerance=as_number("tolerance", self.tolerance))
 

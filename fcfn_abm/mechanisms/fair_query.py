@@ -1,4 +1,4 @@
-"""Selling privacy at auction: nodes report costs, and the cheapest sell equal epsilons."""
+"""Selling privacy at auction: nodes report costs, and the lowest-cost nodes sell equal epsilons."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from fcfn_abm.mechanisms.base import MECHANISMS
 
 @MECHANISMS.register("fair-query")
 class FairQuery(CheapestSell):
-    """As many of the cheapest nodes as the cap affords sell one epsilon each, at one price.
+    """As many of the lowest-cost nodes as the cap affords sell one epsilon each, at one price.
 
     Notes
     -----
-    With reported costs ``v_1 <= ... <= v_n``, k is the largest j below n with
-    ``v_j / (n - j) <= B / j``. The k cheapest sell ``epsilon = 1 / (n - k)`` each, and are paid
-    ``min(B / k, v_{k+1} / (n - k))`` each: the highest report with which each of them would still
-    have sold. Reporting one's cost is best whatever others report, nobody loses, and the cap holds.
-    Epsilon is at most one. Of equal costs at the margin, those with the lower numbers sell; the
-    others lose nothing by it, since the price then is their cost.
+    With reported costs ``v_1 <= ... <= v_n``, k is the largest j below n with ``v_j / (n - j) <= B
+    / j``. The k lowest-cost nodes sell ``epsilon = 1 / (n - k)`` each, and are paid ``min(B / k,
+    v_{k+1} / (n - k))`` each: the highest report with which each of them would still have sold.
+    Truthful reports are optimal whatever others report, no node loses, and the cap is kept. Epsilon
+    is at most one. Of equal costs at the margin, those in the first rows sell; the others lose
+    nothing, because the price then equals their cost.
 
     References
     ----------

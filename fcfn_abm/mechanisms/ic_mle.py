@@ -1,4 +1,4 @@
-"""Incentive-compatible contracts for maximum-likelihood aggregation: one item for each cost."""
+"""Incentive-compatible contracts for maximum-likelihood aggregation: one contract per cost."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from fcfn_abm.mechanisms.claims import Claims
 type Floats = npt.NDArray[np.float64]
 type Ints = npt.NDArray[np.intp]
 
-_WIDEST = 1e200  # ratio of costs, and size of epsilon, up to which nothing over- or underflows
-_NEWTON_STEPS = 30  # it takes four to six
+_WIDEST = 1e200  # largest ratio of costs, and largest epsilon, without over- or underflow
+_NEWTON_STEPS = 30  # four to six are typical
 
 
 @dataclass(frozen=True)
 class Menu:
-    """What the server posts: one contract for each cost among the nodes, lowest first."""
+    """The server's contracts: one for each distinct cost of the nodes, lowest first."""
 
     cost: Floats
-    """Unit privacy cost that the contract is meant for, ascending, no two equal, shape (k,)."""
+    """Unit privacy cost that each contract is meant for, ascending and distinct, shape (k,)."""
     epsilon: Floats
-    """Privacy budget that it asks for, shape (k,); never rises with the cost."""
+    """Privacy budget of each contract, shape (k,); never rises with the cost."""
     payment: Floats
-    """What it pays, in currency, shape (k,)."""
+    """Payment of each contract, in currency, shape (k,)."""
     count: Ints
-    """How many nodes have that cost, shape (k,)."""
+    """Number of nodes with that cost, shape (k,)."""
 
     @property
     def total_payment(self) -> float:
-        """What the server pays if every node takes the contract meant for it, in currency."""
+        """Server's payment if every node takes the contract meant for it, in currency."""
         return float(self.count @ self.payment)
 
     def choice(self, rho: npt.ArrayLike) -> Ints:
-        """Return the row of the contract that is best for a node of cost rho; -1 to refuse all.
+        """Return the row of the best contract for a node with cost rho; -1 to refuse all.
 
-        Holds for menus that are incentive compatible: it is the contract meant for the lowest cost
-        of rho or more, also for costs between two of the menu. Nodes that are indifferent take what
-        is meant for them.
+        Valid for incentive-compatible menus: it is the contract for the lowest listed cost that is
+        at least rho, also for costs between two of the menu. Indifferent nodes take the contract
+        meant for them.
         """
         row = np.searchsorted(self.cost, as_floats("rho", rho))
         return np.where(row < self.cost.size, row, -1)
@@ -56,12 +56,12 @@ class IncentiveCompatibleContracts(Mechanism):
 
     Notes
     -----
-    In the printed (56) a prime is missing. ``constraint = "incentive-compatible"`` is what must be
-    meant, ``p_k - c_k eps_k >= p_j - c_k eps_j`` for all types k and j: nodes pick their own
-    contract from the menu (`contract_menu`). ``constraint = "printed"`` takes it literally, with
-    the prime on the payment alone, ``p_k - c_k eps_k >= p_j - c_k eps_k``: all payments are equal
-    (`equal_payment_menu`). Nodes would then all pick the contract with the smallest epsilon, so
-    each is offered the one contract that is meant for it, as if the server knew its cost.
+    The printed (56) lacks a prime. ``constraint = "incentive-compatible"`` is the evident
+    intention, ``p_k - c_k eps_k >= p_j - c_k eps_j`` for all types k and j: nodes choose their own
+    contract from the menu (`contract_menu`). ``constraint = "printed"`` takes (56) literally, with
+    the prime on the payment only, ``p_k - c_k eps_k >= p_j - c_k eps_k``: all payments are equal
+    (`equal_payment_menu`). Nodes would then all choose the contract with the smallest epsilon, so
+    that each is offered only the contract meant for it, as if the server knew its cost.
 
     References
     ----------
@@ -73,7 +73,7 @@ class IncentiveCompatibleContracts(Mechanism):
 
     @property
     def claims(self) -> Claims:
-        """From the printed menu, nodes would not pick the contract that is meant for them."""
+        """Claims; from the printed menu, nodes would not choose the contract meant for them."""
         return Claims(
             budget_balanced=True,
             individually_rational=("nodes",),
@@ -84,12 +84,12 @@ class IncentiveCompatibleContracts(Mechanism):
         )
 
     def menu(self, game: PricingGame) -> Menu:
-        """Return the contracts that the server posts."""
+        """Return the server's contracts."""
         solve = equal_payment_menu if self.constraint == "printed" else contract_menu
         return solve(game.rho, game.cap)
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
-        """Price one round of the game: every node takes the contract that is meant for its cost."""
+        """Price one round: every node takes the contract meant for its cost."""
         menu = self.menu(game)
         if not menu.epsilon.any():
             nothing = np.zeros_like(game.rho)
@@ -99,10 +99,10 @@ class IncentiveCompatibleContracts(Mechanism):
         return settle("ic-mle", game, menu.epsilon[row], menu.payment[row])
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return the contract that is meant for each node.
+        """Return the contract meant for each node.
 
-        If the menu is incentive compatible, nodes pick it themselves: the server knows which costs
-        there are, not whose they are.
+        From an incentive-compatible menu, nodes choose it themselves: the server knows the distinct
+        costs, but not which node has which.
         """
         menu = self.menu(game)
         row = np.searchsorted(menu.cost, game.rho)
@@ -127,8 +127,8 @@ def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     Returns
     -------
     Menu
-        One contract for each distinct cost. All zero with fewer than two nodes, or where the
-        budget is zero; otherwise every epsilon is positive, for the objective is infinite at 0.
+        One contract per distinct cost. All zero with fewer than two nodes or a budget of zero;
+        otherwise every epsilon is positive, because the objective is infinite at 0.
 
     Raises
     ------
@@ -138,18 +138,18 @@ def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     Notes
     -----
     With linear costs, the program is solved in three steps. (1) Epsilon must not rise with the
-    cost, and the cheapest payments with which no node gains by taking another's contract are
-    ``payment_k = c_k epsilon_k + sum_{j > k} (c_j - c_{j-1}) epsilon_j``: nodes of the highest cost
-    get their cost, all others a rent. (2) Summed over the nodes, these payments are
+    cost, and the lowest payments with which no node gains by taking another's contract are
+    ``payment_k = c_k epsilon_k + sum_{j > k} (c_j - c_{j-1}) epsilon_j``: nodes with the highest
+    cost are paid their cost, all others also a rent. (2) Summed over the nodes, these payments are
     ``sum_k m_k v_k epsilon_k`` with virtual unit costs ``v_k = c_k + (M_k / m_k) (c_k - c_{k-1})``,
-    where ``M_k`` nodes are cheaper than ``c_k``. Where v falls with k, epsilon would rise: there
-    the costs are pooled (weighted isotonic regression of v). (3) What is left has one multiplier:
+    where ``M_k`` nodes have a lower cost than ``c_k``. Where v falls with k, epsilon would rise:
+    there the costs are pooled (weighted isotonic regression of v). (3) The rest has one multiplier:
     ``coth(x) / sinh(x)**2 = lam v_k`` with ``x = epsilon_k / 2``, and lam such that the budget is
-    spent. Both are solved in logarithms; the root for lam has the bracket that follows from giving
-    everybody the same epsilon, ``budget / (n c_max)``. O(n log n).
+    spent. Both are solved in logarithms; the root for lam has the bracket that follows from the
+    same epsilon for all nodes, ``budget / (n c_max)``. O(n log n).
 
-    In the printed (56) the prime stands on the payment alone (`equal_payment_menu`); the constraint
-    above must be meant.
+    In the printed (56) the prime is on the payment only (`equal_payment_menu`); the constraint
+    above is the evident intention.
 
     References
     ----------
@@ -179,7 +179,7 @@ def contract_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     ironed = np.maximum.accumulate(pools.x[pools.blocks[:-1]])
     epsilon = np.repeat(_spend(np.log(ironed), weight * ironed, level), np.diff(pools.blocks))
 
-    epsilon *= budget / float(count @ _payments(cost, epsilon))  # what rounding left over
+    epsilon *= budget / float(count @ _payments(cost, epsilon))  # corrects rounding errors
     return Menu(cost, epsilon, _payments(cost, epsilon), count)
 
 
@@ -196,8 +196,8 @@ def equal_payment_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     Returns
     -------
     Menu
-        One contract for each distinct cost. All zero with fewer than two nodes, or where the
-        budget is zero. Not incentive compatible: of several, every node would pick the last one.
+        One contract per distinct cost. All zero with fewer than two nodes or a budget of zero. Not
+        incentive compatible: every node would prefer the last contract.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def equal_payment_menu(rho: npt.ArrayLike, budget: float) -> Menu:
     ``payment_k >= payment_j`` for all pairs, hence one payment p for all. The objective
     ``sum_k m_k coth(epsilon_k / 2)**2`` falls in every epsilon_k, which individual rationality
     limits to ``p / c_k``, and so in p, which the budget limits to ``budget / n``. At the optimum
-    both hold with equality: nobody has a rent.
+    both hold with equality: no node has a rent.
 
     References
     ----------
@@ -230,7 +230,7 @@ def equal_payment_menu(rho: npt.ArrayLike, budget: float) -> Menu:
 
 
 def _types(rho: npt.ArrayLike, budget: float) -> tuple[Floats, Ints]:
-    """Check the numbers; return the distinct costs, ascending, and how many nodes have each."""
+    """Check the numbers; return the distinct costs, ascending, and their numbers of nodes."""
     rho = as_floats("rho", rho)
     if rho.ndim != 1:
         raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
@@ -242,43 +242,44 @@ def _types(rho: npt.ArrayLike, budget: float) -> tuple[Floats, Ints]:
     highest = float(cost[-1])
     if cost[0] / highest < 1 / _WIDEST:
         raise InvalidGameError(
-            f"rho must not span more than a factor of {_WIDEST:g}, but it reaches from "
+            f"rho must not span more than a factor of {_WIDEST:g}, but ranges from "
             f"{cost[0]:g} to {highest:g}."
         )
     if not 1 / _WIDEST < budget / highest / rho.size < _WIDEST:
         raise InvalidGameError(
-            f"budget = {budget:g} is out of proportion to {rho.size} costs of up to {highest:g}."
+            f"budget = {budget:g} is out of range for {rho.size} costs of up to {highest:g}."
         )
     return cost, count
 
 
 def _payments(cost: Floats, epsilon: Floats) -> Floats:
-    """Return the least payments that are incentive compatible: costs, and rents from the top."""
+    """Return the lowest incentive-compatible payments: costs, and rents from the top."""
     rent = np.zeros_like(cost)
     rent[:-1] = np.cumsum((np.diff(cost) * epsilon[1:])[::-1])[::-1]
     return cost * epsilon + rent
 
 
 def _spend(log_cost: Floats, price: Floats, level: float) -> Floats:
-    """Return the optimal epsilon of every pool: slopes in proportion to virtual costs.
+    """Return the optimal epsilon of every pool: slopes are proportional to virtual costs.
 
-    ``price`` is what one unit of epsilon for the whole pool costs, in units of the highest cost;
-    their sum is the number of nodes, so that all afford ``level`` alike. The result never rises.
+    ``price`` is the cost of a unit of epsilon for the whole pool, in units of the highest cost; the
+    prices sum to the number of nodes, so that all nodes together can afford ``level``. The result
+    never rises.
     """
     money = level * float(price.sum())
 
-    def overspent(log_multiplier: float) -> float:
+    def excess(log_multiplier: float) -> float:
         return float(price @ _epsilon_at(log_multiplier + log_cost)) / money - 1.0
 
     flat = float(_log_slope(np.array([level]))[0])
     low, high = flat - float(log_cost[-1]), flat - float(log_cost[0])
-    if overspent(low) > 0 > overspent(high):
-        low = brentq(overspent, low, high, xtol=1e-13 * max(1.0, level))
+    if excess(low) > 0 > excess(high):
+        low = brentq(excess, low, high, xtol=1e-13 * max(1.0, level))
     return np.minimum.accumulate(_epsilon_at(low + log_cost))
 
 
 def _log_slope(epsilon: Floats) -> Floats:
-    """Return log(-h'(epsilon)) with h = coth(epsilon / 2)**2, for every magnitude of epsilon."""
+    """Return log(-h'(epsilon)) with h = coth(epsilon / 2)**2, for any magnitude of epsilon."""
     gap = -np.expm1(-epsilon)
     return np.asarray(math.log(4.0) - epsilon + np.log(2.0 - gap) - 3.0 * np.log(gap))
 
@@ -286,16 +287,16 @@ def _log_slope(epsilon: Floats) -> Floats:
 def _epsilon_at(log_slope: Floats) -> Floats:
     """Invert `_log_slope` by Newton's method in log epsilon.
 
-    The function is concave and falling there, so that from any start Newton overshoots at most once
-    and then closes in from one side.
+    The function is concave and falling there, so that from any start Newton's method overshoots at
+    most once and then converges from one side.
     """
-    # right to a constant at both ends, where epsilon is 2 exp(-y / 3) and log 4 - y
+    # accurate up to a constant at both ends, where epsilon is 2 exp(-y / 3) and log 4 - y
     epsilon = 3.0 * np.logaddexp(0.0, math.log(2.0 / 3.0) - log_slope / 3.0)
     for _ in range(_NEWTON_STEPS):
         gap = -np.expm1(-epsilon)
         steepness = epsilon + (1.0 - gap) * (epsilon / (2.0 - gap) + 3.0 * (epsilon / gap))
         step = (_log_slope(epsilon) - log_slope) / steepness
         epsilon *= np.exp(step)
-        if np.abs(step).max() < 1e-9:  # the error left is its square
+        if np.abs(step).max() < 1e-9:  # the remaining error is its square
             break
     return epsilon

@@ -1,4 +1,4 @@
-"""A mechanism as nodes play it that agree, or come as several identities."""
+"""A mechanism with coalitions and multiple identities."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ type Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Manipulated(Mechanism):
-    """A mechanism that sees the nodes that report, each with its identities.
+    """A mechanism that sees the reporting nodes, each with its identities.
 
     In a contest a node with several identities splits its epsilon into equal parts, and chooses
-    their sum, since it is paid for all of them. Other mechanisms see each identity as a node of its
-    own, with the costs of the node behind it.
+    their sum, because it is paid for all of them. Other mechanisms see each identity as a separate
+    node with the cost of the node behind it.
 
     Parameters
     ----------
     mechanism : Mechanism
-        Who prices.
+        The mechanism that sets payments.
     kind : str
         Its registered name.
     manipulation : Manipulation
-        Who manipulates, and how.
+        Coalitions and identities.
     """
 
     mechanism: Mechanism
@@ -43,7 +43,7 @@ class Manipulated(Mechanism):
 
     @property
     def claims(self) -> Claims:
-        """What the mechanism claims, which says nothing of coalitions and identities."""
+        """Claims of the mechanism, which do not cover coalitions and identities."""
         return self.mechanism.claims
 
     @property
@@ -53,13 +53,13 @@ class Manipulated(Mechanism):
 
     @property
     def needs_data(self) -> bool:
-        """Whether it looks at the data that nodes hold."""
+        """Whether it uses the nodes' data."""
         return self.mechanism.needs_data
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round of the nodes that report; the others sell nothing."""
+        """Price one round of the reporting nodes; the others sell nothing."""
         if self.kind in CONTESTS:
-            return self._hold_contest(game, rng)
+            return self._price_contest(game, rng)
         rows = self.manipulation.list_identities()
         found = self._with_rows(rows).outcome(self._game_of(game, rows), rng)
         fold = self._folder(rows, game.rho.size)
@@ -73,7 +73,7 @@ class Manipulated(Mechanism):
         )
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Offer:
-        """Return what the server posts, where taking part is voluntary."""
+        """Return the server's offer, with voluntary participation."""
         if self.kind in CONTESTS:
             return self.mechanism.offer(game, rng)
         rows = self.manipulation.list_identities()
@@ -84,11 +84,11 @@ class Manipulated(Mechanism):
         parts = (None if one is None else fold(one) for one in (offer.fee, offer.margin))
         return Contracts(fold(offer.epsilon), *parts)
 
-    def _hold_contest(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
+    def _price_contest(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
         """Price a contest in which each node chooses the sum of its identities' epsilons.
 
-        With an exponent r, k equal parts of epsilon have the score ``k**(1 - r) * epsilon**r``:
-        that of ``k**(1 / r - 1) * epsilon``, a unit of which costs ``rho * k**(1 - 1 / r)``.
+        With an exponent r, k equal parts of epsilon have the score ``k**(1 - r) * epsilon**r``,
+        which is that of ``k**(1 / r - 1) * epsilon`` at the unit cost ``rho * k**(1 - 1 / r)``.
         """
         rows = np.flatnonzero(~self.manipulation.silent)
         identities = self.manipulation.identities[rows]
@@ -126,7 +126,7 @@ class Manipulated(Mechanism):
         return float(average_per_node(float(epsilon.sum()), n_averaged))
 
     def _with_rows(self, rows: Places) -> Mechanism:
-        """Return the mechanism with what it lists of nodes in other rows."""
+        """Return the mechanism with its per-node options reordered to some rows."""
         listed = {
             name: tuple(np.asarray(getattr(self.mechanism, name))[rows].tolist())
             for name in ("weights", "accepted")
@@ -149,7 +149,7 @@ class Manipulated(Mechanism):
 
     @staticmethod
     def _folder(rows: Places, n_nodes: int) -> Any:
-        """Return what sums up values of identities by the nodes behind them."""
+        """Return a function that sums values of identities by the node behind them."""
 
         def fold(values: Floats) -> Floats:
             return np.bincount(rows, weights=values, minlength=n_nodes)

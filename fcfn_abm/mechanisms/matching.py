@@ -1,4 +1,4 @@
-"""Setting a mechanism so that it spends, or buys, a given amount: comparisons at equal terms."""
+"""Tuning of a mechanism to a given spending or purchase, for comparisons at equal terms."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from fcfn_abm.mechanisms.base import Mechanism, Outcome, PricingGame
 type Quantity = Literal["server_payment", "mean_epsilon"]
 
 BUDGET = "budget"
-"""The knob that is the payment cap, and no option of the mechanism."""
+"""The knob that is the payment cap, not an option of the mechanism."""
 _WORDS: dict[Quantity, tuple[str, str]] = {
     "server_payment": ("pays", ""),
     "mean_epsilon": ("buys", " of epsilon"),
 }
-_CLOSE = 1e-6  # the search ends so near to the aim
-_STEPS = 40  # by which a knob is halved or doubled, before it is given up
-_HALVINGS = 60  # of the interval in which a knob lies
-_POINT = 1e-12  # logarithm of the ratio of positions that count as one
-_LIFTED = 1e6  # times the cap: a cap that binds nobody
-_STUCK = 8  # steps in a row that change nothing
+_CLOSE = 1e-6  # relative distance to the target at which the search ends
+_STEPS = 40  # largest number of halvings or doublings of a knob
+_HALVINGS = 60  # halvings of the interval of a knob
+_POINT = 1e-12  # log ratio of positions that count as equal
+_LIFTED = 1e6  # factor for a cap that is not binding
+_STUCK = 8  # consecutive steps without any change
 
 
 @dataclass(frozen=True)
 class Match:
-    """A mechanism that was set to reach an aim, or as near to it as it gets."""
+    """A mechanism tuned to a target, or as close to it as possible."""
 
     outcome: Outcome
-    """What it leads to, set like this."""
+    """Its outcome."""
     mechanism: Mechanism
-    """The mechanism, with its options as they were set."""
+    """The mechanism with the tuned options."""
     game: PricingGame
-    """The game, with the cap as it was set."""
+    """The game with the tuned cap."""
     settings: dict[str, float]
-    """Knobs that were turned, with their values; empty where none had to be."""
+    """Tuned knobs with their values; empty if none was needed."""
     reached: bool
-    """Whether the outcome lies within the tolerance of the aim."""
+    """Whether the outcome is within the tolerance of the target."""
     reason: str = ""
-    """Why it does not, in a sentence."""
+    """Why it is not, in a sentence."""
 
 
 def match_outcome(
@@ -54,40 +54,40 @@ def match_outcome(
     aim: float,
     tolerance: float = 0.01,
 ) -> Match:
-    """Turn the knobs of a mechanism until it spends, or buys, what it is meant to.
+    """Tune the knobs of a mechanism until it spends, or buys, a given amount.
 
     Parameters
     ----------
     mechanism : Mechanism
-        With its options; ``mechanism.knobs`` names what may be turned.
+        With its options; ``mechanism.knobs`` names the knobs.
     game : PricingGame
-        One population, with a payment cap: where the search begins.
+        One population, with a payment cap at which the search starts.
     chance : callable
-        Returns the mechanism's own source of chance: equal ones, so that draws stay the same.
+        Returns the mechanism's generator, always in the same state, so that draws stay the same.
     quantity : {"server_payment", "mean_epsilon"}
-        What is to be matched.
+        The quantity to match.
     aim : float
-        The value that it is to have: currency, or epsilon.
+        Target value: currency, or epsilon.
     tolerance : float, default 0.01
-        Largest relative distance from the aim.
+        Largest relative distance from the target.
 
     Returns
     -------
     Match
-        The outcome, and the knobs that it takes.
+        The outcome and the knobs.
 
     Notes
     -----
-    The first knob is halved or doubled from where it stands to an interval in which the quantity
-    passes the aim, and the interval is divided (by interpolation in logarithms, and by halves in
-    turn) until the quantity lies within 1e-6 of the aim or the interval is a point. Where the
-    quantity jumps over the aim there, since one node more sells, the second knob is lowered from
-    where it stands. Where the first knob does not reach the aim, the second is searched in its
-    place. Where the cap is no knob and keeps the aim out of reach, it is lifted, for a mechanism
-    that does not spend whatever it may. Of several positions that reach the aim, as where a
-    mechanism spends the cap at every price above some price, it is the lowest near where the knob
-    stands. A search that knows the costs of a population, as this one does, is no rule that a
-    server could post: it makes outcomes comparable.
+    The first knob is halved or doubled from its position until the quantity crosses the target, and
+    the interval is divided (by interpolation in logarithms and by bisection, alternating) until the
+    quantity is within 1e-6 of the target or the interval is a point. If the quantity jumps over the
+    target there, because one more node sells, the second knob is lowered from its position. If the
+    first knob does not reach the target, the second is searched instead. If the cap is not a knob
+    and keeps the target out of reach, it is raised, for a mechanism that does not spend its whole
+    cap. If several positions reach the target, as for a mechanism that spends the cap at every
+    price above some price, the lowest one near the knob's position is used. This search knows the
+    costs of a population, so that no server could use it as a rule; it only makes outcomes
+    comparable.
 
     Examples
     --------
@@ -103,17 +103,17 @@ def match_outcome(
 
 @dataclass(frozen=True)
 class _Point:
-    """What a mechanism leads to with a knob in one position."""
+    """A mechanism's outcome with a knob in one position."""
 
     position: float
     outcome: Outcome
     amount: float
-    """Of what is matched."""
+    """Amount of the matched quantity."""
 
 
 @dataclass(frozen=True)
 class _Search:
-    """One search: a mechanism in a game, and what it is meant to spend or buy."""
+    """One search: a mechanism in a game, and the target amount."""
 
     mechanism: Mechanism
     game: PricingGame
@@ -137,7 +137,7 @@ class _Search:
         return freely if freely.reached and not spends_all else match
 
     def _turn_knobs(self, start: Match) -> Match:
-        """Return the first match that reaches the aim, else the one that comes nearest to it."""
+        """Return the first match that reaches the target, otherwise the closest one."""
         tried: list[Match] = []
         kept: dict[str, float] = {}
         for knob in self.mechanism.knobs:
@@ -157,7 +157,7 @@ class _Search:
         return abs(self._amount(match.outcome) - self.aim)
 
     def _bracket(self, knob: str, kept: dict[str, float]) -> tuple[_Point | None, _Point | None]:
-        """Return neighbouring positions of a knob below and above the aim, as far as there are."""
+        """Return adjacent positions of a knob below and above the target, as far as they exist."""
         below: _Point | None = None
         above: _Point | None = None
         for point in self._walk(knob, kept, 0.5):
@@ -174,7 +174,7 @@ class _Search:
         return below, above
 
     def _walk(self, knob: str, kept: dict[str, float], factor: float) -> Iterator[_Point]:
-        """Yield what a knob leads to, step by step, as long as that changes anything."""
+        """Yield outcomes for a knob, step by step, as long as they change."""
         position, last, stuck = self._position(knob), math.nan, 0
         for _ in range(_STEPS):
             point = self._try(knob, kept, position)
@@ -190,11 +190,11 @@ class _Search:
     def _close_in(
         self, knob: str, kept: dict[str, float], below: _Point, above: _Point
     ) -> tuple[_Point, _Point]:
-        """Return positions as near to each other as they get, or one that is close to the aim."""
+        """Return the closest positions around the target, or one that is close to it."""
         for step in range(_HALVINGS):
             if self._is_close(above.amount, _CLOSE) and self._is_close(below.amount):
                 break
-            position = self._between(below, above, halve=step % 2 == 1)
+            position = self._divide(below, above, halve=step % 2 == 1)
             if position is None:
                 break
             point = self._try(knob, kept, position)
@@ -206,8 +206,8 @@ class _Search:
                 above = point
         return below, above
 
-    def _between(self, below: _Point, above: _Point, *, halve: bool) -> float | None:
-        """Return a position between two others; None where they are neighbours."""
+    def _divide(self, below: _Point, above: _Point, *, halve: bool) -> float | None:
+        """Return a position between two others; None if they are adjacent."""
         first, last = math.log(below.position), math.log(above.position)
         share = 0.5
         if not halve and 0 < below.amount < above.amount:
@@ -220,7 +220,7 @@ class _Search:
         return None
 
     def _settle(self, knob: str, kept: dict[str, float], below: _Point, above: _Point) -> Match:
-        """Return the match of two neighbouring positions."""
+        """Return the match of two adjacent positions."""
         low = self._is_close(below.amount) and not self._is_close(above.amount)
         nearer = below if low else above
         verb, unit = _WORDS[self.quantity]
@@ -231,7 +231,7 @@ class _Search:
         )
 
     def _fail(self, knob: str, kept: dict[str, float], point: _Point | None) -> Match:
-        """Return the match of a knob that leads to one side of the aim alone."""
+        """Return the match of a knob that reaches only one side of the target."""
         if point is None:
             return self._match(kept, self._outcome(kept), f"Its {knob!r} cannot be set.")
         verb, unit = _WORDS[self.quantity]
@@ -246,17 +246,17 @@ class _Search:
         return Match(outcome, mechanism, game, settings, reached, why)
 
     def _position(self, knob: str) -> float:
-        """Return where a knob stands, or where to begin."""
+        """Return the position of a knob, or where to start."""
         if knob == BUDGET:
             return float(self.game.cap) or 1.0
         value = getattr(self.mechanism, knob)
         return float(np.median(self.game.rho)) if value is None else float(value)
 
     def _try(self, knob: str, kept: dict[str, float], position: float) -> _Point | None:
-        """Return what a position leads to; None where the mechanism refuses it."""
+        """Return the outcome at a position; None if the mechanism refuses it."""
         try:
             outcome = self._outcome({**kept, knob: position})
-        except (FcfnError, ValueError):  # as pydantic's are
+        except (FcfnError, ValueError):  # pydantic raises ValueError
             return None
         amount = self._amount(outcome)
         return _Point(position, outcome, amount) if math.isfinite(amount) else None

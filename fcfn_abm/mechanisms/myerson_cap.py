@@ -1,4 +1,4 @@
-"""The truthful mechanism that leaves the server most, for nodes that sell a cap or nothing."""
+"""The truthful mechanism with the highest expected utility of the server, for fixed sales."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from fcfn_abm.mechanisms.claims import Claims
 from fcfn_abm.population import RHO_DISTRIBUTIONS, RhoDistribution
 from fcfn_abm.scenario.schema import Positive
 
-_MOST_PRICES = 10_000  # that are remembered: one for each number of sellers in a game
+_MOST_PRICES = 10_000  # cached prices: one for each number of sellers in a game
 
 
 @MECHANISMS.register("myerson-cap")
 class MyersonCap(Mechanism):
-    """A server that knows the distribution of costs buys a fixed epsilon from the cheapest nodes.
+    """A server that knows the distribution of costs buys a fixed epsilon at the lowest costs.
 
     Notes
     -----
-    Costs are taken to be drawn independently from a distribution F with density f. The virtual cost
-    of a node is ``psi = rho + F / f``, made non-decreasing where it falls: what the server loses by
-    the node's sale, rent included. With epsilon averaged over the population, the j-th seller of
-    ``largest_epsilon`` e adds the value ``M_j`` a unit of epsilon, which falls with j:
+    Costs are assumed to be drawn independently from a distribution F with density f. The virtual
+    cost of a node is ``psi = rho + F / f``, made non-decreasing where it falls: the server's loss
+    from the node's sale, including the rent. With epsilon averaged over the population, the j-th
+    seller of ``largest_epsilon`` e adds the value ``M_j`` per unit of epsilon, which falls with j:
     ``M_j = (beta / e) ln((1 + alpha e j / N) / (1 + alpha e (j - 1) / N))``. The server buys from
-    the cheapest while ``psi(v_k) <= M_k``, and pays each seller ``e min(v_{k+1}, psi^-1(M_k))``,
-    the highest report with which it would still have sold: that is e times the largest over j of
-    ``min(o_j, psi^-1(M_j))`` with the others' reports o in order. Among truthful mechanisms in
-    which nodes sell e or nothing, none leaves the server more in the mean over F. It knows no cap:
-    it spends what pays.
+    the lowest-cost nodes while ``psi(v_k) <= M_k``, and pays each seller ``e min(v_{k+1},
+    psi^-1(M_k))``, the highest report with which it would still have sold: that is e times the
+    largest over j of ``min(o_j, psi^-1(M_j))`` with the others' reports o in order. Among truthful
+    mechanisms in which nodes sell e or nothing, none has a higher server utility in expectation
+    over F. There is no cap: the server spends as long as it pays.
 
-    Costs above all that F holds possible do not sell, so that nobody loses; what the benchmark
-    promises in the mean, it promises for costs from F.
+    Nodes with costs above the support of F do not sell, so that no node loses; the optimality in
+    expectation holds for costs drawn from F.
 
     References
     ----------
@@ -56,9 +56,10 @@ class MyersonCap(Mechanism):
     )
 
     largest_epsilon: Positive = 10.0
-    """e, what a seller sells, dimensionless."""
+    """Epsilon e of each seller, dimensionless."""
     distribution: Mapping[str, Any] | None = None
-    """F, as a table like [population.rho]; without it, in a scenario, that of its population."""
+    """Distribution F, as a table like [population.rho]. By default that of the scenario's
+    population."""
 
     @field_validator("distribution")
     @classmethod
@@ -68,21 +69,21 @@ class MyersonCap(Mechanism):
         return table
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round: the server buys what the reports say."""
-        why = "No node's virtual cost is below what its epsilon is worth to the server."
+        """Price one round, by the reported costs."""
+        why = "No node's virtual cost is below the value of its epsilon to the server."
         return settle_contracts("myerson-cap", game, self.offer(game, rng), why)
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return what each node sells and is paid for its reported cost.
+        """Return what each node sells, and its payment, for its reported cost.
 
         Raises
         ------
         InvalidGameError
-            If the distribution is not named, or does not say which costs are likely.
+            If the distribution is not given, or has no probabilities of costs.
         """
         if self.distribution is None:
             raise InvalidGameError(
-                "'myerson-cap' needs to know the distribution of costs: name it, such as "
+                "'myerson-cap' needs the distribution of costs, such as "
                 'distribution = {"kind": "uniform", "low": 0.5, "high": 1.5}.'
             )
         ranked = np.sort(game.bids)
@@ -91,7 +92,7 @@ class MyersonCap(Mechanism):
             """Return psi^-1(M_k), the largest cost that the k-th seller may have."""
             return self._best_price(self._marginal_value(game, k))
 
-        low, high = 0, ranked.size  # sellers for certain, and at most: the limit falls with k
+        low, high = 0, ranked.size  # bounds of the number of sellers; the limit falls with k
         while low < high:
             middle = (low + high + 1) // 2
             if ranked[middle - 1] <= limit(middle):
@@ -108,7 +109,7 @@ class MyersonCap(Mechanism):
         return game.beta / self.largest_epsilon * math.log1p(step / (1.0 + step * (k - 1)))
 
     def _best_price(self, value: float) -> float:
-        """Return the price that F makes best for a value; remembered, as no report changes it."""
+        """Return the best price for a value under F; cached, as it does not depend on reports."""
         known, prices = self._known
         if value not in prices:
             if len(prices) >= _MOST_PRICES:
@@ -118,24 +119,24 @@ class MyersonCap(Mechanism):
 
     @property
     def _known(self) -> tuple[RhoDistribution, dict[float, float]]:
-        """F, and the prices that were asked for so far."""
+        """F, and the prices computed so far."""
         return _known_costs(self.distribution or {})
 
 
 def _known_costs(table: Mapping[str, Any]) -> tuple[RhoDistribution, dict[float, float]]:
-    """Return F as a table describes it, and the prices that were asked for so far."""
+    """Return F as described by a table, and an empty cache of prices."""
     kind = table.get("kind")
     if not isinstance(kind, str):
         raise ValueError("needs a kind, such as 'uniform'")
     options = json.dumps({k: v for k, v in table.items() if k != "kind"}, default=str)
     try:
-        return _remembered(kind, options, RHO_DISTRIBUTIONS[kind])
+        return _find_known(kind, options, RHO_DISTRIBUTIONS[kind])
     except FcfnError as error:
         raise ValueError(str(error)) from None
 
 
-@lru_cache(maxsize=64)  # a mechanism with another largest_epsilon knows the same F
-def _remembered(
+@lru_cache(maxsize=64)  # mechanisms with another largest_epsilon share F
+def _find_known(
     kind: str,
     options: str,
     entry: type[RhoDistribution],  # noqa: ARG001 - a plug-in may register another class

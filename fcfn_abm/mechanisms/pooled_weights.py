@@ -1,4 +1,4 @@
-"""Weights in place of money: nodes name the largest epsilon they accept, and nobody is paid."""
+"""Weights instead of payments: nodes state the largest epsilon they accept, and nobody is paid."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from fcfn_abm.scenario.schema import Positive
 
 @MECHANISMS.register("pooled-weights")
 class PooledWeights(Mechanism):
-    """The server pays nothing: it weighs nodes so that none gives away more than it accepts.
+    """The server pays nothing, but weights nodes so that none spends more than it accepts.
 
     Notes
     -----
     Node i accepts an epsilon of at most e_i. One noise with parameter eta protects the weighted
-    mean of all, in which a node with weight w_i spends ``epsilon_i = w_i eta``. The server chooses
-    eta and weights that sum to one, to make ``sum w**2 / 4 + 2 / eta**2``, the variances of what is
-    sampled and of the noise, least. Its best epsilon is ``min(L, e_i)``: one level L for all who
-    accept it. Below the largest e_i, L is the root of ``sum e_i (L - e_i) = 8`` over the nodes with
-    e_i below L, which is linear between two of the e_i.
+    mean of all nodes, in which a node with weight w_i spends ``epsilon_i = w_i eta``. The server
+    chooses eta, and weights that sum to one, to minimize ``sum w**2 / 4 + 2 / eta**2``, the
+    variances of sampling and of the noise. The optimal epsilon is ``min(L, e_i)``: one level L for
+    all nodes that accept it. Below the largest e_i, L is the root of ``sum e_i (L - e_i) = 8`` over
+    the nodes with e_i below L, which is linear between two of the e_i.
 
     References
     ----------
@@ -41,13 +41,13 @@ class PooledWeights(Mechanism):
     """
 
     accepted: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
-    """The largest epsilon that each node accepts, one a node; without it ``loss / rho`` each."""
+    """Largest epsilon that each node accepts, one per node. By default ``loss / rho`` each."""
     loss: Positive | None = None
-    """The largest privacy cost that a node accepts, in currency; without it B / n_nodes."""
+    """Largest privacy cost that a node accepts, in currency. By default B / n_nodes."""
 
     @property
     def claims(self) -> Claims:
-        """Nobody is paid, and so nobody is kept from losing."""
+        """Claims; nodes are not paid, so that they lose money."""
         return Claims(
             budget_balanced=True,
             monotone=True,
@@ -61,7 +61,7 @@ class PooledWeights(Mechanism):
         Raises
         ------
         InvalidGameError
-            If there is not one for each node.
+            If the number of values is not the number of nodes.
         """
         if not self.accepted:
             loss = game.cap / max(game.rho.size, 1) if self.loss is None else self.loss
@@ -74,13 +74,13 @@ class PooledWeights(Mechanism):
         return np.array(self.accepted)
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
-        """Return what nodes give away, for nothing (compulsory)."""
+        """Return what nodes sell without payment (compulsory)."""
         epsilon = pooled_epsilon(self.requirements(game))
         why = "" if epsilon.any() else "No node accepts any loss of privacy."
         return settle("pooled-weights", game, epsilon, np.zeros_like(epsilon), reason=why)
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:
-        """Return the contracts that pay nothing; in a market, where nobody must, all refuse."""
+        """Return contracts without payment; in a market all nodes refuse them."""
         epsilon = self.outcome(game, rng).epsilon
         return Contracts(epsilon, np.zeros_like(epsilon))
 
@@ -91,7 +91,7 @@ def pooled_epsilon(accepted: Floats) -> Floats:
     Parameters
     ----------
     accepted : ndarray of float, shape (n,)
-        The largest epsilon that each node accepts, dimensionless; zero or positive.
+        Largest epsilon that each node accepts, dimensionless; zero or positive.
 
     Returns
     -------

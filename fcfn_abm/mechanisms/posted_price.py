@@ -1,4 +1,4 @@
-"""A posted price: who costs less sells, as much as it may."""
+"""A posted price: nodes with costs up to the price sell as much as they may."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from fcfn_abm.scenario.schema import Positive
 
 @MECHANISMS.register("posted-price")
 class PostedPrice(Mechanism):
-    """The server posts a price for a unit of epsilon; nodes that cost no more sell up to a limit.
+    """The server posts a price per unit of epsilon; nodes with costs up to it sell up to a limit.
 
     Notes
     -----
-    Nobody's report sets its price, so that reporting one's cost is best. Where the cap does not pay
-    for ``largest_epsilon`` of all who would sell, each of them sells an equal part of what it pays
-    for.
+    No node's report sets its price, so that truthful reports are optimal. If the cap does not cover
+    ``largest_epsilon`` of all sellers, each of them sells an equal part of what it covers.
     """
 
     reports: ClassVar = "cost"
     knobs: ClassVar = ("price", "largest_epsilon")
 
     price: Positive | None = None
-    """What the server pays for a unit of epsilon, in currency; without it
-    B / (n_nodes * largest_epsilon), at which the cap pays for all nodes."""
+    """Price per unit of epsilon, in currency. By default B / (n_nodes * largest_epsilon), at which
+    the cap covers all nodes."""
     largest_epsilon: Positive = 10.0
-    """The most that a node may sell, dimensionless."""
+    """Largest epsilon that a node may sell, dimensionless."""
 
     @property
     def claims(self) -> Claims:
-        """A price that is given stands in one currency unit."""
+        """Claims; a given price depends on the currency unit."""
         return Claims(
             budget_balanced=True,
             individually_rational=("nodes",),
@@ -45,7 +44,7 @@ class PostedPrice(Mechanism):
         )
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round: who costs no more than the price sells."""
+        """Price one round: nodes with costs up to the price sell."""
         price = self._price(game)
         why = (
             "The server has no money to spend."
@@ -55,7 +54,7 @@ class PostedPrice(Mechanism):
         return settle_contracts("posted-price", game, self.offer(game, rng), why)
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return what each node sells and is paid for its reported cost."""
+        """Return what each node sells, and its payment, for its reported cost."""
         price = self._price(game)
         n_sellers = int(np.count_nonzero(game.bids <= price)) if game.cap > 0 else 0
         if n_sellers == 0:

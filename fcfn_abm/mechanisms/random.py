@@ -1,4 +1,4 @@
-"""Random epsilons: every node draws its own instead of optimising, whatever that costs it."""
+"""Random epsilons: every node draws its own epsilon instead of optimizing."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class RandomEpsilon(Mechanism):
 
     Notes
     -----
-    In Zhou et al. 2023 (section 7.4) the clients make this choice, with epsilon between 1 and 100;
-    the distribution and the payment are not stated, so the uniform distribution and payment by (3)
-    are our reading. In the outcome (``fa.price``, ``fcfn compare``) taking part is compulsory, as
-    in the paper: nodes that lose money stay. In a market (``fcfn run``) it is voluntary: nodes keep
-    the epsilon that they drew, and those that lose leave.
+    In Zhou et al. 2023 (section 7.4) the clients choose epsilon like this, between 1 and 100; the
+    distribution and the payment are not stated, so that the uniform distribution and payment by (3)
+    are our interpretation. In the outcome (``fa.price``, ``fcfn compare``) taking part is
+    compulsory, as in the paper: nodes that lose money stay. In a market (``fcfn run``) it is
+    voluntary: nodes keep the epsilon that they drew, and those that lose money leave.
     """
 
     claims: ClassVar[Claims] = Claims(budget_balanced=True, monotone=True, scale_invariant=True)
@@ -41,11 +41,11 @@ class RandomEpsilon(Mechanism):
     knobs: ClassVar[tuple[str, ...]] = ("budget", "high")
 
     low: Positive = 1.0
-    """Smallest epsilon drawn."""
+    """Smallest epsilon, dimensionless."""
     high: Positive = 100.0
-    """Largest epsilon drawn."""
+    """Largest epsilon, dimensionless."""
     voluntary: bool = False
-    """Whether nodes that would lose money stay out of the outcome too, as they do in a market."""
+    """Whether nodes that would lose money also stay out of the outcome, as they do in a market."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -55,20 +55,20 @@ class RandomEpsilon(Mechanism):
 
     @property
     def knows_terms(self) -> bool:
-        """Yes: nobody optimises, and utilities follow from the terms."""
+        """Yes: no node optimizes, and utilities follow from the terms."""
         return True
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:
-        """Price one round in which every node takes part, also at a loss, unless voluntary."""
+        """Price one round in which every node takes part, even at a loss, unless voluntary."""
         return self._settle(game, self._draw(game, rng))
 
     def outcomes(self, game: PricingGame, rngs: Iterable[np.random.Generator]) -> Outcome:
-        """Price many populations at once; each draws from its own chance."""
+        """Price many populations at once; each draws from its own generator."""
         draws = [self._draw(one, rng) for one, rng in zip(game.games(), rngs, strict=False)]
         return self._settle(game, np.stack(draws))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:
-        """Return each node's draw; the cap is shared by those that take part (voluntary)."""
+        """Return each node's draw; participants share the cap (voluntary)."""
         return Contracts(self._draw(game, rng))
 
     def _settle(self, game: PricingGame, epsilon: Floats) -> Outcome:

@@ -1,4 +1,4 @@
-"""Random games for the check of a mechanism: costs alike and far apart, ties, one node and many."""
+"""Random games for the check of mechanisms: equal and unequal costs, ties, one and many nodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ type Floats = npt.NDArray[np.float64]
 type Draw = Callable[[np.random.Generator, int], Floats]
 
 SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 8, 12)
-"""How many nodes a game has; each entry is as likely as the others."""
+"""Numbers of nodes, with equal probability of each entry."""
 
 _AVERAGES: tuple[AverageOver, ...] = ("active", "population", "effective")
 
@@ -40,7 +40,7 @@ COSTS: dict[str, Draw] = {
     "orders of magnitude": lambda rng, n: 10.0 ** rng.uniform(-4.0, 4.0, n),
     "one far below": _one_far_below,
 }
-"""How costs are drawn, in some currency unit; each entry is as likely as the others."""
+"""Distributions of costs, in some currency unit, with equal probability of each entry."""
 
 
 def draw_game(rng: np.random.Generator, n_nodes: int | None = None) -> PricingGame:
@@ -49,15 +49,15 @@ def draw_game(rng: np.random.Generator, n_nodes: int | None = None) -> PricingGa
     Parameters
     ----------
     rng : numpy.random.Generator
-        Source of chance.
+        Source of randomness.
     n_nodes : int, optional
-        How many nodes there are; without it one of :data:`SIZES`.
+        Number of nodes. By default one of :data:`SIZES`.
 
     Returns
     -------
     PricingGame
         Costs from one of :data:`COSTS`, in a random currency unit. In half of the games the cap is
-        a whole multiple of that unit, so that whole costs meet thresholds exactly.
+        an integer multiple of that unit, so that integer costs meet thresholds exactly.
     """
     n_nodes = int(rng.choice(SIZES)) if n_nodes is None else n_nodes
     kind = list(COSTS)[rng.integers(len(COSTS))]

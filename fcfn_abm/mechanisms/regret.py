@@ -1,4 +1,4 @@
-"""What a node would gain by another move of its own, under any mechanism."""
+"""A node's possible gain by a deviation, under any mechanism."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fcfn_abm.mechanisms.base import Contest, Contracts, Mechanism, Outcome, Pri
 type Floats = npt.NDArray[np.float64]
 
 _STEPS = np.array([0.0, *np.geomspace(0.01, 100.0, 161)])
-"""Of epsilon, or of the others' sum, that a node tries in place of its own epsilon."""
+"""Factors of epsilon, or of the others' sum, that a node tries instead of its own epsilon."""
 _REPORTS = np.array([0.5, 0.8, 0.95, 1.05, 1.25, 2.0])
-"""Times its cost that a node reports in place of it."""
+"""Factors of its cost that a node reports instead of it."""
 
 
 def largest_gain(
@@ -25,31 +25,31 @@ def largest_gain(
     outcome: Outcome,
     chance: Callable[[], np.random.Generator],
 ) -> float:
-    """Return what one node would gain at most by another move, the others' given: the regret.
+    """Return the largest gain of one node by a deviation, the others' moves fixed: the regret.
 
     Parameters
     ----------
     mechanism : Mechanism
         With its options.
     game : PricingGame
-        One population, with its payment cap, and costs of rho * epsilon alone.
+        One population, with its payment cap, and only costs rho * epsilon.
     outcome : Outcome
-        What the mechanism leads to in it.
+        The mechanism's outcome in this game.
     chance : callable
-        Returns the mechanism's own source of chance: equal ones, so that draws stay the same.
+        Returns the mechanism's generator, always in the same state, so that draws stay the same.
 
     Returns
     -------
     float
-        The largest gain, as a share of what is paid (or of what epsilon costs the nodes, where
-        that is more); zero where nobody gains.
+        The largest gain, as a share of the payments (or of the nodes' costs, if larger); zero if no
+        node gains.
 
     Notes
     -----
-    A move is what the mechanism leaves to a node: another epsilon where payments are shared by
-    epsilon; another node's contract, or none, where each contract has a payment; another report of
-    its cost where costs are reported, by the cheapest node, the last that sells and the first that
-    does not. Moves lie on a grid, so that the true regret may be a little larger.
+    A deviation is what the mechanism leaves to a node: another epsilon if payments are shared by
+    epsilon; another node's contract, or none, if each contract has a payment; another reported cost
+    if costs are reported, by the lowest-cost node, the last seller and the first non-seller.
+    Deviations are on a grid, so that the true regret may be slightly larger.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def largest_gain(
 
 
 def _gain_by_epsilon(game: PricingGame, outcome: Outcome, offer: Contest | Contracts) -> float:
-    """Let each node sell another epsilon, where the pool is shared by scores of epsilon."""
+    """Let each node sell another epsilon, if the pool is shared by scores of epsilon."""
     contest = offer if isinstance(offer, Contest) else Contest()
     pool = float(game.cap if contest.pool is None else contest.pool)
     epsilon, rho = outcome.epsilon[:, None], game.rho[:, None]
@@ -103,7 +103,7 @@ def _gain_by_report(
     outcome: Outcome,
     chance: Callable[[], np.random.Generator],
 ) -> float:
-    """Let the nodes at the margin, and the cheapest, report another cost than theirs."""
+    """Let the marginal nodes, and the lowest-cost node, report another cost."""
     order = np.argsort(game.rho, kind="stable")
     n_sellers = int(np.count_nonzero(outcome.epsilon))
     places = np.unique(np.clip([0, n_sellers - 1, n_sellers], 0, order.size - 1))
@@ -114,7 +114,7 @@ def _gain_by_report(
             reports[node] = game.rho[node] * factor
             try:
                 other = mechanism.outcome(replace(game, reported_cost=reports), chance())
-            except FcfnError:  # a report that is refused is no move
+            except FcfnError:  # a refused report is not a possible deviation
                 continue
             gain = max(gain, float(other.node_utility[node] - outcome.node_utility[node]))
     return gain

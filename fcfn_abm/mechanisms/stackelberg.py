@@ -1,4 +1,4 @@
-"""The leader-follower contest of Zhou et al. 2023: the mechanism this package is about."""
+"""The leader-follower contest of Zhou et al. 2023, the main mechanism of this package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fcfn_abm.mechanisms.claims import Claims
 
 @MECHANISMS.register("stackelberg")
 class Stackelberg(Mechanism):
-    """The server announces B* (or the cap it is given); nodes share it in proportion to epsilon."""
+    """The server announces B* (or the given cap); nodes share it in proportion to epsilon."""
 
     contested: ClassVar[bool] = True
     claims: ClassVar[Claims] = Claims(

@@ -1,4 +1,4 @@
-"""Static epsilon: all nodes choose the same one, fixed in advance."""
+"""Static epsilon: all nodes use the same epsilon, fixed in advance."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class StaticEpsilon(Mechanism):
 
     Notes
     -----
-    In Zhou et al. 2023 (section 7.4) the clients make this choice: 10 for EMNIST, 5 for CIFAR-10.
-    Payment by (3) is our reading; the paper does not state it. In the outcome (``fa.price``,
-    ``fcfn compare``) taking part is compulsory, as in the paper: nodes that lose money stay. In a
-    market (``fcfn run``) it is voluntary: those that lose leave.
+    In Zhou et al. 2023 (section 7.4) the clients choose it: 10 for EMNIST, 5 for CIFAR-10. Payment
+    by (3) is our interpretation; the paper does not state it. In the outcome (``fa.price``, ``fcfn
+    compare``) taking part is compulsory, as in the paper: nodes that lose money stay. In a market
+    (``fcfn run``) it is voluntary: those that lose money leave.
     """
 
     claims: ClassVar[Claims] = Claims(
@@ -40,17 +40,17 @@ class StaticEpsilon(Mechanism):
     knobs: ClassVar[tuple[str, ...]] = ("budget", "epsilon")
 
     epsilon: Positive = 10.0
-    """The privacy budget of every node, dimensionless."""
+    """Privacy budget of every node, dimensionless."""
     voluntary: bool = False
-    """Whether nodes that would lose money stay out of the outcome too, as they do in a market."""
+    """Whether nodes that would lose money also stay out of the outcome, as they do in a market."""
 
     @property
     def knows_terms(self) -> bool:
-        """Yes: nobody optimises, and utilities follow from the terms."""
+        """Yes: no node optimizes, and utilities follow from the terms."""
         return True
 
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
-        """Price one round in which every node takes part, also at a loss, unless voluntary."""
+        """Price one round in which every node takes part, even at a loss, unless voluntary."""
         epsilon = game.sellable(np.full(game.rho.shape, self.epsilon))
         if self.voluntary:
             epsilon = keep_willing(epsilon, game)
@@ -61,5 +61,5 @@ class StaticEpsilon(Mechanism):
         return self.outcome(game, next(iter(rngs)))
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Contracts:  # noqa: ARG002
-        """Return the epsilon of all; the cap is shared by those that take part (voluntary)."""
+        """Return the common epsilon; participants share the cap (voluntary)."""
         return Contracts(game.sellable(np.full(game.rho.size, self.epsilon)))

@@ -1,4 +1,4 @@
-"""What a scenario says about the costs of taking part."""
+"""Costs and limits of taking part, as given by a scenario."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fcfn_abm.scenario import Scenario
 
 
 def read_terms(scenario: Scenario) -> Terms | None:
-    """Return the terms of a scenario's game; None where they are the paper's.
+    """Return the terms of a scenario's game; None for those of the paper.
 
     Raises
     ------
     InvalidGameError
-        If a node can sell less than the least that is paid; or if the most that nodes can sell was
-        to be read from a file, and was not.
+        If a node's cap is below the reserve; or if caps were to be read from a file, but were not
+        read.
     """
     people, game = scenario.population, scenario.game
     cap = people.epsilon_max
     if isinstance(cap, str):
         raise InvalidGameError(
-            f"epsilon_max = {cap!r} is read with a scenario file, whose costs come from a file; "
-            "a list has one value for each node."
+            f"epsilon_max = {cap!r} requires a scenario file with costs from a CSV file; "
+            "alternatively, list one value per node."
         )
     terms = Terms(
         people.cost or "linear",

@@ -22,14 +22,14 @@ from fcfn_abm.mechanisms.claims import Claims
 
 @MECHANISMS.register("tullock")
 class Tullock(Mechanism):
-    """Nodes share the cap in proportion to epsilon ** exponent; below one, all of them take part.
+    """Nodes share the cap in proportion to epsilon ** exponent; below one, all nodes take part.
 
     Notes
     -----
     The smaller the exponent, the less a low-cost node gains from selling more than the others: more
     nodes take part, shares are more even, and less epsilon is bought for the same cap. Epsilon is
-    linear in the cap for every exponent, so that (41) stands with another kappa. An exponent of one
-    is ``stackelberg``, bit for bit.
+    proportional to the cap for every exponent, so that (41) holds with another kappa. With an
+    exponent of one the results are bitwise equal to ``stackelberg``.
 
     References
     ----------
@@ -46,7 +46,8 @@ class Tullock(Mechanism):
     )
 
     exponent: Annotated[float, Field(ge=0.01, le=1)] = 0.5
-    """Power of epsilon that payments are in proportion to; one is the contest of the paper."""
+    """Exponent of epsilon in the payment shares, above 0 and up to 1; 1 is the contest of the
+    paper."""
 
     @property
     def knows_terms(self) -> bool:
@@ -54,7 +55,7 @@ class Tullock(Mechanism):
         return self.exponent == 1
 
     def cap(self, game: PricingGame) -> float:
-        """Return the payment cap: the given one, else the best one (41)."""
+        """Return the payment cap: the given one, otherwise the best one (41)."""
         if game.budget is not None or self.exponent == 1:
             return float(game.cap)
         bought = tullock_equilibrium(game.rho, 1.0, self.exponent)

@@ -1,4 +1,4 @@
-"""The contest with weights: what a node's epsilon counts for depends on its data."""
+"""The contest with weights, which may depend on a node's data."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ class Weighted(Mechanism):
     Notes
     -----
     In the scores ``x_i = w_i epsilon_i`` this is the contest of Zhou et al. 2023 with the unit
-    costs ``rho_i / w_i``, so that their closed form stands. Epsilon is linear in the cap, and (41)
-    stands with another kappa.
+    costs ``rho_i / w_i``, so that their closed form holds. Epsilon is proportional to the cap, and
+    (41) holds with another kappa.
 
     References
     ----------
-    Zhou et al. 2023 name an incentive that sees data as future work.
+    Zhou et al. 2023 mention an incentive that depends on data as future work.
     """
 
     by: (
         Literal["equal", "listed", "samples", "divergence"]
         | Annotated[str, Field(pattern=r"^column:.+$")]
     ) = "equal"
-    """What weighs: nothing (the contest of the paper), the list ``weights``, how many samples a
-    node holds, 1 / (1 + coupling * divergence) of its label shares from those of all, or a column
-    of the file with the costs, such as "column:beds"."""
+    """Source of the weights: none (the contest of the paper); "listed", the option ``weights``; the
+    nodes' numbers of samples; "divergence", 1 / (1 + coupling * divergence) of a node's label
+    shares from the overall ones; or a column of the costs file, such as "column:beds"."""
     weights: Annotated[tuple[Positive, ...], Field(strict=False)] = ()
-    """One weight a node, with by = "listed"."""
+    """One weight per node, with by = "listed"."""
     coupling: NotNegative = 1.0
-    """How much less a node weighs that has nothing in common with the others, with
-    by = "divergence"."""
+    """Strength of the dependence on divergence, with by = "divergence"; a node without common
+    labels has the weight 1 / (1 + coupling)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if bool(self.weights) != (self.by == "listed"):
-            raise ValueError("weights are needed with by = 'listed', and mean nothing without it")
+            raise ValueError("weights are required with by = 'listed', and not allowed otherwise")
         if self.coupling != 1 and self.by != "divergence":
-            raise ValueError("coupling means nothing without by = 'divergence'")
+            raise ValueError("coupling requires by = 'divergence'")
         return self
 
     @property
     def claims(self) -> Claims:
-        """With unequal weights, a node's place tells its weight, and a high cost may sell more."""
+        """Claims; unequal weights depend on a node's place, and a higher cost may sell more."""
         return Claims(
             budget_balanced=True,
             individually_rational=("nodes",),
@@ -78,16 +78,16 @@ class Weighted(Mechanism):
 
     @property
     def needs_data(self) -> bool:
-        """Whether weights follow from the data that nodes hold."""
+        """Whether weights depend on the nodes' data."""
         return self.by in ("samples", "divergence")
 
     def weigh(self, game: PricingGame) -> Floats | None:
-        """Return the weight of each node, shape (n,); None where all weigh the same.
+        """Return the weight of each node, shape (n,); None for equal weights.
 
         Raises
         ------
         InvalidGameError
-            If there is no weight for each node.
+            If the number of weights is not the number of nodes.
         """
         held = game.held
         if self.by == "equal":
@@ -96,12 +96,12 @@ class Weighted(Mechanism):
             weight = np.array(self.weights)
         elif self.by.startswith("column:"):
             raise InvalidGameError(
-                f"by = {self.by!r} is read with a scenario file, whose costs come from a file; "
+                f"by = {self.by!r} requires a scenario file with costs from a CSV file; "
                 "by = 'listed' takes weights from a list."
             )
         elif held.label_divergence is None:
             raise InvalidGameError(
-                f"by = {self.by!r} looks at the data that nodes hold, and there are none here; "
+                f"by = {self.by!r} requires training data, but there are none here; "
                 "by = 'listed' takes weights from a list."
             )
         elif self.by == "samples":
@@ -110,7 +110,7 @@ class Weighted(Mechanism):
             weight = 1.0 / (1.0 + self.coupling * held.label_divergence)
         if weight.size != game.rho.size:
             raise InvalidGameError(
-                f"there must be a weight for each of {game.rho.size} nodes, but there are "
+                f"weights must have one value for each of {game.rho.size} nodes, but have "
                 f"{weight.size}."
             )
         return weight
@@ -126,7 +126,7 @@ class Weighted(Mechanism):
         return settle("weighted", game, epsilon, offer.payment(epsilon, cap))
 
     def _cap(self, game: PricingGame, costs: Floats, offer: Contest) -> float:
-        """Return the payment cap: the given one, else the best one (41)."""
+        """Return the payment cap: the given one, otherwise the best one (41)."""
         if game.budget is not None:
             return float(game.budget)
         bought = offer.epsilon(nash_equilibrium(costs, 1.0).epsilon)

@@ -1,4 +1,4 @@
-"""Yang et al.: an agency stands between nodes and server; our game, and the printed equations."""
+"""Yang et al.: an agency between nodes and server, as a game or by the printed equations."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Quote:
-    """What the agency posts on both sides of the market, and how much it sells."""
+    """The agency's prices on both sides of the market, and its sales."""
 
     unit_cost: float
-    """m = tau / (n - 1), what a unit of epsilon costs the agency; zero without a market."""
+    """m = tau / (n - 1), the agency's cost per unit of epsilon; zero without a market."""
     first_unit_value: float
-    """alpha beta / n_g, what the server would pay for the first unit of epsilon, in currency."""
+    """alpha beta / n_g, the server's value of the first unit of epsilon, in currency."""
     price: float
-    """p, what it asks from the server for a unit of epsilon, in currency."""
+    """p, the server's price per unit of epsilon, in currency."""
     quantity: float
-    """S, how much epsilon the server buys; zero where no trade pays."""
+    """S, the epsilon that the server buys; zero if no trade pays."""
 
     @property
     def pool(self) -> float:
@@ -61,42 +61,42 @@ class Quote:
 
 @MECHANISMS.register("yang")
 class ThreeParty(Mechanism):
-    """The agency posts a price for epsilon, the server says how much it buys, nodes share the pool.
+    """The agency posts a price for epsilon, the server chooses a quantity, nodes share the pool.
 
     Notes
     -----
-    ``variant = "three-party"``, solved backwards. Nodes play the contest for whatever pool the
-    agency puts up, so that S units of epsilon cost it m S with ``m = tau / (n - 1)``, the cost from
-    which on nodes stay out. At the price p the server buys what maximises
-    ``beta ln(1 + alpha S / n_g) - p S``: ``S = beta / p - n_g / alpha``. The agency's profit
-    ``(p - m) S`` is then greatest at ``p = sqrt(m alpha beta / n_g)``. Where m reaches
-    ``alpha beta / n_g``, no price is both above its cost and below the server's value: no trade.
+    ``variant = "three-party"``, solved backwards. Nodes play the contest for the pool that the
+    agency offers, so that S units of epsilon cost it m S with ``m = tau / (n - 1)``, the cost from
+    which nodes stay out. At the price p the server buys the quantity that maximizes ``beta ln(1 +
+    alpha S / n_g) - p S``: ``S = beta / p - n_g / alpha``. The agency's profit ``(p - m) S`` is
+    then largest at ``p = sqrt(m alpha beta / n_g)``. If m is at least ``alpha beta / n_g``, no
+    price is both above its cost and below the server's value: no trade.
 
-    A given cap B is the most that the server spends; a server that would rather spend less does. So
-    it buys the least of ``B / p`` and its free demand. The agency is taken not to know the cap: it
-    asks the price above. ``agency_knows_cap = true`` is the other reading: along ``B / p`` its
-    profit ``B (1 - m / p)`` rises with p, so where the cap binds it raises the price to
-    ``(beta - B) alpha / n_g``, at which the server's free demand costs just B.
+    A given cap B is the most that the server spends; it may spend less, so that it buys the minimum
+    of ``B / p`` and its unlimited demand. The agency is assumed not to know the cap: it asks the
+    price above. ``agency_knows_cap = true`` is the alternative: along ``B / p`` its profit ``B (1 -
+    m / p)`` rises with p, so that for a binding cap it raises the price to ``(beta - B) alpha /
+    n_g``, at which the server's unlimited demand costs exactly B.
 
-    This default is a game of our own on the primitives that all mechanisms share, not a quotation:
-    Zhou et al. 2023 describe three parties and give (57)-(59).
+    This default is a game of our own on the primitives common to all mechanisms, not one from the
+    paper: Zhou et al. 2023 describe three parties and give (57)-(59).
 
-    ``variant = "printed"`` is (57)-(59), solved for all sellers together by
-    `solve_yang_equations`. **The root of (58) and the exponent of (59) are restored by us** (the
-    options ``price_root`` and ``epsilon_exponent``), and `Outcome.note` says so. The equations are
-    about purchases a_i, unit prices p_i and epsilon_i; what nodes earn and the server pays in
-    currency is not stated in the paper. ``payment`` names our reading of it:
+    ``variant = "printed"`` is (57)-(59), solved for all sellers together by `solve_yang_equations`.
+    **The root of (58) and the exponent of (59) are restored by us** (options ``price_root`` and
+    ``epsilon_exponent``), as `Outcome.note` states. The equations contain purchases a_i, unit
+    prices p_i and epsilon_i; the nodes' earnings and the server's payment in currency are not
+    stated in the paper. ``payment`` selects an interpretation:
 
     - ``"purchase"``: the server pays p_i (1 + epsilon_i) a_i for node i's data, the cost of a
-      purchase in (57), and the node receives all of it.
+    purchase in (57), and the node receives all of it.
     - ``"compensation"``: the server pays the same; the node receives the compensation
       p_i epsilon_i a_i, and the agency keeps p_i a_i.
     - ``"shared-cap"``: the server pays the cap, in proportion to epsilon as in (3); a_i and p_i
       do not matter.
 
-    The first two know no cap: the server pays what the equations say, also where that exceeds the
-    given budget or the value of the data to it. Where (57)-(59) have no positive solution the
-    status is "no-solution", and the reason says why.
+    The first two have no cap: the server pays what the equations give, even if that exceeds the
+    given budget or the value of the data to it. If (57)-(59) have no positive solution, the status
+    is "no-solution", with a reason.
 
     References
     ----------
@@ -111,11 +111,11 @@ class ThreeParty(Mechanism):
     agency_knows_cap: bool = False
     """Whether the agency prices against the capped demand (three-party only)."""
     price_root: PriceRoot = "square"
-    """The reading of (58): with a square root, without, or the exact optimum (printed only)."""
+    """Interpretation of (58): with a square root, without, or the exact optimum (printed only)."""
     epsilon_exponent: EpsilonExponent = "cube-root"
-    """The reading of (59): (alpha / (a p)) ** (1/3), or alpha ** 3 / (a p) (printed only)."""
+    """Interpretation of (59): (alpha / (a p)) ** (1/3), or alpha ** 3 / (a p) (printed only)."""
     payment: Literal["purchase", "compensation", "shared-cap"] = "purchase"
-    """Our reading of what nodes earn and the server pays (printed only)."""
+    """Interpretation of the nodes' earnings and the server's payment (printed only)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -123,15 +123,15 @@ class ThreeParty(Mechanism):
         for option in fields(self):  # type: ignore[arg-type]
             value = getattr(self, option.name)
             if option.name in _OPTIONS[other] and value != option.default:
-                raise ValueError(f"{option.name} = {value!r} needs variant = {other!r}")
+                raise ValueError(f"{option.name} = {value!r} requires variant = {other!r}")
         return self
 
     @property
     def claims(self) -> Claims:
-        """Of the printed equations nothing is claimed but that a shared cap is not exceeded.
+        """Claims; for the printed equations only that a shared cap is not exceeded.
 
-        The three-party game is not monotone: with its cost a node raises the threshold, others
-        enter, and what the server buys depends on how many take part.
+        The three-party game is not monotone: a node's cost raises the threshold, others enter, and
+        the server's purchase depends on the number of participants.
         """
         if self.variant == "printed":
             return Claims(budget_balanced=self.payment == "shared-cap")
@@ -144,8 +144,8 @@ class ThreeParty(Mechanism):
         )
 
     def quote(self, game: PricingGame) -> Quote:
-        """Return the agency's price and what the server buys at it, in the three-party game."""
-        market = nash_equilibrium(game.rho, 1.0)  # any pool shows who takes part
+        """Return the agency's price, and the server's purchase at it, in the three-party game."""
+        market = nash_equilibrium(game.rho, 1.0)  # the active set is the same for any pool
         if market.n_active < 2:
             return Quote(0.0, 0.0, 0.0, 0.0)
         cost = market.threshold
@@ -154,7 +154,7 @@ class ThreeParty(Mechanism):
         price = math.sqrt(cost) * math.sqrt(value)
         if cost >= value:
             return Quote(cost, value, price, 0.0)
-        # beta / price - n_g / alpha, which loses all digits where the server buys little
+        # beta / price - n_g / alpha, which loses all digits if the server buys little
         quantity = n_averaged / game.alpha * ((value - cost) / cost) / (1.0 + value / price)
         if game.budget is not None and price * quantity > game.budget:
             if self.agency_knows_cap:
@@ -165,11 +165,11 @@ class ThreeParty(Mechanism):
     def outcome(self, game: PricingGame, rng: np.random.Generator) -> Outcome:  # noqa: ARG002
         """Price one round of the game."""
         if self.variant == "printed":
-            return self._printed_outcome(game)
+            return self._settle_purchases(game)
         quote = self.quote(game)
         if quote.quantity == 0:
             nothing = np.zeros_like(game.rho)
-            return settle("yang", game, nothing, nothing, reason=_why_no_trade(game, quote))
+            return settle("yang", game, nothing, nothing, reason=_describe_no_trade(game, quote))
         epsilon = nash_equilibrium(game.rho, quote.pool).epsilon
         return settle(
             "yang",
@@ -180,12 +180,12 @@ class ThreeParty(Mechanism):
         )
 
     def offer(self, game: PricingGame, rng: np.random.Generator) -> Offer:  # noqa: ARG002
-        """Return the contest for the agency's pool, or what each seller is paid (printed).
+        """Return the contest for the agency's pool, or each seller's contract (printed).
 
-        Where there is no trade or no solution, the contracts are empty.
+        Without trade or without a solution, the contracts are empty.
         """
         if self.variant == "printed":
-            return self._printed_contracts(self._purchases(game))
+            return self._create_contracts(self._purchases(game))
         quote = self.quote(game)
         if quote.quantity == 0:
             return Contracts(np.zeros_like(game.rho), np.zeros_like(game.rho))
@@ -198,7 +198,7 @@ class ThreeParty(Mechanism):
             return Purchases(nothing, nothing, nothing, why)
         return solve_yang_equations(game.rho, game.alpha, self.price_root, self.epsilon_exponent)
 
-    def _printed_contracts(self, bought: Purchases) -> Contracts:
+    def _create_contracts(self, bought: Purchases) -> Contracts:
         if self.payment == "shared-cap" and bought.is_solved:
             return Contracts(bought.epsilon)
         if self.payment == "compensation":
@@ -206,7 +206,7 @@ class ThreeParty(Mechanism):
             return Contracts(bought.epsilon, bought.compensation, margin=kept)
         return Contracts(bought.epsilon, bought.purchase_price)
 
-    def _printed_outcome(self, game: PricingGame) -> Outcome:
+    def _settle_purchases(self, game: PricingGame) -> Outcome:
         bought = self._purchases(game)
         if not bought.is_solved:
             traded = game.rho.size > 0 and game.budget != 0
@@ -218,7 +218,7 @@ class ThreeParty(Mechanism):
                 status="no-solution" if traded else "no-trade",
                 reason=bought.reason,
             )
-        contracts = self._printed_contracts(bought)
+        contracts = self._create_contracts(bought)
         payment = contracts.payment(bought.epsilon, game.cap)
         return settle(
             "yang",
@@ -234,7 +234,7 @@ class ThreeParty(Mechanism):
         )
 
 
-def _why_no_trade(game: PricingGame, quote: Quote) -> str:
+def _describe_no_trade(game: PricingGame, quote: Quote) -> str:
     if quote.unit_cost == 0:
         return "A contest needs two nodes."
     if game.budget == 0:

@@ -1,4 +1,4 @@
-"""The pricing of Yang et al. as Zhou et al. 2023 print it: the solution of (57)-(59)."""
+"""The pricing of Yang et al. as printed by Zhou et al. 2023: the solution of (57)-(59)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ type Floats = npt.NDArray[np.float64]
 type PriceRoot = Literal["square", "none", "exact"]
 type EpsilonExponent = Literal["cube-root", "literal"]
 
-_GRID = 1000  # points at which a solution for equal sellers is looked for
-_HALVINGS = 64  # of a bracket; the ratio of its ends falls below 1 + 1e-16
+_GRID = 1000  # points of the search for a solution of equal sellers
+_HALVINGS = 64  # halvings of a bracket; the ratio of its ends falls below 1 + 1e-16
 _NEWTON_STEPS = 25
-_SMALLEST_STEP = 1e-6  # of the way from equal costs to the given ones
-_LAST_CHANGE = 1e-9  # of log x, by which Newton's method has converged: what is left is its square
+_SMALLEST_STEP = 1e-6  # as a share of the way from equal costs to the given ones
+_LAST_CHANGE = 1e-9  # change of log x at convergence; the remaining error is its square
 
 
 @dataclass(frozen=True)
 class Purchases:
-    """What the buyer purchases from each seller, at which price and privacy budget."""
+    """The buyer's purchases from each seller, with prices and privacy budgets."""
 
     epsilon: Floats
-    """eps_i, privacy budget of each seller's data, shape (n,); zero where there is no solution."""
+    """eps_i, privacy budget of each seller's data, shape (n,); zero without a solution."""
     unit_price: Floats
-    """p_i, price that the agency sets for a unit of seller i's data, in currency, shape (n,)."""
+    """p_i, the agency's price of a unit of seller i's data, in currency, shape (n,)."""
     amount: Floats
-    """a_i, how many units the buyer purchases from seller i, shape (n,)."""
+    """a_i, the number of units purchased from seller i, shape (n,)."""
     reason: str = ""
-    """Why there is no solution, in a sentence; empty where there is one."""
+    """Why there is no solution, in a sentence; empty if there is one."""
 
     @property
     def is_solved(self) -> bool:
@@ -43,12 +43,12 @@ class Purchases:
 
     @property
     def purchase_price(self) -> Floats:
-        """p_i (1 + eps_i) a_i, what the buyer pays for seller i's data, in currency, shape (n,)."""
+        """p_i (1 + eps_i) a_i, the buyer's payment for seller i's data, in currency, shape (n,)."""
         return self.unit_price * (1.0 + self.epsilon) * self.amount
 
     @property
     def compensation(self) -> Floats:
-        """p_i eps_i a_i, the part of that for the privacy given up, in currency, shape (n,)."""
+        """p_i eps_i a_i, its part for the loss of privacy, in currency, shape (n,)."""
         return self.unit_price * self.epsilon * self.amount
 
 
@@ -66,8 +66,8 @@ def solve_yang_equations(
     - (58) ``p_i = A_i / (sqrt(alpha A_i / c_i) - Q_i)``;
     - (59) ``eps_i = (alpha / (a_i p_i)) ** (1/3)``.
 
-    **(58) and the exponent of (59) are restored by us**: the text of the paper that we have lost
-    its radicals. (57) is certain. The other readings are options.
+    **(58) and the exponent of (59) are restored by us**: the available text of the paper has lost
+    its radicals. (57) is certain. The other interpretations are options.
 
     Parameters
     ----------
@@ -76,15 +76,15 @@ def solve_yang_equations(
     alpha : float
         The buyer's coefficient.
     price_root : {"square", "none", "exact"}, default "square"
-        The reading of (58): as above, without its root (``A / (alpha A / c - Q)``), or the optimum
-        of ``alpha x / (x + A) - c x`` in ``x = 1 / p`` (``1 / (sqrt(alpha A / c) - A)``).
+        Interpretation of (58): as above, without its root (``A / (alpha A / c - Q)``), or the
+        optimum of ``alpha x / (x + A) - c x`` in ``x = 1 / p`` (``1 / (sqrt(alpha A / c) - A)``).
     epsilon_exponent : {"cube-root", "literal"}, default "cube-root"
-        The reading of (59): as above, or ``alpha ** 3 / (a p)``, as its characters stand.
+        Interpretation of (59): as above, or ``alpha ** 3 / (a p)``, as its characters stand.
 
     Returns
     -------
     Purchases
-        All zero, with a ``reason``, where no positive solution is found.
+        All zero, with a ``reason``, if no positive solution is found.
 
     Raises
     ------
@@ -95,20 +95,20 @@ def solve_yang_equations(
     -----
     (57) and (59) together are ``p = alpha / (1 + eps) - alpha / eps ** 3`` (literal:
     ``alpha / (1 + eps) - alpha ** 3 / eps``). This price rises from zero to a maximum and falls
-    again, so each price below the maximum belongs to two values of epsilon. On the rising branch
-    (a, eps) is a maximum of the buyer's utility ``alpha ln(1 + a) - p (1 + eps) a - alpha / (2
-    eps ** 2)``; on the falling branch it is a saddle point. Solutions are therefore looked for on
-    the rising branch: with the cube root epsilon lies between 1.3247 (where
-    ``eps ** 3 = 1 + eps``) and 2.4415, and p below 0.2219 alpha. The literal (59) has no positive
-    solution for ``alpha >= 1``, since it needs ``eps > alpha ** 2 (1 + eps)``.
+    again, so that each price below the maximum belongs to two values of epsilon. On the rising
+    branch (a, eps) is a maximum of the buyer's utility ``alpha ln(1 + a) - p (1 + eps) a - alpha /
+    (2 eps ** 2)``; on the falling branch it is a saddle point. Solutions are therefore searched on
+    the rising branch: with the cube root epsilon lies between 1.3247 (where ``eps ** 3 = 1 + eps``)
+    and 2.4415, and p below 0.2219 alpha. The literal (59) has no positive solution for ``alpha >=
+    1``, because it needs ``eps > alpha ** 2 (1 + eps)``.
 
-    What is left is one unknown x_i = 1 / p_i for each seller, coupled by the sum of all only.
-    Equal sellers have equal x, found by bisection. From the solution at the mean logarithm of the
-    costs, the solution for unequal costs is followed as the costs spread; a Newton step is
-    O(n), because its matrix is diagonal plus rank one. If the path ends before the given costs are
-    reached (the price of a high-cost seller would exceed its maximum), there is no solution with
-    all sellers on this path, and the reason says so. Equal sellers could also have solutions in
-    which they differ; these are not looked for.
+    One unknown x_i = 1 / p_i remains for each seller, coupled only by the sum of all. Equal sellers
+    have equal x, found by bisection. From the solution at the mean logarithm of the costs, the
+    solution for unequal costs is followed as the costs spread; a Newton step is O(n), because its
+    matrix is diagonal plus rank one. If the path ends before the given costs are reached (the price
+    of a high-cost seller would exceed its maximum), there is no solution with all sellers on this
+    path, and the reason states it. Equal sellers could also have unequal solutions; these are not
+    searched.
 
     References
     ----------
@@ -124,15 +124,15 @@ def solve_yang_equations(
     """
     rho = as_floats("rho", rho)
     if rho.ndim != 1 or rho.size == 0:
-        raise InvalidGameError(f"(57)-(59) need a row of sellers; rho has shape {rho.shape}.")
+        raise InvalidGameError(f"rho must be one-dimensional, but has shape {rho.shape}.")
     require_positive(rho=rho, alpha=alpha)
     if epsilon_exponent == "literal" and alpha >= 1.0:
-        return _unsolved(
+        return _fail(
             rho,
             "(57)-(59) have no positive solution where (59) is read literally, eps = alpha^3 / "
             f"(a p), and alpha >= 1; here alpha = {alpha:g}.",
         )
-    buyer = _Buyer.reading(float(alpha), epsilon_exponent)
+    buyer = _Buyer.of(float(alpha), epsilon_exponent)
     cost, row, count = np.unique(rho, return_inverse=True, return_counts=True)
     system = _Sellers(buyer, count.astype(float), price_root)
 
@@ -140,14 +140,14 @@ def solve_yang_equations(
     middle = float(count @ log_ratio) / rho.size
     start = _solve_equal(system, middle, rho.size)
     if start is None:
-        return _unsolved(
+        return _fail(
             rho,
             f"For equal sellers of cost {alpha * math.exp(-middle):g}, no unit price up to "
             f"{buyer.highest_price:g}, the most that (57) and (59) allow, satisfies (58).",
         )
     found = _follow(system, middle, log_ratio, np.full(cost.size, start))
     if isinstance(found, float):
-        return _unsolved(
+        return _fail(
             rho,
             "No positive solution of (57)-(59) with all sellers continues the one for equal costs: "
             f"it ends at {100 * found:.3g} % of the spread of the logarithms of the costs.",
@@ -157,7 +157,7 @@ def solve_yang_equations(
     return Purchases(epsilon, price, alpha / (price * (1.0 + epsilon)) - 1.0)
 
 
-def _unsolved(rho: Floats, reason: str) -> Purchases:
+def _fail(rho: Floats, reason: str) -> Purchases:
     nothing = np.zeros_like(rho)
     return Purchases(nothing, nothing, nothing, reason)
 
@@ -170,12 +170,12 @@ class _Buyer:
     noise: float
     power: int
     lowest: float
-    """Epsilon where the price is zero."""
+    """Epsilon at which the price is zero."""
     highest: float
-    """Epsilon where the price is greatest."""
+    """Epsilon at which the price is largest."""
 
     @classmethod
-    def reading(cls, alpha: float, exponent: EpsilonExponent) -> _Buyer:
+    def of(cls, alpha: float, exponent: EpsilonExponent) -> _Buyer:
         if exponent == "cube-root":
             root = math.sqrt(69.0)  # the real root of eps ** 3 = 1 + eps, by Cardano
             lowest = math.cbrt((9.0 + root) / 18.0) + math.cbrt((9.0 - root) / 18.0)
@@ -222,7 +222,7 @@ class _Sellers:
         epsilon = self.buyer.epsilon(price)
         total: Floats = others + 1.0 + epsilon  # A
         with np.errstate(divide="ignore"):  # the slope is zero at the highest price
-            by_x = -(price**2) / self.buyer.slope(epsilon)  # of epsilon, hence of A
+            by_x = -(price**2) / self.buyer.slope(epsilon)  # of epsilon, and so of A
         one = np.ones_like(x)
         root, in_x, in_others, in_total = 0.5, one, 0.0 * one, one
         left = x + total
@@ -244,11 +244,11 @@ def _solve_equal(system: _Sellers, log_ratio: float, n_sellers: int) -> float | 
         return system.residual(x, (n_sellers - 1) * x, log_ratio)[0]
 
     low = 1.0 / system.buyer.highest_price
-    # from here on the left side of (58) is the larger one
+    # from here on the left side of (58) is larger
     top = 2.0 * math.exp(log_ratio * (0.5 if system.price_root == "square" else 1.0))
     if top <= low:
         return None
-    # squares, since epsilon leaves the highest price with a vertical tangent
+    # squares, because epsilon leaves the highest price with a vertical tangent
     grid = low * np.exp(math.log(top / low) * np.linspace(0.0, 1.0, _GRID) ** 2)
     below = np.flatnonzero(excess(grid) < 0)
     if not below.size:
@@ -273,7 +273,7 @@ def _follow(system: _Sellers, middle: float, log_ratio: Floats, x: Floats) -> Fl
 
 
 def _newton(system: _Sellers, log_ratio: Floats, x: Floats) -> Floats | None:
-    """Solve (58) for all sellers from a start nearby; None if Newton's method fails."""
+    """Solve (58) for all sellers from a close start; None if Newton's method fails."""
     floor = 1.0 / system.buyer.highest_price
     for _ in range(_NEWTON_STEPS):
         weight = system.count * x

@@ -1,6 +1,6 @@
-"""Who plays: distributions of the unit privacy cost, who misreports, who comes and goes.
+"""The nodes: distributions of the unit privacy cost, misreports, manipulation and churn.
 
-Importing it registers the distributions.
+Importing the package registers the distributions.
 """
 
 from fcfn_abm.population.churn import draw_newcomer_costs, draw_turnover, drift_costs

@@ -1,4 +1,4 @@
-"""Nodes that come and go, and costs that drift: what chance does between two rounds."""
+"""Churn: random arrivals and departures of nodes between rounds, and drift of their costs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ type Places = npt.NDArray[np.intp]
 def draw_turnover(
     present: npt.NDArray[np.bool_], arrivals: float, departures: float, rng: Chance
 ) -> tuple[Places, Places]:
-    """Draw who arrives in a round, and who goes away.
+    """Draw arrivals and departures of a round.
 
     Parameters
     ----------
     present : ndarray of bool, shape (n_places,)
         Which places hold a node.
     arrivals : float
-        Probability with which an empty place is taken, from 0 to 1.
+        Probability that an empty place is taken, from 0 to 1.
     departures : float
-        Probability with which a node goes away, from 0 to 1.
+        Probability that a node departs, from 0 to 1.
     rng : Generator, BitGenerator, SeedSequence, int or list of int
-        Source of chance; as many numbers are drawn whatever the probabilities.
+        Source of randomness; the number of draws does not depend on the probabilities.
 
     Returns
     -------
@@ -34,9 +34,9 @@ def draw_turnover(
 
     Notes
     -----
-    Each place is a Markov chain of its own. In the long run it holds a node with probability
-    ``arrivals / (arrivals + departures)``, so that the number of nodes is binomial, and what it
-    was at first fades like ``(1 - arrivals - departures)**t``.
+    Each place is an independent Markov chain. In the long run it holds a node with probability
+    ``arrivals / (arrivals + departures)``, so that the number of nodes is binomial, and the
+    influence of the initial state decays like ``(1 - arrivals - departures)**t``.
 
     Examples
     --------
@@ -53,8 +53,8 @@ def draw_newcomer_costs(
 ) -> Floats:
     """Draw the unit privacy costs of newcomers, in currency per unit of epsilon, shape (n_new,).
 
-    They are some of a fresh population of ``n_places`` nodes: distributions with exact shares, or
-    with listed costs, describe a population, and not one node.
+    They are sampled from a new population of ``n_places`` nodes, because distributions with exact
+    shares, or with listed costs, describe a population and not a single node.
     """
     if n_new == 0:
         return np.empty(0)
@@ -64,18 +64,18 @@ def draw_newcomer_costs(
 
 
 def drift_costs(deviation: Floats, drift: float, reversion: float, rng: Chance) -> Floats:
-    """Let the logarithms of costs drift for one round.
+    """Apply one round of drift to the logarithms of costs.
 
     Parameters
     ----------
     deviation : ndarray of float, shape (n,)
-        ln(rho) of each node, less what it was at first.
+        ln(rho) of each node, minus its initial value.
     drift : float
-        Standard deviation of what chance adds.
+        Standard deviation of the random change.
     reversion : float
-        Share of the deviation that is made up for, from 0 to 1.
+        Share of the deviation that is removed, from 0 to 1.
     rng : Generator, BitGenerator, SeedSequence, int or list of int
-        Source of chance.
+        Source of randomness.
 
     Returns
     -------
@@ -84,9 +84,9 @@ def drift_costs(deviation: Floats, drift: float, reversion: float, rng: Chance) 
 
     Notes
     -----
-    An autoregression around each node's own first cost, which stays its median. The variance of
-    the deviation tends to ``drift**2 / (1 - (1 - reversion)**2)``, and grows for ever where
-    ``reversion`` is zero. It comes on top of that of the distribution of rho.
+    An autoregression around each node's initial cost, which stays its median. The variance of the
+    deviation tends to ``drift**2 / (1 - (1 - reversion)**2)``, and grows without bound if
+    ``reversion`` is zero. It adds to the variance of the distribution of rho.
 
     Examples
     --------

@@ -27,14 +27,14 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class CostsFile:
-    """A table as a CSV file holds it: texts, and the lines on which they stand."""
+    """A table as stored in a CSV file: strings, and their line numbers."""
 
     path: str
-    """What messages call the file."""
+    """Name of the file in messages."""
     header: tuple[str, ...]
     """Names of the columns."""
     rows: tuple[tuple[str, ...], ...]
-    """One entry a column, without spaces around it."""
+    """The entries of each column, without surrounding spaces."""
     lines: tuple[int, ...]
     """Line of the file on which each row ends, from 1."""
     sha256: str
@@ -48,13 +48,13 @@ class CostsFile:
         column : str
             Name of the column.
         decimal : {"auto", ".", ","}, default "auto"
-            The decimal mark; by default the one that stands in the column.
+            The decimal mark; by default the one used in the column.
 
         Raises
         ------
         InvalidDataError
-            With the line of the first entry that is no positive number, or is out of range; or
-            where a comma may be a decimal mark or separate thousands.
+            With the line of the first entry that is not a positive number, or is out of range; or
+            if a comma may be a decimal mark or a thousands separator.
         """
         texts = self._texts(column)
         mark = self._decimal_mark(column, texts) if decimal == "auto" else decimal
@@ -62,12 +62,12 @@ class CostsFile:
         for row, text in enumerate(texts):
             plain = text if mark == "." else text.replace(".", "_").replace(",", ".")
             if not text:
-                self._refuse(row, f"{column!r} is empty; a node without a cost cannot play.")
+                self._refuse(row, f"{column!r} is empty; every node needs a cost.")
             if not _NUMBER.fullmatch(plain):
                 self._refuse(
                     row,
-                    f"{column!r} must be a number, with the decimal mark {mark!r} and without "
-                    f"separators of thousands, but is {abbreviate(text)}.",
+                    f"{column!r} must be a number with the decimal mark {mark!r}, without "
+                    f"thousands separators, but is {abbreviate(text)}.",
                 )
             numbers[row] = float(plain)
             if not 0 < numbers[row] < math.inf:
@@ -79,12 +79,12 @@ class CostsFile:
         return numbers
 
     def names(self, column: str) -> tuple[str, ...]:
-        """Return a column as names, each of which stands once.
+        """Return a column as unique names.
 
         Raises
         ------
         InvalidDataError
-            With the line of the first name that is missing, stands twice or cannot be printed.
+            With the line of the first name that is missing, repeated or not printable.
         """
         first_row: dict[str, int] = {}
         for row, text in enumerate(self._texts(column)):
@@ -94,20 +94,20 @@ class CostsFile:
             if not name.isprintable() or len(name) > _LONGEST_NAME:
                 self._refuse(
                     row,
-                    f"{column!r} must have {_LONGEST_NAME} printable characters at most, but is "
+                    f"{column!r} must have at most {_LONGEST_NAME} printable characters, but is "
                     f"{abbreviate(name)}.",
                 )
             if name in first_row:
                 self._refuse(
                     row,
-                    f"the name {abbreviate(name)} stands on line {self.lines[first_row[name]]} "
-                    "already; every node needs a name of its own.",
+                    f"the name {abbreviate(name)} is already used on line "
+                    f"{self.lines[first_row[name]]}; every node needs a unique name.",
                 )
             first_row[name] = row
         return tuple(first_row)
 
     def find_costs(self, name_column: str | None) -> str:
-        """Return the column of costs where none is named: rho, cost, or the only other one."""
+        """Return the column of costs if none is given: rho, cost, or the only other column."""
         for column in self.header:
             if column.lower() in _COSTS:
                 return column
@@ -115,12 +115,12 @@ class CostsFile:
         if len(others) == 1:
             return others[0]
         raise InvalidDataError(
-            f"{self.path}: which column holds the costs? None is called 'rho' or 'cost'; name it, "
+            f"{self.path}: no column is called 'rho' or 'cost'; name the column of costs, "
             f"such as column = {others[0]!r}. Columns: {', '.join(self.header)}."
         )
 
     def find_names(self) -> str | None:
-        """Return the column of names where none is named: the first called name or node, if any."""
+        """Return the column of names if none is given: the first called name or node, if any."""
         return next((column for column in self.header if column.lower() in _NAMES), None)
 
     def _texts(self, column: str) -> list[str]:
@@ -141,15 +141,15 @@ class CostsFile:
             row = max(commas[0], points[0])
             self._refuse(
                 row,
-                f"{column!r} has commas and points, here {abbreviate(texts[row])}: write its "
-                "numbers with one decimal mark, and without separators of thousands.",
+                f"{column!r} contains commas and points, here {abbreviate(texts[row])}: use one "
+                "decimal mark, and no thousands separators.",
             )
         if all(_GROUPED.fullmatch(texts[row]) for row in commas):
             text = texts[commas[0]]
             self._refuse(
                 commas[0],
                 f"{column!r} is {text}, which may be {text.replace(',', '.', 1)} or "
-                f"{text.replace(',', '')}: say decimal = ',' for the first, or write it without "
+                f"{text.replace(',', '')}: set decimal = ',' for the first, or write it without "
                 "the comma.",
             )
         return ","
@@ -159,36 +159,36 @@ class CostsFile:
 
 
 def read_costs_file(path: Path, shown: str | None = None) -> CostsFile:
-    """Read a CSV file whose first line names the columns.
+    """Read a CSV file whose first line contains the column names.
 
-    Columns are separated by commas, semicolons, tabs or bars, whichever divides every line into as
-    many entries as the header has. Empty lines are passed over.
+    The separator is a comma, semicolon, tab or bar, whichever divides every line into as many
+    entries as the header. Empty lines are skipped.
 
     Parameters
     ----------
     path : Path
         The file, UTF-8 text with or without a byte order mark.
     shown : str, optional
-        What messages call it; without it the path.
+        Name of the file in messages. By default the path.
 
     Raises
     ------
     InvalidDataError
-        With one sentence, and the line where there is one.
+        If the file is invalid; the message gives the line, if there is one.
     """
     shown = str(path) if shown is None else shown
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidDataError(f"{shown}: cannot be read: {error.strerror}.") from None
-    except ValueError:  # the path holds a zero byte
-        raise InvalidDataError(f"{abbreviate(shown)}: no file can have this name.") from None
+    except ValueError:  # a zero byte
+        raise InvalidDataError(f"{abbreviate(shown)}: not a valid file name.") from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InvalidDataError(
-            f"{shown}, line {line}: is not UTF-8 text; save the file as 'CSV UTF-8'."
+            f"{shown}, line {line}: not UTF-8 text; save the file as 'CSV UTF-8'."
         ) from None
     lines, table = _divide(text, shown)
     if not table:
@@ -196,34 +196,34 @@ def read_costs_file(path: Path, shown: str | None = None) -> CostsFile:
     header, first = table[0], lines[0]
     for column in header:
         if not column or _NUMBER.fullmatch(column.replace(",", ".")):
-            what = f"holds {abbreviate(column)}" if column else "has a column without a name"
+            what = f"contains {abbreviate(column)}" if column else "has a column without a name"
             raise InvalidDataError(
-                f"{shown}, line {first}: {what}, where the names of the columns must stand, "
-                "such as name,rho."
+                f"{shown}, line {first}: {what}, but must contain the column names, such as "
+                "name,rho."
             )
         if header.count(column) > 1:
             raise InvalidDataError(
-                f"{shown}, line {first}: the column {abbreviate(column)} stands twice."
+                f"{shown}, line {first}: the column {abbreviate(column)} appears twice."
             )
     for line, row in zip(lines, table, strict=True):
         if len(row) != len(header):
             raise InvalidDataError(
-                f"{shown}, line {line}: has {len(row)} entries, but line {first} names "
-                f"{len(header)} columns; an entry with the separator in it must stand in quotes."
+                f"{shown}, line {line}: has {len(row)} entries, but line {first} has {len(header)} "
+                "columns; put quotes around an entry that contains the separator."
             )
     if len(table) < 3:
         raise InvalidDataError(
-            f"{shown}: holds the costs of {len(table) - 1} nodes; a market needs two or more."
+            f"{shown}: contains the costs of {len(table) - 1} nodes; a market needs at least two."
         )
     digest = hashlib.sha256(content).hexdigest()
     return CostsFile(shown, tuple(header), tuple(map(tuple, table[1:])), tuple(lines[1:]), digest)
 
 
 def _divide(text: str, shown: str) -> tuple[list[int], list[list[str]]]:
-    """Return the lines that hold something, divided by the separator of the header."""
+    """Return the non-empty lines, split by the separator of the header."""
     header = next((line for line in text.splitlines() if line.strip()), "")
     fitting = [separator for separator in _SEPARATORS if _is_divided(header, separator)]
-    if len(fitting) < 2:  # one column has no separator, but may have decimal commas
+    if len(fitting) < 2:  # a single column has no separator, but may have decimal commas
         return _parse(text, fitting[0] if fitting else _SEPARATORS[0], shown)
     tables = [_parse(text, separator, shown) for separator in fitting]
     same = [all(len(row) == len(table[0]) for row in table) for _, table in tables]
@@ -233,7 +233,7 @@ def _divide(text: str, shown: str) -> tuple[list[int], list[list[str]]]:
 def _is_divided(header: str, separator: str) -> bool:
     try:
         return len(next(csv.reader([header], delimiter=separator, strict=True), ())) > 1
-    except csv.Error:  # the separator of this file follows a quote
+    except csv.Error:  # the file's separator follows a quote
         return False
 
 
@@ -247,36 +247,37 @@ def _parse(text: str, separator: str, shown: str) -> tuple[list[int], list[list[
                 lines.append(reader.line_num)
                 table.append(entries)
     except csv.Error as error:
-        raise InvalidDataError(f"{shown}, line {reader.line_num}: is not CSV: {error}.") from None
+        raise InvalidDataError(f"{shown}, line {reader.line_num}: invalid CSV: {error}.") from None
     return lines, table
 
 
 @RHO_DISTRIBUTIONS.register("csv")
 class Csv(RhoDistribution):
-    """The costs, and the names of the nodes, as they stand in a CSV file, one line a node.
+    """Costs, and names of the nodes, from a CSV file with one line per node.
 
-    The file is read when the scenario is, and its values stand in the record. It also says how many
-    nodes there are. Its separator (comma, semicolon, tab or bar) is recognised.
+    The file is read with the scenario, and its values are stored in the record. It also determines
+    the number of nodes. The separator (comma, semicolon, tab or bar) is detected.
     """
 
     path: str
-    """The file, relative to the scenario file."""
+    """Path of the file, relative to the scenario file."""
     column: str | None = None
-    """The column of the costs; without it the one called rho or cost, or the only one that holds no
+    """Column of the costs. By default the column called rho or cost, or the only one besides the
     names."""
     name_column: str | None = None
-    """The column of the nodes' names; without it the one called name or node, if there is one; ""
-    for none."""
+    """Column of the nodes' names. By default the column called name or node, if there is one; ""
+    for no names."""
     scale: Positive = 1.0
-    """How many units of currency per unit of epsilon one unit of the column is: 0.01 for cents."""
+    """Factor by which the column is multiplied to give currency per unit of epsilon: 0.01 for
+    cents."""
     decimal: Literal["auto", ".", ","] = "auto"
-    """The decimal mark; "auto" takes the one that stands in the column."""
+    """Decimal mark; "auto" detects the one used in the column."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """Refuse: the file is read with the scenario (:meth:`read`)."""
+        """Raise an error: the file is read with the scenario (:meth:`read`)."""
         raise InvalidGameError(
-            "the distribution of rho 'csv' is read from its file with a scenario file: "
-            "fa.load_scenario, or fa.load_costs for the file alone."
+            "the distribution of rho 'csv' is read with a scenario file: use fa.load_scenario, "
+            "or fa.load_costs for the file alone."
         )
 
     def read(self, folder: Path) -> NodeCosts:
@@ -285,12 +286,12 @@ class Csv(RhoDistribution):
         Parameters
         ----------
         folder : Path
-            What the path is relative to.
+            Folder that the path is relative to.
 
         Raises
         ------
         InvalidDataError
-            With one sentence on what is wrong, and the line.
+            If the file is invalid; the message gives the line.
         """
         file = read_costs_file(folder / self.path, self.path)
         by = file.find_names() if self.name_column is None else self.name_column or None
@@ -304,18 +305,18 @@ class Csv(RhoDistribution):
 
 @dataclass(frozen=True)
 class NodeCosts:
-    """What a file says about the nodes."""
+    """Costs and names of the nodes in a file."""
 
     values: tuple[float, ...]
     """Unit privacy costs, in currency per unit of epsilon."""
     names: tuple[str, ...] | None
-    """Names of the nodes; None where there are none."""
+    """Names of the nodes; None without names."""
     source: str
-    """Where they come from."""
+    """Source of the values."""
     file: CostsFile
     """The whole table."""
 
-    def listed(self) -> dict[str, object]:
-        """Return the distribution 'listed' that stands for them in a scenario."""
+    def to_listed(self) -> dict[str, object]:
+        """Return the equivalent distribution 'listed', as a table of a scenario."""
         table: dict[str, object] = {"kind": "listed", "source": self.source, "values": self.values}
         return table if self.names is None else {**table, "names": self.names}

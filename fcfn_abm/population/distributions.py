@@ -29,24 +29,24 @@ class RhoDistribution(Protocol):
         ...
 
     def best_price(self, value: float) -> float:
-        """Return the price that pays a buyer best who knows the distribution, and not the cost.
+        """Return the best price of a buyer who knows the distribution, but not the cost.
 
         Parameters
         ----------
         value : float
-            What a unit of epsilon is to the buyer, in currency.
+            Value of a unit of epsilon to the buyer, in currency.
 
         Returns
         -------
         float
-            The largest price p that maximises ``F(p) * (value - p)``, with F(p) the chance that a
-            node costs no more; zero where no price pays. It is the largest cost whose virtual
-            cost, ``rho + F / f`` made non-decreasing, does not exceed the value.
+            The largest price p that maximizes ``F(p) * (value - p)``, with F(p) the probability
+            that a node's cost is at most p; zero if no price pays. It is the largest cost whose
+            virtual cost, ``rho + F / f`` made non-decreasing, does not exceed the value.
 
         Raises
         ------
         InvalidGameError
-            If the distribution does not say what costs are likely: the default.
+            If the distribution has no probabilities of costs, which is the default.
 
         References
         ----------
@@ -54,31 +54,31 @@ class RhoDistribution(Protocol):
         """
         del value
         raise InvalidGameError(
-            f"the distribution {type(self).__name__!r} does not say which costs are likely."
+            f"the distribution {type(self).__name__!r} has no probabilities of costs."
         )
 
     def list_types(self, n_types: int) -> tuple[Floats, Floats]:
-        """Return a few costs that stand for the distribution, and how likely each is.
+        """Return a few costs that represent the distribution, with their probabilities.
 
         Parameters
         ----------
         n_types : int
-            How many at most, where there are more different costs: equally likely classes, each
-            with its median. Of a population of two parts, so many for each part.
+            Largest number of types, if there are more distinct costs: equally likely classes, each
+            represented by its median. For a population of two parts, the number for each part.
 
         Returns
         -------
         types, probabilities : ndarray of float, shape (k,)
-            Distinct costs, in currency per unit of epsilon; probabilities with the sum one.
+            Distinct costs, in currency per unit of epsilon; the probabilities sum to one.
 
         Raises
         ------
         InvalidGameError
-            If the distribution does not say what costs are likely: the default.
+            If the distribution has no probabilities of costs, which is the default.
         """
         del n_types
         raise InvalidGameError(
-            f"the distribution {type(self).__name__!r} does not say which costs are likely."
+            f"the distribution {type(self).__name__!r} has no probabilities of costs."
         )
 
 
@@ -99,14 +99,14 @@ def draw_rho(
     distribution : RhoDistribution
         An entry of :data:`RHO_DISTRIBUTIONS`.
     n_nodes : int
-        How many nodes there are.
+        Number of nodes.
     rng : Generator, BitGenerator, SeedSequence, int or list of int
-        Source of chance.
+        Source of randomness.
     divergence : ndarray of float, shape (n_nodes,), optional
-        How far each node's label shares are from the global ones, from 0 to 1. Costs that follow
-        the data need it; others ignore it.
+        Distance of each node's label shares from the global ones, from 0 to 1. Required by costs
+        that depend on the data, and ignored by others.
     counted_by : str, default "population.n_nodes"
-        What says how many nodes there are, for the error message.
+        Key that gives the number of nodes, for the error message.
 
     Returns
     -------
@@ -116,25 +116,24 @@ def draw_rho(
     Raises
     ------
     InvalidGameError
-        If the distribution gives something else than ``n_nodes`` positive numbers, or one that is
-        too large or too small (:func:`require_sized`), or follows the data and there is no
-        ``divergence``.
+        If the distribution does not return ``n_nodes`` positive numbers within the allowed range
+        (:func:`require_sized`), or depends on the data and ``divergence`` is missing.
     """
     if isinstance(distribution, Divergence) and divergence is not None:
         rho = distribution.costs(divergence)
     else:
-        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # raised below
             rho = as_floats("rho", distribution.draw(n_nodes, as_generator(rng)))
     if rho.shape != (n_nodes,):
         raise InvalidGameError(
-            f"the distribution of rho gives {rho.size} costs, but {counted_by} = {n_nodes}."
+            f"the distribution of rho has {rho.size} costs, but {counted_by} = {n_nodes}."
         )
     require_sized(rho=rho)
     return rho
 
 
 def require_sized(**values: npt.ArrayLike) -> None:
-    """Raise unless every value is one that a scenario may hold too.
+    """Raise an error unless every value is in the range that a scenario allows.
 
     Raises
     ------
@@ -168,32 +167,32 @@ def require_sized(**values: npt.ArrayLike) -> None:
 
 @RHO_DISTRIBUTIONS.register("constant")
 class Constant(RhoDistribution):
-    """All nodes alike."""
+    """The same cost for all nodes."""
 
     value: Positive = 0.001
-    """The cost of every node."""
+    """Unit privacy cost of every node, in currency per unit of epsilon."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
         """Return the same cost for all."""
         return np.full(n_nodes, self.value)
 
     def best_price(self, value: float) -> float:
-        """Return the one cost, if the value reaches it."""
+        """Return the cost, if the value is at least as large."""
         return self.value if value >= self.value else 0.0
 
     def list_types(self, n_types: int) -> tuple[Floats, Floats]:  # noqa: ARG002
-        """Return the one cost."""
+        """Return the single cost."""
         return np.array([self.value]), np.ones(1)
 
 
 @RHO_DISTRIBUTIONS.register("uniform")
 class Uniform(RhoDistribution):
-    """Evenly spread between two costs."""
+    """Uniform distribution between two costs."""
 
     low: Positive = 0.0005
-    """Smallest cost."""
+    """Smallest cost, in currency per unit of epsilon."""
     high: Positive = 0.0015
-    """Largest cost."""
+    """Largest cost, in currency per unit of epsilon."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -206,7 +205,7 @@ class Uniform(RhoDistribution):
         return rng.uniform(self.low, self.high, n_nodes)
 
     def best_price(self, value: float) -> float:
-        """Return the middle of the value and the smallest cost, up to the largest cost."""
+        """Return the mean of the value and the smallest cost, at most the largest cost."""
         return min((self.low + value) / 2.0, self.high) if value >= self.low else 0.0
 
     def list_types(self, n_types: int) -> tuple[Floats, Floats]:
@@ -216,10 +215,10 @@ class Uniform(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("lognormal")
 class LogNormal(RhoDistribution):
-    """Skewed, as people's valuations of privacy are."""
+    """Log-normal distribution: skewed, like people's valuations of privacy."""
 
     median: Positive = 0.001
-    """The cost that half of the nodes exceed."""
+    """Median cost, in currency per unit of epsilon."""
     sigma: Annotated[float, Field(ge=0, le=20)] = 0.3
     """Standard deviation of ln(rho)."""
 
@@ -238,19 +237,19 @@ class LogNormal(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("pareto")
 class Pareto(RhoDistribution):
-    """A heavy tail of nodes with very high costs."""
+    """Pareto distribution: a heavy tail of nodes with very high costs."""
 
     minimum: Positive = 0.001
-    """Smallest cost."""
+    """Smallest cost, in currency per unit of epsilon."""
     exponent: Annotated[float, Field(ge=0.1)] = 2.0
-    """Tail exponent; the smaller, the heavier the tail."""
+    """Tail exponent; smaller values give heavier tails."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Draw from a Pareto distribution."""
         return self.minimum * (1.0 + rng.pareto(self.exponent, n_nodes))
 
     def best_price(self, value: float) -> float:
-        """Return the cost whose virtual cost is the value; these rise with the cost."""
+        """Return the cost whose virtual cost equals the value; virtual costs rise with the cost."""
         if value < self.minimum:
             return 0.0
         a = self.exponent
@@ -269,17 +268,17 @@ class Pareto(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("two-group")
 class TwoGroup(RhoDistribution):
-    """Two groups of nodes, in exact shares."""
+    """Two groups of nodes with one cost each, in exact shares."""
 
     low: Positive = 0.001
-    """The cost of the low-cost group."""
+    """Cost of the low-cost group, in currency per unit of epsilon."""
     high: Positive = 0.002
-    """The cost of the high-cost group."""
+    """Cost of the high-cost group, in currency per unit of epsilon."""
     share_high: Share = 0.5
-    """Share of costly nodes; their number is rounded to the nearest whole one."""
+    """Share of high-cost nodes, from 0 to 1; their number is rounded to the nearest integer."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
-        """Deal both costs out in random order."""
+        """Assign both costs in random order."""
         n_high = round(self.share_high * n_nodes)
         return rng.permutation(np.repeat([self.high, self.low], [n_high, n_nodes - n_high]))
 
@@ -300,16 +299,16 @@ class TwoGroup(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("outliers")
 class Outliers(RhoDistribution):
-    """A log-normal population in which a few nodes are far costlier than the rest."""
+    """A log-normal population in which a few nodes have far higher costs than the rest."""
 
     median: Positive = 0.001
-    """The cost that half of the ordinary nodes exceed."""
+    """Median cost of the other nodes, in currency per unit of epsilon."""
     sigma: Annotated[float, Field(ge=0, le=20)] = 0.3
     """Standard deviation of ln(rho)."""
     share: Share = 0.1
-    """Share of outliers; their number is rounded to the nearest whole one."""
+    """Share of outliers, from 0 to 1; their number is rounded to the nearest integer."""
     factor: Positive = 5.0
-    """How many times costlier an outlier is than it would be otherwise."""
+    """Factor by which the drawn cost of an outlier is multiplied."""
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:
         """Draw from a log-normal distribution, and multiply the outliers."""
@@ -319,7 +318,7 @@ class Outliers(RhoDistribution):
         return rho
 
     def best_price(self, value: float) -> float:
-        """Return the best price for a buyer of this value, where a node is an outlier by chance."""
+        """Return the best price for a buyer of this value, with outliers as a random event."""
         groups = [(1.0 - self.share, self.median), (self.share, self.median * self.factor)]
         return _best_price_among(groups, self.sigma, value)
 
@@ -332,20 +331,20 @@ class Outliers(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("listed")
 class Listed(RhoDistribution):
-    """The costs as they stand in the scenario, and names of the nodes if they have some."""
+    """Costs that are listed in the scenario, optionally with names of the nodes."""
 
     source: str | None = None
-    """Where they come from; what was read from a CSV file is written out like this."""
+    """Source of the values; set when they were read from a CSV file."""
     values: Annotated[tuple[Positive, ...], Field(strict=False)]
-    """One cost a node."""
+    """Unit privacy cost of each node, in currency per unit of epsilon."""
     names: Annotated[tuple[str, ...], Field(strict=False)] | None = None
-    """One name a node, each once; without it nodes are known by their numbers."""
+    """Unique name of each node. By default nodes are identified by their numbers."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.names is not None and len(set(self.names)) != len(self.values):
             raise ValueError(
-                f"names must hold a name of its own for each of {len(self.values)} values"
+                f"names must contain a unique name for each of {len(self.values)} values"
             )
         return self
 
@@ -354,7 +353,7 @@ class Listed(RhoDistribution):
         return np.array(self.values)
 
     def list_types(self, n_types: int) -> tuple[Floats, Floats]:
-        """Return the different values with their shares; of many, the medians of classes."""
+        """Return the distinct values with their shares; for many values, the medians of classes."""
         values = np.array(self.values)
         if np.unique(values).size > n_types:
             values = np.quantile(values, _medians(n_types))
@@ -363,26 +362,26 @@ class Listed(RhoDistribution):
 
 @RHO_DISTRIBUTIONS.register("divergence")
 class Divergence(RhoDistribution):
-    """The less a node's labels are mixed like everybody's, the costlier its privacy.
+    """Costs that rise with the distance of a node's labels from those of all nodes.
 
-    rho_i = rho0 (1 + coupling d_i), with d_i the total variation between the node's label shares
-    and the global ones in the training data. Needs a [training] table.
+    rho_i = rho0 (1 + coupling d_i), with d_i the total variation distance between the node's label
+    shares and the global ones in the training data. Requires a [training] table.
     """
 
     rho0: Positive = 0.001
-    """The cost of a node whose labels are mixed like everybody's."""
+    """Cost of a node with the global label shares, in currency per unit of epsilon."""
     coupling: NotNegative = 1.0
-    """How much costlier a node is that shares nothing with the others, as a share of rho0."""
+    """Additional cost of a node that has no label in common with the others, as a share of rho0."""
 
     def costs(self, divergence: Floats) -> Floats:
         """Return the cost of each node."""
         return np.asarray(self.rho0 * (1.0 + self.coupling * divergence))
 
     def draw(self, n_nodes: int, rng: np.random.Generator) -> Floats:  # noqa: ARG002
-        """Refuse: costs follow from the data (:meth:`costs`)."""
+        """Raise an error: costs depend on the data (:meth:`costs`)."""
         raise InvalidGameError(
-            "the distribution of rho 'divergence' follows the data that nodes hold, and there is "
-            "no data here."
+            "the distribution of rho 'divergence' depends on the nodes' training data, but there "
+            "is no data here."
         )
 
 
@@ -392,7 +391,7 @@ def _medians(n_types: int) -> Floats:
 
 
 def _merge_types(costs: Floats, probabilities: Floats | None = None) -> tuple[Floats, Floats]:
-    """Return distinct costs, ascending, with their probabilities added up; none has zero."""
+    """Return distinct costs, ascending, with their summed probabilities; none has zero."""
     if probabilities is None:
         probabilities = np.full(costs.size, 1.0 / costs.size)
     likely = probabilities > 0
@@ -401,10 +400,10 @@ def _merge_types(costs: Floats, probabilities: Floats | None = None) -> tuple[Fl
 
 
 def _best_price_among(groups: list[tuple[float, float]], sigma: float, value: float) -> float:
-    """Return the best price for nodes of several log-normal groups: their shares and medians.
+    """Return the best price for several log-normal groups of nodes: their shares and medians.
 
-    Where the virtual cost is the value, the buyer's gain has a top or a valley; a grid tells which
-    of the tops is the highest.
+    At a price whose virtual cost equals the value, the buyer's gain has a local maximum or minimum;
+    a grid finds the highest maximum.
     """
     groups = [(share, math.log(median)) for share, median in groups if share > 0]
     if sigma == 0:

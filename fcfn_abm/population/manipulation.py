@@ -1,4 +1,4 @@
-"""Nodes that agree, and nodes that come as several: who is behind the reports that are made."""
+"""Coalitions of nodes, and nodes with several identities."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ type Places = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Manipulation:
-    """Which nodes say nothing, since another member of their coalition does, and who comes as many.
+    """Which nodes are silent members of a coalition, and how many identities each node has.
 
-    Nodes are told apart by their rows in the game; results are those of nodes, never of identities.
+    Nodes are identified by their rows in the game; results refer to nodes, never to identities.
     """
 
     silent: Mask
-    """Which nodes leave it to another member of their coalition to report, shape (n,)."""
+    """Which nodes leave reporting to another member of their coalition, shape (n,)."""
     identities: Counts
-    """As how many each node comes, shape (n,)."""
+    """Number of identities of each node, shape (n,)."""
     manipulators: Mask
-    """Which nodes belong to a coalition, or come as several, shape (n,)."""
+    """Which nodes belong to a coalition, or have several identities, shape (n,)."""
 
     order: Places | None = None
-    """The order in which a mechanism gets to know the nodes, shape (n,): others, manipulators that
-    report, and those that say nothing; None works it out."""
+    """The order in which a mechanism sees the nodes, shape (n,): others, manipulators that report,
+    and silent nodes; None computes it."""
 
     @property
-    def honest(self) -> Manipulation:
-        """The same nodes in the same order, each of which comes as one and reports for itself."""
+    def without_manipulation(self) -> Manipulation:
+        """The same nodes in the same order, each with one identity and its own report."""
         nobody, alone = np.zeros_like(self.silent), np.ones_like(self.identities)
         return Manipulation(nobody, alone, self.manipulators, self._list_nodes())
 
     def list_identities(self) -> Places:
-        """Return the row of the node behind each identity that reports, second identities last.
+        """Return the row of the node behind each reporting identity, second identities last.
 
-        Mechanisms that draw then draw the same for a node, whatever the manipulators do.
+        Mechanisms with random draws then draw the same for a node, whatever the manipulators do.
         """
         nodes = self._list_nodes()
         speakers = nodes[~self.silent[nodes]]
@@ -62,13 +62,13 @@ def draw_members(n_nodes: int, number: int, size: int, rng: Chance) -> list[list
     Parameters
     ----------
     n_nodes : int
-        How many nodes there are.
+        Number of nodes.
     number : int
-        How many sets.
+        Number of sets.
     size : int
-        Nodes in each.
+        Number of nodes in each set.
     rng : Generator, BitGenerator, SeedSequence, int or list of int
-        Source of chance.
+        Source of randomness.
 
     Returns
     -------
@@ -78,11 +78,11 @@ def draw_members(n_nodes: int, number: int, size: int, rng: Chance) -> list[list
     Raises
     ------
     InvalidGameError
-        If there are fewer nodes than that.
+        If there are too few nodes.
     """
     if number * size > n_nodes:
         raise InvalidGameError(
-            f"{number} times {size} nodes cannot be drawn from {n_nodes} nodes without repetition."
+            f"cannot draw {number} x {size} different nodes from {n_nodes} nodes."
         )
     drawn = as_generator(rng).permutation(n_nodes)[: number * size]
     members: list[list[int]] = drawn.reshape(number, size).tolist()
@@ -90,17 +90,17 @@ def draw_members(n_nodes: int, number: int, size: int, rng: Chance) -> list[list
 
 
 def find_silent(rho: Floats, coalitions: Sequence[Sequence[int]]) -> Mask:
-    """Return which nodes leave it to another member of their coalition to report.
+    """Return which nodes leave reporting to another member of their coalition.
 
-    The cheapest member reports, of equal ones the first in the list: epsilon costs the coalition
-    least where that node sells it.
+    The member with the lowest cost reports, of equal ones the first in the list: the coalition's
+    cost of epsilon is then lowest.
 
     Parameters
     ----------
     rho : ndarray of float, shape (n,)
         Unit privacy costs.
     coalitions : sequence of sequence of int
-        Rows of the members of each.
+        Rows of the members of each coalition.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def find_silent(rho: Floats, coalitions: Sequence[Sequence[int]]) -> Mask:
 
 
 def count_identities(n_nodes: int, rows: Sequence[int], identities: int) -> Counts:
-    """Return as how many each node comes: ``identities`` for those in ``rows``, else one.
+    """Return each node's number of identities: ``identities`` for those in ``rows``, else one.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def count_identities(n_nodes: int, rows: Sequence[int], identities: int) -> Coun
 
 
 def split_reports(epsilon: Floats, identities: Counts | None) -> Floats:
-    """Return the reports that a server sees: those of a node in equal parts, one an identity.
+    """Return the reports that a server sees: a node's report in equal parts, one per identity.
 
     Examples
     --------

@@ -12,23 +12,23 @@ type Floats = npt.NDArray[np.float64]
 
 
 def draw_misreport_factors(n_nodes: int, share: float, factor: float, rng: Chance) -> Floats:
-    """Draw the nodes that misreport.
+    """Draw which nodes misreport.
 
     Parameters
     ----------
     n_nodes : int
-        How many nodes there are.
+        Number of nodes.
     share : float
-        Share of nodes that misreport; their number is rounded to the nearest whole one.
+        Share of nodes that misreport; their number is rounded to the nearest integer.
     factor : float
-        Reported over spent epsilon of a node that misreports.
+        Reported divided by spent epsilon of a node that misreports.
     rng : Generator, BitGenerator, SeedSequence, int or list of int
-        Source of chance.
+        Source of randomness.
 
     Returns
     -------
     ndarray of float, shape (n_nodes,)
-        Reported over spent epsilon of each node: ``factor``, or one for a node that does not.
+        Reported divided by spent epsilon of each node: ``factor``, or one for truthful nodes.
 
     Raises
     ------
@@ -37,8 +37,8 @@ def draw_misreport_factors(n_nodes: int, share: float, factor: float, rng: Chanc
 
     Notes
     -----
-    A unit of reported epsilon costs such a node ``rho / factor``, and it plays the market as a
-    node of that true cost would.
+    A unit of reported epsilon costs such a node ``rho / factor``, so that it plays the market like
+    a truthful node with that cost.
 
     Examples
     --------

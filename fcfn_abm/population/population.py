@@ -1,4 +1,4 @@
-"""The population of a run: drawn once, and carried by everything that needs to know it."""
+"""The population of a run, drawn once and passed to everything that needs it."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ type Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Holdings:
-    """The data that nodes hold; empty where none is dealt."""
+    """The data of the nodes; empty without training data."""
 
     shards: tuple[Rows, ...] = ()
     """Each node's rows of the training images."""
     label_divergence: Floats | None = None
-    """How far each node's label shares are from those of all, from 0 to 1, shape (n_nodes,)."""
+    """Distance of each node's label shares from the overall ones, from 0 to 1, shape (n_nodes,)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A named part of the nodes: neighbouring rows."""
+    """A named group of nodes: contiguous rows."""
 
     name: str
-    """What it is called; empty where all nodes are one group."""
+    """Name of the group; empty if all nodes are one group."""
     rows: slice
     """Rows of its nodes, with start and stop."""
 
     @classmethod
     def partition(cls, sizes: Mapping[str, int]) -> tuple[Self, ...]:
-        """Return groups of these sizes, one after another.
+        """Return consecutive groups of these sizes.
 
         Examples
         --------
@@ -53,30 +53,30 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The edge nodes of a run, one entry a node, shape (n_nodes,).
+    """The edge nodes of a run, one entry per node, shape (n_nodes,).
 
-    Build one with :meth:`of`, or draw that of a scenario with
+    Create one with :meth:`of`, or draw that of a scenario with
     :func:`fcfn_abm.build.draw_population`.
     """
 
     rho: Floats
-    """What a unit of *reported* epsilon costs the node, in currency: its true cost over its
-    misreport factor. The game is played with these."""
+    """Cost of a unit of *reported* epsilon, in currency: the true cost divided by the misreport
+    factor. The game is played with these costs."""
     true_rho: Floats
-    """What a unit of epsilon that is truly spent costs it, in currency."""
+    """Cost of a unit of spent epsilon, in currency."""
     misreport_factor: Floats
-    """Reported over spent epsilon; one for a node that reports what it spends."""
+    """Reported divided by spent epsilon; one for a truthful node."""
     held: Holdings = Holdings()
-    """The data that nodes hold."""
+    """The data of the nodes."""
     reported_cost: Floats | None = None
-    """Unit costs that nodes report where they are asked for costs, and not for epsilon
-    (:meth:`asked_for_costs`); None where they report epsilon."""
+    """Unit costs that nodes report to mechanisms that ask for costs instead of epsilon
+    (:meth:`report_costs`); None if nodes report epsilon."""
     groups: tuple[Group, ...] = ()
-    """The groups that a scenario names, in order; empty where it names none."""
+    """The groups of the scenario, in order; empty without groups."""
     names: tuple[str | None, ...] | None = None
-    """Names of the nodes, None for one without; None alone where no node has one."""
+    """Names of the nodes (None for a node without one), or None if no node has a name."""
     manipulation: Manipulation | None = None
-    """Who agrees with whom, and who comes as several; None where nobody does."""
+    """Coalitions and multiple identities; None without any."""
 
     @classmethod
     def of(
@@ -94,11 +94,11 @@ class Population:
         true_rho : array_like of float, shape (n_nodes,)
             Unit privacy costs, in currency per unit of epsilon.
         misreport_factor : array_like of float, shape (n_nodes,), optional
-            Reported over spent epsilon; without it nobody misreports.
+            Reported divided by spent epsilon. By default all nodes are truthful.
         held : Holdings, optional
-            The data that nodes hold.
+            The data of the nodes.
         groups : tuple of Group, optional
-            Named parts of the nodes.
+            Named groups of nodes.
         names : tuple of str or None, optional
             Names of the nodes.
 
@@ -114,10 +114,10 @@ class Population:
         rho = true_rho / misreport_factor
         return cls(rho, true_rho, misreport_factor, held, groups=groups, names=names)
 
-    def asked_for_costs(self) -> Population:
-        """Return the same nodes in a mechanism that asks for costs, and not for epsilon.
+    def report_costs(self) -> Population:
+        """Return the same nodes for a mechanism that asks for costs instead of epsilon.
 
-        Nodes that misreport report their true cost times their misreport factor, and spend the
+        Misreporting nodes report their true cost times their misreport factor, and spend the
         epsilon that they sell.
         """
         return Population(
@@ -131,19 +131,19 @@ class Population:
             self.manipulation,
         )
 
-    def telling_the_truth(self) -> Population:
+    def without_misreports(self) -> Population:
         """Return the same nodes without misreports."""
         honest = Population.of(self.true_rho, held=self.held, groups=self.groups, names=self.names)
         return replace(honest, manipulation=self.manipulation)
 
     @property
     def n_nodes(self) -> int:
-        """How many nodes there are."""
+        """Number of nodes."""
         return self.rho.size
 
     @property
     def reporting_rho(self) -> Floats:
-        """Costs of the nodes that report: of a coalition its cheapest member alone."""
+        """Costs of the reporting nodes; of a coalition only its lowest cost."""
         return self.rho if self.manipulation is None else self.rho[~self.manipulation.silent]
 
     @property
@@ -154,7 +154,7 @@ class Population:
 
     @property
     def misreports(self) -> npt.NDArray[np.bool_]:
-        """Which nodes report more than they spend, or another cost than their own."""
+        """Which nodes report more epsilon than they spend, or a cost other than their own."""
         if self.reported_cost is not None:
             return np.asarray(self.reported_cost != self.true_rho)
         return np.asarray(self.misreport_factor != 1)

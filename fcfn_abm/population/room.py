@@ -1,4 +1,4 @@
-"""Whether a population can be held at all, asked before it is drawn."""
+"""Check whether a population fits into memory, before it is drawn."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from fcfn_abm.errors import InvalidGameError, abbreviate
 from fcfn_abm.memory import format_gib, measure_memory
 
 BYTES_A_NODE = 250
-"""What a market needs for each node at least, its closed form and record included."""
+"""Smallest memory need of a market per node, including its closed form and record."""
 
 
 def require_room(n_nodes: int, memory: int | None = None) -> None:
-    """Raise unless a market of so many nodes fits into memory.
+    """Raise an error unless a market with this number of nodes fits into memory.
 
     Parameters
     ----------
     n_nodes : int
-        How many.
+        Number of nodes.
     memory : int, optional
-        Bytes that there are; without it those of this machine or container, or
-        what the limit of this process leaves.
+        Available bytes. By default those of the machine, the container or the limit of this
+        process.
 
     Raises
     ------
     InvalidGameError
-        Says how many nodes would fit.
+        If the nodes do not fit; the message gives the largest number that fits.
 
     Examples
     --------

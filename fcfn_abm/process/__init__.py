@@ -1,4 +1,4 @@
-"""What the process does: interrupts, progress, workers, standard streams, folders that take names.
+"""The process: interrupts, progress, workers, standard streams, and atomic writing of folders.
 
-Every trick with signals, streams and the system stands here, with its reason.
+All workarounds for signals, streams and the operating system are here, with their reasons.
 """

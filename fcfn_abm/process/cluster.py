@@ -31,16 +31,21 @@ from fcfn_abm.process.interrupts import block_sigint_in_children
 from fcfn_abm.process.workers import MAX_DEATHS, MAX_WORKERS, OpenWorkers, format_bytes
 
 TIMEOUT = 30.0
-"""Seconds within which a cluster has to answer, where nobody says otherwise."""
-_MIN_CHUNKS = 2  # that are out, also before the first worker has come
+"""Default number of seconds within which a cluster has to answer."""
+_MIN_CHUNKS = 2  # chunks in progress, also before the first worker arrives
 _MAX_PORT = 65_535
-_SCHEMES = ("tcp", "tls", "ws", "wss")  # Dask's; a client that knows none closes for a minute
-_MAX_LOSSES = 20  # of what workers keep or do, in one round
+_SCHEMES = (
+    "tcp",
+    "tls",
+    "ws",
+    "wss",
+)  # Dask's; with another scheme, closing a client takes a minute
+_MAX_LOSSES = 20  # losses of kept values or running calls, per round
 _PAUSE_SECONDS = 0.1
 _OBSERVATION_SECONDS = 2.0
-_CONNECTING = 0.9  # share of that time for the connection, so that its error comes first
-_LOGGERS = ("distributed", "tornado", "asyncio", "bokeh")  # what Dask and its libraries log to
-_ENVIRONMENT = {  # of the workers that are started here
+_CONNECTING = 0.9  # share of the timeout for the connection, so that its error comes first
+_LOGGERS = ("distributed", "tornado", "asyncio", "bokeh")  # loggers of Dask and its libraries
+_ENVIRONMENT = {  # of the workers of a local cluster
     "DASK_LOGGING__DISTRIBUTED": "critical",
     # Dask's own value makes the C library return memory after each step, and ask for it in the next
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -58,19 +63,19 @@ _OF_WORKERS = (
     "scikit-learn",
     "scipy",
     "torch",
-)  # besides those that Dask lists: what the numbers depend on
+)  # in addition to those that Dask compares: results depend on them
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Dask cluster: one that runs, or ``local:4``, which is started here."""
+    """A Dask cluster: a running one, or a local one that is started on demand (``local:4``)."""
 
     address: str
-    """Where its scheduler listens, such as ``tcp://10.0.0.1:8786``, or ``local:`` and a number."""
+    """Address of its scheduler, such as ``tcp://10.0.0.1:8786``, or ``local:`` and a number."""
     resources: dict[str, float] = field(default_factory=dict)
-    """What each task takes of what workers were started with, such as ``{"GPU": 1}``."""
+    """Worker resources that each task uses, such as ``{"GPU": 1}``."""
     timeout: float = TIMEOUT
-    """Seconds within which its scheduler has to answer."""
+    """Number of seconds within which its scheduler has to answer."""
 
     def __post_init__(self) -> None:
         place, _, number = self.address.rpartition(":")
@@ -81,9 +86,11 @@ class Cluster:
                 f"--cluster {abbreviate(self.address)}: must look like local:4, or tcp://10.0.0.1:8786."
             )
         what, most = ("workers", MAX_WORKERS) if place == "local" else ("port", _MAX_PORT)
-        if len(number) > 9 or int(number) > most:  # Python reads no thousands of digits
+        if (
+            len(number) > 9 or int(number) > most
+        ):  # Python converts no integers with thousands of digits
             raise InvalidScenarioError(
-                f"--cluster {abbreviate(self.address)}: {what} must be {most:,} at most."
+                f"--cluster {abbreviate(self.address)}: {what} must be at most {most:,}."
             )
         if not 0 < self.timeout <= 86_400:
             raise InvalidScenarioError(
@@ -92,7 +99,7 @@ class Cluster:
 
     @contextmanager
     def open(self) -> Iterator[OpenWorkers]:
-        """Connect to the cluster; leaving the block cancels what it still has to do.
+        """Connect to the cluster; leaving the block cancels unfinished tasks.
 
         Raises
         ------
@@ -113,17 +120,17 @@ class Cluster:
                     memory.describe_death,
                 )
             finally:
-                if client.status == "running":  # else nobody would take that it is cancelled
+                if client.status == "running":  # otherwise cancelling fails
                     executor.shutdown(wait=False)
 
     @contextmanager
     def connect(self, prepare: Callable[[], object] | None = None) -> Iterator[ClusterWorkers]:
-        """Connect to the cluster, for computations that share what its workers keep.
+        """Connect to the cluster, for computations with values that its workers keep.
 
         Parameters
         ----------
         prepare : callable, optional
-            Called on each worker before it computes anything, also on those that come later.
+            Called on each worker before it computes anything, including workers that join later.
 
         Raises
         ------
@@ -143,7 +150,7 @@ class Cluster:
 
     @contextmanager
     def _connect(self) -> Iterator[Any]:
-        """Give a client of the cluster; Dask's own messages go to a file meanwhile."""
+        """Yield a client of the cluster; Dask's own log goes to a file."""
         try:
             dask: Any = import_module("distributed")
         except ImportError:
@@ -160,7 +167,7 @@ class Cluster:
 
     @contextmanager
     def _start(self, dask: Any) -> Iterator[Any]:
-        """Start a cluster on this machine, and give its client."""
+        """Start a cluster on this machine, and yield its client."""
         config = import_module("dask").config
         name = "distributed.nanny.pre-spawn-environ"
         with config.set({name: {**config.get(name), **_ENVIRONMENT}}):
@@ -178,7 +185,7 @@ class Cluster:
 
     @contextmanager
     def _find(self, dask: Any) -> Iterator[Any]:
-        """Give a client of the scheduler at the address."""
+        """Yield a client of the scheduler at the address."""
         security = dask.Security().get_connection_args("client")
         if self.address.startswith(("tls:", "wss:")) and not security["ssl_context"]:
             raise InvalidScenarioError(
@@ -186,17 +193,17 @@ class Cluster:
                 "(distributed.comm.tls)."
             )
         try:
-            # Dask itself waits for an answer as long as nobody hangs up
+            # Dask itself waits for an answer as long as the connection is open
             scheduler, workers = asyncio.run(self._ask_for_versions(dask, security))
         except TimeoutError:
             raise self.fail(f"no scheduler answers within {self.timeout:g} s.") from None
-        except Exception as error:  # whatever an answer of somebody else makes Dask do
+        except Exception as error:  # an unexpected server can raise any error in Dask
             raise self.fail(f"no scheduler answers: {_describe_root(error)}.") from None
         self._require_equal_versions(dask, scheduler, workers)
         try:
             client = dask.Client(self.address, timeout=self.timeout, set_as_default=False)
         except Exception as error:
-            raise self.fail(f"the scheduler takes no client: {describe_cause(error)}.") from None
+            raise self.fail(f"the scheduler refuses the client: {describe_cause(error)}.") from None
         with client:
             yield client
 
@@ -217,7 +224,7 @@ class Cluster:
     def _require_equal_versions(
         self, dask: Any, scheduler: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Raise WorkersLostError if something there has another version than here."""
+        """Raise WorkersLostError if versions differ between the cluster and this process."""
         here = dask.versions.get_versions(_OF_WORKERS)["packages"]
         members = [("the scheduler", scheduler, _OF_SCHEDULER)]
         members += [(f"the worker {name}", found, here) for name, found in workers.items() if found]
@@ -226,12 +233,12 @@ class Cluster:
                 there = found["packages"].get(name)
                 if there != here[name]:
                     raise self.fail(
-                        f"{member} has {_version(name, there)}, and here is "
+                        f"{member} has {_version(name, there)}, but this process has "
                         f"{_version(name, here[name])}: all machines need the same environment."
                     )
 
     def fail(self, why: str) -> WorkersLostError:
-        """Return the error that says what is wrong with the cluster."""
+        """Return an error with a message about the cluster."""
         return WorkersLostError(f"--cluster {self.address}: {why}")
 
 
@@ -241,9 +248,9 @@ class ClusterWorkers:
     Parameters
     ----------
     client : distributed.Client
-        Of its scheduler.
+        Client of its scheduler.
     cluster : Cluster
-        What they are workers of.
+        The cluster of the workers.
     """
 
     def __init__(self, client: Any, cluster: Cluster) -> None:
@@ -252,7 +259,7 @@ class ClusterWorkers:
         self._plugin = ""
 
     def prepare(self, function: Callable[[], object]) -> None:
-        """Call a function on each worker, also on those that come later."""
+        """Call a function on each worker, including workers that join later."""
         base: Any = import_module("distributed").WorkerPlugin
 
         class Preparation(base):
@@ -263,34 +270,34 @@ class ClusterWorkers:
         self._client.register_plugin(Preparation(), name=self._plugin)
 
     def close(self) -> None:
-        """Take back what was prepared, as far as anybody still listens."""
+        """Undo the preparation of workers, as far as they are reachable."""
         if self._plugin and self._client.status == "running":
             with suppress(Exception):
                 self._client.unregister_worker_plugin(self._plugin)
 
     def place(self, value: object, *, everywhere: bool = False) -> Placed:
-        """Let one worker keep a value, or all of them; it is there as long as its handle."""
+        """Let one worker keep a value, or all of them, for as long as its handle exists."""
         return Placed(value, everywhere)
 
     def compute[R](
         self, function: Callable[..., R], calls: Sequence[tuple[object, ...]]
     ) -> Iterator[R]:
-        """Yield what a function returns for each call, in their order, whatever workers die.
+        """Yield the results of a function for each call, in order, even if workers die.
 
-        Workers take the calls whose values they keep, and others when they have none left. What
-        a worker was at when it died, and what it kept, goes to others.
+        Workers run the calls whose values they keep, and others when none are left. Calls and
+        values of a worker that died are moved to other workers.
 
         Parameters
         ----------
         function : callable
-            What is computed.
+            Function to call.
         calls : sequence of tuple
-            Arguments of each call; what :meth:`place` returned becomes the value.
+            Arguments of each call; handles from :meth:`place` are replaced by their values.
 
         Raises
         ------
         WorkersLostError
-            If the scheduler is lost for good, or one call takes several workers with it.
+            If the scheduler is lost permanently, or if one call kills several workers.
         """
         futures = [self._submit(function, call) for call in calls]
         n_losses = 0
@@ -304,7 +311,7 @@ class ClusterWorkers:
                     if type(error).__name__ == "KilledWorker":  # Dask's
                         last = self._memory.describe_death(error)
                         raise self._cluster.fail(
-                            f"a part of the work took several workers with it; the last was {last}."
+                            f"one task killed several workers; the last was {last}."
                         ) from None
                     if not _is_loss(error):
                         raise
@@ -317,11 +324,11 @@ class ClusterWorkers:
                     for later in range(number, len(calls)):
                         if futures[later].status in ("cancelled", "lost"):
                             futures[later] = self._submit(function, calls[later])
-            futures[number] = None  # the workers may forget it
+            futures[number] = None  # workers may release the result
             yield result
 
     def count(self) -> int:
-        """Return how many threads of workers there are now."""
+        """Return the current number of worker threads."""
         try:
             n_threads: int = sum(self._client.nthreads().values())
         except OSError:
@@ -341,23 +348,23 @@ class ClusterWorkers:
                 is_running = self._client.status == "running"
                 if isinstance(error, TimeoutError) and is_running:
                     raise self._cluster.fail(
-                        f"no worker has come within {self._cluster.timeout:g} s."
+                        f"no worker has joined within {self._cluster.timeout:g} s."
                     ) from None
                 if is_running and not _is_loss(error):
                     raise
                 self._wait_for_scheduler()
-        raise self._cluster.fail("the scheduler takes no work.")
+        raise self._cluster.fail("the scheduler accepts no tasks.")
 
     def _wait_for_scheduler(self) -> None:
-        """Wait until the client has its scheduler again.
+        """Wait until the client is connected to its scheduler again.
 
         Raises
         ------
         WorkersLostError
-            If it does not come back.
+            If the connection is lost permanently.
         """
         end = time.monotonic() + self._cluster.timeout
-        time.sleep(_PAUSE_SECONDS)  # what else is lost shows a moment later
+        time.sleep(_PAUSE_SECONDS)  # further losses show a moment later
         while self._client.status != "running":
             if self._client.status == "closed" or time.monotonic() > end:
                 raise self._cluster.fail("the scheduler was lost.")
@@ -365,41 +372,41 @@ class ClusterWorkers:
 
 
 class Placed:
-    """A value that workers keep, and get again if they lose it."""
+    """A value that workers keep, and receive again if they lose it."""
 
     def __init__(self, value: object, everywhere: bool) -> None:
         self._value, self._everywhere = value, everywhere
         self._future: Any = None
 
     def keep_on(self, client: Any) -> Any:
-        """Return Dask's handle of the value, which its workers have."""
+        """Return Dask's handle of the value, which the workers keep."""
         if self._future is None or self._future.status != "finished":
             self._future = client.scatter(self._value, broadcast=self._everywhere, hash=False)
         return self._future
 
 
 class _Memory:
-    """How much memory a cluster's workers have used, as they told the scheduler."""
+    """Memory use of a cluster's workers, as reported to the scheduler."""
 
     def __init__(self, client: Any) -> None:
         self._client, self._peaks = client, dict[str, int]()
         self._observed = time.monotonic()
 
     def observe(self) -> None:
-        """Note how much each worker has used at most so far."""
-        with suppress(OSError, TypeError):  # the scheduler is gone
+        """Record the largest memory use of each worker so far."""
+        with suppress(OSError, TypeError):  # the scheduler is lost
             for address, worker in self._client.scheduler_info(n_workers=-1)["workers"].items():
                 used = worker.get("metrics", {}).get("memory", 0)
                 self._peaks[address] = max(used, self._peaks.get(address, 0))
 
     def observe_now_and_then(self) -> None:
-        """Do so, unless it was done a moment ago."""
+        """Do so, but at most once per interval."""
         if time.monotonic() - self._observed > _OBSERVATION_SECONDS:
             self._observed = time.monotonic()
             self.observe()
 
     def describe_death(self, error: BaseException) -> str:
-        """Return which worker Dask gave up last, and what it had used when it was heard last."""
+        """Describe the last worker that Dask gave up, and its last known memory use."""
         worker = getattr(error, "last_worker", None)
         if worker is None:
             return ""
@@ -415,12 +422,12 @@ def _version(name: str, version: str | None) -> str:
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Whether Dask raised an error because something was lost, and not the work itself."""
+    """Whether Dask raised an error because something was lost, not because the task failed."""
     return isinstance(error, CancelledError) or type(error).__module__.startswith("distributed.")
 
 
 def _describe_root(error: BaseException) -> str:
-    """Return what the system says of the first error of a chain; else what the last one says."""
+    """Return the system's message for the first error of a chain, or that of the last error."""
     root: BaseException | None = error
     while root:
         if isinstance(root, OSError) and root.strerror:
@@ -430,8 +437,8 @@ def _describe_root(error: BaseException) -> str:
 
 
 def _count_chunks(client: Any) -> int:
-    """Return two chunks for each worker, so that none waits; workers may come and go."""
-    if client.status != "running":  # the scheduler is gone, as the chunks that are out will show
+    """Return two chunks per worker, so that none is idle; workers may join and leave."""
+    if client.status != "running":  # the scheduler is lost; pending chunks will raise
         return _MIN_CHUNKS
     try:
         n_threads: int = sum(client.nthreads().values())
@@ -442,7 +449,7 @@ def _count_chunks(client: Any) -> int:
 
 @contextmanager
 def _divert_logs() -> Iterator[None]:
-    """Let Dask log into a file; an error that leaves the block names it."""
+    """Redirect Dask's log to a file; an error that leaves the block names it."""
     log = _create_log()
     handler = logging.FileHandler(log.path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
@@ -467,11 +474,11 @@ def _divert_logs() -> Iterator[None]:
 
 @dataclass
 class _Log:
-    """A file for what Dask logs in this process."""
+    """A file for Dask's log in this process."""
 
     path: Path
     is_named: bool = False
-    """Whether a message has named it, so that it stays when the process ends."""
+    """Whether a message has named the file, so that it is kept when the process ends."""
 
     def close(self) -> None:
         """Remove the file, unless a message has named it."""

@@ -1,7 +1,7 @@
-"""Files that take their names when they are whole and on the disk, and folders listed whole.
+"""Atomic, durable writing of files, and complete listings of folders.
 
-``Path.glob`` and ``Path.rglob`` pass over folders that cannot be listed. What is listed here is
-all that there is, or an error is raised.
+``Path.glob`` and ``Path.rglob`` skip folders that cannot be listed. The functions here list
+everything, or raise an error.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ UNSUPPORTED = {
     errno.EOPNOTSUPP,
     errno.EPERM,
 }
-"""Errors of file systems that lack an optional call, such as locks or fsync of a folder."""
+"""Errors of file systems without an optional call, such as locks or fsync of a folder."""
 
 _SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "icon\r", ".ds_store", ".directory", ".localized"}
 _SYSTEM_PREFIXES = ("._", ".nfs", ".fuse_hidden")
 
 
 def is_system_file(name: str) -> bool:
-    """Whether file managers and network disks put files of this name into any folder.
+    """Whether file managers and network drives put files of this name into any folder.
 
     Examples
     --------
@@ -39,13 +39,13 @@ def is_system_file(name: str) -> bool:
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what lies in a folder, by name; raises OSError if it cannot be listed."""
+    """Return the entries of a folder, sorted by name; raises OSError if it cannot be listed."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, at any depth, in the order of their names.
+    """Yield the files below a folder, at any depth, sorted by name.
 
     Links to folders are not followed.
 
@@ -62,30 +62,30 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 
 def has_files(folder: Path) -> bool:
-    """Whether something lies in a folder that the system has not put there."""
+    """Whether a folder contains anything except system files."""
     return any(not is_system_file(entry.name) for entry in list_folder(folder))
 
 
 def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
-    It is written under a hidden name beside its own that nobody can guess, and which must be free:
-    a link that was planted under a known name would lead the data into another file.
+    It is written under an unpredictable hidden name next to the final one, which must not exist: a
+    link planted under a predictable name would redirect the data into another file.
 
     Parameters
     ----------
     path : Path
-        Its name; a file that has it is replaced.
+        Path of the file; an existing file is replaced.
     data : bytes
-        What it holds.
+        Content.
     durable : bool, default True
-        Whether it is on the disk when this returns. If not, a power cut may leave an empty file
-        under the name.
+        Whether the data are on disk when the function returns. If not, a power failure may leave an
+        empty file.
 
     Raises
     ------
     OSError
-        If it cannot be written; what had the name is as it was.
+        If it cannot be written; an existing file is then unchanged.
     """
 
     def write(partial: Path) -> None:
@@ -96,7 +96,7 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
-    """Let a function write a file under a hidden name, and give it its own; see `write_file`."""
+    """Let a function write a file under a hidden name, and rename it; see `write_file`."""
     partial = hidden_name(path)
     try:
         write(partial)
@@ -108,25 +108,25 @@ def replace_file(path: Path, write: Callable[[Path], object], *, durable: bool =
             partial.unlink()
         raise
     if durable:
-        with suppress(OSError):  # the file has its name: whatever fails now, it is whole
+        with suppress(OSError):  # the file is complete and has its name
             sync(path.parent)
 
 
 def hidden_name(path: Path) -> Path:
-    """Return a hidden name beside a path that nothing else has."""
+    """Return an unused hidden name next to a path."""
     return path.parent / f"{hidden_prefix(path)}{secrets.token_hex(4)}"
 
 
 def hidden_prefix(path: Path) -> str:
-    """Return how the hidden names of what becomes a path begin."""
+    """Return the prefix of the hidden names for a path."""
     return f".{path.name}.partial-"
 
 
 def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, onto the disk, where the system can do that."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    """Flush a file, or the entries of a folder, to disk, if the system supports it."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders
         return
-    # Windows syncs what may be written alone
+    # Windows syncs only files that are open for writing
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -139,7 +139,7 @@ def sync(path: Path) -> None:
 
 
 def sync_below(folder: Path) -> None:
-    """Force a folder and all that lies below it onto the disk."""
+    """Flush a folder and everything below it to disk."""
     for entry in list_folder(folder):
         if entry.is_dir(follow_symlinks=False):
             sync_below(Path(entry.path))
@@ -149,10 +149,10 @@ def sync_below(folder: Path) -> None:
 
 
 def create_folder(path: Path) -> None:
-    """Create a folder, and those that it lies in, on the disk; one that is there stays."""
+    """Create a folder and its parents on disk; an existing folder is kept."""
     if path.is_dir():
         return
     create_folder(path.parent)
     path.mkdir(exist_ok=True)
-    with suppress(OSError):  # an entry that is not synced is no reason not to work
+    with suppress(OSError):  # a failed sync is not fatal
         sync(path.parent)

@@ -1,4 +1,4 @@
-"""Folders that take their names when they are whole: hidden folder, lock, and swap."""
+"""Atomic writing of folders: hidden folder, lock, and swap."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fcfn_abm.process.files import hidden_name, hidden_prefix, list_folder, sync
 from fcfn_abm.process.locks import Lock
 
 LOCK = ".lock"
-"""File that is locked for as long as its folder is written."""
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+"""File that is locked while its folder is being written."""
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux constants
 
 
 @contextmanager
 def raise_as_output_error(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into an OutputError about ``path``."""
+    """Convert an OSError of the block into an OutputError about ``path``."""
     try:
         yield
     except OutputError:
@@ -31,18 +31,18 @@ def raise_as_output_error(path: Path) -> Iterator[None]:
 
 
 def describe_error(error: Exception) -> str:
-    """Say why something could not be read or written, to end a sentence."""
+    """Describe why something could not be read or written, to end a sentence."""
     number = getattr(error, "errno", None)
     if number in (errno.EEXIST, errno.ENOTDIR):
-        return "a file stands where a folder is to be"
+        return "a file is in the place of a folder"
     return describe_cause(error)
 
 
 def create_hidden_folder(path: Path) -> tuple[Path, Lock]:
-    """Create a folder beside a path, and take its lock.
+    """Create a hidden folder next to a path, and lock it.
 
-    The system releases the lock when the process ends, however it ends. So a hidden folder whose
-    lock is free belongs to a process that was killed.
+    The system releases the lock when the process ends, for whatever reason. A hidden folder with a
+    free lock therefore belongs to a process that was killed.
     """
     while True:
         folder = hidden_name(path)
@@ -51,7 +51,7 @@ def create_hidden_folder(path: Path) -> tuple[Path, Lock]:
         try:
             if lock.acquire():
                 return folder, lock
-        except FileNotFoundError:  # before it was locked, another process removed it
+        except FileNotFoundError:  # another process removed it before it was locked
             pass
         except BaseException:
             remove_folder(folder)
@@ -59,16 +59,16 @@ def create_hidden_folder(path: Path) -> tuple[Path, Lock]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, as far as that is possible: the next command tries again."""
-    with suppress(OSError):  # rmtree raises some errors all the same
+    """Remove a folder as far as possible; the next command tries again."""
+    with suppress(OSError):  # rmtree raises some errors anyway
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove the hidden folders and files beside a path that killed processes have left.
+    """Remove hidden folders and files that killed processes have left next to a path.
 
-    Results that one of them had moved aside, and not replaced yet, get their name back. What
-    cannot be removed stays, without an error.
+    Results that such a process had moved aside, but not replaced yet, are restored. What cannot be
+    removed is kept, without an error.
     """
     with suppress(OSError):
         for entry in list_folder(path.parent):
@@ -94,26 +94,26 @@ def _remove_one(found: Path, path: Path) -> None:
 
 
 def move_into_place(folder: Path, path: Path, *, replace: bool) -> bool:
-    """Give a folder its final name, and force that onto the disk.
+    """Move a folder to its final name, and flush that to disk.
 
     Parameters
     ----------
     folder : Path
-        The new folder, whole.
+        The new, complete folder.
     path : Path
-        The name.
+        The final name.
     replace : bool
-        Whether a folder that has the name, and holds something, is removed.
+        Whether to remove an existing non-empty folder of that name.
 
     Returns
     -------
     bool
-        False if there is such a folder, and it is not to be replaced.
+        False if there is such a folder, and it must not be replaced.
 
     Raises
     ------
     OSError
-        If it cannot be done; what had the name has it still.
+        If the move fails; an existing folder is then unchanged.
     """
     old = None
     try:
@@ -124,7 +124,7 @@ def move_into_place(folder: Path, path: Path, *, replace: bool) -> bool:
         if not replace:
             return False
         old = _swap(folder, path)
-    with suppress(OSError):  # the folder has its name: whatever fails now, it is whole
+    with suppress(OSError):  # the folder is complete and has its name
         sync(path.parent)
     if old is not None:
         remove_folder(old)
@@ -132,7 +132,7 @@ def move_into_place(folder: Path, path: Path, *, replace: bool) -> bool:
 
 
 def _swap(folder: Path, path: Path) -> Path:
-    """Let a folder take the name of another one; return where that lies now."""
+    """Put a folder in the place of another one; return the new place of the old one."""
     if _exchange(folder, path):
         return folder
     aside, lock = create_hidden_folder(path)
@@ -155,11 +155,11 @@ def _swap(folder: Path, path: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap the names of two folders in one step; False where the system cannot.
+    """Swap the names of two folders in one step; return False if the system cannot.
 
-    rename() does not replace a folder that holds something, and with two renames a kill between
-    them would leave nothing under the name. Linux swaps two names at once with renameat2, which
-    Python does not offer; so it is called in the C library.
+    rename() does not replace a non-empty folder, and a kill between two renames would leave no
+    folder under the name. Linux swaps two names atomically with renameat2, which Python does not
+    expose, so it is called in the C library.
     """
     try:
         renameat2 = ctypes.CDLL(None).renameat2

@@ -1,9 +1,8 @@
-"""Interrupts: obeyed where a library swallows them, deferred where half a step would do harm.
+"""Interrupts: raised again if a library swallows them, deferred if they would do harm.
 
-Python raises KeyboardInterrupt wherever its main thread happens to be. There C code may call
-Python code and drop what that raises, as NumPy does where it compares types; finalizers can only
-print it; and clean-ups may turn it into an error of their own, as zipfile does. Work would go on,
-or end in a traceback.
+Python raises KeyboardInterrupt at any point of its main thread. C code that calls Python code there
+may drop it, as NumPy does when it compares types; finalizers can only print it; and cleanups may
+turn it into an error of their own, as zipfile does. Work would continue, or end with a traceback.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
-_raised: BaseException | None = None  # what the handler raised, until a block ends with it
+_raised: BaseException | None = None  # the handler's exception, until a block ends with it
 
 
 @contextmanager
 def obey_interrupts() -> Iterator[None]:
-    """Let the block end with the interrupt that came while it ran, whatever became of that.
+    """End the block with an interrupt that arrived while it ran, even if it was swallowed.
 
-    What the handler of SIGINT raised is raised again by :func:`raise_if_interrupted`, in place of
+    The exception of the SIGINT handler is raised again by :func:`raise_if_interrupted`, in place of
     another exception that leaves the block, or at the block's end. Blocks may be nested; the
-    innermost sees to it. In other threads than the main one, which handles no signals, and where
+    innermost one raises. In threads other than the main one, which handles all signals, and if
     SIGINT is ignored, this does nothing.
 
     Raises
     ------
     KeyboardInterrupt
-        Or what else the handler of SIGINT raised.
+        Or another exception that the SIGINT handler raised.
     """
     global _raised
     before = signal.getsignal(signal.SIGINT)
@@ -49,7 +48,7 @@ def obey_interrupts() -> Iterator[None]:
             raise
 
     hook = sys.unraisablehook
-    # finalizers cannot raise: Python hands their exceptions to this hook, which prints them
+    # finalizers cannot raise: Python passes their exceptions to this hook, which prints them
     sys.unraisablehook = _silence_when_interrupted(hook)
     signal.signal(signal.SIGINT, handler)
     try:
@@ -66,12 +65,12 @@ def obey_interrupts() -> Iterator[None]:
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Let an interrupt wait until the block has ended, where half of the block would do harm.
+    """Defer an interrupt until the block has ended.
 
     Raises
     ------
     KeyboardInterrupt
-        Or what else the handler of SIGINT raises.
+        Or another exception that the SIGINT handler raises.
     """
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
@@ -89,12 +88,12 @@ def defer_interrupts() -> Iterator[None]:
 
 @contextmanager
 def block_sigint_in_children() -> Generator[None]:
-    """Start processes that leave an interrupt of the terminal to their parent.
+    """Start processes that leave interrupts from the terminal to their parent.
 
     A terminal sends Ctrl-C to all of its processes, and a child that is still importing would end
-    with a traceback, before it can ignore the signal. So the signal is blocked in this thread while
-    children start, since they inherit that. An interrupt of the parent waits for the block's end;
-    otherwise a process would be left half started.
+    with a traceback before it can ignore the signal. The signal is therefore blocked in this thread
+    while children start, which inherit the mask. An interrupt of the parent is deferred to the end
+    of the block; otherwise a process could be left half started.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -110,14 +109,14 @@ def block_sigint_in_children() -> Generator[None]:
 
 
 def ignore_interrupts(*, quiet: bool) -> None:
-    """Ignore SIGINT from now on: the work is over, and Python only shuts down.
+    """Ignore SIGINT from now on: the work is done, and Python only shuts down.
 
     A second Ctrl-C would end the shutdown in a traceback, and change the exit code.
 
     Parameters
     ----------
     quiet : bool
-        Whether finalizers of work that was cut off may fail without a message.
+        Whether finalizers of interrupted work may fail without a message.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if quiet:
@@ -125,30 +124,30 @@ def ignore_interrupts(*, quiet: bool) -> None:
 
 
 def clear_interrupt_mark() -> None:
-    """Let the process end with an exit code of its own after an interrupt.
+    """Let the process end with its own exit code after an interrupt.
 
-    An interrupt that passes through an exec of text, as in imports of torch, sets a mark in CPython
-    (``unhandled_keyboard_interrupt``) by which the process ends with signal 2, whatever the exit
-    code. The next exec of text removes the mark.
+    An interrupt that passes through an exec of source text, as in imports of torch, sets a flag in
+    CPython (``unhandled_keyboard_interrupt``) that makes the process end with signal 2, whatever
+    the exit code. The next exec of source text clears the flag.
     """
     exec("")  # noqa: S102
 
 
 def _silence_when_interrupted(hook: Callable[[sys.UnraisableHookArgs], object]) -> Any:
     def report(args: sys.UnraisableHookArgs) -> None:
-        if _raised is None:  # else it is the interrupt, or a consequence of it
+        if _raised is None:  # otherwise it is the interrupt, or a consequence of it
             hook(args)
 
     return report
 
 
 def raise_if_interrupted() -> None:
-    """Raise the interrupt that came within :func:`obey_interrupts`, if it was swallowed.
+    """Raise an interrupt that was swallowed within :func:`obey_interrupts`.
 
     Raises
     ------
     KeyboardInterrupt
-        Or what else the handler of SIGINT raised.
+        Or another exception that the SIGINT handler raised.
     """
     if _raised is not None and threading.current_thread() is threading.main_thread():
         raise _raised

@@ -1,4 +1,4 @@
-"""Locks on files, which the system releases when a process ends, however it ends."""
+"""File locks, which the system releases when a process ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # what the system says of another's lock
+_HELD = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}  # errors for a lock held by another process
 _logger = logging.getLogger(__name__)
 
 
 class Lock:
     """The lock of one file, which is created for it.
 
-    Disks without locks are common: NFS without its lock daemon, Lustre, buckets mounted as folders.
-    There a lock counts as taken, ``guards`` is False, and one line on stderr says so once.
+    File systems without locks are common: NFS without its lock daemon, Lustre, mounted buckets.
+    There a lock counts as acquired, ``guards`` is False, and stderr shows a warning once.
 
     Parameters
     ----------
     path : Path
-        The file.
+        Path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._descriptor = path, -1
         self.guards = False
-        """Whether the system keeps other processes from this lock."""
+        """Whether the system enforces the lock against other processes."""
 
     def acquire(self) -> bool:
-        """Take the lock; False if another process has it.
+        """Acquire the lock; return False if another process holds it.
 
         Raises
         ------
@@ -49,7 +49,7 @@ class Lock:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 guards = _lock(descriptor)
-                # whoever had the lock before may have removed the file meanwhile
+                # the previous holder may have removed the file
                 if _is_at(descriptor, self._path):
                     self._descriptor, self.guards = descriptor, guards
                     if not guards:
@@ -62,7 +62,7 @@ class Lock:
                     _close(descriptor)
 
     def release(self, *, remove: bool = False) -> None:
-        """Give the lock back; ``remove``: and remove its file. Nothing here can fail."""
+        """Release the lock, and optionally remove its file; never raises."""
         if self._descriptor < 0:
             return
         if remove:
@@ -73,7 +73,7 @@ class Lock:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file; False where the disk has no locks, BlockingIOError if another has this one."""
+    """Lock a file; False without lock support, BlockingIOError if another process holds it."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +91,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one that has a name now."""
+    """Whether an open file is the one that currently has a name."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def _close(descriptor: int) -> None:
 @cache
 def _warn_once(place: str) -> None:
     _logger.warning(
-        "%s: this disk has no file locks: commands that write to one name at the same time are not "
-        "kept apart, and what killed commands have left is not removed.",
+        "%s: this file system has no locks: commands that write to the same name at the same time "
+        "are not separated, and leftovers of killed commands are not removed.",
         place,
     )

@@ -1,4 +1,4 @@
-"""The workers that a command line asks for."""
+"""Workers as selected on the command line."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ def select_workers(
     resources: Iterable[str] = (),
     timeout: float | None = None,
 ) -> Processes | Cluster:
-    """Return the workers that the options of a command ask for.
+    """Return the workers that a command's options select.
 
     Parameters
     ----------
     n_workers : int, optional
-        Processes on this machine; without it one for each core.
+        Number of processes on this machine. By default one per core.
     cluster : str, optional
         Address of a Dask scheduler, or ``local:4``.
     resources : iterable of str
-        What a worker of the cluster must have, such as ``"GPU=1"``.
+        Resources that a cluster's worker must have, such as ``"GPU=1"``.
     timeout : float, optional
-        Seconds within which the cluster has to answer; without it 30.
+        Number of seconds within which the cluster has to answer. By default 30.
 
     Raises
     ------
     InvalidScenarioError
-        If something is not written as it should be, or does not go together.
+        If an option is invalid, or conflicts with another one.
     """
     amounts = dict(map(_parse_resource, resources))
     if cluster is None:
         if amounts:
-            raise InvalidScenarioError("--resource goes with --cluster only.")
+            raise InvalidScenarioError("--resource requires --cluster.")
         if timeout is not None:
-            raise InvalidScenarioError("--cluster-timeout goes with --cluster only.")
+            raise InvalidScenarioError("--cluster-timeout requires --cluster.")
         return Processes(count_cores() if n_workers is None else n_workers)
     if n_workers is not None:
-        raise InvalidScenarioError("--workers does not go with --cluster, which has its own.")
+        raise InvalidScenarioError("--workers cannot be used with --cluster.")
     return Cluster(cluster, amounts, TIMEOUT if timeout is None else timeout)
 
 

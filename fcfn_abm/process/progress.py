@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: a bar in a terminal, elsewhere a line now and then."""
+"""Progress of long work, on stderr: a bar in a terminal, otherwise occasional lines."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 def progress_bar(
     total: int, desc: str, unit: str, *, shown: bool, **more: Any
 ) -> Iterator[tqdm[Any]]:
-    """Open a bar that counts work on stderr, and obey interrupts of that work at its steps.
+    """Open a progress bar on stderr, which also raises interrupts at its steps.
 
     Parameters
     ----------
     total : int
-        How much there is to do.
+        Total amount of work.
     desc, unit : str
-        What is done, and what is counted.
+        Description and unit of the work.
     shown : bool
-        Whether anything is shown.
+        Whether to show the bar.
     **more
-        Other settings of tqdm's.
+        Further arguments of tqdm.
 
     Yields
     ------
     tqdm.tqdm
-        In a terminal it draws itself again and again. Elsewhere it writes a line each half minute,
-        none for work that takes less.
+        In a terminal it redraws itself. Elsewhere it writes a line every 30 seconds, and none for
+        shorter work.
     """
-    shown = shown and sys.stderr is not None  # closed by whoever started us
+    shown = shown and sys.stderr is not None  # closed by the calling process
     if shown and not sys.stderr.isatty():
         more |= {
             "file": _Lines(sys.stderr), "delay": _PAUSE, "mininterval": _PAUSE,
@@ -53,22 +53,22 @@ def progress_bar(
 
 
 def print_note(text: str, *, shown: bool) -> None:
-    """Write a sentence about long work on stderr, where its progress is shown."""
+    """Write a sentence about long work to stderr, if progress is shown."""
     if shown and sys.stderr is not None:
-        with suppress(OSError):  # nobody reads on
+        with suppress(OSError):  # the reader has closed the pipe
             sys.stderr.write(f"fcfn: {text}\n")
 
 
-class _Bar(tqdm):  # type: ignore[type-arg] # which is none at run time
+class _Bar(tqdm):  # type: ignore[type-arg] # not generic at run time
     def update(self, n: float | None = 1) -> bool | None:
         raise_if_interrupted()
         return super().update(n)
 
 
 class _Lines:
-    """Takes what tqdm draws over and over in one place, and writes it line by line.
+    """Converts tqdm's redraws into separate lines.
 
-    A reader that has gone, or a full disk, costs the lines and not the work.
+    A closed pipe or a full disk loses lines, but does not stop the work.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -77,7 +77,7 @@ class _Lines:
     def write(self, text: str) -> None:
         for line in re.split(r"[\r\n]", _CONTROL.sub("", text)):
             text = line.strip()
-            count = text.partition("[")[0]  # a bar draws its end twice, with other times
+            count = text.partition("[")[0]  # a bar draws its end twice, with different times
             if text and count != self._last:
                 self._last = count
                 with suppress(OSError, ValueError):

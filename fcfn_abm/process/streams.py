@@ -1,4 +1,4 @@
-"""Standard output and error that take any text, and end without complaints of Python's."""
+"""Standard output and error that accept any text, and close without tracebacks."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import os
 import sys
 
 BROKEN_PIPE = 141
-"""Exit code, as shells have it, where nobody reads on."""
-_ESCAPE = "fcfn-escape"  # how text is encoded for a stream that knows few letters
+"""Exit code, as used by shells, if the reader has closed the pipe."""
+_ESCAPE = "fcfn-escape"  # name of the error handler for limited encodings
 
 
 class UnwritableError(Exception):
-    """Standard output does not take what is printed.
+    """Standard output cannot be written.
 
-    Not an OSError, so that a command does not take it for an error of its own files.
+    Not an OSError, so that a command does not mistake it for an error of its own files.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -24,18 +24,18 @@ class UnwritableError(Exception):
 
 
 def open_streams() -> None:
-    """Make stdout and stderr take any text, also where they are closed or know few letters."""
+    """Make stdout and stderr accept any text, even if closed or with a limited encoding."""
     codecs.register_error(_ESCAPE, _escape)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # Python has none where a shell closed it (>&-): printing would fail
+        if stream is None:  # None if a shell closed it (>&-): printing would fail
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ESCAPE)
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Write letters that a stream does not know as JSON has them, in units of 16 bits."""
+    """Escape characters that a stream cannot encode as in JSON, in 16-bit units."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -44,10 +44,10 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 
 def close_streams() -> None:
-    """Flush stdout and stderr, and drop what they cannot take.
+    """Flush stdout and stderr, and discard what cannot be written.
 
-    Python flushes them once more when it ends, and would print a traceback and end with 120. So a
-    stream that fails is led to nowhere.
+    Python flushes them again at exit, and would print a traceback and exit with 120. A failing
+    stream is therefore redirected to the null device.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,7 +1,7 @@
-"""Carrying tasks out on workers, whatever happens to the workers.
+"""Running tasks on workers that may die.
 
-A worker may be killed at any time. The queue then goes on with new workers, and finds out which
-task is to blame.
+A worker may be killed at any time. The queue then continues with new workers, and determines which
+task is at fault.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fcfn_abm.process.workers import (
     MAX_DEATHS,
     OpenWorkers,
     Workers,
-    too_many_processes,
+    describe_start_failure,
 )
 
-_LARGEST_CHUNK = 512  # tasks that are handed out together
-_OBSERVATION_SECONDS = 1.0  # between two looks at the workers
+_LARGEST_CHUNK = 512  # largest number of tasks per chunk
+_OBSERVATION_SECONDS = 1.0  # interval between observations of the workers
 
 
-def carry_out_tasks[T, R](
+def run_tasks[T, R](
     tasks: Iterable[T],
     function: Callable[[Sequence[T]], list[R]],
     workers: Workers,
@@ -36,43 +36,43 @@ def carry_out_tasks[T, R](
     on_killer: Callable[[T, str], None],
     on_death: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Carry out tasks, whatever happens to the workers.
+    """Run tasks, and survive the death of workers.
 
     Parameters
     ----------
     tasks : iterable
-        What is to be done, best in order.
+        The tasks, best in order.
     function : callable
-        Carries out as many of the tasks that it gets as it sees fit, one at least, from the first
-        on, and returns their results. Runs on the workers; must keep what is done in a place of
-        its own, at the latest when it returns, and skip what it finds there.
+        Runs at least the first of the tasks that it gets, and as many more as it chooses, and
+        returns their results. Runs on the workers; must store results before it returns, and skip
+        tasks that are stored already.
     workers : Workers
-        Where.
+        The workers.
     missing : callable
-        Returns those of the given tasks that have not been kept.
+        Returns those of the given tasks whose results are not stored.
     on_results : callable
-        Called here with what ``function`` returns.
+        Called in this process with each return value of ``function``.
     on_killer : callable
-        Called here with a task that has taken three workers with it, and is given up; and with
-        which worker was the last, and what it used, as far as that is known.
+        Called in this process with a task that was given up because it killed three workers, and a
+        description of the last worker and its memory use, if known.
     on_death : callable, optional
-        Called here with the same of each death that is known.
+        Called in this process with the same description of each death.
 
     Raises
     ------
     RunFailedError
-        If the workers cannot be had, or are lost for good.
+        If the workers are not available, or lost permanently.
 
     Notes
     -----
-    When a worker dies, a pool does not say which chunk it had, and nobody knows which task of it.
-    So the missing tasks of every chunk that was out are handed out again by themselves. Those that
-    are out when a worker dies then are suspects: they are carried out one by one while nothing
-    else runs, so that the next death has a culprit.
+    When a worker dies, a pool does not report its chunk or task. The missing tasks of every chunk
+    in progress are therefore submitted again, separately. Tasks that are in progress at another
+    death become suspects: they run one by one while nothing else runs, so that the next death
+    identifies the task at fault.
     """
     waiting, single, suspects = deque(tasks), deque[T](), deque[T]()
     opened = False
-    deaths: Counter[int] = Counter()  # by the id of a task, which need not have a hash
+    deaths: Counter[int] = Counter()  # by the id of a task, which need not be hashable
     while waiting or single or suspects:
         lost: list[_LostChunk[T]] | None = None
         with ExitStack() as stack:
@@ -104,13 +104,13 @@ def carry_out_tasks[T, R](
 
 @dataclass(frozen=True)
 class _LostChunk[T]:
-    """Tasks that were out when a worker died."""
+    """Tasks that were in progress when a worker died."""
 
     tasks: list[T]
     deaths: int
-    """How many workers may have died of them."""
+    """Number of workers that may have died of them."""
     about: str = ""
-    """Which worker has died, and what it used."""
+    """Description of the worker that died, and its memory use."""
 
 
 def _open(workers: Workers, stack: ExitStack, *, again: bool) -> OpenWorkers:
@@ -128,7 +128,7 @@ def _hand_out[T, R](
     on_results: Callable[[list[R]], None],
     max_chunk: int = _LARGEST_CHUNK,
 ) -> list[_LostChunk[T]] | None:
-    """Hand out a queue until it is empty (None) or a worker has died (the chunks that were out)."""
+    """Submit a queue until it is empty (None) or a worker has died (its chunks in progress)."""
     out: dict[Future[list[R]], list[T]] = {}
     while queue or out:
         if not _submit_chunks(place, queue, function, out, max_chunk):
@@ -138,14 +138,16 @@ def _hand_out[T, R](
         for future in done:
             try:
                 results = future.result()
-            except (BrokenExecutor, CancelledError) as error:  # then all others are lost too
+            except (BrokenExecutor, CancelledError) as error:  # all other chunks are lost as well
                 deaths = int(isinstance(error, BrokenExecutor))
                 about = place.describe_death(error) if deaths else ""
                 return [_LostChunk(tasks, deaths, about) for tasks in out.values()]
             except Exception as error:
-                if type(error).__name__ != "KilledWorker":  # Dask's, which need not be installed
+                if (
+                    type(error).__name__ != "KilledWorker"
+                ):  # Dask's error; Dask need not be installed
                     raise
-                # Dask has tried these tasks on several workers before it gave up
+                # Dask has already tried these tasks on several workers
                 killer = out.pop(future)
                 deaths = MAX_DEATHS if len(killer) == 1 else 1
                 others = [_LostChunk(tasks, 0) for tasks in out.values()]
@@ -163,7 +165,7 @@ def _submit_chunks[T, R](
     out: dict[Future[list[R]], list[T]],
     max_chunk: int,
 ) -> bool:
-    """Move chunks from the queue to the workers, as many as they take; False if those are dead."""
+    """Move chunks from the queue to the workers until they are busy; return False if they died."""
     n_chunks = place.n_chunks()
     while queue and len(out) < n_chunks:
         size = max(1, min(max_chunk, len(queue) // (2 * n_chunks)))  # smaller towards the end
@@ -171,11 +173,13 @@ def _submit_chunks[T, R](
         try:
             out[place.executor.submit(function, chunk)] = chunk
         except (BrokenExecutor, OSError, EOFError) as error:
-            is_pool = isinstance(place.executor, ProcessPoolExecutor)  # which starts them for work
+            is_pool = isinstance(
+                place.executor, ProcessPoolExecutor
+            )  # which starts its processes on demand
             if isinstance(error, BrokenExecutor) or (is_pool and isinstance(error, LOST_PROCESS)):
                 queue.extendleft(reversed(chunk))
                 return False
             if is_pool and isinstance(error, OSError):
-                raise too_many_processes(error) from None
-            raise RunFailedError(f"the workers take no more work: {error}.") from error
+                raise describe_start_failure(error) from None
+            raise RunFailedError(f"the workers accept no more tasks: {error}.") from error
     return True

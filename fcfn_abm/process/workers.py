@@ -1,6 +1,6 @@
-"""Where tasks are carried out: in this process, in others, or by an executor of the caller's.
+"""Where tasks run: in this process, in other processes, or on the caller's executor.
 
-All are executors of the standard library, and all get the same tasks.
+All are executors of the standard library, and get the same tasks.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tqdm import tqdm
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError, abbreviate, as_count
 from fcfn_abm.process.interrupts import block_sigint_in_children
 
-MAX_DEATHS = 3  # workers that a task may take with it, or that may die before they are ready
+MAX_DEATHS = 3  # workers that a task may kill, or that may die before they are ready
 MAX_WORKERS = 4096
 LOST_PROCESS = (ConnectionError, EOFError)
-"""What a pool raises when a process that it starts, or the server that forks it, is killed."""
-_KILL = 9  # SIGKILL, which Windows does not know
-_MAX_FOLDER = 60  # letters of the folder for sockets, whose own names take 40 of 107
-_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a folder of its own is made there
-_MANY_CHUNKS = 32  # that are out where the number of workers is not known
+"""Errors of a pool when one of its processes, or the fork server, is killed."""
+_KILL = 9  # SIGKILL, which Windows does not have
+_MAX_FOLDER = 60  # characters of the folder for sockets, whose names take 40 of 107
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a private folder is created there
+_MANY_CHUNKS = 32  # chunks in progress if the number of workers is unknown
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -42,26 +42,26 @@ class OpenWorkers:
     """Workers that are ready."""
 
     executor: Executor
-    """Takes tasks."""
+    """Executor of the tasks."""
     n_chunks: Callable[[], int]
-    """Returns how many chunks of tasks should be out now."""
+    """Returns the number of chunks that should be in progress now."""
     observe: Callable[[], None] = lambda: None
-    """Notes what the workers use; called about once a second."""
+    """Records the memory use of the workers; called about once a second."""
     describe_death: Callable[[BaseException], str] = lambda _: ""
-    """Returns which worker has died, by the error that its death led to, and what it used: what
-    follows "the last was" in a sentence; empty if that is unknown."""
+    """Describes the worker that died with an error, and its memory use, to continue the words "the
+    last was"; empty if unknown."""
 
 
 class Workers(Protocol):
-    """A place where tasks are carried out."""
+    """A place where tasks run."""
 
     def open(self) -> AbstractContextManager[OpenWorkers]:
-        """Start or find the workers; leaving the block stops what they still do."""
+        """Start or find the workers; leaving the block stops their tasks."""
         ...
 
 
 class _SerialExecutor(Executor):
-    """Carries a task out when it is submitted."""
+    """Runs a task when it is submitted."""
 
     def submit[**P, R](self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         future: Future[R] = Future()
@@ -78,19 +78,19 @@ class Serial:
 
     @contextmanager
     def open(self) -> Iterator[OpenWorkers]:
-        """Give an executor that carries out each task at once."""
+        """Yield an executor that runs each task at once."""
         yield OpenWorkers(_SerialExecutor(), lambda: 1)
 
 
 @dataclass(frozen=True)
 class ExternalExecutor:
-    """An executor of the caller's, which is not closed, and not replaced if it breaks."""
+    """The caller's executor, which is neither closed nor replaced if it breaks."""
 
     executor: Executor
 
     @contextmanager
     def open(self) -> Iterator[OpenWorkers]:
-        """Give the executor.
+        """Yield the executor.
 
         Raises
         ------
@@ -101,28 +101,28 @@ class ExternalExecutor:
             self.executor.submit(_do_nothing, 0).result()
         except BrokenExecutor:
             raise RunFailedError(
-                "the executor is broken; the same call with a new one goes on with what is missing."
+                "the executor is broken; call again with a new executor to run the missing tasks."
             ) from None
         yield OpenWorkers(self.executor, lambda: _MANY_CHUNKS)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes on this machine, one thread each."""
+    """Processes on this machine, with one thread each."""
 
     n_workers: int
-    """How many there are."""
+    """Number of processes."""
     preload: Sequence[str] = ()
-    """Modules that are imported once for all processes, where the system can fork safely."""
+    """Modules that are imported once for all processes, if the system can fork safely."""
 
     def __post_init__(self) -> None:
         require_workers(self.n_workers)
 
     @contextmanager
     def open(self) -> Iterator[OpenWorkers]:
-        """Start the processes; leaving the block by an exception kills them.
+        """Start the processes; an exception that leaves the block kills them.
 
-        One that is killed before it is ready is replaced, with all others, at most three times.
+        If one is killed before it is ready, all are replaced, at most three times.
 
         Raises
         ------
@@ -138,26 +138,26 @@ class Processes:
                     deaths += 1
                     if deaths == MAX_DEATHS:
                         raise RunFailedError(
-                            "the worker processes do not start: they were killed, or a script "
-                            "that runs a sweep lacks the line: if __name__ == '__main__'."
+                            "the worker processes do not start: they were killed, or the calling "
+                            "script lacks the guard: if __name__ == '__main__'."
                         )
                     pool.shutdown(cancel_futures=True)
                     pool = self._create_pool()
                 memory = _Memory(others)
                 memory.observe()
-                # one chunk each: every chunk that is out is in work, should a worker die
+                # one chunk each, so that every submitted chunk is running if a worker dies
                 yield OpenWorkers(
                     pool, lambda: self.n_workers, memory.observe, memory.describe_death
                 )
-            except BaseException:  # an interrupt too
+            except BaseException:  # including interrupts
                 for process in set(multiprocessing.active_children()) - others:
-                    process.kill()  # nothing is lost: results are whole or not there
+                    process.kill()  # safe: results are stored atomically
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def _create_pool(self) -> ProcessPoolExecutor:
-        """Return a pool that starts its processes when it gets work."""
+        """Return a pool that starts its processes on demand."""
         return ProcessPoolExecutor(
             self.n_workers,
             _start_context(self.preload),
@@ -167,26 +167,28 @@ class Processes:
 
 
 class _Memory:
-    """How much memory worker processes have used, as far as the system says.
+    """Memory use of worker processes, as far as the system reports it.
 
     Parameters
     ----------
     others : set of process
-        Children of this process that are no workers.
+        Children of this process that are not workers.
     """
 
     def __init__(self, others: set[BaseProcess]) -> None:
         self._others, self._peaks = others, dict[BaseProcess, int]()
 
     def observe(self) -> None:
-        """Note how much each worker has used at most so far."""
+        """Record the largest memory use of each worker so far."""
         for process in set(multiprocessing.active_children()) - self._others:
-            with suppress(OSError, ValueError, IndexError):  # it has ended, or this is not Linux
+            with suppress(
+                OSError, ValueError, IndexError
+            ):  # the process has ended, or this is not Linux
                 status = Path(f"/proc/{process.pid}/status").read_text()
                 self._peaks[process] = 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
     def describe_death(self, _: BaseException) -> str:
-        """Return which process was killed, and what it had used when it was looked at last."""
+        """Describe the process that was killed, and its last known memory use."""
         killed = [process for process in self._peaks if process.exitcode == -_KILL]
         if not killed:
             return ""
@@ -198,7 +200,7 @@ class _Memory:
 
 
 def format_bytes(number: float) -> str:
-    """Return a number of bytes as people read it.
+    """Format a number of bytes for messages.
 
     Examples
     --------
@@ -212,11 +214,11 @@ def format_bytes(number: float) -> str:
 
 
 def _start_context(preload: Sequence[str]) -> multiprocessing.context.BaseContext:
-    """Return how processes start.
+    """Return the start method of processes.
 
-    On Linux they are forks of one server process without threads, which imports the modules once:
-    a worker is ready in milliseconds, and all share that memory. A fork of this process itself
-    could deadlock, as its threads may hold locks. The server starts with SIGINT blocked, which its
+    On Linux they are forks of one server process without threads, which imports the modules once: a
+    worker is ready in milliseconds, and all share that memory. A fork of this process itself could
+    deadlock, because its threads may hold locks. The server starts with SIGINT blocked, which its
     forks inherit.
     """
     if sys.platform != "linux":
@@ -230,9 +232,10 @@ def _start_context(preload: Sequence[str]) -> multiprocessing.context.BaseContex
 
 
 def _choose_short_folder() -> None:
-    """Let multiprocessing keep its sockets where their paths fit into an address.
+    """Let multiprocessing create its sockets in a folder whose paths are short enough.
 
-    The system allows some hundred letters, and batch systems set longer TMPDIRs.
+    The system limits paths of sockets to about a hundred characters, and batch systems set long
+    TMPDIRs.
     """
     if len(os.fsencode(tempfile.gettempdir())) <= _MAX_FOLDER:
         return
@@ -241,20 +244,20 @@ def _choose_short_folder() -> None:
         (folder for folder in _SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK)), before
     )
     try:
-        util.get_temp_dir()  # which is kept, and removed at the end
+        util.get_temp_dir()  # cached, and removed at exit
     finally:
         tempfile.tempdir = before
 
 
 def _set_up_worker(environment: dict[str, str]) -> None:
     """Prepare a worker process: it leaves interrupts to its parent, and ends with it."""
-    os.environ.update(environment)  # the fork server may have started under another one
+    os.environ.update(environment)  # the fork server may have started under another environment
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # tqdm's own lock is a semaphore of the system, which a worker that is killed would leak
+    # tqdm's own lock is a system semaphore, which a killed worker would leak
     tqdm.set_lock(threading.RLock())
     parent = multiprocessing.parent_process()
     if parent:
-        # a parent that is killed cannot stop its workers: they watch a pipe that closes with it
+        # a killed parent cannot stop its workers: they watch a pipe that closes with it
         threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), daemon=True).start()
 
 
@@ -264,12 +267,12 @@ def _exit_with_parent(sentinel: int) -> None:
 
 
 def _wait_until_ready(pool: ProcessPoolExecutor, n_workers: int) -> bool:
-    """Start all workers together, and return whether none has died by the time that they work.
+    """Start all workers together; return whether all survive until they are ready.
 
     Raises
     ------
     RunFailedError
-        If the system starts no more processes.
+        If the system cannot start more processes.
     """
     try:
         with block_sigint_in_children():
@@ -279,24 +282,24 @@ def _wait_until_ready(pool: ProcessPoolExecutor, n_workers: int) -> bool:
     except (BrokenExecutor, *LOST_PROCESS):
         return False
     except OSError as error:
-        raise too_many_processes(error) from None
+        raise describe_start_failure(error) from None
     return True
 
 
-def too_many_processes(error: OSError) -> RunFailedError:
-    """Return the error of a process that the system does not start."""
+def describe_start_failure(error: OSError) -> RunFailedError:
+    """Return the error for a process that the system cannot start."""
     return RunFailedError(
-        f"a worker process cannot be started: {error.strerror}; take fewer (--workers)."
+        f"a worker process cannot be started: {error.strerror}; use fewer (--workers)."
     )
 
 
 def _do_nothing(_: int) -> None:
-    """Show that a worker works."""
+    """Confirm that a worker works."""
 
 
 @contextmanager
 def _set_environment(values: dict[str, str]) -> Generator[None]:
-    """Set environment variables, for processes that start within the block."""
+    """Set environment variables for processes that start within the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -310,25 +313,25 @@ def _set_environment(values: dict[str, str]) -> Generator[None]:
 
 
 def as_workers(value: object) -> Workers:
-    """Return where a caller wants tasks carried out: workers, an executor, or None for serially."""
+    """Convert an argument to workers: workers, an executor, or None for serial execution."""
     if value is None:
         return Serial()
     if isinstance(value, Executor):
         return ExternalExecutor(value)
-    if isinstance(value, Path) or not hasattr(value, "open"):  # a path can be opened too
+    if isinstance(value, Path) or not hasattr(value, "open"):  # paths have an open method as well
         raise InvalidScenarioError(
-            f"tasks are carried out by workers or an executor, not {abbreviate(value)}."
+            f"workers must be Workers or an Executor, not {abbreviate(value)}."
         )
     return value
 
 
 def require_workers(n_workers: int) -> None:
-    """Raise InvalidScenarioError unless there can be so many workers."""
+    """Raise InvalidScenarioError unless the number of workers is possible."""
     as_count("workers", n_workers, most=MAX_WORKERS, error=InvalidScenarioError)
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use, which may be fewer than the machine has."""
+    """Return the number of cores that this process may use, possibly fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):  # taskset, containers and batch systems set it
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -19,7 +19,7 @@ RUN_FILE = "run.json"
 SUMS = "SHA256SUMS"
 """File with the checksums of a folder, readable by ``sha256sum --check SHA256SUMS``."""
 
-DERIVED = {SUMS, "figures", "report.html", "report.md"}
+DERIVED = {SUMS, "figures", "report.html", "report.md", "ro-crate-metadata.json"}
 """Names of derived files, which can be rebuilt from the data."""
 
 

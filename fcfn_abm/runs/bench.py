@@ -22,14 +22,14 @@ from fcfn_abm.errors import InvalidRecordError, InvalidScenarioError, RunFailedE
 from fcfn_abm.plugins import Plugin, import_again, list_plugins
 from fcfn_abm.process.files import replace_file, write_file
 from fcfn_abm.process.progress import progress_bar
-from fcfn_abm.process.tasks import carry_out_tasks
+from fcfn_abm.process.tasks import run_tasks
 from fcfn_abm.process.workers import Processes, Workers, as_workers
 from fcfn_abm.records import raise_as_output_error, seal
 from fcfn_abm.records.folders import SCENARIO_FILE
 from fcfn_abm.records.integrity import RUN_FILE, require_same, require_unchanged
 from fcfn_abm.records.tables import columns_of, frame_of, read_table, table_of
 from fcfn_abm.runs.bench_game import BenchGame
-from fcfn_abm.runs.facts import describe_program
+from fcfn_abm.runs.facts import describe_work
 from fcfn_abm.runs.results import (
     drop_unreadable_results,
     find_missing_runs,
@@ -210,7 +210,7 @@ def _carry_out(
                 "finished results are kept."
             )
 
-        carry_out_tasks(
+        run_tasks(
             todo,
             partial(carry_out_first, out=out.resolve(), plugins=list_plugins()),
             workers,
@@ -287,7 +287,7 @@ def _facts(scenario: Scenario, n_tasks: int) -> dict[str, Any]:
         "replications": bench.replications,
         "tolerance": bench.tolerance,
         "n_tasks": n_tasks,
-        **describe_program(),
+        **describe_work(),
     }
 
 

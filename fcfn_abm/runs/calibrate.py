@@ -38,7 +38,7 @@ from fcfn_abm.report.calibrate import identification
 from fcfn_abm.rng import replication_seed
 from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.compare import MOST_RUNS
-from fcfn_abm.runs.facts import describe_program, reference_facts
+from fcfn_abm.runs.facts import describe_work, reference_facts
 from fcfn_abm.runs.rounds import KnownReports, Rounds
 from fcfn_abm.runs.value_fit import CONFIDENCE, LEAST, ValueFit, fit_value, half_width
 from fcfn_abm.scenario import Scenario, to_toml
@@ -197,7 +197,7 @@ def _fit(
             "calibrated": reference_facts(build.price_scenario(calibrated, population), rho),
         },
         "worth_of_trade": _find_least_value(calibrated, rho, value),
-        **describe_program(),
+        **describe_work(),
     }
     return ValueCalibration(calibrated, fit, run, frame)
 

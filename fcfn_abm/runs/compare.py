@@ -28,7 +28,7 @@ from fcfn_abm.records.integrity import RUN_FILE
 from fcfn_abm.records.tables import columns_of, write_table
 from fcfn_abm.report.compare import averages_tree, status_counts
 from fcfn_abm.rng import replication_seed
-from fcfn_abm.runs.facts import describe_program
+from fcfn_abm.runs.facts import describe_work
 from fcfn_abm.scenario import Scenario, SweepSettings
 from fcfn_abm.scenario.load import require_scenario
 
@@ -199,7 +199,7 @@ def _price(
     budgets: Floats,
 ) -> Outcome:
     """Price with a mechanism; without the information it needs, there is no solution."""
-    missing = build.missing_for(replicas[0], name)
+    missing = build.describe_missing(replicas[0], name)
     if not missing:
         return build.price_populations(replicas, name, populations, budgets)
     game, rho = replicas[0].game, np.stack([population.rho for population in populations])
@@ -280,7 +280,7 @@ def _facts(
         "status": status_counts(frame),
         "statistics": averages_tree(frame),
         "seconds": seconds,
-        **describe_program(),
+        **describe_work(seconds),
     }
 
 

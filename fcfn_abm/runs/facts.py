@@ -30,6 +30,7 @@ from fcfn_abm.mechanisms import MECHANISMS, Outcome
 from fcfn_abm.mechanisms.terms import read_terms
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.population import Population
+from fcfn_abm.runs.provenance import describe_provenance
 from fcfn_abm.scenario import Scenario
 
 _LIBRARIES = (
@@ -54,6 +55,17 @@ def describe_program() -> dict[str, Any]:
     """Return what results depend on besides the scenario: versions and plug-ins."""
     plugins = [plugin.facts() for plugin in list_plugins()]
     return {"versions": versions(), **({"plugins": plugins} if plugins else {})}
+
+
+def describe_work(seconds: float | None = None) -> dict[str, Any]:
+    """Return what the facts about any results end with: program and provenance.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        How long the work took that has just ended; without it times are left out.
+    """
+    return {**describe_program(), "provenance": describe_provenance(seconds)}
 
 
 def describe_plugin(plugin: Mapping[str, Any]) -> str:

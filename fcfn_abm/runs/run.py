@@ -35,12 +35,13 @@ from fcfn_abm.runs.checkpoint import Checkpoint, checkpoint_of
 from fcfn_abm.runs.closed_loop import ValueLoop, create_learner
 from fcfn_abm.runs.facts import (
     belief_facts,
-    describe_program,
+    describe_work,
     group_facts,
     manipulation_facts,
     reference_facts,
     tracking_facts,
 )
+from fcfn_abm.runs.provenance import find_commit
 from fcfn_abm.runs.rounds import Rounds
 from fcfn_abm.runs.train import RunTrainings, Trained
 from fcfn_abm.scenario import Scenario
@@ -99,6 +100,7 @@ def run_scenario(
     out = None if out is None else as_path("out", out)
     build.check_settings(scenario)
     scenario = build.resolve_defaults(scenario)
+    find_commit()  # that of the code which runs, whatever is checked out by the end
     if out is None:
         record = _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)
         _require_whole(record)
@@ -221,7 +223,7 @@ def collect_record(
         **({"training": trained.facts} if trained else {}),
         **learned,
         "seconds": seconds,
-        **describe_program(),
+        **describe_work(sum(seconds.values())),
     }
     return Record(
         scenario=scenario,

@@ -29,7 +29,7 @@ from fcfn_abm.learning.base import scalar_moves
 from fcfn_abm.plugins import list_plugins
 from fcfn_abm.process.cluster import Cluster
 from fcfn_abm.process.progress import print_note, progress_bar
-from fcfn_abm.process.tasks import carry_out_tasks
+from fcfn_abm.process.tasks import run_tasks
 from fcfn_abm.process.workers import (
     MAX_DEATHS,
     Processes,
@@ -346,7 +346,7 @@ def _carry_out(
                 print_note(f"a worker died: {last}; its runs are repeated.", shown=progress)
 
         try:
-            carry_out_tasks(
+            run_tasks(
                 todo,
                 partial(
                     carry_out_runs,

@@ -28,7 +28,7 @@ from fcfn_abm.records import (
 from fcfn_abm.records.folders import SCENARIO_FILE, read_facts
 from fcfn_abm.records.integrity import RUN_FILE, fingerprint, require_same, require_unchanged
 from fcfn_abm.records.tables import empty, frame_of, read_table
-from fcfn_abm.runs.facts import describe_plugin, describe_program, require_plugins
+from fcfn_abm.runs.facts import describe_plugin, describe_program, describe_work, require_plugins
 from fcfn_abm.runs.results import (
     RECORDS,
     RESULTS,
@@ -297,5 +297,5 @@ def sweep_identity(scenario: Scenario, n_runs: int) -> dict[str, Any]:
         "axes": list(sweep.axes),
         "replications": sweep.replications,
         "n_runs": n_runs,
-        **describe_program(),
+        **describe_work(),
     }

@@ -232,7 +232,7 @@ class RunTrainings:
         """Return the nodes as seen by a comparison's mechanism."""
         kind = self._scenario.mechanism.kind if name == build.NO_NOISE else name
         asks_for_costs = MECHANISMS[kind].reports == "cost"
-        return self._population.asked_for_costs() if asks_for_costs else self._population
+        return self._population.report_costs() if asks_for_costs else self._population
 
     def _comparisons(self, market: PrivacyMarket) -> list[_Comparison]:
         """Return the market's own training and its comparisons."""
@@ -303,7 +303,7 @@ class RunTrainings:
     ) -> dict[str, Any]:
         """Return utilities of misreporting and truthful nodes, with and without misreports."""
         scenario, population = self._scenario, self._population_in(comparison.name)
-        truthful = population.telling_the_truth()
+        truthful = population.without_misreports()
         if comparison.name == scenario.mechanism.kind:
             fair = build.price_scenario(scenario, truthful)
         else:

@@ -1,4 +1,4 @@
-"""What is run: the scenario tree and its files."""
+"""Scenarios: the schema, reading and writing of files, and sweeps."""
 
 from fcfn_abm.scenario.load import (
     apply_overrides,

@@ -1,4 +1,4 @@
-"""Scenario files: reading, overriding, writing, and sentences about what is wrong in them."""
+"""Scenario files: reading, overrides, writing, and error messages."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fcfn_abm.registry import problem
 from fcfn_abm.scenario.schema import Choice, Scenario, expand_name
 from fcfn_abm.scenario.shipped import locate_scenario, shipped_files
 
-_DEEPEST = 50  # tables and lists in one another, far below what Python can follow
+_DEEPEST = 50  # nested tables and lists; far below Python's recursion limit
 
 
 class _OverriddenTree(dict[str, Any]):
-    """A tree that knows its overrides, so that an error in one names the override, not the file."""
+    """A tree that knows its overrides, so that an error message can name the override at fault."""
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
         super().__init__(tree)
@@ -31,12 +31,12 @@ class _OverriddenTree(dict[str, Any]):
         self.overrides: list[tuple[list[str], str]] = []
 
     def find_override(self, place: Sequence[Any]) -> str | None:
-        """Return the override that put there what stands at a place; None if the file did."""
+        """Return the override that set the value at a place, or None if the file did."""
         for path, text in reversed(self.overrides):
             if path == list(place[: len(path)]):
                 return text
             if list(place) == path[: len(place)] and not _holds(self.below, place):
-                return text  # it made the whole table
+                return text  # the override created the whole table
         return None
 
 
@@ -49,7 +49,7 @@ def _holds(tree: Any, place: Sequence[Any]) -> bool:
 
 
 def require_scenario(value: object, what: str) -> None:
-    """Raise InvalidScenarioError unless a function was given a scenario.
+    """Raise InvalidScenarioError unless the argument is a scenario.
 
     Examples
     --------
@@ -57,11 +57,11 @@ def require_scenario(value: object, what: str) -> None:
     Traceback (most recent call last):
     ...
     fcfn_abm.errors.InvalidScenarioError: run_scenario takes a Scenario, such as fa.load_scenario
-    gives, not 'x'.
+    returns, not 'x'.
     """
     if not isinstance(value, Scenario):
         raise InvalidScenarioError(
-            f"{what} takes a Scenario, such as fa.load_scenario gives, not {abbreviate(value)}."
+            f"{what} takes a Scenario, such as fa.load_scenario returns, not {abbreviate(value)}."
         )
 
 
@@ -74,7 +74,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         If the file is missing, cannot be read, or is not TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin with a mark
+        text = path.read_text(encoding="utf-8-sig")  # some Windows editors write a byte-order mark
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         hint = did_you_mean(path.name, near) or did_you_mean(str(path), shipped_files())
@@ -82,41 +82,39 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InvalidScenarioError(f"cannot be read: {why}.", file=str(path)) from None
-    except ValueError:  # it holds a zero byte, or half of a surrogate pair
-        raise InvalidScenarioError(
-            "no file can have this name.", file=abbreviate(str(path))
-        ) from None
+    except ValueError:  # a zero byte or a lone surrogate
+        raise InvalidScenarioError("not a valid file name.", file=abbreviate(str(path))) from None
     return parse_toml(text, str(path))
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """Parse TOML; raise InvalidScenarioError with one sentence if it is none."""
+    """Parse TOML; raise InvalidScenarioError with one sentence if it is invalid."""
     try:
         tree = tomllib.loads(text)
-    except ValueError as error:  # a number of thousands of digits too
-        raise InvalidScenarioError(f"not valid TOML: {error}.", file=where) from None
+    except ValueError as error:  # also for a number with thousands of digits
+        raise InvalidScenarioError(f"invalid TOML: {error}.", file=where) from None
     except RecursionError:
-        raise InvalidScenarioError("is nested too deeply to be read.", file=where) from None
+        raise InvalidScenarioError("is nested too deeply.", file=where) from None
     if _is_deep(tree):
-        raise InvalidScenarioError("is nested too deeply to be read.", file=where)
+        raise InvalidScenarioError("is nested too deeply.", file=where)
     return tree
 
 
 def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
-    """Read a scenario file, and what it extends.
+    """Read a scenario file and the files that it extends.
 
     Parameters
     ----------
     path : Path
-        A TOML file, or the name of one that is shipped, such as ``quickstart``. Its key
-        ``extends`` may name another one, relative to it, or a shipped one, whose tables it changes.
+        A TOML file, or the name of a bundled scenario, such as ``quickstart``. Its key ``extends``
+        may name another file, relative to it, or a bundled scenario, whose tables it changes.
 
     Returns
     -------
     dict
         The tree, without ``extends``.
     str
-        Where it comes from, for error messages.
+        Source of the tree, for error messages.
 
     Raises
     ------
@@ -137,7 +135,7 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
         if base.resolve() in [file.resolve() for file in chain]:
             circle = " -> ".join(map(str, [*chain, base]))
             raise InvalidScenarioError(
-                f"goes in a circle: {circle}.", file=str(path), key="extends"
+                f"files extend each other in a circle: {circle}.", file=str(path), key="extends"
             )
         try:
             below = read_toml(base)
@@ -152,7 +150,7 @@ def read_scenario(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _rebase(tree: dict[str, Any], old: Path, new: Path) -> None:
-    """Let a tree name files as they are seen from another folder: plug-ins, and costs."""
+    """Rewrite relative paths of a tree (plug-ins, costs files) for another folder."""
 
     def move(name: str) -> str:
         return Path(os.path.relpath(old / name, new)).as_posix()
@@ -176,17 +174,17 @@ def _rebase(tree: dict[str, Any], old: Path, new: Path) -> None:
 def merge_trees(
     tree: Mapping[str, Any], changes: Mapping[str, Any], place: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return a tree with changes: tables are merged, values replaced.
+    """Return a tree with changes applied: tables are merged, values are replaced.
 
-    Where a choice gets another ``kind``, the options of the old one go. Changes of a list of tables
-    may be a table that leads from an entry's number, or its ``name``, to what changes in it.
+    If a choice gets another ``kind``, the options of the old one are dropped. A list of tables can
+    be changed by a table that maps an entry's number, or its ``name``, to its changes.
 
     Parameters
     ----------
     tree, changes : mapping
         As read from TOML.
     place : tuple of str, default ()
-        Where in a scenario they stand.
+        Their path in a scenario.
 
     Examples
     --------
@@ -220,7 +218,7 @@ def is_list_of_tables(value: Any) -> bool:
 def merge_entries(
     entries: Sequence[Mapping[str, Any]], changes: Mapping[str, Any], place: tuple[str, ...]
 ) -> list[Any]:
-    """Return a list of tables with changes, by the number or the name of an entry.
+    """Return a list of tables with changes applied, by the number or the name of an entry.
 
     Examples
     --------
@@ -236,7 +234,7 @@ def merge_entries(
 
 
 def find_entry(entries: Sequence[Any], part: str) -> int | None:
-    """Return the place in a list of tables that a part of a path names: a number, or a name."""
+    """Return the index in a list of tables for a part of a path: a number, or a name."""
     names = [entry.get("name") if isinstance(entry, Mapping) else entry.name for entry in entries]
     if part in names:
         return names.index(part)
@@ -251,7 +249,7 @@ def _require_entry(
     if index is None:
         names = ", ".join(str(entry.get("name")) for entry in entries)
         raise InvalidScenarioError(
-            f"there is no entry {abbreviate(part)}: take its name ({names}), or its number from 0.",
+            f"there is no entry {abbreviate(part)}; use a name ({names}) or a number from 0.",
             file=file,
             table=table,
         )
@@ -260,7 +258,7 @@ def _require_entry(
 
 @cache
 def _default_kinds() -> dict[tuple[str, ...], str | None]:
-    """Return the places of all choices, with what they are where nothing is said."""
+    """Return the places of all choices, with their default kinds."""
     return dict(_choice_places(Scenario))
 
 
@@ -277,7 +275,7 @@ def _choice_places(
 
 
 def _kind(table: Mapping[str, Any], place: tuple[str, ...]) -> Any:
-    """Return the kind of a choice, which may be left to the default."""
+    """Return the kind of a choice, or its default."""
     return table.get("kind", _default_kinds().get(place))
 
 
@@ -299,7 +297,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise InvalidScenarioError("is nested too deeply.", file=f"--set {abbreviate(text)}")
     try:
         tree = tomllib.loads(f"value = {value}")
-    except ValueError:  # no TOML, or a number of thousands of digits
+    except ValueError:  # not TOML, or a number with thousands of digits
         return path, value.strip()
     except RecursionError:
         raise InvalidScenarioError(
@@ -307,14 +305,14 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         ) from None
     if len(tree) > 1:  # lines that follow the value
         raise InvalidScenarioError(
-            "holds more than one value; give each a --set of its own.",
+            "sets more than one value; use one --set for each.",
             file=f"--set {abbreviate(text)}",
         )
     return path, tree["value"]
 
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return the tree with ``game.alpha=20`` and the like carried out."""
+    """Return the tree with overrides such as ``game.alpha=20`` applied."""
     if isinstance(overrides, str) or not isinstance(overrides, Iterable):
         raise InvalidScenarioError(
             f"overrides must be a list such as ['game.alpha=20'], not {abbreviate(overrides)}."
@@ -323,7 +321,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
     for text in overrides:
         if not isinstance(text, str):
             raise InvalidScenarioError(
-                f"an override must be a text such as 'game.alpha=20', not {abbreviate(text)}."
+                f"an override must be a string such as 'game.alpha=20', not {abbreviate(text)}."
             )
         path, value = parse_override(text)
         result.overrides.append((path, f"--set {join_lines(text)}"))
@@ -334,13 +332,13 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[s
         if isinstance(place, list):
             key = _require_entry(place, key, f"--set {text}")
         elif key == "kind" and _kind(place, tuple(path[:-1])) != value:
-            place.clear()  # the options of the old kind mean nothing to the new one
+            place.clear()  # the new kind has other options
         place[key] = value
     return result
 
 
 def _enter_table(place: Any, part: str, text: str) -> Any:
-    """Return a copy of a table, or of a list of tables, that now stands in its place."""
+    """Return a copy of a table, or of a list of tables, and put it in place of the original."""
     if isinstance(place, list):
         index = _require_entry(place, part, f"--set {text}")
         place[index] = dict(place[index])
@@ -358,26 +356,26 @@ def _enter_table(place: Any, part: str, text: str) -> Any:
 
 
 def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
-    """Check a tree of tables and values.
+    """Validate a tree of tables and values.
 
     Parameters
     ----------
     tree : mapping
         As read from TOML.
     where : str
-        Where it comes from, for the error message.
+        Source of the tree, for the error message.
 
     Raises
     ------
     InvalidScenarioError
-        With one sentence on the first thing that is wrong.
+        For the first error, in one sentence.
     """
     if _is_deep(tree):
-        raise InvalidScenarioError("is nested too deeply to be read.", file=where)
+        raise InvalidScenarioError("is nested too deeply.", file=where)
     for place, text in _texts(tree):
         if not _is_text(text):
             raise InvalidScenarioError(
-                f"must be UTF-8 text, but holds {abbreviate(text)}.",
+                f"must be UTF-8 text, but contains {abbreviate(text)}.",
                 file=_origin(tree, place, where),
                 table=table_name(place[:-1]),
                 key=place[-1],
@@ -399,28 +397,28 @@ def tree_to_scenario(tree: Mapping[str, Any], where: str) -> Scenario:
 
 
 def _origin(tree: Mapping[str, Any], place: Sequence[Any], where: str) -> str:
-    """Return where what stands at a place of a tree comes from: an override, or the file."""
+    """Return the source of the value at a place of a tree: an override, or the file."""
     return find_override(tree, place) or where
 
 
 def find_override(tree: Mapping[str, Any], place: Sequence[Any]) -> str | None:
-    """Return the override that put there what stands at a place; None if the file did."""
+    """Return the override that set the value at a place, or None if the file did."""
     return tree.find_override(place) if isinstance(tree, _OverriddenTree) else None
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    """Say one pydantic error in a sentence, with the value also where TOML alone has such."""
+    """Describe a pydantic error in a sentence, including values that only TOML has (dates)."""
     message, given = problem(error), error["input"]
     if isinstance(given, (date, time)):
         return f"{message.rstrip('.')}, but it is {given.isoformat()}."
-    # what is missing from a table, or about its keys together, is not about its whole
+    # a missing key, or a conflict between keys, needs no print of the whole table
     if isinstance(given, Mapping) and error["type"] not in ("missing", "value_error"):
         return f"{message.rstrip('.')}, but it is the table {abbreviate(dict(given))}."
     return message
 
 
 def _is_deep(tree: Any) -> bool:
-    """Whether tables and lists stand in one another too deeply for what walks through them."""
+    """Whether tables and lists are nested more deeply than recursive functions can handle."""
     level = [tree]
     for _ in range(_DEEPEST):
         inner: list[Any] = []
@@ -436,7 +434,7 @@ def _is_deep(tree: Any) -> bool:
 
 
 def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:
-    """Yield every name and every text in a tree, with its place."""
+    """Yield every key and every string in a tree, with its place."""
     if isinstance(value, str):
         yield list(place), value
     elif isinstance(value, Mapping):
@@ -449,7 +447,7 @@ def _texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[list[str],
 
 
 def _is_text(text: str) -> bool:
-    """Whether a text can be written: Python keeps odd bytes of a command line as surrogates."""
+    """Whether a string can be encoded; Python keeps odd bytes of a command line as surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -458,7 +456,7 @@ def _is_text(text: str) -> bool:
 
 
 def table_name(place: Sequence[str]) -> str | None:
-    """Return the name of the TOML table at a path, as it is written there; None at the top.
+    """Return the name of the TOML table at a path, as written in the file; None at the top.
 
     Examples
     --------
@@ -477,7 +475,7 @@ def _no_such_key(place: list[str]) -> str:
 
 
 def section_at(section: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """Return the type of the table under a key of another one; None if there is a value."""
+    """Return the type of the table under a key of another table, or None if the key is a value."""
     if key not in section.model_fields:
         return None
     kinds = [section.model_fields[key].annotation]
@@ -494,9 +492,9 @@ def to_toml(scenario: Scenario, title: str = "") -> str:
 
 
 def choices(section: BaseModel, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Choice]]:
-    """Return every registered name that a scenario asks for, with its place.
+    """Return every choice (registered name) of a scenario, with its place.
 
-    Entries of lists have their numbers in it: ``("population", "groups", "0", "learning")``.
+    Entries of lists are numbered: ``("population", "groups", "0", "learning")``.
     """
     found = []
     for name in _keys_to_choices(type(section)):
@@ -514,7 +512,7 @@ def choices(section: BaseModel, path: tuple[str, ...] = ()) -> list[tuple[tuple[
 
 @cache
 def _keys_to_choices(section: type[BaseModel]) -> tuple[str, ...]:
-    """Return the keys of a table under which registered names may stand, at any depth."""
+    """Return the keys of a table that lead to choices, at any depth."""
     inner = {name: section_at(section, name) for name in section.model_fields}
     return tuple(
         name for name, kind in inner.items() if kind and (kind is Choice or _keys_to_choices(kind))

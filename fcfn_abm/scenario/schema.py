@@ -1,4 +1,4 @@
-"""The scenario: one frozen, strict tree that says everything about an experiment."""
+"""The scenario: one frozen, strict tree that describes an experiment completely."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from pydantic import (
 from fcfn_abm.rng import LARGEST_SEED
 
 SMALLEST, LARGEST = 1e-18, 1e18
-"""Range of costs, money and epsilon: then epsilon itself, money over cost, fits into the 32 bits of
-traces, and no product or ratio in the formulas leaves 64."""
-_TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets have 32 bits
+"""Range of costs, money and epsilon. Epsilon (money / cost) then fits into the float32 of traces,
+and no product or ratio in the formulas leaves float64."""
+_TRAINS_FROM, _TRAINS_TO = 1e-30, 1e30  # nets compute in float32
 _RAREST = 1e-100
 CONTESTS = ("stackelberg", "tullock", "weighted")
-"""Mechanisms whose contest stands for any cap, so that the server may choose one each round."""
+"""Mechanisms whose contest works for any cap, so that the server may choose a new one each
+round."""
 MOST_RUNS = 1_000_000
-"""Of one sweep: all of them are checked, and held in memory, before the first begins."""
+"""Limit of one sweep: all its runs are checked, and held in memory, before the first one starts."""
 
 
 def _as_int(value: Any) -> Any:
-    """Return whole numbers of NumPy as int, and everything else as it is."""
+    """Convert NumPy integers to int; return everything else unchanged."""
     is_other = isinstance(value, Integral) and not isinstance(value, bool)
     return int(value) if is_other else value
 
 
 def _require_between(requirement: str, low: float, high: float = math.inf) -> AfterValidator:
-    """Return a check of what is not zero; a plain bound would be printed with all its zeros."""
+    """Return a check of non-zero values; pydantic's own bound would print all zeros of 1e-18."""
 
     def check(value: float) -> float:
         if value and not low <= value <= high:
@@ -114,7 +115,7 @@ class Section(BaseModel):
 
 @cache
 def _choice_fields(section: type[Section]) -> dict[str, str | None]:
-    """Return the keys of a table that hold registered names, with their default names if any."""
+    """Return the keys of a table that hold registered names, with default names (None: none)."""
     defaults = {
         name: field.get_default(call_default_factory=True)
         for name, field in section.model_fields.items()
@@ -124,7 +125,7 @@ def _choice_fields(section: type[Section]) -> dict[str, str | None]:
 
 
 def expand_name(text: str) -> dict[str, Any]:
-    """Return what a name alone stands for: ``"parquet:images"`` gives a path with it.
+    """Return the table that a bare name stands for; ``"parquet:images"`` includes a path.
 
     Examples
     --------
@@ -136,7 +137,7 @@ def expand_name(text: str) -> dict[str, Any]:
 
 
 class Choice(Section):
-    """A registered name, ``kind``, and the options of what it names, side by side."""
+    """A registered name, ``kind``, with the options of the entry as further keys."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -145,7 +146,7 @@ class Choice(Section):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything beside ``kind``."""
+        """All keys except ``kind``."""
         return dict(self.model_extra or {})
 
 
@@ -154,17 +155,18 @@ def _choice(kind: str, **options: Any) -> Any:
 
 
 class Misreport(Section):
-    """Nodes that report one epsilon and inject the noise of a smaller one.
+    """Nodes that report a larger epsilon than the one their noise provides.
 
-    Where the mechanism asks for costs, they report a higher cost than their own, and inject the
-    noise of what they sell.
+    Where the mechanism asks for costs instead, these nodes report a higher cost than their own, and
+    add the noise of the epsilon that they sell.
     """
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of nodes that do so; their number is rounded to the nearest whole one."""
+    """Share of the nodes that misreport, from 0 to 1; their number is rounded to the nearest
+    integer."""
     factor: Annotated[float, Field(gt=1, le=1e6)] = 1.5
-    """Reported over spent epsilon: they pay ``rho / factor`` for a unit of what they report. Or
-    reported over true cost."""
+    """Reported epsilon divided by spent epsilon, so that a unit of reported epsilon costs such a
+    node ``rho / factor``. Where costs are reported: reported cost divided by true cost."""
 
 
 Row = Annotated[int, Field(ge=0)]
@@ -172,14 +174,14 @@ Listed = Annotated[tuple[Row, ...], Field(strict=False, min_length=1)]
 
 
 class Coalitions(Section):
-    """Nodes that agree: of each coalition the cheapest node alone reports."""
+    """Nodes that collude: in each coalition only the node with the lowest cost reports."""
 
     size: Annotated[int, Field(ge=2)] = 2
-    """How many nodes a coalition has, which are drawn from the seed."""
+    """Number of nodes in each coalition; the members are drawn from the seed."""
     number: Count = 1
-    """How many coalitions there are."""
+    """Number of coalitions."""
     rows: Annotated[Listed, Field(min_length=2)] | None = None
-    """Rows of the nodes of a single coalition, in place of size and number."""
+    """Row numbers (from 0) of the members of a single coalition, in place of size and number."""
 
     @model_validator(mode="after")
     def _require_different_rows(self) -> Coalitions:
@@ -188,18 +190,18 @@ class Coalitions(Section):
 
 
 class Sybils(Section):
-    """Nodes that come as several: each of their identities sells an equal part of their epsilon.
+    """Nodes with several identities; each identity sells an equal part of their epsilon.
 
     A contest pays for the sum, which the node chooses; other mechanisms treat each identity as a
-    node of its own.
+    separate node.
     """
 
     identities: Annotated[int, Field(ge=2, le=1000)] = 2
-    """As how many such a node comes."""
+    """Number of identities of each such node."""
     number: Count = 1
-    """How many nodes do so, which are drawn from the seed."""
+    """Number of nodes with several identities; they are drawn from the seed."""
     rows: Listed | None = None
-    """Their rows, in place of number."""
+    """Row numbers (from 0) of these nodes, in place of number."""
 
     @model_validator(mode="after")
     def _require_different_rows(self) -> Sybils:
@@ -210,28 +212,30 @@ class Sybils(Section):
 def _require_different(rows: tuple[int, ...] | None) -> None:
     for row in rows or ():
         if (rows or ()).count(row) > 1:
-            raise ValueError(f"rows: {row} stands twice.")
+            raise ValueError(f"rows: {row} is listed twice.")
 
 
 class Churn(Section):
-    """Nodes that come and go while the market plays, and costs that drift."""
+    """Nodes that arrive and depart during the market, and costs that drift."""
 
     arrivals: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Probability with which an empty place is taken by a newcomer in a round. There are
-    ``n_nodes`` places, all taken at first."""
+    """Probability per round that an empty place is taken by a new node. There are ``n_nodes``
+    places, and all are taken in the first round."""
     departures: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability with which a node goes away for good in a round."""
+    """Probability per round that a node departs for good."""
     drift: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Standard deviation of what chance adds to a node's ln(rho) in a round."""
+    """Standard deviation of the random change of a node's ln(rho) per round; 0 keeps costs
+    constant."""
     reversion: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of its distance to the node's first ln(rho) that is made up for in a round; with zero,
-    ln(rho) is a random walk."""
+    """Share of the distance to a node's initial ln(rho) that is removed per round; with 0, ln(rho)
+    is a random walk."""
     until: Count | None = None
-    """Last round of all this, after which the market can come to rest; without it there is none."""
+    """Last round with arrivals, departures and drift; the market can converge only after it. By
+    default they never end."""
 
     @property
     def moves(self) -> bool:
-        """Whether anything changes at all."""
+        """Whether any node departs, or any cost drifts."""
         return self.departures > 0 or self.drift > 0
 
 
@@ -239,45 +243,47 @@ Start = Literal["random", "cold", "warm"]
 
 
 class Exit(Section):
-    """When nodes leave, and whether they come back."""
+    """When nodes leave the market, and whether they can return."""
 
     criterion: Literal["best-response", "loss"] = "best-response"
-    """A reason to leave: staying out is best (as the learning rule sees it), or the present report
-    loses money."""
+    """Reason to leave: the best response is to stay out, as the learning rule estimates it
+    ("best-response"), or the current report loses money ("loss")."""
     patience: Count = 3
-    """For how many rounds in a row there must be a reason before a node leaves."""
+    """Number of consecutive rounds with a reason to leave before a node leaves."""
     reentry: bool = True
-    """Whether a node that left comes back when entering pays."""
+    """Whether a node that left returns when taking part pays again."""
 
 
 class Group(Section):
-    """A part of the nodes, and in what it differs: what it leaves out is as for all nodes.
+    """A group of nodes and its own settings; keys that are left out are as for all nodes.
 
-    Nodes of a group are neighbours: the first group holds the first rows, and so on. They move
-    among the nodes of other groups, in one order.
+    Groups are contiguous: the first group holds the first rows, and so on. The nodes of all groups
+    move in one common order.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=40)]
-    """What the group is called in tables and figures; each name stands once."""
+    """Name of the group in tables and figures; must be unique."""
     share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of all nodes; the number of nodes is rounded to a whole one."""
+    """Share of all nodes, from 0 to 1; the number of nodes is rounded to an integer."""
     n_nodes: Annotated[int, Field(ge=0)] | None = None
-    """How many nodes, in place of a share. One group may leave out both, and takes the rest."""
+    """Number of nodes, in place of share. One group may leave out both keys and takes the remaining
+    nodes."""
     rho: Choice | None = None
-    """The distribution of the group's costs, in place of that in [population.rho]."""
+    """Distribution of the group's unit privacy costs, in place of [population.rho]."""
     misreport: Misreport | None = None
-    """Which of its nodes misreport, in place of [population.misreport]."""
+    """Which nodes of the group misreport, in place of [population.misreport]."""
     learning: Choice | None = None
-    """How its nodes adapt, in place of [learning]."""
+    """Learning rule of the group's nodes, in place of [learning]."""
     exit: Exit | None = None
-    """When its nodes leave, in place of [exit]; keys that are left out here have their defaults."""
+    """When nodes of the group leave, in place of [exit]; keys that are left out have the defaults
+    of the schema, not the values of [exit]."""
     start: Start | None = None
-    """Its first reports, in place of rounds.start."""
+    """First reports of the group's nodes, in place of rounds.start."""
     total_epsilon: Positive | None = None
-    """The most that each of its nodes sells over all rounds, in place of population.total_epsilon.
-    """
+    """Largest epsilon that each node of the group sells over all rounds, in place of
+    population.total_epsilon."""
     node_class: ClassName | None = None
-    """The class of its nodes, in place of population.node_class."""
+    """Class of the group's nodes, in place of population.node_class."""
 
     @model_validator(mode="after")
     def _require_one_size(self) -> Group:
@@ -287,45 +293,48 @@ class Group(Section):
 
 
 class Population(Section):
-    """Who plays."""
+    """The nodes: their number, costs, limits and behaviour."""
 
     n_nodes: Annotated[int, Field(ge=2)] = 50
-    """How many edge nodes there are; at least two."""
+    """Number of edge nodes."""
     rho: Choice = _choice("lognormal")
-    """The law of the unit privacy costs, in currency per unit of epsilon."""
+    """Distribution of the unit privacy costs rho, in currency per unit of epsilon."""
     cost: Literal["linear", "power", "sqrt", "exponential"] | None = None
-    """What epsilon costs every node: "linear" rho eps, as in the paper, which is the default;
-    "power" rho eps^2, "sqrt" 2 rho sqrt(eps), or "exponential" rho (e^eps - 1)."""
+    """Privacy cost of selling epsilon: "linear", rho eps (the paper's cost, and the default);
+    "power", rho eps^2; "sqrt", 2 rho sqrt(eps); or "exponential", rho (e^eps - 1)."""
     epsilon_max: (
         Positive
         | Annotated[tuple[Positive, ...], Field(strict=False)]
         | Annotated[str, Field(pattern=r"^column:.+$")]
         | None
     ) = None
-    """The most that a node can sell: one number for all, one for each node, or a column of the file
-    with the costs, such as "column:cap". Without it nothing limits them."""
+    """Largest epsilon that a node can sell per round: one number for all nodes, a list with one
+    number per node, or a column of the costs file, such as "column:cap". By default there is no
+    limit."""
     misreport: Misreport | None = None
-    """Without this table all nodes are honest."""
+    """Nodes that misreport. Without this table all nodes report truthfully."""
     coalitions: Coalitions | None = None
-    """Without this table every node reports for itself."""
+    """Nodes that collude. Without this table every node reports for itself."""
     sybils: Sybils | None = None
-    """Without this table every node comes as one."""
+    """Nodes with several identities. Without this table every node has one identity."""
     churn: Churn | None = None
-    """Without this table the same nodes stay, and cost the same, in all rounds."""
+    """Arrivals, departures and drifting costs. Without this table nodes and costs stay the same in
+    all rounds."""
     total_epsilon: Positive | None = None
-    """The most epsilon that each node sells over all rounds, the sum of its reports: its last sale
-    is what is left, and then it leaves for good. Without it there is no limit."""
+    """Largest epsilon that each node sells over all rounds, as the sum of its reports. The last
+    sale is cut to the rest, and then the node leaves for good. By default there is no limit."""
     node_class: ClassName | None = None
-    """A class derived from EdgeNode in one of the plug-ins of imports: "my_nodes.py:MyNode", or
-    "my_package.nodes:MyNode". Its nodes act as it says."""
+    """Class of the nodes, derived from EdgeNode, from one of the plug-ins in imports:
+    "my_nodes.py:MyNode" or "my_package.nodes:MyNode". By default EdgeNode itself."""
     groups: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)] | None = None
-    """Parts of the nodes that differ in more than their costs; without it all are alike."""
+    """Groups of nodes with their own costs, learning rules and other settings. By default there are
+    no groups."""
 
     @property
     def group_sizes(self) -> list[int]:
-        """How many nodes each group holds; they sum to ``n_nodes`` in a scenario that was checked.
+        """Number of nodes of each group; the sizes sum to ``n_nodes`` in a checked scenario.
 
-        Shares are added up before they are rounded, so that shares with the sum one fill the
+        Shares are accumulated before they are rounded, so that shares that sum to one fill the
         population.
         """
         groups, ends, covered = self.groups or (), [0], 0.0
@@ -344,7 +353,7 @@ class Population(Section):
         ]
 
     def group_of(self, row: int) -> Group | None:
-        """Return the group of a node; None where there are no groups."""
+        """Return the group of a node, or None if there are no groups."""
         end = 0
         for group, size in zip(self.groups or (), self.group_sizes, strict=True):
             end += size
@@ -354,7 +363,7 @@ class Population(Section):
 
     @property
     def node_names(self) -> tuple[str | None, ...] | None:
-        """Names of the nodes, None for one without; None alone where no node has one."""
+        """Names of the nodes (None for a node without one), or None if no node has a name."""
         groups: tuple[Group | None, ...] = self.groups or (None,)
         own = [group.rho for group in groups if group and group.rho]
         if not any(choice.options.get("names") for choice in (self.rho, *own)):
@@ -374,7 +383,7 @@ class Population(Section):
 
     @property
     def can_misreport(self) -> bool:
-        """Whether a table says that some nodes misreport."""
+        """Whether a table makes some nodes misreport."""
         own = [group.misreport for group in self.groups or ()]
         return any(lies is not None for lies in (self.misreport, *own))
 
@@ -384,106 +393,118 @@ def _names_of(rho: Choice) -> Iterator[str | None]:
 
 
 class Game(Section):
-    """The contest that is played once a round."""
+    """The game of every round: the server's value, its money, and the terms of sale."""
 
     alpha: Positive = 10.0
-    """Model-value parameter of the server: it gains beta ln(1 + alpha eps_g)."""
+    """Model-value parameter of the server, per unit of epsilon: its value is beta ln(1 + alpha
+    eps_g)."""
     beta: Positive = 10.0
-    """Model-value parameter of the server, in currency."""
+    """Model-value parameter of the server, in currency: its value is beta ln(1 + alpha eps_g)."""
     average_over: Literal["active", "population", "effective"] = "active"
-    """eps_g averages over the nodes that take part, over all (the paper's printed form), or over
-    their effective number, S^2 / sum eps^2."""
+    """Which nodes the mean eps_g covers: the nodes that take part ("active"); all nodes
+    ("population", the paper's printed form); or their effective number, S^2 / sum eps^2, with S the
+    sum of all eps ("effective")."""
     budget: NotNegative | None = None
-    """Payment cap B, in currency: of every round with the server rule "fixed", of the first round
-    with another one (half of beta without it), and what other mechanisms may spend (B* without it).
-    """
+    """Payment cap B, in currency per round: of every round with the server rule "fixed", of the
+    first round with other rules (default: half of beta). With a mechanism other than a contest, the
+    most that the server may spend (default: the equilibrium cap B*)."""
     total_budget: Positive | None = None
-    """The most that the server pays over all rounds, in currency; without it there is no limit."""
+    """Largest sum that the server pays over all rounds, in currency. By default there is no
+    limit."""
     spending: Literal["uniform", "next-point"] | None = None
-    """How the server spreads total_budget: no cap is above an equal share of the money left for
-    each of the rounds left, or above the cap at which the next unit of money gains as much as in
-    the rounds to come (and no less than itself). Without it the cap is what the server rule says,
-    until the money is spent."""
+    """How the server spreads total_budget over the rounds. "uniform": no cap exceeds an equal share
+    of the money left for each round left. "next-point": no cap exceeds the point at which the next
+    unit of money gains as much as in the rounds to come, and at least its own amount. By default
+    the server rule alone sets the cap until the money is spent."""
     epsilon_floor: Positive = 1e-6
-    """Smallest admissible report, with which a market at rest can start."""
+    """Smallest report of a node that takes part, in epsilon; a market in which nobody reports can
+    restart from it."""
     fixed_cost: NotNegative | None = None
-    """What taking part costs a node in a round whatever epsilon is, in currency; nothing without
-    it."""
+    """Cost of taking part in a round, in currency, independent of epsilon. By default there is
+    none."""
     reserve: NotNegative | None = None
-    """The least epsilon that is paid; without it every report is."""
+    """Smallest epsilon that is paid. By default every report is paid."""
 
 
 class Rounds(Section):
-    """How rounds are played, and when they end."""
+    """How rounds are played, and when the market ends."""
 
     order: Literal["in_turn", "simultaneous"] = "in_turn"
-    """In turn each node sees the running total; at once all answer the last round's reports."""
+    """"in_turn": nodes move one after another and see the running total; "simultaneous": all nodes
+    move at once and see the last round's reports."""
     turns: Literal["random", "fixed"] = "random"
-    """In turn: a fresh random permutation each round, or always the same order."""
+    """Order of moves with order = "in_turn": a new random permutation each round, or the same order
+    in all rounds."""
     payment: Literal["announced", "after-reports"] = "announced"
-    """When the server sets its cap: before nodes answer it (section 4.4 of the paper), or from the
-    reports of the round, which answer the cap of the round before (its fig. 3)."""
+    """When the server sets the cap of a round: before the nodes move ("announced", section 4.4 of
+    the paper), or after their reports, which then answer the previous round's cap ("after-reports",
+    its fig. 3)."""
     participation: Share = 1.0
-    """Share of nodes that move in a round, drawn afresh each time; the others stand still."""
+    """Share of the nodes that move in a round, drawn again each round; the others keep their
+    reports."""
     start: Start = "random"
-    """First reports: around "everybody is like me", the smallest admissible, or the equilibrium."""
+    """First reports: "random", the symmetric equilibrium at the node's own cost times a uniform
+    factor from 0.5 to 1.5; "cold", game.epsilon_floor; "warm", the equilibrium."""
     maximum: Count = 1000
-    """Rounds after which the market stops, whatever it does."""
+    """Largest number of rounds; the market stops after it even if it has not converged."""
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-9
-    """Converged when exploitability and relative change stay below this."""
+    """The market converges when exploitability and the relative changes of reports and cap stay at
+    or below this value."""
     patience: Count = 3
-    """For how many rounds in a row."""
+    """Number of consecutive rounds for which the market must stay within the tolerance."""
 
 
 class Information(Section):
-    """What nodes see of each other."""
+    """What nodes observe of the other nodes."""
 
     reports: Literal["full", "aggregate"] = "full"
-    """Every report, or their sum alone. The cap and how many take part are always public."""
+    """Public reports: every report ("full"), or only their sum ("aggregate"). The cap and the
+    number of participants are always public."""
     noise: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """Relative error of what is seen, log-normal with mean one, drawn afresh each round: of each
-    report, the same for all who read it; where the sum alone is public, of each node's view of it.
-    """
+    """Relative error of observations, as the standard deviation of a log-normal factor with mean
+    one, drawn again each round. With "full" each report has one error, the same for all readers;
+    with "aggregate" each node has its own error on the sum."""
 
 
 class Event(Section):
-    """A change of the game between two rounds: a shock."""
+    """A change of the game between two rounds (a shock)."""
 
     change: Literal["rho", "alpha", "beta", "budget", "misreport"]
-    """What changes: unit privacy costs, a model-value parameter of the server, its payment cap, or
-    the share of nodes that misreport."""
+    """What changes: the unit privacy costs, a model-value parameter of the server, its payment cap,
+    or the share of nodes that misreport."""
     round: Count | None = None
-    """The round before which it happens."""
+    """Round before which the change happens."""
     chance: Share | None = None
-    """In place of a round: the probability with which it happens before each round."""
+    """Probability with which the change happens before each round, in place of round."""
     until: Count | None = None
-    """Last round before which chance may strike; without it there is none."""
+    """Last round before which the change can happen by chance. By default there is none."""
     scale: Positive | None = None
-    """What it is multiplied by."""
+    """Factor by which the quantity is multiplied."""
     value: NotNegative | None = None
-    """In place of a scale: what it becomes; of costs that of every node."""
+    """New value, in place of scale; for rho the cost of every node, for misreport a share from 0 to
+    1."""
     group: str | None = None
-    """Whose costs or misreports change; without it those of all nodes."""
+    """Group whose costs or misreports change. By default those of all nodes."""
 
     @model_validator(mode="after")
     def _require_one_of_each(self) -> Event:
         if (self.round is None) == (self.chance is None):
-            raise ValueError("needs a round or a chance, and not both.")
+            raise ValueError("needs either round or chance.")
         if self.until is not None and self.chance is None:
-            raise ValueError("until means nothing without a chance.")
+            raise ValueError("until needs chance.")
         if (self.scale is None) == (self.value is None):
-            raise ValueError("needs a scale or a value, and not both.")
+            raise ValueError("needs either scale or value.")
         if self.group is not None and self.change not in ("rho", "misreport"):
-            raise ValueError(f"{self.change} belongs to no group.")
+            raise ValueError(f"group is allowed for rho and misreport only, not for {self.change}.")
         if self.change == "misreport" and (self.value is None or self.value > 1):
-            raise ValueError("misreport needs a value from 0 to 1, the share of nodes.")
+            raise ValueError("misreport needs a value between 0 and 1, the share of nodes.")
         if self.change != "misreport" and self.value == 0 and self.change != "budget":
             raise ValueError(f"{self.change} must be positive, but value = 0.")
         return self
 
     @property
     def last_round(self) -> float:
-        """Last round before which it may happen."""
+        """Last round before which the change can happen."""
         return (
             math.inf
             if self.round is None and self.until is None
@@ -492,182 +513,193 @@ class Event(Section):
 
 
 class Check(Section):
-    """The server's test of each upload for more noise than was reported."""
+    """Detection of uploads that carry more noise than the node reported."""
 
     false_alarm: Rare = 1e-6
-    """Chance of each honest node to be flagged in the whole training, at most."""
+    """Largest probability that a truthful node is flagged at any time in the training."""
 
 
 class AdaptiveClipping(Section):
     """A clipping norm that follows a quantile of the norms of what is clipped."""
 
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of what is clipped that is to lie within the clipping norm."""
+    """Target share of norms that lie within the clipping norm, between 0 and 1."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.2
-    """How far the norm's logarithm moves in a round for each unit by which that share is off."""
+    """Change of the clipping norm's logarithm per round, per unit of difference between observed
+    and target share."""
     noise_share: Annotated[float, Field(ge=1e-6, le=0.99)] = 0.01
-    """Share of a node's privacy that the counts of what lies within take; as much less is left for
-    what is clipped, so that what is sold stays what is spent."""
+    """Share of a node's privacy that the private counts of norms within the clipping norm use. The
+    updates get the rest, so that the total equals the epsilon that the node sold."""
 
 
 class Privacy(Section):
-    """What epsilon covers, and how it becomes noise."""
+    """What epsilon protects, and how it is turned into noise."""
 
     delta: Rare = 1e-5
-    """The probability with which the guarantee of epsilon may fail."""
+    """Probability delta of (epsilon, delta)-differential privacy, between 0 and 1."""
     calibration: Literal["analytic", "classical"] = "analytic"
-    """Exact for every epsilon, or the textbook formula, proven below epsilon = 1 only."""
+    """Calibration of Gaussian noise: "analytic" is exact for every epsilon; "classical" is the
+    textbook formula, which is proven for epsilon below 1 only."""
     currency: Literal["epsilon", "zcdp"] | None = None
-    """What nodes sell: "epsilon" at delta, which is the default; or "zcdp", the rho of
-    zero-concentrated differential privacy, for which the noise is sensitivity / sqrt(2 rho), and of
-    which T rounds cost T times as much. The record shows both."""
+    """What nodes sell: "epsilon" at delta (the default), or "zcdp", the rho of zero-concentrated
+    differential privacy. The noise is then sensitivity / sqrt(2 rho), and T rounds cost T times as
+    much as one. The record shows both."""
     unit: Literal["record", "client"] = "record"
-    """Neighbouring data sets differ in one sample, or in all data of a node."""
+    """Protected unit: neighbouring data sets differ in one sample ("record"), or in all data of a
+    node ("client")."""
     neighbours: Literal["replace-one", "zero-out"] = "replace-one"
-    """How they differ: it is replaced by another, or by one that contributes nothing."""
+    """Neighbouring relation: the protected unit is replaced by another one, or by one that
+    contributes nothing."""
     horizon: Literal["round", "training"] = "round"
-    """Epsilon is spent in each round, or is the total over the whole training."""
+    """Whether epsilon is spent in each round, or is the total of the whole training."""
     view: Literal["local", "central"] = "local"
-    """Against whom a node's epsilon holds: an observer of its own messages; or the server, if
-    secure aggregation shows it nothing but the weighted sum, which the noise of all nodes hides.
-    The same epsilon then takes far less noise. The record shows what was spent in both views."""
+    """Observer against whom a node's epsilon holds: one who sees the node's own messages ("local"),
+    or the server that sees only the weighted sum, by secure aggregation, and the noise of all nodes
+    ("central"). "central" needs far less noise for the same epsilon. The record shows the spending
+    in both views."""
     quorum: Share = 1.0
-    """With view = "central": share of the nodes asked in a round whose updates must arrive for the
-    sum to be opened. Each node adds noise enough for the claim to hold with these alone; with fewer
-    the round is given up."""
+    """With view = "central": share of a round's selected nodes whose updates must arrive before the
+    sum is opened. Each node adds enough noise for the guarantee to hold with this share alone; with
+    fewer updates the round is discarded."""
     max_participations: Count | None = None
-    """Rounds in which a node takes part at most; then it rests. With horizon = "training" the noise
-    covers so many rounds, and without this key as many as a node is expected to take part in,
-    rounded up: rounds * participation * (1 - dropping). With horizon = "round" there is no limit
-    without it."""
+    """Largest number of rounds in which a node takes part in the training. With horizon =
+    "training" the noise is calibrated to this number (default: the expected number, rounds *
+    participation * (1 - dropping), rounded up). With horizon = "round" there is no limit by
+    default."""
     placement: Choice = _choice("dp-sgd")
     """Where noise is added."""
     clipping_norm: Single = 1.0
-    """Largest L2 norm of what is clipped; the first one, if it adapts."""
+    """Largest L2 norm after clipping; with adaptive clipping, the norm of the first round."""
     adaptive_clipping: AdaptiveClipping | None = None
-    """With this table the clipping norm follows a quantile of what is clipped, from round to
-    round."""
+    """Adapt the clipping norm from round to round to a quantile of the norms. Without this table it
+    is constant."""
     noise_of: Literal["nodes", "sum"] = "nodes"
-    """Whether noise is drawn for each node, or once a round for the sum of what they send, which
-    has the same law and takes a fraction of the time."""
+    """Whether noise is drawn for each node, or once per round for the sum of the updates, which has
+    the same distribution and takes a fraction of the time."""
     secure_noise: bool = False
-    """Draw noise from the operating system, on a grid: fit for release, and never the same twice.
-    Needs the extra "secure"."""
+    """Draw noise from the operating system's random source, on a grid: suited for release, and not
+    reproducible. Needs the extra "secure"."""
     check: Check | None = None
-    """With this table the server flags nodes whose uploads hold more noise than they reported:
-    what they send is not aggregated, and they are not paid, from that round on."""
+    """Flag nodes whose uploads carry more noise than they reported; from that round on their
+    updates are not aggregated, and they are not paid. Without this table nothing is checked."""
 
 
 class Training(Section):
-    """The federated training that the equilibrium pays for."""
+    """The federated training in which the sold epsilon is spent."""
 
     enabled: bool = True
-    """Whether to train at all."""
+    """Whether nets are trained at all."""
     data: Choice = _choice("digits")
-    """The images."""
+    """Data set of labelled images."""
     net: Choice = _choice("digits-cnn")
-    """The neural network."""
+    """Neural network."""
     partition: Choice = _choice("dirichlet")
-    """How samples are dealt to nodes."""
+    """How samples are distributed over the nodes."""
     aggregation: Choice = _choice("uniform")
-    """How the server averages what nodes send."""
+    """How the server weights the nodes' updates."""
     server: Choice = _choice("sgd")
-    """How the server moves the net by that average; its learning rate may fall by a schedule."""
+    """How the server applies the averaged update; its learning rate can follow a schedule."""
     averaging: Choice = _choice("none")
-    """Of which rounds' nets the mean is evaluated; it costs no privacy."""
+    """Which rounds' nets are averaged for evaluation; averaging costs no privacy."""
     schedule: Literal["at-equilibrium", "every-round"] = "at-equilibrium"
-    """The market first, and then all rounds with the epsilon that it ended with; or a round of the
-    market and a round of training in turn (the paper's fig. 3), exits included."""
+    """"at-equilibrium": play the market first, then train all rounds with its final epsilon.
+    "every-round": alternate rounds of the market and of training (the paper's fig. 3), including
+    exits."""
     rounds: Count = 40
-    """Communication rounds T."""
+    """Number of communication rounds T."""
     local_epochs: Count = 1
-    """Passes E that a node makes over its own data in a round."""
+    """Number of passes E over a node's own data per round."""
     batch_size: Count | None = None
-    """Samples of a local step; without it a step takes all of the node's samples."""
+    """Number of samples per local step. By default a step uses all of the node's samples."""
     participation: Share = 1.0
-    """Probability with which a node is asked to train in a round."""
+    """Probability with which a node is selected for a round of training."""
     dropping: Chance = 0.0
-    """Probability with which a node that is asked fails before it sends anything."""
+    """Probability with which a selected node fails before it sends its update."""
     straggling: Chance = 0.0
-    """Probability with which what a node sends comes too late: its privacy is spent in vain."""
+    """Probability with which an update arrives too late: its privacy is spent, but it is not
+    used."""
     learning_rate: Single = 0.5
     """Learning rate of the local steps."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the local steps within a round."""
     compare: Annotated[tuple[str, ...], Field(strict=False)] = ("no-noise", "random")
-    """What is trained beside the market's epsilon: "no-noise", or the name of a mechanism."""
+    """Trainings to compare with the market's epsilon: "no-noise", or names of mechanisms."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the layers' work on gradients: 32 bits, or 16 where processors are faster with them."""
+    """Floating-point format of the layers' gradients: 32 bits, or 16 bits where the processor is
+    faster with them."""
     engine: Literal["auto", "serial", "stacked"] = "auto"
-    """Whether nodes train one after another, on a processor, or whole groups of nodes at once, on
-    stacked parameters: the same averages to rounding; "auto" suits the device."""
+    """Train nodes one after another ("serial", on processors), or whole groups of nodes at once on
+    stacked parameters ("stacked"); the averages are the same up to rounding. "auto" chooses by the
+    device."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where nets are trained: on processors, on a CUDA device, or, with "auto", on the latter where
-    there is one and the other settings allow."""
+    """Where nets are trained: "cpu", "cuda", or "auto", which uses a CUDA device if there is one
+    and the other settings allow it."""
     checkpoint_every: Count = 10
-    """After how many rounds a run that is written to a folder keeps where it stands."""
+    """Number of rounds between checkpoints of a run that is written to a folder."""
 
 
 class Value(Section):
-    """What the server learns of the value of epsilon from the rounds that it pays for.
+    """How the server learns the value of epsilon from the training rounds that it pays for.
 
     With this table a scenario with ``training.schedule = "every-round"`` is a closed loop: after
-    each round of training the server refits alpha and beta to what the net has gained, and prices
-    the next round by them. See docs/closed_loop.md for the model.
+    each round of training the server refits alpha and beta to the observed gain of the net, and
+    prices the next round with them. See docs/closed_loop.md for the model.
     """
 
     frozen: bool = False
-    """Measure, but keep alpha and beta of [game], and explore nothing: the market and the training
-    are those of the scenario without this table."""
+    """Measure only: alpha and beta of [game] stay in use, and nothing is explored, so that market
+    and training are those of the scenario without this table."""
     measure: Literal["accuracy", "loss"] = "accuracy"
-    """What a round of training gains: test accuracy, or a lower test loss."""
+    """Gain of a round of training: the rise in test accuracy, or the fall in test loss."""
     price: Positive = 100.0
-    """What a unit of it is worth to the server, in currency: with 100, a percentage point of
-    accuracy is worth one."""
+    """Value of one unit of gain to the server, in currency; with 100, one percentage point of
+    accuracy has the value 1."""
     prior_alpha: Positive | None = None
-    """Median of alpha before the first round; without it game.alpha."""
+    """Prior median of alpha, per unit of epsilon. By default game.alpha."""
     prior_beta: Positive | None = None
-    """Mode of beta before the first round, in currency; without it game.beta. It is normal, cut off
-    at zero."""
+    """Prior mode of beta, in currency. By default game.beta. The prior is normal, truncated at
+    zero."""
     prior_spread: Annotated[float, Field(gt=0, le=5)] = 1.0
-    """How uncertain both are: standard deviation of ln(alpha), and of beta as a share of it."""
+    """Prior uncertainty of both: standard deviation of ln(alpha), and standard deviation of beta
+    relative to its mode."""
     prior_depreciation: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the accuracy gained so far that a round loses, before the first round; its standard
-    deviation is as large."""
+    """Prior mean, and standard deviation, of the share of the accuracy gained so far that a round
+    loses."""
     prior_noise: Annotated[float, Field(gt=0, le=10)] = 0.05
-    """Standard deviation of the measured gain of a round around its expected one, before the first
-    round; half or twice as much is as likely."""
+    """Prior scale of the noise: standard deviation of a round's measured gain around its
+    expectation. Half and twice this value are equally likely."""
     window: Annotated[int, Field(ge=0)] = 0
-    """How many rounds the fit looks back; zero: all of them."""
+    """Number of past rounds that the fit uses; 0 uses all rounds."""
     explore: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Size of the trials: the cap of round t is multiplied by exp(explore / sqrt(t)) or divided by
-    it, by a fair draw. The server rule "bandit" tries caps by itself."""
+    """Size of trial changes of the cap: round t's cap is multiplied or divided, with equal
+    probability, by exp(explore / sqrt(t)). The server rule "bandit" explores by itself."""
 
 
 class RecordSettings(Section):
-    """What is kept."""
+    """What a record keeps."""
 
     traces: Annotated[str, Field(pattern=r"^(none|sample|all|last:[1-9][0-9]*)$")] = "sample"
-    """What is kept of nodes round by round: none; a sample of nodes; all nodes, streamed to disk
-    as float32; or "last:K", all nodes in the last K rounds."""
+    """Per-node values of each round that are kept: "none"; "sample", those of a sample of nodes;
+    "all", those of all nodes, streamed to disk as float32; or "last:K", those of all nodes in the
+    last K rounds."""
     sample_size: Count = 64
-    """How many nodes the sample holds: half take part in closed form and half do not, if there are
-    as many, spread evenly over the ranks of rho."""
+    """Number of nodes in the sample: half of them active in the closed form and half not, if there
+    are enough of both, evenly spaced over the ranks of rho."""
 
 
 class Axis(Section):
-    """What one key of the scenario goes through: listed values, or a range."""
+    """Values of one key of the scenario: a list, or a range."""
 
     values: Annotated[tuple[Any, ...], Field(strict=False)] | None = None
-    """Values as they would stand in the scenario; the list alone may stand for the table."""
+    """Values, as they would be written in the scenario. A list alone may replace this table."""
     low: Finite | None = None
-    """Where a range begins."""
+    """Start of a range, inclusive."""
     high: Finite | None = None
-    """Where it ends; both ends belong to it."""
+    """End of a range, inclusive."""
     n: Count | None = None
-    """In the modes grid and zip: how many values the range is divided into."""
+    """Number of values in the range; for the modes "grid" and "zip"."""
     log: bool = False
-    """Whether steps are equal in the logarithm, not in the value."""
+    """Whether the values are evenly spaced on a logarithmic scale, not on a linear one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -677,7 +709,7 @@ class Axis(Section):
         if not isinstance(tree, Mapping):
             raise ValueError("needs a list of values, or a table with low and high.")
         if tree and not tree.keys() & cls.model_fields.keys():
-            raise ValueError('the path of an axis stands in quotes: "game.alpha" = [1.0, 2.0].')
+            raise ValueError('the path of an axis must be quoted: "game.alpha" = [1.0, 2.0].')
         return tree
 
     @model_validator(mode="after")
@@ -685,65 +717,66 @@ class Axis(Section):
         ranged = [name for name in ("low", "high", "n") if getattr(self, name) is not None]
         if self.values is not None:
             if ranged or self.log:
-                raise ValueError("takes a list of values, or low and high, not both.")
+                raise ValueError("takes either a list of values, or low and high.")
             if not self.values:
-                raise ValueError("needs one value or more.")
+                raise ValueError("needs at least one value.")
         elif self.low is None or self.high is None:
             raise ValueError("needs a list of values, or low and high.")
         elif self.low >= self.high:
-            raise ValueError(f"low must lie below high, but {self.low:g} does not.")
+            raise ValueError(f"low must be below high, but low = {self.low:g}.")
         elif self.log and self.low <= 0:
             raise ValueError(f"low must be positive with log = true, but is {self.low:g}.")
         return self
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
-        """Allow the list alone."""
+        """Also allow a plain list."""
         return {"anyOf": [{"type": "array", "minItems": 1}, handler(core)]}
 
 
 class SweepSettings(Section):
-    """Many runs from one file: axes over keys of the scenario, each point several times."""
+    """Many runs from one file: axes over keys of the scenario, with replications of each point."""
 
     mode: Literal["grid", "zip", "random", "latin-hypercube", "sobol"] = "grid"
-    """Every combination of the axes; their first values together, then their second ones, and so
-    on; a sample of the space that they span, plain or with every axis evenly covered; or the
-    points that tell how much of the outcomes' variance each axis explains (Sobol indices)."""
+    """How points are formed from the axes: "grid", every combination; "zip", the first values
+    together, then the second values, and so on; "random" or "latin-hypercube", a plain or a
+    stratified random sample; "sobol", the design from which Sobol indices (the share of variance
+    that each axis explains) are estimated."""
     n_samples: Count | None = None
-    """In the modes random and latin-hypercube: how many points are drawn. In the mode sobol a
-    power of two, n, for n (d + 2) points with d axes."""
+    """Number of points with mode "random" or "latin-hypercube". With "sobol" a power of two, n,
+    which gives n (d + 2) points for d axes."""
     replications: Count = 1
-    """Runs of each point, with seeds of their own, the same at all points; the first one has the
-    scenario's seed."""
+    """Runs of each point, with different seeds, which are the same at all points; the first one
+    uses the scenario's seed."""
     maximum: Annotated[int, Field(ge=1, le=MOST_RUNS)] = 10_000
-    """Most runs that the sweep may have; more are refused. It can be raised to a million."""
+    """Largest number of runs that is accepted; can be raised to 1,000,000."""
     keep: Literal["result", "record"] = "result"
-    """What is kept of each run: its row in the table, or its whole record too."""
+    """What is kept of each run: its row of the results table, or also its full record."""
     timeout: Positive | None = None
-    """Seconds after which a run is ended, and has failed; without it a run takes what it takes."""
+    """Seconds after which a run is stopped and counted as failed. By default there is no limit."""
     axes: dict[str, Axis] = Field(default_factory=dict)
-    """From the path of a key, such as "population.n_nodes", to what it goes through."""
+    """Maps the path of a key, such as "population.n_nodes", to its values."""
 
     @property
     def samples(self) -> bool:
-        """Whether points are drawn, and not counted out."""
+        """Whether points are drawn at random."""
         return self.mode in ("random", "latin-hypercube", "sobol")
 
     @model_validator(mode="after")
     def _require_axes_for_mode(self) -> SweepSettings:
         if self.samples and not (self.axes and self.n_samples):
-            raise ValueError(f"the mode {self.mode!r} needs n_samples, and one axis or more.")
+            raise ValueError(f"the mode {self.mode!r} needs n_samples and at least one axis.")
         if self.mode == "sobol":
             if len(self.axes) < 2:
-                raise ValueError("the mode 'sobol' shares variance out among two axes or more.")
+                raise ValueError("the mode 'sobol' needs at least two axes.")
             n = self.n_samples or 0
             if n < 2 or n & (n - 1):
                 raise ValueError(f"n_samples must be a power of two in the mode 'sobol', not {n}.")
         if not self.samples and self.n_samples:
-            raise ValueError(f"n_samples means nothing to the mode {self.mode!r}.")
+            raise ValueError(f"n_samples has no effect in the mode {self.mode!r}.")
         for path, axis in self.axes.items():
             if self.samples and axis.n:
-                raise ValueError(f"{path}: n means nothing to the mode {self.mode!r}.")
+                raise ValueError(f"{path}: n has no effect in the mode {self.mode!r}.")
             if not self.samples and axis.values is None and not axis.n:
                 raise ValueError(f"{path}: a range needs n in the mode {self.mode!r}.")
         return self
@@ -754,113 +787,117 @@ BenchMode = Literal["equal-cap", "equal-spending", "equal-epsilon"]
 
 
 class BenchData(Section):
-    """How data are dealt to the nodes, and whether their costs follow them."""
+    """How data are distributed over the nodes, and whether costs depend on them."""
 
     partition: str | dict[str, Any] | None = None
-    """How, in place of [training.partition]."""
+    """Partition of the data, in place of [training.partition]."""
     coupling: NotNegative = 0.0
-    """How much costlier a node is that has no label in common with the others: a cost as drawn is
-    multiplied by 1 + coupling d, d the total variation between the node's label shares and those
-    of all, and all are divided by the mean of these factors."""
+    """Strength of the dependence of costs on data: a node's drawn cost is multiplied by 1 +
+    coupling d, where d is the total variation distance between its label shares and the overall
+    ones; all costs are then divided by the mean of these factors. 0 keeps costs and data
+    independent."""
 
 
 class BenchTraining(Section):
-    """The part of the benchmark in which nets are trained."""
+    """The cells of the benchmark for which nets are trained."""
 
     costs: str
-    """One of [bench.costs]."""
+    """Name of an entry of [bench.costs]."""
     budget: Positive
-    """One of budgets."""
+    """One of bench.budgets, in currency per round."""
     data: str
-    """One of [bench.data]."""
+    """Name of an entry of [bench.data]."""
     mode: BenchMode = "equal-spending"
-    """One of modes."""
+    """One of bench.modes."""
     seeds: Count = 3
-    """In how many of the populations, from the first on: each is a seed of its own."""
+    """Number of populations to train with, from the first on; each has its own seed."""
     last: Count = 5
-    """Over how many of the last rounds accuracy is averaged."""
+    """Number of final rounds over which accuracy is averaged."""
 
 
 class BenchSettings(Section):
-    """A benchmark of mechanisms: distributions of costs, budgets and data, at equal terms."""
+    """A benchmark of mechanisms over costs, budgets and data, under equal terms."""
 
     mechanisms: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
-    """Registered names; without it all of them, the scenario's own first."""
+    """Names of mechanisms. By default all registered ones, the scenario's own first."""
     modes: Annotated[tuple[BenchMode, ...], Field(strict=False, min_length=1)] = (
         "equal-cap",
         "equal-spending",
         "equal-epsilon",
     )
-    """How they are compared: each under the cap; each set so that the server spends
-    the cap; or each set so that it buys the mean epsilon that the scenario's own mechanism buys
-    under the cap."""
+    """Terms of the comparison: all mechanisms with the same cap ("equal-cap"); each tuned so that
+    the server spends the cap ("equal-spending"); or each tuned so that it buys the same mean
+    epsilon as the scenario's own mechanism does under the cap ("equal-epsilon")."""
     tolerance: Annotated[float, Field(gt=0, le=0.1)] = 0.01
-    """Largest relative distance from what is to be equal."""
+    """Largest relative deviation from the quantity that is to be equal."""
     replications: Count = 20
-    """How many populations are drawn in each cell, the same for all mechanisms and modes."""
+    """Number of populations drawn per cell, the same for all mechanisms and modes."""
     budgets: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
-    """Payment caps, in currency."""
+    """Payment caps, in currency per round."""
     costs: dict[CellName, Any] = Field(default_factory=dict)
-    """Distributions of costs by name, each in place of [population.rho]; without it that one."""
+    """Distributions of costs by name, each in place of [population.rho]. By default that one
+    alone."""
     data: dict[CellName, BenchData] = Field(default_factory=dict)
-    """How data are dealt, by name; without it as [training.partition] says, without coupling."""
+    """Distributions of data by name. By default [training.partition] alone, without coupling."""
     training: BenchTraining | None = None
-    """Without this table, or with training.enabled = false, no net is trained."""
+    """Trainings of the benchmark. Without this table, or with training.enabled = false, no net is
+    trained."""
 
 
 class Scenario(Section):
-    """One experiment, whole: two equal scenarios give equal records."""
+    """One experiment: two equal scenarios give equal records."""
 
     title: str = ""
-    """A line that says what the scenario is about."""
+    """One line that describes the scenario."""
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_as_int)] = 0
-    """Root of all chance."""
+    """Seed of all random numbers."""
     imports: Annotated[tuple[str, ...], Field(strict=False)] | None = None
-    """Plug-ins that the scenario needs: Python files, "my_rules.py", relative to this file, or
-    modules, "my_package.rules". They are imported only where the user allows it (--trust)."""
+    """Plug-ins that the scenario needs: Python files, such as "my_rules.py", relative to this file,
+    or modules, such as "my_package.rules". They are imported only if the user allows it
+    (--trust)."""
     population: Population = Population()
     game: Game = Game()
     mechanism: Choice = _choice("stackelberg")
-    """How the server prices."""
+    """Mechanism by which the server sets payments."""
     compared: dict[str, dict[str, Any]] | None = None
-    """Options of the mechanisms that it is compared with, by name, in "training.compare" and in
-    "fcfn compare": [compared.static] epsilon = 5.0; without them, their defaults. Those of the
-    scenario's own mechanism stand in [mechanism]."""
+    """Options of the mechanisms in training.compare and "fcfn compare", by name: [compared.static]
+    epsilon = 5.0. Options that are left out have their defaults. Those of the scenario's own
+    mechanism belong in [mechanism]."""
     server: Choice = _choice("anticipate")
-    """How the server learns what to pay."""
+    """Rule by which the server learns its payment cap."""
     learning: Choice = _choice("best-response")
-    """How nodes adapt."""
+    """Rule by which nodes adapt their epsilon."""
     rounds: Rounds = Rounds()
     information: Information = Information()
     exit: Exit = Exit()
     events: Annotated[tuple[Event, ...], Field(strict=False)] | None = None
-    """Changes of the game while it is played."""
+    """Changes of the game during the market (shocks)."""
     privacy: Privacy = Privacy()
     training: Training | None = None
-    """Without this table no net is trained."""
+    """Training of a net with the sold epsilon. Without this table no net is trained."""
     value: Value | None = None
-    """Without this table alpha and beta of [game] stand, whatever the net gains."""
+    """Learning of alpha and beta from the training. Without this table those of [game] are used
+    throughout."""
     record: RecordSettings = RecordSettings()
     sweep: SweepSettings | None = None
-    """With this table the file stands for many runs, which "fcfn sweep" carries out."""
+    """Makes the file a sweep of many runs, for "fcfn sweep"."""
     bench: BenchSettings | None = None
-    """With this table the file stands for a benchmark of mechanisms, which "fcfn bench" carries
-    out."""
+    """Makes the file a benchmark of mechanisms, for "fcfn bench"."""
 
     @property
     def cap(self) -> float | None:
-        """The payment cap that stands in every round; None where the server chooses it."""
+        """Payment cap of every round, in currency; None if the server chooses it."""
         return None if self.chooses_cap else self.game.budget
 
     @property
     def keeps_account(self) -> bool:
-        """Whether there is a limit on what is paid or sold over all rounds."""
+        """Whether payments or sales over all rounds are limited."""
         limits = self.population.total_epsilon_by_group
         return self.game.total_budget is not None or bool(limits)
 
     @property
     def last_round(self) -> int:
-        """The last round that is played: with such a limit no round outlasts the training."""
+        """Last round of the market; with such a limit, at most the rounds of the training."""
         training = self.training
         if training is None or not (self.trains and self.keeps_account):
             return self.rounds.maximum
@@ -868,7 +905,7 @@ class Scenario(Section):
 
     @property
     def chooses_cap(self) -> bool:
-        """Whether the server chooses the cap round by round: in contests that stand for any cap."""
+        """Whether the server chooses the cap round by round (contests that work for any cap)."""
         return self.mechanism.kind in CONTESTS and self.server.kind != "fixed"
 
     @property

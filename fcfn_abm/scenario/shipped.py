@@ -1,4 +1,4 @@
-"""The scenario files that come with the program, and how a name leads to one."""
+"""The bundled scenario files, and how they are found by name."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def shipped_folder() -> Path:
-    """Return where they lie: inside the package once it is installed, beside it in a checkout."""
+    """Return their folder: inside the installed package, or beside it in a checkout."""
     installed = _PACKAGE / "_scenarios"
     return installed if installed.is_dir() else _PACKAGE.parent / "scenarios"
 
 
 def shipped_files() -> dict[str, Path]:
-    """Return the shipped files by name, such as ``"quickstart"`` or ``"dynamics/cold-start"``."""
+    """Return the bundled files by name, such as ``"quickstart"`` or ``"dynamics/cold-start"``."""
     folder = shipped_folder()
     files = (path for path in list_files(folder) if path.suffix == ".toml")
     return dict(sorted((p.relative_to(folder).with_suffix("").as_posix(), p) for p in files))
 
 
 def locate_scenario(path: Path, folder: Path | None = None) -> Path:
-    """Return the file that is meant: one that is there, else the shipped one of that name.
+    """Return an existing file of this path, or else the bundled scenario of that name.
 
     Parameters
     ----------
     path : Path
-        A file, or the name of a shipped one, with or without ``scenarios/`` and ``.toml``.
+        A file, or the name of a bundled one, with or without ``scenarios/`` and ``.toml``.
     folder : Path, optional
-        What the path is relative to; without it the current folder.
+        Folder that the path is relative to. By default the current folder.
 
     Returns
     -------
     Path
-        The path itself if nothing is found.
+        The path itself if neither exists.
 
     Examples
     --------
@@ -56,32 +56,32 @@ def _name(path: Path) -> str:
 
 
 def copy_shipped(name: str, to: Path | None = None) -> Path:
-    """Copy a shipped scenario, to be changed.
+    """Copy a bundled scenario, as a starting point for changes.
 
     Parameters
     ----------
     name : str
-        As :func:`shipped_files` has it.
+        A name of :func:`shipped_files`.
     to : Path, optional
-        The new file, or a folder for it; without it the current folder.
+        The new file, or a folder for it. By default the current folder.
 
     Returns
     -------
     Path
-        The new file. What it extends, and its schema, are named so that they are found from there.
+        The new file. Its paths to its base scenario and to the schema are valid from there.
 
     Raises
     ------
     InvalidScenarioError
-        If there is no shipped scenario of that name.
+        If there is no bundled scenario of that name.
     OutputError
-        If the new file exists, or cannot be written.
+        If the new file exists already, or cannot be written.
     """
     files, name = shipped_files(), _name(Path(name))
     if name not in files:
         raise InvalidScenarioError(
-            f"there is no shipped scenario of that name.{did_you_mean(name, files)} "
-            "'fcfn scenarios list' names them.",
+            f"there is no bundled scenario of that name.{did_you_mean(name, files)} "
+            "'fcfn scenarios list' lists them.",
             file=name,
         )
     source, to = files[name], to or Path()
@@ -90,14 +90,14 @@ def copy_shipped(name: str, to: Path | None = None) -> Path:
         with to.open("x", encoding="utf-8") as file:
             file.write(_rewrite_paths(source))
     except FileExistsError:
-        raise OutputError(f"{to}: exists already; name another file.") from None
+        raise OutputError(f"{to}: the file exists already; choose another name.") from None
     except OSError as error:
         raise OutputError(f"{to}: cannot be written: {error.strerror}.") from None
     return to
 
 
 def _rewrite_paths(source: Path) -> str:
-    """Return a shipped file's text, with the names of other files as they are known anywhere."""
+    """Return a bundled file's text with paths that are valid from any folder."""
     folder = shipped_folder()
 
     def rename_base(match: re.Match[str]) -> str:

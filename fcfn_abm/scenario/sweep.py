@@ -21,7 +21,7 @@ _COUNTED = 10**30
 _AXES = "sweep.axes"
 
 type Check = Callable[[Scenario, str], Scenario]
-"""Checks a scenario from the given place, and returns it with every default written out."""
+"""Checks a scenario, given its source, and returns it with all defaults filled in."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class SweepRun:
     """One run of a sweep."""
 
     index: int
-    """Number of the run, from 0; replications of a point are neighbours."""
+    """Number of the run, from 0; replications of a point have consecutive numbers."""
     replication: int
-    """Number of the replication, from 0, which has the scenario's own seed."""
+    """Number of the replication, from 0; replication 0 uses the scenario's own seed."""
     point: Mapping[str, Any]
-    """From the path of each axis to its value, as it would stand in the scenario."""
+    """Maps the path of each axis to its value, as it would be written in the scenario."""
     scenario: Scenario
-    """What is run: an ordinary scenario, without a sweep."""
+    """The scenario of this run, without a sweep."""
 
     def value_at(self, path: str) -> Any:
-        """Return the value of an axis as the run has it; tables as they were listed."""
+        """Return the value of an axis in this run; tables as they were listed."""
         value = _value_at(self.scenario, path)
         return self.point[path] if isinstance(value, Choice) else value
 
@@ -49,21 +49,21 @@ def sweep_runs(scenario: Scenario, check: Check, where: str = "scenario") -> lis
     Parameters
     ----------
     scenario : Scenario
-        Checked, with every default written out, and with a sweep.
+        With a sweep; checked, and with all defaults filled in.
     check : callable
         Checks a scenario, raises InvalidScenarioError, and returns it with defaults.
     where : str, default "scenario"
-        Where the scenario comes from, for error messages.
+        Source of the scenario, for error messages.
 
     Returns
     -------
     list of SweepRun
-        The last axis changes fastest in a grid; all replications of a point stand together.
+        In a grid the last axis changes fastest; replications of a point are consecutive.
 
     Raises
     ------
     InvalidScenarioError
-        With one sentence that names the axis, or if there are more runs than allowed.
+        If an axis is invalid (the message names it), or if there are more runs than allowed.
     """
     sweep = _settings(scenario)
     for path in sweep.axes:
@@ -71,7 +71,7 @@ def sweep_runs(scenario: Scenario, check: Check, where: str = "scenario") -> lis
             raise InvalidScenarioError(problem, file=where, table=_AXES, key=path)
     n_runs = n_points(sweep, where) * sweep.replications
     if n_runs > sweep.maximum:
-        # a number of thousands of digits cannot be written
+        # Python does not print integers with thousands of digits
         count = f"{n_runs:,}" if n_runs < _COUNTED else f"more than {_COUNTED:,}"
         remedy = "" if n_runs > MOST_RUNS else ", or raise maximum"
         raise InvalidScenarioError(
@@ -92,7 +92,7 @@ def sweep_runs(scenario: Scenario, check: Check, where: str = "scenario") -> lis
 
 
 def n_points(sweep: SweepSettings, where: str = "scenario") -> int:
-    """Return how many points a sweep has, without making them."""
+    """Return the number of points of a sweep, without creating them."""
     if sweep.samples:
         blocks = len(sweep.axes) + 2 if sweep.mode == "sobol" else 1
         return (sweep.n_samples or 0) * blocks
@@ -102,7 +102,7 @@ def n_points(sweep: SweepSettings, where: str = "scenario") -> int:
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{path} has {length}" for path, length in lengths.items())
         raise InvalidScenarioError(
-            f"in the mode 'zip' all axes need as many values, but {counts}.",
+            f"in the mode 'zip' all axes must have the same number of values, but {counts}.",
             file=where,
             table=_AXES,
         )
@@ -111,12 +111,12 @@ def n_points(sweep: SweepSettings, where: str = "scenario") -> int:
 
 def _settings(scenario: Scenario) -> SweepSettings:
     if scenario.sweep is None:
-        raise InvalidScenarioError("The scenario has no [sweep]: it stands for one run.")
+        raise InvalidScenarioError("The scenario has no [sweep] table.")
     return scenario.sweep
 
 
 def _axis_problem(path: str, paths: list[str]) -> str | None:
-    """Say why an axis does not lead to a value or a choice of its own; None if it does."""
+    """Return why an axis does not lead to a key of its own, or None if it does."""
     parts = path.split(".")
     if not all(parts):
         return "must be a path such as game.alpha."
@@ -132,7 +132,7 @@ def _axis_problem(path: str, paths: list[str]) -> str | None:
     section: Any = Scenario
     for above, part in zip(("", *parts), parts, strict=False):
         if above == "groups":
-            continue  # the number, or the name, of one of them
+            continue  # the number or the name of a group
         section = section_at(section, part)
         if section is None or section is Choice:
             return None
@@ -158,7 +158,7 @@ def _points(scenario: Scenario, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _divide(scenario: Scenario, path: str, axis: Axis, where: str) -> list[Any]:
-    """Divide a range, both ends included; into whole numbers where the scenario has one."""
+    """Divide a range, both ends included; into integers where the scenario has an integer."""
     low, high, n = axis.low or 0.0, axis.high or 0.0, axis.n or 1
     values = np.geomspace(low, high, n) if axis.log else np.linspace(low, high, n)
     if not _is_whole(scenario, path):
@@ -166,8 +166,7 @@ def _divide(scenario: Scenario, path: str, axis: Axis, where: str) -> list[Any]:
     whole = [round(value) for value in values]
     if len(set(whole)) < n:
         raise InvalidScenarioError(
-            f"there are no {n} different whole numbers, spaced like this, from {low:g} to "
-            f"{high:g}.",
+            f"there are no {n} different evenly spaced integers from {low:g} to {high:g}.",
             file=where,
             table=_AXES,
             key=path,
@@ -190,7 +189,7 @@ def _unit_points(sweep: SweepSettings, rng: np.random.Generator) -> Floats:
     n, d = sweep.n_samples or 0, len(sweep.axes)
     if sweep.mode == "random":
         return rng.random((n, d))
-    from scipy.stats import qmc  # takes a second to load
+    from scipy.stats import qmc  # slow to import
 
     if sweep.mode == "latin-hypercube":
         return qmc.LatinHypercube(d=d, rng=rng).random(n)
@@ -201,7 +200,7 @@ def _unit_points(sweep: SweepSettings, rng: np.random.Generator) -> Floats:
 
 
 def _stretch(unit: Floats, axis: Axis, *, whole: bool) -> list[Any]:
-    """Carry numbers in [0, 1) over to an axis: equal shares of it are equally likely."""
+    """Map numbers in [0, 1) to an axis: equal shares of it are equally likely."""
     if axis.values is not None:
         return [axis.values[int(u * len(axis.values))] for u in unit]
     low, high = axis.low or 0.0, axis.high or 0.0
@@ -214,7 +213,7 @@ def _stretch(unit: Floats, axis: Axis, *, whole: bool) -> list[Any]:
 
 
 def _is_whole(scenario: Scenario, path: str) -> bool:
-    """Whether a key holds a whole number; the schema has made floats of all others."""
+    """Whether a key holds an integer; the schema converts all other numbers to float."""
     return type(_value_at(scenario, path)) is int
 
 
@@ -232,13 +231,13 @@ def _value_at(scenario: Scenario, path: str) -> Any:
 
 
 def _scenario_at(base: Scenario, values: Mapping[str, Any], check: Check, where: str) -> Scenario:
-    """Return the scenario with the values of a point, checked."""
+    """Return the scenario at a point, checked."""
     place = f"{where}, [{_AXES}]"
     try:
         return replace_values(base, values, check, place)
     except InvalidScenarioError as error:
         problem = error
-    for path, value in values.items():  # is one axis to blame alone?
+    for path, value in values.items():  # does one axis cause it alone?
         try:
             replace_values(base, {path: value}, check, place)
         except InvalidScenarioError as error:
@@ -264,7 +263,7 @@ def replace_values(base: Scenario, values: Mapping[str, Any], check: Check, wher
         for table in tables:
             inner = inner.setdefault(table, {})
         inner[key] = value
-    # tables without a change stay as they are, and need no second validation
+    # unchanged tables need no second validation
     tree = {name: getattr(base, name) for name in type(base).model_fields}
     tree |= base.model_dump(include=set(changes), exclude_none=True)
     tree = merge_trees({name: value for name, value in tree.items() if value is not None}, changes)

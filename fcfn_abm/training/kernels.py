@@ -73,7 +73,7 @@ def _add_patches(sums, back, image, shape, starts):  # type: ignore[no-untyped-d
     m, height, width, n_out = back.shape
     values = np.empty((n_out, height * width + 1), dtype=np.float32)
     places = np.empty((n_out, height * width + 1), dtype=np.int64)
-    counts = np.empty(n_out, dtype=np.int64)
+    counts = np.empty(n_out, dtype=np.uint64)  # indices that cannot be negative cost less
     for sample in range(m):
         counts[:] = 0
         for y in range(height):
@@ -83,7 +83,7 @@ def _add_patches(sums, back, image, shape, starts):  # type: ignore[no-untyped-d
                     value, count = back[sample, y, x, channel], counts[channel]
                     values[channel, count] = value  # overwritten by the next unless it counts
                     places[channel, count] = place
-                    counts[channel] = count + (value != 0)
+                    counts[channel] = count + np.uint64(value != 0)
         for channel in range(n_out):
             value, place = values[channel], places[channel]
             for first in range(0, starts.size, GROUP):

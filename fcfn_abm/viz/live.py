@@ -211,7 +211,7 @@ class LiveMarket:
             epsilon=columns.epsilon,
             payment=columns.payment,
             utility=columns.utility,
-            exited=columns.exited_before(self.market.round_index),
+            exited=columns.find_exited(self.market.round_index),
             history=self._history(),
             form=self.form,
             priced=None if self.form["threshold"] else self._priced.epsilon,

@@ -203,20 +203,23 @@ def test_a_market_that_was_pickled_keeps_its_account():
     ("changes", "message"),
     [
         ({"game": {"spending": "uniform"}}, "needs total_budget"),
-        ({"mechanism": {"kind": "static"}, "game": {"total_budget": 5.0}}, "contest that is held"),
+        (
+            {"mechanism": {"kind": "static"}, "game": {"total_budget": 5.0}},
+            "contest in every round",
+        ),
         (
             {"mechanism": {"kind": "vcg"}, "population": {"total_epsilon": 5.0}},
             "'stackelberg', 'tullock', 'weighted'",
         ),
         (
             {"population": {"total_epsilon": 5.0, "churn": {"departures": 0.1}}},
-            "a newcomer would take over",
+            "a newcomer would inherit",
         ),
         (
             {"population": {"total_epsilon": 5.0}, "privacy": {"horizon": "training"}},
-            "the total over the whole training already",
+            "already the total of the training",
         ),
-        ({"game": {"total_budget": 5.0}, "training": {}}, "take 'every-round'"),
+        ({"game": {"total_budget": 5.0}, "training": {}}, "use 'every-round'"),
         (
             {"game": {"total_budget": 5.0}, "training": {"schedule": "every-round", "rounds": 90}},
             "would not be paid for",

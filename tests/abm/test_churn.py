@@ -236,7 +236,7 @@ def test_what_was_before_the_last_change_does_not_count():
     for round_index in range(1, 151):
         moving = round_index <= 100  # far off, and then much closer, but no closer from there on
         distance = 10.0 if moving else 1 + 0.1 * (-1) ** round_index
-        verdict = judge.see(
+        verdict = judge.add_round(
             exploitability=1, change=1, budget_change=0, distance=distance, moving=moving
         )
     assert verdict.kind == "cycling"
@@ -423,18 +423,18 @@ def test_single_nodes_in_empty_places_do_not_move():
 @pytest.mark.parametrize(
     ("tables", "words"),
     [
-        ({"mechanism": {"kind": "static"}}, r"\[mechanism\] kind = 'static': it makes its offer"),
+        ({"mechanism": {"kind": "static"}}, r"\[mechanism\] kind = 'static': it makes one offer"),
         ({"training": {}}, r"\[training\]: a newcomer would get the data"),
         (
             {
                 "population": {"n_nodes": 5, "churn": {}, "rho": {"kind": "divergence"}},
                 "training": {"enabled": False},
             },
-            r"kind = 'divergence': newcomers bring no data",
+            r"kind = 'divergence': newcomers have no data",
         ),
         (
             {"population": {"n_nodes": 5, "churn": {}, "misreport": {}}},
-            r"\[population.misreport\]: nobody says whether newcomers lie",
+            r"\[population.misreport\]: it is undefined whether newcomers misreport",
         ),
     ],
 )
@@ -443,7 +443,7 @@ def test_what_does_not_go_together_with_churn_is_refused_in_one_sentence(tables,
     with pytest.raises(InvalidScenarioError, match=words) as caught:
         check_scenario(asked)
     assert str(caught.value).count("\n") == 0
-    assert "[population.churn] does not go together with" in str(caught.value)
+    assert "[population.churn] conflicts with" in str(caught.value)
 
 
 def test_a_sweep_tells_how_its_markets_follow_and_others_have_no_such_columns(tmp_path):

@@ -139,8 +139,8 @@ class EqualShare(LearningRule):
 class NeverPays(LearningRule):
     """Plan to stay out as soon as the report is above a tenth of the cap's equal share."""
 
-    def planned(self, seen):
-        return super().planned(seen) * (seen.epsilon * seen.rho < 0.1 * seen.budget)
+    def plan(self, seen):
+        return super().plan(seen) * (seen.epsilon * seen.rho < 0.1 * seen.budget)
 
 
 class Forgetful(LearningRule):

@@ -42,10 +42,10 @@ def test_sizes_follow_shares_and_numbers_and_fill_the_population(n_nodes, groups
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ([{"name": "a", "share": 0.5}], "must hold all nodes"),
-        ([{"name": "a", "n_nodes": 21}], "must hold all nodes"),
-        ([{"name": "a"}, {"name": "b"}], "one group alone may take the rest"),
-        ([{"name": "a", "share": 0.5}, {"name": "a"}], "'a' stands twice"),
+        ([{"name": "a", "share": 0.5}], "groups must hold population.n_nodes = 20"),
+        ([{"name": "a", "n_nodes": 21}], "groups must hold population.n_nodes = 20"),
+        ([{"name": "a"}, {"name": "b"}], "only one group may omit both share and n_nodes"),
+        ([{"name": "a", "share": 0.5}, {"name": "a"}], "'a' is used twice"),
     ],
 )
 def test_groups_that_do_not_fit_are_refused(groups, message):
@@ -213,9 +213,9 @@ def test_overrides_and_axes_lead_to_a_group_by_number_and_by_name(tmp_path, part
 def test_a_group_that_is_not_there_is_named(tmp_path, path):
     file = tmp_path / "file.toml"
     file.write_text("[[population.groups]]\nname = 'a'\n")
-    with pytest.raises(InvalidScenarioError, match=r"no entry '.'.*take its name \(a\)"):
+    with pytest.raises(InvalidScenarioError, match=r"no entry '.'.*use a name \(a\)"):
         fa.load_scenario(file, [f"{path}=0.4"])
-    with pytest.raises(InvalidScenarioError, match=r"no entry '.'.*take its name \(a\)"):
+    with pytest.raises(InvalidScenarioError, match=r"no entry '.'.*use a name \(a\)"):
         fa.load_scenario(file, [f"sweep.axes={{'{path}' = [0.1]}}"])
 
 

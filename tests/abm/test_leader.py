@@ -202,7 +202,9 @@ def test_noise_after_a_warm_start_is_no_divergence(seed):
 def judged(distances, changes):
     judge = Judge(1e-9, 3, len(distances))
     for distance, change in zip(distances, changes, strict=True):
-        verdict = judge.see(exploitability=1.0, change=change, budget_change=0, distance=distance)
+        verdict = judge.add_round(
+            exploitability=1.0, change=change, budget_change=0, distance=distance
+        )
     return verdict
 
 
@@ -234,7 +236,7 @@ def test_losses_under_contracts_are_measured_by_what_is_paid():
 
 
 def test_a_market_refuses_what_a_run_refuses():
-    with pytest.raises(InvalidScenarioError, match="needs to see every report"):
+    with pytest.raises(InvalidScenarioError, match="needs every report"):
         market(learning="estimate", information={"reports": "aggregate"})
 
 

@@ -164,7 +164,7 @@ def test_a_contest_in_scores_is_refused():
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ({"others": Constant}, "names the group 'others'"),
+        ({"others": Constant}, "names an unknown group 'others'"),
         ({"own": int}, "a class derived from EdgeNode, not"),
     ],
 )

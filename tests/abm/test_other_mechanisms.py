@@ -135,12 +135,12 @@ def test_a_false_cost_sets_the_contract_and_the_true_cost_the_utility():
         (
             {"kind": "tullock"},
             {"learning": {"kind": "gradient"}},
-            r"\[learning\] kind: 'gradient' knows the contest with exponent = 1 alone",
+            r"\[learning\] kind: 'gradient' supports the contest with exponent = 1 only",
         ),
         (
             {"kind": "tullock"},
             {"exit": {"criterion": "loss"}},
-            r"\[exit\] criterion: 'loss' knows the contest with exponent = 1 alone",
+            r"\[exit\] criterion: 'loss' supports the contest with exponent = 1 only",
         ),
         (
             {"kind": "weighted", "by": "listed", "weights": [1.0]},
@@ -150,12 +150,12 @@ def test_a_false_cost_sets_the_contract_and_the_true_cost_the_utility():
         (
             {"kind": "weighted", "by": "samples"},
             {},
-            r"\[mechanism\] by: 'samples' looks at the data that nodes hold, so there must be a",
+            r"\[mechanism\] by: 'samples' depends on the nodes' data; add a",
         ),
         (
             {"kind": "myerson-cap"},
             {},
-            r"\[mechanism\] distribution: 'myerson-cap' needs to know the distribution of costs, a",
+            r"\[mechanism\] distribution: 'myerson-cap' needs the distribution of costs, b",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(mechanism, tables, w
 
 
 def test_a_rule_that_knows_another_contest_is_refused_without_a_scenario():
-    with pytest.raises(InvalidScenarioError, match="knows the contest with exponent = 1"):
+    with pytest.raises(InvalidScenarioError, match="supports the contest with exponent = 1"):
         market({"kind": "tullock"}, learning={"kind": "gradient"})
 
 

@@ -90,5 +90,7 @@ def test_both_come_to_the_same_rest(learning, server):
 def test_mechanisms_that_post_their_payments_first_are_refused(tmp_path):
     path = tmp_path / "posted.toml"
     path.write_text('mechanism = "static"\n[rounds]\npayment = "after-reports"\n')
-    with pytest.raises(InvalidScenarioError, match=r"\[rounds\] payment: .*'static' posts what"):
+    with pytest.raises(
+        InvalidScenarioError, match=r"\[rounds\] payment: .*'static' posts its payments"
+    ):
         fa.load_scenario(path)

@@ -239,7 +239,7 @@ def test_another_root_of_chance_is_another_market():
 def judged(distances, *, change=1.0, exploitability=1.0, noisy=False):
     judge = Judge(1e-9, 3, len(distances), noisy)
     for distance in distances:
-        verdict = judge.see(
+        verdict = judge.add_round(
             exploitability=exploitability,
             change=change,
             budget_change=0.0,

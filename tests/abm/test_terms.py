@@ -214,17 +214,17 @@ def test_the_server_ends_at_a_cap_than_which_none_on_a_grid_is_better(name):
 @pytest.mark.parametrize(
     ("terms", "tables", "why"),
     [
-        ({"cost": "power"}, {"learning": "replicator"}, "'replicator' does not play it"),
-        ({"fixed_cost": 0.1}, {"learning": "estimate"}, "'estimate' does not play it"),
-        ({"reserve": 0.1}, {"learning": "aggregate"}, "'aggregate' does not play it"),
-        ({"cost": "sqrt"}, {"learning": "gradient"}, "'gradient' does not play it"),
-        ({"fixed_cost": 0.1}, {"learning": "exp3"}, "'exp3' does not play it"),
-        ({"cost": "power"}, {"learning": "bayes-nash"}, "rho \\* epsilon of the paper alone"),
-        ({"cost": "power"}, {"mechanism": "ic-mle"}, "'ic-mle' is derived for nodes"),
+        ({"cost": "power"}, {"learning": "replicator"}, "'replicator' does not support it"),
+        ({"fixed_cost": 0.1}, {"learning": "estimate"}, "'estimate' does not support it"),
+        ({"reserve": 0.1}, {"learning": "aggregate"}, "'aggregate' does not support it"),
+        ({"cost": "sqrt"}, {"learning": "gradient"}, "'gradient' does not support it"),
+        ({"fixed_cost": 0.1}, {"learning": "exp3"}, "'exp3' does not support it"),
+        ({"cost": "power"}, {"learning": "bayes-nash"}, "the paper's costs rho \\* epsilon only"),
+        ({"cost": "power"}, {"mechanism": "ic-mle"}, "'ic-mle' requires privacy costs"),
         ({"cost": "power"}, {"mechanism": "tullock"}, "'tullock' with these options"),
         ({"epsilon_max": [1.0]}, {}, "one value for each of 6 nodes"),
         ({"epsilon_max": 0.1, "reserve": 0.2}, {}, "must not be below the reserve"),
-        ({"epsilon_max": "column:cap"}, {}, "is read with a scenario file"),
+        ({"epsilon_max": "column:cap"}, {}, "requires a scenario file"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(terms, tables, why):
@@ -236,7 +236,7 @@ def test_churn_and_misreports_are_refused():
     for table in ({"churn": {"departures": 0.1}}, {"misreport": {}}):
         tree = tree_of({"cost": "power"})
         tree["population"] |= table
-        with pytest.raises(InvalidScenarioError, match="cost does not go together with"):
+        with pytest.raises(InvalidScenarioError, match="cost conflicts with"):
             check_settings(Scenario.model_validate(tree))
 
 

@@ -83,7 +83,7 @@ def test_a_new_scenario_plays_the_nodes_of_the_file_and_is_never_overwritten(fol
     people = fa.load_scenario("costs.toml").population
     assert people.node_names == ("North", "South", "East")
     again = fcfn("scenarios", "new", "--from", "data/costs.csv", code=2)
-    assert "costs.toml: exists already; name another file." in again.stderr
+    assert "costs.toml: the file exists already; choose another name." in again.stderr
     wrong = fcfn("scenarios", "new", "x.toml", "--from", "none.csv", code=2)
     assert "none.csv: cannot be read" in wrong.stderr
     assert not (folder / "x.toml").exists()

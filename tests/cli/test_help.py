@@ -16,7 +16,9 @@ def run_help(*options, command=()):
     return done.stdout
 
 
-@pytest.mark.parametrize("command", [(), ("data",), ("scenarios",), ("audit",)], ids=str)
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in ("data", "scenarios", "audit", "odd", "crate"))], ids=str
+)
 def test_help_is_the_same_without_docstrings(command):
     text = run_help(command=command)
     assert run_help("-OO", command=command) == text

@@ -91,6 +91,7 @@ COMMANDS = [
     ("view", "market.toml", "--no-browser", "--port", "0"),
     ("calibrate", "trained.toml"),
     ("audit", "trained.toml"),
+    ("odd", "market.toml"),
     ("scenarios", "check", "market.toml"),
     ("scenarios", "check", "swept.toml", "trained.toml"),
 ]

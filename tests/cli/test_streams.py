@@ -47,7 +47,7 @@ def shell(command, cwd=None, **environment):
     ("arguments", "words"),
     [
         (["--out", f"o/{ODD}"], "the path is not valid UTF-8, which results need"),
-        (["--out", "o/x", "--set", f"title={ODD}"], ", title: must be UTF-8 text, but holds"),
+        (["--out", "o/x", "--set", f"title={ODD}"], ", title: must be UTF-8 text, but contains"),
     ],
 )
 def test_names_that_are_no_utf8_are_refused_before_work(arguments, words, tmp_path, monkeypatch):

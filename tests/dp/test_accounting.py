@@ -183,9 +183,9 @@ def test_accounting_for_samples_without_its_library_says_what_to_install(monkeyp
         (1.5, 1.0, "n_releases must be a whole number of at least 1, but is 1.5"),
         (2.0, 1.0, "n_releases must be a whole number of at least 1, but is 2.0"),
         (True, 1.0, "n_releases must be a whole number of at least 1, but is True"),
-        (1, 0.0, "sampling_rate must be 1e-06 or more and not above 1, but is 0"),
-        (1, 1e-308, "sampling_rate must be 1e-06 or more"),
-        (1, 1.5, "sampling_rate must be 1e-06 or more"),
+        (1, 0.0, "sampling_rate must be from 1e-06 to 1, but is 0"),
+        (1, 1e-308, "sampling_rate must be from 1e-06 to 1"),
+        (1, 1.5, "sampling_rate must be from 1e-06 to 1"),
     ],
 )
 def test_counts_and_rates_outside_their_range_are_refused(n_releases, rate, words):

@@ -124,17 +124,17 @@ def test_of_several_releases_a_round_the_central_view_claims_nothing():
     ledger.spend([0, 1], [5.0, 6.0], n_releases=4)
     assert_array_equal(ledger.central_epsilon(DELTA), ledger.epsilon(DELTA))
     assert_allclose(ledger.epsilon_of(ledger.latest, DELTA), gaussian_epsilon([2.5, 3.0], DELTA))
-    with pytest.raises(InvalidPrivacyError, match="proven for one release a round only"):
+    with pytest.raises(InvalidPrivacyError, match="requires one release per round"):
         ledger.spend([0, 1], [5.0, 6.0], n_releases=4, central=[9.0, 9.0])
 
 
 @pytest.mark.parametrize(
     ("nodes", "multipliers", "n_releases", "words"),
     [
-        ([0, 3], [1.0, 1.0], 1, "rows from 0 to 2, each once"),
-        ([-1], [1.0], 1, "rows from 0 to 2, each once"),
-        ([1, 1], [1.0, 1.0], 1, "rows from 0 to 2, each once, but are \\[1, 1\\]"),
-        ([0, 1], [1.0], 1, "must be of one length"),
+        ([0, 3], [1.0, 1.0], 1, "rows from 0 to 2, without repetition"),
+        ([-1], [1.0], 1, "rows from 0 to 2, without repetition"),
+        ([1, 1], [1.0, 1.0], 1, "rows from 0 to 2, without repetition, but are \\[1, 1\\]"),
+        ([0, 1], [1.0], 1, "must have the same length"),
         ([0], [0.0], 1, "multipliers must be positive"),
         ([0], [np.inf], 1, "multipliers must be positive and finite"),
         ([0], [np.nan], 1, "multipliers must be positive and finite"),
@@ -156,12 +156,12 @@ def test_what_cannot_be_entered_is_refused_and_leaves_the_ledger_alone(
 
 def test_the_sum_cannot_hide_a_node_less_than_its_own_noise():
     ledger = Ledger(3)
-    words = "of node 2 it is 4.9, below 5"
+    words = "for node 2 it is 4.9, below 5"
     with pytest.raises(InvalidPrivacyError, match=words):
         ledger.spend([0, 2], [5.0, 5.0], central=[5.0, 4.9])
     state = filled().state()
     state["central"][1] = 0.1
-    with pytest.raises(InvalidPrivacyError, match="must not be below the node's multiplier"):
+    with pytest.raises(InvalidPrivacyError, match="must not be below a node's multiplier"):
         Ledger.from_state(state, 5)
 
 
@@ -193,7 +193,7 @@ def test_a_state_that_does_not_fit_is_refused():
     with pytest.raises(InvalidPrivacyError, match="names node 3, but there are 2"):
         Ledger.from_state(state, 2)
     del state["central"]
-    with pytest.raises(InvalidPrivacyError, match="must hold columns node, multiplier, central"):
+    with pytest.raises(InvalidPrivacyError, match="must have columns node, multiplier, central"):
         Ledger.from_state(state, 5)
 
 

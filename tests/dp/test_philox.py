@@ -101,9 +101,9 @@ def test_the_spread_is_a_factor():
 
 @pytest.mark.parametrize("word", [-1, 2**32])
 def test_words_of_more_than_32_bits_are_refused(word):
-    with pytest.raises(ValueError, match="words of 32 bits"):
+    with pytest.raises(ValueError, match="32-bit words"):
         gaussian(4, counter=(0, 0, word))
-    with pytest.raises(ValueError, match="words of 32 bits"):
+    with pytest.raises(ValueError, match="32-bit words"):
         gaussian(4, key=(word, 0))
 
 

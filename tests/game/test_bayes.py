@@ -62,9 +62,12 @@ def test_it_is_linear_in_the_budget_over_cost():
         ({"probabilities": [0.5, 0.4]}, "sum one"),
         ({"n_nodes": 1}, "a whole number from 2 to"),
         ({"n_nodes": 2.5}, "whole number"),
-        ({"types": [1.0, 2.0, 3.0]}, "one shape"),
+        ({"types": [1.0, 2.0, 3.0]}, "the same shape"),
         ({"budget": 0.0}, "budget must be positive"),
-        ({"types": list(range(1, 31)), "probabilities": [1 / 30] * 30, "n_nodes": 20}, "cases"),
+        (
+            {"types": list(range(1, 31)), "probabilities": [1 / 30] * 30, "n_nodes": 20},
+            "combinations of types",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, words):

@@ -124,17 +124,17 @@ def test_what_the_rule_cannot_know_is_refused():
     groups = [{"name": "a", "n_nodes": 1, "rho": "constant"}, {"name": "b"}]
     tree = tree_of([0.5, 1.0])
     tree["population"] = {"n_nodes": 2, "groups": groups}
-    with pytest.raises(InvalidScenarioError, match="groups have some of their own"):
+    with pytest.raises(InvalidScenarioError, match="groups have their own"):
         check_settings(Scenario.model_validate(tree))
     many = tree_of([0.5, 1.0], n_types=50)
     many["population"] = {"n_nodes": 200}
-    with pytest.raises(InvalidScenarioError, match="take fewer types or nodes"):
+    with pytest.raises(InvalidScenarioError, match="use fewer types or nodes"):
         check_settings(Scenario.model_validate(many))
     weighted = tree_of([0.5, 1.0], types=(1.0,), probabilities=(1.0,))
     weighted["mechanism"] = "weighted"
     with pytest.raises(InvalidScenarioError, match="in proportion to epsilon"):
         check_settings(Scenario.model_validate(weighted))
-    with pytest.raises(InvalidScenarioError, match="sum one"):
+    with pytest.raises(InvalidScenarioError, match="sum to one"):
         check_settings(
             Scenario.model_validate(tree_of([1.0, 2.0], types=(1.0,), probabilities=(0.5,)))
         )

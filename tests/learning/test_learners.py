@@ -308,7 +308,7 @@ class Witness(LearningRule):
 
     def next_epsilon(self, seen, rng):
         del rng
-        self.remembered.append(np.array(seen.remembered("seen")))  # what is kept changes later
+        self.remembered.append(np.array(seen.recall("seen")))  # what is kept changes later
         return seen.best_response
 
     def learn(self, news):

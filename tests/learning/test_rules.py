@@ -51,13 +51,13 @@ def test_one_by_one_and_all_at_once_give_the_same_digits_never_negative(name, rh
     rng = np.random.default_rng(0)
     memory = remembering(rule, n_nodes, news)
     seen = Observation(rho, epsilon, others, 3.0, n_nodes, 1e-6, slice(None), memory)
-    planned, together = rule.planned(seen), rule.next_epsilon(seen, rng)
+    planned, together = rule.plan(seen), rule.next_epsilon(seen, rng)
     memory = remembering(rule, n_nodes, news)
     for row in range(n_nodes):
         one = Observation(
             rho.item(row), epsilon.item(row), others.item(row), 3.0, n_nodes, 1e-6, row, memory
         )
-        assert rule.planned(one) == planned[row]
+        assert rule.plan(one) == planned[row]
         epsilon_of_one = rule.next_epsilon(one, rng)
         assert isinstance(epsilon_of_one, float)
         assert epsilon_of_one == together[row]

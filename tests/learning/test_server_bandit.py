@@ -29,7 +29,7 @@ def seek(utility, n_rounds, noise=0.0, seed=0, **options):
 @given(peak=st.floats(0.01, 9.99), steep=st.floats(0.1, 10.0))
 def test_it_comes_to_the_peak_of_an_exact_utility_and_stays(peak, steep):
     rule, memory, caps = seek(lambda cap: -steep * (cap - peak) ** 2, 600)
-    assert rule.content(memory)
+    assert rule.is_content(memory)
     assert caps[-1] == pytest.approx(peak, rel=1e-3)
     assert np.unique(caps[-50:]).size == 1
 
@@ -39,7 +39,7 @@ def test_a_utility_with_one_peak_need_not_be_smooth_nor_symmetric(peak):
     # straight up, and down four times as steeply
     utility = lambda cap: cap - peak if cap < peak else 4 * (peak - cap)  # noqa: E731
     rule, memory, caps = seek(utility, 600)
-    assert rule.content(memory)
+    assert rule.is_content(memory)
     assert caps[-1] == pytest.approx(peak, rel=1e-3)
 
 
@@ -47,7 +47,7 @@ def test_a_utility_with_one_peak_need_not_be_smooth_nor_symmetric(peak):
 def test_under_noise_it_is_not_sure_and_its_caps_are_still_near_the_peak(seed):
     peak, noise = 6.0, 0.3  # as large as utility is lower by at a distance of 1.2
     rule, memory, caps = seek(lambda cap: -0.2 * (cap - peak) ** 2, 40_000, noise, seed)
-    assert not rule.content(memory)
+    assert not rule.is_content(memory)
     assert memory["low"] < peak < memory["high"]
     assert abs(caps[-5000:] - peak).max() < 1.5
 
@@ -70,7 +70,7 @@ def test_a_peak_less_than_a_width_outside_the_interval_is_found_again():
             cap, np.zeros(2), 10.0, BETA, "active", -((cap - 5.5) ** 2), 1, memory
         )
         cap = rule.next_budget(seen)
-    assert rule.content(memory)
+    assert rule.is_content(memory)
     assert cap == pytest.approx(5.5, rel=1e-3)
 
 

@@ -219,7 +219,9 @@ def test_claims_hold_with_other_options(name, options):
 
 
 def test_claims_of_what_does_not_exist_are_refused():
-    with pytest.raises(ValueError, match="must hold nodes, server, agency, but holds 'node'"):
+    with pytest.raises(
+        ValueError, match="may contain only nodes, server, agency, but contains 'node'"
+    ):
         Claims(individually_rational=("node",))
     with pytest.raises(ValueError, match="must be a list of names, but is 'cost'"):
         Claims(incentive_compatible=("cost"))  # a text, and no tuple

@@ -107,13 +107,17 @@ def test_weights_follow_the_data_of_nodes():
 @pytest.mark.parametrize(
     ("error", "options", "words"),
     [
-        (OptionError, {"by": "listed"}, "weights are needed with by = 'listed'"),
-        (OptionError, {"weights": [1.0, 2.0]}, "weights are needed with by = 'listed'"),
-        (OptionError, {"coupling": 2.0}, "coupling means nothing without by = 'divergence'"),
+        (OptionError, {"by": "listed"}, "weights are required with by = 'listed'"),
+        (OptionError, {"weights": [1.0, 2.0]}, "weights are required with by = 'listed'"),
+        (OptionError, {"coupling": 2.0}, "coupling requires by = 'divergence'"),
         (OptionError, {"by": "listed", "weights": [1.0, 0.0]}, r"weights\.1: input should be gre"),
-        (InvalidGameError, {"by": "listed", "weights": [1.0]}, "a weight for each of 2 nodes, but"),
-        (InvalidGameError, {"by": "samples"}, "by = 'samples' looks at the data that nodes hold"),
-        (InvalidGameError, {"by": "divergence"}, "and there are none here"),
+        (
+            InvalidGameError,
+            {"by": "listed", "weights": [1.0]},
+            "one value for each of 2 nodes, but",
+        ),
+        (InvalidGameError, {"by": "samples"}, "by = 'samples' requires training data"),
+        (InvalidGameError, {"by": "divergence"}, "but there are none here"),
     ],
 )
 def test_weights_that_make_no_sense_are_refused(error, options, words):

@@ -49,7 +49,7 @@ def played(kind, game, coalition=(), doubled=(), identities=1, **options):
     mechanism = MECHANISMS.create(kind, {**OPTIONS.get(kind, {}), **options})
     found, fair = (
         Manipulated(mechanism, kind, one).outcome(game, np.random.default_rng(3))
-        for one in (manipulation, manipulation.honest)
+        for one in (manipulation, manipulation.without_manipulation)
     )
     return found, fair
 
@@ -232,7 +232,7 @@ def test_members_are_drawn_once_each_and_the_same_in_every_run():
     members = draw_members(20, 4, 3, 7)
     assert len({row for one in members for row in one}) == 12
     assert members == draw_members(20, 4, 3, 7)
-    with pytest.raises(InvalidGameError, match="7 times 3 nodes cannot be drawn from 20"):
+    with pytest.raises(InvalidGameError, match="cannot draw 7 x 3 different nodes from 20"):
         draw_members(20, 7, 3, 7)
     drawn = draw_population(scenario(coalitions={"size": 5})).manipulation
     assert drawn.manipulators.sum() == 5
@@ -267,12 +267,18 @@ def test_honest_nodes_leave_no_trace():
 @pytest.mark.parametrize(
     ("people", "message"),
     [
-        ({"coalitions": {"rows": [1, 12]}}, "there are 12 nodes, from row 0 on"),
-        ({"coalitions": {"rows": [1, 1]}}, "1 stands twice"),
-        ({"coalitions": {"size": 13}}, "asks for 13 nodes"),
-        ({"coalitions": {"size": 2}, "sybils": {"identities": 2}}, "one of both"),
-        ({"coalitions": {"size": 2}, "churn": {"departures": 0.1}}, "newcomers belong to nobody"),
-        ({"sybils": {"identities": 2}, "total_epsilon": 3.0}, "nobody says whose it is"),
+        ({"coalitions": {"rows": [1, 12]}}, "rows must be from 0 to 11"),
+        ({"coalitions": {"rows": [1, 1]}}, "1 is listed twice"),
+        ({"coalitions": {"size": 13}}, "needs 13 nodes"),
+        ({"coalitions": {"size": 2}, "sybils": {"identities": 2}}, "use only one of them"),
+        (
+            {"coalitions": {"size": 2}, "churn": {"departures": 0.1}},
+            "newcomers would belong to no coalition",
+        ),
+        (
+            {"sybils": {"identities": 2}, "total_epsilon": 3.0},
+            "the owner of the limit is undefined",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(people, message):

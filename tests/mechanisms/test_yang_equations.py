@@ -200,8 +200,8 @@ def test_a_path_that_ends_is_a_result():
 @pytest.mark.parametrize(
     ("rho", "alpha", "words"),
     [
-        ([], 1.0, "row of sellers"),
-        ([[1.0]], 1.0, "row of sellers"),
+        ([], 1.0, "must be one-dimensional"),
+        ([[1.0]], 1.0, "must be one-dimensional"),
         ([1.0, -1.0], 1.0, r"rho\[1\]"),
         ([1.0], 0.0, "alpha must be positive"),
     ],
@@ -311,9 +311,9 @@ def test_without_a_solution_the_offer_is_empty():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"price_root": "none"}, "price_root = 'none' needs variant = 'printed'"),
-        ({"payment": "shared-cap"}, "payment = 'shared-cap' needs variant = 'printed'"),
-        ({"variant": "printed", "agency_knows_cap": True}, "needs variant = 'three-party'"),
+        ({"price_root": "none"}, "price_root = 'none' requires variant = 'printed'"),
+        ({"payment": "shared-cap"}, "payment = 'shared-cap' requires variant = 'printed'"),
+        ({"variant": "printed", "agency_knows_cap": True}, "requires variant = 'three-party'"),
         ({"variant": "printed", "price_root": "cube"}, "'square', 'none' or 'exact'"),
     ],
 )

@@ -73,15 +73,15 @@ def test_columns_can_be_named_and_scaled(tmp_path):
     ("text", "says"),
     [
         ("", "the file is empty; its first line must name the columns"),
-        ("name,rho\n", "holds the costs of 0 nodes; a market needs two or more"),
-        ("name,rho\nA,1\n", "holds the costs of 1 nodes"),
-        ("A,0.1\nB,0.2\n", "line 1: holds '0.1', where the names of the columns must stand"),
+        ("name,rho\n", "contains the costs of 0 nodes; a market needs at least two"),
+        ("name,rho\nA,1\n", "contains the costs of 1 nodes"),
+        ("A,0.1\nB,0.2\n", "line 1: contains '0.1', but must contain the column names"),
         ("name,\nA,0.1\nB,0.2\n", "line 1: has a column without a name"),
-        ("rho,rho\n1,2\n3,4\n", "line 1: the column 'rho' stands twice"),
-        ("name,rho\nA,1\nB\n", "line 3: has 1 entries, but line 1 names 2 columns"),
-        ("name,rho\nA,1\n\nA,2\n", "line 4: the name 'A' stands on line 2 already"),
+        ("rho,rho\n1,2\n3,4\n", "line 1: the column 'rho' appears twice"),
+        ("name,rho\nA,1\nB\n", "line 3: has 1 entries, but line 1 has 2 columns"),
+        ("name,rho\nA,1\n\nA,2\n", "line 4: the name 'A' is already used on line 2"),
         ("name,rho\nA,1\n,2\n", "line 3: 'name' is empty; every node needs a name"),
-        ("name,rho\nA,1\nB,\n", "line 3: 'rho' is empty; a node without a cost cannot play"),
+        ("name,rho\nA,1\nB,\n", "line 3: 'rho' is empty; every node needs a cost"),
         ("name,rho\nA,1\nB,0\n", "line 3: 'rho' must be positive, but is 0."),
         ("name,rho\nA,1\nB,-0.2\n", "line 3: 'rho' must be positive, but is -0.2"),
         ("name,rho\nA,1\nB,1e300\n", "line 3: 'rho' must lie from 1e-18 to 1e+18, but is 1e300"),
@@ -89,12 +89,12 @@ def test_columns_can_be_named_and_scaled(tmp_path):
         ("name,rho\nA,1\nB,nan\n", "line 3: 'rho' must be a number"),
         ("name,rho\nA,1\nB,0x10\n", "line 3: 'rho' must be a number"),
         ("name,rho\nA,1\nB,1_0\n", "line 3: 'rho' must be a number"),
-        ("name;rho\nA;1.234,5\nB;2\n", "line 2: 'rho' has commas and points, here '1.234,5'"),
-        ("name;rho\nA;1,5\nB;2.5\n", "line 3: 'rho' has commas and points, here '2.5'"),
+        ("name;rho\nA;1.234,5\nB;2\n", "line 2: 'rho' contains commas and points, here '1.234,5'"),
+        ("name;rho\nA;1,5\nB;2.5\n", "line 3: 'rho' contains commas and points, here '2.5'"),
         ("name;rho\nA;1,234\nB;2\n", "line 2: 'rho' is 1,234, which may be 1.234 or 1234"),
-        ('name,rho\n"A,1\nB,2\n', "line 3: is not CSV: unexpected end of data"),
-        ("name,x,y\nA,1,2\nB,3,4\n", "which column holds the costs?"),
-        ("name,rho\nA\x07,1\nB,2\n", "line 2: 'name' must have 100 printable characters at most"),
+        ('name,rho\n"A,1\nB,2\n', "line 3: invalid CSV: unexpected end of data"),
+        ("name,x,y\nA,1,2\nB,3,4\n", "no column is called 'rho' or 'cost'"),
+        ("name,rho\nA\x07,1\nB,2\n", "line 2: 'name' must have at most 100 printable characters"),
     ],
 )
 def test_what_is_wrong_gets_one_sentence_with_its_line(tmp_path, text, says):
@@ -107,7 +107,7 @@ def test_what_is_wrong_gets_one_sentence_with_its_line(tmp_path, text, says):
 
 
 def test_a_file_in_another_encoding_is_refused_with_its_line(tmp_path):
-    with pytest.raises(InvalidScenarioError, match=r"line 2: is not UTF-8 text; save the file as"):
+    with pytest.raises(InvalidScenarioError, match=r"line 2: not UTF-8 text; save the file as"):
         fa.load_costs(write(tmp_path, "name,rho\nHôpital,1\nB,2\n", encoding="cp1252"))
 
 
@@ -137,7 +137,7 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path, monkeypatch):
 def test_a_number_of_nodes_must_be_that_of_the_file(tmp_path):
     write(tmp_path, "rho\n0.1\n0.2\n")
     (tmp_path / "a.toml").write_text('[population]\nn_nodes = 3\nrho = "csv:costs.csv"\n')
-    with pytest.raises(InvalidScenarioError, match=r"gives 2 costs, but population.n_nodes = 3"):
+    with pytest.raises(InvalidScenarioError, match=r"has 2 costs, but population.n_nodes = 3"):
         fa.load_scenario(tmp_path / "a.toml")
 
 

@@ -49,7 +49,7 @@ def test_shares_are_exact():
 
 
 def test_a_list_must_have_as_many_costs_as_there_are_nodes():
-    with pytest.raises(InvalidGameError, match=r"gives 3 costs, but population.n_nodes = 4"):
+    with pytest.raises(InvalidGameError, match=r"has 3 costs, but population.n_nodes = 4"):
         draw("listed", n_nodes=4, values=[1.0, 2.0, 3.0])
 
 
@@ -73,7 +73,7 @@ def test_costs_rise_with_the_divergence_of_the_data_and_only_with_it():
     assert_allclose(draw_rho(alike, 3, stream(3, "costs"), far), 2.0, rtol=0)
     with pytest.raises(OptionError, match="coupling"):
         RHO_DISTRIBUTIONS.create("divergence", {"coupling": -1.0})
-    with pytest.raises(InvalidGameError, match="follows the data that nodes hold"):
+    with pytest.raises(InvalidGameError, match="depends on the nodes' training data"):
         draw_rho(law, 3, stream(3, "costs"))
-    with pytest.raises(InvalidGameError, match=r"gives 3 costs, but population.n_nodes = 4"):
+    with pytest.raises(InvalidGameError, match=r"has 3 costs, but population.n_nodes = 4"):
         draw_rho(law, 4, stream(3, "costs"), far)

@@ -167,10 +167,20 @@ def test_a_timeout_that_is_none_is_refused(timeout):
 @pytest.mark.parametrize(
     ("member", "name", "version", "words"),
     [
-        ("scheduler", "dask", "1.0", "the scheduler has dask 1.0, and here is dask 20"),
+        ("scheduler", "dask", "1.0", "the scheduler has dask 1.0, but this process has dask 20"),
         ("scheduler", "torch", None, None),  # it does not compute
-        ("worker", "numpy", "1.0", "the worker tcp://w:1 has numpy 1.0, and here is numpy 2"),
-        ("worker", "fcfn-abm", None, "the worker tcp://w:1 has no fcfn-abm, and here is fcfn-abm"),
+        (
+            "worker",
+            "numpy",
+            "1.0",
+            "the worker tcp://w:1 has numpy 1.0, but this process has numpy 2",
+        ),
+        (
+            "worker",
+            "fcfn-abm",
+            None,
+            "the worker tcp://w:1 has no fcfn-abm, but this process has fcfn-abm",
+        ),
     ],
 )
 def test_a_cluster_with_other_versions_is_refused(member, name, version, words):

@@ -38,7 +38,7 @@ def test_without_locks_results_are_written_and_one_line_says_what_is_not_guarded
             (folder / "run.json").write_text("{}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     assert [record.message.split(":")[1] for record in caplog.records] == [
-        " this disk has no file locks"
+        " this file system has no locks"
     ]
 
 

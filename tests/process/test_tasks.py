@@ -15,7 +15,7 @@ import pytest
 
 from fcfn_abm.errors import InvalidScenarioError, RunFailedError
 from fcfn_abm.process.options import select_workers
-from fcfn_abm.process.tasks import carry_out_tasks
+from fcfn_abm.process.tasks import run_tasks
 from fcfn_abm.process.workers import (
     ExternalExecutor,
     Processes,
@@ -58,7 +58,7 @@ class Doing:
 def test_a_task_that_kills_its_workers_is_given_up_and_no_other_is(tmp_path):
     work, given_up, deaths = Doing(tmp_path), [], []
     tasks = [*range(8), 101, *range(8, 16)]
-    carry_out_tasks(
+    run_tasks(
         tasks,
         work,
         Processes(2),
@@ -95,7 +95,7 @@ def test_workers_take_as_many_tasks_as_they_see_fit():
     def one_at_a_time(tasks):
         return [tasks[0]]
 
-    carry_out_tasks(
+    run_tasks(
         range(20),
         one_at_a_time,
         Serial(),
@@ -110,9 +110,11 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
     work = Doing(tmp_path)
     with (
         ProcessPoolExecutor(1, get_context("spawn")) as executor,
-        pytest.raises(RunFailedError, match="the executor is broken; the same call with a new one"),
+        pytest.raises(
+            RunFailedError, match="the executor is broken; call again with a new executor"
+        ),
     ):
-        carry_out_tasks(
+        run_tasks(
             [1, 101, 2],
             work,
             ExternalExecutor(executor),
@@ -128,9 +130,9 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
         ((0, None, ()), "workers must be a whole number from 1"),
         ((None, "local:x", ()), "must look like local:4"),
         ((None, "10.0.0.1", ()), "must look like local:4, or tcp://10.0.0.1:8786"),
-        ((2, "local:2", ()), "--workers does not go with --cluster"),
-        ((None, None, ["GPU=1"]), "--resource goes with --cluster only"),
-        ((None, None, (), 5.0), "--cluster-timeout goes with --cluster only"),
+        ((2, "local:2", ()), "--workers cannot be used with --cluster"),
+        ((None, None, ["GPU=1"]), "--resource requires --cluster"),
+        ((None, None, (), 5.0), "--cluster-timeout requires --cluster"),
         ((4097, None, ()), "workers must be a whole number from 1 to 4,096, but is 4,097"),
         ((None, "local:0", ()), "must look like local:4"),
         ((None, "local:4097", ()), "workers must be 4,096 at most"),
@@ -178,7 +180,7 @@ def test_processes_that_cannot_be_started_are_reported(monkeypatch):
         pass
     monkeypatch.setattr("fcfn_abm.process.workers._wait_until_ready", lambda *_: True)
     with pytest.raises(RunFailedError, match=message):
-        carry_out_tasks([1], list, Processes(4), missing=list, on_results=list, on_killer=list)
+        run_tasks([1], list, Processes(4), missing=list, on_results=list, on_killer=list)
 
 
 def set_up_or_die(environment):
@@ -232,7 +234,7 @@ def test_a_process_that_is_lost_as_the_pool_starts_it_is_replaced(
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_or_fail)
     work = Doing(tmp_path)
-    carry_out_tasks(
+    run_tasks(
         range(6),
         work,
         Processes(2),

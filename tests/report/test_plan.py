@@ -121,7 +121,7 @@ def test_a_file_is_written_and_a_place_that_cannot_be_is_refused(record, tmp_pat
     with pytest.raises(OutputError, match=r"already exists; .*--overwrite"):
         fa.export_plan(record, tmp_path / "plan.json")
     assert fa.export_plan(record, tmp_path / "plan.json", overwrite=True) == text
-    with pytest.raises(OutputError, match="cannot be written: a file stands where a folder"):
+    with pytest.raises(OutputError, match="cannot be written: a file is in the place of a folder"):
         fa.export_plan(record, tmp_path / "plan.json" / "plan.json")
     for folder in (tmp_path, ""):
         with pytest.raises(OutputError, match="is a folder"):

@@ -202,10 +202,13 @@ def test_a_run_that_was_killed_learns_the_same_to_the_byte(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"training": None}, r"\[value\].*must be a \[training\] table"),
+        ({"training": None}, r"\[value\].*add a \[training\] table"),
         ({"training": {"schedule": "at-equilibrium"}}, r"must be 'every-round'"),
-        ({"mechanism": {"kind": "static"}}, "makes its offer once"),
-        ({"events": [{"change": "beta", "round": 2, "scale": 2.0}]}, "learns beta: leave one out"),
+        ({"mechanism": {"kind": "static"}}, "makes one offer"),
+        (
+            {"events": [{"change": "beta", "round": 2, "scale": 2.0}]},
+            r"learns beta by the \[value\] table",
+        ),
     ],
 )
 def test_a_scenario_in_which_nothing_can_be_learned_is_refused(change, said):

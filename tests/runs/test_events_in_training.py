@@ -61,5 +61,5 @@ def test_misreports_cannot_change_while_a_net_is_trained():
     tree = scenario("at-equilibrium").model_dump(exclude_unset=True)
     tree["events"] = [{"change": "misreport", "round": 2, "value": 0.5}]
     tree["population"]["misreport"] = {"share": 0.1}
-    with pytest.raises(InvalidScenarioError, match="follows who misreports at first"):
+    with pytest.raises(InvalidScenarioError, match="depends on who misreports at first"):
         check_scenario(fa.Scenario.model_validate(tree))

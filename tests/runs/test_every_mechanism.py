@@ -114,7 +114,7 @@ def test_a_mechanism_that_lacks_something_has_no_outcome_and_says_why():
     found = fa.compare_mechanisms(scenario, ["stackelberg", "myerson-cap"], replications=1)
     row = found.frame.set_index("mechanism").loc["myerson-cap"]
     assert row["status"] == "no-solution"
-    assert "'listed' does not say which are likely" in row["reason"]
+    assert "'listed' has no probabilities" in row["reason"]
     assert np.isnan(row["server_utility"])
 
 

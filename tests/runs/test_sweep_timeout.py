@@ -19,7 +19,7 @@ from fcfn_abm.learning import LEARNING_RULES, LearningRule
 
 @LEARNING_RULES.register("hangs-at-three")
 class HangsAtThree(LearningRule):
-    def planned(self, seen):
+    def plan(self, seen):
         if seen.budget == 3.0:
             time.sleep(1e6)
         return seen.best_response

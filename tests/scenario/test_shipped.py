@@ -36,7 +36,7 @@ def test_a_name_that_is_nearly_right_is_suggested():
 def test_nothing_but_shipped_scenarios_has_such_a_name(name):
     with pytest.raises(InvalidScenarioError):
         fa.load_scenario(name)
-    with pytest.raises(InvalidScenarioError, match="no shipped scenario"):
+    with pytest.raises(InvalidScenarioError, match="no bundled scenario"):
         copy_shipped(name)
 
 
@@ -47,7 +47,7 @@ def test_a_copy_means_the_same_as_the_shipped_file(name):
 
 def test_a_copy_replaces_nothing():
     Path("mine.toml").write_text("mine")
-    with pytest.raises(OutputError, match=r"mine\.toml: exists already"):
+    with pytest.raises(OutputError, match=r"mine\.toml: the file exists already"):
         copy_shipped("quickstart", Path("mine.toml"))
     assert Path("mine.toml").read_text() == "mine"
     with pytest.raises(OutputError, match="cannot be written"):

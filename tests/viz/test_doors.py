@@ -123,7 +123,7 @@ def test_a_table_of_costs_changes_the_nodes_and_nothing_else():
         ("a.toml", b"[population]\nn_nodes = 2000000", "at most 1,000,000 in the window"),
         ("a.csv", b"", "a.csv: the file is empty"),
         ("a.csv", b"rho\n1\nx\n3\n", "a.csv, line 3: 'rho' must be a number"),
-        ("a.csv", b"rho\n1\n", "holds the costs of 1 nodes"),
+        ("a.csv", b"rho\n1\n", "contains the costs of 1 nodes"),
         ("a.csv", b"\n" * 1_002_000, "has more than 1,000,000 lines"),
         ("../../x/y.csv", b"rho\n1\n-2\n", "y.csv, line 3: 'rho' must be"),
         ("a.exe", b"MZ", "a.exe: must be a scenario (.toml), or a table of costs (.csv)."),

@@ -14,6 +14,6 @@ class Cautious(LearningRule):
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the best response that a node withholds."""
 
-    def planned(self, seen):
+    def plan(self, seen):
         """Return the next report."""
         return (1 - self.margin) * seen.best_response
