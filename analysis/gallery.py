@@ -1,8 +1,8 @@
-"""Draw the figures of docs/gallery.md from shipped scenarios.
+"""Draw the figures of docs/gallery.md from bundled scenarios.
 
 python analysis/gallery.py [--results FOLDER] [--out docs/images/gallery]
 
-Runs what is not yet in the folder of results: some minutes on two cores.
+Runs what is missing in the folder of results, which takes some minutes on two cores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EPSILONS = [0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 
 
 def run_what_is_missing(folder: Path, workers: int) -> None:
-    """Carry out the runs of which there are no results yet."""
+    """Run everything without results."""
     quickstart = fa.load_scenario(QUICKSTART)
     if not (folder / "quickstart").is_dir():
         fa.run_scenario(quickstart, folder / "quickstart", progress=True, workers=workers)

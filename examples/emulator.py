@@ -1,9 +1,9 @@
-"""An emulator of the market: many runs, a fast model of them, and where that model errs.
+"""An emulator of the market: a fast model fitted to many runs, and its errors.
 
-Draws populations and servers over decades, plays their markets (``fcfn sweep``), and fits gradient
-boosted trees to four fifths of the points. On the others it compares what the trees predict with
-what the markets came to, and with the luck of the draw, which no emulator can predict: each point
-is played twice, with other nodes of the same distribution.
+Draws populations and servers over decades, plays their markets (``fcfn sweep``), and fits
+gradient-boosted trees to four fifths of the points. On the others it compares the predictions with
+the markets' outcomes, and with the randomness of the draw, which no emulator can predict: each
+point is played twice, with different nodes of the same distribution.
 
     pip install 'fcfn-abm[train]'                   # for scikit-learn
     python examples/emulator.py --workers 2         # 100,000 markets
@@ -34,17 +34,17 @@ INPUTS = {
 OUTCOMES = {"participation": "participation", "budget": "cap B"}
 REPLICATIONS = 2
 HELD_OUT = 0.2
-"""Share of the points that the emulator is not fitted to."""
+"""Share of the points held out of the fit."""
 
 
 @dataclass(frozen=True)
 class Emulation:
-    """What an emulator of one outcome predicts of points that it has not seen."""
+    """Predictions of an emulator of one outcome for held-out points."""
 
     outcome: str
     """Column of the sweep's table."""
     points: pd.DataFrame
-    """A row for each held-out point: inputs, ``played`` (mean of its runs), ``predicted``, ``luck``
+    """One row per held-out point: inputs, ``played`` (mean of its runs), ``predicted``, ``luck``
     (standard deviation of one run around its point's mean), ``trades`` (share of its runs)."""
     spread: float
     """Standard deviation of the outcome over the held-out points."""
@@ -56,17 +56,17 @@ class Emulation:
 
     @property
     def luck(self) -> float:
-        """The part of that error which the draw of the nodes alone makes."""
+        """The part of the error due to the draw of the nodes."""
         return float(np.sqrt((self.points["luck"] ** 2).mean() / REPLICATIONS))
 
     @property
     def explained(self) -> float:
-        """Share of the variance over points that the emulator explains, R squared."""
+        """R squared: share of the variance over points that the emulator explains."""
         return 1.0 - (self.error / self.spread) ** 2
 
 
 def load_sweep(n_markets: int) -> fa.Scenario:
-    """Return a sweep of so many markets over a Latin hypercube of the four inputs."""
+    """Return a sweep of ``n_markets`` markets over a Latin hypercube of the four inputs."""
     sweep = {
         "mode": '"latin-hypercube"',
         "n_samples": n_markets // REPLICATIONS,
@@ -120,11 +120,11 @@ def errors_by(emulation: Emulation, values: pd.Series, edges: Floats) -> pd.Data
 
 
 def describe(emulation: Emulation) -> str:
-    """Say how well an outcome is emulated, and where it is not."""
+    """Describe how well an outcome is emulated, and where errors are large."""
     points = emulation.points
     lines = [
         f"{OUTCOMES[emulation.outcome]}: R2 = {emulation.explained:.4f}, root mean square error "
-        f"{emulation.error:.4f}, of which the draw of the nodes makes {emulation.luck:.4f} "
+        f"{emulation.error:.4f}, of which the draw of the nodes accounts for {emulation.luck:.4f} "
         f"(spread over points {emulation.spread:.4f}, {len(points):,} points held out)"
     ]
     edge = points["trades"].between(0, 1, inclusive="neither")
@@ -150,7 +150,7 @@ def describe(emulation: Emulation) -> str:
 
 
 def draw(emulations: list[Emulation], file: Path) -> None:
-    """Draw what was predicted against what was played, a panel an outcome."""
+    """Draw predicted against played outcomes, one panel per outcome."""
     import matplotlib.pyplot as plt
 
     from fcfn_abm.report.theme import theme
@@ -172,12 +172,12 @@ def draw(emulations: list[Emulation], file: Path) -> None:
 
 
 def main() -> None:
-    """Play the markets that are missing, fit the emulators, and print how they do."""
+    """Play the missing markets, fit the emulators, and print their errors."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--markets", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=count_cores())
     parser.add_argument("--out", type=Path, help="folder of the sweep")
-    parser.add_argument("--figure", type=Path, help="file that takes the figure")
+    parser.add_argument("--figure", type=Path, help="file for the figure")
     args = parser.parse_args()
     out = args.out or Path("results") / f"emulator-{args.markets}"
     sweep = fa.run_sweep(load_sweep(args.markets), out, Processes(args.workers), progress=True)

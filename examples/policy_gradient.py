@@ -1,10 +1,10 @@
 """Nodes that learn by policy gradient, in the market as a PettingZoo environment.
 
 Each node draws its action from a log-normal distribution whose median it learns by REINFORCE
-(Williams 1992): it moves the median where draws above it were paid more than draws below it. From
-what a round paid it first takes off what the others' reports explain, by least squares in their
-total, which it observes after the round; that leaves the gradient as it is, and takes away most of
-its noise. No node knows the game, nor anybody else's cost.
+(Williams 1992): the median moves in the direction of better-paid draws. Before the update, the part
+of a round's reward explained by the others' total is removed by least squares; each node observes
+this total after the round. This keeps the gradient and removes most of its noise. No node knows
+the game or another node's cost.
 
     pip install 'fcfn-abm[env]'
     python examples/policy_gradient.py             # five nodes: half a minute
@@ -24,16 +24,16 @@ import fcfn_abm as fa
 type Floats = npt.NDArray[np.float64]
 
 BATCH = 50
-"""Rounds after which the medians move."""
+"""Rounds per update of the medians."""
 STEP = 6.0
-"""Of ln(median) per unit of the gradient of utility / B; it falls over the training."""
+"""Step of ln(median) per unit of the gradient of utility / B; decreases during training."""
 SPREAD = (0.3, 0.03)
 """Standard deviation of ln(action), in the first batch and in the last."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training led to; arrays have shape (n_nodes,)."""
+    """Result of a training; arrays have shape (n_nodes,)."""
 
     epsilon: Floats
     """The median report of each node."""
@@ -47,7 +47,7 @@ class Training:
 
 
 def train(n_nodes: int = 5, n_rounds: int = 40_000, seed: int = 1) -> Training:
-    """Train the nodes of a market with a fixed cap, all at once."""
+    """Train the nodes of a market with a fixed cap, simultaneously."""
     scenario = fa.Scenario.model_validate(
         {
             "seed": seed,
@@ -61,7 +61,7 @@ def train(n_nodes: int = 5, n_rounds: int = 40_000, seed: int = 1) -> Training:
     others = market.observation_names("node_0").index("others")
     chance = np.random.default_rng(seed)
     market.reset()
-    median = np.log(np.full(n_nodes, 0.3))  # of the action, which is a share of B / (4 rho)
+    median = np.log(np.full(n_nodes, 0.3))  # median of the action, a share of B / (4 rho)
     n_batches = n_rounds // BATCH
     for batch in range(n_batches):
         progress = batch / n_batches
@@ -82,21 +82,21 @@ def train(n_nodes: int = 5, n_rounds: int = 40_000, seed: int = 1) -> Training:
 
 
 def remove_explained(reward: Floats, others: Floats) -> Floats:
-    """Return what is left of rewards, shape (rounds, n), after a line in the others' total."""
+    """Return rewards, shape (rounds, n), minus their linear regression on the others' total."""
     reward, others = reward - reward.mean(axis=0), others - others.mean(axis=0)
     slope = (reward * others).sum(axis=0) / np.maximum((others**2).sum(axis=0), 1e-300)
     return np.asarray(reward - slope * others)
 
 
 def main() -> None:
-    """Train, and print where the nodes are."""
+    """Train, and print the nodes' epsilons."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--nodes", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     trained = train(options.nodes, options.rounds, options.seed)
-    print("node   learnt epsilon   equilibrium")
+    print("node  learned epsilon   equilibrium")
     for row, (learnt, best) in enumerate(zip(trained.epsilon, trained.equilibrium, strict=True)):
         print(f"{row:4d}   {learnt:14.4f}   {best:11.4f}")
     print(f"largest relative error: {100 * trained.distance:.1f} %")

@@ -39,7 +39,7 @@ def norms_without_biases(self):
 
 def weighted_without_biases(self, factors):
     parts = [
-        block.weighted(torch.ones_like(factors) if isinstance(block, Matrix) else factors)
+        block.sum_weighted(torch.ones_like(factors) if isinstance(block, Matrix) else factors)
         for block in self.blocks
     ]
     return torch.cat(parts, dim=-1)

@@ -84,7 +84,7 @@ def test_a_second_run_gives_the_same_bytes_and_never_replaces_the_first(run, tmp
         ).read_bytes()
     refused = fcfn("run", LOCAL, "--out", out, *SHORT)
     assert refused.returncode == 2
-    assert "there is a record already" in refused.stderr
+    assert "already contains results" in refused.stderr
 
 
 def test_the_resolved_scenario_repeats_the_run(run, tmp_path):
@@ -121,7 +121,7 @@ def test_equilibrium_prints_the_bounds_of_the_paper():
     assert facts["epsilon_ceiling_low"] == pytest.approx(budget / 0.01)
     assert facts["epsilon_ceiling_high"] == pytest.approx(budget / 0.01)
     text = fcfn("equilibrium", QUICKSTART, *settings).stdout
-    assert "No node with rho >= 1 takes part at any cap that pays the server (47)." in text
+    assert "No node with rho >= 1 takes part at any cap that pays off for the server (47)." in text
     assert "A node's epsilon stays below B/rho (52): 989.899." in text
     priced = fcfn("equilibrium", QUICKSTART, "--set", "mechanism=static", "--json").stdout
     assert "ceiling" not in priced
@@ -141,7 +141,7 @@ def test_compare_prints_a_table_and_writes_it_with_its_figure(tmp_path):
     assert len(image) > 20_000
     again = fcfn("compare", QUICKSTART, "--replications", "1", cwd=tmp_path)
     assert again.returncode == 2
-    assert "there is a record already" in again.stderr
+    assert "already contains results" in again.stderr
     options = ["--mechanisms", "random, stackelberg", "--set", "game.budget=2", "--overwrite"]
     third = fcfn("compare", QUICKSTART, *options, "--json", cwd=tmp_path)
     facts = json.loads(third.stdout)
@@ -187,13 +187,13 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
         (["run", QUICKSTART, "--set", "population.n_nodes=5000"], "too few for 5000 nodes"),
         (["equilibrium", "wrong.toml"], "wrong.toml: not valid TOML"),
         (["compare", QUICKSTART, "--mechanisms", "statc"], "Did you mean 'static'?"),
-        (["compare", QUICKSTART, "--mechanisms", ","], "mechanisms must hold one name or more"),
+        (["compare", QUICKSTART, "--mechanisms", ","], "mechanisms must contain at least one name"),
         (
             ["compare", QUICKSTART, "--replications", 0],
             "replications must be a whole number from 1 to 10,000, but is 0",
         ),
         (["compare", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
-        (["scenarios", "list", "nowhere"], "nowhere: there are no scenario files"),
+        (["scenarios", "list", "nowhere"], "nowhere: contains no scenario files"),
         (["run"], "Missing argument"),
         (["rnu"], "No such command"),
         (["run", QUICKSTART, "--owt", "x"], "No such option"),
@@ -251,7 +251,7 @@ def test_an_interrupted_check_of_a_mechanism_ends_with_130():
     started.send_signal(signal.SIGINT)
     stdout, stderr = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert stderr == "fcfn: interrupted; the games that were checked are lost.\n"
+    assert stderr == "fcfn: interrupted; no results were kept.\n"
     assert stdout == ""
 
 
@@ -325,7 +325,7 @@ def test_the_ledger_of_a_record_tells_it_round_by_round_in_both_views(run):
     for words in (
         "epsilon, one round",
         "epsilon, total of 2 rounds",
-        "epsilon, total, as the server sees it",
+        "epsilon, total, from the server's view",
         "under secure aggregation",
         "research output, not a release mechanism",
     ):
@@ -345,14 +345,14 @@ def test_what_is_not_proven_stands_in_the_summary(tmp_path):
     assert done.returncode == 0, done.stderr
     for words in (
         "steps: its epsilon is a heuristic, not a guarantee",
-        "proven below epsilon = 1 only",
-        "no guarantee at all",
+        "proven only below epsilon = 1",
+        ", which is no guarantee",
     ):
         assert words in done.stdout
     record = fa.read_record(tmp_path / "record")
     epsilon, delta = record.nodes["epsilon"].max(), record.scenario.privacy.delta
     sigma = fa.gaussian_sigma(epsilon, delta, calibration="classical")
-    assert f"truly has epsilon = {fa.gaussian_epsilon(sigma, delta):.3g} at" in done.stdout
+    assert f"has epsilon = {fa.gaussian_epsilon(sigma, delta):.3g} at" in done.stdout
 
 
 def test_sampled_steps_and_several_releases_go_all_the_way(tmp_path):
@@ -363,7 +363,8 @@ def test_sampled_steps_and_several_releases_go_all_the_way(tmp_path):
         "--set", "privacy.placement.sampling_rate=0.3",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "several times a round nothing is claimed for secure aggregation" in done.stdout
+    words = "There is no claim for secure aggregation if nodes add noise several times per round"
+    assert words in done.stdout
     record = fa.read_record(tmp_path / "record")
     nodes = record.nodes[record.nodes["active"]]
     assert record.scenario.privacy.placement.options == {"sampling_rate": 0.3}

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Churn: does the market follow an equilibrium that moves?
 #
-# A hundred nodes. In each round a share of them goes away for good, and newcomers with costs of
-# their own take the empty places; the logarithm of every cost takes a random step, and comes back
-# by a tenth of its way. Six rules of learning follow as well as they can. How far behind the closed
-# form of those who are there do they stay?
+# A hundred nodes. In each round a share of them leaves for good, and newcomers with new costs take
+# their places; the logarithm of every cost takes a random step and reverts by a tenth towards its
+# initial value. Six learning rules follow the moving equilibrium. How far are they from the closed
+# form of the present nodes?
 #
-# All numbers are means over the second half of 300 rounds. The runs of a point have the same
-# populations under every rule.
+# All numbers are means over the second half of 300 rounds. All rules have the same populations at
+# each point.
 
 # %%
 import json
@@ -37,7 +37,7 @@ MARKERS = ["o", "^", "v", "s", "D", "P"]
 
 
 def rule_of(text):
-    """Return what a table of the scenario is called here."""
+    """Return the name of a table of the scenario."""
     if not text.startswith("{"):
         return RULES[text]
     rule = json.loads(text)
@@ -52,7 +52,7 @@ for name in followed:  # the means over rounds, in place of the last round
     frame[name] = frame[f"tracking_{name}"]
 frame["expected"] = frame["tracking_equilibrium_participation"]
 frame["too many"] = frame["participation"] / frame["expected"] - 1
-active = frame["expected"] * frame["n_present"]  # who take part in closed form
+active = frame["expected"] * frame["n_present"]  # active nodes in closed form
 frame["a change"] = frame["distance"] / (frame["departures"] * active)
 by = ["drift", "rule", "departures"]
 means = summary(frame, by, ["distance", "total_error", "exploitability", "too many", "a change"])
@@ -105,7 +105,7 @@ half, full, fictitious, slow, quick, aggregate = RULES.values()
 
 
 def cells(column, drift):
-    """Return a table of a measure in percent: a row a rule, a column a share of departures."""
+    """Return a table of a measure in percent: rules by shares of departures."""
     part = means[means["drift"] == drift]
     wide = part.pivot_table(index="rule", columns="departures", values=column, observed=True)
     wide = wide.map(lambda value: f"{number(100 * value, 2)} %")
@@ -120,12 +120,12 @@ def at(column, rule, departures, drift=drifts[0]):
 
 
 def percent(*where, **drift):
-    """Return a mean in words."""
+    """Return a formatted mean."""
     return f"{number(100 * at(*where, **drift), 2)} %"
 
 
 def most_gain(rules):
-    """Return the largest gain of a node, in words."""
+    """Return the formatted largest gain of a node."""
     gains = means.loc[means["rule"].isin(rules), "exploitability"]
     return f"{number(100 * gains.max(), 2)} %"
 

@@ -1,14 +1,14 @@
 # %% [markdown]
-# # Closed loop: what it costs to learn the value of epsilon while buying it
+# # Closed loop: the cost of learning the value of epsilon while buying it
 #
-# A server that learns starts from alpha = beta = 10, as in the paper's figures, and refits both to
-# what its own rounds of training gain. Another one is given what `fcfn calibrate` measured on these
-# digits, and keeps it. Same nodes, same data, same seeds. Where does the loop settle, how fast, and
-# what does it cost?
+# A learning server starts from alpha = beta = 10, as in the paper's figures, and refits both to
+# the gains of its own rounds of training. Another server gets the values that `fcfn calibrate`
+# measured on these digits, and keeps them. Nodes, data and seeds are the same. Where does the loop
+# settle, how fast, and at what cost?
 #
-# Nobody knows the true value of epsilon to a net. Both servers are judged by one fit to the rounds
-# of all runs with the same split of the data and mechanism. And the loop is played with a simulated
-# training, whose value is known, so that regrets are exact: there a bandit plays too.
+# The true value of epsilon to a net is unknown. Both servers are judged by one fit to the rounds
+# of all runs with the same data partition and mechanism. The loop is also played with simulated
+# training, whose value is known, so that regrets are exact; a bandit is included there.
 
 # %%
 import matplotlib.pyplot as plt
@@ -23,8 +23,8 @@ from fcfn_abm.learning.value import ValueEstimate, ValuePrior
 from fcfn_abm.report.theme import theme
 from fcfn_abm.runs.simulated import TrueValue, simulate_loop
 
-LATE = 10  # rounds, the last ones
-NEAR = 0.1  # of its late mean, within which a cap has settled
+LATE = 10  # number of last rounds
+NEAR = 0.1  # relative distance to its late mean within which a cap has settled
 
 # %%
 study = begin("closed_loop")
@@ -40,7 +40,7 @@ for row in frame.to_dict("records"):
     record = sweep.record(row["run"])
     keys = ("run", "data", "costs", "mechanism", "replication", "server")
     accuracy = record.training["accuracy"].to_numpy()
-    n_rounds = len(accuracy) - 1  # where a market at rest ends earlier, its last round stands
+    n_rounds = len(accuracy) - 1  # a market that ends earlier keeps its last round
     part = record.rounds.set_index("round").reindex(range(1, n_rounds + 1)).ffill().reset_index()
     stock = accuracy - accuracy[0]
     part = part.assign(accuracy=accuracy[1:], gain=np.diff(accuracy), stock=stock[:-1])
@@ -52,8 +52,8 @@ price = sweep.scenario.value.price
 # %% [markdown]
 # ## One fit to all rounds
 #
-# All rounds of all runs with one split of the data and one mechanism judge both servers. (A mean
-# epsilon of 2 that all nodes share is more to the net than one that a few of them sell.)
+# All rounds of all runs with the same data partition and mechanism judge both servers. (A mean
+# epsilon of 2 shared by all nodes has more value for the net than one sold by a few of them.)
 
 # %%
 pooled = {}
@@ -63,10 +63,10 @@ for place, part in rounds[rounds["gain"].notna()].groupby(["data", "mechanism"])
 
 
 def judge(part):
-    """Return how one run went, by the fit to all rounds."""
+    """Return the results of a run under the fit to all rounds."""
     fit = pooled[part["data"].iloc[0], part["mechanism"].iloc[0]]
     late = part.tail(LATE)
-    bought = late["mean_epsilon"].sum() / late["payment"].sum()  # a unit of money buys so much
+    bought = late["mean_epsilon"].sum() / late["payment"].sum()  # epsilon per unit of money
     best = max(0.0, price * fit.beta - 1 / (fit.alpha * bought))
     most = price * fit(bought * best) - best
     left = price * fit(part["mean_epsilon"]) - part["payment"]
@@ -117,7 +117,7 @@ with theme():
 study.save(figure, "closed_loop_rounds")
 
 # %% [markdown]
-# ## With a simulated training, whose value is known
+# ## Simulated training with a known value
 
 # %%
 n_seeds = 3 * frame["replication"].nunique()
@@ -181,12 +181,12 @@ with theme():
 study.save(figure, "closed_loop_simulated")
 
 # %% [markdown]
-# ## What was found
+# ## Findings
 
 
 # %%
 def difference(name):
-    """Say by how much learning differs from knowing, paired, in so many points."""
+    """Return the paired difference between learning and knowing, in points."""
     pairs = wide[name]["learns"] - wide[name]["knows"]
     return f"{100 * pairs.mean():+.2g} +- {100 * half_interval(pairs):.2g}"
 
@@ -208,7 +208,7 @@ for place, row in ends.iterrows():
 
 
 def describe(place, fit):
-    """Say what one fit to all rounds found."""
+    """Describe the fit to all rounds."""
     (alpha_low, alpha_high), (low, high) = fit.alpha_interval(), fit.beta_interval()
     return (
         f"{', '.join(place)}: alpha {fit.alpha:.2g} ({alpha_low:.2g} to {alpha_high:.2g}), beta "

@@ -1,7 +1,7 @@
-"""What the studies share: the sweep behind a study, means with intervals, and where results go.
+"""Shared code of the studies: their sweeps, means with intervals, and results folders.
 
-A study is a scenario with a sweep, ``scenarios/heterogeneity/NAME.toml``, a script ``NAME.py``
-beside this file, in cells, and a notebook ``NAME.ipynb`` that ``notebooks.py`` makes of the script.
+A study consists of a scenario with a sweep, ``scenarios/heterogeneity/NAME.toml``, a script in
+cells, ``NAME.py``, and a notebook, ``NAME.ipynb``, which ``notebooks.py`` creates from the script.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ IN_NOTEBOOK = "ipykernel" in sys.modules
 
 @dataclass(frozen=True)
 class Study:
-    """One study: its scenario, where its results go, and how they are made."""
+    """A study: its scenario, results folder and options."""
 
     name: str
-    """Of the scenario and of the script."""
+    """Name of the scenario and the script."""
     out: Path = ROOT / "results"
-    """Takes the runs, in ``NAME-sweep``, and the figures and findings, in ``NAME-study``."""
+    """Folder for the runs (``NAME-sweep``), and for figures and findings (``NAME-study``)."""
     workers: int = 1
-    """Processes that carry out runs that are missing."""
+    """Processes for missing runs."""
     overrides: tuple[str, ...] = ()
-    """Changes of the scenario, such as ``sweep.replications=2``."""
+    """Overrides of the scenario, such as ``sweep.replications=2``."""
 
     @property
     def folder(self) -> Path:
@@ -62,16 +62,16 @@ class Study:
         for override in self.overrides:
             command += ["--set", override]
         ended = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # noqa: S603
-        if ended.returncode:  # it has said why
+        if ended.returncode:  # the command has printed the reason
             raise SystemExit(ended.returncode)
         return fa.read_sweep(path)
 
     def sweep(self) -> fa.Sweep:
-        """Carry out the runs that are missing, and return the sweep."""
+        """Run the missing runs and return the sweep."""
         return self._sweep
 
     def frame(self) -> pd.DataFrame:
-        """Return one row for each run that went well; say how many did not."""
+        """Return one row per successful run, and report failed runs."""
         frame = self.sweep().frame()
         done = frame["status"] == "done"
         if not done.all():
@@ -80,7 +80,7 @@ class Study:
         return frame[done].reset_index(drop=True)
 
     def save(self, figure: Figure, name: str) -> Figure:
-        """Write a figure as PNG and SVG, and give it back for the notebook to show."""
+        """Write a figure as PNG and SVG, and return it for display in the notebook."""
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f"{name}.png")
         figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
@@ -88,7 +88,7 @@ class Study:
         return figure
 
     def report(self, findings: str) -> None:
-        """Write the findings, Markdown, and show them."""
+        """Write the findings as Markdown, and display them."""
         findings = _wrap(findings)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "findings.md").write_text(findings, encoding="utf-8")
@@ -98,11 +98,11 @@ class Study:
             display(Markdown(findings))
         else:
             print(findings)
-            print(f"Figures and findings lie in {self.folder}.", file=sys.stderr)
+            print(f"Figures and findings: {self.folder}", file=sys.stderr)
 
 
 def _wrap(text: str) -> str:
-    """Break paragraphs and items of a list anew, once numbers stand in them; leave tables alone."""
+    """Rewrap paragraphs and list items after numbers are inserted; tables are unchanged."""
     blocks = []
     for block in text.strip().split("\n\n"):
         if not block.startswith("|"):
@@ -117,20 +117,20 @@ def _wrap(text: str) -> str:
 
 
 def begin(name: str, options: str | None = None) -> Study:
-    """Read what a study is asked to do.
+    """Read the options of a study.
 
     Parameters
     ----------
     name : str
-        Of the study: that of its scenario.
+        Name of the study and its scenario.
     options : str, optional
-        As on the command line, such as ``"--workers 2 --set sweep.replications=2"``; without it,
-        what stands on the command line, and in a notebook nothing.
+        As on the command line, such as ``"--workers 2 --set sweep.replications=2"``; by default
+        the command line, or nothing in a notebook.
 
     Returns
     -------
     Study
-        What was asked.
+        The study with its options.
     """
     parser = argparse.ArgumentParser(description=f"The study {name!r}; see docs/studies.md.")
     parser.add_argument("--out", type=Path, default=ROOT / "results", help="folder of all results")
@@ -157,33 +157,34 @@ def band(values: pd.Series) -> tuple[float, float]:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number in so many digits, without an exponent where people can do without."""
+    """Format a number to some digits, without an exponent where possible."""
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:,.{digits}g}" if abs(rounded) < 10**digits else f"{rounded:,.0f}"
 
 
 def format_range(values: pd.Series, digits: int = 3) -> str:
-    """Say between what numbers lie: ``1.2 to 3.4``, or ``1.2`` where all are alike."""
+    """Format the range of values: ``1.2 to 3.4``, or ``1.2`` if all are equal."""
     low, high = number(values.min(), digits), number(values.max(), digits)
     return low if low == high else f"{low} to {high}"
 
 
 def summary(frame: pd.DataFrame, by: str | Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Return means over replications, and half of their intervals as ``COLUMN_half``.
+    """Return means over replications, and half-widths of their intervals as ``COLUMN_half``.
 
     Parameters
     ----------
     frame : DataFrame
-        One row a run.
+        One row per run.
     by : str or sequence of str
-        Columns that tell points apart.
+        Columns that identify points.
     columns : sequence of str
-        What is averaged.
+        Columns to average.
 
     Returns
     -------
     DataFrame
-        One row a point: ``by``, the number of runs ``n``, and two columns for each of ``columns``.
+        One row per point: ``by``, the number of runs ``n``, and two columns per entry of
+        ``columns``.
     """
     groups = frame.groupby(by, sort=False, observed=True)
     parts = {"n": groups.size()}
@@ -206,23 +207,23 @@ def table(frame: pd.DataFrame, formats: dict[str, str] | None = None) -> str:
 
 
 def verdict_map(axes: Axes, frame: pd.DataFrame, x: str, y: str, *, y_log: bool = True) -> QuadMesh:
-    """Draw which share of the runs has ``settled``, over two axes of a sweep.
+    """Draw the share of ``settled`` runs over two axes of a sweep.
 
     Parameters
     ----------
     axes : Axes
-        Takes the map.
+        Axes for the map.
     frame : DataFrame
-        One row a run, with a column ``settled``.
+        One row per run, with a column ``settled``.
     x, y : str
-        The columns that span the map; ``x`` is logarithmic.
+        Columns of the map's axes; ``x`` is logarithmic.
     y_log : bool, default True
-        Whether ``y`` is.
+        Whether ``y`` is logarithmic.
 
     Returns
     -------
     QuadMesh
-        For a colour bar.
+        The mesh, for a colour bar.
     """
     shares = frame.pivot_table(index=y, columns=x, values="settled", aggfunc="mean")
     columns, rows = shares.columns.to_numpy(float), shares.index.to_numpy(float)
@@ -241,7 +242,7 @@ def verdict_map(axes: Axes, frame: pd.DataFrame, x: str, y: str, *, y_log: bool 
 
 
 def _space_out(values: npt.NDArray[np.float64], *, log: bool, share: float = 0.05) -> list[float]:
-    """Return those of some values in ascending order that leave room for each other."""
+    """Return ascending values that are far enough apart for labels."""
     places = np.log(values) if log else values
     kept = [0]
     for place in range(1, len(values)):
@@ -251,7 +252,7 @@ def _space_out(values: npt.NDArray[np.float64], *, log: bool, share: float = 0.0
 
 
 def edges(centres: npt.NDArray[np.float64], *, log: bool = True) -> npt.NDArray[np.float64]:
-    """Return the borders of cells around values in ascending order."""
+    """Return the borders of cells around ascending values."""
     if len(centres) == 1:
         return centres[0] * np.array([0.9, 1.1])
     values = np.log(centres) if log else centres

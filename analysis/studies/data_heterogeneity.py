@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Data heterogeneity: who stays when unusual data make privacy costly
 #
-# A Dirichlet law deals labels to 30 nodes, from nearly alike to one or two labels a node, and the
-# unit cost of a node's privacy is rho0 (1 + coupling d), with d the distance of its label shares
-# from everybody's. Whom does the market keep, and what does the net learn from them?
+# A Dirichlet distribution assigns labels to 30 nodes, from nearly equal shares to one or two labels
+# per node. A node's unit privacy cost is rho0 (1 + coupling d), where d is the distance of its
+# label shares from the global ones. Which nodes does the market keep, and what does the net learn?
 #
-# With one full-batch step a round the sum of the gradients is the same however the data are dealt.
-# Without coupling, when all nodes cost the same and all train, the skew alone changes nothing: what
-# the coupling takes away is the market's doing. 8 x 8 digits and a small net: read differences,
-# not levels.
+# With one full-batch step per round, the sum of the gradients does not depend on the partition.
+# Without coupling, when all nodes have the same cost and train, skew alone changes nothing, so the
+# effect of the coupling is due to the market. The data are 8 x 8 digits and the net is small: read
+# differences, not levels.
 
 # %%
 import matplotlib.pyplot as plt
@@ -53,7 +53,7 @@ def lines(axes, parts):
     """Draw means with intervals against alpha: label, frame, column, colour, line, marker."""
     for place, (label, part, column, colour, style, marker) in enumerate(parts):
         sns.lineplot(
-            part.assign(alpha=part["alpha"] * 1.06**place),  # or bars hide each other
+            part.assign(alpha=part["alpha"] * 1.06**place),  # so that bars do not overlap
             x="alpha",
             y=column,
             color=colour,
@@ -106,7 +106,7 @@ picture
 # %% [markdown]
 # ## Findings
 #
-# Both couplings have the same seeds, data and dealing, so their difference is taken run by run.
+# Both couplings have the same seeds, data and partitions, so their differences are paired by run.
 
 # %%
 means = summary(
@@ -120,7 +120,7 @@ wide = frame.pivot_table(
 
 
 def change(column):
-    """Return the mean change by coupling, and half of its interval, for each alpha."""
+    """Return the mean change due to the coupling, and its half-interval, for each alpha."""
     difference = wide[column][strong] - wide[column][weak]
     groups = difference.groupby("alpha")
     return groups.mean(), groups.agg(half_interval)
@@ -152,14 +152,15 @@ Costs that follow the data (coupling {strong:g}), mean of {means["n"].min()} run
 {table(shown)}
 
 - With equal costs all nodes train, and accuracy is {level.mean():.1%} at every alpha (dealings
-  differ by {100 * same:.2g} points at most): one full-batch step a round does not see the skew.
+  differ by {100 * same:.2g} points at most): one full-batch step per round is not
+  affected by the skew.
 - Costs that follow the data cost {-100 * lost[skewed]:.0f} +- {100 * lost_half[skewed]:.0f} points
   of accuracy at alpha = {skewed:g}, and {-100 * lost[even]:.1f} +- {100 * lost_half[even]:.1f} at
   {even:g}. Without noise the same nodes lose {-100 * chosen[skewed]:.0f} points at
-  alpha = {skewed:g}: that part is the data that the market does without.
-- The market keeps the ordinary: at alpha = {alphas[1]:g} the nodes that stay are
-  {means["d_stay"].iloc[1]:.2f} from everybody's labels on average, and all are
+  alpha = {skewed:g}: this part is the missing data.
+- The market keeps nodes with ordinary data: at alpha = {alphas[1]:g} the nodes that stay are
+  {means["d_stay"].iloc[1]:.2f} from the global label shares on average, and all are
   {means["d_all"].iloc[1]:.2f}.
-- The server's own utility counts the mean epsilon and sees none of this: by it, coupling is worth
-  {gained.min():+.2f} to {gained.max():+.2f} a round.
+- The server's own utility counts the mean epsilon and sees none of this: by this measure
+  coupling adds {gained.min():+.2f} to {gained.max():+.2f} per round.
 """)

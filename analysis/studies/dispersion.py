@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Dispersion: how much difference in costs the contest tolerates
+# # Dispersion: how much spread in costs the contest tolerates
 #
-# A thousand nodes with the same mean cost and ever more spread, from five laws that are scaled to
+# A thousand nodes with the same mean cost and increasing spread, from five distributions scaled to
 # equal coefficients of variation (standard deviation / mean), under the same payment cap. How many
-# take part, with what epsilon, and what becomes of welfare?
+# nodes are active, with what epsilon, and what happens to welfare?
 
 # %%
 import json
@@ -23,12 +23,12 @@ frame = study.frame()
 
 
 # %% [markdown]
-# ## The coefficient of variation of each law
+# ## The coefficient of variation of each distribution
 
 
 # %%
 def variation(law):
-    """Return standard deviation / mean of the law that a table of the scenario stands for."""
+    """Return standard deviation / mean of the distribution in a table of the scenario."""
     match law:
         case {"kind": "uniform", "low": low, "high": high}:
             costs = stats.uniform(low, high - low)
@@ -113,7 +113,7 @@ at = means.set_index(["law", "variation"])
 
 
 def half_widths():
-    """Say how many nodes each uniform spread of +-h keeps."""
+    """Describe the number of active nodes for each uniform spread of +-h."""
     words = []
     for text, rows in frame[frame["law"] == "uniform"].groupby("population.rho", sort=False):
         low, high = (json.loads(text)[end] for end in ("low", "high"))
@@ -121,8 +121,8 @@ def half_widths():
     return ", ".join(words)
 
 
-def over_laws(column, variation):
-    """Say between what the laws' means lie at one coefficient of variation."""
+def describe(column, variation):
+    """Return the range of the distributions' means at a coefficient of variation."""
     return format_range(means.loc[means["variation"] == variation, column])
 
 
@@ -136,26 +136,27 @@ Active nodes of {n_nodes:,}, mean of {means["n"].min()} populations:
 {table(shown)}
 
 - The contest tolerates little. Of costs spread evenly, {half_widths()} of {n_nodes:,} nodes; at a
-  coefficient of variation of {largest:.2g} the log-normal law keeps
+  coefficient of variation of {largest:.2g} the log-normal distribution keeps
   {wide.loc["log-normal", "n_active"]:.1f}.
-- The coefficient of variation does not tell how many stay: at {smallest:.2g} it is
-  {over_laws("n_active", smallest)} nodes, at {largest:.2g} {over_laws("n_active", largest)},
-  depending on the law. What counts is the cheap end: two groups keep the cheap half at any
+- The coefficient of variation does not determine how many nodes stay: at {smallest:.2g} it is
+  {describe("n_active", smallest)} nodes, at {largest:.2g} {describe("n_active", largest)},
+  depending on the distribution. The lower end decides: two groups keep the low-cost half at any
   distance,
-  the Pareto law has its mass at a firm lower end, and the log-normal one a few nodes far below all
+  the Pareto distribution has its mass at a firm lower end, and the log-normal one a few nodes far
+  below all
   others.
 - Who stays sells more, since fewer divide the same money. Mean epsilon of an active node:
-  {over_laws("mean_epsilon", smallest)} at {smallest:.2g}, {over_laws("mean_epsilon", largest)} at
+  {describe("mean_epsilon", smallest)} at {smallest:.2g}, {describe("mean_epsilon", largest)} at
   {largest:.2g}.
-- Those who stay earn more, all together: {over_laws("node_utility", smallest)} at {smallest:.2g},
-  {over_laws("node_utility", largest)} at {largest:.2g}, of a cap of
-  {study.sweep().scenario.game.budget:g}. Equal rivals compete their gains away; unlike ones need
+- The active nodes' total utility rises: {describe("node_utility", smallest)} at {smallest:.2g},
+  {describe("node_utility", largest)} at {largest:.2g}, of a cap of
+  {study.sweep().scenario.game.budget:g}. Equal nodes compete their gains away; unequal ones need
   not.
-- The server's own measure, beta ln(1 + alpha eps_g), goes up while participation collapses:
-  {over_laws("server_utility", smallest)} at {smallest:.2g}, {over_laws("server_utility", largest)}
+- The server's own measure, beta ln(1 + alpha eps_g), rises while participation collapses:
+  {describe("server_utility", smallest)} at {smallest:.2g}, {describe("server_utility", largest)}
   at
-  {largest:.2g}; so does welfare ({over_laws("welfare", smallest)} and
-  {over_laws("welfare", largest)}).
+  {largest:.2g}; so does welfare ({describe("welfare", smallest)} and
+  {describe("welfare", largest)}).
   It averages epsilon over those who are left, and does not see the data that are gone. What the net
   makes of that, the study dispersion_accuracy says.
 - The played market ended with the closed form's active set in {right_set:.0%} of {len(frame)} runs.

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Dispersion and accuracy: fewer nodes, less noise, less data
 #
-# Forty nodes divide the same cap; the more their costs differ, the fewer train, each with a larger
-# epsilon. What does the net make of it? The data are scikit-learn's bundled digits, 36 images a
-# node: a quick look and no stand-in for a real study.
+# Forty nodes share the same cap; the more their costs differ, the fewer train, each with a larger
+# epsilon. How accurate is the net? The data are scikit-learn's bundled digits, 36 images per node:
+# a quick look that does not replace a full study.
 #
-# Beside the market's epsilon the same nodes train without noise. What the net loses against all
-# forty nodes without noise is then the sum of two parts: missing data (fewer nodes) and noise.
+# The same nodes also train without noise. The loss of accuracy relative to all forty nodes without
+# noise is then the sum of two parts: missing data (fewer nodes) and noise.
 
 # %%
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ frame = study.frame().rename(columns={"population.rho.sigma": "sigma"})
 
 
 def accuracies(run):
-    """Return the accuracy of each arm of a run."""
+    """Return the accuracy of each training of a run."""
     arms = study.sweep().record(run).run["training"]["arms"]
     return {arm["name"]: arm["accuracy"] for arm in arms}
 
@@ -50,7 +50,7 @@ with theme():
     )
     left.set(title="Fewer nodes, larger epsilon", ylabel="", yscale="log", ylim=(1, 2000))
     left.yaxis.set_major_formatter("{x:g}")
-    for column, label, style, shift in (  # apart, so that bars do not hide each other
+    for column, label, style, shift in (  # shifted, so that bars do not overlap
         ("without noise", "the market's nodes, no noise", ":", 0.96),
         ("accuracy", "with the market's epsilon", "-", 1.04),
     ):
@@ -82,8 +82,8 @@ best = means.loc[means["accuracy"].idxmax()]
 worth = frame.groupby("sigma")["server_utility"].mean()
 
 
-def with_half(row, column):
-    """Return a mean with half of its interval, in percent."""
+def describe(row, column):
+    """Return a mean with its half-interval, in percent."""
     return f"{100 * row[column]:.1f} +- {100 * row[column + '_half']:.1f}"
 
 
@@ -92,8 +92,8 @@ shown = pd.DataFrame(
         "sd of ln(rho)": [f"{row.sigma:g}" for row in means.itertuples()],
         "nodes that train": [f"{row.n_active:.1f}" for row in means.itertuples()],
         "mean epsilon": [number(row.mean_epsilon_total) for row in means.itertuples()],
-        "accuracy, %": [with_half(row, "accuracy") for _, row in means.iterrows()],
-        "without noise, %": [with_half(row, "without noise") for _, row in means.iterrows()],
+        "accuracy, %": [describe(row, "accuracy") for _, row in means.iterrows()],
+        "without noise, %": [describe(row, "without noise") for _, row in means.iterrows()],
     }
 )
 study.report(f"""\
@@ -106,13 +106,13 @@ study.report(f"""\
   {100 * first["lost to noise"]:.1f} points; with the widest spread ({last["n_active"]:.1f} train,
   epsilon
   {number(last["mean_epsilon_total"])}) {100 * last["lost to noise"]:.1f}.
-- Data: without noise the net goes from {with_half(first, "without noise")} % to
-  {with_half(last, "without noise")} % as {n_nodes - last["n_active"]:.0f} of {n_nodes} nodes stay
+- Data: without noise the net goes from {describe(first, "without noise")} % to
+  {describe(last, "without noise")} % as {n_nodes - last["n_active"]:.0f} of {n_nodes} nodes stay
   out.
-- Together: {with_half(first, "accuracy")} % to {with_half(last, "accuracy")} %, at best
-  {with_half(best, "accuracy")} % at a spread of {best["sigma"]:g}, where {best["n_active"]:.1f}
+- Together: {describe(first, "accuracy")} % to {describe(last, "accuracy")} %, at best
+  {describe(best, "accuracy")} % at a spread of {best["sigma"]:g}, where {best["n_active"]:.1f}
   nodes train.
-- The server's utility {"rises all the way" if worth.is_monotonic_increasing else "goes"}, from
-  {number(worth.iloc[0])} to {number(worth.iloc[-1])}: mean epsilon alone is no measure of the model
+- The server's utility {"rises throughout" if worth.is_monotonic_increasing else "goes"}, from
+  {number(worth.iloc[0])} to {number(worth.iloc[-1])}: mean epsilon alone does not measure the model
   that it buys.
 """)

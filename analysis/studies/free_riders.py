@@ -1,10 +1,10 @@
 # %% [markdown]
-# # Free riders: what lying pays, and what it costs the others and the net
+# # Free riders: the gain from misreporting, and its cost to other nodes and the net
 #
-# One, two or six of 20 nodes of equal cost report more epsilon than they spend, and inject the
-# noise of a smaller one. The server pays by the report. Under a small cap each honest node sells an
-# epsilon of about 0.5 a round, under a large one about 5. Every market is trained twice: once as
-# it is, and once with the server's test of each upload for too much noise (docs/free_riders.md).
+# One, two or six of 20 nodes with equal costs report more epsilon than they spend, and add the
+# noise of a smaller one. The server pays for the report. Under a small cap each truthful node sells
+# an epsilon of about 0.5 per round, under a large one about 5. Every market is trained twice: as it
+# is, and with the server's test of each upload for excess noise (docs/free_riders.md).
 
 # %%
 from dataclasses import replace
@@ -25,7 +25,7 @@ checked = replace(study, out=study.out / "checked", overrides=(*study.overrides,
 
 
 def rows(study, kind):
-    """Return one row a run: what both groups earn, who was found out, how the net did."""
+    """Return utilities of both groups, flagged nodes and accuracy, one row per run."""
     sweep = study.sweep()
     frame = study.frame()
     found = []
@@ -64,14 +64,14 @@ open_market, tested = (frame[frame["kind"] == kind] for kind in ("no check", "ch
 # %% [markdown]
 # ## Closed form
 #
-# With k of n nodes lying by the factor f, a = (n - 1) / (n - k (1 - 1/f)). In units of what each
-# earns when all are honest, an honest node gets n^2 (1 - a)^2 and a liar n^2 (1 - a / f)^2, as long
-# as a < 1. From then on the liars are alone and share alike: n^2 / k^2.
+# Let k of n nodes misreport by the factor f, and a = (n - 1) / (n - k (1 - 1/f)). In units of the
+# utility without misreports, a truthful node gets n^2 (1 - a)^2 and a misreporting one n^2 (1 -
+# a / f)^2, as long as a < 1. Otherwise only misreporting nodes are active: n^2 / k^2.
 
 
 # %%
-def in_theory(factor, n_liars, n_nodes):
-    """Return what a liar and an honest node earn, in units of what all earn if honest."""
+def compute_utilities_in_theory(factor, n_liars, n_nodes):
+    """Return utilities of a misreporting and a truthful node, relative to no misreports."""
     a = (n_nodes - 1) / (n_nodes - n_liars * (1 - 1 / factor))
     alone = a >= 1
     liar = np.where(alone, 1 / n_liars, 1 - np.minimum(a, 1) / factor)
@@ -86,7 +86,7 @@ factors = np.array(sorted(frame["factor"].unique()))
 n_nodes = frame["N"].iloc[0]
 smooth = np.geomspace(1, factors.max(), 400)
 
-# the smallest lie that one upload gives away with 99 % probability (docs/free_riders.md)
+# the smallest factor detected in one upload with 99 % probability (docs/free_riders.md)
 settings = checked.sweep().scenario
 delta, a_round = (
     settings.privacy.delta,
@@ -99,7 +99,7 @@ smallest = as_factor(excess, epsilons, delta)
 
 
 def look(n_liars):
-    """Return colour, marker and name of the markets with so many liars."""
+    """Return colour, marker and label of the markets with this number of misreporting nodes."""
     n = int(n_liars)
     name = f"{n} liar{'s' if n > 1 else ''} of {n_nodes}"
     return COLOURS.get(n, "0.3"), MARKERS.get(n, "v"), name
@@ -122,7 +122,10 @@ with theme():
         colour, marker, name = look(n_liars)
         part = open_market[open_market["liars"] == n_liars]
         for axes, column, line in zip(
-            (liar, honest), ("liar", "honest"), in_theory(smooth, n_liars, n_nodes), strict=True
+            (liar, honest),
+            ("liar", "honest"),
+            compute_utilities_in_theory(smooth, n_liars, n_nodes),
+            strict=True,
         ):
             axes.plot(smooth, line, color=colour, linewidth=1.3)
             axes.plot(part["factor"], part[column], marker, color=colour, label=name, markersize=6)
@@ -171,7 +174,10 @@ picture
 
 # %%
 theory = np.array(
-    [in_theory(f, k, n_nodes) for f, k in zip(frame["factor"], frame["liars"], strict=True)]
+    [
+        compute_utilities_in_theory(f, k, n_nodes)
+        for f, k in zip(frame["factor"], frame["liars"], strict=True)
+    ]
 )
 off = np.abs(frame[["liar, unchecked"]].to_numpy()[:, 0] / theory[:, 0] - 1).max()
 gains = (
@@ -211,9 +217,9 @@ pays = gains[gains["checked"] > 1].groupby("cap").size().reindex(caps, fill_valu
 each = len(gains) // len(caps)
 least = {cap: gains[(gains["cap"] == cap) & (gains["found"] == 1)]["factor"].min() for cap in caps}
 found = "; ".join(
-    f"at the cap {cap:g} lying still pays in {pays[cap]} of {each} markets, and "
-    + (f"{least[cap]:g} is the least factor at which all were found" if least[cap] == least[cap]
-       else "no factor gave all liars away")
+    f"at the cap {cap:g} misreporting still pays in {pays[cap]} of {each} markets, and "
+    + (f"{least[cap]:g} is the smallest with all flagged" if least[cap] == least[cap]
+       else "at no factor were all flagged")
     for cap in caps
 )  # fmt: skip
 
@@ -222,22 +228,26 @@ small, large = (
 )
 
 study.report(f"""\
-In units of what each node earns when all are honest; means of {frame["replication"].nunique()}
+Relative to each node's utility without misreports; means of {frame["replication"].nunique()}
 trainings of each market:
 
 {table(shown)}
 
-- Markets are where the closed form says (largest error of a liar's utility: {off:.1g}). Unchecked,
-  the best lie pays {gains["unchecked"].max():.0f} times as much as honesty.
-- Honest nodes are driven out entirely from a factor of {
+- Markets agree with the closed form (largest error of a misreporting node's utility: {off:.1g}).
+  Unchecked,
+  the best misreport pays {gains["unchecked"].max():.0f} times as much as a truthful report.
+- Truthful nodes are priced out entirely from a factor of {
     ", ".join(f"{factor:g} on with {k} liars" for k, factor in alone.items())
 } (of the factors tried;
   the rule is k (1 - 1/f) >= 1).
-- The check: {found}. It flagged {tested["honest flagged"].sum():.0f} honest nodes in {len(tested)}
+- The check: {found}. It flagged {tested["honest flagged"].sum():.0f} truthful nodes in
+  {len(tested)}
   trainings.
-- Why: the more epsilon is reported, the less noise is claimed, and the more of it hides behind what
-  is learnt. Liars report {number(small.min())} to {number(small.max())} at the cap {caps[0]:g} and
+- Reason: the larger the reported epsilon, the smaller the claimed noise, and the more of it is
+  hidden behind the learning
+  signal. Misreporting nodes report {number(small.min())} to {number(small.max())} at the cap
+  {caps[0]:g} and
   {number(large.min())} to {number(large.max())} at {caps[-1]:g}; the line in the figure is the
-  smallest lie that one upload gives away with 99 %.
-- The check does not bring the honest nodes back: what liars have bid away was settled before.
+  smallest factor detected in one upload with 99 %.
+- The check does not bring the truthful nodes back, because the market has ended before training.
 """)

@@ -1,9 +1,10 @@
 # %% [markdown]
-# # Manipulation: what agreeing, splitting and lying gain, and whom they hurt
+# # Manipulation: who gains and loses from coalitions, split identities and false costs
 #
-# The same populations under eleven mechanisms and one cap. Of a coalition the cheapest node alone
-# reports; a node comes as several; a node reports a false cost. Each is compared with the same
-# nodes if they did not, in closed form: what manipulators, other nodes and the server gain or lose.
+# The same populations under eleven mechanisms and one cap. In a coalition only the lowest-cost node
+# reports; a node reports under several identities; a node reports a false cost. Each case is
+# compared with the same nodes without manipulation, in closed form: the gains and losses of
+# manipulators, other nodes and the server.
 
 # %%
 import json
@@ -41,20 +42,20 @@ SIZES = sorted(coalitions["size"].unique())
 # %% [markdown]
 # ## Split identities and false costs
 #
-# On the same populations and under the same cap. A node that is drawn from all splits, or reports
-# the best in hindsight of eight false costs, half to twice its own, and of the truth.
-# The contests, which ask for no costs, are read as mechanisms that do: the server works out
-# everybody's equilibrium epsilon from the costs that are reported.
+# On the same populations and under the same cap. A node drawn at random splits, or reports the best
+# in hindsight of its true cost and eight false costs, from half to twice the true one. Contests do
+# not ask for costs, so they are treated as mechanisms that do: the server computes the equilibrium
+# epsilon of all nodes from the reported costs.
 
 
 # %%
 def gains(effect):
-    """Return what each party gains."""
+    """Return the gain of each party."""
     return {name: getattr(effect, name) for name in PARTIES}
 
 
 def split(scenario, identities):
-    """Return what a node of a scenario gains whom by coming as several."""
+    """Return the gains of all parties when a node splits into several identities."""
     people = scenario.population.model_copy(
         update={"coalitions": None, "sybils": Sybils(identities=identities)}
     )
@@ -62,7 +63,7 @@ def split(scenario, identities):
 
 
 def lie(scenario):
-    """Return what the first member of the coalition gains whom by the best of some false costs."""
+    """Return the gains of all parties if the coalition's first member reports its best cost."""
     kind = scenario.mechanism.kind
     drawn = draw_population(scenario)
     liar = int(np.flatnonzero(drawn.manipulation.manipulators)[0])
@@ -71,7 +72,7 @@ def lie(scenario):
     asks = create_mechanism(scenario).reports == "cost"
 
     def outcome(factor):
-        """Return the utilities of nodes and server if the liar reports so many times its cost."""
+        """Return the utilities of nodes and server for a report of ``factor`` times the cost."""
         factors = np.ones(drawn.n_nodes)
         factors[liar] = factor
         if asks:
@@ -153,14 +154,14 @@ picture
 
 # %%
 def describe(values):
-    """Return a mean with the half of its 95 % interval."""
+    """Return a mean with half of its 95 % interval."""
     half = half_interval(values)
     spread = "" if np.isnan(half) else f" ± {half:.2f}"
     return f"{values.mean():+.2f}{spread}".replace("+0.00 ± 0.00", "0").replace("-0.00", "0.00")
 
 
 def tabulate(column):
-    """Return the mean gains of a party, a row a mechanism and a column a manipulation."""
+    """Return the mean gains of a party, mechanisms by manipulations."""
     rows = []
     for mechanism in mechanisms:
         row = {"mechanism": mechanism}
@@ -175,13 +176,13 @@ def tabulate(column):
 
 
 def profitable(manipulation, mechanism):
-    """Return in how many games a manipulation gains the manipulators something."""
+    """Return the number of games in which a manipulation is profitable."""
     found = groups.get_group((manipulation, mechanism))
     return f"{(found['manipulators_gain'] > 1e-9).sum()} of {len(found)}"
 
 
 def list_hurt(column):
-    """Return where a party loses significantly, by manipulation."""
+    """Return the mechanisms under which a party loses significantly, by manipulation."""
     parts = []
     for manipulation in manipulations:
         lost = []

@@ -1,10 +1,10 @@
 # %% [markdown]
-# # Mechanisms: who gains from which, in which market
+# # Mechanisms: who gains under which mechanism, in which market
 #
-# Five ways to price privacy on the same populations, under the same cap (the Stackelberg leader's
-# B* of each population): costs of little, some and wide spread, a fifth of outliers, and costs
-# that follow the data; 20 and 200 nodes; two values of the server's alpha. Each is played as a
-# market, in which nodes that lose leave.
+# Five mechanisms price privacy for the same populations, under the same cap (the Stackelberg
+# leader's B* of each population): costs with small, medium and wide spread, with a fifth of
+# outliers, and depending on the data; 20 and 200 nodes; two values of the server's alpha. Each case
+# is played as a market, which nodes with losses leave.
 
 # %%
 import json
@@ -22,7 +22,7 @@ frame = study.frame()
 
 
 def label(text):
-    """Return what a law of costs is called here."""
+    """Return the label of a cost distribution."""
     match json.loads(text):
         case {"kind": "lognormal", "sigma": sigma}:
             return f"spread {sigma:g}"
@@ -96,8 +96,8 @@ picture
 # %% [markdown]
 # ## Who is best, and by how much
 #
-# Populations are the same for all mechanisms, so differences from the contest are taken population
-# by population, and their intervals are those of the mean difference.
+# Populations are the same for all mechanisms, so differences from the contest are paired by
+# population, and intervals are those of the mean difference.
 
 # %%
 means = frame.groupby([*SETTING, "mechanism"], sort=False)[list(OUTCOMES)].mean()
@@ -168,7 +168,7 @@ Over all markets, means of each:
 - The server's utility less the contest's, smallest and largest mean, in currency: {spans}.
   The contest serves the server best but in {(winners != "stackelberg").sum()} of {n_settings}
   markets (costs with nodes): {"; ".join(beaten) or "none"}. Random wins where
-  the contest buys a smaller mean epsilon than it: that tells who wins in {explained} of
+  the contest buys a smaller mean epsilon than it: this predicts the winner in {explained} of
   {n_settings} markets.
 - The server's utility counts mean epsilon alone, so wide spreads look good to it: with a spread
   of 1 among {sizes[-1]} nodes the contest buys a mean epsilon of {widest["stackelberg"]:,.0f} from

@@ -1,11 +1,10 @@
 # %% [markdown]
-# # Mixed rules: what becomes of best responders among imitators and learners?
+# # Mixed rules: best responders among imitators and learners
 #
-# Sixty nodes and a fixed cap. A share of the nodes follows another rule than the rest, who answer
-# the others' reports as best they can. Three other rules: imitators of success (replicator), which
-# do not see that the total is partly their own doing; gradient steps on the own utility; and
-# fictitious play. Costs are the same whatever the rules, so that the closed form of each group is
-# known.
+# Sixty nodes and a fixed cap. A share of the nodes follows a different rule from the rest, which
+# play best responses. Three other rules: imitation of success (replicator), which ignores a node's
+# own effect on the total; gradient steps on the node's own utility; and fictitious play. Costs do
+# not depend on the rules, so the closed form of each group is known.
 #
 # Medians over ten populations, which are the same at all points.
 
@@ -36,7 +35,7 @@ RULE, SHARE = "population.groups.others.learning", "population.groups.others.sha
 
 
 def rule_of(text):
-    """Return what a table of the scenario is called here."""
+    """Return the name of a table of the scenario."""
     return NAMES[json.loads(text)["kind"] if text.startswith("{") else text]
 
 
@@ -83,7 +82,7 @@ few, half, most = shares[0], shares[len(shares) // 2], shares[-1]
 
 
 def cells(column):
-    """Return a table of a measure: a row a rule, a column a share."""
+    """Return a table of a measure: rules by shares."""
     wide = medians.pivot_table(index="rule", columns="share", values=column).loc[:, shares]
     wide = wide.map(lambda value: number(value, 3))
     wide.columns = [f"{100 * share:g} %" for share in wide.columns]
@@ -107,7 +106,7 @@ active = imitated["n_active"].median()
 expected = imitated["equilibrium_n_active"].median()
 
 study.report(f"""\
-What best responders earn, over what the closed form leaves them (columns: share of the others):
+What best responders earn, over their utility in closed form (columns: share of the others):
 
 {cells("responders")}
 
@@ -119,16 +118,16 @@ Total epsilon over that of the closed form:
   earn what the formulas say, at every share: {(settled["verdict"] == "converged").sum()} of
   {len(settled)} runs rest at the closed form. Among fictitious players they earn at least
   {least} of it.
-- Imitators cost all nodes something, and the server gains. With {half:.0%} of imitators best
-  responders keep {at("responders", "imitators", half)} of what the closed form leaves them, and
+- Imitators reduce the utility of all nodes, and the server gains. With {half:.0%} of imitators best
+  responders keep {at("responders", "imitators", half)} of their utility in closed form, and
   with {most:.0%} {at("responders", "imitators", most)}. The imitators keep less than {burnt} of
   theirs there: they add epsilon until its cost takes the whole rent.
 - The reason is the total. Imitators add epsilon as long as a unit of it pays more than it costs.
   They bid S up to {at("total", "imitators", half)} times that of the closed form with {half:.0%}
   of imitators, and to {at("total", "imitators", most)} times with {most:.0%};
-  {number(active, 2)} nodes take part at {half:.0%}, in place of {number(expected, 2)} (medians). At
+  {number(active, 2)} nodes take part at {half:.0%}, instead of {number(expected, 2)} (medians). At
   the same cap the server keeps {at("server", "imitators", half)} times the utility of the closed
   form there.
 - With {few:.0%} of imitators, none of them takes part in closed form in {without} of
-  {len(rare)} populations, and nothing changes there.
+  {len(rare)} populations, and they have no effect there.
 """)

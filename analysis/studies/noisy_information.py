@@ -1,12 +1,11 @@
 # %% [markdown]
-# # Noisy information: which rules stand it, and what it costs
+# # Noisy information: robustness of learning rules, and its cost
 #
-# Fifty nodes see each other's reports with an error that is drawn afresh in each round. Six rules
-# make what they can of it. How far from the equilibrium do they stay, and how much utility do they
-# lose?
+# Fifty nodes see each other's reports with an error that is drawn anew in each round, and follow
+# one of six rules. How far do they stay from the equilibrium, and how much utility do they lose?
 #
-# Nothing rests under noise: distance and utilities are taken over the last hundred of 300 rounds,
-# the median of the distance and the mean of the utilities.
+# Under noise nothing comes to rest. Distance and utilities are taken over the last hundred of 300
+# rounds: the median of the distance and the mean of the utilities.
 
 # %%
 import json
@@ -35,7 +34,7 @@ RULES = {
 
 
 def rule_of(text):
-    """Return what a table of the scenario is called here."""
+    """Return the name of a table of the scenario."""
     if not text.startswith("{"):
         return RULES[text]
     rule = json.loads(text)
@@ -43,7 +42,7 @@ def rule_of(text):
 
 
 def late(run):
-    """Return what the last rounds of a run came to."""
+    """Return the results of a run's last rounds."""
     rounds = study.sweep().record(run).rounds.tail(LATE)
     return {
         "late distance": rounds["distance"].median(),
@@ -108,7 +107,7 @@ noises = sorted(frame["noise"].unique())
 
 
 def cells(column, costs, digits=2):
-    """Return a table of a measure: a row a rule, a column a level of noise."""
+    """Return a table of a measure: rules by noise levels."""
     part = medians[medians["costs"] == costs]
     wide = part.pivot_table(index="rule", columns="noise", values=column, observed=True)
     wide = wide.map(lambda value: number(value, digits))
@@ -117,7 +116,7 @@ def cells(column, costs, digits=2):
 
 
 def ranking(costs, noise):
-    """Say which rule stays closest, and which farthest."""
+    """Describe which rules stay closest and farthest."""
     rows = medians[(medians["costs"] == costs) & (medians["noise"] == noise)]
     rows = rows.sort_values("late distance")
     words = [f"{row['rule']} ({number(row['late distance'], 2)})" for _, row in rows.iterrows()]

@@ -1,11 +1,12 @@
-"""Make the notebooks of the studies from their scripts, or say which are out of step.
+"""Create the notebooks of the studies from their scripts, or list those that differ.
 
     python analysis/studies/notebooks.py [--check]
     python analysis/studies/notebooks.py --execute NAME ...
 
-A script is in cells (``# %%``), and its notebook has the same ones. ``--execute`` runs notebooks,
-and the sweeps behind them that are missing in ``results``, and stores them with their outputs,
-which the documentation shows. A notebook whose script has changed loses its outputs.
+A script is divided into cells (``# %%``), which become those of its notebook. ``--execute`` runs
+notebooks, including sweeps that are missing in ``results``, and stores them with their outputs,
+which the documentation shows. If only text cells of a script change, outputs are kept; if code
+changes, they are removed.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ METADATA = {
 
 
 def scripts() -> list[Path]:
-    """Return the scripts that are studies."""
+    """Return the scripts of the studies."""
     return sorted(path for path in HERE.glob("*.py") if path.stem not in NO_STUDY)
 
 
 def notebook_of(script: Path) -> Any:
-    """Return a script's notebook without outputs, the same each time."""
+    """Return a script's notebook without outputs; equal scripts give equal notebooks."""
     notebook = jupytext.read(script, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -49,7 +50,7 @@ def notebook_of(script: Path) -> Any:
 
 
 def is_in_step(path: Path, notebook: Any) -> bool:
-    """Whether a file holds a notebook, outputs aside."""
+    """Whether a file contains a notebook, ignoring outputs."""
     if not path.is_file():
         return False
     stored = nbformat.read(path, as_version=4)
@@ -59,24 +60,38 @@ def is_in_step(path: Path, notebook: Any) -> bool:
     return bool(stored == notebook)
 
 
+def keep_outputs(notebook: Any, path: Path) -> None:
+    """Copy the outputs of a stored notebook whose code cells are the same."""
+    if not path.is_file():
+        return
+    stored = nbformat.read(path, as_version=4)
+    cells, kept = (
+        [cell for cell in one.cells if cell.cell_type == "code"] for one in (notebook, stored)
+    )
+    if [cell.source for cell in cells] != [cell.source for cell in kept]:
+        return
+    for cell, old in zip(cells, kept, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+
+
 def execute(script: Path) -> None:
-    """Run a script's notebook, and store it with its outputs."""
+    """Run a script's notebook and store it with its outputs."""
     from nbclient import NotebookClient
 
     notebook = notebook_of(script)
     resources = {"metadata": {"path": HERE}}
     NotebookClient(notebook, timeout=None, record_timing=False, resources=resources).execute()
-    notebook.metadata = nbformat.from_dict(METADATA)  # without this machine's version of Python
+    notebook.metadata = nbformat.from_dict(METADATA)  # without the Python version of this machine
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # progress is no result
+        if cell.cell_type == "code":  # progress bars are not results
             if any("runs failed" in one.get("text", "") for one in cell.outputs):
-                raise SystemExit(f"{script.name}: runs of its sweep failed; nothing is stored.")
+                raise SystemExit(f"{script.name}: runs of its sweep failed; notebook not stored.")
             cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
     nbformat.write(notebook, script.with_suffix(".ipynb"))
 
 
 def main() -> int:
-    """Write or execute notebooks, or only compare them."""
+    """Write, execute or compare notebooks."""
     check = "--check" in sys.argv[1:]
     if "--execute" in sys.argv[1:]:
         for script in scripts():
@@ -90,9 +105,11 @@ def main() -> int:
         if is_in_step(path, notebook):
             continue
         late += 1
-        print(f"{path.name} is out of step with {script.name}" if check else path)
+        print(f"{path.name} differs from {script.name}" if check else path)
         if not check:
+            keep_outputs(notebook, path)
             nbformat.write(notebook, path)
+
     return int(check and late > 0)
 
 

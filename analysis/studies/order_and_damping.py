@@ -1,13 +1,13 @@
 # %% [markdown]
-# # Order and damping: which markets of equal nodes settle
+# # Order and damping: which markets of equal nodes converge
 #
-# Nodes of equal cost answer each other with the fraction g ("gain") of the way to their best
-# response, one after another or all at once, among 2 to 64 of them. Which markets come to rest?
+# Between 2 and 64 nodes with equal costs move the fraction g ("gain") of the way to their best
+# response, one after another or all at once. Which markets converge?
 #
-# At rest, the best response of each of n equal nodes has the slope -(n - 2) / (2 (n - 1)) in the
-# others' total. All at once an error that all share is multiplied by 1 - g n / 2 in a round, so
-# that play settles for **g < 4 / n** alone; differences between nodes shrink by 1 - g (n / (2 (n -
-# 1))), whatever g is.
+# At equilibrium, the best response of each of n equal nodes has the slope -(n - 2) / (2 (n - 1)) in
+# the others' total. With simultaneous moves, a common error is multiplied by 1 - g n / 2 per round,
+# so play converges only for **g < 4 / n**; differences between nodes shrink by 1 - g (n / (2 (n -
+# 1))) for every g.
 
 # %%
 import matplotlib.pyplot as plt
@@ -69,14 +69,14 @@ formats = {name: ".2g" if "gain" in name else ".0f" for name in shown.columns}
 
 study.report(f"""\
 - In turn {in_turn["settled"].mean():.0%} of {len(in_turn)} runs settle, at every n and gain.
-- All at once {at_once["settled"].mean():.0%} of {len(at_once)} do. g < 4 / n tells which in
+- All at once {at_once["settled"].mean():.0%} of {len(at_once)} do. g < 4 / n predicts which in
   {agree[frame["order"] == "simultaneous"].mean():.1%} of the runs{
     "; it is wrong at "
     + ", ".join(sorted({f"n = {row.N}, g = {row.gain:g}" for row in wrong.itertuples()}))
     if len(wrong)
     else ""
 }.
-- What does not settle ends as {", ".join(f"{word} ({count})" for word, count in how.items())}.
+- The other runs end as {", ".join(f"{word} ({count})" for word, count in how.items())}.
 - The gain that settles in the fewest rounds (to {study.sweep().scenario.rounds.tolerance:g}):
 
 {table(shown, formats)}

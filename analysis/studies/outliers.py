@@ -1,12 +1,12 @@
 # %% [markdown]
-# # Outliers: costly ones leave, cheap ones price out the rest
+# # Outliers: high-cost nodes leave, low-cost nodes price out the rest
 #
-# Of a hundred nodes of nearly equal cost a share is made cheaper or costlier by a factor. What
-# becomes of the others?
+# In a hundred nodes of nearly equal cost, some get lower or higher costs by a factor. What happens
+# to the other nodes?
 #
-# With k cheap nodes of cost f c among nodes of cost c, an ordinary one takes part while (k - 1) c
-# < k f c: while **f > 1 - 1 / k**. A costly node of cost f c beside m ordinary ones takes part
-# while **f < m / (m - 1)**. Neither depends on how many nodes are on the far side.
+# With k low-cost nodes of cost f c among nodes of cost c, an ordinary node is active if (k - 1) c <
+# k f c, that is **f > 1 - 1 / k**. A high-cost node of cost f c among m ordinary ones is active if
+# **f < m / (m - 1)**. Neither condition depends on the number of nodes in the other group.
 
 # %%
 import matplotlib.pyplot as plt
@@ -29,7 +29,7 @@ means = summary(frame, ["outliers", "ordinary", FACTOR], measures)
 
 
 def expected_active(row):
-    """Return how many take part where costs within each group are equal."""
+    """Return the number of active nodes if costs within each group are equal."""
     factor, k, m = row[FACTOR], row["outliers"], row["ordinary"]
     if factor < 1:
         return n_nodes if factor > 1 - 1 / k else k
@@ -71,7 +71,7 @@ picture
 # ## Findings
 
 # %%
-clear = means[(means[FACTOR] - 1).abs() > 0.02]  # farther from 1 than the costs of a group spread
+clear = means[(means[FACTOR] - 1).abs() > 0.02]  # farther from 1 than the spread within a group
 agree = (clear["n_active"] - clear["expected"]).abs() < 1
 off = [
     f"{k} at {factor:g}"
@@ -86,14 +86,14 @@ tall = tall.reset_index().rename(columns={FACTOR: "factor"})
 
 
 def cheap_sentence(k):
-    """Say from which factor on k cheap nodes leave nobody else."""
+    """Describe the factor from which only the k low-cost nodes are active."""
     alone = [f for f in factors if f < 1 and at.loc[(k, f), "n_active"] < k + 1]
     return f"{k} at {max(alone):g} times the cost ({n_nodes - k} leave)" if alone else ""
 
 
 cheap = "; ".join(filter(None, map(cheap_sentence, counts)))
 alone = (
-    f" One alone has no rival of its own cost, and does no such harm: with one at {cheapest:g} "
+    f" A single low-cost node has no such effect: with one at {cheapest:g} "
     f"times the cost {at.loc[(1, cheapest), 'n_active']:.0f} nodes stay."
     if 1 in counts
     else ""
@@ -105,18 +105,20 @@ Active nodes of {n_nodes}, mean of {means["n"].min()} populations:
 
 {table(tall, {"factor": "g", **dict.fromkeys(tall.columns[1:], ".0f")})}
 
-- Costly outliers leave, and nobody else notices: at {
+- High-cost outliers leave, without an effect on the other nodes: at {
     costliest:g} times the cost the market is smaller
   by {", ".join(f"{gone:.0f}" for gone in costly_left)} nodes with {
     ", ".join(map(str, counts))
 } of them.
-- Cheap outliers stay, and everybody else leaves. The mildest difference in the table that does it:
+- Low-cost outliers stay, and all other nodes leave. The smallest difference in the table with
+  this effect:
   {cheap}.{alone}
-- f > 1 - 1 / k for the ordinary nodes, and f < m / (m - 1) for the costly ones, tell the active set
+- f > 1 - 1 / k for the ordinary nodes, and f < m / (m - 1) for the high-cost ones, give the
+  active set
   to within one node at {agree.sum()} of {len(agree)} points{
     f" (not: {', '.join(off)})" if off else ""
 },
   points within 2 % of 1 left out.
-- Mean epsilon of an active node goes from {mean_epsilon}: whoever is left divides
+- Mean epsilon of an active node goes from {mean_epsilon}: the remaining nodes share
   the whole cap.
 """)

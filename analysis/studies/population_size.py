@@ -1,17 +1,17 @@
 # %% [markdown]
-# # Population size: the active set grows like the square root, at best
+# # Population size: the active set grows at most like the square root
 #
-# Does a larger population mean more nodes that train? Populations of 10 to a million nodes, from
-# three laws of the unit privacy cost with the same mean, under the same payment cap.
+# Do larger populations have more nodes that train? Populations of 10 to a million nodes, from three
+# distributions of the unit privacy cost with the same mean, under the same payment cap.
 #
-# A node takes part while its cost lies below tau / (n - 1): while what the cheaper nodes save,
-# compared with it, adds up to less than its own cost. With N nodes and the distribution function F
-# of the costs, the costliest that takes part costs x, where
+# A node is active if its cost is below tau / (n - 1): if the cost differences to all nodes with
+# lower costs add up to less than its own cost. With N nodes and the distribution function F of the
+# costs, the highest cost x of an active node satisfies
 #
 # N times the integral of F up to x = x, and n = N F(x).
 #
-# Where costs have a firm lower end a, and there the density f(a), F(t) is about f(a) (t - a),
-# hence **n = sqrt(2 N a f(a))**.
+# If costs have a positive lower end a with density f(a) there, F(t) is about f(a) (t - a), hence
+# **n = sqrt(2 N a f(a))**.
 
 # %%
 import json
@@ -33,12 +33,12 @@ frame = study.frame()
 # %% [markdown]
 # ## The law of large numbers
 #
-# The equation above, solved for each law.
+# The equation above, solved for each distribution.
 
 
 # %%
 def distribution(law):
-    """Return the distribution of the costs that a table of the scenario stands for."""
+    """Return the distribution of the costs in a table of the scenario."""
     match law:
         case {"kind": "uniform", "low": low, "high": high}:
             return stats.uniform(low, high - low)
@@ -50,7 +50,7 @@ def distribution(law):
 
 
 def expected_active(costs, n_nodes):
-    """Solve N int F = x for the costliest cost that takes part; return how many are cheaper."""
+    """Solve N int F = x for the highest active cost; return the number of nodes below it."""
 
     def surplus(logarithm):
         x = np.exp(logarithm)
@@ -61,8 +61,8 @@ def expected_active(costs, n_nodes):
     return n_nodes * costs.cdf(np.exp(optimize.brentq(surplus, *ends)))
 
 
-def root_law(costs, n_nodes):
-    """Return sqrt(2 N a f(a)), for costs with a firm lower end a."""
+def approximate_active(costs, n_nodes):
+    """Return sqrt(2 N a f(a)), for costs with a positive lower end a."""
     a = costs.support()[0]
     return np.sqrt(2 * n_nodes * a * costs.pdf(a))
 
@@ -94,7 +94,7 @@ means["expected"] = [
 means
 
 # %%
-APART = dict(zip(laws, (0.9, 1.0, 1.11), strict=False))  # markers that would hide each other
+APART = dict(zip(laws, (0.9, 1.0, 1.11), strict=False))  # shifts of markers that would overlap
 frame["N"] = frame["population.n_nodes"] * frame["law"].map(APART)
 with theme():
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2))
@@ -131,7 +131,7 @@ picture
 
 # %%
 def slope(part):
-    """Return the exponent g of n ~ N^g, from a thousand nodes on (all, where there are fewer)."""
+    """Return the exponent g of n ~ N^g, from a thousand nodes on (all, if there are fewer)."""
     large = part[part["population.n_nodes"] >= min(1000, part["population.n_nodes"].max() / 10)]
     return np.polyfit(np.log(large["population.n_nodes"]), np.log(large["n_active"]), 1)[0]
 
@@ -144,7 +144,7 @@ last = means[means["population.n_nodes"] == sizes[-1]].set_index("law")
 tall = means.pivot_table(index="population.n_nodes", columns="law", values="n_active", sort=False)
 tall = tall.reset_index().rename(columns={"population.n_nodes": "N"})
 roots = {
-    name: root_law(costs, sizes[-1]) / last.loc[name, "n_active"]
+    name: approximate_active(costs, sizes[-1]) / last.loc[name, "n_active"]
     for name, costs in laws.items()
     if costs.support()[0] > 0
 }

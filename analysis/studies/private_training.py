@@ -1,9 +1,9 @@
-"""What scenarios/privacy trains at a total epsilon of 10: a table, its data, and a picture.
+"""Results of scenarios/privacy at a total epsilon of 10: a table, its data, and a figure.
 
-    fcfn run scenarios/privacy/emnist.toml --out results/privacy/emnist     # hours; it resumes
+    fcfn run scenarios/privacy/emnist.toml --out results/privacy/emnist     # hours; can be resumed
     python analysis/studies/private_training.py results/privacy/*
 
-Each folder is the record of a run. Accuracy by round goes into ``docs/data/private_training.csv``.
+Each folder is the record of a run. Writes accuracy by round to ``docs/data/private_training.csv``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the quick start's equilibrium buys at equal spending, over several seeds: README's picture.
+"""Accuracy of the quick start at equal spending, over several seeds: the figure of the README.
 
     python analysis/studies/quickstart.py [--seeds 10] [--out FOLDER] [--image FILE]
 
-Each seed is a run of its own: other costs, another deal of the images, another first net, other
-noise. Runs that are there are not done again. Prints a table, and draws the picture.
+Each seed is a separate run with its own costs, data partition, initial net and noise. Existing
+runs are not repeated. Prints a table and draws the figure.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ LABELS = {
     "static": "static, 10",
 }
 TUNED = 2.5
-"""The static epsilon of a server that knows all costs: as much in all as at equilibrium."""
+"""The static epsilon of a server that knows all costs: the same total as at equilibrium."""
 
 
 def run_seeds(n_seeds: int, out: Path) -> list[fa.Record]:
-    """Run the quick start with several seeds, as far as there are no records yet."""
+    """Run the quick start with several seeds, without repeating existing records."""
     quickstart, found = fa.load_scenario("quickstart"), []
     for index in range(n_seeds):
         seeded = quickstart.model_copy(update={"seed": replication_seed(quickstart.seed, index)})
@@ -43,7 +43,7 @@ def run_seeds(n_seeds: int, out: Path) -> list[fa.Record]:
 
 
 def run_tuned(own: Sequence[fa.Record], out: Path) -> list[fa.Record]:
-    """Run the same nodes as markets of a static epsilon, each under the cap of its equilibrium."""
+    """Run the same nodes with a static epsilon, each under the cap of its equilibrium."""
     found = []
     for index, record in enumerate(own):
         overrides = [
@@ -63,13 +63,13 @@ def _run(scenario: fa.Scenario, folder: Path) -> fa.Record:
     return fa.read_record(folder)
 
 
-def list_arms(records: Sequence[fa.Record]) -> pd.DataFrame:
-    """Return one row a seed and arm: how it ended."""
+def list_trainings(records: Sequence[fa.Record]) -> pd.DataFrame:
+    """Return the final results, one row per seed and training."""
     return pd.DataFrame([arm for record in records for arm in record.run["training"]["arms"]])
 
 
 def write_table(arms: pd.DataFrame) -> str:
-    """Say how each way of spending the cap ended, as Markdown."""
+    """Return the final results of each way to spend the cap, as Markdown."""
     lines = [
         "| epsilon of a node | accuracy, % (95 %) | nodes that train | mean epsilon | they earn |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -85,7 +85,7 @@ def write_table(arms: pd.DataFrame) -> str:
 
 
 def draw(records: Sequence[fa.Record], arms: pd.DataFrame) -> Figure:
-    """Draw accuracy by round, and who takes part."""
+    """Draw accuracy by round, and participation."""
     frames = [record.training.assign(seed=index) for index, record in enumerate(records)]
     with theme():
         figure = Figure(figsize=(11, 4.4), layout="constrained")
@@ -118,10 +118,10 @@ def main() -> None:
     parser.add_argument("--image", type=Path, default=Path("docs/images/quickstart.png"))
     options = parser.parse_args()
     own = run_seeds(options.seeds, options.out)
-    arms = list_arms(own)
+    arms = list_trainings(own)
     arms = arms.assign(label=arms["name"].map(LABELS))
     draw(own, arms).savefig(options.image)
-    tuned = list_arms(run_tuned(own, options.out)).assign(label=f"static, {TUNED:g}")
+    tuned = list_trainings(run_tuned(own, options.out)).assign(label=f"static, {TUNED:g}")
     print(write_table(pd.concat([arms, tuned], ignore_index=True)))
     caps = [record.run["market"]["budget"] for record in own]
     nodes = pd.concat([record.nodes for record in own])

@@ -1,14 +1,14 @@
 # %% [markdown]
-# # Sensitivity: what participation, epsilon, the cap and welfare depend on
+# # Sensitivity: which inputs drive participation, epsilon, the cap and welfare
 #
-# Four inputs of a market are drawn together, each over decades: the number of nodes N, the spread
-# of their costs (the standard deviation of ln rho), and the server's alpha and beta. How much of
-# the variance of each outcome does each input explain?
+# Four inputs of a market vary together, each over decades: the number of nodes N, the spread of
+# their costs (the standard deviation of ln rho), and the server's alpha and beta. How much of the
+# variance of each outcome does each input explain?
 #
-# Sobol indices answer this for the whole space at once. The first-order index of an input is the
-# share of the variance that it explains by itself; the total-order index counts every interaction
-# in which it has a hand. Where the two are equal an input acts alone; where the first ones add up
-# to one, all do.
+# Sobol indices answer this for the whole input space. The first-order index of an input is the
+# share of the variance that it explains alone; the total-order index includes all interactions with
+# other inputs. If both are equal, the input acts alone; if the first-order indices add up to one,
+# all inputs do.
 
 # %%
 import matplotlib.pyplot as plt
@@ -40,8 +40,8 @@ indices = sweep.sensitivity(list(OUTCOMES)).replace({"axis": INPUTS, "outcome": 
 indices
 
 # %% [markdown]
-# The indices do not say which way an outcome goes, so here is also its mean along each input, over
-# whatever the others are: eight equal parts of each range.
+# Indices do not show the direction of an effect, so the mean of each outcome along each input is
+# shown as well, averaged over the other inputs, in eight equal parts of each range.
 
 # %%
 frame = sweep.frame().rename(columns={**INPUTS, **OUTCOMES})
@@ -110,7 +110,7 @@ picture
 # ## Findings
 
 # %%
-# what the inputs alone leave; its interval is no sum of theirs, and is bootstrapped as they are
+# the share beyond first-order effects; its interval is bootstrapped separately
 replications = sweep.scenario.sweep.replications
 points = frame.groupby(frame["run"] // replications)[list(OUTCOMES.values())].mean()
 blocks = points.to_numpy(float).T.reshape(len(OUTCOMES), len(INPUTS) + 2, -1).swapaxes(0, 1)
@@ -118,7 +118,7 @@ n_points = blocks.shape[-1]
 
 
 def left_over(rows):
-    """Return which share of each outcome's variance no input explains alone, from some points."""
+    """Return the share of each outcome's variance beyond first-order effects, from some points."""
     values = blocks[..., rows]
     given = {"f_A": values[0], "f_B": values[1], "f_AB": values[2:]}
     return 1 - stats.sobol_indices(func=given, n=n_points).first_order.sum(axis=-1)

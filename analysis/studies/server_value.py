@@ -1,13 +1,13 @@
 # %% [markdown]
-# # Server value: what alpha and beta buy, and where no trade pays
+# # Server value: the effect of alpha and beta, and where trade does not pay off
 #
 # The server gains beta ln(1 + alpha eps_g) from the model and pays the cap B. Over the plane of
-# alpha and beta: does it trade at all, how much does it spend, and what is left for it? Epsilon is
-# averaged over the nodes that take part, or over the population.
+# alpha and beta: does it trade, how much does it spend, and what is its utility? Epsilon is
+# averaged over the active nodes, or over the population.
 #
-# The nodes answer a cap B with S = B (n - 1) / tau, so eps_g = kappa B with kappa = (n - 1) / (n_g
-# tau). The best cap is B* = beta - 1 / (alpha kappa), and **no cap pays where beta <= 1 / (alpha
-# kappa)**.
+# The nodes respond to a cap B with S = B (n - 1) / tau, so eps_g = kappa B with kappa = (n - 1) /
+# (n_g tau). The best cap is B* = beta - 1 / (alpha kappa), and **no cap pays off if beta <= 1 /
+# (alpha kappa)**.
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,7 +28,7 @@ frame = frame.rename(
 )
 
 # %% [markdown]
-# ## kappa, from the costs themselves
+# ## kappa from the costs
 
 
 # %%
@@ -55,7 +55,7 @@ kappa
 frame["kappa"] = [
     kappa[over][i] for over, i in zip(frame["over"], frame["replication"], strict=True)
 ]
-frame["pull"] = frame["alpha"] * frame["beta"] * frame["kappa"]  # trade pays above 1
+frame["pull"] = frame["alpha"] * frame["beta"] * frame["kappa"]  # trade pays off above 1
 frame["trades"] = frame["verdict"] != "no-trade"
 frame["best_cap"] = (frame["beta"] - 1 / (frame["alpha"] * frame["kappa"])).clip(lower=0)
 frame["share"] = frame["budget"] / frame["beta"]
@@ -114,8 +114,9 @@ near = f"alpha beta kappa below {lost['pull'].max():.2g}"
 ends = ", ".join(f"{count} {word}" for word, count in lost["verdict"].value_counts().items())
 mistakes = (
     f""" In the other {len(lost)}, all with {near}, it reads
-  costs off the reports of nodes that have not settled yet, takes trade for not worth it, and cuts
-  the cap to next to nothing ({ends})."""
+  costs off the reports of nodes that have not settled yet, concludes that trade does not pay off,
+  and
+  cuts the cap to almost zero ({ends})."""
     if len(lost)
     else ""
 )

@@ -1,9 +1,9 @@
-"""What the epsilons of several mechanisms train, over several seeds: accuracy with intervals.
+"""Accuracy of training with the epsilons of several mechanisms, over several seeds.
 
     python analysis/studies/training_curves.py [--seeds 3] [--out FOLDER] [--image FILE] SCENARIO...
 
-Each seed is a run of its own with a record of its own; a run that was interrupted goes on, and one
-that is there is not done again. Prints a table, and draws one panel a scenario.
+Each seed is a separate run with its own record; interrupted runs are resumed, and existing ones are
+not repeated. Prints a table, and draws one panel per scenario.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from common import band, half_interval
 
 from fcfn_abm import load_scenario, read_record, run_scenario
 from fcfn_abm.process.workers import count_cores
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, arm_label, theme
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, theme, training_label
 from fcfn_abm.rng import replication_seed
 
 
 def records(path: Path, n_seeds: int, out: Path):
-    """Yield the records of a scenario's seeds, running what is missing."""
+    """Yield the records of a scenario's seeds, running missing ones."""
     scenario = load_scenario(path)
     for index in range(n_seeds):
         folder = out / f"{path.stem}-{index}"
@@ -35,7 +35,7 @@ def records(path: Path, n_seeds: int, out: Path):
 
 
 def curves(axes, training: pd.DataFrame, title: str) -> None:
-    """Draw accuracy by round, one line an arm, with the interval of its mean."""
+    """Draw accuracy by round, one line per training, with the interval of its mean."""
     arms = list(dict.fromkeys(training["arm"]))
     sns.lineplot(
         training,
@@ -54,15 +54,15 @@ def curves(axes, training: pd.DataFrame, title: str) -> None:
     axes.set(title=title, xlabel="communication round", ylabel="test accuracy")
     axes.yaxis.set_major_formatter("{x:.0%}")
     handles, labels = axes.get_legend_handles_labels()
-    labels = [arm_label(label) for label in labels]
+    labels = [training_label(label) for label in labels]
     axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def final_table(training: pd.DataFrame, arms: pd.DataFrame) -> str:
-    """Say how each arm ended, as markdown."""
+    """Return the final results of each training, as Markdown."""
     last = training[training["round"] == training["round"].max()]
     lines = [
-        "| mechanism | mean epsilon a round | nodes' utility a round | accuracy, % (95 %) |",
+        "| mechanism | mean epsilon per round | nodes' utility per round | accuracy, % (95 %) |",
         "| --- | ---: | ---: | ---: |",
     ]
     for arm, group in last.groupby("arm", sort=False):
@@ -71,7 +71,7 @@ def final_table(training: pd.DataFrame, arms: pd.DataFrame) -> str:
         epsilon = f"{of_arm['mean_epsilon'].mean():.1f}" if private else "no noise"
         accuracy = 100 * group["accuracy"]
         lines.append(
-            f"| {arm_label(str(arm))} | {epsilon} | {of_arm['node_utility'].mean():.3f} | "
+            f"| {training_label(str(arm))} | {epsilon} | {of_arm['node_utility'].mean():.3f} | "
             f"{accuracy.mean():.1f} +- {half_interval(accuracy):.1f} |"
         )
     return "\n".join(lines)
@@ -100,7 +100,7 @@ def main() -> None:
             print(final_table(training, arms), end="\n\n", flush=True)
             curves(axes, training, label.split(",")[0])
         figure.savefig(options.image)
-    print(f"The figure lies in {options.image}; seconds of training a run: ", end="")
+    print(f"Figure: {options.image}; seconds of training per run: ", end="")
     seconds = [r.run["seconds"]["training"] for r in found]
     print(f"{np.mean(seconds):.0f}.")
 

@@ -1,4 +1,4 @@
-"""How well the nets learn without noise: accuracy by round, the most that privacy can leave.
+"""Accuracy of the nets by round without noise, as a reference for private training.
 
     python analysis/studies/training_without_noise.py [--set KEY=VALUE ...] SCENARIO CURVE.csv
 
@@ -22,7 +22,7 @@ NO_CLIPPING = 1e9
 
 
 def main() -> None:
-    """Train, and write a row a round after each of them."""
+    """Train, and write a row after each round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenario")
     parser.add_argument("curve", type=Path)

@@ -1,13 +1,13 @@
 # %% [markdown]
-# # An unequal pair: how unlike two nodes may be
+# # An unequal pair: how much two nodes may differ
 #
-# Two nodes, one of them r times as costly, answer each other with the fraction g of the way to
-# their best response. Which pairs come to rest?
+# Two nodes, of which one costs r times as much as the other, move the fraction g of the way to
+# their best response. Which pairs converge?
 #
-# At rest the cheap node's best response has the slope (r - 1) / 2, the costly one's -(r - 1) / (2
-# r). With minus their product, p = (r - 1)^2 / (4 r), a round multiplies errors by a matrix whose
-# eigenvalues lie within the unit circle for **g < 2 / (1 + sqrt(p))** in turn, and for **g < 2 /
-# (1 + p)** at once.
+# At equilibrium the low-cost node's best response has the slope (r - 1) / 2, the other's -(r - 1) /
+# (2 r). With minus their product, p = (r - 1)^2 / (4 r), a round multiplies errors by a matrix
+# whose eigenvalues are inside the unit circle for **g < 2 / (1 + sqrt(p))** with moves in turn, and
+# for **g < 2 / (1 + p)** with simultaneous moves.
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,7 +33,7 @@ frame["settled"] = frame["verdict"] == "converged"
 
 
 def border(order, ratio):
-    """Return the gain below which plain steps settle."""
+    """Return the gain below which plain steps converge."""
     p = (ratio - 1) ** 2 / (4 * ratio)
     return 2 / (1 + (np.sqrt(p) if order == "in_turn" else p))
 
@@ -77,7 +77,7 @@ caught = wrong[wrong["expected"] & (wrong["verdict"] == "cycling")]
 
 
 def largest_ratio(part, order, gain):
-    """Return up to which ratio of the sweep all runs with a gain settle; none is a dash."""
+    """Return the largest ratio up to which all runs with a gain converge, or a dash."""
     rows = part[(part["order"] == order) & (part["gain"] == gain)]
     shares = rows.groupby("ratio")["settled"].mean()
     good = shares[(shares == 1).cummin()]
@@ -85,7 +85,7 @@ def largest_ratio(part, order, gain):
 
 
 def exact_ratio(order, gain):
-    """Return the ratio at which plain steps of a gain stop settling."""
+    """Return the ratio from which plain steps with a gain do not converge."""
     p = (2 / gain - 1) ** (2 if order == "in_turn" else 1)
     return 1 + 2 * p + 2 * np.sqrt(p * (p + 1))
 
@@ -124,7 +124,7 @@ The largest ratio of the two costs up to which all runs settle (the sweep goes t
 
 {table(pd.DataFrame(rows))}
 
-- Plain steps: the borders tell what settles in {told_right} of the runs.{where}
+- Plain steps: the borders predict convergence in {told_right} of the runs.{where}
 - With full steps, g = 1, both borders are p = 1, which is r = 3 + 2 sqrt(2) =
   {3 + 2 * np.sqrt(2):.3f}. Half steps in turn reach r = {exact_ratio("in_turn", 0.5):.1f}, at once
   {exact_ratio("simultaneous", 0.5):.1f}.

@@ -1,4 +1,4 @@
-"""What every figure has in common: settings, tidy numbers, and findings."""
+"""Shared code of all figures: settings, tidy numbers, and findings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BLANK: Mapping[str, Any] = {
 
 
 def hash_code(folder: Path, *apart: str) -> str:
-    """Return a hash of all Python files below a folder, but for those in some folders of it."""
+    """Return a hash of all Python files below a folder, except those in some of its folders."""
     files = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
     code = (
         f"{path.as_posix()}\n".encode() + (folder / path).read_bytes()
@@ -46,16 +46,16 @@ def hash_code(folder: Path, *apart: str) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """How large, where to, and with how many hands."""
+    """Size, output folder and workers of a replication."""
 
     size: Size = "fast"
-    """Minutes on two cores, or the paper's size."""
+    """"fast" (minutes on two cores) or "full" (the paper's size)."""
     out: Path = Path("results/zhou2023-fast")
     """Folder of the results."""
     workers: int | BlockWorkers = 1
     """Threads that train."""
     progress: bool = False
-    """Whether to show bars on stderr."""
+    """Whether to show progress bars on stderr."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,20 @@ class Finding:
     """Name of the reading there."""
     holds: bool
     numbers: str
-    """What was compared, in a sentence."""
+    """The compared numbers, in a sentence."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One figure: how its numbers are had, drawn and judged."""
+    """A figure: how its numbers are computed, drawn and judged."""
 
     name: str
-    """Such as ``"fig4"``; ``"extra-..."`` where the paper has no such figure."""
+    """Such as ``"fig4"``; ``"extra-..."`` if the paper has no such figure."""
     title: str
     setup: str
     """What the figure shows, and which of its settings the paper states."""
     load: Callable[[Setting], Scenarios]
-    """Gives the scenarios by name, such as a reading or a data set."""
+    """Returns the scenarios by name, such as a reading or a data set."""
     compute: Callable[[Scenarios, Setting], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Figure]
     judge: Callable[[pd.DataFrame], Iterator[Finding]]
@@ -108,7 +108,7 @@ def scenario_of(name: str, overrides: Sequence[str] = ()) -> Scenario:
 def load_readings(
     name: str, overrides: Mapping[str, Sequence[str]]
 ) -> Callable[[Setting], Scenarios]:
-    """Return what loads a figure's scenario once for each reading, each with its overrides."""
+    """Return a function that loads a figure's scenario for each reading, with its overrides."""
 
     def load(_: Setting) -> Scenarios:
         return {reading: scenario_of(name, changes) for reading, changes in overrides.items()}
@@ -117,7 +117,7 @@ def load_readings(
 
 
 def axis_runs(scenario: Scenario, axis: str) -> list[tuple[float, Scenario]]:
-    """Return where on an axis each run of a scenario is, and the scenario of that run."""
+    """Return the axis value and the scenario of each run of a sweep."""
     return [(float(run.point[axis]), run.scenario) for run in build.list_runs(scenario)]
 
 
@@ -151,7 +151,7 @@ def pick(values: pd.DataFrame, **where: Any) -> pd.DataFrame:
 
 
 def number(values: pd.DataFrame, **where: Any) -> float:
-    """Return the one number that is meant."""
+    """Return the single matching number."""
     found = pick(values, **where)["value"]
     if len(found) != 1:
         raise LookupError(f"{where}: {len(found)} values, not one.")
@@ -164,7 +164,7 @@ def curve(values: pd.DataFrame, **where: Any) -> pd.Series[float]:
 
 
 def format_numbers(numbers: Iterable[Any], digits: int = 4) -> str:
-    """Return numbers with commas between.
+    """Format numbers separated by commas.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What the paper claims, and the verdict that the numbers give."""
+"""The paper's claims, and the verdicts from the numbers."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ class Claim:
     status: str
     """``printed``, ``implied`` or ``our reading``; the file says what that means."""
     setting: str
-    """Numbers of the game that decide it."""
+    """Parameters of the game that decide it."""
     why: str
-    """Why it comes out as it does."""
+    """Explanation of the verdict."""
     readings: Mapping[str, str]
-    """What each reading takes for granted, by name."""
+    """Assumption of each reading, by name."""
     plain: str
-    """The reading that the words suggest; empty where they leave it open."""
+    """The reading suggested by the wording; empty if it is open."""
     values: Mapping[str, Fraction]
     """Printed numbers, exact."""
     missing: str
-    """What the paper does not state and the claim depends on; empty where it states enough."""
+    """What the paper does not state although the claim depends on it; empty otherwise."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A claim, and what the numbers say of it."""
+    """A claim and its findings."""
 
     claim: Claim
     findings: tuple[Finding, ...]
@@ -88,7 +88,7 @@ def claims() -> Mapping[str, Claim]:
 
 
 def expected(claim: str) -> Mapping[str, Fraction]:
-    """Return the numbers that go with a claim."""
+    """Return the printed numbers of a claim."""
     return claims()[claim].values
 
 

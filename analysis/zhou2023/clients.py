@@ -1,4 +1,4 @@
-"""Figure 13: what a client earns under five methods."""
+"""Figure 13: a client's utility under five methods."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
 
 
 def _compare_sides(data: str, scenario: Scenario) -> list[pd.DataFrame]:
-    """Return what clients and server earn with ours and with others, for N = 100."""
+    """Return the utilities of clients and server under ours and the other methods, for N = 100."""
     rho = costs_of(scenario, N_CLIENTS[-1])
     ours = price("stackelberg", rho, scenario, None)
     found = {
@@ -134,7 +134,7 @@ def _earn(reading: str, data: str, scenario: Scenario, n: int) -> dict[str, Floa
 
 
 def _leave(epsilon: Floats, rho: Floats, cap: float) -> float:
-    """Return the mean utility of all where whoever loses most leaves, until nobody loses."""
+    """Return the mean utility after the worst-off clients leave one by one until none loses."""
     inside = np.ones(rho.size, dtype=bool)
     while inside.any():
         utility = np.where(inside, epsilon * (cap / epsilon[inside].sum() - rho), 0.0)
@@ -151,7 +151,7 @@ def _market_of_one(scenario: Scenario, n: int) -> tuple[float, float, float]:
 
 
 def _deviate(data: str, scenario: Scenario, n: int) -> dict[str, float]:
-    """Return what one client earns with the epsilon of a method while the others keep to theirs."""
+    """Return the utility of one client with a method's epsilon while the others do not change."""
     others, cost, cap = _market_of_one(scenario, n)
     rho = costs_of(scenario, n)
     sold = solve_yang(rho, scenario.game.alpha)
@@ -214,7 +214,7 @@ def draw(values: pd.DataFrame) -> Figure:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See whether ours leaves a client most, and Yang et al. least."""
+    """Test whether ours gives a client the highest utility, and Yang et al. the lowest."""
     for other in ("static", "random", "ic-mle"):
         for reading in READINGS:
             some = pick(values, reading=reading)

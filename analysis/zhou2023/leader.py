@@ -115,7 +115,7 @@ def draw(values: pd.DataFrame) -> Figure:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See whether (34) to (42) hold, and where the step to (37) goes wrong."""
+    """Test whether (34) to (42) hold, and where the step to (37) fails."""
     utility, slope, value = (
         curve(values, quantity=name, reading="as-printed")
         for name in ("server_utility", "slope", "value")
@@ -216,7 +216,7 @@ def draw_nodes(values: pd.DataFrame) -> Figure:
 
 
 def judge_nodes(values: pd.DataFrame) -> Iterator[Finding]:
-    """See whether a client earns B/N^2 by (31), and how much of the payments is privacy cost."""
+    """Test whether a client earns B/N^2 by (31), and compute the share of privacy costs."""
     rent, cap = (curve(values, quantity=name) for name in ("node_utility", "budget"))
     law = cap / rent.index.to_numpy() ** 2
     there = law > 0

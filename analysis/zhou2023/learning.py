@@ -93,7 +93,7 @@ def draw(values: pd.DataFrame) -> Figure:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See which learning rules converge to the closed form."""
+    """Test which learning rules converge to the closed form."""
     for reading in READINGS:
         described, fine = [], []
         for n in (MANY, FEW):

@@ -31,7 +31,7 @@ TYPES = (0.001, 0.003)
 
 
 def load_figure(name: str) -> Callable[[Setting], Scenarios]:
-    """Return what loads a figure's scenarios for the two data sets."""
+    """Return a function that loads a figure's scenarios for the two data sets."""
 
     def load(_: Setting) -> Scenarios:
         return {"EMNIST": scenario_of(name), "CIFAR-10": scenario_of(f"{name}-cifar10")}
@@ -40,7 +40,7 @@ def load_figure(name: str) -> Callable[[Setting], Scenarios]:
 
 
 def costs_of(scenario: Scenario, n: int, *, two_types: bool = False) -> Floats:
-    """Return costs of n clients: all alike, or of two types."""
+    """Return costs of n clients: equal, or of two types."""
     if two_types:
         return np.repeat(TYPES, [n - n // 2, n // 2])
     return np.full(n, scenario.population.rho.options["value"])
@@ -54,6 +54,6 @@ def price(method: str, rho: Floats, scenario: Scenario, budget: float | None) ->
 
 
 def solve_yang(rho: npt.ArrayLike, alpha: float) -> Purchases | None:
-    """Solve (57) to (59) as we restore them; None where no positive numbers do."""
+    """Solve (57) to (59) as we restore them; None without a positive solution."""
     sold = solve_yang_equations(np.asarray(rho, dtype=float), alpha)
     return sold if sold.is_solved else None

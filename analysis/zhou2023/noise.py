@@ -39,11 +39,13 @@ LABELS = {"n-10": "N = 10", "n-100": "N = 100", "n-1000": "N = 1000",
           "two-types": "two types,\nN = 100"}  # fmt: skip
 CALIBRATIONS: tuple[Literal["classical", "analytic"], ...] = ("classical", "analytic")
 FAR = 2.0
-"""What we count as far larger: least so many times as large."""
+"""Smallest ratio that counts as far larger."""
 
 
-def sold_epsilon(method: str, rho: Floats, alpha: float, beta: float, budget: float) -> Floats:
-    """Return the epsilon of those clients who take part under a method."""
+def compute_sold_epsilon(
+    method: str, rho: Floats, alpha: float, beta: float, budget: float
+) -> Floats:
+    """Return the epsilon of the active clients under a method."""
     if method == "yang":
         sold = solve_yang(rho, alpha)
         assert sold is not None  # noqa: S101 - there is a solution at these numbers
@@ -60,7 +62,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
         for reading, n in READINGS.items():
             rho = costs_of(scenario, n, two_types=reading == "two-types")
             for method in THREE:
-                sold = sold_epsilon(method, rho, game.alpha, game.beta, game.budget or 0.0)
+                sold = compute_sold_epsilon(method, rho, game.alpha, game.beta, game.budget or 0.0)
                 at = {"panel": data, "reading": reading, "series": method}
                 parts.append(rows("epsilon", sold.mean(), **at))
                 parts.append(rows("n_active", sold.size, unit="nodes", **at))
@@ -73,7 +75,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
 
 
 def _gain_by_lying(budget: float, rho: Floats, data: str) -> list[pd.DataFrame]:
-    """Return what a client gains by taking the other type's contract, in two readings of (56).
+    """Return a client's gain from taking the other type's contract, in two readings of (56).
 
     As extracted, p_k - c_k eps_k >= p_k' - c_k eps_k for both types makes the payments equal, and
     the most epsilon that (55) allows is then p / c_k.
@@ -132,7 +134,7 @@ def draw(values: pd.DataFrame) -> Figure:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See whether ours has far more epsilon and less noise than the others."""
+    """Test whether ours has far more epsilon and less noise than the others."""
     for other in ("ic-mle", "yang"):
         for reading in READINGS:
             some = pick(values, reading=reading)

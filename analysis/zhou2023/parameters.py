@@ -89,7 +89,7 @@ PLOTS = (
 
 
 def compute(plot: Plot, scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: ARG001
-    """Return the curves, and what a player gains who leaves the closed form alone."""
+    """Return the curves, and the gain of a player that deviates alone from the closed form."""
     parts = []
     scenario = scenarios["as-printed"]
     for run in build.list_runs(scenario):
@@ -137,7 +137,7 @@ def _add_lone_client(scenario: Scenario) -> list[pd.DataFrame]:
 
 
 def draw(plot: Plot, values: pd.DataFrame) -> Figure:
-    """Draw the paper's plot; beside curves that fall by orders of magnitude a logarithmic one."""
+    """Draw the paper's plot; with a logarithmic one if curves fall by orders of magnitude."""
     with theme():
         if plot.has_caps:
             figure = Figure(figsize=(11, 4.3))
@@ -167,7 +167,7 @@ def draw(plot: Plot, values: pd.DataFrame) -> Figure:
 def _draw_curves(plot: Plot, axes: Axes, values: pd.DataFrame, *, markers: bool = True) -> None:
     for name, (colour, dashes, marker) in CURVES.items():
         line = curve(values, panel="", series=name, quantity=plot.quantity)
-        if not markers:  # logarithmic axes have no place for zero
+        if not markers:  # logarithmic axes have no zero
             line = line[line > 0]
         every = max(1, len(line) // 12)
         axes.plot(line.index, line, color=colour, dashes=dashes, label=name,
@@ -176,7 +176,7 @@ def _draw_curves(plot: Plot, axes: Axes, values: pd.DataFrame, *, markers: bool 
 
 
 def judge(plot: Plot, values: pd.DataFrame) -> Iterator[Finding]:
-    """See the trend that the paper tells, and whether anybody gains by leaving the closed form."""
+    """Test the trend that the paper states, and whether a player gains by deviating."""
     if plot.has_caps:
         lines = {name: curve(values, panel="", series=name, quantity=plot.quantity)
                  for name in CURVES}  # fmt: skip

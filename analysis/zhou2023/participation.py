@@ -41,11 +41,11 @@ READINGS: dict[str, list[str]] = {
     ],
 }  # fmt: skip
 SPREADS = {"within-0.05-percent": 5e-4, "within-1-percent": 0.01, "within-50-percent": 0.5}
-"""Readings of "needs differ little": how far costs lie from their mean, of 1,000 clients."""
+"""Readings of "needs differ little": distance of 1,000 clients' costs from their mean."""
 
 
 def find_violators(rho: Floats, inside: Mask) -> Mask:
-    """Return which members of a set rule (48) removes when it is applied once."""
+    """Return the members of a set that a single application of rule (48) removes."""
     threshold = rho[inside].sum() / (inside.sum() - 1)
     return np.asarray(inside & (rho >= threshold * (1 - 1e-12)))
 
@@ -183,7 +183,7 @@ def draw(values: pd.DataFrame) -> Figure:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See what rule (48) removes, who those are, and what becomes of the others."""
+    """Test which clients rule (48) removes, and the effect on the others."""
     even = pick(values, reading="even-spread")
     means = pick(even, panel="sizes", x=1000.0).groupby("quantity")["value"].mean()
     yield Finding(

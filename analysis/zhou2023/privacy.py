@@ -26,7 +26,7 @@ from fcfn_zhou2023.base import (
     table,
 )
 from fcfn_zhou2023.methods import NAMES, THREE, costs_of
-from fcfn_zhou2023.noise import sold_epsilon
+from fcfn_zhou2023.noise import compute_sold_epsilon
 
 FIG4 = "epsilon-98"
 CLAIMED = {"epsilon-0.999": 0.999, "epsilon-5": 5.0, "epsilon-10": 10.0, FIG4: 98.0}
@@ -44,7 +44,9 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
     rounds = np.unique(np.geomspace(1, N_ROUNDS, 40).astype(int))
     rho = costs_of(scenario, 100)
     sold = {
-        method: float(sold_epsilon(method, rho, game.alpha, game.beta, game.budget or 0.0).mean())
+        method: float(
+            compute_sold_epsilon(method, rho, game.alpha, game.beta, game.budget or 0.0).mean()
+        )
         for method in THREE
     }
     totals = [
@@ -64,7 +66,7 @@ def compute(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # noqa: AR
 
 
 def _test_noise(delta: float) -> list[pd.DataFrame]:
-    """Return what the printed noise truly gives, over all epsilons and at those claimed."""
+    """Return the true privacy of the printed noise, over all epsilons and at the claimed ones."""
 
     def excess(claimed: float) -> float:
         noise = fa.gaussian_sigma(claimed, delta, calibration="classical")
@@ -88,7 +90,7 @@ def _test_noise(delta: float) -> list[pd.DataFrame]:
 
 
 def draw(values: pd.DataFrame) -> Figure:
-    """Draw what printed noise is worth, and the total of all rounds."""
+    """Draw the true epsilon of the printed noise, and the total of all rounds."""
     plain = FuncFormatter(lambda y, _: f"{y:g}")
     with theme():
         figure = Figure(figsize=(11.5, 4.4))
@@ -122,7 +124,7 @@ def draw(values: pd.DataFrame) -> Figure:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See where the printed noise is private, what 200 rounds cost, and whether splitting pays."""
+    """Test where the printed noise is private, the total of 200 rounds, and split purchases."""
     end, delta = (
         number(values, panel="printed", quantity=name) for name in ("too_small_above", "delta")
     )

@@ -1,4 +1,4 @@
-"""Make figures and ledger; complete figures are kept, also after an interrupt."""
+"""Create figures and ledger; complete figures are kept, also after an interrupt."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ _MARK = b"fcfn_zhou2023"
 
 @dataclass(frozen=True)
 class Replication:
-    """What a replication left."""
+    """Results of a replication."""
 
     rows: list[Row]
-    """A row for each claim that has been judged."""
+    """One row per judged claim."""
     values: pd.DataFrame
-    """The numbers of all figures, tidy."""
+    """Tidy numbers of all figures."""
     out: Path
     """The folder with ledger, figures and numbers."""
 
@@ -86,48 +86,48 @@ def replicate(
     workers: int | BlockWorkers = 1,
     progress: bool = False,
 ) -> Replication:
-    """Make figures of the paper again, and judge its claims by their numbers.
+    """Reproduce figures of the paper, and judge its claims by their numbers.
 
     Parameters
     ----------
     names : iterable of str, default ("all",)
         Figures, ``"fig4"`` to ``"fig17"``, extras such as ``"extra-leader"``, or ``"all"``.
     size : {"fast", "full"}, default "fast"
-        Minutes on two cores, or the paper's size.
+        "fast" takes minutes on two cores; "full" has the paper's size.
     out : str or Path, optional
-        Folder for the results; by default ``results/zhou2023-fast`` or ``-full``. Figures that are
-        complete there, of the same scenarios, size and code, are not made again.
+        Folder for the results; by default ``results/zhou2023-fast`` or ``-full``. Complete figures
+        of the same scenarios, size and code are kept.
     workers : int or BlockWorkers, default 1
         Threads that train nets, or the workers of a cluster; the numbers are the same for any.
     progress : bool, default False
-        Whether to show bars on stderr.
+        Whether to show progress bars on stderr.
 
     Returns
     -------
     Replication
-        The claims and what became of them, for all figures of that size in the folder.
+        The claims and their verdicts, for all figures of this size in the folder.
 
     Raises
     ------
     UnknownNameError
-        If there is no such figure.
+        If a figure is not known.
     MissingExtraError
-        If nets are to be trained and torch is not installed.
+        If a figure trains nets and torch is not installed.
     InvalidDataError
-        In full, if a data set is missing.
+        If a data set of the full size is missing.
     OutputError
-        If the folder holds other results, or cannot be written.
+        If the folder contains other results, or cannot be written.
     """
     selected = figures(names)
     if any(study.heavy for study in selected) and find_spec("torch") is None:
         raise MissingExtraError(
-            "Figure 17 trains nets, for which torch is not installed: pip install "
-            "'fcfn-abm[train]', or name other figures, such as fig4 fig13."
+            "figure 17 trains nets and requires torch, which is not installed: pip install "
+            "'fcfn-abm[train]', or choose other figures, such as fig4 fig13."
         )
     out = Path(f"results/zhou2023-{size}" if out is None else out)
     setting = Setting(size=size, out=out, workers=workers, progress=progress)
     if (out / RUN_FILE).exists():
-        raise OutputError(f"{out}: holds other results; choose another folder with --out.")
+        raise OutputError(f"{out}: contains other results; choose another folder with --out.")
     with raise_as_output_error(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         (out / "values").mkdir(exist_ok=True)
@@ -161,7 +161,7 @@ def figures(names: Iterable[str]) -> list[Study]:
 
 
 def _mark_of(setting: Setting, scenarios: Scenarios) -> dict[str, str]:
-    """Return what a figure's numbers depend on, in short."""
+    """Return a short description of what a figure's numbers depend on."""
     text = "".join(f"{name}\n{to_toml(scenario)}" for name, scenario in scenarios.items())
     return {**_common_mark(setting), "scenarios": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -186,7 +186,7 @@ def _files(out: Path, study: Study) -> tuple[Path, list[Path]]:
 
 
 def _kept_mark(out: Path, study: Study) -> dict[str, str]:
-    """Return the mark of a figure that is complete; an empty one where it is not."""
+    """Return the mark of a complete figure, or an empty one."""
     numbers, pictures = _files(out, study)
     if not all(path.is_file() for path in (numbers, *pictures)):
         return {}
@@ -211,7 +211,7 @@ def _make(study: Study, scenarios: Scenarios, setting: Setting, mark: dict[str, 
         metadata = {**(stored.schema.metadata or {}), _MARK: json.dumps(mark).encode()}
         partial = numbers.with_suffix(".partial")
         stored = stored.replace_schema_metadata(metadata)
-        pq.write_table(stored, partial, write_page_checksum=True)  # by which damage shows
+        pq.write_table(stored, partial, write_page_checksum=True)  # to detect corruption
         partial.replace(numbers)
 
 

@@ -1,4 +1,4 @@
-"""Figures 14 and 15: what the server earns under three methods, against alpha and beta."""
+"""Figures 14 and 15: the server's utility under three methods, against alpha and beta."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def draw(x_name: str, values: pd.DataFrame) -> Figure:
 
 
 def judge(figure_number: int, values: pd.DataFrame) -> Iterator[Finding]:
-    """See whether ours leaves the server more than the others."""
+    """Test whether ours gives the server a higher utility than the others."""
     for reading in READINGS:
         yield _judge_pair(f"fig{figure_number}-ic-mle", reading, pick(values, reading=reading),
                           "ic-mle")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figure 17: what the epsilons of three mechanisms train, on EMNIST and CIFAR-10."""
+"""Figure 17: accuracy with the epsilons of three mechanisms, on EMNIST and CIFAR-10."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TITLES = {
     "two-types": "two types of cost, exact, all rounds",
 }
 FREE = ("printed-round", "two-types")
-"""Readings that train without noise too; the other's nets would be those of the first."""
+"""Readings that also train without noise; the other's nets would equal those of the first."""
 FILES = {"EMNIST": "fig17", "CIFAR-10": "fig17-cifar10"}
 STORED = {"EMNIST": "emnist", "CIFAR-10": "cifar10"}
 STAND_IN = "handwritten digits, 8 x 8, which stand in for both data sets"
@@ -59,8 +59,8 @@ FAST = [
     "population.n_nodes=100", "training.rounds=15", "training.local_epochs=1",
     "training.momentum=0.0", "training.net.kind=digits-cnn",
 ]  # fmt: skip
-"""A tenth of the clients, a small net, and one step a round on all of a client's samples, for which
-exact noise is proven to be private."""
+"""A tenth of the clients, a small net, and one step per round on all samples of a client, for which
+exact noise is provably private."""
 STEPS = {"EMNIST": "training.learning_rate=2.0", "CIFAR-10": "training.learning_rate=1.0"}
 FEW_IMAGES = [
     "training.data.split=own", "training.data.n_train=2000", "training.data.n_test=1000",
@@ -68,11 +68,11 @@ FEW_IMAGES = [
 LABELS = {**{name: NAMES[name] for name in THREE}, "no-noise": "no noise"}
 UNDER: dict[str, dict[str, float]] = {"stackelberg": {"linewidth": 4.5, "alpha": 0.5, "zorder": 2}}
 OVER: dict[str, float] = {"zorder": 3}
-"""A line that shows under another one, and all others."""
+"""Line styles: one visible below another, and all others."""
 
 
 def load(setting: Setting) -> Scenarios:
-    """Return a scenario for each data set and reading; small ones with what data there is."""
+    """Return a scenario for each data set and reading; small ones with the available data."""
     found = {}
     for data, file in FILES.items():
         changes: list[str] = []
@@ -221,7 +221,7 @@ def _ratio(values: pd.DataFrame, data: str, reading: str) -> str:
 
 
 def judge(values: pd.DataFrame) -> Iterator[Finding]:
-    """See whether ours ends more accurate than another method, seed by seed."""
+    """Test whether ours is more accurate at the end than another method, by seed."""
     for other in ("ic-mle", "yang"):
         for reading in READINGS:
             described, better = [], []
@@ -241,13 +241,13 @@ def judge(values: pd.DataFrame) -> Iterator[Finding]:
 
 
 def final(values: pd.DataFrame, data: str, reading: str, arm: str) -> pd.Series[float]:
-    """Return the last accuracy of an arm, by seed."""
+    """Return the final accuracy of a training, by seed."""
     some = pick(values, panel=data, reading=reading, series=arm, quantity="accuracy")
     return pick(some, x=some["x"].max()).set_index("replication")["value"]
 
 
 def gains(values: pd.DataFrame, data: str, reading: str, other: str) -> pd.Series[float]:
-    """Return by how much ours ends more accurate, by seed."""
+    """Return the difference in final accuracy between ours and another method, by seed."""
     return final(values, data, reading, "stackelberg") - final(values, data, reading, other)
 
 

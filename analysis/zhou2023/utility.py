@@ -44,13 +44,13 @@ STYLES = ((STAYS, (None, None)), (BOUND, (5, 2)), (LEAVES, (1, 1)))
 
 
 def own_utility(own: float | Floats, others: float, rho: float, budget: float) -> Floats:
-    """Return what a client earns by (6) with an epsilon of its own, the others' sum fixed."""
+    """Return a client's utility (6) for its own epsilon, with the others' sum fixed."""
     own = np.asarray(own, dtype=float)
     return np.asarray(budget * own / (own + others) - rho * own)
 
 
 def search_highest(function: Callable[[float], float], upper: float) -> float:
-    """Return where a function is highest, by search alone."""
+    """Return the maximiser of a function, found by search."""
     found = minimize_scalar(
         lambda x: -function(x), bounds=(0.0, upper), method="bounded", options={"xatol": 1e-10}
     )
@@ -58,7 +58,7 @@ def search_highest(function: Callable[[float], float], upper: float) -> float:
 
 
 def answer_equally(n: int, rho: float, budget: float) -> float:
-    """Return the epsilon of equal clients at which none gains by a small step alone, by search."""
+    """Return by search the epsilon of equal clients at which none gains from a small deviation."""
     step = 1e-3
 
     def gain(epsilon: float) -> float:
@@ -71,7 +71,7 @@ def answer_equally(n: int, rho: float, budget: float) -> float:
 
 
 def server_utility_at(budget: float, n: int, rho: float, alpha: float, beta: float) -> float:
-    """Return what the server earns by (10) where equal clients answer a cap, by search."""
+    """Return the server's utility (10) when equal clients respond to a cap, by search."""
     epsilon = answer_equally(n, rho, budget) if budget > 0 else 0.0
     return beta * float(np.log1p(alpha * epsilon)) - budget
 
@@ -117,7 +117,7 @@ def compute_client(scenarios: Scenarios, setting: Setting) -> pd.DataFrame:  # n
 
 
 def _find_zeros(best: float, n: int, rho: float, cap: float) -> list[pd.DataFrame]:
-    """Return from which epsilon on a client loses, by search, as the others sell less and less."""
+    """Return by search the epsilon from which a client loses, for decreasing sales of others."""
     shares = np.array([1.0, 0.5, 0.1, 1e-2, 1e-4, 1e-6])
     zeros = [
         brentq(
@@ -170,7 +170,7 @@ def _mark(axes: Axes, x: float, y: float, text: str, offset: tuple[float, float]
 
 
 def judge_client(values: pd.DataFrame) -> Iterator[Finding]:
-    """Compare with the printed numbers, and see the shape of the curve and the bound."""
+    """Compare with the printed numbers, and test the shape of the curve and the bound."""
     printed = {**expected("fig4-numbers"), **expected("client-utility")}
     for reading in FIG4:
         some = pick(values, reading=reading, panel="search")
@@ -209,7 +209,7 @@ def judge_client(values: pd.DataFrame) -> Iterator[Finding]:
 
 
 def judge_peak(claim: str, reading: str, line: pd.Series[float], best: float, of: str) -> Finding:
-    """See whether a curve rises to one optimum, falls from there, and is concave."""
+    """Test whether a curve rises to a single optimum, then falls, and is concave."""
     peak = float(line.index[int(line.argmax())])
     rises = line[line.index <= peak].is_monotonic_increasing
     falls = line[line.index >= peak].is_monotonic_decreasing
@@ -272,7 +272,7 @@ def draw_server(values: pd.DataFrame) -> Figure:
 
 
 def judge_server(values: pd.DataFrame) -> Iterator[Finding]:
-    """See whether the curve has one optimum, at B*."""
+    """Test whether the curve has a single optimum, at B*."""
     for reading in FIG5:
         some = pick(values, reading=reading)
         line = pick(some, panel="").set_index("x")["value"]

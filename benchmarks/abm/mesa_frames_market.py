@@ -1,9 +1,9 @@
-"""The market in mesa-frames (agents as a Polars frame), all moves at once, to compare with.
+"""The market in mesa-frames (agents as a Polars frame) with simultaneous moves, for comparison.
 
     PYTHON benchmarks/abm/mesa_frames_market.py N
 
-with a Python in whose environment mesa-frames is installed (it wants other versions than we do).
-Prints the shortest time of a round, in seconds.
+with a Python in whose environment mesa-frames is installed (it needs other versions than this
+package). Prints the shortest time of a round, in seconds.
 """
 
 import sys
@@ -15,7 +15,7 @@ from mesa_frames import AgentSetPolars, ModelDF
 
 
 class Nodes(AgentSetPolars):
-    """Nodes that go half of the way to their best response, with caution, in one expression."""
+    """Nodes that go half of the way to their best response, cautiously, in one expression."""
 
     def __init__(self, model, rho, epsilon):
         super().__init__(model)
@@ -31,7 +31,7 @@ class Nodes(AgentSetPolars):
         )
 
     def step(self):
-        """Answer the last round's reports."""
+        """Respond to the last round's reports."""
         budget = self.model.budget
         rho, own = pl.col("rho"), pl.col("epsilon")
         others = self.agents["epsilon"].sum() - own
@@ -58,7 +58,7 @@ class Nodes(AgentSetPolars):
 
 
 class Market(ModelDF):
-    """One round a step."""
+    """One round per step."""
 
     def __init__(self, n_nodes):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The same game as a plain compiled loop: what a market in one call is measured against."""
+"""The same game as a plain compiled loop, as a baseline for a market in one call."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @numba.njit(error_model="numpy")
 def play(rho, epsilon, budget, tolerance, patience, maximum, seed):
-    """Play half steps in random order until the market rests; return the rounds that it took.
+    """Play half steps in random order until the market converges; return the number of rounds.
 
-    Each round draws an order, moves every node, and measures exploitability and the largest
-    change, as a user would who writes this one market and nothing else.
+    Each round draws an order, moves every node, and measures exploitability and the largest change,
+    as in hand-written code for this single market.
     """
     np.random.seed(seed)  # noqa: NPY002  # numba's own generator
     n_nodes = rho.size

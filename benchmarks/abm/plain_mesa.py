@@ -1,4 +1,4 @@
-"""The same market in plain Mesa, written as its own documentation would: what to compare with."""
+"""The same market in plain Mesa, in the style of its documentation, as a baseline."""
 
 from math import sqrt
 
@@ -6,7 +6,7 @@ import mesa
 
 
 class PlainNode(mesa.Agent):
-    """A node that goes half of the way to its best response, with caution."""
+    """A node that goes half of the way to its best response, cautiously."""
 
     def __init__(self, model, rho, epsilon):
         super().__init__(model)
@@ -17,7 +17,7 @@ class PlainNode(mesa.Agent):
         self.exited = False
 
     def respond(self):
-        """See the running total, and move; leave after three idle rounds, come back if it pays."""
+        """See the running total and move; exit after three idle rounds, re-enter if it pays off."""
         model, own, rho = self.model, self.epsilon, self.rho
         others = max(model.total_epsilon - own, 0.0)
         surplus = model.budget - rho * others
@@ -39,7 +39,7 @@ class PlainNode(mesa.Agent):
 
 
 class PlainMarket(mesa.Model):
-    """Nodes in random turns, one round a step."""
+    """Nodes in random turns, one round per step."""
 
     def __init__(self, rho, epsilon, budget):
         super().__init__(rng=1)

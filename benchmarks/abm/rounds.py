@@ -1,11 +1,11 @@
-"""What a round costs, as ratios of one run: against plain Mesa, and against what memory allows.
+"""Cost of a round, as ratios within one run: to plain Mesa, and to memory bandwidth.
 
     python benchmarks/abm/rounds.py [--quick] [--mesa-frames PYTHON]
 
-PYTHON is one in whose environment mesa-frames is installed; without it that table is left out.
+PYTHON is an interpreter with mesa-frames; without it that table is omitted.
 
-Prints GitHub markdown. Machines are shared and noisy: only the ratios count, and each is taken
-between the best of several repetitions in this one process, on one core.
+Prints GitHub Markdown. Machines are shared and noisy, so only ratios count. Each is between the
+best of several repetitions in this process, on one core.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BUDGET = 3.0
 
 
 def market(n_nodes, order="in_turn", rule="best-response", rho=None, groups=None, cap=BUDGET):
-    """Build a market whose cap stands still, with steps that settle."""
+    """Build a market with a fixed cap and steps that converge."""
     damped = order == "simultaneous" and rule in {"best-response", "gradient"}
     tree = {
         "seed": 1,
@@ -68,7 +68,7 @@ def best(function, repetitions=5):
 
 
 def moves(made, rows=None):
-    """Return the moves of a round alone: in this order, or at once."""
+    """Return the moves of a round: in this order, or simultaneous."""
     played = made.round
     form = played.groups[0].rule.scalar_moves(played.n_active)
     if rows is None:
@@ -78,12 +78,12 @@ def moves(made, rows=None):
 
 
 def random_order(n_nodes):
-    """Return an order of moves in row numbers as short as those of play."""
+    """Return an order of moves in row numbers of the type used in play."""
     return stream(1, "turns").permutation(n_nodes).astype(np.int32)
 
 
 def streaming_pass(made):
-    """Read and write once what a pass over the nodes does, in NumPy: what memory allows."""
+    """Read and write the data of a pass over the nodes once, in NumPy: the memory limit."""
     columns = made.columns
     for column in (columns.rho, columns.exit_round):
         column.sum()
@@ -101,7 +101,7 @@ def table(head, rows):
 
 
 def passes(sizes):
-    """Cost of moves and of whole rounds, and how it grows."""
+    """Measure the cost of moves and of whole rounds, by size."""
     rows = []
     for n_nodes in sizes:
         cells = [f"{n_nodes:,}"]
@@ -121,7 +121,7 @@ def passes(sizes):
             cells += [f"{1e9 * t / n_nodes:.1f}" for t in times]
             cells += [f"{times[-1] / limit:.2f}", f"{1e9 * whole / n_nodes:.0f}"]
         rows.append(cells)
-    print("**Moves and whole rounds, half best responses: ns a node**\n")
+    print("**Moves and whole rounds, half best responses: ns per node**\n")
     table(
         [
             "N",
@@ -182,7 +182,7 @@ def rules(n_nodes):
 
 
 def tracing(n_nodes, n_rounds=32, repetitions=2):
-    """Time what each kind of trace adds to rounds, the last bytes on disk included."""
+    """Time what each kind of trace adds to rounds, including the last bytes on disk."""
     rows = []
     for order in ("in_turn", "simultaneous"):
         times = dict.fromkeys(("none", "sample", "last:4", "all"), float("inf"))
@@ -232,7 +232,7 @@ def against_mesa(n_nodes):
         made.step()
         plain.step()
     close = abs(plain.total_epsilon / made.total_epsilon - 1)
-    print(f"Both come to the same total (relative difference {close:.1e}).\n")
+    print(f"Both reach the same total (relative difference {close:.1e}).\n")
 
 
 def against_mesa_frames(n_nodes, python):
@@ -257,7 +257,7 @@ def against_mesa_frames(n_nodes, python):
 
 
 def round_by_round(made):
-    """Play to the verdict as markets do in which somebody looks at each round."""
+    """Play to the verdict round by round, as if each round were displayed."""
     pays, stretch.pays = stretch.pays, lambda _: False
     try:
         made.run_until()
@@ -305,7 +305,7 @@ def whole_markets(sizes):
 
 
 def best_of(make, function, repetitions):
-    """Return the shortest time of a function of something that is made anew, in seconds."""
+    """Return the shortest time of a function of a newly created object, in seconds."""
     times = []
     for _ in range(repetitions):
         made = make()
@@ -316,7 +316,7 @@ def best_of(make, function, repetitions):
 
 
 def loading(repetitions=5):
-    """Time a fresh process takes to its first compiled market, its code kept from before."""
+    """Measure the time of a new process to its first compiled market, with cached code."""
     code = (
         "import time, fcfn_abm\n"
         "from fcfn_abm.abm import stretch\n"
@@ -334,7 +334,7 @@ def loading(repetitions=5):
 
 
 def memory(n_nodes):
-    """Bytes a node, of rows and of plain agents."""
+    """Measure the bytes per node, of rows and of plain agents."""
     rho = np.linspace(1.0, 1.5, n_nodes)
     tracemalloc.start()
     made = market(n_nodes, rho=rho)
@@ -354,15 +354,15 @@ def memory(n_nodes):
     table(
         ["", "rows", "plain Mesa agents"],
         [
-            ["bytes a node, columns included", f"{ours:.0f}", f"{theirs:.0f}"],
-            ["bytes a node beyond the columns", f"{ours - columns:.0f}", f"{theirs:.0f}"],
+            ["bytes per node, including columns", f"{ours:.0f}", f"{theirs:.0f}"],
+            ["bytes per node beyond the columns", f"{ours - columns:.0f}", f"{theirs:.0f}"],
             ["building, relative", "1", f"{build_plain / build:.0f}"],
         ],
     )
 
 
 def closed_form(sizes):
-    """Growth of the closed form, and a whole run of the aggregate rule beside it."""
+    """Measure the growth of the closed form, and of a whole run of the aggregate rule."""
     rows = []
     for n_nodes in sizes:
         laws = {
@@ -388,7 +388,7 @@ def closed_form(sizes):
             "closed form over np.sort: uniform costs",
             "nearly equal costs",
             "whole run over np.sort",
-            "whole run: ns a node",
+            "whole run: ns per node",
         ],
         rows,
     )

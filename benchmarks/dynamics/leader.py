@@ -1,4 +1,4 @@
-"""Where a server that chooses its cap comes to rest, and whether its verdict says so.
+"""Where a server that chooses its cap converges, and whether its verdict is right.
 
 Prints one GitHub-markdown table: verdicts, B/B* and rounds by server rule, share of nodes that move
 in a round, and distance d to the border of no trade, where ``alpha beta kappa = 1 + d``. B* is then
@@ -29,7 +29,7 @@ ALPHA = BETA = 10.0
 
 
 def play(server: str, share: float, distance: float, seed: int, maximum: int) -> Verdict:
-    """Play one market, with costs that lie so far from the border of no trade."""
+    """Play one market, with costs at a given distance from the border of no trade."""
     rho = 1 + 0.1 * np.random.default_rng(seed).uniform(-1, 1, 10)
     contest = nash_equilibrium(rho, 1.0)
     rho *= ALPHA * BETA * (contest.total_epsilon / contest.n_active) / (1 + distance)
@@ -44,7 +44,7 @@ def play(server: str, share: float, distance: float, seed: int, maximum: int) ->
     )
     verdict = PrivacyMarket(scenario, rho=rho).run_until()
     if verdict is None:
-        raise RuntimeError("a market that was played to its end has no verdict")
+        raise RuntimeError("a finished market has no verdict")
     return verdict
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="one seed, and at most 2,000 rounds")
     parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--maximum", type=int, default=50_000, help="rounds that are allowed")
+    parser.add_argument("--maximum", type=int, default=50_000, help="maximum number of rounds")
     given = parser.parse_args()
     seeds = range(1 if given.quick else given.seeds)
     maximum = 2_000 if given.quick else given.maximum

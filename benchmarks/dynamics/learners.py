@@ -1,12 +1,13 @@
-"""What nodes and servers reach that learn from their own utility alone, and at what regret.
+"""Results and regret of nodes and servers that learn only from their own utility.
 
 Prints three GitHub-markdown tables, and draws a figure of the regrets:
 
 1. S as a share of the closed form's, and the median distance of epsilon to it, over the second half
    of the rounds up to each horizon;
-2. the mean regret of a node a round, against the best report of its grid in hindsight, as a share
+2. the mean regret of a node per round, against the best report of its grid in hindsight, as a share
    of B, and the bound of EXP3 on it;
-3. what a server has lost against B* since the first round, by server rule and by what nodes do.
+3. what a server has lost against B* since the first round, by server rule and by the nodes'
+behaviour.
 
     python benchmarks/dynamics/learners.py --quick
     python benchmarks/dynamics/learners.py --figure docs/images/learning_regret.png > tables.md
@@ -59,24 +60,24 @@ def build(n_nodes: int, seed: int, n_rounds: int, **tables: Any) -> fa.PrivacyMa
 
 @dataclass(frozen=True)
 class Played:
-    """What learners did in a market."""
+    """Results of learners in a market."""
 
     total: Floats
     """S as a share of the closed form's, by round."""
     distance: Floats
     """Distance to the closed form, by round."""
     regret: Floats
-    """Of a node, summed from the first round on, in units of B; mean over nodes, by round."""
+    """Cumulative regret of a node, in units of B; mean over nodes, by round."""
 
 
 def play_learners(rule: str, n_nodes: int, seed: int, n_rounds: int) -> Played:
-    """Play learners under a fixed cap to the last round, whatever the verdict."""
+    """Play learners under a fixed cap to the last round, regardless of the verdict."""
     tables = {"game": {"budget": 1.0}, "server": "fixed", "learning": rule}
     market = build(n_nodes, seed, n_rounds, **tables)
     rho, shares = market.columns.rho, market.groups[0].rule.shares
     grid = (shares[:, None] * LARGEST_COST / rho).T  # reports of each node, (n, actions)
     earned = np.zeros(n_nodes)
-    possible = np.zeros(grid.shape)  # what each report would have earned each node so far
+    possible = np.zeros(grid.shape)  # utility of each possible report of each node so far
     total, distance, regret = np.empty((3, n_rounds))
     for played in range(n_rounds):
         market.step()
@@ -92,7 +93,7 @@ def play_learners(rule: str, n_nodes: int, seed: int, n_rounds: int) -> Played:
 
 
 def play_server(server: str, crowd: str, seed: int, n_rounds: int) -> Floats:
-    """Return what a server has lost against B* after each round, in currency."""
+    """Return a server's cumulative loss relative to B*, in currency."""
     market = build(10, seed, n_rounds, server=server, game={"alpha": 100.0}, **CROWDS[crowd])
     best = market.equilibrium.server_utility
     lost = np.empty(n_rounds)
@@ -103,7 +104,7 @@ def play_server(server: str, crowd: str, seed: int, n_rounds: int) -> Floats:
 
 
 def bound_exp3(n_rounds: Floats | int) -> Floats:
-    """Return the bound on the regret of EXP3 a round, as a share of B."""
+    """Return the bound on EXP3's regret per round, as a share of B."""
     n_actions = Exp3().levels + 1
     bound = 2 * np.sqrt(n_actions * math.log(n_actions) / np.asarray(n_rounds))
     return np.asarray((1 + LARGEST_COST) * bound)
@@ -132,7 +133,7 @@ def reach_table(found: dict[tuple[str, int], list[Played]], horizons: list[int])
 
 def regret_table(found: dict[tuple[str, int], list[Played]], horizons: list[int]) -> Iterator[str]:
     """Yield the lines of table 2."""
-    yield "\n**Mean regret of a node a round, as a share of B**\n"
+    yield "\n**Mean regret of a node per round, as a share of B**\n"
     rows = [
         [
             rule,
@@ -161,7 +162,7 @@ def server_table(found: dict[tuple[str, str], Floats], horizons: list[int]) -> I
 def draw(
     learners: dict[tuple[str, int], list[Played]], servers: dict[tuple[str, str], Floats]
 ) -> Any:
-    """Draw the regret of nodes a round, and what servers have lost since the first round."""
+    """Draw the nodes' regret per round, and the servers' cumulative losses."""
     import matplotlib.pyplot as plt
 
     with theme():
@@ -200,7 +201,7 @@ def main() -> None:
     """Print the tables, and draw the figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="one seed, and short horizons")
-    parser.add_argument("--figure", type=Path, help="where the figure goes")
+    parser.add_argument("--figure", type=Path, help="file for the figure")
     options = parser.parse_args()
     n_seeds, horizons = (
         (1, [100, 300, 1000]) if options.quick else (4, [1000, 3000, 10_000, 30_000])

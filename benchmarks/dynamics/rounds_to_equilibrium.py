@@ -1,14 +1,14 @@
-"""How many rounds each learning rule needs to the closed form, and what disturbs it.
+"""Rounds that each learning rule needs to reach the closed form, and disturbances.
 
 Prints four GitHub-markdown tables to stdout, progress to stderr:
 
 1. rounds until the distance to the closed form falls below 1e-6 and stays there, by rule, order of
-   moves, number of nodes and law of the costs;
-2. the distance that is left when what nodes see is noisy;
+   moves, number of nodes and cost distribution;
+2. the remaining distance under observation noise;
 3. rounds when only a share of the nodes moves in each round;
-4. how often final exits change the active set.
+4. the frequency with which final exits change the active set.
 
-The server's cap is fixed throughout, so that the nodes' dynamics alone are measured. Distance is
+The server's cap is fixed throughout, so that only the nodes' dynamics are measured. Distance is
 that of the market: the largest error of an epsilon as a share of the largest equilibrium epsilon.
 
     python benchmarks/dynamics/rounds_to_equilibrium.py --quick
@@ -34,7 +34,7 @@ from fcfn_abm.build.market import PrivacyMarket
 from fcfn_abm.scenario import tree_to_scenario
 
 NEAR = 1e-6  # as a share of the largest equilibrium epsilon
-HOLD = 20  # rounds for which a run must stay near before it is ended
+HOLD = 20  # rounds for which a run must stay near before it ends
 AT_REST = 1e-12  # relative change of epsilon in a round
 
 LAWS: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ ORDERS = {"in turn": "in_turn", "at once": "simultaneous"}
 
 @dataclass(frozen=True)
 class Job:
-    """One market, and the cell of a table that it belongs to."""
+    """One market, with its cell of a table."""
 
     cell: tuple[Any, ...]
     n_nodes: int
@@ -71,7 +71,7 @@ class Job:
     tables: dict[str, Any] = field(default_factory=dict)
 
     def market(self) -> PrivacyMarket:
-        """Build the market; nothing but the round limit makes it stop by itself."""
+        """Build the market; only the round limit stops it."""
         tree = {
             "seed": self.seed,
             "population": {"n_nodes": self.n_nodes, "rho": LAWS[self.law]},
@@ -91,26 +91,26 @@ class Job:
 
 @dataclass(frozen=True)
 class Settling:
-    """How one market came to the closed form, or did not."""
+    """How one market reached the closed form, or failed to."""
 
     round: float
-    """First round from which the distance stays below `NEAR`; infinite where it does not."""
+    """First round from which the distance stays below `NEAR`; infinite if never."""
     distance: float
     """Median distance over the last quarter."""
     verdict: str
-    """The market's own, or that epsilon rests somewhere else."""
+    """The market's verdict, or that epsilon rests elsewhere."""
 
 
 def settle(job: Job) -> Settling:
-    """Play until epsilon has been near, or has not moved, for `HOLD` rounds, or to the limit."""
+    """Play until epsilon has been near, or constant, for `HOLD` rounds, or to the limit."""
     market, distances = job.market(), []
     near = still = 0
-    hold = HOLD / market.scenario.rounds.participation  # quiet may be that nobody moved that would
+    hold = HOLD / market.scenario.rounds.participation  # nodes that would move may not be drawn
     while market.running and max(near, still) < hold:
         market.step()
         distances.append(market.state.distance)
         near = near + 1 if distances[-1] < NEAR else 0
-        # fictitious play may pause at S = 0 until its mean has fallen: that is no rest
+        # fictitious play may pause at S = 0 until its mean has fallen: this is not rest
         moves = market.state.change >= AT_REST or market.total_epsilon == 0
         still = 0 if moves else still + 1
     if near:
@@ -130,7 +130,7 @@ def measure_lasting_error(job: Job) -> float:
 
 @dataclass(frozen=True)
 class ActiveSets:
-    """How the final active set compares with the closed form's."""
+    """Comparison of the final active set with the closed form's."""
 
     missing: int
     extra: int
@@ -155,7 +155,7 @@ def compare_active_sets(job: Job) -> ActiveSets:
 def carry_out[R](
     function: Callable[[Job], R], jobs: Iterable[Job], workers: int, what: str
 ) -> dict[tuple[Any, ...], list[R]]:
-    """Carry out jobs, slow ones first, and gather the results by cell."""
+    """Run jobs, slow ones first, and collect the results by cell."""
     jobs = sorted(jobs, key=lambda job: -job.n_nodes * job.maximum)
     found: dict[tuple[Any, ...], list[R]] = defaultdict(list)
     with tqdm(total=len(jobs), desc=what, unit="market", file=sys.stderr) as bar:
@@ -174,7 +174,7 @@ def _results[R](function: Callable[[Job], R], jobs: list[Job], workers: int) -> 
 
 
 def limit(n_nodes: int, order: str) -> int:
-    """Return after how many rounds to give up: in turn, a round takes time in proportion to N."""
+    """Return the round limit: in turn, a round takes time proportional to N."""
     if n_nodes <= 100 or order == "at once":
         return 2000
     return 500 if n_nodes <= 1000 else 200
@@ -259,7 +259,7 @@ def noise_table(n_nodes: int, maximum: int, seeds: int, workers: int) -> Iterato
         [
             "rule",
             "order",
-            "noise is in",
+            "noise on",
             *(f"{law}: {100 * x:.0f} %" for law in laws for x in noises),
         ],
         [
@@ -353,7 +353,7 @@ def exits_table(n_nodes: int, maximum: int, populations: int, workers: int) -> I
     found = carry_out(compare_active_sets, jobs, workers, "exits")
     yield (
         f"\n**Populations whose final active set is not the closed form's; N = {n_nodes}, "
-        f"{populations} populations a cell, half best responses in turn**\n"
+        f"{populations} populations per cell, half best responses in turn**\n"
     )
     yield from markdown(
         ["re-entry", "criterion", "patience", *laws],
@@ -392,7 +392,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small N, few seeds: under a minute")
     parser.add_argument("--workers", type=int, choices=(1, 2), default=2, help="processes")
     names = ("rounds", "noise", "participation", "exits")
-    parser.add_argument("--only", choices=names, help="one of the tables; without it all")
+    parser.add_argument("--only", choices=names, help="one of the tables; by default all")
     options = parser.parse_args()
     quick, workers = options.quick, options.workers
     sizes, seeds = ([2, 3, 10], 3) if quick else ([2, 3, 5, 10, 100, 1000, 10000], 5)

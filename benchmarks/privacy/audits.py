@@ -1,7 +1,6 @@
-"""Audits of every placement as it is, and with faults planted: the tables of docs/audit.md.
+"""Audits of every placement, as is and with planted faults: the tables of docs/audit.md.
 
-Prints GitHub-markdown tables to stdout. Some minutes on one core; faults alone, and whole
-trainings alone, with arguments:
+Prints GitHub Markdown tables to stdout, in some minutes on one core. Arguments select parts:
 
     python benchmarks/privacy/audits.py [placements] [faults] [whole] > tables.md
 """

@@ -1,9 +1,9 @@
-"""What a sweep costs over the bare sum of its runs.
+"""Overhead of a sweep over the sum of its runs.
 
-Plays the same short markets bare, one after another in this process once all is loaded, and as
-sweeps: in this process, on processes, and on a Dask cluster of this machine. Prints time by the
-clock times workers, and processor time of all processes, each against the bare sum; and what a run
-costs beside the rounds of its market. The workers' start is part of it.
+Plays the same short markets directly, one after another in this process after all imports, and as
+sweeps: in this process, on processes, and on a local Dask cluster. Prints wall time times workers
+and CPU time of all processes, relative to the direct runs, and the cost of a run besides the rounds
+of its market. This includes the start of the workers.
 
     python benchmarks/sweep/overhead.py --runs 1000 --workers 1 2
     python benchmarks/sweep/overhead.py --runs 10000 --nodes 50 --workers 2 --no-dask
@@ -30,7 +30,7 @@ from fcfn_abm.scenario import Scenario
 
 
 def scenario(n_runs: int, n_nodes: int) -> Scenario:
-    """Return a sweep of markets that settle in some tens of rounds."""
+    """Return a sweep of markets that converge within tens of rounds."""
     return Scenario.model_validate(
         {
             "seed": 1,
@@ -47,8 +47,8 @@ def scenario(n_runs: int, n_nodes: int) -> Scenario:
 
 
 def processor_seconds() -> float:
-    """Return the processor time of this process and of all that have ended below it."""
-    forkserver._forkserver._stop()  # it counts once it has ended, and its workers with it
+    """Return the CPU time of this process and of its finished children."""
+    forkserver._forkserver._stop()  # its CPU time, and its workers', counts only after it has ended
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
@@ -60,7 +60,7 @@ def measure_times(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def play(scenario: Scenario) -> float:
-    """Play a market as a sweep does, and return the processor time of its rounds, in seconds."""
+    """Play a market as a sweep does, and return the CPU time of its rounds, in seconds."""
     market = PrivacyMarket(scenario, collect_nodes=False, is_checked=True)
     started = time.process_time()
     market.run_until()
@@ -78,7 +78,7 @@ def main() -> None:
     started = time.process_time()
     runs = list_runs(sweep)
     listed = time.process_time() - started
-    for run in runs[:100]:  # loads, and compiles where nobody has
+    for run in runs[:100]:  # imports, and compiles if necessary
         play(run.scenario)
     rounds = 0.0
 
@@ -92,7 +92,7 @@ def main() -> None:
     of_rounds = sum(play(run.scenario) for run in few)
     print(f"{len(runs)} runs, bare: {bare_wall:.1f} s, {1000 * bare_wall / len(runs):.2f} ms each")
     print(
-        f"{1000 * rounds / len(runs):.2f} ms are rounds; beside them a run costs "
+        f"{1000 * rounds / len(runs):.2f} ms are rounds; the rest of a run takes "
         f"{1000 * (run_cpu - of_rounds) / len(few):.2f} ms, and its entry in the list of runs "
         f"{1000 * listed / len(runs):.3f} ms"
     )

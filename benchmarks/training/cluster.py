@@ -1,9 +1,9 @@
-"""What it costs to train on a cluster: two workers against two threads, and what more would do.
+"""Cost of training on a cluster: two workers against two threads, and a simulation of more.
 
     python benchmarks/training/cluster.py [--rounds 8]
 
-Rounds of both take turns, so that other work on the machine meets both alike. Then a simulation
-puts together what was measured: how long a round takes on 1 to 64 workers.
+Rounds of both alternate, so that other load on the machine affects both equally. A simulation then
+combines the measurements: the time of a round on 1 to 64 workers.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ WORKS = (
 )
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 BANDWIDTH = 1.25e9
-"""Bytes a second of the server's link in the simulation: 10 Gbit/s."""
+"""Bytes per second of the server's link in the simulation: 10 Gbit/s."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a round is made of, in seconds."""
+    """Components of a round, in seconds."""
 
     node: float
-    """A node's training."""
+    """Training of a node."""
     block: float
-    """What a block costs its worker besides its nodes."""
+    """Cost of a block to its worker, besides its nodes."""
     merge: float
-    """What a block costs the server, besides the bytes on its link."""
+    """Cost of a block to the server, besides the bytes on its link."""
     start: float
-    """What a round costs before the first block, besides the parameters on the link."""
+    """Cost of a round before the first block, besides the parameters on the link."""
 
 
 def simulate_round(
     n_nodes: int, n_parameters: int, n_workers: int, parts: Parts, *, noisy: bool
 ) -> float:
-    """Return the seconds that a round takes.
+    """Return the duration of a round, in seconds.
 
     Workers take the next block as they become free; sums queue for the server's link and then for
     the server. Parameters go to one worker from the server, and from those that have them to
@@ -81,7 +81,7 @@ def simulate_round(
 
 
 class Timing:
-    """Workers of a cluster, and the processor time of what they compute."""
+    """Workers of a cluster, with the CPU time of their computations."""
 
     def __init__(self, workers: ClusterWorkers) -> None:
         self._workers, self.seconds = workers, 0.0
@@ -90,20 +90,20 @@ class Timing:
     def compute[R](
         self, function: Callable[..., R], calls: Sequence[tuple[object, ...]]
     ) -> Iterator[R]:
-        """Yield what a function returns for each call."""
+        """Yield the result of each call of a function."""
         for found, seconds in self._workers.compute(compute_timed, [(function, *c) for c in calls]):
             self.seconds += seconds
             yield found
 
 
 def compute_timed[R](function: Callable[..., R], *arguments: object) -> tuple[R, float]:
-    """Return what a function returns, and the processor time of that in this thread."""
+    """Return the result of a function, and its CPU time in this thread."""
     started = time.thread_time()
     return function(*arguments), time.thread_time() - started
 
 
 def send_sums(net: object, flat: np.ndarray) -> tuple[np.ndarray, ...]:  # noqa: ARG001
-    """Do what a block does besides training: take the parameters, and send sums."""
+    """Do the work of a block besides training: receive parameters and send sums."""
     return flat.copy(), flat.copy(), 0.5
 
 
@@ -116,14 +116,14 @@ def create_training(work: Work, workers: int | BlockWorkers) -> Callable[[], obj
 
 
 def cpu_seconds() -> float:
-    """Return the processor time of this process and its children so far."""
+    """Return the CPU time of this process and its children so far."""
     own = psutil.Process()
     times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
     return sum(found.user + found.system for found in times)
 
 
 def measure_messages(workers: ClusterWorkers, n_parameters: int, n_calls: int) -> float:
-    """Return the processor time of all processes for a block that trains nobody."""
+    """Return the CPU time of all processes for a block without nodes."""
     flat = workers.place(np.zeros(n_parameters, dtype=np.float32), everywhere=True)
     list(workers.compute(send_sums, [("", flat)] * 4))
     before = cpu_seconds()
@@ -139,7 +139,7 @@ def main() -> None:
     print("load", psutil.getloadavg())
     with Cluster("local:2", timeout=120).connect() as cluster:
         message = measure_messages(cluster, 277_610, 100)
-        print(f"processor time of a block without nodes: {1e3 * message:.1f} ms", flush=True)
+        print(f"CPU time of a block without nodes: {1e3 * message:.1f} ms", flush=True)
         for work in WORKS:
             work = replace(work, rounds=n_rounds + 2)
             timing = Timing(cluster)
@@ -159,7 +159,7 @@ def main() -> None:
             there = timing.seconds / n_rounds + n_blocks * message
             ratios = sorted(one / other for one, other in walls)
             print(
-                f"{work.nodes} nodes x {work.samples}, batch {work.batch}, processor times: "
+                f"{work.nodes} nodes x {work.samples}, batch {work.batch}, CPU times: "
                 f"threads {here / n_rounds:.3f} s, workers {timing.seconds / n_rounds:.3f} s and "
                 f"{n_blocks} blocks {n_blocks * message:.3f} s: {here / n_rounds / there:.2f}; "
                 f"wall {ratios[0]:.2f} to {ratios[-1]:.2f}",

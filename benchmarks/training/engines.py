@@ -1,11 +1,11 @@
-"""The stacked engine against the serial one: samples a second, on whatever device is there.
+"""The stacked engine against the serial one: samples per second, on the available device.
 
     python benchmarks/training/engines.py [--device cuda] [--turns 3]
 
-The serial engine works on one core. With a CUDA device the stacked one works there. Engines take
-turns; processors are timed by what they worked, which leaves other jobs out, and a device by the
-clock. The last column says how far apart the nets are after one round,
-relative to how far it led.
+The serial engine works on one core, the stacked one on a CUDA device if there is one. Engines
+alternate; CPUs are timed by CPU time, which excludes other jobs, and devices by wall time. The last
+column is the difference between the nets after one round, relative to the length of the round's
+step.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
         for _ in range(asked.turns):
             serial.run(1)
             stacked.run(1)
-        rates = [work.samples_a_round / min(one.seconds) for one in (serial, stacked)]
+        rates = [work.samples_per_round / min(one.seconds) for one in (serial, stacked)]
         apart = float((serial.led - stacked.led).norm() / serial.led.norm())
         name = (
             f"{work.variant}, {work.nodes} nodes x {work.samples} samples, batch {work.batch}, "

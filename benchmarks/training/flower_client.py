@@ -1,7 +1,7 @@
-"""What a node does in Flower's simulation; a module of its own, which worker processes can import.
+"""A node in Flower's simulation; in a separate module, which worker processes can import.
 
-Flower leaves local training to its user, who here does it in the fastest way: the data in memory of
-the worker from the start, the net kept between nodes, the optimiser fused.
+Flower leaves local training to its user; here it is as fast as possible: data in the worker's
+memory, the net reused between nodes, and a fused optimiser.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch.nn.functional import cross_entropy
-from work import LEARNING_RATE, MOMENTUM, Work, timed_cnn
+from work import LEARNING_RATE, MOMENTUM, Work, create_timed_cnn
 
 client = ClientApp()
 
 
 @functools.cache
 def create_once(work: Work) -> tuple[torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Return the net and the data of this worker process, made once."""
+    """Return the net and the data of this worker process, created once."""
     torch.set_num_threads(1)
     channels_last = work.variant == "channels_last"
-    return timed_cnn(channels_last), work.shards(channels_last)
+    return create_timed_cnn(channels_last), work.shards(channels_last)
 
 
 @client.train()

@@ -1,6 +1,6 @@
-"""Federated averaging by Flower's simulation: run by a Python in whose environment flwr is.
+"""Federated averaging in Flower's simulation; needs a Python with flwr.
 
-Variants: "" with torch's default memory layout; "channels_last" with that one.
+Variants: "" (torch's default memory layout) and "channels_last".
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from work import Turns, Work, timed_cnn
+from work import Turns, Work, create_timed_cnn
 
 
 def main() -> None:
-    """Do a round of federated averaging whenever asked."""
+    """Run a round of federated averaging on request."""
     work = Work.from_command_line()
     turns = Turns()
     server = ServerApp()
     latest: list[ArrayRecord] = []
 
     def after_round(server_round: int, arrays: ArrayRecord) -> None:
-        if latest and latest.pop() is arrays:  # Flower goes on when all nodes have failed
-            raise RuntimeError(f"round {server_round} brought nothing: see Flower's log above.")
+        if latest and latest.pop() is arrays:  # Flower continues if all nodes have failed
+            raise RuntimeError(f"round {server_round} has no result; see Flower's log above.")
         latest.append(arrays)
         turns()
 
@@ -36,7 +36,7 @@ def main() -> None:
     def serve(grid: Grid, context: Context) -> None:  # noqa: ARG001
         FedAvg(fraction_evaluate=0.0).start(
             grid=grid,
-            initial_arrays=ArrayRecord(timed_cnn().state_dict()),
+            initial_arrays=ArrayRecord(create_timed_cnn().state_dict()),
             num_rounds=work.rounds,
             train_config=ConfigRecord(asdict(work)),
             evaluate_fn=after_round,
@@ -46,7 +46,7 @@ def main() -> None:
         server_app=server,
         client_app=client,
         num_supernodes=work.nodes,
-        backend_config={  # one worker, who keeps one core busy
+        backend_config={  # one worker, which uses one core
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             "init_args": {"num_cpus": 1, "num_gpus": 0},
         },

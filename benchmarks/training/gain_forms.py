@@ -1,13 +1,13 @@
-"""Which form fits what a round of training gains: the numbers of docs/closed_loop.md.
+"""Fits of three forms to the gain of a training round: the numbers of docs/closed_loop.md.
 
-Trains the quick start's net with mean epsilons that are constant, in steps, or random, and fits the
-gains of all rounds by least squares, alpha from a grid:
+Trains the quick start's net with constant, stepwise or random mean epsilons, and fits the
+gains of all rounds by least squares, with alpha on a grid:
 
     none       beta ln(1 + alpha eps)
     loss       beta ln(1 + alpha eps) - k S
     ceiling    beta ln(1 + alpha eps) (1 - S / ceiling)
 
-with S the accuracy gained before the round. Two minutes on two cores:
+where S is the accuracy gained before the round. Two minutes on two cores:
 
     python benchmarks/training/gain_forms.py
 """
@@ -67,7 +67,7 @@ def fit(form: str, epsilon: np.ndarray, stock: np.ndarray, gain: np.ndarray) -> 
 
 
 def main() -> None:
-    """Print one line a group of trainings."""
+    """Print one line per group of trainings."""
     print("rate  decay  seed  sum of squares (alpha) of each form")
     for group in GROUPS:
         measured = measure(*group)

@@ -1,4 +1,4 @@
-"""Federated averaging as tutorials write it: a copy of the net and a DataLoader for each node."""
+"""Federated averaging as in tutorials: a copy of the net and a DataLoader for each node."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import copy
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from work import LEARNING_RATE, MOMENTUM, Turns, Work, timed_cnn
+from work import LEARNING_RATE, MOMENTUM, Turns, Work, create_timed_cnn
 
 
 def main() -> None:
-    """Do a round of federated averaging whenever asked."""
+    """Run a round of federated averaging on request."""
     work = Work.from_command_line()
     turns = Turns()
     datasets = [TensorDataset(images, labels) for images, labels in work.shards()]
-    server = timed_cnn()
+    server = create_timed_cnn()
     for _ in turns:
         states = []
         for dataset in datasets:

@@ -1,9 +1,9 @@
-"""What a number of noise costs, drawn and added to an update, beside the generators of others.
+"""Cost of drawing noise and adding it to an update, compared with other generators.
 
     python benchmarks/training/noise.py [--turns 200]
 
-Prints a markdown table: nanoseconds of processor time a number, the least of all turns, in which
-everybody draws once, on one core.
+Prints a Markdown table: nanoseconds of CPU time per number, the minimum over all turns, in which
+each generator draws once, on one core.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
             start = time.process_time_ns()
             draw()
             least[name] = min(least[name], (time.process_time_ns() - start) / N_NUMBERS)
-    print("| generator | ns a number |\n| --- | ---: |")
+    print("| generator | ns per number |\n| --- | ---: |")
     for name, cost in least.items():
         print(f"| {name} | {cost:.2f} |")
 

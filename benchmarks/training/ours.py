@@ -1,8 +1,8 @@
 """Federated averaging by our trainer.
 
 Variants are words joined by "+": a placement first; then "noise" (each node adds its own) or
-"noise-of-sum" (one draw for all), "bf16", "idle" (only the first node trains), "2workers" and the
-like.
+"noise-of-sum" (one draw for all), "bf16", "idle" (only the first node trains), "2workers" and so
+on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fcfn_abm.training.local_steps import LocalSteps
 
 
 def create_plan(work: Work) -> tuple[ImageData, list[np.ndarray], TrainingPlan]:
-    """Return data with one image to test on, so that rounds are training; shards; and the plan."""
+    """Return data with a single test image (to time only training), shards, and the plan."""
     images, labels = work.data()
     data = ImageData(
         images,
@@ -68,12 +68,12 @@ def trainer(work: Work) -> FederatedTrainer:
 
 
 def main() -> None:
-    """Do a round whenever asked."""
+    """Run a round on request."""
     work = Work.from_command_line()
     turns = Turns()
     made = trainer(work)
     words = work.variant.split("+")
-    # next to no noise, which takes as long to draw: with more few nodes soon train to infinity
+    # minimal noise, which takes as long to draw: with more, training of few nodes diverges
     epsilon = np.full(work.nodes, 1e6)
     if "idle" in words:
         epsilon[1:] = 0.0

@@ -1,7 +1,7 @@
-"""Federated averaging by pfl-research: run by a Python in whose environment pfl[pytorch] is.
+"""Federated averaging in pfl-research; needs a Python with pfl[pytorch].
 
-Variants: "" as its examples are written, with the data in memory as tensors and the optimiser
-fused; "channels_last" with that memory layout as well.
+Variants: "" as in its examples, with the data in memory as tensors and a fused optimiser;
+"channels_last" also with that memory layout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 from torch.nn.functional import cross_entropy
-from work import LEARNING_RATE, MOMENTUM, Turns, Work, timed_cnn
+from work import LEARNING_RATE, MOMENTUM, Turns, Work, create_timed_cnn
 
 
 class Classifier(torch.nn.Module):
@@ -33,16 +33,16 @@ class Classifier(torch.nn.Module):
         self.net = net
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return what training makes small."""
+        """Return the loss."""
         return cross_entropy(self.net(images), labels)
 
     def metrics(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Weighted]:
-        """Return what evaluation measures; not called in the rounds that are timed."""
+        """Return the evaluation's measures; not called in timed rounds."""
         return {"loss": Weighted(float(self.loss(images, labels)), 1)}
 
 
 class AfterEachRound(TrainingProcessCallback):
-    """Takes turns."""
+    """Alternates with other programs."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
@@ -65,7 +65,7 @@ class AfterEachRound(TrainingProcessCallback):
 
 
 def main() -> None:
-    """Do a round of federated averaging whenever asked."""
+    """Run a round of federated averaging on request."""
     work = Work.from_command_line()
     turns = Turns()
     channels_last = work.variant == "channels_last"
@@ -73,7 +73,7 @@ def main() -> None:
     data = FederatedDataset(
         users.__getitem__, get_user_sampler("minimize_reuse", np.arange(work.nodes))
     )
-    net = Classifier(timed_cnn(channels_last))
+    net = Classifier(create_timed_cnn(channels_last))
     model = PyTorchModel(
         net,
         local_optimizer_create=partial(torch.optim.SGD, momentum=MOMENTUM, fused=True),

@@ -1,7 +1,7 @@
-"""Loops in PyTorch alone that train one net on all data: the limit, and what people write.
+"""Plain PyTorch loops that train one net on all data: the speed limit, and common practice.
 
-Variants: "tuned" has the data in memory, channels last and the optimiser fused over parameters;
-"ordinary" has a DataLoader and torch's defaults.
+Variants: "tuned" (data in memory, channels last, fused optimiser); "ordinary" (a DataLoader and
+torch's defaults).
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
-from work import LEARNING_RATE, MOMENTUM, Turns, Work, timed_cnn
+from work import LEARNING_RATE, MOMENTUM, Turns, Work, create_timed_cnn
 
 
 def main() -> None:
-    """Do one epoch over the samples of all nodes whenever asked."""
+    """Run one epoch over the samples of all nodes on request."""
     work = Work.from_command_line()
     turns = Turns()
-    # labels are random: the net dies in the end, and speeds that fade to denormals would take time
+    # labels are random: the net degenerates, and velocities that decay to denormals are slow
     torch.set_flush_denormal(True)
     tuned = work.variant == "tuned"
     shards = work.shards(channels_last=tuned)
-    net = timed_cnn(channels_last=tuned)
+    net = create_timed_cnn(channels_last=tuned)
     optimizer = torch.optim.SGD(
         net.parameters(), LEARNING_RATE, momentum=MOMENTUM, **({"fused": True} if tuned else {})
     )

@@ -1,16 +1,15 @@
-"""How fast and how small federated training is, as ratios of one run.
+"""Speed and memory of federated training, as ratios within one run.
 
     python benchmarks/training/throughput.py [--quick] [--install FOLDER]
                                              [--pfl PYTHON] [--flower PYTHON]
                                              [--tables pytorch workers memory frameworks]
 
-FOLDER gets environments for pfl-research and Flower, each its own, unless they are there already.
-PYTHON is one in whose environment one of them is installed otherwise. What is in neither, or cannot
-be installed, is left out.
+FOLDER receives separate environments for pfl-research and Flower, unless they exist. PYTHON is an
+interpreter with one of them. Frameworks that are in neither, or cannot be installed, are omitted.
 
-Prints GitHub markdown. Everybody is a process of its own, held to the same core, with one thread of
-torch, and they take turns: A does a round, B does a round, A does a round ... So a ratio of two
-rounds that follow each other is one of equal conditions, on a machine that is shared and noisy.
+Prints GitHub Markdown. Each program is a separate process on the same core, with one thread of
+torch, and they alternate: A runs a round, B runs a round, A runs a round ... So the ratio of two
+consecutive rounds is under equal conditions, also on a shared and noisy machine.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from work import N_CLASSES, SHAPE, TIMED, Work, timed_cnn
+from work import N_CLASSES, SHAPE, TIMED, Work, create_timed_cnn
 
 from fcfn_abm.training import NETS
 
 HERE = Path(__file__).parent
-VECTOR = 4 * sum(p.numel() for p in timed_cnn().parameters())  # bytes of a model vector
+VECTOR = 4 * sum(p.numel() for p in create_timed_cnn().parameters())  # bytes of a model vector
 CORES = sorted(os.sched_getaffinity(0))
 
 OURS = "ours"
-# By default the C library may give memory back after each step and fetch it anew for the next,
-# depending on what lies where: nine times the page faults have been seen. Here everybody keeps it.
+# By default the C library may return memory after each step and fetch it again for the next,
+# depending on the layout: nine times the page faults were seen. Here all programs keep it.
 KEEP = {"MALLOC_MMAP_THRESHOLD_": str(10**9), "MALLOC_TRIM_THRESHOLD_": str(2 * 10**9)}
 FRAMEWORKS = {"pfl": ["pfl[pytorch]"], "flower": ["flwr[simulation]"]}
 TABLES = ("pytorch", "workers", "memory", "frameworks")
@@ -50,7 +49,7 @@ TABLES = ("pytorch", "workers", "memory", "frameworks")
 
 @dataclass(frozen=True)
 class Way:
-    """A program and how it is asked to do the work."""
+    """A program and its options."""
 
     script: str
     variant: str = ""
@@ -60,34 +59,34 @@ class Way:
 
 @dataclass
 class Times:
-    """What the rounds of one way took, in the order of turns, without the first."""
+    """Durations of a program's rounds, in order, without the first."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
     def over(self, other: Times) -> str:
-        """Say how many times as long as another's: best by best, turn by turn, processor time."""
+        """Format the ratio to another's times: best to best, turn by turn, CPU time."""
         turns = sorted(a / b for a, b in zip(self.wall, other.wall, strict=True))
         best, cpu = min(self.wall) / min(other.wall), sum(self.cpu) / sum(other.cpu)
         return f"{best:.2f} ({turns[0]:.2f} to {turns[-1]:.2f}; cpu {cpu:.2f})"
 
 
 class Runner:
-    """One process that does a round when it is asked to.
+    """A process that runs a round on request.
 
     Parameters
     ----------
     way : Way
-        Which program.
+        The program.
     work : Work
-        What it does in a round.
+        The work of a round.
     environment : dict, optional
-        Variables to set.
+        Environment variables to set.
 
     Raises
     ------
     SystemExit
-        If the process ends before it should, with what it wrote last.
+        If the process ends early; with its last output.
     """
 
     def __init__(self, way: Way, work: Work, environment: dict[str, str] | None = None) -> None:
@@ -120,11 +119,11 @@ class Runner:
         self._log.close()
 
     def ready(self) -> None:
-        """Wait until it could do a round."""
+        """Wait until it is ready for a round."""
         self._read()
 
     def round(self) -> tuple[float, float]:
-        """Let it do a round; return seconds by the clock, and of processors."""
+        """Run a round; return wall and CPU time in seconds."""
         before = self.cpu()
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
@@ -132,14 +131,14 @@ class Runner:
         return wall, self.cpu() - before
 
     def processes(self) -> list[psutil.Process]:
-        """Return it and all that it has started."""
+        """Return the process and all its children."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self._process.pid)
             return [process, *process.children(recursive=True)]
         return []
 
     def cpu(self) -> float:
-        """Return the processor time of all its processes, in seconds."""
+        """Return the CPU time of all its processes, in seconds."""
         total = 0.0
         for process in self.processes():
             with suppress(psutil.Error):
@@ -148,7 +147,7 @@ class Runner:
         return total
 
     def measure_shared(self) -> int:
-        """Return the memory of all its processes now, in bytes: what they share counts once."""
+        """Return the current memory of all its processes, in bytes, counting shared memory once."""
         total = 0
         for process in self.processes():
             with suppress(psutil.Error):
@@ -156,7 +155,7 @@ class Runner:
         return total
 
     def reset_peak(self) -> None:
-        """Let the peak start anew."""
+        """Reset the peak."""
         Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
 
     def peak(self) -> int:
@@ -174,7 +173,7 @@ class Runner:
 
 
 def race(ways: dict[str, Way], work: Work) -> dict[str, Times]:
-    """Let ways take turns; the first round of each warms up and does not count."""
+    """Alternate programs; the first round of each is a warm-up and not counted."""
     times = {name: Times() for name in ways}
     with ExitStack() as stack:
         runners = {name: stack.enter_context(Runner(way, work, KEEP)) for name, way in ways.items()}
@@ -203,7 +202,7 @@ def describe_work(work: Work) -> str:
 
 
 def against_pytorch(works: list[Work]) -> None:
-    """Loops that train one net on the same samples, and naive federated averaging."""
+    """Compare with loops that train one net on the same samples, and naive federated averaging."""
     ways = {
         OURS: Way("ours.py", "update"),
         "noise": Way("ours.py", "update+noise"),
@@ -219,7 +218,7 @@ def against_pytorch(works: list[Work]) -> None:
         rows.append(
             [
                 describe_work(work),
-                f"{work.samples_a_round / min(times[OURS].wall):,.0f}",
+                f"{work.samples_per_round / min(times[OURS].wall):,.0f}",
                 times["limit"].over(times[OURS]),
                 times["limit"].over(times["noise"]),
                 times["limit"].over(times["sum"]),
@@ -234,7 +233,7 @@ def against_pytorch(works: list[Work]) -> None:
             "a round",
             "ours: samples/s",
             "ours over the tuned loop (the limit)",
-            "the same, each node adding noise",
+            "the same, with noise per node",
             "the same, noise of the sum",
             "dp-sgd over the tuned loop",
             "ours over an ordinary loop",
@@ -258,7 +257,7 @@ def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> Non
         }
         rows = []
         for work in works:
-            # one at a time beside ours: waiting, Ray's processes still take a little of the core
+            # one at a time: Ray's waiting processes still use some of the core
             times = [
                 race({OURS: ways[OURS], "bf16": ways["bf16"], layout: ways[layout]}, work)
                 for layout in ("default", "channels last")
@@ -277,9 +276,9 @@ def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> Non
         table(
             [
                 "a round",
-                "as it comes",
+                "default",
                 "channels last",
-                "as it comes, over our bf16",
+                "default, over our bf16",
                 "our peak memory over its peak memory",
             ],
             rows,
@@ -287,7 +286,7 @@ def against_frameworks(pythons: dict[str, str | None], works: list[Work]) -> Non
 
 
 def versions(name: str, python: str) -> str:
-    """Say which framework it is, and on which torch and Python."""
+    """Return the versions of the framework, torch and Python."""
     package = {"pfl": "pfl", "flower": "flwr"}[name]
     code = (
         "import platform; from importlib.metadata import version as v; "
@@ -298,7 +297,7 @@ def versions(name: str, python: str) -> str:
 
 
 def peak(way: Way, work: Work, every: float = 0.02) -> int:
-    """Return the most memory that a way ever took, all its processes together, in bytes."""
+    """Return the peak memory of a program, over all its processes, in bytes."""
     most, done = 0, threading.Event()
 
     with Runner(way, work) as runner:
@@ -321,7 +320,7 @@ def peak(way: Way, work: Work, every: float = 0.02) -> int:
 
 
 def growth(way: Way, work: Work) -> int:
-    """Return the peak of memory while training, after one round, in bytes."""
+    """Return the peak memory of training after one round, in bytes."""
     with Runner(way, work) as runner:
         runner.ready()
         runner.round()
@@ -331,9 +330,9 @@ def growth(way: Way, work: Work) -> int:
 
 
 def workers(works: list[Work]) -> None:
-    """Two threads that train nodes at once, on two cores, against one."""
+    """Compare two training threads on two cores with one."""
     if len(CORES) < 2:
-        print("One core only: no table of worker threads.\n")
+        print("No table of worker threads on a single core.\n")
         return
     rows = []
     for work in works:
@@ -345,12 +344,12 @@ def workers(works: list[Work]) -> None:
             work,
         )
         rows.append([describe_work(work), times["one"].over(times["two"])])
-    print("**Two worker threads, on two cores: times as fast as one**\n")
+    print("**Speed-up of two worker threads on two cores**\n")
     table(["a round", "two over one"], rows)
 
 
 def memory(n_nodes: int) -> None:
-    """Bytes a node and a worker take."""
+    """Measure the memory per node and per worker."""
     work = Work(nodes=n_nodes, samples=10, batch=10, rounds=3)
     alone = replace(work, nodes=1, samples=10 * n_nodes)
     one = growth(Way("ours.py", "update"), alone)
@@ -363,7 +362,7 @@ def memory(n_nodes: int) -> None:
         ["all, above a plain loop on the same data", f"{(all_ - bare) / 1e6:.0f} MB"],
     ]
     extra = 4
-    for batch in (10, 1):  # with one sample hardly anything but vectors
+    for batch in (10, 1):  # with one sample almost only vectors
         few = replace(work, nodes=100, batch=batch)
         sizes = [
             growth(Way("ours.py", f"update+{n_workers}workers"), few)
@@ -381,7 +380,7 @@ def memory(n_nodes: int) -> None:
 
 
 def install(name: str, folder: Path) -> str | None:
-    """Return a Python that has a framework, beside the torch that we use; None if it cannot be."""
+    """Return a Python with a framework and our version of torch, or None if that is impossible."""
     place, made = folder / name, folder / name / "made"
     python = place / "bin" / "python"
     if not made.exists():
@@ -391,7 +390,7 @@ def install(name: str, folder: Path) -> str | None:
             [str(python), "-m", "pip", "install", "--quiet", *FRAMEWORKS[name], torch, "numpy"],
         ):
             if subprocess.run(command).returncode:
-                print(f"{name} cannot be installed in {place}, and is left out.\n")
+                print(f"{name} cannot be installed in {place} and is omitted.\n")
                 return None
         made.touch()
     return str(python)
@@ -406,15 +405,15 @@ def main() -> None:
     )
     parser.add_argument("--pfl", metavar="PYTHON", help="a Python that has pfl")
     parser.add_argument("--flower", metavar="PYTHON", help="a Python that has flwr")
-    parser.add_argument("--turns", type=int, help="rounds that count, of each; default 8")
+    parser.add_argument("--turns", type=int, help="counted rounds of each; default 8")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="only these")
     options = parser.parse_args()
     theirs = NETS.create(TIMED["kind"], TIMED["options"]).build(SHAPE, N_CLASSES)
-    if str(theirs) != str(timed_cnn()):
-        raise SystemExit("work.py builds another net than fcfn_abm.")
+    if str(theirs) != str(create_timed_cnn()):
+        raise SystemExit("work.py and fcfn_abm build different nets.")
     quick = options.quick
     rounds = 1 + (options.turns or (2 if quick else 8))
-    few = 5 if quick else 1  # nodes are divided by this
+    few = 5 if quick else 1  # divisor of the number of nodes
     works = [
         Work(nodes=40 // few, samples=128, batch=128, rounds=rounds),
         Work(nodes=50 // few, samples=100, batch=100, rounds=rounds),

@@ -1,6 +1,6 @@
-"""The work that all do, and how they take turns: shared by programs in different environments.
+"""The work of a round, and alternation of programs in different environments.
 
-Needs torch and nothing else, so that it can be imported beside pfl or Flower.
+Needs only torch, so that it can be imported with pfl or Flower.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ class Work:
 
     nodes: int = 50
     samples: int = 100
-    """Samples a node."""
+    """Samples per node."""
     batch: int = 100
     epochs: int = 1
     """Local epochs."""
     rounds: int = 4
-    """Rounds that there will be at most, the first of which warms up."""
+    """Maximum number of rounds; the first is a warm-up."""
     variant: str = ""
-    """What distinguishes ways to do it; each program says which it knows."""
+    """Variant of the program; each program lists its variants."""
 
     @classmethod
     def from_command_line(cls) -> Work:
-        """Read the work from the command line: one option a field."""
+        """Read the work from the command line: one option per field."""
         parser = argparse.ArgumentParser()
         for field in fields(cls):
             parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
         return cls(**vars(parser.parse_args()))
 
     def command(self) -> list[str]:
-        """Return the options from which :meth:`from_command_line` makes the same work."""
+        """Return the options from which :meth:`from_command_line` creates the same work."""
         return [f"--{field.name}={getattr(self, field.name)}" for field in fields(self)]
 
     @property
-    def samples_a_round(self) -> int:
-        """How many samples pass forward and back in a round."""
+    def samples_per_round(self) -> int:
+        """Number of samples that pass forward and backward in a round."""
         return self.nodes * self.samples * self.epochs
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return random images (nodes * samples, 3, 32, 32) and labels, the same for everybody."""
+        """Return random images (nodes * samples, 3, 32, 32) and labels, equal in all programs."""
         rng = np.random.default_rng(1)
         n = self.nodes * self.samples
         return rng.random((n, *SHAPE), dtype=np.float32), rng.integers(0, N_CLASSES, n)
@@ -67,11 +67,11 @@ class Work:
         return list(zip(images.split(self.samples), labels.split(self.samples), strict=True))
 
 
-def timed_cnn(channels_last: bool = False) -> nn.Sequential:
-    """Return the net that all timings use, layer by layer; the driver checks that it is ours.
+def create_timed_cnn(channels_last: bool = False) -> nn.Sequential:
+    """Return the net of all timings, layer by layer; the driver checks that it is ours.
 
-    It is "cifar-cnn" of fcfn_abm without its second dense layer (`TIMED`): the net that has been
-    timed from the first version on.
+    It is "cifar-cnn" of fcfn_abm without its second dense layer (`TIMED`), which has been timed
+    since the first version.
     """
     net = nn.Sequential(
         nn.Conv2d(3, 16, 5, padding=2),
@@ -93,25 +93,25 @@ TIMED = {"kind": "cifar-cnn", "options": {"second_hidden": 0}}
 
 
 class Turns:
-    """Does one round whenever the driver writes a line, and tells how long it took.
+    """Runs one round for each line from the driver, and reports its duration.
 
-    So programs in different environments alternate round by round, and who waits computes nothing.
+    Programs in different environments so alternate by round; waiting ones compute nothing.
     A program calls this once before its first round and once after each.
     """
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
-        # frameworks print; only what is said here reaches the driver
+        # frameworks print to stdout; only these messages reach the driver
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._rounds = self._take()
 
     def __call__(self) -> None:
-        """Report the round that ends, and wait until the next may start."""
+        """Report the finished round, and wait for the next."""
         next(self._rounds, None)
 
     def __iter__(self) -> Iterator[None]:
-        """Yield once a round, for programs that own their loop."""
+        """Yield once per round, for programs with their own loop."""
         return self._rounds
 
     def _take(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A node as a Flower client app: a module of its own, which Flower's workers can import."""
+"""A node as a Flower client app: in a separate module, which Flower's workers can import."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def train_one(message: Message, context: Context) -> Message:
     train(net, whole, place, int(config["server-round"]))
     content = {
         "arrays": ArrayRecord(net.state_dict()),
-        # the less noise, the more it counts, as in the plan's own run
+        # less noise means more weight, as in the plan's run
         "metrics": MetricRecord({"precision": whole["nodes"][place]["sigma"] ** -2}),
     }
     return Message(content=RecordDict(content), reply_to=message)

@@ -1,4 +1,4 @@
-"""What the plan means for a node: its data, its net, a noisy step. Torch, and nothing of ours."""
+"""A node's data, net and noisy step under the plan. Needs torch only, not fcfn_abm."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from torch.nn.functional import cross_entropy
 
 @cache
 def read_plan(path: str) -> dict[str, Any]:
-    """Read what `fcfn export-plan` wrote; refuse what this example does not carry out."""
+    """Read the output of `fcfn export-plan`; reject plans that this example does not support."""
     with open(path, encoding="utf-8") as file:
         whole = json.load(file)
     plan = whole["plan"]
     known = {"placement": "dp-sgd", "sampling_rate": 1.0, "batch_size": None, "momentum": 0.0}
     for key, value in known.items():
         if plan[key] != value:
-            raise SystemExit(f"{path}: this example knows {key} = {value} only, not {plan[key]}.")
+            raise SystemExit(
+                f"{path}: this example supports only {key} = {value}, not {plan[key]}."
+            )
     return whole
 
 
 @cache
 def digits() -> tuple[Tensor, Tensor]:
-    """Return scikit-learn's handwritten digits, shuffled: images (n, 1, 8, 8), and labels."""
+    """Return scikit-learn's handwritten digits, shuffled: images (n, 1, 8, 8) and labels."""
     bunch = load_digits()
     order = np.random.default_rng(0).permutation(len(bunch.target))
     images = torch.tensor(bunch.images[order, None] / 16.0, dtype=torch.float32)
@@ -37,7 +39,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def shard(whole: dict[str, Any], place: int) -> tuple[Tensor, Tensor]:
-    """Return the data of a node of the plan: as many samples as its sigma is meant for."""
+    """Return a node's data, with the number of samples for which its sigma holds."""
     sizes = [node["n_samples"] for node in whole["nodes"]]
     start = sum(sizes[:place])
     images, labels = digits()
@@ -45,14 +47,14 @@ def shard(whole: dict[str, Any], place: int) -> tuple[Tensor, Tensor]:
 
 
 def test_set(whole: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return what no node has."""
+    """Return the samples that no node has."""
     used = sum(node["n_samples"] for node in whole["nodes"])
     images, labels = digits()
     return images[used:], labels[used:]
 
 
 def build_net() -> nn.Module:
-    """Return the net, the same for everybody."""
+    """Return the net, the same for all nodes."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
@@ -84,7 +86,7 @@ def train(net: nn.Module, whole: dict[str, Any], place: int, server_round: int) 
     plan, node = whole["plan"], whole["nodes"][place]
     images, labels = shard(whole, place)
     for step in range(plan["local_epochs"]):
-        # research output: a release would draw its noise from a secure generator
+        # research output: a real release needs noise from a secure generator
         chance = np.random.SeedSequence([whole["seed"], server_round, node["node"], step])
         seed = int(chance.generate_state(1)[0])
         found = private_gradients(net, images, labels, plan["clipping_norm"], node["sigma"], seed)
@@ -94,6 +96,6 @@ def train(net: nn.Module, whole: dict[str, Any], place: int, server_round: int) 
 
 
 def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images that are labelled rightly."""
+    """Return the share of correctly classified images."""
     with torch.no_grad():
         return float((net(images).argmax(1) == labels).float().mean())

@@ -1,4 +1,4 @@
-"""Train by Flower's simulation with our plan: its FedAvg, our noise.
+"""Train a plan in Flower's simulation: Flower's FedAvg with the plan's noise.
 
 Usage: ``python run.py plan.json [rounds]``; the plan comes from ``fcfn export-plan``.
 """
@@ -20,12 +20,12 @@ from local import accuracy, build_net, read_plan, test_set
 
 
 def main() -> None:
-    """Do the rounds of the plan, or fewer."""
+    """Run the rounds of the plan, or fewer."""
     path = str(Path(sys.argv[1]).resolve())
     whole = read_plan(path)
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else whole["plan"]["rounds"]
     if rounds > whole["plan"]["rounds"]:
-        raise SystemExit(f"The plan's noise is meant for {whole['plan']['rounds']} rounds at most.")
+        raise SystemExit(f"The plan's noise covers at most {whole['plan']['rounds']} rounds.")
     server = ServerApp()
 
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:

@@ -6,17 +6,17 @@ import fcfn_abm as fa
 
 
 class Market(fa.PrivacyMarket):
-    """A market that Mesa's page makes anew from keywords alone.
+    """A market that Mesa's page creates from keywords.
 
-    The page takes whatever stands under ``scenario`` for one of Mesa's own scenarios, and refuses
-    others: here there is none.
+    The page expects one of Mesa's own scenarios under ``scenario`` and rejects others, so this
+    class has none.
     """
 
     scenario = property(lambda _: None, lambda *_: None)
 
 
 def slider(label, value, low, high, step):
-    """Return a slider for a key of the scenario."""
+    """Return a slider for a scenario key."""
     kind = "SliderInt" if isinstance(step, int) else "SliderFloat"
     bounds = {"min": low, "max": high, "step": step}
     return {"type": kind, "label": label, "value": value, **bounds}

@@ -1,4 +1,4 @@
-"""The two kinds of agents: a server that pays, and nodes that answer."""
+"""The two kinds of agents: a server that pays, and nodes that respond."""
 
 import mesa
 
@@ -21,7 +21,7 @@ class Server(mesa.Agent):
 
 
 class Node(mesa.Agent):
-    """Gives up epsilon for money, half of the way to its best response at a time."""
+    """Gives up epsilon for money; moves half of the way to its best response."""
 
     def __init__(self, model, rho):
         super().__init__(model)
@@ -31,11 +31,11 @@ class Node(mesa.Agent):
 
     @property
     def utility(self):
-        """What is left of the payment after the cost of privacy."""
+        """Payment minus privacy cost."""
         return self.payment - self.rho * self.epsilon
 
     def respond(self):
-        """See what the others report, and move."""
+        """Move in response to the others' reports."""
         others = self.model.total_epsilon - self.epsilon
         best = fa.best_response(self.rho, others, self.model.server.budget)
         self.epsilon += 0.5 * (best - self.epsilon)

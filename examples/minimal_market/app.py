@@ -1,4 +1,4 @@
-"""Watch it: ``solara run app.py`` (needs ``pip install 'fcfn-abm[viz]'``)."""
+"""Interactive page: ``solara run app.py`` (needs ``pip install 'fcfn-abm[viz]'``)."""
 
 from mesa.visualization import SolaraViz, make_plot_component
 from model import MinimalMarket

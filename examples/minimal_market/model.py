@@ -7,12 +7,12 @@ import fcfn_abm as fa
 
 
 class MinimalMarket(mesa.Model):
-    """Nodes answer each other in random turns until nobody gains by moving alone.
+    """Nodes respond to each other in random turns until none gains from deviating alone.
 
     Parameters
     ----------
     n_nodes : int
-        How many nodes there are.
+        Number of nodes.
     spread : float
         Costs are drawn from U(1 - spread, 1 + spread).
     budget : float
@@ -48,7 +48,7 @@ class MinimalMarket(mesa.Model):
 
     @property
     def n_active(self):
-        """How many nodes give up more than next to nothing."""
+        """Number of nodes with more than a negligible epsilon."""
         return len(self.nodes.select(lambda node: node.epsilon > 1e-6))
 
     def step(self):

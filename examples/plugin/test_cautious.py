@@ -1,4 +1,4 @@
-"""Equal nodes come to rest where theory says."""
+"""Equal nodes converge to the closed form."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
 """The command line: each command parses, calls one public function, and prints.
 
 Results go to stdout; progress and messages to stderr. Exit codes: 0, 1 (the run failed, or an
-audit or a check found a claim violated), 2 (the user's mistake), 130 (interrupted), 141 (nobody
-reads on).
+audit or a check found a violated claim), 2 (invalid input), 130 (interrupted), 141 (stdout was
+closed by its reader).
 """
 
 from __future__ import annotations
@@ -59,35 +59,37 @@ def _root(
 def main() -> None:
     """Run the command line."""
     open_streams()
-    os.environ["MPLBACKEND"] = "agg"  # figures go into files, whatever the user's shell says
+    os.environ["MPLBACKEND"] = "agg"  # figures are written to files, whatever the user's backend
     try:
         try:
             app()
-        except KeyboardInterrupt:  # before a command has begun
+        except KeyboardInterrupt:  # before a command has started
             sys.exit(report_interrupt())
         except UnwritableError as error:
             sys.exit(_report_unwritable(error.error))
-        except OSError as error:  # of typer's own texts
+        except OSError as error:  # from typer's own output
             sys.exit(_report_unwritable(error))
         except SystemExit as end:
-            if isinstance(end.__context__, BrokenPipeError):  # the same, and typer ends with 1
+            if isinstance(
+                end.__context__, BrokenPipeError
+            ):  # a closed pipe, for which typer exits with 1
                 sys.exit(BROKEN_PIPE)
             raise
     except SystemExit as end:
         ignore_interrupts(quiet=end.code == INTERRUPTED)
         cause = getattr(end.__context__, "__cause__", None)
         if end.code == INTERRUPTED and isinstance(cause, KeyboardInterrupt):
-            report_interrupt()  # while typer parsed, which says nothing
+            report_interrupt()  # while typer parsed, which prints nothing
         raise
     finally:
         close_streams()
 
 
 def _report_unwritable(error: OSError) -> int:
-    """Say that the output cannot be written, and return the exit code; raise any other error."""
+    """Report that the output cannot be written and return the exit code; raise other errors."""
     if error.errno == errno.EPIPE:
         return BROKEN_PIPE
     if error.filename is not None:
         raise error
-    print_message(f"the output cannot be written: {error.strerror}.")
+    print_message(f"cannot write the output: {error.strerror}.")
     return 2

@@ -1,4 +1,4 @@
-"""Attacks on what trains."""
+"""Privacy audits: attacks on the training."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from fcfn_abm.cli.terminal import show
 
 @app.command(
     "audit",
-    help="Attack a scenario's training with real records, and say which epsilon is disproved.\n\n"
-    "The exit code is 1 if a claim is broken: if a lower bound lies above it.",
+    help="Attack a scenario's training with a canary and report lower bounds of epsilon.\n\n"
+    "The exit code is 1 if a lower bound exceeds the claimed epsilon.",
 )
 def audit_command(
     scenario: ScenarioFile,
     epsilon: Annotated[
         list[float] | None,
         typer.Option(
-            help="A claim for one round, which may be repeated; with --whole the total.",
+            help="Claimed epsilon of a round; can be repeated. With --whole: the total.",
             show_default="1, 4, 10; with --whole 10",
         ),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            help="How often a round is run for each claim.",
+            help="Number of attacked rounds per claim.",
             show_default="4,000, or 1,000 if each local step is a release",
         ),
     ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(
-            help="Probability with which no lower bound is above the truth.",
+            help="Confidence level of the lower bounds.",
             show_default="0.999; with --whole 0.95",
         ),
     ] = None,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Attack a whole training, by training twice.")
+        bool, typer.Option("--whole", help="Attack a whole training; trains twice.")
     ] = False,
     canaries: Annotated[
         int | None,
         typer.Option(
-            help="With --whole: how many nodes have a canary, by a coin.", show_default="2,000"
+            help="With --whole: number of nodes, each with a canary.", show_default="2,000"
         ),
     ] = None,
     overrides: Overrides = None,
@@ -57,11 +57,13 @@ def audit_command(
     from fcfn_abm.runs import audit, audit_whole
 
     if whole and trials is not None:
-        raise InvalidPrivacyError("--trials is for rounds; with --whole take --canaries.")
+        raise InvalidPrivacyError(
+            "--trials applies to audits of a round; use --canaries with --whole."
+        )
     if whole and epsilon and len(epsilon) > 1:
-        raise InvalidPrivacyError("--whole attacks one claim: give --epsilon once.")
+        raise InvalidPrivacyError("--whole audits one claim; give --epsilon once.")
     if canaries is not None and not whole:
-        raise InvalidPrivacyError("--canaries is for whole trainings: give --whole as well.")
+        raise InvalidPrivacyError("--canaries applies to whole trainings; add --whole.")
     loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
     found: audit.PlacementAudit | audit_whole.WholeAudit
     if whole:

@@ -14,27 +14,27 @@ from fcfn_abm.process.interrupts import obey_interrupts
 
 @app.command(
     help="Compare mechanisms at equal cap, equal spending and equal mean epsilon, over the costs, "
-    "data and caps of a scenario's [bench]."
+    "data and caps of a scenario's [bench] table.",
 )
 def bench(
     scenario: Annotated[
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="A scenario file with [bench], or the name of a shipped one.",
+            help="A scenario file with a [bench] table, or the name of a bundled one.",
             show_default="bench/default",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the benchmark; if it is there, what is missing in it is done.",
+            help="Folder of the benchmark; an existing one is resumed.",
             show_default="results/NAME-bench",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes on this machine.", show_default="one for each core"),
+        typer.Option(help="Processes on this machine.", show_default="one per core"),
     ] = None,
     overrides: Overrides = None,
     imports: Imports = None,
@@ -55,7 +55,9 @@ def bench(
         with obey_interrupts():
             found = run_bench(loaded, out, select_workers(workers), progress=not quiet)
     except KeyboardInterrupt:
-        message = f"interrupted; what was done is in {out}: the same command resumes there."
+        message = (
+            f"interrupted; finished results are kept in {out}. Run the same command to resume."
+        )
         raise KeyboardInterrupt(message) from None
     page = write_report(found.path)
     if as_json:
@@ -65,6 +67,6 @@ def bench(
     else:
         show(bench_text(found.frame(), found.run))
         say(
-            f"\nThe table lies in {found.path} (bench.parquet, and means in bench.csv), the figure "
-            f"in {found.path / 'figures'}.\nThe page is {page}."
+            f"\nTable: {found.path} (bench.parquet, and means in bench.csv)\n"
+            f"Figure: {found.path / 'figures'}\nReport: {page}"
         )

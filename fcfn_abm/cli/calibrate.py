@@ -1,4 +1,4 @@
-"""What epsilon is worth to the server."""
+"""The value of epsilon to the server, measured by training."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ from fcfn_abm.cli.terminal import say, show
 
 
 @app.command(
-    help="Train at several epsilons, fit game.alpha and game.beta, and write a scenario with them."
+    help="Train at several epsilons, fit game.alpha and game.beta, and write the calibrated "
+    "scenario."
 )
 def calibrate(
     scenario: ScenarioFile,
     epsilons: Annotated[
         str | None,
         typer.Option(
-            help="What all nodes train with, numbers with commas between.",
-            show_default="eight around those of the equilibrium",
+            help="Epsilons to train with, separated by commas.",
+            show_default="eight around the equilibrium",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How often each is trained.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Trainings per epsilon.")] = 3,
     value: Annotated[
-        float, typer.Option(help="What accuracy from 0 to 100 % is worth, in currency a round.")
+        float, typer.Option(help="Value of an accuracy of 100 %, in currency per round.")
     ] = 1.0,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that takes table, figure and scenario.",
+            help="Output folder for table, figure and scenario.",
             show_default="results/NAME-calibration",
         ),
     ] = None,
@@ -55,7 +56,7 @@ def calibrate(
     cluster: ClusterAddress = None,
     resource: Resources = None,
     cluster_timeout: ClusterTimeout = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing folder.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -85,6 +86,6 @@ def calibrate(
     else:
         show(calibration_text(found.run))
         say(
-            f"\nThe calibrated scenario: {out / CALIBRATED} (the figure in {out / 'figures'}).\n"
-            f"'fcfn report {out}' makes a page of it."
+            f"\nCalibrated scenario: {out / CALIBRATED}\nFigure: {out / 'figures'}\n"
+            f"Run 'fcfn report {out}' to write a report."
         )

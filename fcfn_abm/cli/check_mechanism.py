@@ -1,4 +1,4 @@
-"""The claims of a mechanism, on random games."""
+"""The claims of a mechanism, tested on random games."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from fcfn_abm.errors import InvalidScenarioError, join_lines
 
 @app.command(
     "check-mechanism",
-    help="Check on random games what a mechanism claims: budget, rationality, incentives.\n\n"
+    help="Test a mechanism's claims on random games: budget, rationality, incentives.\n\n"
     "The exit code is 1 if a claim is violated.",
 )
 def check_mechanism_command(
     mechanism: Annotated[str, typer.Argument(metavar="NAME", help="A registered mechanism.")],
-    games: Annotated[int, typer.Option(help="How many games are drawn.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the games.")] = 0,
+    games: Annotated[int, typer.Option(help="Number of random games.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the games.")] = 0,
     n_nodes: Annotated[
         int | None,
-        typer.Option("--nodes", help="How many nodes every game has.", show_default="1 to 12"),
+        typer.Option("--nodes", help="Number of nodes in each game.", show_default="1 to 12"),
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option: mechanism.epsilon=3. May be repeated."),
+        typer.Option(
+            "--set", help="Option of the mechanism: mechanism.epsilon=3. Can be repeated."
+        ),
     ] = None,
     imports: Imports = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
     as_json: AsJson = False,
 ) -> None:
     from fcfn_abm.mechanisms import MECHANISMS
@@ -40,13 +42,13 @@ def check_mechanism_command(
 
     import_plugins(imports or ())
     options = _options(overrides or ())
-    MECHANISMS.create(mechanism, options)  # refuses options that are named like our own, too
+    MECHANISMS.create(mechanism, options)  # also rejects options named like our own arguments
     try:
         found = check_mechanism(
             mechanism, games, seed, n_nodes=n_nodes, progress=not quiet, **options
         )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the games that were checked are lost.") from None
+        raise KeyboardInterrupt("interrupted; no results were kept.") from None
     if as_json:
         print_json(found.facts())
     else:

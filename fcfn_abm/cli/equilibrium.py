@@ -1,4 +1,4 @@
-"""The closed form of a game: of a scenario, or of the costs in a CSV file."""
+"""The closed form of a game: for a scenario, or for the costs in a CSV file."""
 
 from __future__ import annotations
 
@@ -25,34 +25,30 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-@app.command(
-    help="Print the closed form of a game, without playing it: who takes part, and what is paid."
-)
+@app.command(help="Print the closed form of a game without playing it: active nodes and payments.")
 def equilibrium(
     scenario: Annotated[
         Path,
         typer.Argument(
             metavar="SCENARIO | COSTS.csv",
-            help="A scenario file, .toml, or the name of a shipped one; or a file of costs, .csv, "
-            "one line a node.",
+            help="A scenario file (.toml), the name of a bundled scenario, or a file of costs "
+            "(.csv) with one line per node.",
             show_default=False,
         ),
     ],
-    alpha: Annotated[
-        float | None, typer.Option(help="Of the server's value, as --set game.alpha=10.")
-    ] = None,
-    beta: Annotated[
-        float | None, typer.Option(help="Of the server's value, as --set game.beta=10.")
-    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Same as --set game.alpha=VALUE.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Same as --set game.beta=VALUE.")] = None,
     column: Column = None,
     name_column: NameColumn = None,
     figure: Annotated[
         Path | None,
-        typer.Option(help="Draw the nodes into a file: .png, .svg or .pdf.", show_default=False),
+        typer.Option(
+            help="File for a figure of the nodes: .png, .svg or .pdf.", show_default=False
+        ),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="Write a line for each node into a file, .csv.", show_default=False),
+        typer.Option(help="File for a table of all nodes, .csv.", show_default=False),
     ] = None,
     overrides: Overrides = None,
     imports: Imports = None,
@@ -69,7 +65,7 @@ def equilibrium(
     settings = [f"{key}={value!r}" for key, value in values.items() if value is not None]
     settings += overrides or ()
     if figure:
-        from fcfn_abm.report.figures.files import require_format, write_figure  # load matplotlib
+        from fcfn_abm.report.figures.files import require_format, write_figure  # loads matplotlib
 
         require_format(figure)
     if is_costs_file(scenario):
@@ -79,7 +75,7 @@ def equilibrium(
     else:
         if column is not None or name_column is not None:
             raise InvalidScenarioError(
-                "--column and --name-column are for a file of costs; in a scenario they stand in "
+                "--column and --name-column apply to files of costs; a scenario sets them in "
                 "[population.rho].",
                 file=str(scenario),
             )
@@ -113,4 +109,4 @@ def equilibrium(
     if not as_json:
         for what, path in (("figure", figure), ("table of all nodes", table)):
             if path:
-                say(f"The {what} lies in {path}.")
+                say(f"{what.capitalize()}: {path}")

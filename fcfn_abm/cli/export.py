@@ -1,4 +1,4 @@
-"""What other programs take over."""
+"""Exports for other programs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fcfn_abm.cli.terminal import say, write
 
 @app.command(
     "export-plan",
-    help="Write each node's privacy plan: epsilon, noise, clipping norm, rounds, payment.",
+    help="Export each node's privacy plan: epsilon, noise, clipping norm, rounds, payment.",
 )
 def export(
-    record: Annotated[Path, typer.Argument(help="Folder of a run that trained a net.")],
+    record: Annotated[Path, typer.Argument(help="Folder of a run with training.")],
     form: Annotated[
-        str, typer.Option("--format", help="csv, one row a node; or json, one object.")
+        str, typer.Option("--format", help="csv (one row per node) or json (one object).")
     ] = "json",
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a file named with --out.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
     from fcfn_abm.report.plan import export_plan
 
     text = export_plan(record, out, form, overwrite=overwrite)
     if out is None:
-        write(text, newline=False)  # for programs: as it is
+        write(text, newline=False)  # unchanged, for other programs
     else:
         say(out)

@@ -1,4 +1,4 @@
-"""Many populations: sweeps of markets, and the mechanisms side by side."""
+"""Many populations: sweeps of runs, and comparisons of mechanisms."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.process.interrupts import obey_interrupts
 
 
-@app.command(help="Carry out the many runs of a scenario's [sweep], into one table.")
+@app.command(help="Run all runs of a scenario's [sweep] table and collect them in one table.")
 def sweep(
     scenario: ScenarioFile,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the sweep; if it is there, what is missing in it is run.",
+            help="Folder of the sweep; an existing one is resumed.",
             show_default="results/NAME-sweep",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes on this machine.", show_default="one for each core"),
+        typer.Option(help="Processes on this machine.", show_default="one per core"),
     ] = None,
     cluster: ClusterAddress = None,
     resource: Resources = None,
@@ -44,20 +44,21 @@ def sweep(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds after which a run has failed; in place of the scenario's.",
+            help="Time limit of a run, in seconds; longer runs fail.",
             show_default="[sweep] timeout, or none",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say how many runs there are, and how long.")
+        bool,
+        typer.Option("--dry-run", help="Only print the number of runs and their estimated time."),
     ] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Run what failed again.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
     sync: Annotated[
         bool,
         typer.Option(
             "--sync/--no-sync",
-            help="Force each result onto the disk; else a power cut may take some, which the same "
-            "command runs again.",
+            help="Flush each result to disk. Otherwise a power failure may lose results, and the "
+            "same command runs them again.",
         ),
     ] = True,
     overrides: Overrides = None,
@@ -89,9 +90,7 @@ def sweep(
                 progress=not quiet,
             )
     except KeyboardInterrupt:
-        message = (
-            f"interrupted; the runs that ended are in {out}: the same command goes on from there."
-        )
+        message = f"interrupted; finished runs are kept in {out}. Run the same command to resume."
         raise KeyboardInterrupt(message) from None
     if as_json:
         print_json(sweep_facts(found))
@@ -101,24 +100,24 @@ def sweep(
         show(sweep_text(found))
 
 
-@app.command(help="Price the same populations with several mechanisms, under the same cap.")
+@app.command(help="Compare mechanisms on the same populations, under the same payment cap.")
 def compare(
     scenario: ScenarioFile,
     mechanisms: Annotated[
         str | None,
-        typer.Option(help="Names with commas between.", show_default="all"),
+        typer.Option(help="Names separated by commas.", show_default="all"),
     ] = None,
-    replications: Annotated[int, typer.Option(help="How many populations are drawn.")] = 20,
+    replications: Annotated[int, typer.Option(help="Number of populations.")] = 20,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that takes table and figure.", show_default="results/NAME-comparison"
+            help="Output folder for table and figure.", show_default="results/NAME-comparison"
         ),
     ] = None,
     overrides: Overrides = None,
     imports: Imports = None,
     trust: Trust = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing folder.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -143,6 +142,6 @@ def compare(
     else:
         show(comparison_text(found.frame, found.run))
         say(
-            f"\nThe table lies in {found.path} (the figure in {out / 'figures'}).\n"
-            f"'fcfn report {found.path}' makes a page of it."
+            f"\nTable: {found.path}\nFigure: {out / 'figures'}\n"
+            f"Run 'fcfn report {found.path}' to write a report."
         )

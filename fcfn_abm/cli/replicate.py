@@ -1,4 +1,4 @@
-"""The figures of the paper, reproduced."""
+"""Reproduction of the paper's figures."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from fcfn_abm.process.interrupts import obey_interrupts
 
 @app.command(
     "replicate",
-    help="Reproduce figures of Zhou et al. 2023, and write a ledger of its claims.\n\n"
-    "Figures that are complete in the folder are kept.",
+    help="Reproduce figures of Zhou et al. 2023 and write a ledger of its claims.\n\n"
+    "Complete figures in the folder are kept.",
 )
 def replicate_command(
     figures: Annotated[
@@ -34,12 +34,12 @@ def replicate_command(
         ),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full/--fast", help="The paper's size, or minutes on two cores.")
+        bool, typer.Option("--full/--fast", help="At the paper's size, or in minutes on two cores.")
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that takes ledger, figures and numbers.",
+            help="Output folder for ledger, figures and numbers.",
             show_default="results/zhou2023-fast, or -full",
         ),
     ] = None,
@@ -66,7 +66,7 @@ def replicate_command(
                 progress=True,
             )
     except KeyboardInterrupt:
-        message = "interrupted; finished figures are kept: the same command goes on."
+        message = "interrupted; finished figures are kept. Run the same command to resume."
         raise KeyboardInterrupt(message) from None
     if as_json:
         claims = [
@@ -82,4 +82,4 @@ def replicate_command(
     width = max((len(row.claim.name) for row in result.rows), default=0)
     for row in result.rows:
         say(f"{row.claim.name:{width}}  {row.verdict}")
-    say(f"\n{summary(result.rows)} Numbers and reasons: {result.out / 'ledger.html'}.")
+    say(f"\n{summary(result.rows)}\nLedger: {result.out / 'ledger.html'}")

@@ -1,4 +1,4 @@
-"""The report of what lies on disk."""
+"""Reports of results on disk."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from fcfn_abm.cli.terminal import say
 
 
 @app.command(
-    help="Write a report of results: what was run, how it ended, what it means; and print its "
-    "path. Several runs, or several sweeps, are set side by side."
+    help="Write a report of results (settings, outcome, figures) and print its path. Several runs "
+    "or sweeps are compared.",
 )
 def report(
     results: Annotated[
         list[Path],
         typer.Argument(
-            help="Folder of a run, a comparison, a calibration or a sweep; or those of several "
-            "runs or sweeps.",
+            help="Folder of a run, comparison, calibration, benchmark or sweep; or several folders "
+            "of runs or sweeps.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="File to write.",
-            show_default="report.html in that folder; of several comparison.html here",
+            help="File to write to.",
+            show_default="report.html in the folder; comparison.html for several",
         ),
     ] = None,
     form: Annotated[
-        str, typer.Option("--format", help="html: one file; md: Markdown, and figures beside it.")
+        str,
+        typer.Option("--format", help="html (one file) or md (Markdown with figures as files)."),
     ] = "html",
     figures: Annotated[
         str | None,
         typer.Option(
-            help="Write the figures as files too, for print: pdf, svg, or png with 300 dots an "
-            "inch.",
+            help="Also write the figures for print: pdf, svg, or png with 300 dots per inch.",
             show_default=False,
         ),
     ] = None,
@@ -46,10 +46,10 @@ def report(
         bool,
         typer.Option(
             "--interactive",
-            help="Draw curves by a script in the page, with a crosshair and zoom (0.3 MB).",
+            help="Draw interactive curves, with crosshair and zoom (adds 0.3 MB).",
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a file of that name.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     imports: Imports = None,
 ) -> None:
     from fcfn_abm.plugins import import_plugins

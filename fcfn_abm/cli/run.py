@@ -1,4 +1,4 @@
-"""One run."""
+"""A single run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.errors import InvalidScenarioError
 
 
-@app.command(help="Run one scenario: play the market, train with what it bought, write the record.")
+@app.command(
+    help="Run one scenario: play the market, train with its epsilons, and write the record."
+)
 def run(
     scenario: ScenarioFile,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder that becomes the record.", show_default="results/NAME"),
+        typer.Option(help="Folder for the record.", show_default="results/NAME"),
     ] = None,
     overrides: Overrides = None,
     imports: Imports = None,
@@ -40,7 +42,7 @@ def run(
     cluster: ClusterAddress = None,
     resource: Resources = None,
     cluster_timeout: ClusterTimeout = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a record of that name.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing record.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +55,7 @@ def run(
     loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
     if loaded.sweep:
         raise InvalidScenarioError(
-            "has a [sweep] and stands for many runs: 'fcfn sweep' carries them out.",
+            "has a [sweep] table with many runs; use 'fcfn sweep'.",
             file=str(scenario),
         )
     with open_training_workers(workers, cluster, resource or (), cluster_timeout) as place:
@@ -65,6 +67,6 @@ def run(
     else:
         show(summary(record))
         say(
-            f"\nThe record lies in {out} (figures in {out / 'figures'}).\n"
-            f"'fcfn report {out}' makes a page of it."
+            f"\nRecord: {out}\nFigures: {out / 'figures'}\n"
+            f"Run 'fcfn report {out}' to write a report."
         )

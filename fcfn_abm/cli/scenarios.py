@@ -11,11 +11,11 @@ from fcfn_abm.cli.base import App, Column, Imports, NameColumn, Trust, app, prin
 from fcfn_abm.cli.terminal import print_message, say
 from fcfn_abm.errors import FcfnError, InvalidScenarioError, join_lines
 
-scenarios = App("Check scenario files, and say what may stand in them.")
+scenarios = App("Check, list, copy and create scenario files.")
 app.add_typer(scenarios, name="scenarios")
 
 
-@scenarios.command(help="Check scenario files; say one sentence for each that is not right.")
+@scenarios.command(help="Check scenario files; print one sentence for each invalid file.")
 def check(
     files: Annotated[list[Path], typer.Argument(help="Scenario files.", show_default=False)],
     imports: Imports = None,
@@ -38,9 +38,7 @@ def check(
         raise typer.Exit(2)
 
 
-@scenarios.command(
-    help="Print the JSON schema of scenario files, for editors; with what plug-ins add to it."
-)
+@scenarios.command(help="Print the JSON schema of scenario files, including imported plug-ins.")
 def schema(imports: Imports = None) -> None:
     from fcfn_abm.build import scenario_schema
     from fcfn_abm.plugins import import_plugins
@@ -51,34 +49,34 @@ def schema(imports: Imports = None) -> None:
 
 @scenarios.command(
     "list",
-    help="List scenarios with their titles; the name of a shipped one may stand for its file.",
+    help="List scenarios with their titles. Names of bundled ones can be used in place of files.",
 )
 def list_command(
     folder: Annotated[
-        Path | None, typer.Argument(help="Where to look.", show_default="those that are shipped")
+        Path | None, typer.Argument(help="Folder to list.", show_default="bundled scenarios")
     ] = None,
 ) -> None:
     from fcfn_abm.build import list_scenarios
 
     found = list(list_scenarios(folder)) if folder is None or folder.is_dir() else []
     if not found:
-        raise InvalidScenarioError("there are no scenario files (*.toml) here.", file=str(folder))
+        raise InvalidScenarioError("contains no scenario files (*.toml).", file=str(folder))
     width = max(len(name) for name, _ in found)
     for name, title in found:
         say(f"{name:{width}}  {join_lines(title)}".rstrip())
 
 
-@scenarios.command(
-    "new", help="Write a scenario in which the nodes of a file of costs play, to be changed."
-)
+@scenarios.command("new", help="Create a scenario for the nodes in a file of costs.")
 def new_scenario(
     to: Annotated[
         Path | None,
-        typer.Argument(help="New file.", show_default="as the file of costs, with .toml"),
+        typer.Argument(help="New file.", show_default="the file of costs with suffix .toml"),
     ] = None,
     costs: Annotated[
         Path,
-        typer.Option("--from", help="A file of costs, .csv, one line a node.", show_default=False),
+        typer.Option(
+            "--from", help="A file of costs (.csv), one line per node.", show_default=False
+        ),
     ] = ...,  # type: ignore[assignment] # it is required
     column: Column = None,
     name_column: NameColumn = None,
@@ -88,12 +86,12 @@ def new_scenario(
     say(write_costs_scenario(costs, to, column=column, name_column=name_column))
 
 
-@scenarios.command("copy", help="Copy a shipped scenario, to be changed.")
+@scenarios.command("copy", help="Copy a bundled scenario to edit it.")
 def copy_scenario(
-    name: Annotated[str, typer.Argument(help="A shipped scenario.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of a bundled scenario.", show_default=False)],
     to: Annotated[
         Path | None,
-        typer.Argument(help="New file, or folder for it.", show_default="the current folder"),
+        typer.Argument(help="New file, or its folder.", show_default="the current folder"),
     ] = None,
 ) -> None:
     from fcfn_abm.scenario import copy_shipped

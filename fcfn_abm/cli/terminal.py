@@ -1,6 +1,6 @@
-"""How text gets out, and how it looks on a terminal.
+"""Text output, plain or with terminal styles.
 
-Elsewhere, and where NO_COLOR is set, it is plain.
+It is plain if stdout is not a terminal, or NO_COLOR is set.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def say(text: object) -> None:
-    """Print a result that may hold names or titles of others."""
+    """Print a result that may contain names or titles from users."""
     write(escape_control_characters(str(text)))
 
 
 def write(text: str, *, newline: bool = True) -> None:
-    """Print a text as it is."""
+    """Print a text unchanged."""
     try:
         typer.echo(text, nl=newline)
     except OSError as error:
@@ -34,26 +34,26 @@ def write(text: str, *, newline: bool = True) -> None:
 
 
 def print_message(message: object) -> None:
-    """Print a message on stderr, in one line; where nobody takes it, work goes on."""
+    """Print a message on stderr in one line; ignore a closed stderr."""
     line = str(message).replace("\n", "\\n")
     with suppress(OSError):
         typer.echo(f"fcfn: {escape_control_characters(line)}", err=True)
 
 
 def show(text: Text) -> None:
-    """Print results: on a terminal with their marks, elsewhere without."""
+    """Print results, with styles on a terminal."""
     write(render(text) if has_colours() else text.plain)
 
 
 def has_colours() -> bool:
-    """Whether stdout is a terminal that may have colours (https://no-color.org)."""
+    """Whether stdout is a terminal on which colours are allowed (https://no-color.org)."""
     refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return sys.stdout.isatty() and not refused
 
 
 def render(text: Text) -> str:
-    """Return a text with the codes of its marks, and each line as long as it is."""
-    from rich.console import Console  # takes a while to load, and pipes have no use for it
+    """Return a text with the codes of its styles, without wrapping lines."""
+    from rich.console import Console  # slow to load, and not needed for pipes
 
     console = Console(
         file=io.StringIO(),

@@ -11,12 +11,12 @@ from fcfn_abm.cli.base import Imports, Overrides, Trust, app
 from fcfn_abm.cli.terminal import print_message, say
 
 
-@app.command(help="Show a market live in the browser, or replay the records of one or two.")
+@app.command(help="Show a live market in the browser, or replay one or two records.")
 def view(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            help="A scenario file; or the folder of a record, or two that are compared.",
+            help="A scenario file, the folder of a record, or two records to compare.",
             show_default=False,
             metavar="FILE|RECORD [RECORD]",
         ),
@@ -25,15 +25,18 @@ def view(
     imports: Imports = None,
     trust: Trust = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8765,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than loopback let other machines in.")
+        str,
+        typer.Option(
+            help="Address to listen on; addresses other than loopback allow other machines."
+        ),
     ] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name, and port if unusual, that a proxy in front of the window has; repeatable.",
+            help="Host name (and port) of a proxy in front of the window. Can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -47,12 +50,12 @@ def view(
     )
     if host not in LOOPBACK:
         print_message(
-            f"{host} is not loopback: whoever reaches this machine and knows the address below can "
-            "use the window; it is sent unencrypted."
+            f"{host} is not loopback: anyone who can reach this machine and knows the address "
+            "below can use the window; traffic is not encrypted."
         )
 
     def print_address(address: str) -> None:
-        say(f"{address}  (Ctrl-C closes the window)")
+        say(f"{address}  (press Ctrl-C to stop)")
 
     serve(
         opened,

@@ -1,4 +1,4 @@
-"""What came out: tables, recorder, stream of traces, folders."""
+"""Records of runs: tables, recorder, stream of traces, folders."""
 
 from fcfn_abm.process.files import write_file
 from fcfn_abm.process.folders import raise_as_output_error

@@ -1,4 +1,4 @@
-"""Folders of results on disk: each is written whole or not at all, and replaces its like only."""
+"""Folders of results on disk, written atomically; they only replace results of the same kind."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from fcfn_abm.records.tables import TABLES
 from fcfn_abm.scenario import Scenario, to_toml
 
 SCENARIO_FILE = "scenario.toml"
-RUN_KIND = "run"  # what a record is whose facts do not say
+RUN_KIND = "run"  # kind of a record without a kind in its facts
 PARTS = "traces"
-"""Folder of the traces of all nodes, which were written during the run."""
+"""Folder of the traces of all nodes, which are written during the run."""
 
 
 def write_facts(scenario: Scenario, run: Mapping[str, Any], folder: Path) -> None:
-    """Write the two files by which a folder of results is known: scenario and facts."""
+    """Write the two files that identify a folder of results: scenario and facts."""
     header = "The scenario of this run, every default written out."
     (folder / SCENARIO_FILE).write_text(to_toml(scenario, header), encoding="utf-8")
     facts = json.dumps(run, indent=2, ensure_ascii=False) + "\n"
@@ -47,29 +47,29 @@ def write_facts(scenario: Scenario, run: Mapping[str, Any], folder: Path) -> Non
 
 
 def read_facts(path: Path, what: str = "results") -> dict[str, Any]:
-    """Read the facts of a folder, which errors call a folder of ``what``."""
+    """Read the facts of a folder, called a folder of ``what`` in errors."""
     file = path / RUN_FILE
     try:
         run = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         if path.is_file():
-            problem = "is a file; give the folder that it lies in"
+            problem = "is a file; pass the folder that contains it"
         elif path.is_dir():
-            problem = f"holds no {what} (no {RUN_FILE})"
+            problem = f"contains no {what} (no {RUN_FILE})"
         else:
-            problem = "there is no such folder"
+            problem = "does not exist"
         raise InvalidRecordError(f"{path}: {problem}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidRecordError(f"{file}: cannot be read: {describe_error(error)}.") from error
     if not isinstance(run, dict):
-        raise InvalidRecordError(f"{file}: cannot be read: it holds no table.")
+        raise InvalidRecordError(f"{file}: cannot be read: it is not a JSON object.")
     return run
 
 
 def require_free(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -> None:
-    """Raise OutputError unless results of a kind can go to ``path``.
+    """Raise OutputError unless results of a kind can be written to ``path``.
 
-    On request they replace results of the same kind, and never anything else.
+    With ``overwrite`` they replace results of the same kind, but nothing else.
     """
     with raise_as_output_error(path):
         require_utf8(path, OutputError)
@@ -83,27 +83,27 @@ def require_free(path: Path, *, overwrite: bool = False, kind: str = RUN_KIND) -
         return
     if not overwrite:
         raise OutputError(
-            f"{path}: there is a record already; {elsewhere}, or replace it with --overwrite."
+            f"{path}: already contains results; {elsewhere}, or replace them with --overwrite."
         )
     held = read_facts(path).get("kind", RUN_KIND)
     if held != kind:
-        raise OutputError(f"{path}: holds a {held}, and not a {kind}; {elsewhere}.")
+        raise OutputError(f"{path}: contains a {held}, not a {kind}; {elsewhere}.")
     with raise_as_output_error(path):
         names = [entry.name for entry in list_folder(path)]
     added = next((name for name in names if not belongs_to_results(path, name)), None)
     if added is not None:
         raise OutputError(
-            f"{path}: {abbreviate(added)} in it was put there by somebody else; move that, or "
+            f"{path}: contains {abbreviate(added)}, which is not part of the results; move it, or "
             f"{elsewhere}."
         )
     with raise_as_output_error(path):
         here = Path.cwd()
     if here.is_relative_to(path.resolve()):
-        raise OutputError(f"{path}: is the current folder, or holds it; {elsewhere}.")
+        raise OutputError(f"{path}: is or contains the current folder; {elsewhere}.")
 
 
 def belongs_to_results(folder: Path, name: str) -> bool:
-    """Whether a name in a folder of results is of theirs, or of the system's."""
+    """Whether a name in a folder of results belongs to them, or to the system."""
     listed = list_data(folder)
     if listed is None:  # records of an earlier version have no list
         listed = {RUN_FILE, SCENARIO_FILE, PARTS, *(f"{table}.parquet" for table in TABLES)}
@@ -112,42 +112,44 @@ def belongs_to_results(folder: Path, name: str) -> bool:
 
 
 def resolve_output_file(file: Path, *, overwrite: bool = False) -> Path:
-    """Return the file that one of this name leads to, if it can be written.
+    """Return the file that a file name resolves to, if it can be written.
 
     Raises
     ------
     OutputError
-        If there is one already, and it is not to be replaced; if it belongs to results; or if
-        something else than a file has that name.
+        If the file exists and is not to be replaced, if it belongs to results, or if it is not
+        a regular file.
     """
-    file = Path(os.path.realpath(file))  # through links
+    file = Path(os.path.realpath(file))  # follows links
     if file.is_dir():
-        raise OutputError(f"{file}: is a folder; name a file with --out.")
+        raise OutputError(f"{file}: is a folder; choose a file with --out.")
     if not os.path.lexists(file):
         return file
     if not file.is_file():
-        raise OutputError(f"{file}: is no ordinary file; choose another one with --out.")
+        raise OutputError(f"{file}: is not a regular file; choose another file with --out.")
     folder = file.parent
     replaceable = file.name in DERIVED or not belongs_to_results(folder, file.name)
     if (folder / RUN_FILE).is_file() and not replaceable:
-        raise OutputError(f"{file}: belongs to the results there; choose another file with --out.")
+        raise OutputError(
+            f"{file}: belongs to the results in its folder; choose another file with --out."
+        )
     if not overwrite:
         raise OutputError(
-            f"{file}: exists already; choose another file with --out, or replace it with "
+            f"{file}: already exists; choose another file with --out, or replace it with "
             "--overwrite."
         )
     return file
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed commands have left of results that were to become ``path``.
+    """Remove leftovers of killed commands that would have written ``path``.
 
-    What cannot be removed stays, without an error.
+    Files that cannot be removed are ignored.
     """
     with suppress(OSError):
         path = _follow_link(path)
         remove_abandoned(path)
-        if (path / SUMS).is_file() and (path / LOCK).exists():  # killed once it had its name
+        if (path / SUMS).is_file() and (path / LOCK).exists():  # killed after renaming
             lock = Lock(path / LOCK)
             if lock.acquire():
                 lock.release(remove=True)
@@ -161,30 +163,30 @@ def _follow_link(path: Path) -> Path:
 def new_folder(
     path: Path, *, overwrite: bool = False, kind: str = RUN_KIND, durable: bool = True
 ) -> Iterator[Path]:
-    """Give a hidden folder beside ``path`` that takes its name once the block has ended well.
+    """Create a hidden folder next to ``path`` that is renamed to it when the block succeeds.
 
     Parameters
     ----------
     path : Path
         The final name; a link is followed.
     overwrite : bool, default False
-        Whether results under that name are replaced.
+        Whether to replace existing results.
     kind : str, default "run"
-        What the results are, which replace their like only.
+        Kind of the results, which only replace results of the same kind.
     durable : bool, default True
-        Whether all of it is on the disk before it takes its name: a power cut then leaves nothing
-        under the name, or all.
+        Whether to flush everything to disk before renaming, so that after a power failure the
+        folder is either missing or complete.
 
     Yields
     ------
     Path
-        An empty folder, which the block fills and seals (:func:`seal`). If the block raises, it is
-        removed, and ``path`` is as it was.
+        An empty folder, to be filled and sealed (:func:`seal`) by the block. If the block raises,
+        it is removed, and ``path`` is unchanged.
 
     Raises
     ------
     OutputError
-        If there is something under that name, or the place cannot be written.
+        If the name is taken, or the location cannot be written.
     """
     path = _follow_link(path)
     remove_leftovers(path)
@@ -200,12 +202,14 @@ def new_folder(
         require_free(path, overwrite=overwrite, kind=kind)
         # an interrupt between two renames might leave no folder under the name
         with raise_as_output_error(path), defer_interrupts():
-            if os.name == "nt":  # which renames no folder that holds an open file
+            if os.name == "nt":  # Windows cannot rename a folder that contains an open file
                 lock.release()
             if not move_into_place(folder, path, replace=False):
-                require_free(path, overwrite=overwrite, kind=kind)  # another run was quicker
+                require_free(
+                    path, overwrite=overwrite, kind=kind
+                )  # another run may have been faster
                 move_into_place(folder, path, replace=True)
-            with suppress(OSError):  # nothing may fail that comes after the rename
+            with suppress(OSError):  # nothing after the rename may fail
                 (path / LOCK).unlink()
     except BaseException:
         remove_folder(folder)

@@ -1,4 +1,4 @@
-"""Checksums of what was written, in the form of ``sha256sum``: damage never passes for a result."""
+"""Checksums of written data in the format of ``sha256sum``, which detect corruption on read."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from fcfn_abm.process.files import is_system_file, list_files, write_file
 from fcfn_abm.process.folders import describe_error
 
 RUN_FILE = "run.json"
-"""File with the facts about results, by which a folder of results is known."""
+"""File with the facts about results, which identifies a folder of results."""
 
 SUMS = "SHA256SUMS"
-"""File that lists the data of a folder; ``sha256sum --check SHA256SUMS`` reads it too."""
+"""File with the checksums of a folder, readable by ``sha256sum --check SHA256SUMS``."""
 
 DERIVED = {SUMS, "figures", "report.html", "report.md", "ro-crate-metadata.json"}
-"""What is made from the data, and made again."""
+"""Names of derived files, which can be rebuilt from the data."""
 
 
 def seal(
     folder: Path, written: Iterable[str] = (), *, files: Mapping[str, Path] | None = None
 ) -> str:
-    """Write the checksums of the data in a folder, once all of it is written.
+    """Write the checksums of the data in a folder, after all data are written.
 
     Parameters
     ----------
     folder : Path
-        Takes the list.
+        Folder of the list.
     written : iterable of str
-        Names that were written there, and must be found.
+        Names that were written there and must exist.
     files : mapping of str to Path, optional
-        Names in the list, and where what will have that name lies now. Without it all files below
-        the folder but figures and reports, which are derived, and which nothing reads.
+        Names in the list, with the current paths of their files. By default all files below the
+        folder except figures and reports, which are derived and never read.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def seal(
     Raises
     ------
     OSError
-        If a folder cannot be listed, a file cannot be read, or one that was written is missing.
+        If a folder cannot be listed, a file cannot be read, or a written file is missing.
     """
     if files is None:
         files = {
@@ -56,28 +56,27 @@ def seal(
         }
     for name in written:
         if name not in files:
-            raise OSError(errno.EIO, "what was written there is not listed", str(folder / name))
+            raise OSError(errno.EIO, "a written file is missing", str(folder / name))
     text = "".join(f"{_digest(path)}  {name}\n" for name, path in files.items()).encode()
     write_file(folder / SUMS, text)
     return hashlib.sha256(text).hexdigest()
 
 
 def _is_data(path: Path) -> bool:
-    """Whether a file, relative to its folder of results, is listed in its checksums."""
+    """Whether a file, relative to its folder of results, has a checksum."""
     hidden = path.name[0] == "." or is_system_file(path.name)
     return path.parts[0] not in DERIVED and path.name != SUMS and not hidden
 
 
 def fingerprint(folder: Path, *names: str) -> str:
-    """Return what tells the results in a folder from all others that may take its place.
+    """Return an identifier of the results in a folder, to detect their replacement.
 
     Parameters
     ----------
     folder : Path
-        With results.
+        Folder of results.
     *names : str
-        Files whose content tells; without them the list of checksums, or the facts where there is
-        none.
+        Files to identify; by default the list of checksums, or the facts if there is no list.
 
     Returns
     -------
@@ -87,7 +86,7 @@ def fingerprint(folder: Path, *names: str) -> str:
     Raises
     ------
     InvalidRecordError
-        If a file is there and cannot be read.
+        If a file exists but cannot be read.
     """
     with _raise_as_unreadable(folder):
         try:
@@ -101,31 +100,30 @@ def fingerprint(folder: Path, *names: str) -> str:
 
 
 def require_same(folder: Path, expected: str | None, *names: str) -> None:
-    """Raise unless a folder holds the results that were read from it first.
+    """Raise unless a folder still holds the results that were read first.
 
     Parameters
     ----------
     folder : Path
-        With results.
+        Folder of results.
     expected : str, optional
-        Their :func:`fingerprint` at that time; without it nothing is known.
+        Their :func:`fingerprint` at that time; if None, nothing is checked.
     *names : str
         As for the fingerprint.
 
     Raises
     ------
     InvalidRecordError
-        If it is gone, or holds other results.
+        If they are missing, or were replaced.
     """
     if expected is None:
         return
     found = fingerprint(folder, *names)
     if not found:
-        raise InvalidRecordError(f"{folder}: what was read from it before is not there any more.")
+        raise InvalidRecordError(f"{folder}: the results were removed since they were read.")
     if found != expected:
         raise InvalidRecordError(
-            f"{folder}: holds other results than those that were read from it before; read it "
-            "again."
+            f"{folder}: the results were replaced since they were read; read them again."
         )
 
 
@@ -135,14 +133,14 @@ def require_unchanged(folder: Path, names: Iterable[str]) -> None:
     Parameters
     ----------
     folder : Path
-        Without a list of checksums, as records of an earlier version are, nothing is known.
+        Folder of results. Without a list of checksums (earlier versions) nothing is checked.
     names : iterable of str
         Files, or folders, relative to it.
 
     Raises
     ------
     InvalidRecordError
-        Names the first file that is missing, was added, or does not hold what was written.
+        If a file is missing, was added, or was changed; names the first one.
     """
     known = _read_sums(folder)
     if known is None:
@@ -160,18 +158,18 @@ def require_unchanged(folder: Path, names: Iterable[str]) -> None:
 
 @contextmanager
 def raise_as_record_error(folder: Path | None) -> Iterator[None]:
-    """Turn the exceptions that edited facts and tables lead to into an InvalidRecordError.
+    """Convert exceptions caused by edited facts and tables to InvalidRecordError.
 
     Parameters
     ----------
     folder : Path, optional
-        Where they were read from. With checksums they are as this program wrote them, and so they
-        are without a folder: an exception is a bug then, and passes.
+        Folder of the files. With checksums, or without a folder, the data are as this program
+        wrote them, so an exception is a bug and is not converted.
 
     Raises
     ------
     InvalidRecordError
-        Names what is missing, or what is wrong with it.
+        If a value is missing or not valid.
     """
     try:
         yield
@@ -181,26 +179,26 @@ def raise_as_record_error(folder: Path | None) -> Iterator[None]:
         if folder is None or list_data(folder) is not None:
             raise
         if isinstance(error, KeyError) and error.args:
-            what = f"{folder / 'run.json'}: {abbreviate(error.args[0])} is missing or not known"
+            what = f"{folder / 'run.json'}: {abbreviate(error.args[0])} is missing or unknown"
         else:
             why = " ".join(str(error).split())
-            what = f"{folder}: run.json or a table holds what no run writes: {why.rstrip('.')}"
+            what = f"{folder}: run.json or a table has an unexpected value: {why.rstrip('.')}"
         raise InvalidRecordError(f"{what}.") from error
 
 
 def list_data(folder: Path) -> set[str] | None:
-    """Return what lies in a sealed folder by right: files, and folders; None without a list."""
+    """Return the files and folders that belong to a sealed folder, or None without a list."""
     known = _read_sums(folder)
     return None if known is None else {name.split("/")[0] for name in known}
 
 
 def require_utf8(path: Path, error: type[FcfnError] = InvalidRecordError) -> None:
-    """Raise ``error`` if Parquet could not write or read there: it takes no other names."""
+    """Raise ``error`` unless a path is valid UTF-8, which Parquet needs."""
     absolute = Path(os.path.abspath(path))
     try:
         os.fspath(absolute).encode()
     except UnicodeEncodeError:
-        raise error(f"{absolute}: the name is not UTF-8, which results need.") from None
+        raise error(f"{absolute}: the path is not valid UTF-8, which results need.") from None
 
 
 def _require_file(folder: Path, file: str, expected: str | None) -> None:
@@ -208,18 +206,17 @@ def _require_file(folder: Path, file: str, expected: str | None) -> None:
     with _raise_as_unreadable(path):
         if expected is None:
             if os.path.lexists(path):
-                raise InvalidRecordError(f"{path}: was not there when {SUMS} was written.")
+                raise InvalidRecordError(f"{path}: was added after {SUMS} was written.")
             return
         found = _digest(path)
     if found != expected:
         raise InvalidRecordError(
-            f"{path}: does not hold what was written: it was damaged or edited ({SUMS} lists "
-            "what its checksum should be)."
+            f"{path}: is corrupt or was edited: it does not match its checksum in {SUMS}."
         )
 
 
 def _read_sums(folder: Path) -> dict[str, str] | None:
-    """Return the checksums of a folder by file; None if it has no list of them."""
+    """Return the checksums of a folder by file, or None if it has none."""
     sums = folder / SUMS
     try:
         lines = sums.read_bytes().decode().splitlines()
@@ -231,7 +228,7 @@ def _read_sums(folder: Path) -> dict[str, str] | None:
         raise InvalidRecordError(f"{sums}: the checksums cannot be read: {why}.") from error
     except ValueError:
         raise InvalidRecordError(
-            f"{sums}: the checksums cannot be read: a line holds no checksum and name."
+            f"{sums}: the checksums cannot be read: a line has no checksum and name."
         ) from None
 
 

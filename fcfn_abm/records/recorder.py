@@ -1,4 +1,4 @@
-"""Follows a running market, and turns what it sees into tables."""
+"""Records a running market in tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Columns(Protocol):
 
 
 class Market(Protocol):
-    """What the recorder sees of a market."""
+    """The part of a market that the recorder reads."""
 
     round_index: int
     columns: _Columns
@@ -35,18 +35,18 @@ class Market(Protocol):
 
 
 class Recorder:
-    """Keeps what a market shows, round by round; call it with the market after each one.
+    """Records a market; call it with the market after each round.
 
     Parameters
     ----------
     settings : RecordSettings
-        Whose traces are kept.
+        Which traces to record.
     rho : ndarray of float, shape (n,)
-        Unit privacy costs, over whose ranks a sample is spread.
+        Unit privacy costs; a sample is spread over their ranks.
     expected : ndarray of bool, shape (n,), optional
-        Who takes part in closed form: half of a sample, where there are as many.
+        Nodes that are active in closed form; they make up half of a sample if possible.
     stream : TraceWriter, optional
-        Takes the traces if those of all nodes are kept; without it they stay in memory.
+        Writer for the traces of all nodes; by default traces stay in memory.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class Recorder:
         self._nodes = np.arange(rho.size)
         if settings.traces == "sample":
             self._nodes = sample_rows(rho, settings.sample_size, expected)
-        # a slice copies a whole column ten times as fast as row numbers do
+        # a slice copies a column ten times as fast as row numbers
         self._rows = slice(None) if self._nodes.size == rho.size else self._nodes
-        # 18 digits fit a deque, and of more rounds than they count nobody plays
+        # 18 digits fit a deque, and no market has more rounds
         last = int(settings.traces[5:23]) if settings.traces.startswith("last:") else None
         self._rounds: dict[str, list[Any]] = {}
         self._traces: deque[_Trace] = deque(maxlen=0 if settings.traces == "none" else last)
         self._stream = stream
 
     def __call__(self, market: Market) -> None:
-        """Take in a round."""
+        """Record a round."""
         self._add_rounds({name: [value] for name, value in asdict(market.state).items()})
         now = market.columns
         if self._stream:
@@ -82,16 +82,16 @@ class Recorder:
 
     @property
     def rows(self) -> slice | npt.NDArray[np.intp]:
-        """Whose traces are kept in memory."""
+        """Rows of the nodes whose traces are in memory."""
         return slice(0) if self._stream or self._traces.maxlen == 0 else self._rows
 
     def take_in(self, rounds: dict[str, list[Any]], traces: _Floats) -> None:
-        """Take in several rounds, unless their traces are streamed.
+        """Record several rounds, unless their traces are streamed.
 
         Parameters
         ----------
         rounds : dict
-            The fields of a market's state, a number a round.
+            The fields of a market's state, one number per round.
         traces : ndarray of float, shape (n_rounds, 3, n_traced)
             Epsilon, payment and utility of the nodes in :attr:`rows`.
         """
@@ -101,7 +101,7 @@ class Recorder:
 
     @property
     def streams(self) -> bool:
-        """Whether traces go to disk round by round."""
+        """Whether traces are written to disk during the run."""
         return self._stream is not None
 
     def _add_rounds(self, rounds: dict[str, list[Any]]) -> None:
@@ -110,12 +110,12 @@ class Recorder:
 
     @property
     def rounds(self) -> pd.DataFrame:
-        """One row a round."""
+        """One row per round."""
         return pd.DataFrame(self._rounds) if self._rounds else empty("rounds")
 
     @property
     def traces(self) -> pd.DataFrame | None:
-        """One row a node and round, for the nodes that are traced; None if they were streamed."""
+        """One row per traced node and round; None if traces were streamed."""
         if self._stream:
             return None
         if not self._traces:
@@ -130,20 +130,20 @@ class Recorder:
 def sample_rows(
     rho: _Floats, size: int, expected: npt.NDArray[np.bool_] | None = None
 ) -> npt.NDArray[np.intp]:
-    """Return some nodes that stand for all, in order.
+    """Return the rows of a representative sample of nodes, in order.
 
-    Half are of those who are expected to take part, which in a large contest are few, and half
-    of the others, each half spread evenly over the ranks of its costs. Where one group is too
-    small for its half, all of it is taken, and the other one fills up.
+    Half of the sample are nodes that are expected to be active, which are few in a large contest,
+    and half are others; each half is spread evenly over the ranks of its costs. If one group has
+    fewer nodes, all of it is taken, and the other fills the sample.
 
     Parameters
     ----------
     rho : ndarray of float, shape (n,)
         Unit privacy costs.
     size : int
-        How many nodes.
+        Number of nodes.
     expected : ndarray of bool, shape (n,), optional
-        Who is expected to take part; without it there is one group.
+        Nodes that are expected to be active; by default there is one group.
 
     Returns
     -------
@@ -160,6 +160,6 @@ def sample_rows(
     for group, count in ((expected, inside), (~expected, size - inside)):
         members = np.flatnonzero(group)
         ranks = np.linspace(0, members.size - 1, count).round().astype(int)
-        if count:  # partly sorted, as far as these ranks need: a whole sort takes ten times as long
+        if count:  # partial sort up to these ranks: a full sort takes ten times as long
             rows.append(members[np.argpartition(rho[members], ranks)[ranks]])
     return np.sort(np.concatenate(rows))

@@ -1,4 +1,4 @@
-"""Records: what one run left, and how it is written to a folder and read back."""
+"""Records of runs, written to and read from folders."""
 
 from __future__ import annotations
 
@@ -40,44 +40,43 @@ from fcfn_abm.records.tables import TABLES, columns_of, empty, insert_names, rea
 from fcfn_abm.scenario import Scenario, read_toml, tree_to_scenario
 from fcfn_abm.show import Shown
 
-_LATER_TABLES = {"ledger"}  # records of an earlier version lack them
+_LATER_TABLES = {"ledger"}  # absent from records of earlier versions
 
 
 @dataclass(frozen=True, repr=False)
 class Record(Shown):
-    """What one run left: frames, and the facts about the run."""
+    """The result of a run: frames, and facts about the run."""
 
     scenario: Scenario
-    """The scenario, resolved: every default written out."""
+    """The scenario, resolved: all defaults are filled in."""
     run: dict[str, Any]
-    """Versions, seed, verdict, closed form, arms, times."""
+    """Versions, seed, verdict, closed form, trainings, times."""
     rounds: pd.DataFrame
-    """One row a round."""
+    """One row per round."""
     nodes: pd.DataFrame
-    """One row a node."""
+    """One row per node."""
     kept_traces: pd.DataFrame | None = field(default_factory=lambda: empty("traces"))
-    """:attr:`traces`; None where those of all nodes lie in parts below ``path``."""
+    """:attr:`traces`; None if those of all nodes are in parts below ``path``."""
     training: pd.DataFrame = field(default_factory=lambda: empty("training"))
-    """One row an arm and round of training."""
+    """One row per training (column ``arm``) and round."""
     ledger: pd.DataFrame = field(default_factory=lambda: empty("ledger"))
-    """One row a round and node that trained in it with the market's epsilon: privacy spent."""
+    """Privacy spent: one row per round and node that trained with the market's epsilon."""
     path: Path | None = None
     """The folder, if the record is on disk; absolute."""
     fingerprint: str | None = None
-    """What tells the results in ``path`` from others that take their place: what is read later must
-    belong to what was read first."""
+    """Fingerprint of the results in ``path``, to detect their replacement."""
 
     @property
     def plot(self) -> Any:
         """The figures of this record: ``record.plot.convergence()``; see :data:`fcfn_abm.plot`."""
-        figures = import_module("fcfn_abm.report.figures.records")  # which lies above
+        figures = import_module("fcfn_abm.report.figures.records")  # from a higher layer
         return figures.FiguresOf(self)
 
     def _describe(self) -> tuple[str, Mapping[str, object]]:
         market, verdict = self.run.get("market", {}), self.run.get("verdict") or {}
         facts: dict[str, object] = {
             "ended": f"{verdict.get('kind', 'no verdict')}, round {len(self.rounds):,}",
-            "nodes that take part": f"{market.get('n_active', 0):,} of {len(self.nodes):,}",
+            "active nodes": f"{market.get('n_active', 0):,} of {len(self.nodes):,}",
         }
         names = {
             "payment cap B": "budget",
@@ -95,25 +94,25 @@ class Record(Shown):
 
     @cached_property
     def traces(self) -> pd.DataFrame:
-        """One row a round and traced node; parts on disk are read when this is first asked for."""
+        """One row per round and traced node; parts on disk are read on first access."""
         return self.traces_of() if self.kept_traces is None else self.kept_traces
 
     def traces_of(
         self, nodes: Iterable[int] | None = None, columns: Iterable[str] | None = None
     ) -> pd.DataFrame:
-        """Return the traces of some nodes, without loading those of the others.
+        """Return the traces of some nodes without loading the others.
 
         Parameters
         ----------
         nodes : iterable of int, optional
-            Rows of the nodes; without it all.
+            Rows of the nodes; by default all.
         columns : iterable of str, optional
-            Which columns are read; without it all.
+            Columns to read; by default all.
 
         Returns
         -------
         DataFrame
-            One row a round and node; nodes that were not traced are missing.
+            One row per round and node; nodes without traces are missing.
         """
         names = None if columns is None else as_names("columns", columns, error=InvalidRecordError)
         if nodes is not None:
@@ -122,11 +121,11 @@ class Record(Shown):
                 nodes = pd.array(listed, dtype="Int64").dropna().tolist()
             except (TypeError, ValueError, OverflowError):
                 raise InvalidRecordError(
-                    f"nodes must be a list of rows, but is {abbreviate(nodes)}."
+                    f"nodes must be a list of rows, not {abbreviate(nodes)}."
                 ) from None
         if self.kept_traces is None:
             self._require_same()
-            # names of nodes are not stored with each of their rounds
+            # the names of nodes are not stored in every round
             known = {column.name for column in columns_of("traces")}
             stored = None if names is None else sorted({"node", *names} & known)
             try:
@@ -137,7 +136,7 @@ class Record(Shown):
                     raise
                 why = describe_error(error)
                 raise InvalidRecordError(f"{self._parts}: cannot be read: {why}.") from error
-            self._require_same()  # nobody replaced them meanwhile
+            self._require_same()  # the parts were not replaced meanwhile
         else:
             traces = self.kept_traces
             traces = traces if nodes is None else traces[traces["node"].isin(nodes)]
@@ -146,25 +145,27 @@ class Record(Shown):
         return traces if names is None else traces[names]
 
     def _require_same(self) -> None:
-        """Raise unless the folder holds the results that this record was read from."""
+        """Raise unless the folder still holds the results of this record."""
         require_same(self._parts.parent, self.fingerprint)
 
     @cached_property
     def _whole_parts(self) -> Path:
-        """The folder of the parts, once they were found to hold what was written."""
+        """The folder of the parts, after a check of their integrity."""
         require_unchanged(self._parts.parent, [PARTS])
         return self._parts
 
     @property
     def _parts(self) -> Path:
         if self.path is None:
-            raise InvalidRecordError("The traces of this record lie on disk, but it has no path.")
+            raise InvalidRecordError(
+                "the traces of this record are on disk, but the record has no path."
+            )
         return self.path / PARTS
 
     def write(self, path: str | Path, *, overwrite: bool = False, durable: bool = True) -> Record:
-        """Write the record to a folder, whole or not at all; see :func:`write_record`.
+        """Write the record to a folder atomically; see :func:`write_record`.
 
-        Without ``durable`` it need not be on the disk when this returns.
+        Without ``durable`` it may not be flushed to disk when this returns.
         """
         path = as_path("path", path)
         home = Path(os.path.abspath(path))
@@ -177,19 +178,19 @@ class Record(Shown):
 
 
 def write_record(record: Record, folder: Path) -> str:
-    """Write the files of a record into an existing folder, and seal it.
+    """Write the files of a record to an existing folder, and seal it.
 
     Parameters
     ----------
     record : Record
-        What to write.
+        Record to write.
     folder : Path
-        Where to; best one from :func:`new_folder`.
+        Folder to write to, usually from :func:`new_folder`.
 
     Returns
     -------
     str
-        The fingerprint of what was written.
+        Fingerprint of the written files.
     """
     frames = {name: getattr(record, name) for name in TABLES if name != "traces"}
     if record.kept_traces is not None:
@@ -205,18 +206,20 @@ def write_record(record: Record, folder: Path) -> str:
         try:
             _require_rows(folder / PARTS, len(record.rounds) * record.scenario.population.n_nodes)
         except ValueError as error:
-            raise OutputError(f"{folder}: the traces were not written whole: {error}") from error
+            raise OutputError(f"{folder}: the traces are incomplete: {error}") from error
     return seal(folder, [RUN_FILE, SCENARIO_FILE, *(f"{name}.parquet" for name in frames)])
 
 
 def _copy_parts(parts: Path, to: Path) -> None:
     to.mkdir()
     for part in list_parts(parts):
-        shutil.copyfile(part, to / part.name)  # without its mode, which some disks do not keep
+        shutil.copyfile(
+            part, to / part.name
+        )  # without its mode, which some file systems do not support
 
 
 def read_record(path: str | Path) -> Record:
-    """Read a record back.
+    """Read a record from disk.
 
     Parameters
     ----------
@@ -226,14 +229,13 @@ def read_record(path: str | Path) -> Record:
     Returns
     -------
     Record
-        With pandas frames; ``path`` is where it was read from. Traces of all nodes are read when
-        they are first asked for, and only from the same results; see :meth:`Record.traces_of`, and
-        docs/records.md.
+        With pandas frames; ``path`` is the folder. Traces of all nodes are read on first access,
+        and only from the same results; see :meth:`Record.traces_of` and docs/records.md.
 
     Raises
     ------
     InvalidRecordError
-        If the folder is missing, holds no record, or one that cannot be read.
+        If the folder does not exist, is not a record, or cannot be read.
     """
     path = Path(os.path.abspath(as_path("path", path, error=InvalidRecordError)))
     found = fingerprint(path)
@@ -242,7 +244,7 @@ def read_record(path: str | Path) -> Record:
     run = read_facts(path, "record")
     try:
         if run.get("kind", RUN_KIND) != RUN_KIND:
-            raise ValueError(f"it holds a {run['kind']}, not a run.")
+            raise ValueError(f"it is a {run['kind']}, not a run.")
         streamed = (path / PARTS).is_dir()
         frames: dict[str, Any] = {
             "kept_traces" if name == "traces" else name: read_table(path / f"{name}.parquet")
@@ -260,16 +262,16 @@ def read_record(path: str | Path) -> Record:
     except (OSError, ValueError, pa.ArrowException) as error:
         why = describe_error(error)
         raise InvalidRecordError(f"{path}: the record cannot be read: {why}.") from error
-    require_same(path, found)  # nobody replaced it meanwhile
+    require_same(path, found)  # the record was not replaced meanwhile
     return Record(scenario, run, **frames, path=path, fingerprint=found)
 
 
 def _require_rows(parts: Path, n_rows: int) -> None:
-    """Raise ValueError if parts or columns are missing; reads the files' ends only."""
+    """Raise ValueError if parts or columns are missing; reads only the files' footers."""
     dataset = open_parts(parts)
     for part in dataset.get_fragments():
         for name in set(dataset.schema.names).difference(part.physical_schema.names):
             raise ValueError(f"{PARTS}/{Path(part.path).name} has no column {name!r}.")
     found = dataset.count_rows()
     if found != n_rows:
-        raise ValueError(f"{PARTS}/ holds {found} of {n_rows} rows.")
+        raise ValueError(f"{PARTS}/ has {found} of {n_rows} rows.")

@@ -1,4 +1,4 @@
-"""Traces of every node, written while the market plays."""
+"""Traces of all nodes, written while the market runs."""
 
 from __future__ import annotations
 
@@ -23,42 +23,43 @@ from fcfn_abm.process.folders import describe_error
 from fcfn_abm.records.tables import schema_of
 
 PART_ROWS = 2**19
-"""Rows of a part file, 10 MiB before compression, at most; but a round is never split. Memory holds
-three parts, of which one is filled while the others are written: all that a killed run can lose."""
+"""Most rows of a part file (10 MiB before compression), except that a round is never split.
+Memory holds three parts, one being filled while the others are written; a killed run loses
+at most these."""
 
 _PART = re.compile(r"part-[0-9]+\.parquet")
 _WRITERS = 2
-"""Threads that write parts: one alone is slower than a market in which all nodes move at once."""
-# no value is missing, and where the schema says so, writing takes a quarter less
+"""Threads that write parts; a single one is slower than a market with simultaneous moves."""
+# no value is missing; declaring this in the schema makes writing a quarter faster
 _SCHEMA = pa.schema(field.with_nullable(False) for field in schema_of("traces", narrow=True))
 _PARQUET = {
-    "compression": "lz4",  # as fast as none, and nodes that left cost nothing
+    "compression": "lz4",  # as fast as none, and exited nodes compress to nothing
     "use_dictionary": False,
     "column_encoding": {"round": "DELTA_BINARY_PACKED", "node": "DELTA_BINARY_PACKED"},
-    "write_statistics": ["round"],  # what a reader filters by; each part has every node
+    "write_statistics": ["round"],  # readers filter by round; each part has every node
 }
 
 
 class TraceWriter:
-    """Writes what every node did in every round as Parquet parts, from threads of its own.
+    """Writes the traces of all nodes as Parquet parts, in background threads.
 
-    A Parquet file cannot be read before it is finished. So there are many, each with as many
-    rounds as go into :data:`PART_ROWS` rows, and each with its name only once it is whole: whatever
-    ends the process, what lies under ``part-*.parquet`` can be read. Use it as a context manager.
+    A Parquet file cannot be read before it is complete. So traces are split into parts of up to
+    :data:`PART_ROWS` rows, each renamed to its final name only when complete: after any failure,
+    all files ``part-*.parquet`` can be read. Use it as a context manager.
 
     Parameters
     ----------
     folder : Path
-        Takes the parts; made here.
+        Folder of the parts, which is created.
     final : Path, optional
-        What errors call the folder, if it is to be renamed.
+        Name of the folder in errors, if it will be renamed.
     part_rows : int, default PART_ROWS
-        Rows of a part, at most, where that is a round or more.
+        Most rows of a part, unless a round has more.
 
     Raises
     ------
     OutputError
-        From any method, when the folder or a part could not be written.
+        From any method, if the folder or a part cannot be written.
     """
 
     def __init__(
@@ -83,14 +84,14 @@ class TraceWriter:
         payment: npt.NDArray[np.float64],
         utility: npt.NDArray[np.float64],
     ) -> None:
-        """Take in a round; waits where the disk is slower than the market.
+        """Add a round; waits if the disk is slower than the market.
 
         Parameters
         ----------
         round_index : int
             Number of the round.
         epsilon, payment, utility : ndarray of float, shape (n,)
-            One entry a node; copied as float32.
+            One entry per node; copied as float32.
         """
         n_nodes = epsilon.size
         if not self._filling.size:
@@ -101,11 +102,11 @@ class TraceWriter:
             self._hand_over()
 
     def close(self) -> None:
-        """Write what is left, and wait until all is written."""
+        """Write the remaining rows, and wait until all is written."""
         try:
             if (
                 self._filling.n_filled or not self._n_parts
-            ):  # a market without rounds has a part too
+            ):  # a market without rounds also has a part
                 self._hand_over()
             self._wait(0)
         finally:
@@ -122,7 +123,7 @@ class TraceWriter:
     ) -> None:
         if error is None:
             self.close()
-        else:  # the run is lost, and its folder is about to go
+        else:  # the run failed, and its folder will be removed
             self._threads.shutdown()
 
     def _hand_over(self) -> None:
@@ -132,7 +133,7 @@ class TraceWriter:
         future = self._threads.submit(_write_in_order, self._filling.table(), path, before)
         self._writing.append((future, self._filling))
         self._n_parts += 1
-        self._filling = self._free.pop() if self._free else _Rows(0, 0)  # none of an empty market
+        self._filling = self._free.pop() if self._free else _Rows(0, 0)  # an empty market has none
         self._filling.n_filled = 0
 
     def _wait(self, n_writing: int) -> None:
@@ -150,7 +151,7 @@ class TraceWriter:
 
 
 class _Rows:
-    """Room for the rows of a part, filled from the front."""
+    """Buffer for the rows of a part."""
 
     def __init__(self, n_rounds: int, n_nodes: int) -> None:
         self.size, self.n_filled = n_rounds * n_nodes, 0
@@ -179,7 +180,7 @@ def write_part(table: pa.Table, path: Path) -> None:
 
 
 def _write_in_order(table: pa.Table, path: Path, before: Future[None] | None) -> None:
-    """Write a part under a hidden name, which readers pass over; name it after the one before."""
+    """Write a part under a hidden name, and rename it after the previous part."""
     hidden = path.with_name(f".{path.name}")
     write_part(table, hidden)
     if before is not None:
@@ -190,16 +191,16 @@ def _write_in_order(table: pa.Table, path: Path, before: Future[None] | None) ->
 def read_parts(
     folder: Path, *, nodes: Iterable[int] | None = None, columns: list[str] | None = None
 ) -> pd.DataFrame:
-    """Read the parts of a folder back as one frame.
+    """Read the parts of a folder as one frame.
 
     Parameters
     ----------
     folder : Path
-        Where the parts lie.
+        Folder of the parts.
     nodes : iterable of int, optional
-        Which nodes; the others' values are passed over one batch at a time, and never held.
+        Nodes to read; the others are filtered out batch by batch.
     columns : list of str, optional
-        Which columns; without it all.
+        Columns to read; by default all.
 
     Returns
     -------
@@ -212,7 +213,7 @@ def read_parts(
 
 
 def open_parts(folder: Path) -> Any:
-    """Return the parts of a folder as a ``pyarrow.dataset.Dataset``, nothing read yet."""
+    """Return the parts of a folder as a ``pyarrow.dataset.Dataset``, without reading them."""
     return ds.dataset([str(part) for part in list_parts(folder)], schema=_SCHEMA)
 
 

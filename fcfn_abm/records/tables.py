@@ -55,14 +55,14 @@ LEARNED = [
     ),
     *_floats(
         NO_UNIT,
-        depreciation="estimate of the share of the accuracy gained so far that a round loses",
-        exploration="announced cap over the one that the server's rule chose",
-        accuracy="share of test images labelled rightly after the round",
-        gain="what the round of training added to accuracy, or took from the loss",
+        depreciation="estimated share of the accuracy gained so far that is lost per round",
+        exploration="announced cap divided by the cap that the server's rule chose",
+        accuracy="share of test images classified correctly after the round",
+        gain="increase of accuracy, or decrease of the loss, in the round of training",
     ),
     *_floats(
         MONEY,
-        measured_value="the same with what the stock lost put back, at value.price",
+        measured_value="the gain plus the loss of the stock, at value.price",
         expected_value="beta ln(1 + alpha eps_g) by the estimate after the round",
         expected_value_low="lower end of its central 95 % credible interval",
         expected_value_high="upper end of the same",
@@ -97,7 +97,7 @@ TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            exploitability="largest gain from moving alone, as a share of B",
+            exploitability="largest gain of a node from deviating alone, as a share of B",
             change="largest change of an epsilon, as a share of the largest epsilon",
             distance="largest distance to the closed form at this B, as a share of its largest",
         ),
@@ -126,12 +126,17 @@ TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            misreport_factor="reported over spent epsilon, one if honest; what training spends is "
-            "recorded as it was reported",
+            misreport_factor="reported over spent epsilon, one if truthful; what training spends "
+            "is recorded as it was reported",
         ),
-        Column("manipulates", "bool", NO_UNIT, "whether it is in a coalition, or comes as several"),
+        Column(
+            "manipulates",
+            "bool",
+            NO_UNIT,
+            "whether it is in a coalition, or has several identities",
+        ),
         *_counts(
-            identities="as how many it comes; 0 where another member of its coalition reports"
+            identities="number of its identities; 0 if another member of its coalition reports"
         ),
         *_floats(NO_UNIT, epsilon="final report"),
         *_floats(MONEY, payment="final payment", utility="final utility"),
@@ -151,13 +156,13 @@ TABLES: dict[str, list[Column]] = {
             "release",
             noise_std="the node's own noise: standard deviation on each parameter, one release",
             epsilon_per_round="true epsilon of one round of training",
-            epsilon_sold="true epsilon that the noise was worked out for: of one round, or of all "
-            "that the node may take part in, as privacy.horizon says; as privacy.view sees it",
+            epsilon_sold="true epsilon for which the noise was calibrated: of one round, or of all "
+            "that the node may take part in, by privacy.horizon; under privacy.view",
             epsilon_total="true epsilon spent in the whole training, by composition",
             epsilon_central="the same as the server sees it under secure aggregation: the sum "
             "alone, if all nodes add their noise",
             delta="delta of the four",
-            zcdp_sold="rho of zCDP that the noise was worked out for, as epsilon_sold",
+            zcdp_sold="rho of zCDP for which the noise was calibrated, as epsilon_sold",
             zcdp_total="rho of zCDP spent in the whole training, the sum over its rounds",
             zcdp_central="the same as the server sees it under secure aggregation",
         ),
@@ -169,11 +174,16 @@ TABLES: dict[str, list[Column]] = {
         *_floats(MONEY, payment="payment of the round", utility="utility of the round"),
     ],
     "training": [
-        Column("arm", "string", NO_UNIT, "whose epsilon: the market's, a mechanism's, no noise"),
+        Column(
+            "arm",
+            "string",
+            NO_UNIT,
+            "which training: with the market's epsilon, a mechanism's, or no noise",
+        ),
         *_counts(round="number of the round; 0 is before training"),
         *_floats(
             NO_UNIT,
-            accuracy="share of test images labelled rightly",
+            accuracy="share of test images classified correctly",
             loss="mean cross entropy on the test images",
             signal_to_noise="norm of the clean aggregate over norm of its noise",
         ),
@@ -192,10 +202,10 @@ TABLES: dict[str, list[Column]] = {
         ),
     ],
 }
-"""What the record of a run holds."""
+"""The columns of a run's record."""
 
 NAME = Column("name", "string", NO_UNIT, "name of the node, in the file that its cost comes from")
-"""Follows the column ``node`` in every table, where nodes have names."""
+"""Follows the column ``node`` in every table if nodes have names."""
 
 WHERE_ASKED_FOR = (
     "group",
@@ -205,29 +215,30 @@ WHERE_ASKED_FOR = (
     *("manipulates", "identities"),
     *("zcdp_sold", "zcdp_total", "zcdp_central"),
 )
-"""Columns of the nodes that only records with groups, liars, a check, churn, training, a limit on
-what is paid or sold over all rounds, coalitions, split identities, or zCDP have."""
+"""Columns of the nodes that only some records have: those with groups, misreports, a check,
+churn, training, limits over all rounds, coalitions, split identities, or zCDP."""
 
 ZCDP_LEDGER = ("zcdp_round", "zcdp_total")
-"""Columns of the ledger where what is sold is zCDP's rho."""
+"""Columns of the ledger if zCDP's rho is sold."""
 
 TRACKING = {
     "tracking_distance": "distance to the moving equilibrium, mean over rounds of churn",
     "tracking_total_error": "relative distance of S to its S, mean over the same rounds",
-    "tracking_exploitability": "largest gain from moving alone, as a share of B, mean over them",
+    "tracking_exploitability": "largest gain of a node from deviating alone, as a share of B, mean "
+    "over them",
     "tracking_n_present": "nodes that are there, mean over the same rounds",
     "tracking_participation": "share of them that take part, mean over the same rounds",
     "tracking_equilibrium_participation": "the same in closed form",
 }
-"""What only sweeps of scenarios with churn have: how the market follows its equilibrium."""
+"""Columns of sweeps with churn: how closely the market follows its equilibrium."""
 
 MANIPULATION = {
     "manipulators_gain": "utility of the nodes that agree, come as several, or report false costs",
     "outsiders_gain": "the same of all other nodes together",
     "server_gain": "the same of the server",
 }
-"""What only sweeps of scenarios with such nodes have, in currency: as they play, less what the same
-nodes would get if nobody did, both in closed form under one cap."""
+"""Columns of sweeps with such nodes, in currency: utilities as played minus those without any
+manipulation, both in closed form under the same cap."""
 
 BY_GROUP = {
     "n_nodes": Column("n_nodes", "int64", NO_UNIT, "nodes of the group that are there"),
@@ -245,16 +256,15 @@ BY_GROUP = {
         "equilibrium_node_utility", "float64", MONEY, "sum of the group's utilities in closed form"
     ),
 }
-"""What is summed up of each group; sweeps of scenarios with groups have ``group.NAME.n_active`` and
-so on."""
+"""Columns summed over each group; sweeps with groups have ``group.NAME.n_active`` and so on."""
 
 OTHER_TABLES: dict[str, list[Column]] = {
     "bench": [
         Column("costs", "string", NO_UNIT, "distribution of costs, of [bench.costs]"),
-        Column("data", "string", NO_UNIT, "dealing of data, of [bench.data]"),
+        Column("data", "string", NO_UNIT, "data partition, of [bench.data]"),
         *_floats(MONEY, budget="payment cap B of the cell"),
         Column("mode", "string", NO_UNIT, "equal-cap, equal-spending or equal-epsilon"),
-        Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
+        Column("mechanism", "string", NO_UNIT, "registered name of the mechanism"),
         *_counts(
             replication="number of the population, from 0; the same for all mechanisms and modes",
             seed="seed that the population was drawn with",
@@ -266,7 +276,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
             "solved, no-trade, no-solution, or not-reachable: the mechanism cannot be set to this",
         ),
         Column("reason", "string", NO_UNIT, "why there is no trade or no solution, or why not"),
-        Column("settings", "string", NO_UNIT, "knobs that were turned to reach it"),
+        Column("settings", "string", NO_UNIT, "settings with which it was reached"),
         *_counts(
             n_nodes="nodes of the population",
             n_active="nodes that take part",
@@ -278,25 +288,25 @@ OTHER_TABLES: dict[str, list[Column]] = {
             effective_number="S squared over the sum of the squares of epsilon",
             total_epsilon="S, sum of all epsilon",
             largest_epsilon="largest epsilon of a node",
-            mean_epsilon="eps_g, mean epsilon, as game.average_over says",
+            mean_epsilon="eps_g, mean epsilon, by game.average_over",
         ),
         *_floats(
             MONEY,
-            server_payment="what the server pays in all",
+            server_payment="total payment of the server",
             node_utility="sum of the nodes' utilities",
             server_utility="utility of the server",
-            agency_utility="what a middleman keeps",
+            agency_utility="utility of the agency",
             welfare="sum of all utilities",
         ),
         *_floats(
             NO_UNIT,
             rent="share of the nodes' payments that is no privacy cost; empty without payments",
-            regret="largest gain of one node by another move, as a share of what is paid; empty "
+            regret="largest gain of one node from a deviation, as a share of payments; empty "
             "with other costs than rho epsilon, caps, fixed costs or a reserve",
             left_out_rank="mean rank in cost of the nodes outside, from 0, cheapest, to 1",
             expensive_third="share that takes part of the third with the highest costs",
             unusual_third="share that takes part of the third with the most unusual labels",
-            accuracy="share of test images labelled rightly, mean of the last rounds",
+            accuracy="share of test images classified correctly, mean of the last rounds",
             true_epsilon="epsilon spent in the whole training, by composition, mean over the nodes "
             "that take part",
             largest_true_epsilon="the same, largest of them",
@@ -307,7 +317,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
             replication="number of the population, from 0, which is the scenario's own",
             seed="seed that the population was drawn with",
         ),
-        Column("mechanism", "string", NO_UNIT, "who prices: its registered name"),
+        Column("mechanism", "string", NO_UNIT, "registered name of the mechanism"),
         Column("status", "string", NO_UNIT, "solved, no-trade or no-solution"),
         Column("reason", "string", NO_UNIT, "why there is no trade or no solution"),
         *_counts(n_nodes="nodes of the population"),
@@ -318,7 +328,7 @@ OTHER_TABLES: dict[str, list[Column]] = {
             participation="share of the nodes that take part",
             mean_epsilon="eps_g, mean epsilon",
         ),
-        Column("average_over", "string", NO_UNIT, "whom the mean epsilon is over"),
+        Column("average_over", "string", NO_UNIT, "nodes over which the mean epsilon is taken"),
         *_floats(
             NO_UNIT,
             noise_multiplier="noise standard deviation over L2 sensitivity of one release with all "
@@ -329,15 +339,15 @@ OTHER_TABLES: dict[str, list[Column]] = {
             mean_node_utility="mean of the nodes' utilities, those outside included",
             node_utility="sum of the nodes' utilities",
             server_utility="utility of the server",
-            agency_utility="what a middleman keeps",
-            server_payment="what the server pays in all",
+            agency_utility="utility of the agency",
+            server_payment="total payment of the server",
             welfare="sum of all utilities",
-            optimum="the most that welfare could be",
+            optimum="largest possible welfare",
         ),
         *_floats(
             NO_UNIT,
             price_of_anarchy="optimum over welfare; infinite where welfare is not positive",
-            rent_dissipation="share of the nodes' payments that is burnt as privacy cost",
+            rent_dissipation="privacy costs as a share of the nodes' payments",
             gini="Gini index of all nodes' utilities; nan if one is negative",
         ),
     ],
@@ -348,12 +358,12 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            epsilon="what every node trained with",
-            accuracy="share of test images labelled rightly in the end",
+            epsilon="epsilon of every node",
+            accuracy="share of test images classified correctly at the end",
             loss="mean cross entropy on the test images in the end",
             signal_to_noise="norm of the last round's clean aggregate over norm of its noise",
         ),
-        *_floats(MONEY, value="accuracy beyond chance, times what accuracy is worth"),
+        *_floats(MONEY, value="accuracy above chance, times the value of an accuracy of 100 %"),
     ],
     "sweep": [
         *_counts(
@@ -385,11 +395,11 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            exploitability="largest gain from moving alone, as a share of B",
+            exploitability="largest gain of a node from deviating alone, as a share of B",
             distance="largest distance to the closed form at this B, as a share of its largest",
             budget_ratio="B over B*, the server's best cap; empty where no trade pays",
         ),
-        *_floats(MONEY, server_regret="what the server would gain by B*"),
+        *_floats(MONEY, server_regret="what the server would gain with B*"),
         *_floats(NO_UNIT, **TRACKING),
         *_floats(MONEY, **MANIPULATION),
         Column("equilibrium_status", "string", NO_UNIT, "solved, no-trade or no-solution"),
@@ -407,14 +417,14 @@ OTHER_TABLES: dict[str, list[Column]] = {
         ),
         *_floats(
             NO_UNIT,
-            accuracy="share of test images labelled rightly, trained with the market's epsilon",
+            accuracy="share of test images classified correctly, trained with the market's epsilon",
             loss="mean cross entropy on the test images",
             mean_epsilon_total="true epsilon of the whole training, mean over nodes that take part",
             max_epsilon_total="the same, largest of them",
         ),
     ],
 }
-"""What stands in a folder of its own."""
+"""Tables that are stored in their own folder."""
 
 
 _OPTIONAL: dict[str, Iterable[str]] = {
@@ -429,7 +439,7 @@ _OPTIONAL: dict[str, Iterable[str]] = {
     "ledger": ("epsilon_central", *ZCDP_LEDGER),
     "sweep": (*TRACKING, *MANIPULATION),
 }
-"""Columns that some records lack: those above, and those that earlier versions did not write."""
+"""Columns that some records lack: the optional ones, and those added in later versions."""
 
 _IS_KIND = {
     "float64": pa.types.is_floating,
@@ -445,7 +455,7 @@ def columns_of(name: str) -> list[Column]:
 
 
 def schema_of(name: str, *, narrow: bool = False) -> pa.Schema:
-    """Return the Arrow schema of a table, with units and meanings; ``narrow``: in 32 bits."""
+    """Return the Arrow schema of a table, with units and meanings; in 32 bits if ``narrow``."""
     return _schema(columns_of(name), narrow=narrow)
 
 
@@ -461,7 +471,7 @@ def _schema(columns: Iterable[Column], *, narrow: bool = False) -> pa.Schema:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], columns: Iterable[Column]) -> pa.Table:
-    """Return rows as an Arrow table; what a row does not have is missing."""
+    """Return rows as an Arrow table; keys that a row lacks become missing values."""
     return pa.Table.from_pylist(rows, schema=_schema(columns))
 
 
@@ -476,7 +486,7 @@ def write_table(name: str, frame: pd.DataFrame, path: Path) -> None:
 
 
 def insert_names(frame: pd.DataFrame, names: Sequence[str | None] | None) -> pd.DataFrame:
-    """Return a table with the names of its nodes after their numbers; as it is without names."""
+    """Return a table with a column of node names after the numbers, or unchanged without names."""
     if names is None:
         return frame
     place = list(frame.columns).index("node")
@@ -487,17 +497,16 @@ def insert_names(frame: pd.DataFrame, names: Sequence[str | None] | None) -> pd.
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a frame back; integers that may be missing come as pandas' nullable ones.
+    """Read a frame from disk; optional integers are pandas' nullable integers.
 
     Raises
     ------
     InvalidRecordError
-        If it cannot be read; or lacks columns, or has others in their place, of the table that is
-        called like the file.
+        If it cannot be read, or its columns are not those of the table with the file's name.
     """
     require_utf8(path)
     if not path.is_file():  # Arrow reads an empty folder as an empty table
-        what = "it is no file" if path.exists() else "there is no such file"
+        what = "it is not a file" if path.exists() else "it does not exist"
         raise InvalidRecordError(f"{path}: cannot be read: {what}.")
     try:
         table = pq.read_table(path)
@@ -512,14 +521,14 @@ def _require_columns(schema: pa.Schema, name: str) -> None:
         if column.name in _OPTIONAL.get(name, ()) and column.name not in schema.names:
             continue
         if schema.names.count(column.name) != 1:
-            raise ValueError(f"it has no column {column.name!r}, or several.")
+            raise ValueError(f"it has no column {column.name!r}, or more than one.")
         kind = schema.field(column.name).type
         if not _IS_KIND[column.kind](kind):
-            raise ValueError(f"its column {column.name!r} holds {kind}, not {column.kind}.")
+            raise ValueError(f"its column {column.name!r} has type {kind}, not {column.kind}.")
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """Return an Arrow table as a frame; integers that may be missing are pandas' nullable ones."""
+    """Return an Arrow table as a frame; optional integers are pandas' nullable integers."""
     integers = [f.name for f in table.schema if pa.types.is_integer(f.type)]
     frame: pd.DataFrame = table.to_pandas()
     missing = [name for name in integers if table[name].null_count]
@@ -529,7 +538,7 @@ def frame_of(table: pa.Table) -> pd.DataFrame:
 
 
 def empty(name: str) -> pd.DataFrame:
-    """Return the table without rows; a ledger that of epsilon alone."""
+    """Return an empty table; for the ledger, that of epsilon only."""
     left_out = ZCDP_LEDGER if name == "ledger" else ()
     kinds: Iterable[tuple[str, str]] = (
         (c.name, "str" if c.kind == "string" else c.kind)

@@ -1,4 +1,4 @@
-"""The benchmark of mechanisms, as numbers and as aligned text."""
+"""The benchmark of mechanisms as numbers and as aligned text."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from fcfn_abm.report.summary import WIDTH
 type Floats = npt.NDArray[np.float64]
 
 CELL = ("costs", "data", "budget")
-"""What tells a cell from the others."""
+"""Columns that identify a cell."""
 SHARES = ("participation", "expensive_third", "unusual_third", "left_out_rank", "accuracy")
-"""Columns that lie between zero and one, as their intervals do."""
+"""Columns whose values and intervals lie between zero and one."""
 MEASURES = (
     *("server_utility", "server_payment", "node_utility", "welfare", "rent"),
     *("participation", "effective_number", "total_epsilon", "largest_epsilon", "mean_epsilon"),
@@ -34,18 +34,18 @@ MEASURES = (
 )
 """Columns that are averaged over populations."""
 REACHED = ("solved", "no-trade")
-"""How a row ends whose mode is reached."""
+"""Statuses of a row whose mode is reached."""
 MODES = {
     "equal-cap": "Equal cap",
     "equal-spending": "Equal spending",
     "equal-epsilon": "Equal mean epsilon",
 }
 MEANING = {
-    "equal-cap": "each mechanism under the same cap, of which it may leave some",
-    "equal-spending": "each set so that the server spends the cap",
-    "equal-epsilon": "each set so that it buys as much epsilon as {reference} under the cap",
+    "equal-cap": "every mechanism has the same cap and may spend less",
+    "equal-spending": "each mechanism is set so that the server spends the cap",
+    "equal-epsilon": "each mechanism is set to buy the epsilon that {reference} buys under the cap",
 }
-_REGRET = 0.01  # from which share of what is paid on a gain is named
+_REGRET = 0.01  # gains below this share of the payments are not mentioned
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ class Estimate:
     low: float
     high: float
     n: int
-    """In how many populations there is a value."""
+    """Number of populations with a value."""
 
 
 def estimate(values: Floats, bounds: tuple[float, float] | None = None) -> Estimate:
-    """Average values, one a population.
+    """Average values, one per population.
 
     Parameters
     ----------
     values : ndarray of float, shape (n,)
         Without nan.
     bounds : tuple of float, optional
-        What the mean lies between. The interval is then a t-interval of the mean's logit between
-        them, to first order, and never leaves them.
+        Range of the mean. The interval is then a t-interval of the mean's logit within this range,
+        to first order, and never leaves it.
 
     Returns
     -------
     Estimate
-        With nan as ends where there are fewer than two values.
+        Its ends are nan with fewer than two values.
 
     Examples
     --------
@@ -99,18 +99,20 @@ def estimate(values: Floats, bounds: tuple[float, float] | None = None) -> Estim
     return Estimate(mean, float(ends[0]), float(ends[1]), n)
 
 
-def paired_difference(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> Estimate:
-    """Average how a mechanism differs from another one on the same populations.
+def average_paired_difference(
+    frame: pd.DataFrame, quantity: str, name: str, reference: str
+) -> Estimate:
+    """Average the difference between two mechanisms on the same populations.
 
     Parameters
     ----------
     frame : DataFrame
         The rows of one cell and mode.
     quantity : str
-        A column; of shares, the interval ends where the mechanism's own mean would be 0 or 1 with
-        the other's mean as it is.
+        A column. For shares, the interval is cut where the mechanism's own mean would reach 0 or 1
+        with the reference's mean fixed.
     name, reference : str
-        Mechanisms; the difference is that of the first less that of the second.
+        Mechanisms; the difference is the first minus the second.
     """
     own, others = _pairs(frame, quantity, name, reference)
     difference = own - others
@@ -121,7 +123,7 @@ def paired_difference(frame: pd.DataFrame, quantity: str, name: str, reference: 
 
 
 def _pairs(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> tuple[Floats, Floats]:
-    """Return a column of two mechanisms in the populations in which both have a value."""
+    """Return a column of two mechanisms for the populations in which both have a value."""
     values = frame[quantity].to_numpy(dtype=float, na_value=np.nan)
     which, population = frame["mechanism"].to_numpy(), frame["replication"].to_numpy()
     found = []
@@ -133,7 +135,7 @@ def _pairs(frame: pd.DataFrame, quantity: str, name: str, reference: str) -> tup
 
 
 def mean_of(frame: pd.DataFrame, quantity: str, name: str) -> Estimate:
-    """Average a column of one mechanism in the rows of one cell and mode."""
+    """Average a column of one mechanism over the rows of one cell and mode."""
     values = frame[quantity].to_numpy(dtype=float, na_value=np.nan)
     values = values[(frame["mechanism"].to_numpy() == name) & ~np.isnan(values)]
     return estimate(values, bounds=(0.0, 1.0) if quantity in SHARES else None)
@@ -149,8 +151,8 @@ def cells_of(frame: pd.DataFrame, mode: str) -> dict[tuple[Any, ...], pd.DataFra
     return found
 
 
-def trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the cell in which nets were trained; none without training."""
+def select_trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the cell in which nets were trained, or none without training."""
     trained = frame[frame["accuracy"].notna()]
     if trained.empty:
         return trained
@@ -164,27 +166,27 @@ def trained_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_name(key: Sequence[Any]) -> str:
-    """Write a cell: its costs, data and cap."""
+    """Format a cell: its costs, data and cap."""
     costs, data, budget = key
     return f"costs {costs}, data {data}, B = {budget:g}"
 
 
 def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row a cell, mode and mechanism: means over populations, and their intervals.
+    """Return means over populations and their intervals, one row per cell, mode and mechanism.
 
     Parameters
     ----------
     frame : DataFrame
-        Table of a benchmark, one row a cell, mode, mechanism and population.
+        Table of a benchmark, one row per cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
 
     Returns
     -------
     DataFrame
-        ``n_reached`` of ``n`` populations; each of :data:`MEASURES` with the ends of its 95 %
-        interval, ``..._low`` and ``..._high``; and, paired with the reference, the differences in
-        the server's utility and in accuracy, and the ratio of payments.
+        ``n_reached`` of ``n`` populations; each of :data:`MEASURES` with its 95 % interval
+        (``..._low``, ``..._high``); and the paired differences from the reference in the server's
+        utility and in accuracy, and the ratio of payments.
     """
     reference = run["reference"]
     rows = []
@@ -194,7 +196,9 @@ def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
                 own = part[part["mechanism"] == name]
                 known = {quantity: mean_of(part, quantity, name) for quantity in MEASURES}
                 known |= {
-                    f"{quantity}_difference": paired_difference(part, quantity, name, reference)
+                    f"{quantity}_difference": average_paired_difference(
+                        part, quantity, name, reference
+                    )
                     for quantity in ("server_utility", "accuracy")
                 }
                 known["payment_ratio"] = payment_ratio(part, name, reference)
@@ -223,14 +227,14 @@ def summarise(frame: pd.DataFrame, run: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def mode_table(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> Table:
-    """Return what each mechanism leads to in this mode: the range of its means over the cells."""
+    """Return the results of each mechanism in this mode: the range of its means over the cells."""
     reference, cells = run["reference"], cells_of(frame, mode)
     is_matched = mode == "equal-epsilon"
     head = [
         "",
         "reached",
         "best in",
-        "pays / reference" if is_matched else "server, against reference",
+        "pays / reference" if is_matched else "server utility - reference",
         "participation",
         "expensive third",
         "effective number",
@@ -245,7 +249,7 @@ def mode_table(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> Table:
         against = [
             payment_ratio(rows_, name, reference).mean
             if is_matched
-            else paired_difference(rows_, "server_utility", name, reference).mean
+            else average_paired_difference(rows_, "server_utility", name, reference).mean
             for rows_ in cells.values()
         ]
         means = {
@@ -270,25 +274,25 @@ def mode_table(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> Table:
 
 
 def payment_ratio(rows: pd.DataFrame, name: str, reference: str) -> Estimate:
-    """Average what a mechanism pays over what another one pays, on the same populations.
+    """Average the ratio of what two mechanisms pay on the same populations.
 
     Parameters
     ----------
     rows : DataFrame
-        Of one cell and mode.
+        Rows of one cell and mode.
     name, reference : str
-        Mechanisms; the interval is one of the mean logarithm, and the mean a geometric one.
+        Mechanisms; mean and interval are geometric (computed on logarithms).
     """
     own, others = _pairs(rows, "server_payment", name, reference)
     own, others = own[others > 0], others[others > 0]
-    if not own.size or (own <= 0).any():  # nothing is paid: no ratio has a logarithm
+    if not own.size or (own <= 0).any():  # without payments the ratio has no logarithm
         return estimate(np.array([]))
     logs = estimate(np.log(own / others))
     return Estimate(math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high), logs.n)
 
 
 def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> dict[str, int]:
-    """Count the cells in which each mechanism leaves the server most, of those eligible there."""
+    """Count the cells in which each eligible mechanism has the highest server utility."""
     counts: dict[str, int] = {}
     for rows in cells_of(frame, mode).values():
         means = _eligible_means(rows, run)
@@ -299,9 +303,9 @@ def _count_best(frame: pd.DataFrame, run: Mapping[str, Any], mode: str) -> dict[
 
 
 def _eligible_means(rows: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, float]:
-    """Return what eligible mechanisms leave the server in a cell, on average.
+    """Return the mean server utility of each eligible mechanism in a cell.
 
-    They reach the mode in every population of the cell, and no node loses under them.
+    Eligible mechanisms reach the mode in every population of the cell, and no node loses.
     """
     losing = set(rows.loc[rows["n_losing"].fillna(0) > 0, "mechanism"])
     found = {n: mean_of(rows, "server_utility", n) for n in run["mechanisms"] if n not in losing}
@@ -309,7 +313,7 @@ def _eligible_means(rows: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, flo
 
 
 def _range(values: Sequence[float], form: str) -> str:
-    """Write the least and the largest of some numbers; a dash where there are none."""
+    """Format the range of some numbers, or a dash if there are none."""
     known = [value for value in values if math.isfinite(value)]
     if not known:
         return "-"
@@ -320,8 +324,8 @@ def _range(values: Sequence[float], form: str) -> str:
 
 
 def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
-    """Return what nets learn with the epsilon of each mechanism; None without training."""
-    rows = trained_rows(frame)
+    """Return what nets learn with the epsilon of each mechanism, or None without training."""
+    rows = select_trained_rows(frame)
     if rows.empty:
         return None
     first, reference = rows.iloc[0], run["reference"]
@@ -329,7 +333,7 @@ def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
     for name in run["mechanisms"]:
         own = rows[(rows["mechanism"] == name) & rows["accuracy"].notna()]
         accuracy = mean_of(rows, "accuracy", name)
-        against = paired_difference(rows, "accuracy", name, reference)
+        against = average_paired_difference(rows, "accuracy", name, reference)
         lines.append(
             [
                 name,
@@ -345,8 +349,8 @@ def training_table(frame: pd.DataFrame, run: Mapping[str, Any]) -> Table | None:
         "",
         "seeds",
         "accuracy, %",
-        f"against {reference}, points",
-        "epsilon in all",
+        f"minus {reference}, points",
+        "total epsilon",
         "participation",
         "largest true epsilon",
     ]
@@ -364,7 +368,7 @@ def _interval(of: Estimate, scale: float, form: str) -> str:
 
 
 def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, str]:
-    """Say of each mechanism what breaks it: modes out of reach, losses, moves that pay."""
+    """Describe where each mechanism fails: unreachable modes, losses, profitable deviations."""
     found = {}
     for name in run["mechanisms"]:
         own = frame[frame["mechanism"] == name]
@@ -375,35 +379,35 @@ def breaking_points(frame: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, st
             if len(out):
                 example = out.iloc[0]
                 lines.append(
-                    f"{MODES[mode]} is out of reach in {len(out):,} of {len(there):,} populations "
+                    f"{MODES[mode]} is unreachable in {len(out):,} of {len(there):,} populations "
                     f"({cell_name([example[k] for k in CELL])}: {example['reason']})"
                 )
         idle = own[own["status"] == "no-trade"]
         if len(idle):
             why = f" ({idle.iloc[0]['reason']})" if idle.iloc[0]["reason"] else "."
-            lines.append(f"Nobody trades in {len(idle):,} of {len(own):,} populations{why}")
+            lines.append(f"No node trades in {len(idle):,} of {len(own):,} populations{why}")
         losing = own[own["n_losing"].fillna(0) > 0]
         if len(losing):
             share = float((losing["n_losing"] / losing["n_nodes"]).mean())
             lines.append(
-                f"Nodes lose in {len(losing):,} of {len(own):,} populations ({share:.0%} of the "
-                "nodes there)."
+                f"Nodes lose money in {len(losing):,} of {len(own):,} populations ({share:.0%} of "
+                "the nodes there)."
             )
         worst = own.loc[own["regret"].idxmax()] if own["regret"].notna().any() else None
         if worst is not None and worst["regret"] > _REGRET:
             lines.append(
-                f"A node gains up to {worst['regret']:.1%} of all payments by another move "
+                f"A node can gain up to {worst['regret']:.1%} of all payments by deviating "
                 f"({MODES[worst['mode']].lower()}, {cell_name([worst[k] for k in CELL])})."
             )
         drop = _largest_drop(frame, run, name)
         if drop:
             lines.append(drop)
-        found[name] = " ".join(lines) if lines else "Nothing in these cells."
+        found[name] = " ".join(lines) if lines else "No failure in these cells."
     return found
 
 
 def _largest_drop(frame: pd.DataFrame, run: Mapping[str, Any], name: str) -> str:
-    """Say where a mechanism leaves the server least, measured by the best eligible one there."""
+    """Describe where a mechanism's server utility is lowest relative to the best eligible one."""
     worst: tuple[float, str] | None = None
     for mode in run["modes"]:
         if mode == "equal-epsilon":
@@ -417,42 +421,42 @@ def _largest_drop(frame: pd.DataFrame, run: Mapping[str, Any], name: str) -> str
             drop = known[best] - own
             if worst is None or drop > worst[0]:
                 place = f"{MODES[mode].lower()}, {cell_name(key)}"
-                worst = drop, f"It leaves the server up to {drop:.1f} less than {best} ({place})."
+                worst = drop, f"Server utility is up to {drop:.1f} below that of {best} ({place})."
     return worst[1] if worst and worst[0] > 0 else ""
 
 
 def bench_tables(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[Table]:
-    """Return a table for each mode, and one of what nets learn."""
+    """Return a table for each mode, and one of the trained nets."""
     tables = [mode_table(frame, run, mode) for mode in run["modes"]]
     trained = training_table(frame, run)
     return tables if trained is None else [*tables, trained]
 
 
 def notes(run: Mapping[str, Any]) -> list[str]:
-    """Say in sentences how the numbers of a benchmark are to be read."""
+    """Explain how to read the numbers of a benchmark."""
     return [
         f"Each cell has {run['replications']} populations, the same for all mechanisms and modes. "
-        "Ranges go from the least to the largest mean of a cell. 'Reached' is the share of the "
-        "populations in which a mechanism can be set to the mode within "
-        f"{run['tolerance']:.0%}; it is set for each population, by a server that knows its costs.",
-        "'Best in' counts the cells in which the server is left with most, of the mechanisms that "
-        "reach the mode in every population and under which no node loses; the reference is "
-        f"{run['reference']}.",
-        f"Mean epsilon, and the server's value of it, are over {AVERAGED[run['average_over']]}.",
-        "Rent is what nodes are paid beyond their costs, as a share of what they are paid; regret "
-        "what one node would gain at most by another move, as a share of what is paid.",
-        "Intervals are 95 % t-intervals over populations or seeds, of shares on the logit scale; "
+        "Ranges span the means of the cells. 'Reached' is the share of the populations in which "
+        f"a mechanism can be set to the mode within {run['tolerance']:.0%}. A server that knows "
+        "the costs sets it for each population.",
+        "'Best in' counts the cells in which a mechanism has the highest server utility, among the "
+        "mechanisms that reach the mode in every population and under which no node loses money. "
+        f"The reference is {run['reference']}.",
+        f"Mean epsilon and its value to the server are over {AVERAGED[run['average_over']]}.",
+        "Rent is payments minus privacy costs, as a share of the payments. Regret is the largest "
+        "gain of one node from a deviation, as a share of the payments.",
+        "Intervals are 95 % t-intervals over populations or seeds, for shares on the logit scale; "
         "differences are paired.",
     ]
 
 
 def bench_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
-    """Say how the mechanisms did.
+    """Describe the results of a benchmark.
 
     Parameters
     ----------
     frame : DataFrame
-        Table of a benchmark, one row a cell, mode, mechanism and population.
+        Table of a benchmark, one row per cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
     """

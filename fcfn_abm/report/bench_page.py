@@ -1,4 +1,4 @@
-"""The report of a benchmark of mechanisms."""
+"""Report of a benchmark of mechanisms."""
 
 from __future__ import annotations
 
@@ -37,39 +37,37 @@ from fcfn_abm.report.settings import reproduce, settings_table
 _CELLS = {
     ("equal-cap", "server_utility"): "Utility of the server, in currency",
     ("equal-spending", "server_utility"): "Utility of the server, in currency",
-    ("equal-epsilon", "server_payment"): "What the server pays, in currency",
+    ("equal-epsilon", "server_payment"): "Payment by the server, in currency",
     ("equal-spending", "participation"): "Participation",
-    ("equal-spending", "unusual_third"): "Share that takes part of the third with the most unusual "
-    "labels",
+    ("equal-spending", "unusual_third"): "Participation of the third with the most unusual labels",
 }
-"""What is shown cell by cell; bench.csv has all of it."""
+"""Quantities shown for each cell; bench.csv has all of them."""
 _TERMS = {
-    "Participation": "the share of nodes that sell any privacy.",
-    "Effective number": "S squared over the sum of the squares of epsilon: how many nodes sell, "
-    "counted by how evenly they do.",
-    "Expensive third": "the third of the nodes with the highest costs: the share of it that takes "
-    "part.",
-    "Rent": "what nodes are paid beyond their costs, as a share of what they are paid.",
-    "Regret": "what one node would gain at most by another move that the mechanism leaves it, as a "
-    "share of what is paid.",
+    "Participation": "share of the nodes that sell any privacy.",
+    "Effective number": "S squared over the sum of squared epsilons: the number of nodes that "
+    "sell, weighted by how evenly they do.",
+    "Expensive third": "participation of the third of the nodes with the highest costs.",
+    "Rent": "payments minus privacy costs, as a share of the payments.",
+    "Regret": "the largest gain of one node from a deviation that the mechanism allows, as a share "
+    "of the payments.",
     "True epsilon": "what a node has spent in the whole training, by composition, in the view that "
     "the scenario states.",
 }
 
 
 def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml: str) -> Page:
-    """Return the report of a benchmark.
+    """Build the report of a benchmark.
 
     Parameters
     ----------
     frame : DataFrame
-        Its table, one row a cell, mode, mechanism and population.
+        Its table, one row per cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
     scenario : Scenario
-        Resolved: every default written out.
+        Resolved: all defaults are filled in.
     toml : str
-        Its scenario file, to be shown.
+        Text of its scenario file.
     """
     n_cells = len(cells_of(frame, run["modes"][0]))
     meanings = " ".join(
@@ -79,10 +77,10 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     picture = Picture(
         "benchmark",
         benchmark(frame, run),
-        f"{format_count(len(run['mechanisms']), 'mechanism')} at equal terms: the server's "
-        "utility, the price of the same epsilon, who of the expensive third takes part, and the "
-        "accuracy of the nets. The numbers stand in the tables.",
-        "Each point is a cell: mean over its populations, and 95 % interval.",
+        f"{format_count(len(run['mechanisms']), 'mechanism')} on equal terms: server utility, "
+        "price of the same epsilon, participation of the expensive third, and accuracy of the "
+        "nets. The tables list the numbers.",
+        "Each point is a cell: mean over its populations and 95 % interval.",
     )
     results: list[Block] = [picture, *bench_tables(frame, run)]
     cells = [
@@ -92,24 +90,24 @@ def bench_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml:
     ]
     return Page(
         title=run["title"] or "Benchmark of mechanisms",
-        subtitle=f"Report of a benchmark of mechanisms by fcfn_abm, seed {run['seed']}",
+        subtitle=f"fcfn_abm benchmark of mechanisms, seed {run['seed']}",
         lead=[
-            Words(f"{n_cells} cells of costs, data and caps, at equal terms. {meanings}"),
+            Words(f"{n_cells} cells (costs, data and cap) on equal terms. {meanings}"),
             Facts(
                 [
                     Fact("Mechanisms", number(len(run["mechanisms"]))),
-                    Fact("Distributions of costs", number(len(run["costs"]))),
-                    Fact("Dealings of data", number(len(run["data"]))),
+                    Fact("Cost distributions", number(len(run["costs"]))),
+                    Fact("Data partitions", number(len(run["data"]))),
                     Fact("Caps", ", ".join(f"{cap:g}" for cap in run["budgets"])),
-                    Fact("Populations a cell", number(run["replications"]), "the same for all"),
+                    Fact("Populations per cell", number(run["replications"]), "the same for all"),
                 ]
             ),
         ],
         sections=[
-            Section("The mechanisms at equal terms", results),
-            Section("What breaks each of them", [Terms(breaking_points(frame, run))]),
-            Section("How to read it", [*map(Words, notes(run)), Terms(_TERMS)]),
-            Section("Cell by cell", cells),
+            Section("Mechanisms on equal terms", results),
+            Section("Where each mechanism fails", [Terms(breaking_points(frame, run))]),
+            Section("How to read the results", [*map(Words, notes(run)), Terms(_TERMS)]),
+            Section("Results by cell", cells),
             Section("What was compared", [settings_table(scenario)]),
             reproduce("fcfn bench scenario.toml --out again", toml, run, ""),
         ],
@@ -127,7 +125,7 @@ def _cells_table(
 
 
 def _cell(of: Estimate) -> str:
-    """Write a mean and half of the width of its interval."""
+    """Format a mean and half of the width of its interval."""
     if of.n == 0:
         return "-"
     if of.n == 1:

@@ -1,4 +1,4 @@
-"""What texts and pages are made of: tables, paragraphs, notices, figures, in sections."""
+"""The parts of texts and pages: tables, paragraphs, notices and figures, in sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 type Tone = Literal["good", "fair", "bad"]
 
 AVERAGED = {
-    "active": "the nodes that take part",
+    "active": "the active nodes",
     "population": "all nodes",
     "effective": "the effective number of nodes",
 }
@@ -28,31 +28,31 @@ AVERAGED = {
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; the first column holds words, the others numbers unless ``words`` says so."""
+    """Cells of text; columns hold numbers, except the first and those listed in ``words``."""
 
     head: Sequence[str]
-    """One cell a column. A last column without a head holds units."""
+    """One cell per column. A last column with an empty header holds units."""
     rows: Sequence[Sequence[str]]
     title: str = ""
-    """A line above."""
+    """Line above the table."""
     note: str = ""
-    """Sentences below."""
+    """Sentences below the table."""
     words: frozenset[int] = frozenset({0})
-    """Columns that are set to the left."""
+    """Indices of left-aligned columns."""
     data: pd.DataFrame | None = field(default=None, compare=False)
-    """The numbers behind the cells, for its CSV; without them the cells."""
+    """The numbers of the CSV file; if None, the cells as shown."""
 
     @property
     def left(self) -> frozenset[int]:
-        """Columns that are set to the left, that of the units included."""
+        """Indices of left-aligned columns, including the units."""
         return self.words if self.head[-1] else self.words | {len(self.head) - 1}
 
     def text(self) -> str:
-        """Return it as aligned lines."""
+        """Return the table as aligned lines."""
         return "\n".join(part for part in (self.title, self._body()) if part)
 
     def to_rich_text(self) -> Text:
-        """Return it as aligned lines, with its title marked as a heading."""
+        """Return the table as aligned lines, with its title as a heading."""
         return join("\n", [*([heading(self.title)] if self.title else []), self._body()])
 
     def _body(self) -> str:
@@ -78,7 +78,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence that must not be missed: a word, and what it means."""
+    """A sentence that must not be missed: a keyword and its explanation."""
 
     word: str
     text: str
@@ -87,14 +87,14 @@ class Notice:
 
 @dataclass(frozen=True)
 class Terms:
-    """What words mean: each with a sentence."""
+    """Definitions of terms, a sentence each."""
 
     terms: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A number that comes first, with what it is."""
+    """A key number with its label."""
 
     label: str
     value: str
@@ -103,31 +103,31 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """The few numbers that come first."""
+    """The key numbers of a page."""
 
     facts: Sequence[Fact]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, with what it shows in words for who cannot see it."""
+    """A figure with a description in words for readers who cannot see it."""
 
     name: str
-    """What its file is called, without suffix."""
+    """File name without suffix."""
     figure: Figure
     alt: str
     caption: str = ""
     data: pd.DataFrame | None = field(default=None, compare=False)
-    """What is drawn, for its CSV."""
+    """The plotted data, for the CSV file."""
     source: str = ""
-    """The file of the results that holds these data."""
+    """Name of the results file that holds these data."""
     interactive: bool = False
-    """Whether its lines can be drawn by a script as well."""
+    """Whether its lines can also be drawn by a script."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """Something to copy; with a ``summary`` it is folded away."""
+    """Text to copy; folded if it has a ``summary``."""
 
     text: str
     language: str = "bash"
@@ -139,7 +139,7 @@ type Block = Table | Words | Notice | Terms | Facts | Picture | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, and what stands under it."""
+    """A heading and its content."""
 
     title: str
     blocks: Sequence[Block]
@@ -147,24 +147,24 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A report, before it is HTML or Markdown."""
+    """A report, independent of HTML and Markdown."""
 
     title: str
     subtitle: str
     lead: Sequence[Block]
-    """What stands before the table of contents."""
+    """Blocks before the table of contents."""
     sections: Sequence[Section] = field(default_factory=list)
 
     def blocks(self) -> list[Block]:
-        """Return all blocks, in order."""
+        """Return all blocks in order."""
         return [*self.lead, *(block for section in self.sections for block in section.blocks)]
 
     def pictures(self) -> list[Picture]:
-        """Return all figures, in order."""
+        """Return all figures in order."""
         return [block for block in self.blocks() if isinstance(block, Picture)]
 
     def data_files(self) -> dict[str, str]:
-        """Return the CSV of every figure and table that has one, by the names of the files."""
+        """Return the CSV text of every figure and table that has one, by file name."""
         files: dict[str, str] = {}
         for block in self.blocks():
             if (text := csv_of(block)) is not None:
@@ -173,15 +173,14 @@ class Page:
 
 
 MOST_ROWS = 2000
-"""Longer data are not put into a report, which names the file that holds them."""
+"""Longer data are left out of a report, which names the file that holds them."""
 _THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
 def csv_of(block: Block) -> str | None:
-    """Return the data of a figure or a table as CSV; None where there are none, or too many.
+    """Return the data of a figure or table as CSV, or None if there are none or too many.
 
-    The cells of a table whose numbers are not given stand in it as they are shown, but for
-    separators of thousands.
+    A table without numbers is written as its cells are shown, without thousands separators.
     """
     if not isinstance(block, (Picture, Table)):
         return None
@@ -196,7 +195,7 @@ def csv_of(block: Block) -> str | None:
 
 
 def has_room(block: Picture | Table) -> bool:
-    """Whether a report has room for the data of a figure or a table."""
+    """Whether the data of a figure or table fit into a report."""
     return block.data is not None and len(block.data) <= MOST_ROWS
 
 
@@ -205,7 +204,7 @@ def _plain(cell: str) -> str:
 
 
 def data_name(block: Block) -> str:
-    """Return what the CSV file of a figure or a table is called."""
+    """Return the name of the CSV file of a figure or table."""
     if isinstance(block, Picture):
         return f"{block.name}.csv"
     title = block.title or block.head[0] or block.head[1] if isinstance(block, Table) else ""
@@ -214,14 +213,14 @@ def data_name(block: Block) -> str:
 
 
 def number(value: float | None, digits: int = 5) -> str:
-    """Write a number for people: ``1,229.1``, ``998,995``, ``3.0e-14``; a dash where there is none.
+    """Format a number: ``1,229.1``, ``998,995``, ``3.0e-14``; a dash for None.
 
     Parameters
     ----------
     value : float or None
-        What to write; whole numbers of type int are written whole.
+        What to format; integers are written in full.
     digits : int, default 5
-        Significant digits of the others.
+        Significant digits of other numbers.
 
     Examples
     --------
@@ -241,10 +240,10 @@ def number(value: float | None, digits: int = 5) -> str:
 
 
 def format_count(n: int, what: str) -> str:
-    """Write how many there are: ``1 node``, ``2,000 nodes``."""
+    """Format a count with its noun: ``1 node``, ``2,000 nodes``."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, units to the left, numbers to the right."""
+    """Align columns: the first and the units to the left, numbers to the right."""
     return Table(head, rows).text()

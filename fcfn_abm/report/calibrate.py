@@ -1,4 +1,4 @@
-"""What accuracy is worth at several epsilons, and the law that fits it: as text and as a figure."""
+"""The value of accuracy at several epsilons and the fitted curve, as text."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fcfn_abm.report.marks import heading, join
 from fcfn_abm.report.summary import WIDTH
 
 POOR = 0.9
-"""R^2 below which the law is said to describe the trainings poorly."""
-WARNING = "The law describes these trainings poorly: look at the residuals before you use it."
-_NO_FIT = -100.0  # R^2 below which nobody wants its digits: all values may be alike
+"""R² below which the fit is reported as poor."""
+WARNING = "The curve fits these trainings poorly: check the residuals before you use it."
+_NO_FIT = -100.0  # smaller R² are not written out: all values may be equal
 LOOSE = 100.0
-"""High over low of alpha's interval beyond which it is said to be loose."""
+"""Ratio of the ends of alpha's interval above which alpha is reported as not identified."""
 
 
 def calibration_text(run: Mapping[str, Any]) -> Text:
-    """Say what was measured, what fits it, what that leaves open, and what the market then does.
+    """Describe the measurements, the fit and its uncertainty, and the resulting market.
 
     Parameters
     ----------
@@ -43,22 +43,23 @@ def calibration_text(run: Mapping[str, Any]) -> Text:
 
 
 def setting(run: Mapping[str, Any]) -> str:
-    """Say what was trained, and how its worth is measured."""
-    epsilon = "a round's" if run["horizon"] == "round" else "the whole training's"
+    """Describe what was trained and how its value is measured."""
+    epsilon = "per round" if run["horizon"] == "round" else "in the whole training"
     n = run["seeds"]
     text = (
         f"{len(run['points'])} epsilons, {n} seed{'s' if n > 1 else ''} each: all "
         f"{run['n_nodes']} nodes train for {run['rounds']} rounds on {run['data']} with the same "
-        f"epsilon, {epsilon}. Value is accuracy beyond chance ({run['chance']:.1%}), in currency "
-        f"a round; all of accuracy is worth {run['value_of_accuracy']:g}."
+        f"epsilon {epsilon}. The value of the net is its accuracy above chance "
+        f"({run['chance']:.1%}), in currency per round; an accuracy of 100 % has the value "
+        f"{run['value_of_accuracy']:g}."
     )
     if n > 1:
-        return f"{text} Intervals are t-intervals over the seeds, {run['confidence']:.0%}."
-    return f"{text} One seed gives no intervals."
+        return f"{text} Intervals are {run['confidence']:.0%} t-intervals over the seeds."
+    return f"{text} With one seed there are no intervals."
 
 
 def points_table(run: Mapping[str, Any]) -> Table:
-    """Return what was measured at each epsilon, and what the law makes of it."""
+    """Return the measured and the fitted value at each epsilon."""
     rows = [
         [
             f"{point['epsilon']:g}",
@@ -75,7 +76,7 @@ def points_table(run: Mapping[str, Any]) -> Table:
 
 
 def _describe_interval(point: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """Write the interval of a value: accuracy lies between 0 and 1, and so does its interval."""
+    """Format the interval of a value, cut to accuracies between 0 and 1."""
     if point["half_width"] is None:
         return "-"
     least, most = (run["value_of_accuracy"] * (end - run["chance"]) for end in (0.0, 1.0))
@@ -85,7 +86,7 @@ def _describe_interval(point: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 
 
 def r_squared(fit: Mapping[str, Any]) -> str:
-    """Write R squared, with the sign before it.
+    """Format R squared with its relation sign.
 
     Examples
     --------
@@ -97,19 +98,18 @@ def r_squared(fit: Mapping[str, Any]) -> str:
 
 
 def goodness(run: Mapping[str, Any]) -> str:
-    """Say how well the law describes the trainings, in a line or two."""
+    """Describe in a line or two how well the curve fits."""
     fit = run["fit"]
     text = (
-        f"R^2 {r_squared(fit)}; values lie {fit['residual_std']:.3g} around it (standard "
-        "deviation, in currency)."
+        f"R^2 {r_squared(fit)}; residual standard deviation {fit['residual_std']:.3g} (currency)."
     )
     if fit["r_squared"] < POOR:
         text += f"\n{WARNING}"
     return text
 
 
-def find_openness(fit: Mapping[str, Any]) -> float:
-    """Return the factor over which alpha is open, where alpha and beta can be told apart; else 1.
+def measure_alpha_spread(fit: Mapping[str, Any]) -> float:
+    """Return the ratio of the ends of alpha's interval, or 1 if alpha is not identified alone.
 
     Parameters
     ----------
@@ -123,10 +123,10 @@ def find_openness(fit: Mapping[str, Any]) -> float:
 
 
 def describe_fit(fit: Mapping[str, Any]) -> tuple[str, Tone]:
-    """Return in a few words what a fit leaves open, the worst first, and how bad that is."""
+    """Return a short assessment of a fit and its tone; the most serious problem comes first."""
     if fit["identified"] != "both":
         return "Alpha and beta are not identified separately", "bad"
-    if find_openness(fit) > LOOSE:
+    if measure_alpha_spread(fit) > LOOSE:
         return "Alpha is not identified", "bad"
     if fit["r_squared"] < POOR:
         return "The curve fits poorly", "fair"
@@ -134,7 +134,7 @@ def describe_fit(fit: Mapping[str, Any]) -> tuple[str, Tone]:
 
 
 def identification(run: Mapping[str, Any]) -> str:
-    """Say which of alpha and beta the trainings tell, in a sentence or two.
+    """Describe which of alpha and beta the trainings identify, in a sentence or two.
 
     Parameters
     ----------
@@ -143,12 +143,12 @@ def identification(run: Mapping[str, Any]) -> str:
     """
     fit = run["fit"]
     interval = between(fit["limit_interval"])
-    if (factor := find_openness(fit)) > LOOSE:
+    if (factor := measure_alpha_spread(fit)) > LOOSE:
         text = (
-            "Alpha is NOT identified: the value bends over these epsilons, but the "
-            f"{run['seeds']} seeds differ so much that alpha is open over a factor of "
-            f"{factor:,.0f}. More seeds would narrow it; until then do not trust a payment cap "
-            "that follows from these."
+            "Alpha is NOT identified: the value curve bends over these epsilons, but the "
+            f"{run['seeds']} seeds differ so much that the interval of alpha spans a factor of "
+            f"{factor:,.0f}. Train more seeds before you use a payment cap that follows from this "
+            "fit."
         )
     elif fit["identified"] == "both":
         text = "Alpha and beta are identified separately."
@@ -156,30 +156,29 @@ def identification(run: Mapping[str, Any]) -> str:
         text = (
             "Alpha and beta are NOT identified separately: over these epsilons the value cannot "
             "be distinguished from a straight line, and only alpha * beta = "
-            f"{fit['limit']:.4g}{interval} is known. Larger epsilons would show where it bends; "
-            "until then do not trust a payment cap that follows from these."
+            f"{fit['limit']:.4g}{interval} is identified. Train at larger epsilons before you use "
+            "a payment cap that follows from this fit."
         )
     else:
         text = (
             "Alpha and beta are NOT identified separately: over these epsilons the value cannot "
             f"be distinguished from a constant, and only its level, {fit['limit']:.4g}{interval}, "
-            "is known. "
-            "Smaller epsilons would show where it rises; until then do not trust a payment cap "
-            "that follows from these."
+            "is identified. Train at smaller epsilons before you use a payment cap that follows "
+            "from this fit."
         )
     return fill(text, WIDTH)
 
 
 def between(interval: tuple[float, float] | None) -> str:
-    """Write an interval behind its estimate, or nothing."""
+    """Format an interval to follow its estimate; empty without one."""
     return f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
 
 
 def market_table(run: Mapping[str, Any]) -> Table:
-    """Set the scenario's equilibrium beside that of the calibrated one."""
+    """Return the equilibria of the scenario before and after calibration."""
     before, after = (run["equilibrium"][key] for key in ("before", "calibrated"))
     quantities = {
-        "what the server pays": "payment",
+        "payment by the server": "payment",
         "nodes that take part": "n_active",
         "mean epsilon": "mean_epsilon",
         "utility of the server": "server_utility",
@@ -188,15 +187,15 @@ def market_table(run: Mapping[str, Any]) -> Table:
     low, high = (run["points"][i]["epsilon"] for i in (0, -1))
     note = ""
     if after["status"] != "solved":
-        note = f"With accuracy worth {run['value_of_accuracy']:g} there is no trade."
+        note = f"With {run['value_of_accuracy']:g} for an accuracy of 100 % there is no trade."
         if run["worth_of_trade"]:
-            note += f" It begins where accuracy is worth {run['worth_of_trade']:.3g} (--value)."
+            note += f" Trade begins at a value of {run['worth_of_trade']:.3g} (--value)."
     elif not low <= after["mean_epsilon"] <= high:
         note = (
-            f"The mean epsilon lies outside those that were trained ({low:g} to {high:g}): there "
-            "the law is a guess. Calibrate the calibrated scenario once more."
+            f"The mean epsilon lies outside the trained range ({low:g} to {high:g}), where the "
+            "curve is extrapolated. Calibrate the calibrated scenario once more."
         )
-    return Table(["At equilibrium", "as it was", "calibrated"], rows, note=fill(note, WIDTH))
+    return Table(["At equilibrium", "before", "calibrated"], rows, note=fill(note, WIDTH))
 
 
 def _money(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The report of a calibration: what epsilon is worth to the server, measured by training."""
+"""Report of a calibration: the value of epsilon to the server, measured by training."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from fcfn_abm.report.figures.value import calibration
 from fcfn_abm.report.settings import reproduce, settings_table
 
 _TERMS = {
-    "alpha": "how soon more epsilon stops to pay: the law bends where alpha times epsilon is "
-    "about one.",
-    "beta": "how much the server gains each time epsilon grows by a factor of e, once alpha times "
-    "epsilon is large; in currency.",
-    "Residual": "the measured value less that of the law.",
-    "R squared": "the share of the variance of all values that the law explains.",
+    "alpha": "how soon the gain from more epsilon falls: the curve bends where alpha times epsilon "
+    "is about one.",
+    "beta": "the server's gain each time epsilon grows by a factor of e, where alpha times epsilon "
+    "is large; in currency.",
+    "Residual": "measured value minus fitted value.",
+    "R squared": "share of the variance of the values that the curve explains.",
 }
 
 
 def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml: str) -> Page:
-    """Return the report of a calibration.
+    """Build the report of a calibration.
 
     Parameters
     ----------
     frame : DataFrame
-        Its table, one row a training.
+        Its table, one row per training.
     run : mapping
         Its ``run.json``.
     scenario : Scenario
-        The one that was calibrated, resolved.
+        The scenario that was calibrated, resolved.
     toml : str
-        Its scenario file, to be shown.
+        Text of its scenario file.
     """
     fit = run["fit"]
     word, tone = describe_fit(fit)
@@ -54,10 +54,10 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
     picture = Picture(
         "calibration",
         calibration(frame, run),
-        f"Value of the net at {len(run['points'])} epsilons with the law that fits it, R squared "
-        f"{r_squared(fit)}; and what the law leaves over. The numbers stand in the table.",
-        "a: the value of the net; grey are single nets, blue the means of the seeds. b: measured "
-        "values less the curve.",
+        f"Value of the net at {len(run['points'])} epsilons with the fitted curve, R squared "
+        f"{r_squared(fit)}; and the residuals. The table lists the numbers.",
+        "a: value of the net; grey: single nets, blue: means over the seeds. b: measured values "
+        "minus the curve.",
         frame,
         "calibration.parquet",
     )
@@ -68,7 +68,7 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
     )
     return Page(
         title=run["title"] or "Calibration",
-        subtitle=f"Report of a calibration by fcfn_abm, seed {run['seed']}",
+        subtitle=f"fcfn_abm calibration, seed {run['seed']}",
         lead=[
             notice,
             Facts(
@@ -83,21 +83,21 @@ def calibration_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any,
         ],
         sections=[
             Section(
-                "What the net is worth",
+                "Value of the net",
                 [picture, points_table(run), Words(" ".join(goodness(run).split())), Terms(_TERMS)],
             ),
             Section(
-                "What the market makes of it",
+                "Effect on the market",
                 [
                     Words(
-                        "The equilibrium of the scenario with the alpha and beta that stood in it, "
-                        "and with those that were measured. calibrated.toml is the scenario with "
-                        "the latter."
+                        "The equilibrium of the scenario with its previous and with its "
+                        "calibrated alpha and beta. calibrated.toml is the scenario with the "
+                        "calibrated values."
                     ),
                     market_table(run),
                 ],
             ),
-            Section("What was trained", [settings_table(scenario)]),
+            Section("Scenario", [settings_table(scenario)]),
             reproduce(command, toml, run),
         ],
     )

@@ -1,4 +1,4 @@
-"""Figures as charts that a script draws: with a crosshair, zoom, and lines that can be hidden."""
+"""Figures as interactive charts: with a crosshair, zoom, and lines that can be hidden."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-_LIBRARY = ("viz", "assets", "echarts.common.min.js")  # the window's, as it is shipped
+_LIBRARY = ("viz", "assets", "echarts.common.min.js")  # shared with the window
 _DIGITS = 6
 
 
 def chart_json(figure: Figure) -> str:
-    """Return the lines of a figure as JSON, which may stand in a script element.
+    """Return the lines of a figure as JSON that can stand in a script element.
 
-    Panels without lines of two points or more are left out.
+    Panels without a line of two or more points are left out.
     """
     panels = [_describe_panel(axes) for axes in figure.axes]
     text = json.dumps([panel for panel in panels if panel["lines"]], separators=(",", ":"))
@@ -42,7 +42,7 @@ def _describe_panel(axes: Axes) -> dict[str, Any]:
 
 def _describe_line(axes: Axes, line: Line2D) -> dict[str, Any] | None:
     x, y = (np.asarray(values, dtype=float) for values in line.get_data())
-    if line.get_transform() == axes.get_yaxis_transform():  # a level, over the whole width
+    if line.get_transform() == axes.get_yaxis_transform():  # a horizontal line over the whole width
         x = np.array(axes.dataLim.intervalx)
     elif line.get_transform() == axes.get_xaxis_transform() or x.size < 2:
         return None
@@ -63,7 +63,7 @@ def _shorten(value: float) -> float | None:
 
 @cache
 def chart_script() -> str:
-    """Return the script that draws the charts of a page, and the library in it, compressed."""
+    """Return the script that draws the charts of a page, including the compressed library."""
     package = files("fcfn_abm")
     library = package.joinpath(*_LIBRARY).read_bytes()
     packed = base64.b64encode(gzip.compress(library, 9, mtime=0)).decode()

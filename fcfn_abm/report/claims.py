@@ -1,4 +1,4 @@
-"""What mechanisms claim, and what a check finds of it, as text."""
+"""The claims of mechanisms and the results of checking them, as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcfn_abm.report.blocks import Table, format_count
 from fcfn_abm.report.marks import heading, join, mark_verdict
 from fcfn_abm.report.summary import WIDTH
 
-_HEADS = {  # columns of the table of claims, by the fields of Claims
+_HEADS = {  # headers of the table of claims, by field of Claims
     "budget_balanced": "within cap",
     "individually_rational": "rational for",
     "incentive_compatible": "compatible in",
@@ -21,13 +21,13 @@ _HEADS = {  # columns of the table of claims, by the fields of Claims
     "scale_invariant": "scale-free",
 }
 _NOTE = (
-    "Largest violations are shares of what is paid (of epsilon, where epsilon is compared). A "
-    "property holds up to {tolerance:g}; the cap and individual rationality up to {strict:g}."
+    "Largest violations are shares of the payments (of epsilon, where epsilon is compared). A "
+    "property holds within {tolerance:g}; the cap and individual rationality within {strict:g}."
 )
 
 
 def claims_table(claims: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return what mechanisms claim, a row each.
+    """Return the claims of mechanisms, one row each.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def claims_table(claims: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table(
         ["", *_HEADS.values()],
         [[name, *(_cell(of[field]) for field in _HEADS)] for name, of in claims.items()],
-        "Claims, under a given cap",
+        "Claims under a given cap",
         words=frozenset(range(len(_HEADS) + 1)),
     )
 
@@ -49,7 +49,7 @@ def _cell(value: Any) -> str:
 
 
 def check_text(facts: Mapping[str, Any]) -> Text:
-    """Say which claims of a mechanism hold on random games, and show where one fails.
+    """Describe which claims of a mechanism hold on random games, with an example of each failure.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _size(size: float | None) -> str:
 def _failure(row: Mapping[str, Any]) -> str:
     example = row["example"]
     if example is None:
-        return f"{_sentence(row['name'])} is claimed, and no game tests it."
+        return f"{_sentence(row['name'])} is claimed, but no game tests it."
     game = (
         f"rho = [{', '.join(f'{cost:.6g}' for cost in example['rho'])}], "
         f"budget = {example['budget']:.6g}, alpha = {example['alpha']:.6g}, "
@@ -111,7 +111,7 @@ def _failure(row: Mapping[str, Any]) -> str:
     )
     return "\n".join(
         [
-            f"{_sentence(row['name'])} is claimed, and fails. The smallest game found:",
+            f"{_sentence(row['name'])} is claimed, but fails. Smallest counterexample:",
             fill(game, WIDTH, initial_indent="  ", subsequent_indent="  "),
             fill(example["says"], WIDTH, initial_indent="  ", subsequent_indent="  "),
         ]

@@ -1,4 +1,4 @@
-"""Mechanisms side by side, as numbers and as aligned text."""
+"""A comparison of mechanisms, as numbers and as aligned text."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ QUANTITIES = (
     "rent_dissipation",
     "gini",
 )
-"""The columns of a comparison that are averaged over its replications."""
+"""Columns of a comparison that are averaged over its replications."""
 
-_CELLS = {  # the two tables of the text: columns, by their heads
-    "Utilities, in currency a round": {
-        "a node": "mean_node_utility",
+_CELLS = {  # the two tables of the text: columns by header
+    "Utilities, in currency per round": {
+        "per node": "mean_node_utility",
         "server": "server_utility",
         "welfare": "welfare",
         "price of anarchy": "price_of_anarchy",
     },
     "Privacy": {
         "participation": "participation",
-        "nodes that lose": "n_losing",
+        "losing nodes": "n_losing",
         "mean epsilon": "mean_epsilon",
         "noise multiplier": "noise_multiplier",
     },
@@ -62,13 +62,13 @@ def averages(frame: pd.DataFrame) -> Averages:
     Parameters
     ----------
     frame : DataFrame
-        Table of a comparison, one row a replication and mechanism.
+        Table of a comparison, one row per replication and mechanism.
 
     Returns
     -------
     dict
-        From mechanism and quantity to :class:`Average`. Where a mechanism has no solution it has no
-        value either; where there is no trade its zeros count.
+        From mechanism and quantity to :class:`Average`. Replications without a solution have no
+        value; replications without trade count as zeros.
     """
     found: Averages = {}
     for name in dict.fromkeys(frame["mechanism"]):
@@ -80,7 +80,7 @@ def averages(frame: pd.DataFrame) -> Averages:
 
 
 def averages_tree(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Return the averages by mechanism and quantity, for JSON: None where there is no number."""
+    """Return the averages by mechanism and quantity, for JSON: None if not finite."""
     tree: dict[str, dict[str, dict[str, float | None]]] = {}
     for (name, quantity), of in averages(frame).items():
         names = ("mean", "half_width", "median", "n", "n_infinite", "low", "high")
@@ -92,7 +92,7 @@ def averages_tree(frame: pd.DataFrame) -> dict[str, dict[str, dict[str, float | 
 
 
 def status_counts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Return how often each mechanism ended how: ``{"yang": {"solved": 17, "no-trade": 3}}``."""
+    """Count the statuses of each mechanism: ``{"yang": {"solved": 17, "no-trade": 3}}``."""
     counts: dict[str, dict[str, int]] = {}
     for mechanism, status in zip(frame["mechanism"], frame["status"], strict=True):
         of = counts.setdefault(mechanism, {})
@@ -101,12 +101,12 @@ def status_counts(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
-    """Say how the mechanisms did: what was the same for all, means and intervals, who failed.
+    """Describe a comparison: the common settings, means with intervals, and failures.
 
     Parameters
     ----------
     frame : DataFrame
-        Table of a comparison, one row a replication and mechanism.
+        Table of a comparison, one row per replication and mechanism.
     run : mapping
         Its ``run.json``.
     """
@@ -121,27 +121,27 @@ def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
 
 
 def comparison_tables(frame: pd.DataFrame) -> list[Table]:
-    """Return means and half of their 95 % intervals, a row a mechanism: utilities, and privacy.
+    """Return means with half of their 95 % intervals, one row per mechanism: utilities and privacy.
 
     Parameters
     ----------
     frame : DataFrame
-        Table of a comparison, one row a replication and mechanism.
+        Table of a comparison, one row per replication and mechanism.
     """
     return [averages_table(frame, cells, title) for title, cells in _CELLS.items()]
 
 
 def averages_table(frame: pd.DataFrame, cells: Mapping[str, str], title: str) -> Table:
-    """Return averages with their intervals, a row a mechanism.
+    """Return averages with their intervals, one row per mechanism.
 
     Parameters
     ----------
     frame : DataFrame
-        Table of a comparison, one row a replication and mechanism.
+        Table of a comparison, one row per replication and mechanism.
     cells : mapping of str to str
-        From the head of a column to its quantity.
+        From column header to quantity.
     title : str
-        What the table shows.
+        Title of the table.
     """
     found = averages(frame)
     names = list(dict.fromkeys(frame["mechanism"]))
@@ -162,29 +162,31 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
     budgets = frame.drop_duplicates("replication")["budget"]
     over = AVERAGED[run["average_over"]]
     if n == 1:
-        populations = f"One population of {run['n_nodes']} nodes, the scenario's own: no intervals."
+        populations = (
+            f"One population of {run['n_nodes']} nodes (the scenario's seed), no intervals."
+        )
     else:
         populations = (
-            f"{n} populations of {run['n_nodes']} nodes, the first one the scenario's own: "
-            "mean ± half of the 95 % t-interval."
+            f"{n} populations of {run['n_nodes']} nodes; the first has the scenario's seed. Values "
+            "are mean ± half of the 95 % t-interval."
         )
     cap = f"{budgets.mean():.6g}" + (" on average" if budgets.min() < budgets.max() else "")
     return join(
         "\n",
         [
             heading(
-                f"{join_lines(run['title']) or 'Mechanisms side by side'} (seed {run['seed']})"
+                f"{join_lines(run['title']) or 'Comparison of mechanisms'} (seed {run['seed']})"
             ),
             "",
             populations,
-            f"The same payment cap for every mechanism: {run['cap']}, {cap}.",
+            f"Every mechanism has the same payment cap: {run['cap']}, {cap}.",
             f"Mean epsilon is over {over}.",
         ],
     )
 
 
 def failures(frame: pd.DataFrame) -> list[str]:
-    """Say which mechanisms found no trade or no solution, how often and why."""
+    """Describe which mechanisms found no trade or no solution, how often and why."""
     lines = []
     for status, words in (("no-trade", "no trade"), ("no-solution", "no solution")):
         for name, group in frame.groupby("mechanism", sort=False):
@@ -196,27 +198,25 @@ def failures(frame: pd.DataFrame) -> list[str]:
 
 
 def notes(frame: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
-    """Say in sentences how the numbers of a comparison are to be read."""
+    """Explain how to read the numbers of a comparison."""
     found = averages(frame)
-    lines = ["Welfare is all utilities together; price of anarchy is the best welfare over it."]
+    lines = ["Welfare is the sum of all utilities; the price of anarchy is best welfare / welfare."]
     for name in run["mechanisms"]:
         anarchy, kept = found[name, "price_of_anarchy"], found[name, "agency_utility"].mean
         if anarchy.n_infinite:
             finite = math.isfinite(anarchy.median)
             median = f"; the median is {anarchy.median:.4g}" if finite else ""
             lines.append(
-                f"{name}: welfare is not positive in {anarchy.n_infinite} of {anarchy.n}, where "
-                f"the price of anarchy is infinite{median}."
+                f"{name}: the price of anarchy is infinite in {anarchy.n_infinite} of {anarchy.n} "
+                f"populations, where welfare is not positive{median}."
             )
         paid, cap = found[name, "server_payment"].mean, found[name, "budget"].mean
         if paid > cap * (1.0 + _ROUNDING):
-            lines.append(
-                f"{name}: pays {paid:.4g} on average, more than the cap, which it ignores."
-            )
+            lines.append(f"{name}: ignores the cap and pays {paid:.4g} on average.")
         if kept > 0:
-            lines.append(f"{name}: an agency keeps {kept:.4g} on average, which is in welfare.")
+            lines.append(f"{name}: an agency keeps {kept:.4g} on average; welfare includes it.")
     lines.append(
-        "Noise multiplier: noise over sensitivity of one release with all of epsilon, mean over "
-        f"the nodes that take part (delta = {run['delta']:g}, {run['calibration']} calibration)."
+        "Noise multiplier: noise over sensitivity if all of epsilon is spent in one release, mean "
+        f"over the active nodes (delta = {run['delta']:g}, {run['calibration']} calibration)."
     )
     return lines

@@ -1,4 +1,4 @@
-"""The report of a comparison: the same populations and cap, priced by several mechanisms."""
+"""Report of a comparison: several mechanisms on the same populations, under the same cap."""
 
 from __future__ import annotations
 
@@ -35,65 +35,65 @@ from fcfn_abm.report.figures.mechanisms import comparison
 from fcfn_abm.report.settings import reproduce, settings_table
 
 _MORE = {
-    "what the server pays": "server_payment",
+    "payment by the server": "server_payment",
     "share of payments burnt": "rent_dissipation",
     "Gini index": "gini",
 }
 _COMPARED = {
-    "utility of a node": "mean_node_utility",
+    "utility per node": "mean_node_utility",
     "server": "server_utility",
     "welfare": "welfare",
     "mean epsilon": "mean_epsilon",
 }
 _TERMS = {
-    "Utility of a node": "what it is paid less rho times epsilon, mean over all nodes, those "
-    "outside included.",
-    "Welfare": "all utilities together.",
-    "Price of anarchy": "the best welfare that anybody could arrange, over the welfare that the "
-    "mechanism leads to; 1 is best.",
-    "Participation": "the share of nodes that sell any privacy.",
-    "Nodes that lose": "nodes with a negative utility, who would rather have stayed out.",
-    "Share of payments burnt": "what the nodes' privacy costs them, over what they are paid.",
-    "Gini index": "how unequal the nodes' utilities are: 0 is equal; none where one is negative.",
+    "Utility per node": "payment minus privacy cost, mean over all nodes, including those that "
+    "stay out.",
+    "Welfare": "the sum of all utilities.",
+    "Price of anarchy": "the best possible welfare divided by the welfare under the mechanism; "
+    "1 is best.",
+    "Participation": "share of the nodes that sell any privacy.",
+    "Losing nodes": "nodes with a negative utility: they would be better off outside.",
+    "Share of payments burnt": "the nodes' privacy costs divided by their payments.",
+    "Gini index": "inequality of the nodes' utilities: 0 is equal; undefined if one is negative.",
 }
 
 
 def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, toml: str) -> Page:
-    """Return the report of a comparison.
+    """Build the report of a comparison.
 
     Parameters
     ----------
     frame : DataFrame
-        Its table, one row a replication and mechanism.
+        Its table, one row per replication and mechanism.
     run : mapping
         Its ``run.json``.
     scenario : Scenario
-        Resolved: every default written out.
+        Resolved: all defaults are filled in.
     toml : str
-        Its scenario file, to be shown.
+        Text of its scenario file.
     """
     names = list(dict.fromkeys(frame["mechanism"]))
     n = run["replications"]
     populations = (
-        f"{n} populations of {run['n_nodes']:,} nodes are drawn from one law, and each is priced "
-        "by every mechanism under the same payment cap. Numbers are means over the populations, "
-        "with half of their 95 % t-interval, or with its ends where it meets a bound."
+        f"{n} populations of {run['n_nodes']:,} nodes are drawn from one distribution, and each is "
+        "priced by every mechanism under the same payment cap. Numbers are means over the "
+        "populations with half of their 95 % t-interval, or with both ends where a bound cuts it."
         if n > 1
         else f"One population of {run['n_nodes']:,} nodes is priced by every mechanism under the "
-        "same payment cap. One population gives no intervals."
+        "same payment cap. With one population there are no intervals."
     )
     picture = Picture(
         "comparison",
         comparison(frame),
-        f"{format_count(len(names), 'mechanism')} side by side: utility of a node and of the "
-        "server, welfare, price of anarchy, participation, mean epsilon and noise. The numbers "
-        "stand in the tables.",
-        "Large: mean and 95 % interval. Small: the single populations. Each mechanism has the same "
-        "colour and sign in all figures.",
+        f"{format_count(len(names), 'mechanism')} compared: utility per node and of the server, "
+        "welfare, price of anarchy, participation, mean epsilon and noise. The tables list the "
+        "numbers.",
+        "Large: mean and 95 % interval. Small: single populations. Each mechanism has the same "
+        "colour and marker in all figures.",
         frame,
         "comparison.parquet",
     )
-    more = averages_table(frame, _MORE, "Where the money goes")
+    more = averages_table(frame, _MORE, "Payments")
     results: list[Block] = [picture, *comparison_tables(frame), more]
     if n > 1 and len(names) > 1:
         results.append(_differences(frame, names))
@@ -101,8 +101,8 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
     remarks = [*failures(frame), *notes(frame, run)]
     command = f"fcfn compare scenario.toml --mechanisms {','.join(names)} --replications {n}"
     return Page(
-        title=run["title"] or "Mechanisms side by side",
-        subtitle=f"Report of a comparison of mechanisms by fcfn_abm, seed {run['seed']}",
+        title=run["title"] or "Comparison of mechanisms",
+        subtitle=f"fcfn_abm comparison of mechanisms, seed {run['seed']}",
         lead=[
             Words(populations),
             Facts(
@@ -116,16 +116,16 @@ def comparison_page(frame: pd.DataFrame, run: Mapping[str, Any], scenario: Any, 
             ),
         ],
         sections=[
-            Section("The mechanisms side by side", results),
-            Section("How to read it", [*map(Words, remarks), Terms(_TERMS)]),
-            Section("What was priced", [settings_table(scenario)]),
+            Section("Results", results),
+            Section("How to read the results", [*map(Words, remarks), Terms(_TERMS)]),
+            Section("Scenario", [settings_table(scenario)]),
             reproduce(f"{command} --out again", toml, run, f"It took {run['seconds']:.3g} s."),
         ],
     )
 
 
 def _differences(frame: pd.DataFrame, names: list[str]) -> Table:
-    """Return by how much mechanisms differ from the first one in the same populations."""
+    """Return the differences between each mechanism and the first in the same populations."""
     first, *others = names
     rows = []
     for name in others:
@@ -134,10 +134,10 @@ def _differences(frame: pd.DataFrame, names: list[str]) -> Table:
     return Table(
         ["", *_COMPARED],
         rows,
-        f"Difference from {first}, population by population",
-        "The same populations are priced by every mechanism, so that these differences are paired: "
-        "their intervals are narrower than those of the means suggest. An interval without zero is "
-        "a difference.",
+        f"Difference from {first}, paired by population",
+        "Every mechanism prices the same populations, so differences are paired, and their "
+        "intervals are narrower than those of the means suggest. If an interval excludes zero, the "
+        "mechanisms differ at the 95 % level.",
     )
 
 
@@ -152,7 +152,7 @@ def _difference(frame: pd.DataFrame, name: str, other: str, quantity: str) -> Av
 
 
 def _best(frame: pd.DataFrame, names: list[str], quantity: str, label: str) -> Fact:
-    """Name the mechanism with the best mean, and those that cannot be told apart from it."""
+    """Name the mechanism with the best mean and those that are not distinguishable from it."""
     found = averages(frame)
     means = {name: found[name, quantity].mean for name in names}
     means = {name: mean for name, mean in means.items() if math.isfinite(mean)}

@@ -1,4 +1,4 @@
-"""Averages with intervals: within the bounds of a quantity, and as an experiment was designed."""
+"""Averages with intervals that respect the bounds of a quantity and the experimental design."""
 
 from __future__ import annotations
 
@@ -27,79 +27,79 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     ),
     "price_of_anarchy": (1.0, math.inf),
 }
-"""Between what a quantity lies, so that no interval of it leaves these."""
+"""Bounds of each quantity, which no interval leaves."""
 
 MEDIANS = (
-    "Where the values of a mechanism are skewed or infinite, the column has medians, with their "
-    "95 % interval of order statistics."
+    "Where the values of a mechanism are skewed or infinite, the column shows medians with 95 % "
+    "intervals of order statistics."
 )
-"""What to say under a table that has medians."""
+"""Note under a table that has medians."""
 
 _NEGLIGIBLE = 1e-9  # half-widths below this share of the mean are rounding errors
-_DECIMALS, _LONG = 6, 1e7  # numbers with more digits than these are written with exponents
-_FEWEST = 8  # values from which on skewness is judged
-_SKEWED = 1.5  # skewness from which on a mean tells little; of a normal sample it is rare
-_SPREAD = 1 / 3  # standard deviation over the median, below which a skewed mean tells enough
+_DECIMALS, _LONG = 6, 1e7  # longer numbers are written with exponents
+_FEWEST = 8  # fewest values for which skewness is judged
+_SKEWED = 1.5  # skewness above which medians are shown; rare for a normal sample
+_SPREAD = 1 / 3  # standard deviation over the median, below which a skewed mean is shown
 
 
 @dataclass(frozen=True)
 class Average:
-    """A quantity's average over the replications in which it has a value."""
+    """Average of a quantity over the replications in which it has a value."""
 
     mean: float
-    """Infinite where one of the values is; nan where there is none."""
+    """Infinite if one of the values is; nan if there is none."""
     half_width: float
-    """Half of the 95 % t-interval; nan with fewer than two values, or an infinite one."""
+    """Half of the 95 % t-interval; nan with fewer than two values or an infinite one."""
     median: float
-    """The middle value (of two the smaller), which tells where the mean is infinite."""
+    """The middle value (the smaller of two), finite where the mean may be infinite."""
     n: int
-    """In how many replications the quantity has a value."""
+    """Number of replications in which the quantity has a value."""
     n_infinite: int
-    """In how many of these it is infinite."""
+    """Number of infinite values."""
     bounds: tuple[float, float] = ANY
-    """Between what the quantity lies."""
+    """Bounds of the quantity."""
     median_low: float = math.nan
     median_high: float = math.nan
-    """Ends of the median's 95 % interval, two of the values; nan with fewer than six."""
+    """Ends of the median's 95 % interval, two of the values; nan with fewer than six values."""
     is_skewed: bool = False
-    """Whether the values are so skewed, or infinite, that the median says more than the mean."""
+    """Whether the values are so skewed, or infinite, that the median describes them better."""
 
     @property
     def low(self) -> float:
-        """Where the mean's interval begins: at the quantity's lower bound at least."""
+        """Lower end of the mean's interval, at least the quantity's lower bound."""
         return max(self.mean - self.half_width, min(self.bounds[0], self.mean))
 
     @property
     def high(self) -> float:
-        """Where the mean's interval ends: at the quantity's upper bound at most."""
+        """Upper end of the mean's interval, at most the quantity's upper bound."""
         return min(self.mean + self.half_width, max(self.bounds[1], self.mean))
 
     @property
     def is_cut(self) -> bool:
-        """Whether the interval would leave the bounds."""
+        """Whether a bound cuts the interval."""
         return self.low > self.mean - self.half_width or self.high < self.mean + self.half_width
 
     def centre(self, *, as_median: bool) -> tuple[float, float, float]:
-        """Return mean or median, and the ends of its interval."""
+        """Return mean or median with the ends of its interval."""
         if as_median:
             return self.median, self.median_low, self.median_high
         return self.mean, self.low, self.high
 
 
 def average(values: npt.NDArray[np.float64], bounds: tuple[float, float] = ANY) -> Average:
-    """Average values, with the 95 % intervals of their mean and of their median.
+    """Average values with the 95 % intervals of their mean and of their median.
 
     Parameters
     ----------
     values : ndarray of float, shape (n,)
-        One value a replication; no nan.
+        One value per replication; no nan.
     bounds : (float, float)
-        Between what the quantity lies.
+        Bounds of the quantity.
 
     Returns
     -------
     Average
-        The mean with its t-interval, the median with that of order statistics.
+        The mean with its t-interval, and the median with the interval of its order statistics.
 
     Examples
     --------
@@ -123,24 +123,24 @@ def average(values: npt.NDArray[np.float64], bounds: tuple[float, float] = ANY) 
         bounds=bounds,
         median_low=float(ranked[cut]) if cut >= 0 else math.nan,
         median_high=float(ranked[n - 1 - cut]) if cut >= 0 else math.nan,
-        is_skewed=n >= _FEWEST and (n_infinite > 0 or _spreads_askew(values)),
+        is_skewed=n >= _FEWEST and (n_infinite > 0 or _has_skewed_spread(values)),
     )
 
 
 def average_paired(
     values: pd.Series, replications: pd.Series | None, bounds: tuple[float, float] = ANY
 ) -> Average:
-    """Average runs that share replications: their interval is over replications, not over runs.
+    """Average runs that share replications; the interval is over replications, not over runs.
 
     Parameters
     ----------
     values : Series of float
-        One value a run; nan where there is none.
+        One value per run; nan if there is none.
     replications : Series, optional
-        To which replication each run belongs: runs of one replication share their seed, so that
-        they are averaged first. Without it all runs are independent.
+        The replication of each run: runs of one replication share their seed, so they are averaged
+        first. Without it all runs count as independent.
     bounds : (float, float)
-        Between what the quantity lies.
+        Bounds of the quantity.
     """
     known = values.dropna().astype(float)
     if replications is not None:
@@ -149,10 +149,10 @@ def average_paired(
 
 
 def _find_rank(n: int) -> int:
-    """Return from which rank, from 0, an interval of the median begins; -1 with too few values.
+    """Return the rank, from 0, at which the median's interval begins; -1 with too few values.
 
-    The interval from the k-th to the k-th last value misses the median with twice the chance that
-    fewer than k of n fair coins fall on one side.
+    The interval from the k-th to the k-th last value misses the median with twice the probability
+    that fewer than k of n fair coins show heads.
     """
     rank = -1
     while 2 * float(bdtr(rank + 1, n, 0.5)) <= 1 - CONFIDENCE:
@@ -160,8 +160,8 @@ def _find_rank(n: int) -> int:
     return rank
 
 
-def _spreads_askew(values: npt.NDArray[np.float64]) -> bool:
-    """Whether values spread much around their middle, and more to one side."""
+def _has_skewed_spread(values: npt.NDArray[np.float64]) -> bool:
+    """Whether values have a wide and skewed spread around their median."""
     apart, spread = values - values.mean(), float(values.std())
     if spread <= _SPREAD * abs(float(np.median(values))):
         return False
@@ -169,19 +169,19 @@ def _spreads_askew(values: npt.NDArray[np.float64]) -> bool:
 
 
 def is_skewed(found: Iterable[Average]) -> bool:
-    """Whether a quantity is better described by medians, in all of its groups alike."""
+    """Whether medians describe a quantity better; one answer for all of its groups."""
     return any(of.is_skewed for of in found)
 
 
 def interval(of: Average, *, as_median: bool = False) -> str:
-    """Write an average with its interval, with two digits of the half-width.
+    """Format an average with its interval, to two digits of the half-width.
 
     Parameters
     ----------
     of : Average
-        What to write.
+        What to format.
     as_median : bool, default False
-        Whether to write the median, with the ends of its interval.
+        Whether to format the median with the ends of its interval.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Text for the terminal whose headings and verdicts are marked where they are written.
+"""Text for the terminal, with marks on headings and verdicts.
 
-What users wrote is never read as markup, and its control characters are written out.
+Text from users is never read as markup; its control characters are escaped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _VERDICTS = {
 
 
 def plain(text: str) -> Text:
-    """Return text without a mark."""
+    """Return text without marks."""
     return Text(escape_control_characters(text))
 
 
@@ -38,16 +38,16 @@ def heading(text: str) -> Text:
 
 
 def verdict(word: str) -> Text:
-    """Return the word for how something ended; one that is not known has no mark."""
+    """Return the verdict as marked text; unknown words get no mark."""
     return Text(escape_control_characters(word), style=_VERDICTS.get(word, ""))
 
 
 def mark_verdict(text: str, word: str, start: int) -> Text:
-    """Return a text with a mark on the verdict that begins at ``start``."""
+    """Return a text with a mark on the verdict that starts at ``start``."""
     before, after = text[:start], text[start + len(word) :]
     return join("", [before, verdict(word), after])
 
 
 def join(separator: str, parts: Iterable[str | Text]) -> Text:
-    """Join texts, marked or not."""
+    """Join marked or plain texts."""
     return Text(separator).join(plain(p) if isinstance(p, str) else p for p in parts)

@@ -1,4 +1,4 @@
-"""What a mechanism leads to, in a sentence, and what becomes of every node."""
+"""The outcome of a mechanism, in a sentence and as a table of nodes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fcfn_abm.records.tables import insert_names
 from fcfn_abm.report.blocks import Table, format_count, number
 from fcfn_abm.report.summary import name_node
 
-_SHOWN = 60  # nodes that are listed; of more, those with the lowest costs
+_SHOWN = 60  # nodes listed; if there are more, those with the lowest costs
 _STAYS_OUT = ("-", "-", "stays out")
 
 
 def describe_outcome(facts: Mapping[str, Any], n_nodes: int, *, fixed: bool) -> str:
-    """Say in a sentence who takes part, and what is paid.
+    """Describe in a sentence how many nodes take part and what is paid.
 
     Parameters
     ----------
     facts : mapping
         ``equilibrium`` of a record's ``run.json``.
     n_nodes : int
-        How many nodes there are.
+        Number of nodes.
     fixed : bool
-        Whether the payment cap is given, and not the server's best one.
+        Whether the payment cap is given rather than chosen optimally.
     """
     if not facts["n_active"]:
         why = facts["reason"] or "no payment cap pays the server (45)."
@@ -38,19 +38,19 @@ def describe_outcome(facts: Mapping[str, Any], n_nodes: int, *, fixed: bool) -> 
         paid = f"{'B' if fixed else 'B*'} = {paid}"
     cost = facts["payment"] - facts["node_utility"]
     return (
-        f"{facts['n_active']:,} of {format_count(n_nodes, 'node')} take part; the server pays "
-        f"{paid} a round and keeps {number(facts['server_utility'])}; privacy costs the nodes "
-        f"{number(cost)} of the payment."
+        f"{facts['n_active']:,} of {format_count(n_nodes, 'node')} take part. The server pays "
+        f"{paid} per round and has a utility of {number(facts['server_utility'])}. Privacy costs "
+        f"the nodes {number(cost)} of the payment."
     )
 
 
 def nodes_frame(outcome: Any, rho: Any, names: Sequence[str | None] | None) -> pd.DataFrame:
-    """Return one row a node: what its epsilon costs, sells for and leaves it.
+    """Return each node's epsilon, payment and utility, one row per node.
 
     Parameters
     ----------
     outcome : Outcome
-        Of a mechanism.
+        Outcome of a mechanism.
     rho : ndarray of float, shape (n,)
         Unit privacy costs, in currency per unit of epsilon.
     names : sequence of str or None, optional
@@ -70,11 +70,11 @@ def nodes_frame(outcome: Any, rho: Any, names: Sequence[str | None] | None) -> p
 
 
 def nodes_table(nodes: pd.DataFrame) -> Table:
-    """List the nodes, from the lowest cost up."""
+    """List the nodes in order of increasing cost."""
     ranked = nodes.sort_values("rho", kind="stable")
     rows = [_list_node(node) for node in ranked.head(_SHOWN).itertuples()]
     more = len(ranked) - len(rows)
-    note = f"{more:,} nodes with higher costs are not listed; --table writes all." if more else ""
+    note = f"{more:,} nodes with higher costs are omitted; --table writes all." if more else ""
     return Table(["node", "rho", "epsilon", "paid", "keeps"], rows, note=note)
 
 
@@ -89,7 +89,7 @@ def write_nodes(nodes: pd.DataFrame, path: Path) -> None:
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     try:
         nodes.to_csv(path, index=False)

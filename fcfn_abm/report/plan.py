@@ -1,4 +1,4 @@
-"""Each node's privacy plan, for a program that trains elsewhere."""
+"""Each node's privacy plan, for programs that train elsewhere."""
 
 from __future__ import annotations
 
@@ -15,87 +15,87 @@ from fcfn_abm.records.integrity import raise_as_record_error
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "node": ("1", "row of the node in the record, from 0"),
-    "epsilon": ("1", "privacy budget that the market led to: of a round or of all, see horizon"),
+    "epsilon": ("1", "epsilon that the market led to: per round or in total, see horizon"),
     "sigma": ("1", "noise standard deviation on each parameter of one release"),
     "noise_multiplier": ("1", "sigma over the L2 sensitivity of one release"),
-    "n_samples": ("1", "training samples of the node, which its sigma belongs to"),
-    "payment_currency": ("currency a round", "what the server pays the node"),
+    "n_samples": ("1", "training samples of the node, for which sigma holds"),
+    "payment_currency": ("currency per round", "payment of the server to the node"),
     "epsilon_per_round": ("1", "true epsilon of one round, at delta"),
     "epsilon_total": ("1", "true epsilon spent in all rounds, by composition, at delta"),
 }
-"""Columns of the nodes' part, with units and meanings."""
+"""Columns of the nodes, with units and meanings."""
 
 ZCDP: dict[str, tuple[str, str]] = {
-    "zcdp_sold": ("1", "rho of zCDP that the market led to: of a round or of all, see horizon"),
-    "zcdp_total": ("1", "rho of zCDP spent in all rounds: their sum"),
+    "zcdp_sold": ("1", "rho of zCDP that the market led to: per round or in total, see horizon"),
+    "zcdp_total": ("1", "rho of zCDP spent in all rounds together"),
 }
-"""The same where what is sold is zCDP's rho; ``epsilon`` is then what it means at delta."""
+"""The same if zCDP's rho is sold; ``epsilon`` is then the epsilon it implies at delta."""
 
 COMMON: dict[str, tuple[str, str]] = {
     "rounds": ("1", "rounds of training"),
-    "max_participations": ("1", "rounds in which a node takes part at most, and then rests"),
-    "delta": ("1", "probability with which epsilon may fail"),
-    "unit": ("", "what epsilon protects: a record, or a client's whole data"),
+    "max_participations": ("1", "most rounds in which a node takes part"),
+    "delta": ("1", "probability with which epsilon may be exceeded"),
+    "unit": ("", "what epsilon protects: one record, or all data of a client"),
     "neighbours": ("", "how neighbouring data sets differ: replace-one or zero-out"),
-    "horizon": ("", "whether epsilon is that of each round, or of the whole training"),
+    "horizon": ("", "whether epsilon is spent in each round, or in the whole training"),
     "view": (
         "",
-        "against whom epsilon holds: local, who sees the node's own messages; central, the "
-        "server, which must see the sum alone",
+        "adversary against which epsilon holds: local, who sees the node's own messages; "
+        "central, the server, which must see only the sum",
     ),
-    "calibration": ("", "the formula that gave sigma"),
-    "placement": ("", "where clipping and noise come in: docs/privacy.md"),
+    "calibration": ("", "method that calibrated sigma"),
+    "placement": ("", "where clipping and noise are applied: docs/privacy.md"),
     "sampling_rate": ("1", "probability with which each record takes part in a release"),
-    "clipping_norm": ("1", "largest L2 norm of what is clipped: a gradient, or an update"),
-    "local_epochs": ("1", "passes over its own data that a node makes in a round"),
-    "batch_size": ("1", "samples of a local step; none: all of the node's"),
+    "clipping_norm": ("1", "largest L2 norm of a clipped gradient or update"),
+    "local_epochs": ("1", "passes of a node over its own data per round"),
+    "batch_size": ("1", "samples per local step; none: all samples of the node"),
     "learning_rate": ("1", "of the local steps"),
     "momentum": ("1", "of the local steps"),
     "note": (
         "",
-        "where the noise does not give the epsilon that is claimed; none: it does; "
-        "or why nobody trains",
+        "why the noise does not give the claimed epsilon, or why no node trains; none if "
+        "the claim holds",
     ),
 }
-"""What is the same for all nodes."""
+"""Settings common to all nodes."""
 
-_NO_TRADE = "Nobody trains, because in the end there is no trade."
+_NO_TRADE = "No node trains: there is no trade at the end of the market."
 
 
 def export_plan(
     record: Record | str | Path,
     out: str | Path | None = None,
-    format: str = "json",  # noqa: A002 - the command line's word
+    format: str = "json",  # noqa: A002 - name of the command's option
     *,
     overwrite: bool = False,
 ) -> str:
-    """Write down what each node that trains has agreed to: epsilon, noise, rounds, payment.
+    """Export the plan of each node that trains: epsilon, noise, rounds and payment.
 
     Parameters
     ----------
     record : Record, str or Path
         A run that trained, or its folder.
     out : str or Path, optional
-        File to write.
+        File to write to.
     format : {"json", "csv"}, default "json"
-        One object with ``plan`` (the same for all), ``nodes`` and ``units``; or one row a node with
-        everything.
+        One object with ``plan`` (common settings), ``nodes`` and ``units``; or one row per node
+        with all columns.
     overwrite : bool, default False
-        Whether a file ``out`` is replaced.
+        Whether to replace an existing file ``out``.
 
     Returns
     -------
     str
-        The text. Nodes that take no part are left out.
+        The text of the plan. Nodes that take no part are left out.
 
     Raises
     ------
     InvalidRecordError
-        If the run trained no net, so that there is no noise to tell.
+        If the run trained no net, so that there is no noise to export.
     OutputError
-        If ``out`` is there already, or cannot be written.
+        If ``out`` exists, or cannot be written.
     UnknownNameError
-        If there is no such format.
+        If the format is not known.
 
     Examples
     --------
@@ -140,8 +140,8 @@ def _text(record: Record, form: str) -> str:
 def _nodes(record: Record) -> pd.DataFrame:
     if not record.scenario.trains:
         raise InvalidRecordError(
-            f"{record.path or 'The record'}: this run trained no net, so no noise was worked out; "
-            "give its scenario a [training] table and run it again."
+            f"{record.path or 'The record'}: this run trained no net, so its noise was not "
+            "calibrated. Add a [training] table to its scenario and run it again."
         )
     nodes = record.nodes[record.nodes["active"]]
     names = {"sigma": "noise_std", "payment_currency": "payment"}
@@ -150,7 +150,7 @@ def _nodes(record: Record) -> pd.DataFrame:
         names["epsilon"] = "epsilon_sold"
         columns += ZCDP
     plan = pd.DataFrame({name: nodes[names.get(name, name)] for name in columns})
-    if "name" in nodes:  # their costs came from a file that names them
+    if "name" in nodes:  # the file of costs names the nodes
         known = nodes["name"].astype(object).where(nodes["name"].notna(), None)
         plan.insert(1, "name", known)
     return plan

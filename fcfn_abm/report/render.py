@@ -1,4 +1,4 @@
-"""Pages as HTML and as Markdown: one file each, the same for the same page."""
+"""Pages as HTML and as Markdown, one file each; equal pages give equal files."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ from fcfn_abm.report.theme import dark_style, recolour
 _TEMPLATES = files("fcfn_abm.report") / "templates"
 _NEGATIVE = re.compile(r"(?<![\w.])-(?=[\d.])")
 _POWER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)\b")
-_SYMBOLS = {  # formulas, as they stand in texts for the terminal
+_SYMBOLS = {  # formulas as written in texts for the terminal
     "beta ln(1 + alpha eps)": "β ln(1 + α ε)",
     "tau/(n-1)": "τ/(n−1)",
     "alpha * beta": "α β",
     "R^2": "R²",
     " &gt;= ": " ≥ ",
 }
-_SMALL = 3  # powers of ten up to this one are written out
+_SMALL = 3  # largest power of ten that is written out
 _IN_ADDRESS = ",.:;()/+-_=*!|@"
 _MARKED = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 def render_html(page: Page, *, interactive: bool = False) -> str:
-    """Return a page as HTML that needs nothing else: style, figures and their data are in it.
+    """Return a page as a self-contained HTML file with style, figures and data.
 
     Parameters
     ----------
     page : Page
-        What to say; every text in it is shown as text, whatever it holds.
+        The page; all of its text is escaped.
     interactive : bool, default False
-        Whether curves get a script that draws them with a crosshair and zoom: a third of a
-        megabyte. Without scripts, and on paper, the figures stay as they are.
+        Whether a script (0.3 MB) draws curves with a crosshair and zoom. Without scripts, and on
+        paper, the static figures are shown.
     """
     prefixes = {picture.name: f"f{i}" for i, picture in enumerate(page.pictures(), 1)}
     drawn = {
@@ -86,7 +86,7 @@ def render_html(page: Page, *, interactive: bool = False) -> str:
 
 
 def _csv_link(block: Block) -> str:
-    """Return the data of a figure or a table as an address; nothing where there are none."""
+    """Return the data of a figure or table as a data URL; empty if there are none."""
     text = csv_of(block)
     return "" if text is None else f"data:text/csv;charset=utf-8,{quote(text, safe=_IN_ADDRESS)}"
 
@@ -99,7 +99,7 @@ def _template() -> Template:
 
 
 def typeset(text: str) -> Markup:
-    """Set numbers as in print: a minus is no hyphen, and powers of ten stand high.
+    """Typeset numbers: minus signs instead of hyphens, and powers of ten as superscripts.
 
     Examples
     --------
@@ -135,11 +135,11 @@ def render_markdown(
     Parameters
     ----------
     page : Page
-        What to say; every text in it is shown as text, whatever it holds.
+        The page; all of its text is escaped.
     picture_at : callable
-        From the name of a figure to the address of its file.
+        Address of a figure's file by its name.
     data_at : callable
-        From the name of a CSV file to its address.
+        Address of a CSV file by its name.
     """
 
     def write(block: Block) -> str:
@@ -191,5 +191,5 @@ def _markdown_table(block: Table) -> str:
 
 
 def _escape(text: str) -> str:
-    """Take the meaning from signs that Markdown or HTML would read."""
+    """Escape characters that Markdown or HTML would interpret."""
     return _MARKED.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")

@@ -1,4 +1,4 @@
-"""The report of a run: what was played, how it ended, who sells privacy, and what it bought."""
+"""Report of a run: scenario, verdict, equilibrium, participation, utilities and training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fcfn_abm.report.blocks import (
     number,
 )
 from fcfn_abm.report.figures.closed_loop import closed_loop
-from fcfn_abm.report.figures.frames import few_traces
+from fcfn_abm.report.figures.frames import sample_traces
 from fcfn_abm.report.figures.market import (
     convergence,
     participation,
@@ -40,48 +40,48 @@ from fcfn_abm.report.summary import (
     groups_table,
     name_node,
 )
-from fcfn_abm.report.theme import arm_label
+from fcfn_abm.report.theme import training_label
 from fcfn_abm.report.trained_page import training_sections
 
-_NEAR = 1e-3  # farther from the closed form than this share, rest is worth a second look
+_NEAR = 1e-3  # with a larger distance from the closed form, the verdict is shown as a warning
 _NODES = ("node", "name", "rho", "epsilon", "equilibrium_epsilon", "utility", "active")
-_AROUND = 6  # nodes on either side of the threshold that are listed
+_AROUND = 6  # nodes listed on either side of the threshold
 _VERDICTS: dict[str, tuple[Tone, str]] = {
-    "converged": ("good", "The market came to rest."),
-    "no-trade": ("fair", "Nobody trades."),
-    "max-rounds": ("fair", "The market had not come to rest when its rounds were over."),
-    "paused": ("fair", "The market was still being played."),
-    "stopped": ("good", "No further round is bought."),
-    "cycling": ("bad", "The market never settles: reports go round and round."),
+    "converged": ("good", "The market has converged."),
+    "no-trade": ("fair", "No node trades."),
+    "max-rounds": ("fair", "The market did not converge within the allowed rounds."),
+    "paused": ("fair", "The run was paused before the market ended."),
+    "stopped": ("good", "The server buys no further round."),
+    "cycling": ("bad", "The market does not settle: reports cycle."),
     "diverged": ("bad", "The market moves away from its equilibrium."),
 }
 
 
 _GROUPS = (
-    "What the groups of nodes reached in the last round, beside where the mechanism leads to. The "
-    "column group of nodes.parquet says to which group a node belongs."
+    "Results of each group of nodes in the last round; the outcome of the mechanism is in "
+    "parentheses. The column group of nodes.parquet assigns each node to its group."
 )
 
 
 def run_page(record: Record, scenario_toml: str) -> Page:
-    """Return the report of a run.
+    """Build the report of a run.
 
     Parameters
     ----------
     record : Record
-        As it was read from disk.
+        A record read from disk.
     scenario_toml : str
-        Its scenario file, to be shown.
+        Text of its scenario file.
     """
     sections = [
-        Section("What was run", [settings_table(record.scenario)]),
+        Section("Scenario", [settings_table(record.scenario)]),
         _describe_settling(record),
         _equilibrium(record),
         _who_left(record),
         _earnings(record),
     ]
     if groups := groups_table(record):
-        sections.insert(3, Section("The groups", [Words(_GROUPS), groups]))
+        sections.insert(3, Section("Groups of nodes", [Words(_GROUPS), groups]))
     if "tracking" in record.run:
         sections.insert(2, _describe_tracking(record.run["tracking"]))
     if "value" in record.run:
@@ -89,14 +89,14 @@ def run_page(record: Record, scenario_toml: str) -> Page:
     if "training" in record.run:
         sections += training_sections(record)
     seconds = record.run["seconds"]
-    took = f"It took {seconds['market']:.3g} s to play"
-    took += f" and {seconds['training']:.3g} s to train." if "training" in record.run else "."
+    took = f"The market took {seconds['market']:.3g} s"
+    took += f" and training {seconds['training']:.3g} s." if "training" in record.run else "."
     command = "fcfn run scenario.toml --out again"
     sections.append(reproduce(command, scenario_toml, record.run, took))
     return Page(
         title=record.scenario.title or "Privacy market",
-        subtitle=f"Report of a run of fcfn_abm, seed {record.scenario.seed}",
-        lead=[_verdict(record), _facts(record), *map(Words, _in_short(record))],
+        subtitle=f"fcfn_abm run, seed {record.scenario.seed}",
+        lead=[_verdict(record), _facts(record), *map(Words, _summarise(record))],
         sections=sections,
     )
 
@@ -118,30 +118,30 @@ def _verdict(record: Record) -> Notice:
 def _facts(record: Record) -> Facts:
     market = record.run["market"]
     facts = [
-        Fact("Nodes that take part", number(market["n_active"]), f"of {len(record.nodes):,}"),
-        Fact("The server pays", number(market["payment"], 4), "currency a round"),
+        Fact("Active nodes", number(market["n_active"]), f"of {len(record.nodes):,}"),
+        Fact("Payment", number(market["payment"], 4), "currency per round"),
         *_describe_cap(record.run["verdict"]),
         Fact("Mean epsilon", number(market["mean_epsilon"], 4), _describe_mean(record)),
-        Fact("Utility of the server", number(market["server_utility"], 4), "currency a round"),
-        Fact("Utility of all nodes", number(market["node_utility"], 4), "currency a round"),
+        Fact("Utility of the server", number(market["server_utility"], 4), "currency per round"),
+        Fact("Utility of all nodes", number(market["node_utility"], 4), "currency per round"),
     ]
     arms = record.run.get("training", {}).get("arms", [])
     if arms:
         own = arms[0]
-        facts.append(Fact("Test accuracy", f"{own['accuracy']:.1%}", arm_label(own["name"])))
+        facts.append(Fact("Test accuracy", f"{own['accuracy']:.1%}", training_label(own["name"])))
         central = record.scenario.privacy.view == "central" and "epsilon_central" in record.nodes
         spent = record.nodes["epsilon_central" if central else "epsilon_total"].max()
-        note = "by one node, in all" + (", as the server sees it" if central else "")
-        facts.append(Fact("Most epsilon spent", number(float(spent), 4), note))
+        note = "by one node, in all rounds" + (", from the server's view" if central else "")
+        facts.append(Fact("Largest epsilon spent", number(float(spent), 4), note))
     return Facts(facts)
 
 
 def _describe_cap(verdict: Mapping[str, Any]) -> list[Fact]:
-    """Say how far the cap is from the server's best one, where there is one."""
+    """Describe how far the cap is from the server's optimal one, if there is one."""
     ratio, regret = verdict.get("budget_ratio"), verdict.get("server_regret")
     if ratio is None or regret is None:
         return []
-    return [Fact("B / B*", number(ratio), f"{number(regret, 3)} to gain by B*")]
+    return [Fact("B / B*", number(ratio), f"{number(regret, 3)} more at B*")]
 
 
 def _describe_mean(record: Record) -> str:
@@ -149,31 +149,32 @@ def _describe_mean(record: Record) -> str:
     return f"over {AVERAGED[over]}"
 
 
-def _in_short(record: Record) -> list[str]:
+def _summarise(record: Record) -> list[str]:
     market, form = record.run["market"], record.run["equilibrium"]
     n, n_nodes = market["n_active"], len(record.nodes)
     if not n:
-        return [f"None of the {n_nodes:,} nodes sells privacy in the end. {form['reason']}".strip()]
+        return [f"None of the {n_nodes:,} nodes sells privacy at the end. {form['reason']}".strip()]
     text = (
-        f"{n:,} of {format_count(n_nodes, 'node')} sell privacy in the end. For "
-        f"{number(market['payment'], 4)} a round the server gets a mean epsilon of "
-        f"{number(market['mean_epsilon'], 4)}, and keeps {number(market['server_utility'], 4)} of "
-        f"what the net is worth to it; the nodes keep {number(market['node_utility'], 4)} of the "
-        "payment when the cost of their privacy is taken off."
+        f"{n:,} of {format_count(n_nodes, 'node')} sell privacy at the end. The server pays "
+        f"{number(market['payment'], 4)} per round for a mean epsilon of "
+        f"{number(market['mean_epsilon'], 4)}; its utility (value of the net minus payment) is "
+        f"{number(market['server_utility'], 4)}. The nodes' utility (payment minus privacy cost) "
+        f"is {number(market['node_utility'], 4)} in total."
     )
     others = record.nodes.loc[~record.nodes["active"], "rho"]
     if len(others) and form["threshold"] and others.min() >= form["threshold"]:
         text += (
-            f" The others stay out: privacy costs them {number(form['threshold'], 4)} for a unit "
-            "of epsilon or more."
+            f" The other nodes stay out, because their unit privacy cost is at least "
+            f"{number(form['threshold'], 4)}."
         )
     paragraphs = [text]
     arms = record.run.get("training", {}).get("arms", [])
     if arms:
-        reached = ", ".join(f"{arm['accuracy']:.1%} ({arm_label(arm['name'])})" for arm in arms)
+        reached = ", ".join(
+            f"{one['accuracy']:.1%} ({training_label(one['name'])})" for one in arms
+        )
         paragraphs.append(
-            f"Training on {record.run['training']['data']} then reaches this test accuracy: "
-            f"{reached}."
+            f"Training on {record.run['training']['data']} reaches a test accuracy of {reached}."
         )
     return paragraphs
 
@@ -181,32 +182,32 @@ def _in_short(record: Record) -> list[str]:
 def _describe_settling(record: Record) -> Section:
     market, form = record.run["market"], record.run["equilibrium"]
     text = (
-        f"In the last round the most that a node could gain by moving alone was "
-        f"{number(market['exploitability'], 3)} of the cap, epsilon had changed by "
-        f"{number(market['change'], 3)} times the largest one, and the farthest node was "
-        f"{number(market['distance'], 3)} times the largest epsilon away from the "
-        f"{'equilibrium' if 'solution' in form else 'closed form'}."
+        f"In the last round, the largest gain of a node from deviating alone was "
+        f"{number(market['exploitability'], 3)} of the cap, the largest change of epsilon was "
+        f"{number(market['change'], 3)} of the largest epsilon, and the largest distance of a node "
+        f"from the {'equilibrium' if 'solution' in form else 'closed form'} was "
+        f"{number(market['distance'], 3)} of the largest epsilon."
     )
     picture = Picture(
         "convergence",
-        convergence(record.rounds, few_traces(record), form["total_epsilon"]),
+        convergence(record.rounds, sample_traces(record), form["total_epsilon"]),
         f"Three panels over {len(record.rounds)} rounds: epsilon of single nodes; their sum S, "
-        f"which ends at {number(market['total_epsilon'], 4)} where the closed form has "
-        f"{number(form['total_epsilon'], 4)}; and three measures of distance from equilibrium, "
-        f"with exploitability ending at {number(market['exploitability'], 2)}.",
-        "a: what single nodes report (a sample of a large market). b: the sum of all reports. "
-        "c: how far the market is from equilibrium, on a log scale.",
+        f"which ends at {number(market['total_epsilon'], 4)} (closed form: "
+        f"{number(form['total_epsilon'], 4)}); and three distances from equilibrium, with a final "
+        f"exploitability of {number(market['exploitability'], 2)}.",
+        "a: reports of single nodes (of a sample, if the market is large). b: sum of all reports. "
+        "c: distance from equilibrium, on a log scale.",
         record.rounds[["round", "total_epsilon", "distance", "exploitability", "change"]],
         "rounds.parquet and traces.parquet",
         interactive=True,
     )
     terms = Terms(
         {
-            "Exploitability": "the largest gain that any node has left by changing its epsilon "
-            "alone, as a share of the cap B. Zero is a Nash equilibrium.",
+            "Exploitability": "the largest gain of any node from changing its epsilon alone, as a "
+            "share of the cap B. It is zero at a Nash equilibrium.",
             "Distance to the closed form": "the largest difference between a node's epsilon and "
-            "the one that the formulas give, as a share of the largest epsilon.",
-            "Change": "the largest move of the last round, as a share of the largest epsilon.",
+            "that of the closed form, as a share of the largest epsilon.",
+            "Change": "the largest change of the last round, as a share of the largest epsilon.",
         }
     )
     return Section("Did the market settle?", [Words(text), picture, terms])
@@ -214,9 +215,9 @@ def _describe_settling(record: Record) -> Section:
 
 def _describe_tracking(facts: Mapping[str, Any]) -> Section:
     words = (
-        "Nodes come and go in this market, or their costs drift: the equilibrium itself moves, and "
-        "what counts is how closely the market follows it. Means over the "
-        f"{format_count(facts['n_rounds'], 'round')} in the second half of the moving."
+        "Nodes come and go in this market, or their costs drift, so the equilibrium moves. These "
+        "measures show how closely the market follows it. They are means over the last "
+        f"{format_count(facts['n_rounds'], 'round')}, the second half of the period of change."
     )
     rows = [
         [name.removeprefix("tracking_").replace("_", " "), number(value)]
@@ -224,37 +225,37 @@ def _describe_tracking(facts: Mapping[str, Any]) -> Section:
         if name != "n_rounds"
     ]
     return Section(
-        "Did it follow the moving equilibrium?", [Words(words), Table(["", "mean"], rows)]
+        "Did the market follow the moving equilibrium?", [Words(words), Table(["", "mean"], rows)]
     )
 
 
 def _equilibrium(record: Record) -> Section:
     form, market = record.run["equilibrium"], record.run["market"]
     reference = (
-        "the closed form of the game" if form["threshold"] else "what the mechanism leads to"
+        "the closed form of the game" if form["threshold"] else "the outcome of the mechanism"
     )
     words = (
-        f"What the market reached, round by round and from what nodes may see, beside {reference}, "
-        "which knows every cost."
+        "Nodes reach the market's result round by round, from the information they have; "
+        f"{reference} is computed from all costs."
     )
     terms = {
-        "Epsilon": "how much privacy a node gives up: zero reveals nothing, and with a larger one "
-        "the noise on what the node sends is smaller. It has no unit.",
-        "Utility": f"of a node: what it is paid less {_name_cost(record)}. Of the server: what "
-        "the net is worth to it less what it pays. Currency a round.",
+        "Epsilon": "how much privacy a node gives up: at zero it reveals nothing; the larger "
+        "epsilon, the smaller the noise on what the node sends. It is dimensionless.",
+        "Utility": f"of a node: payment minus {_name_cost(record)}. Of the server: value of the "
+        "net minus payment. In currency per round.",
     }
     if form["threshold"]:
         terms["tau"] = (
-            "the unit privacy costs of the n nodes that take part, added up. tau/(n-1) is the "
-            "cost from which on a node does better to stay out."
+            "the sum of the unit privacy costs of the n active nodes. A node whose cost reaches "
+            "tau/(n-1) does better by staying out."
         )
     sold = ZCDP_NOTE if record.scenario.privacy.currency == "zcdp" else ""
     words = " ".join(text for text in (words, describe_beliefs(record.run), sold) if text)
-    return Section("The equilibrium", [Words(words), equilibrium_table(form, market), Terms(terms)])
+    return Section("Equilibrium", [Words(words), equilibrium_table(form, market), Terms(terms)])
 
 
 def _name_cost(record: Record) -> str:
-    """Return what epsilon costs a node, in words."""
+    """Return the cost of epsilon to a node, in words."""
     people, game = record.scenario.population, record.scenario.game
     cost = {
         "power": "rho times epsilon²",
@@ -271,11 +272,12 @@ def _who_left(record: Record) -> Section:
     if threshold:
         blocks.append(
             Words(
-                "The cap is shared in proportion to epsilon, so a node earns something only where "
-                f"its unit cost rho lies below tau/(n-1), here {number(threshold, 6)}. Whenever a "
-                "costly node leaves, tau falls and this bound with it, and the next costliest may "
-                f"have to go. Here {format_count(int((~nodes['active']).sum()), 'node')} of "
-                f"{len(nodes):,} stay out in the end."
+                "The cap is shared in proportion to epsilon, so a node earns a positive utility "
+                f"only if its unit cost rho is below tau/(n-1), here {number(threshold, 6)}. When "
+                "a high-cost node leaves, tau and this threshold fall, so that the node with the "
+                "next highest cost may leave too. "
+                f"{format_count(int((~nodes['active']).sum()), 'node')} of {len(nodes):,} stay out "
+                "at the end."
             )
         )
     picture = Picture(
@@ -283,7 +285,7 @@ def _who_left(record: Record) -> Section:
         rho_against_epsilon(nodes, threshold),
         f"Epsilon of each node against its unit privacy cost: {int(nodes['active'].sum()):,} "
         f"take part, and {int((~nodes['active']).sum()):,} stay out"
-        + (f", from a cost of {number(threshold, 4)} on." if threshold else "."),
+        + (f", those with a cost of {number(threshold, 4)} or more." if threshold else "."),
         data=nodes[[c for c in _NODES if c in nodes]],
         source="nodes.parquet",
     )
@@ -294,8 +296,9 @@ def _who_left(record: Record) -> Section:
         Picture(
             "participation",
             participation(record.rounds, nodes),
-            f"Nodes that take part over {len(record.rounds)} rounds, ending at "
-            f"{int(nodes['active'].sum()):,}; and how many nodes left for good in each round.",
+            f"Active nodes over {len(record.rounds)} rounds, ending at "
+            f"{int(nodes['active'].sum()):,}; and the number of nodes that left for good in each "
+            "round.",
             data=record.rounds[["round", "n_active", "n_exited"]],
             source="rounds.parquet and nodes.parquet",
             interactive=True,
@@ -305,14 +308,14 @@ def _who_left(record: Record) -> Section:
 
 
 def _groups(nodes: pd.DataFrame, threshold: float) -> Table:
-    """Count nodes by what became of them."""
+    """Count nodes by their final state."""
     active, cheap = nodes["active"], nodes["rho"] < threshold
     if threshold:
         groups = {
             "takes part": active & cheap,
-            "takes part, though costlier than tau/(n-1)": active & ~cheap,
-            "priced out: rho is tau/(n-1) or more": ~active & ~cheap,
-            "out, though the equilibrium has a place for it": ~active & cheap,
+            "takes part, although rho is tau/(n-1) or more": active & ~cheap,
+            "stays out: rho is tau/(n-1) or more": ~active & ~cheap,
+            "stays out, although active in equilibrium": ~active & cheap,
         }
     else:
         groups = {"takes part": active, "stays out": ~active}
@@ -327,8 +330,8 @@ def _groups(nodes: pd.DataFrame, threshold: float) -> Table:
         for label, some in ((label, nodes[mask]) for label, mask in groups.items())
         if len(some)
     ]
-    head = ["what became of it", "nodes", "rho", "left in round", "never left, reports zero"]
-    return Table(head, rows, "Nodes by what became of them")
+    head = ["final state", "nodes", "rho", "left in round", "not exited, reports zero"]
+    return Table(head, rows, "Nodes by final state")
 
 
 def _format_range(values: pd.Series) -> str:
@@ -349,49 +352,52 @@ def _count_silent(nodes: pd.DataFrame) -> int:
 
 
 def _list_around_bound(nodes: pd.DataFrame, threshold: float) -> Table:
-    """List the costliest nodes that stay and the cheapest that are out."""
+    """List the active nodes with the highest costs and the others with the lowest."""
     stays = nodes[nodes["active"]].nlargest(_AROUND, "rho").sort_values("rho")
     out = nodes[~nodes["active"]].nsmallest(_AROUND, "rho")
     rows = [_list_node(node, threshold) for node in [*stays.itertuples(), *out.itertuples()]]
-    head = ["", "", "rho", "beyond bound", "epsilon", "utility", "left in round"]
+    head = ["", "", "rho", "above threshold", "epsilon", "utility", "left in round"]
     return Table(
         head,
         rows,
-        "The costliest nodes that stay, and the cheapest that are out",
-        "Beyond bound: by how much rho is larger than tau/(n-1), as a share of it; where that is "
-        "positive a node is better off outside. nodes.parquet has all nodes.",
+        "Active nodes with the highest costs, and other nodes with the lowest",
+        "Above threshold: rho minus tau/(n-1), as a share of tau/(n-1). A node with a positive "
+        "value is better off outside. nodes.parquet lists all nodes.",
         frozenset({0, 1}),
     )
 
 
 def _describe_learning(record: Record) -> Section:
-    """Say what a server has learned of the value of epsilon from its own rounds."""
+    """Describe what a server has learned about the value of epsilon from its rounds."""
     facts, rounds = record.run["value"], record.rounds
     (alpha_low, alpha_high), (low, high) = facts["alpha_interval"], facts["beta_interval"]
     frozen = record.scenario.value is not None and record.scenario.value.frozen
-    follows = "It did not price by them" if frozen else "Each round was priced by the rounds before"
+    follows = (
+        "The estimates were not used to set the cap"
+        if frozen
+        else "The cap of each round follows from the estimates of earlier rounds"
+    )
     words = (
-        f"The server measured what {format_count(facts['n_rounds'], 'round')} of training gained, "
-        f"and fitted beta ln(1 + alpha eps) to it: in the end alpha = {number(facts['alpha'], 3)} "
-        f"({number(alpha_low, 2)} to {number(alpha_high, 2)}) and beta = "
-        f"{number(facts['beta'], 3)} ({number(low, 2)} to {number(high, 2)}), while "
-        f"{facts['depreciation']:.1%} of the accuracy gained so far is lost in a round. {follows}."
+        f"The server measured the gain of {format_count(facts['n_rounds'], 'round')} of training "
+        f"and fitted beta ln(1 + alpha eps) to it. The final estimates are "
+        f"alpha = {number(facts['alpha'], 3)} ({number(alpha_low, 2)} to {number(alpha_high, 2)}) "
+        f"and beta = {number(facts['beta'], 3)} ({number(low, 2)} to {number(high, 2)}); "
+        f"{facts['depreciation']:.1%} of the accuracy gained so far is lost per round. {follows}."
     )
     regret = (
-        f"By that last estimate a cap of {number(facts['best_cap'], 3)} in every round would have "
-        f"left it {number(facts['best_server_value'], 4)}, and its own caps left it "
-        f"{number(facts['server_value'], 4)}: a regret of {number(facts['regret'], 3)}. The best "
-        f"concave curve lies {number(facts['misfit'], 2)} away from the logarithm (root mean "
+        f"By the final estimate, a constant cap of {number(facts['best_cap'], 3)} would have given "
+        f"the server {number(facts['best_server_value'], 4)}; its own caps gave "
+        f"{number(facts['server_value'], 4)}, a regret of {number(facts['regret'], 3)}. The best "
+        f"concave curve differs from the logarithm by {number(facts['misfit'], 2)} (root mean "
         "square over the rounds)."
     )
     picture = Picture(
         "closed_loop",
         closed_loop(rounds),
-        "Eight panels over the rounds: the payment cap, mean epsilon, nodes that take part and "
-        "that have left, privacy spent, test accuracy, alpha and beta with their intervals, and "
-        "the measured value of each round beside the expected one.",
-        "Dots: the announced cap, and what each round was measured to be worth. Bands: 95 % "
-        "credible intervals.",
+        "Eight panels over the rounds: payment cap, mean epsilon, active and exited nodes, privacy "
+        "spent, test accuracy, alpha and beta with their intervals, and the measured value of "
+        "each round with the expected one.",
+        "Dots: announced cap, and measured value of each round. Bands: 95 % credible intervals.",
     )
     return Section("What the server learned", [Words(words), Words(regret), picture])
 
@@ -412,8 +418,8 @@ def _earnings(record: Record) -> Section:
     market, nodes = record.run["market"], record.nodes
     losing = int((nodes["utility"] < 0).sum())
     words = (
-        f"In the last round the server pays {number(market['payment'])} and keeps a utility of "
-        f"{number(market['server_utility'])}; all nodes together keep "
+        f"In the last round the server pays {number(market['payment'])} and has a utility of "
+        f"{number(market['server_utility'])}; the utility of all nodes together is "
         f"{number(market['node_utility'])}. "
         + (
             f"{format_count(losing, 'node')} lost money in it."
@@ -424,11 +430,11 @@ def _earnings(record: Record) -> Section:
     picture = Picture(
         "utilities",
         utilities(record),
-        f"The server's utility and what it pays, and the utility of all nodes together, over "
+        f"The server's utility and payment, and the utility of all nodes together, over "
         f"{len(record.rounds)} rounds; they end at {number(market['server_utility'], 4)}, "
         f"{number(market['payment'], 4)} and {number(market['node_utility'], 4)}.",
         data=record.rounds[["round", "server_utility", "payment", "node_utility"]],
         source="rounds.parquet",
         interactive=True,
     )
-    return Section("What everybody earns", [Words(words), picture])
+    return Section("Payments and utilities", [Words(words), picture])

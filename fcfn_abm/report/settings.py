@@ -1,4 +1,4 @@
-"""What was run, in words: the scenario as a table, and how to run it again."""
+"""The scenario as a table in words, and how to reproduce its results."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ _MECHANISMS = {
     "stackelberg": "the server announces a cap, and nodes share it in proportion to epsilon",
     "tullock": "the server announces a cap, and nodes share it in proportion to a power of epsilon",
     "weighted": "the server announces a cap, and nodes share it in proportion to weighted epsilon",
-    "fair-query": "nodes report costs; as many of the cheapest as the cap pays for sell the same",
-    "vcg": "nodes report costs; the cheapest sell the same, at the cost of the next node",
-    "myerson-cap": "nodes report costs; the server buys a fixed epsilon while virtual costs pay",
-    "posted-price": "who costs less than a posted price sells",
-    "pooled-weights": "nodes name the epsilon that they accept, and are weighed; nobody is paid",
+    "fair-query": "nodes report costs; as many low-cost nodes as the cap can pay sell the same "
+    "epsilon",
+    "vcg": "nodes report costs; the low-cost nodes sell the same epsilon at the cost of the next "
+    "node",
+    "myerson-cap": "nodes report costs; the server buys a fixed epsilon from nodes with low enough "
+    "virtual costs",
+    "posted-price": "nodes whose cost is below a posted price sell",
+    "pooled-weights": "nodes state the epsilon they accept and get weights; there are no payments",
     "random": "each node takes a random epsilon",
     "static": "all nodes take the same epsilon",
     "ic-mle": "each node picks a contract from a menu",
@@ -28,30 +31,30 @@ _COSTS = {
     "exponential": "rho (e^epsilon - 1)",
 }
 _ORDERS = {
-    "in_turn": "one after another, each seeing the running total",
-    "simultaneous": "all at once, answering the last round",
+    "in_turn": "one after another; each node sees the running total",
+    "simultaneous": "all at once, in response to the previous round",
 }
-_VIEWS = {"full": "every report", "aggregate": "the sum of all reports alone"}
+_VIEWS = {"full": "every report", "aggregate": "only the sum of all reports"}
 _REASONS = {
     "best-response": "staying out is best for it",
-    "loss": "its present report loses money",
+    "loss": "its current report loses money",
 }
 _UNITS = {"record": "one sample of a node's data", "client": "all data of a node"}
 _SCHEDULES = {
-    "at-equilibrium": "once the market has ended",
+    "at-equilibrium": "after the market has ended",
     "every-round": "one after each round of the market",
 }
-_HOLDS_AGAINST = {"local": "", "central": "it holds against a server that sees the sum alone; "}
+_HOLDS_AGAINST = {"local": "", "central": "for a server that sees only the sum; "}
 _HORIZONS = {"round": "epsilon is spent in every round", "training": "epsilon is the total"}
 
 
 def settings_table(scenario: Any) -> Table:
-    """Return what a reader should know of a scenario, one line a matter.
+    """Return the settings of a scenario that matter to a reader, one row each.
 
     Parameters
     ----------
     scenario : Scenario
-        Resolved: every default written out.
+        Resolved: all defaults are filled in.
     """
     game, rounds, leave, view = scenario.game, scenario.rounds, scenario.exit, scenario.information
     rows = {
@@ -61,7 +64,7 @@ def settings_table(scenario: Any) -> Table:
         ),
         **_describe_population(scenario),
         **_describe_costs(scenario),
-        "Worth of the net to the server": (
+        "Value of the net to the server": (
             f"beta ln(1 + alpha eps), alpha = {number(game.alpha)}, beta = {number(game.beta)} "
             f"(currency), eps the mean epsilon over {AVERAGED[game.average_over]}"
         ),
@@ -72,21 +75,19 @@ def settings_table(scenario: Any) -> Table:
         "Mechanism": _explain(
             describe_choice(scenario.mechanism), _MECHANISMS.get(scenario.mechanism.kind)
         ),
-        "The server's cap B": _describe_cap(scenario),
-        "Nodes learn by": describe_choice(scenario.learning),
+        "Payment cap B": _describe_cap(scenario),
+        "Learning rule": describe_choice(scenario.learning),
         "Moves": _ORDERS[rounds.order]
-        + (
-            f"; {rounds.participation:.0%} of the nodes a round" if rounds.participation < 1 else ""
+        + (f"; {rounds.participation:.0%} of nodes per round" if rounds.participation < 1 else ""),
+        "Information of a node": _VIEWS[view.reports]
+        + (f", with {view.noise:.0%} noise" if view.noise else ", exactly"),
+        "Exit of a node": (
+            f"when {_REASONS[leave.criterion]} for {leave.patience} rounds in a row; "
+            + ("it may come back" if leave.reentry else "it does not come back")
         ),
-        "Nodes see": _VIEWS[view.reports]
-        + (f", wrong by {view.noise:.0%}" if view.noise else ", exactly"),
-        "A node leaves": (
-            f"once {_REASONS[leave.criterion]} {leave.patience} rounds in a row; "
-            + ("it may come back" if leave.reentry else "it never comes back")
-        ),
-        "Start, end": (
-            f"{rounds.start} reports; at rest within {rounds.tolerance:g} for {rounds.patience} "
-            f"rounds, or after {rounds.maximum:,}"
+        "Start and end": (
+            f"{rounds.start} reports; converged when changes stay within {rounds.tolerance:g} for "
+            f"{rounds.patience} rounds, or ended after {rounds.maximum:,} rounds"
         ),
         **(
             _describe_training(scenario)
@@ -104,32 +105,32 @@ def _describe_population(scenario: Any) -> dict[str, str]:
         if hasattr(value, "model_fields_set") and name != "rho":
             found[f"Population: {name}"] = _describe_keys(value)
     if scenario.population.node_class:
-        found["Class of the nodes"] = scenario.population.node_class
+        found["Class of nodes"] = scenario.population.node_class
     for group in scenario.population.groups or ():
         found[f"Group {group.name}"] = _describe_keys(group, leave_out="name") or "the rest"
     return found
 
 
 def _describe_costs(scenario: Any) -> dict[str, str]:
-    """Say what taking part costs and allows, where that is not the paper's."""
+    """Describe costs and limits of participation that differ from the paper's."""
     people, game = scenario.population, scenario.game
     found = {}
     if people.cost:
-        found["Privacy costs a node"] = _COSTS[people.cost]
+        found["Privacy cost of a node"] = _COSTS[people.cost]
     cap = people.epsilon_max
     if cap is not None:
         one = isinstance(cap, (int, float))
-        most = f"{cap:g}" if one else f"from {min(cap):g} to {max(cap):g}, listed for each"
-        found["The most that a node can sell"] = f"an epsilon of {most}"
+        most = f"{cap:g}" if one else f"from {min(cap):g} to {max(cap):g}, listed per node"
+        found["Largest epsilon of a node"] = f"{most}"
     if game.fixed_cost:
-        found["Taking part costs"] = f"{game.fixed_cost:g} a round, whatever epsilon is"
+        found["Fixed cost of taking part"] = f"{game.fixed_cost:g} per round, for any epsilon"
     if game.reserve:
-        found["The least epsilon that is paid"] = f"{game.reserve:g}"
+        found["Smallest epsilon that is paid"] = f"{game.reserve:g}"
     return found
 
 
 def _describe_keys(table: Any, leave_out: str = "") -> str:
-    """Return the keys of a table with their values, those that are not given left out."""
+    """Format the keys of a table with their values, without keys that are not set."""
     shown = []
     for key, value in table:
         if value is None or key == leave_out:
@@ -155,7 +156,7 @@ def _describe_training(scenario: Any) -> dict[str, str]:
         ),
         "Noise": f"{describe_choice(privacy.placement)}, {privacy.calibration} calibration"
         + (
-            f", clipping norm adapts ({_describe_keys(privacy.adaptive_clipping)})"
+            f", adaptive clipping norm ({_describe_keys(privacy.adaptive_clipping)})"
             if privacy.adaptive_clipping
             else ""
         ),
@@ -164,18 +165,18 @@ def _describe_training(scenario: Any) -> dict[str, str]:
             f"{_SCHEDULES[training.schedule]}"
         ),
         "Net and data": f"{describe_choice(training.net)} on {describe_choice(training.data)}",
-        "Data of a node": describe_choice(training.partition),
+        "Data partition": describe_choice(training.partition),
         "Aggregation": describe_choice(training.aggregation),
         "Server": _describe_server(training),
     }
 
 
 def _describe_server(training: Any) -> str:
-    """Say how the server moves the net, and which nets it averages."""
+    """Describe the server's optimiser, and the average of nets that is evaluated."""
     text = f"optimiser {describe_choice(training.server)}"
     if training.averaging.kind == "none":
         return text
-    return f"{text}; evaluated: the average of nets, {describe_choice(training.averaging)}"
+    return f"{text}; evaluated net: average, {describe_choice(training.averaging)}"
 
 
 def _describe_cap(scenario: Any) -> str:
@@ -183,7 +184,7 @@ def _describe_cap(scenario: Any) -> str:
         return f"chosen by the server: {describe_choice(scenario.server)}"
     if scenario.game.budget is None:
         return "B* of the closed form"
-    return f"{number(scenario.game.budget)}, currency a round"
+    return f"{number(scenario.game.budget)}, currency per round"
 
 
 def _explain(name: str, words: str | None) -> str:
@@ -191,13 +192,13 @@ def _explain(name: str, words: str | None) -> str:
 
 
 def describe_choice(choice: Any) -> str:
-    """Write a choice with its options: ``lognormal (median = 0.01, sigma = 0.1)``."""
+    """Format a choice with its options: ``lognormal (median = 0.01, sigma = 0.1)``."""
     options = ", ".join(f"{name} = {format_value(value)}" for name, value in choice.options.items())
     return f"{choice.kind} ({options})" if options else choice.kind
 
 
 def format_value(value: Any) -> str:
-    """Write a value of a scenario, long lists cut short."""
+    """Format a value of a scenario; long lists are cut."""
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)
@@ -207,22 +208,22 @@ def format_value(value: Any) -> str:
 def reproduce(
     command: str, scenario_toml: str, run: Mapping[str, Any], seconds: str = ""
 ) -> Section:
-    """Return the section that says how to get the same again.
+    """Return the section on reproducing the results.
 
     Parameters
     ----------
     command : str
-        What to type in the folder of the results.
+        Command to run in the folder of the results.
     scenario_toml : str
-        The scenario's file.
+        Text of the scenario file.
     run : mapping
-        ``run.json``: seed and versions.
+        ``run.json``, for seed and versions.
     seconds : str, optional
-        A sentence on how long it took.
+        A sentence on the run time.
     """
     words = (
-        f"In the folder of these results; the seed is {run['seed']}. Equal scenarios, seeds and "
-        f"versions give equal tables, byte for byte. {seconds}"
+        f"Run this in the folder of these results. The seed is {run['seed']}. Equal scenarios, "
+        f"seeds and versions give identical tables. {seconds}"
     )
     versions = [[name, version] for name, version in run["versions"].items()]
     for plugin in run.get("plugins", ()):
@@ -232,7 +233,7 @@ def reproduce(
     blocks: list[Block] = [
         Words(words.strip()),
         Code(command),
-        Table(["made with", "version"], versions, words=frozenset({0, 1})),
-        Code(scenario_toml.strip(), "toml", "The scenario, every default written out"),
+        Table(["package", "version"], versions, words=frozenset({0, 1})),
+        Code(scenario_toml.strip(), "toml", "The scenario with all defaults"),
     ]
-    return Section("How to reproduce it", blocks)
+    return Section("How to reproduce the results", blocks)

@@ -1,4 +1,4 @@
-"""The report of several runs, or several sweeps, side by side."""
+"""Report of several runs, or several sweeps, side by side."""
 
 from __future__ import annotations
 
@@ -45,59 +45,62 @@ from fcfn_abm.report.sweep_page import describe_outcomes
 
 _OUTCOMES: dict[str, tuple[str, Callable[[Record], float | None]]] = {
     "rounds": ("rounds played", lambda record: float(record.run["verdict"]["rounds"])),
-    "n_active": ("nodes that take part", lambda record: _of_market(record, "n_active")),
-    "payment": ("the server pays (currency)", lambda record: _of_market(record, "payment")),
-    "total_epsilon": ("total epsilon S", lambda record: _of_market(record, "total_epsilon")),
-    "mean_epsilon": ("mean epsilon", lambda record: _of_market(record, "mean_epsilon")),
+    "n_active": ("active nodes", lambda record: _read_market(record, "n_active")),
+    "payment": ("payment (currency)", lambda record: _read_market(record, "payment")),
+    "total_epsilon": ("total epsilon S", lambda record: _read_market(record, "total_epsilon")),
+    "mean_epsilon": ("mean epsilon", lambda record: _read_market(record, "mean_epsilon")),
     "server_utility": (
         "utility of the server (currency)",
-        lambda record: _of_market(record, "server_utility"),
+        lambda record: _read_market(record, "server_utility"),
     ),
     "node_utility": (
         "utility of all nodes (currency)",
-        lambda record: _of_market(record, "node_utility"),
+        lambda record: _read_market(record, "node_utility"),
     ),
-    "welfare": ("welfare (currency)", lambda record: _of_market(record, "welfare")),
-    "exploitability": ("exploitability", lambda record: _of_market(record, "exploitability")),
+    "welfare": ("welfare (currency)", lambda record: _read_market(record, "welfare")),
+    "exploitability": ("exploitability", lambda record: _read_market(record, "exploitability")),
     "distance": (
         "distance to the closed form",
-        lambda record: _of_market(record, "distance"),
+        lambda record: _read_market(record, "distance"),
     ),
-    "accuracy": ("test accuracy", lambda record: _of_training(record, "accuracy")),
-    "max_epsilon_total": ("most epsilon spent by a node", lambda record: _most_spent(record)),
+    "accuracy": ("test accuracy", lambda record: _read_training(record, "accuracy")),
+    "max_epsilon_total": (
+        "largest epsilon spent by a node",
+        lambda record: _read_most_spent(record),
+    ),
 }
 _TERMS = {
-    "Paired": "runs with the same seed draw the same population, so that a difference between "
-    "them is that of their settings, and not of their luck. The interval is over the seeds.",
-    "Exploitability": "the largest gain that any node has left by changing its epsilon alone, as a "
-    "share of the cap B.",
-    "Closed form": "the equilibrium by formulas, which know every cost: thin dashed lines.",
+    "Paired": "runs with the same seed draw the same population, so a difference between them is "
+    "due to their settings and not to the draw. The interval is over the seeds.",
+    "Exploitability": "the largest gain of any node from changing its epsilon alone, as a share of "
+    "the cap B.",
+    "Closed form": "the equilibrium computed from all costs: thin dashed lines.",
 }
-_ROUNDING = 1e-9  # outcomes that differ by less are the same
-_LEAST = {"exploitability": 1.0, "distance": 1.0}  # shares: a difference is one of the whole
-_WIDE = 5  # settings side by side in columns at most
-_NAME = 34  # characters of a name made of values
+_ROUNDING = 1e-9  # outcomes that differ by less count as equal
+_LEAST = {"exploitability": 1.0, "distance": 1.0}  # shares: their scale is one
+_WIDE = 5  # most settings shown in columns
+_NAME = 34  # longest name made of values, in characters
 
 
 @dataclass(frozen=True)
 class Source:
-    """A folder of results, as it was typed, with its scenario file."""
+    """A folder of results, as typed, with its scenario file."""
 
     name: str
     toml: str
     results: Any
-    """A record; or the table of a sweep."""
+    """A record, or the table of a sweep."""
     run: Mapping[str, Any]
     """Its ``run.json``."""
 
 
 def runs_page(sources: Sequence[Source]) -> Page:
-    """Return the report of several runs.
+    """Build the report of several runs.
 
     Parameters
     ----------
     sources : sequence of Source
-        Two runs or more.
+        Two or more runs.
     """
     settings = [_flatten(tomllib.loads(source.toml)) for source in sources]
     groups = _group(sources, settings)
@@ -115,8 +118,8 @@ def runs_page(sources: Sequence[Source]) -> Page:
     sections.append(_reproduce(sources))
     n_seeds = len({record.scenario.seed for some in found.values() for record in some})
     return Page(
-        title=f"{len(sources)} runs side by side",
-        subtitle="Report of several runs of fcfn_abm",
+        title=f"Comparison of {len(sources)} runs",
+        subtitle="fcfn_abm runs",
         lead=[
             Facts(
                 [
@@ -133,12 +136,12 @@ def runs_page(sources: Sequence[Source]) -> Page:
 
 
 def sweeps_page(sources: Sequence[Source]) -> Page:
-    """Return the report of several sweeps over the same axes.
+    """Build the report of several sweeps over the same axes.
 
     Parameters
     ----------
     sources : sequence of Source
-        Two sweeps or more; their results are their tables, one row a run.
+        Two or more sweeps; their results are their tables, one row per run.
 
     Raises
     ------
@@ -149,9 +152,7 @@ def sweeps_page(sources: Sequence[Source]) -> Page:
         axis for axis in sources[0].run["axes"] if all(axis in s.run["axes"] for s in sources)
     ]
     if not shared and any(source.run["axes"] for source in sources):
-        raise InvalidRecordError(
-            "The sweeps have no axis in common, so there is nothing to compare point by point."
-        )
+        raise InvalidRecordError("The sweeps have no axis in common, so they cannot be compared.")
     names = [source.name for source in sources]
     frame = pd.concat(
         [source.results.assign(sweep=source.name) for source in sources], ignore_index=True
@@ -167,13 +168,13 @@ def sweeps_page(sources: Sequence[Source]) -> Page:
         sections.insert(1, differences)
     sections.append(_reproduce(sources))
     return Page(
-        title=f"{len(sources)} sweeps side by side",
-        subtitle="Report of several sweeps by fcfn_abm",
+        title=f"Comparison of {len(sources)} sweeps",
+        subtitle="fcfn_abm sweeps",
         lead=[
             Facts(
                 [
                     Fact("Sweeps", number(len(sources))),
-                    Fact("Runs", number(len(frame)), "in all"),
+                    Fact("Runs", number(len(frame)), "in total"),
                     Fact("Axes in common", number(len(shared)), ", ".join(shared)),
                 ]
             )
@@ -183,7 +184,7 @@ def sweeps_page(sources: Sequence[Source]) -> Page:
 
 
 def _flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Return the keys of a scenario by their paths, with their values as text."""
+    """Return the keys of a scenario as paths with their values as text."""
     found: dict[str, str] = {}
     for key, value in tree.items():
         path = f"{above}.{key}" if above else key
@@ -200,7 +201,7 @@ def _flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
 def _group(
     sources: Sequence[Source], settings: Sequence[Mapping[str, str]]
 ) -> dict[str, list[Source]]:
-    """Put runs that differ in their seed alone together, and name what they have in common."""
+    """Group runs that differ only in their seed, and name each group by its settings."""
     keys = [
         tuple(sorted((k, v) for k, v in tree.items() if k not in ("seed", "title")))
         for tree in settings
@@ -241,9 +242,9 @@ def _settings_section(
     if len(set(versions.values())) > 1:
         rows.append(["version of fcfn_abm", *versions.values()])
     if not rows:
-        words = "They have the same settings and the same seed."
+        words = "The runs have the same settings and the same seed."
         return Section("Which settings differ", [Words(words)])
-    head = ["key of the scenario", *names]
+    head = ["scenario key", *names]
     if len(names) > _WIDE:
         head, *rows = [list(line) for line in zip(head, *rows, strict=True)]
     everything = frozenset(range(len(head)))
@@ -252,7 +253,7 @@ def _settings_section(
 
 
 def _tabulate(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """Return a row a run: its setting, seed, verdict and outcomes."""
+    """Return setting, seed, verdict and outcomes, one row per run."""
     rows = []
     for name, some in runs.items():
         for record in some:
@@ -264,16 +265,16 @@ def _tabulate(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(dict.fromkeys(_OUTCOMES, float))
 
 
-def _of_market(record: Record, name: str) -> float:
+def _read_market(record: Record, name: str) -> float:
     return float(record.run["market"][name])
 
 
-def _of_training(record: Record, name: str) -> float | None:
+def _read_training(record: Record, name: str) -> float | None:
     arms = record.run.get("training", {}).get("arms", [])
     return float(arms[0][name]) if arms else None
 
 
-def _most_spent(record: Record) -> float | None:
+def _read_most_spent(record: Record) -> float | None:
     spent = record.nodes["epsilon_total"].max() if "training" in record.run else math.nan
     return float(spent) if np.isfinite(spent) else None
 
@@ -285,37 +286,37 @@ def _count_populations(runs: Mapping[str, Sequence[Record]]) -> int:
 
 
 def _describe_design(runs: Mapping[str, Sequence[Record]]) -> str:
-    """Say how many populations there are, and which runs share one."""
+    """Describe how many populations there are, and which runs share one."""
     n_runs, n = sum(map(len, runs.values())), _count_populations(runs)
     if n == 1:
         return (
-            f"All {n_runs} runs have one and the same population: differences are those of their "
-            "settings, in this population alone, and there are no intervals over populations."
+            f"All {n_runs} runs have the same population: differences are due to their settings, "
+            "hold for this population only, and have no intervals over populations."
         )
     seeds = [{record.scenario.seed for record in some} for some in runs.values()]
     common = set.intersection(*seeds)
     if len(runs) == 1:
-        return f"The runs differ in their seed alone: {n} populations, one setting."
+        return f"The runs differ only in their seed: {n} populations, one setting."
     if not common:
-        return "No seed is common to all settings: differences are not paired."
+        return "No seed is common to all settings, so differences are not paired."
     same = _count_populations(
         {name: [r for r in some if r.scenario.seed in common] for name, some in runs.items()}
     ) == len(common)
     if same:
         return (
-            f"{format_count(len(common), 'seed')} common to all settings: under the same seed the "
-            "nodes have the same costs, so that differences are paired."
+            f"{format_count(len(common), 'seed')} common to all settings: with the same seed the "
+            "nodes have the same costs, so differences are paired."
         )
     return (
-        f"{format_count(len(common), 'seed')} common to all settings, but costs differ under the "
-        "same seed, since the settings of the population do. Differences are paired by the seed."
+        f"{format_count(len(common), 'seed')} common to all settings, but the settings of the "
+        "population differ, and so do the costs. Differences are paired by the seed."
     )
 
 
 def _outcomes_section(table: pd.DataFrame, names: Sequence[str]) -> Section:
     groups = {name: table[table["setting"] == name] for name in names}
     counts = {name: len(some) for name, some in groups.items()}
-    rows = [["how it ended", *(_describe_verdicts(groups[name]["verdict"]) for name in names)]]
+    rows = [["verdict", *(_describe_verdicts(groups[name]["verdict"]) for name in names)]]
     has_median = False
     for key, (label, _) in _OUTCOMES.items():
         found = {name: _average(groups[name][key], key) for name in names}
@@ -328,13 +329,15 @@ def _outcomes_section(table: pd.DataFrame, names: Sequence[str]) -> Section:
     head = ["", *(f"{name}" if counts[name] == 1 else f"{name} ({counts[name]})" for name in names)]
     notes = []
     if max(counts.values()) > 1:
-        notes.append("In brackets: the number of runs. Means and 95 % t-intervals over them.")
+        notes.append(
+            "In parentheses: number of runs. Values are means with 95 % t-intervals over the runs."
+        )
     if has_median:
         notes.append(MEDIANS)
     if len(names) > _WIDE:
         head, *rows = [list(line) for line in zip(head, *rows, strict=True)]
     data = table.rename(columns={"setting": "run"}) if max(counts.values()) == 1 else table
-    return Section("What came out", [Table(head, rows, "Outcomes", " ".join(notes), data=data)])
+    return Section("Outcomes", [Table(head, rows, "", " ".join(notes), data=data)])
 
 
 def _average(values: pd.Series, key: str) -> Average:
@@ -364,33 +367,31 @@ def _differences_section(table: pd.DataFrame, runs: Mapping[str, Sequence[Record
         cells = [_differ(wide[name][key], wide[first][key], shared[name]) for name in others]
         if any(cell != "-" for cell in cells):
             rows.append([label, *cells])
-    head = ["", *(f"{name} less {first}" for name in others)]
+    head = ["", *(f"{name} − {first}" for name in others)]
     if len(others) > _WIDE:
         head, *rows = [list(line) for line in zip(head, *rows, strict=True)]
     title = f"Difference from {first}"
     blocks: list[Block] = [Table(head, rows, title, _describe_pairs(shared))]
     if nodes := _compare_nodes(runs, first, others):
         blocks.append(nodes)
-    return Section("By how much they differ", [*blocks, Terms(_TERMS)])
+    return Section("Differences", [*blocks, Terms(_TERMS)])
 
 
 def _describe_pairs(shared: Mapping[str, pd.Index]) -> str:
     counts = {len(seeds) for seeds in shared.values()}
     if counts == {0}:
-        return (
-            "Not paired: no seed is shared. Intervals are Welch's, where there are two runs each."
-        )
+        return "Not paired: no seed is shared. Settings with two or more runs have Welch intervals."
     if counts == {1}:
-        return "Paired in one seed: one difference, without an interval."
+        return "Paired over one shared seed: one difference, without an interval."
     n = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     return (
-        f"Paired over {n} shared seeds: mean difference and half of its 95 % t-interval. An "
-        "interval without zero is a difference."
+        f"Paired over {n} shared seeds: mean difference and half of its 95 % t-interval. If the "
+        "interval excludes zero, the settings differ at the 95 % level."
     )
 
 
 def _differ(values: pd.Series, others: pd.Series, shared: pd.Index) -> str:
-    """Write a difference: paired where seeds are shared, with Welch's interval where none is."""
+    """Format a difference: paired if seeds are shared, otherwise with Welch's interval."""
     if len(shared):
         size = max(
             float(values.abs().max()), float(others.abs().max()), _LEAST.get(str(values.name), 0.0)
@@ -419,7 +420,7 @@ def _differ(values: pd.Series, others: pd.Series, shared: pd.Index) -> str:
 def _compare_nodes(
     runs: Mapping[str, Sequence[Record]], first: str, others: Sequence[str]
 ) -> Table | None:
-    """Count nodes that take part in one setting and not in another, where they are the same."""
+    """Count nodes by the settings in which they take part, if the populations are equal."""
     rows = []
     for name in others:
         counts = np.zeros(4, dtype=int)
@@ -433,8 +434,8 @@ def _compare_nodes(
             rows.append([name, *(f"{n:,}" for n in counts)])
     if not rows:
         return None
-    head = ["", "take part in both", f"only in {first}", "only here", "in neither"]
-    return Table(head, rows, f"The same nodes, beside {first}")
+    head = ["", "active in both", f"only in {first}", "only in this one", "in neither"]
+    return Table(head, rows, f"The same nodes, compared with {first}")
 
 
 def _pair(some: Sequence[Record], others: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
@@ -461,10 +462,10 @@ def _curves_section(runs: Mapping[str, Sequence[Record]], table: pd.DataFrame) -
         Picture(
             "rounds",
             several_rounds(runs),
-            f"Six quantities round by round, of {names}: total epsilon, nodes that take part, "
-            "exploitability, payment, and the utilities. Where they end stands in the table of "
+            f"Six quantities by round, of {names}: total epsilon, active nodes, "
+            "exploitability, payment, and the utilities. The table of outcomes lists the final "
             "outcomes.",
-            "A line a run. Thin dashed lines: the closed form.",
+            "One line per run. Thin dashed lines: closed form.",
             rounds,
             "rounds.parquet of each run",
             interactive=True,
@@ -476,14 +477,14 @@ def _curves_section(runs: Mapping[str, Sequence[Record]], table: pd.DataFrame) -
             Picture(
                 "accuracies",
                 several_accuracies(runs),
-                f"Test accuracy round by round; it ends at {ends}.",
-                "Of the nets that train with the epsilon of each market.",
+                f"Test accuracy by round, ending at {ends}.",
+                "Nets trained with the epsilon of each market.",
                 _stack_training(runs),
                 "training.parquet of each run",
                 interactive=True,
             )
         )
-    return Section("How they went", blocks)
+    return Section("Curves", blocks)
 
 
 def _stack_training(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
@@ -503,7 +504,7 @@ def _stack_training(runs: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
 def _sweep_differences(
     frame: pd.DataFrame, names: Sequence[str], axes: Sequence[str]
 ) -> Section | None:
-    """Return by how much sweeps differ, mean over the points and seeds that they share."""
+    """Return the mean differences between sweeps over the points and seeds that they share."""
     done = frame[frame["status"] == "done"]
     outcomes = [
         key for key in ("participation", *_OUTCOMES) if key in done and done[key].notna().any()
@@ -525,12 +526,12 @@ def _sweep_differences(
         return None
     pairs = ", ".join(f"{n:,} with {name}" for name, n in n_pairs.items())
     words = (
-        f"Runs with the same seed at the same point of the axes are paired: {pairs}. Their "
-        "differences are averaged over the points of a seed, and intervals are over the seeds."
+        f"Runs with the same seed at the same point are paired: {pairs}. Differences are averaged "
+        "over the points of a seed; intervals are over the seeds."
     )
-    head = ["", *(f"{name} less {first}" for name in others)]
+    head = ["", *(f"{name} − {first}" for name in others)]
     table = Table(head, rows, f"Difference from {first}, mean over shared points")
-    return Section("By how much they differ", [Words(words), table])
+    return Section("Differences", [Words(words), table])
 
 
 def _reproduce(sources: Sequence[Source]) -> Section:
@@ -541,4 +542,4 @@ def _reproduce(sources: Sequence[Source]) -> Section:
             for source in sources
         ),
     ]
-    return Section("How to reproduce it", blocks)
+    return Section("How to reproduce the report", blocks)

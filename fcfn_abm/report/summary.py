@@ -1,4 +1,4 @@
-"""The summary of a record, as aligned text, and the tables that it shares with the report."""
+"""The summary of a record, as aligned text, and the tables it shares with the report."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fcfn_abm.errors import join_lines
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.marks import heading, join, mark_verdict
-from fcfn_abm.report.theme import arm_label
+from fcfn_abm.report.theme import training_label
 
 WIDTH = 96
-"""Of running text in the terminal."""
+"""Width of running text in the terminal."""
 ZCDP_NOTE = (
-    "Nodes sell zCDP's rho here: the market's epsilon, total epsilon S and mean epsilon are\n"
-    "amounts of it."
+    "Nodes sell zCDP's rho in this scenario: the market's epsilon, total epsilon S and mean "
+    "epsilon\nare amounts of rho."
 )
-_SHOWN = 12  # nodes that are listed by name
+_SHOWN = 12  # nodes listed by name
 
 
 def summary(record: Record) -> Text:
-    """Say what happened in a run: verdict, closed form, who left, privacy, accuracy."""
+    """Summarise a run: verdict, closed form, exits, privacy and accuracy."""
     parts: list[str | Text] = [
         _heading(record),
         equilibrium_table(record.run["equilibrium"], record.run["market"]).to_rich_text(),
@@ -39,8 +39,8 @@ def summary(record: Record) -> Text:
         parts.insert(2, fill(beliefs, WIDTH))
     if "training" in record.run:
         spent = privacy_table(record)
-        parts.append(spent.to_rich_text() if spent else "Nobody trains: there is no trade.")
-        parts.append(arms_table(record).to_rich_text())
+        parts.append(spent.to_rich_text() if spent else "No node trains: there is no trade.")
+        parts.append(trainings_table(record).to_rich_text())
         if riders := free_riders_table(record):
             parts.append(riders.to_rich_text())
     return join("\n\n", parts)
@@ -53,7 +53,7 @@ def _heading(record: Record) -> Text:
     ended = f"{subject}{kind} after {verdict['rounds']} rounds; "
     solved = "equilibrium" if "solution" in record.run["equilibrium"] else "closed form"
     measured = (
-        f"Largest gain from moving alone: {market['exploitability']:.1e} of B. "
+        f"Largest gain from deviating alone: {market['exploitability']:.1e} of B. "
         f"Distance to the {solved}: {market['distance']:.1e} of the largest epsilon."
     )
     lines: list[str | Text] = [
@@ -66,24 +66,24 @@ def _heading(record: Record) -> Text:
 
 
 def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None = None) -> Table:
-    """Set the closed form beside what the market reached.
+    """Return the closed form next to the market's result.
 
     Parameters
     ----------
     form : mapping
         ``equilibrium`` of a record's ``run.json``.
     market : mapping, optional
-        ``market`` of the same; without it the closed form stands alone.
+        ``market`` of the same file; without it only the closed form is shown.
     """
     reference = "closed form" if form["threshold"] else "as priced"
     if "solution" in form:
         reference = "equilibrium"
     contest = form["mechanism"] == "stackelberg"
-    pays = "payment cap B" if contest else "the server pays"
+    pays = "payment cap B" if contest else "payment"
     over = AVERAGED[form["average_over"]]
     quantities = [
         (pays, "payment", "currency"),
-        ("nodes that take part", "n_active", ""),
+        ("active nodes", "n_active", ""),
         ("total epsilon S", "total_epsilon", ""),
         (f"mean epsilon over {over}", "mean_epsilon", ""),
         ("utility of all nodes", "node_utility", "currency"),
@@ -98,25 +98,25 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
         rows.append([*row, unit])
     head = ["", reference, ""]
     if market:
-        head = ["", "market", reference, "off by", ""]
+        head = ["", "market", reference, "difference", ""]
     return Table(head, rows, note=_threshold_note(form, contest=contest))
 
 
 def describe_bounds(bounds: Mapping[str, float]) -> list[str]:
-    """Say what bounds the paper derives for its contest, a line each."""
+    """Describe the bounds that the paper derives for its contest, one line each."""
     if not bounds:
         return []
     low, high = bounds["epsilon_ceiling_low"], bounds["epsilon_ceiling_high"]
     span = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}, from the highest cost down"
     lines = [
         f"No node with rho >= {bounds['privacy_cost_ceiling']:.6g} takes part at any cap that pays "
-        "the server (47)."
+        "off for the server (47)."
     ]
     return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (52): {span}."]
 
 
 def describe_solution(form: Mapping[str, Any]) -> str:
-    """Say how a contest under other terms than the paper's was solved; empty for other games.
+    """Describe how a contest with other terms than the paper's was solved; empty for other games.
 
     Parameters
     ----------
@@ -128,8 +128,8 @@ def describe_solution(form: Mapping[str, Any]) -> str:
         return ""
     known = {
         True: "It is the only equilibrium.",
-        False: f"It is not the only equilibrium: {solution['n_others']} more were found.",
-        None: "Whether there are other equilibria is not known.",
+        False: f"It is not the only equilibrium: {solution['n_others']} others were found.",
+        None: "It is not known whether there are other equilibria.",
     }
     said = (
         f"Solved by: {solution['found_by']}; a node could gain {solution['regret']:.1g} of B. "
@@ -141,14 +141,14 @@ def describe_solution(form: Mapping[str, Any]) -> str:
 
 
 def describe_beliefs(run: Mapping[str, Any]) -> str:
-    """Say what nodes expected that know the law of costs alone; empty for other rules."""
+    """Describe what nodes expect that know only the cost distribution; empty for other rules."""
     known = run.get("bayes_nash")
     if known is None:
         return ""
     return (
-        f"The nodes play the Bayes-Nash equilibrium of {known['n_types']} types: on average over "
-        f"what costs may be, S is {known['expected_total_epsilon']:.6g}; with the costs that were "
-        f"drawn it is {run['market']['total_epsilon']:.6g}."
+        f"The nodes play the Bayes-Nash equilibrium of {known['n_types']} types. The expected S "
+        f"over the cost distribution is {known['expected_total_epsilon']:.6g}; with the drawn "
+        f"costs S is {run['market']['total_epsilon']:.6g}."
     )
 
 
@@ -156,14 +156,14 @@ def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
     if "solution" in form and (form["status"] != "no-trade" or not contest):
         return fill(describe_solution(form), WIDTH)
     if "solution" in form:
-        return "No payment cap that was searched pays the server: there is no trade."
+        return "No payment cap in the search range pays off for the server: there is no trade."
     if form["status"] != "solved" and contest:
-        return "No payment cap pays the server here: B* = 0, and there is no trade (45)."
+        return "No payment cap pays off for the server: B* = 0, and there is no trade (45)."
     if form["status"] != "solved":
         return f"{form['status']}: {form['reason']}"
     if form["threshold"]:
         return (
-            f"A node stays out where rho >= tau/(n-1) = {form['threshold']:.6g} "
+            f"A node stays out if rho >= tau/(n-1) = {form['threshold']:.6g} "
             f"(tau = {form['tau']:.6g})."
         )
     return ""
@@ -175,9 +175,9 @@ def _who_left(record: Record) -> str:
     if out.empty:
         return "All nodes take part."
     gone = out["exit_round"].notna().sum()
-    text = f"{len(out)} of {len(nodes)} nodes take no part in the end; {gone} left on the way.\n"
+    text = f"{len(out)} of {len(nodes)} nodes are inactive at the end; {gone} of them exited.\n"
     if form["status"] != "solved":
-        return text + "There is no market for them."
+        return text + "There is no trade."
     if not form["threshold"]:
         return text.rstrip()
     near = out.tail(_SHOWN // 2)
@@ -186,7 +186,7 @@ def _who_left(record: Record) -> str:
     if len(out) > _SHOWN:
         rows.append([f"({len(out) - _SHOWN} more in nodes.parquet)", "", "", ""])
     rows += [_leaver(node, form["threshold"]) for node in near.itertuples()]
-    return text + Table(["", "rho", "times tau/(n-1)", "left in round"], rows).text()
+    return text + Table(["", "rho", "rho / (tau/(n-1))", "left in round"], rows).text()
 
 
 def _leaver(node: Any, threshold: float) -> list[str]:
@@ -200,23 +200,24 @@ def _leaver(node: Any, threshold: float) -> list[str]:
 
 
 def name_node(node: Any) -> str:
-    """Return what a row of the table of nodes is called: its name, or its number."""
+    """Return the label of a node: its name, or its number."""
     name = getattr(node, "name", None)
     return f"node {node.node}" if name is None or pd.isna(name) else str(name)
 
 
 def privacy_table(record: Record) -> Table | None:
-    """Return what epsilon the nodes that train spend, in a round and in all; None if none does."""
+    """Return the epsilon spent by the nodes that train, or None if no node trains."""
     settings, training = record.scenario.privacy, record.scenario.training
-    nodes = record.nodes[record.nodes["epsilon_total"] > 0]  # some may have left since
+    nodes = record.nodes[record.nodes["epsilon_total"] > 0]  # some may have exited since
     rounds = training.rounds if training else 0
     if nodes.empty:
         return None
     central, total = settings.view == "central", settings.horizon == "training"
+    view = ", from the server's view" if central else ""
     sold = []
     if central or total:
         label = f"epsilon, {'total' if total else 'one round'}, sold"
-        sold = [(f"{label} (as the server sees it)" if central else label, "epsilon_sold")]
+        sold = [(f"{label} (from the server's view)" if central else label, "epsilon_sold")]
     in_zcdp = settings.currency == "zcdp"
     of = "total" if total else "one round"
     amounts = [(f"rho of zCDP, {of}, sold", "zcdp_sold"), ("rho of zCDP, total", "zcdp_total")]
@@ -227,7 +228,7 @@ def privacy_table(record: Record) -> Table | None:
             ("epsilon, one round", "epsilon_per_round"),
             *sold,
             (f"epsilon, total of {rounds} rounds", "epsilon_total"),
-            ("epsilon, total, as the server sees it", "epsilon_central"),
+            ("epsilon, total, from the server's view", "epsilon_central"),
             ("noise multiplier", "noise_multiplier"),
         )
         if name in nodes  # records of an earlier version have no central view
@@ -237,13 +238,13 @@ def privacy_table(record: Record) -> Table | None:
     title = (
         f"Privacy of the nodes that train (delta = {settings.delta:g}, unit: {settings.unit}, "
         f"epsilon is {'the total' if total else 'spent each round'}"
-        f"{', as the server sees it' if central else ''}, "
+        f"{view}, "
         f"{settings.calibration} calibration)"
     )
     if in_zcdp:
         title = (
-            f"Privacy of the nodes that train (what is sold is zCDP's rho, {of}"
-            f"{', as the server sees it' if central else ''}; unit: {settings.unit}; epsilon at "
+            f"Privacy of the nodes that train (nodes sell zCDP's rho, {of}"
+            f"{view}; unit: {settings.unit}; epsilon at "
             f"delta = {settings.delta:g})"
         )
     return Table(
@@ -255,7 +256,7 @@ def privacy_table(record: Record) -> Table | None:
 
 
 def groups_table(record: Record) -> Table | None:
-    """Return what each group of nodes came to, beside its closed form; None without groups."""
+    """Return the results of each group of nodes with its closed form, or None without groups."""
     if "groups" not in record.run:
         return None
     rules = {
@@ -278,18 +279,18 @@ def groups_table(record: Record) -> Table | None:
                 _number(utility / n_nodes) if n_nodes else "-",
             ]
         )
-    head = ["", "learns by", "nodes", "take part", "sum of epsilon", "paid", "utility", "of a node"]
-    return Table(head, rows, "Groups, in brackets where the mechanism leads to")
+    head = ["", "learning rule", "nodes", "active", "sum of epsilon", "paid", "utility", "per node"]
+    return Table(head, rows, "Groups of nodes (outcome of the mechanism in parentheses)")
 
 
-def arms_table(record: Record) -> Table:
-    """Return what each arm of the training came to."""
+def trainings_table(record: Record) -> Table:
+    """Return the results of each training."""
     privacy = record.scenario.privacy
     in_zcdp = privacy.currency == "zcdp"
     classical = privacy.calibration == "classical" or in_zcdp
     rows = [
         [
-            arm_label(arm["name"]),
+            training_label(arm["name"]),
             str(arm["n_nodes"]),
             _number(arm["mean_epsilon"]) if arm["private"] else "no noise",
             *([_number(arm["mean_true_epsilon"]) if arm["private"] else "-"] if classical else []),
@@ -305,18 +306,18 @@ def arms_table(record: Record) -> Table:
         "nodes",
         "mean rho of zCDP" if in_zcdp else "mean epsilon",
         *(["true epsilon"] if classical else []),
-        "utility of nodes",
-        "nodes that lose",
-        "utility of server",
+        "utility of all nodes",
+        "losing nodes",
+        "server utility",
         "accuracy",
     ]
     why = record.run["training"].get("broke_down")
-    note = f"The training is not whole: {why}" if why else ""
+    note = f"Training is incomplete: {why}" if why else ""
     return Table(head, rows, f"Training on {record.run['training']['data']}", note)
 
 
 def free_riders_table(record: Record) -> Table | None:
-    """Say what misreporting pays with the market's epsilon, and what the check does about it."""
+    """Return what misreporting gains at the market's epsilon, with and without the check."""
     arms = record.run["training"]["arms"]
     if not arms or "free_riders" not in arms[0]:
         return None
@@ -338,20 +339,20 @@ def free_riders_table(record: Record) -> Table | None:
         [f"{group['n_nodes']} {label}", *(_number(group[name]) for name in columns), "currency"]
         for label, group in (
             (label_lies, groups["misreporting"]),
-            ("honest", groups["honest"]),
+            ("truthful", groups["honest"]),
         )
         if group["n_nodes"]
     ]
-    head = ["nodes", "all honest", "unchecked"] + ["with the check"] * bool(check)
+    head = ["nodes", "all truthful", "without check"] + ["with check"] * bool(check)
     note = ""
     if check:
         note = (
-            "The check (chance for each honest node to be flagged: "
+            "The check (false-alarm probability per truthful node: "
             f"{check.false_alarm:g} at most) flagged\n"
             f"{_describe_flagged(groups['misreporting'], 'nodes that misreport')}, and "
-            f"{_describe_flagged(groups['honest'], 'honest ones')}."
+            f"{_describe_flagged(groups['honest'], 'truthful ones')}."
         )
-    return Table([*head, ""], rows, f"{title}: mean utility of a round", note)
+    return Table([*head, ""], rows, f"{title}: mean utility per node and round", note)
 
 
 def _describe_flagged(group: Mapping[str, Any], whom: str) -> str:

@@ -1,4 +1,4 @@
-"""The report of a sweep: what its axes do to the main outcomes, and which runs failed."""
+"""Report of a sweep: the effect of its axes on the main outcomes, and the failed runs."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _OUTCOMES = (
     "accuracy",
 )
 _KEYS = ("run", "replication", "seed", "status")
-_ROUNDING = 1e-9  # outcomes that differ by less are the same
-_COLUMNS = 3  # of axes in one figure at most
-_POINTS = 40  # points of a grid that get a row each
-_FAILED = 20  # failed runs that are listed
+_ROUNDING = 1e-9  # outcomes that differ by less count as equal
+_COLUMNS = 3  # most axes in one figure
+_POINTS = 40  # largest grid whose points get a row each
+_FAILED = 20  # most failed runs listed
 
 
 def sweep_page(
@@ -54,20 +54,20 @@ def sweep_page(
     toml: str,
     sensitivity: pd.DataFrame | None = None,
 ) -> Page:
-    """Return the report of a sweep, whether it has ended or not.
+    """Build the report of a sweep, complete or not.
 
     Parameters
     ----------
     frame : DataFrame
-        Its table, one row a run.
+        Its table, one row per run.
     run : mapping
         Its ``run.json``.
     scenario : Scenario
-        With its sweep, resolved.
+        The scenario with its sweep, resolved.
     toml : str
-        Its scenario file, to be shown.
+        Text of its scenario file.
     sensitivity : DataFrame, optional
-        Its Sobol indices, as :meth:`fcfn_abm.Sweep.sensitivity` has them.
+        Its Sobol indices, as returned by :meth:`fcfn_abm.Sweep.sensitivity`.
     """
     axes = list(run["axes"])
     sections = [_axes(frame, run, axes), *describe_outcomes(frame, axes)]
@@ -77,28 +77,28 @@ def sweep_page(
         sections.append(_failures(frame, axes))
     sections += [
         Section(
-            "What was run",
-            [Words("Where an axis does not say otherwise:"), settings_table(scenario)],
+            "Scenario",
+            [Words("Settings other than the axes:"), settings_table(scenario)],
         ),
         reproduce("fcfn sweep scenario.toml --out again", toml, run),
     ]
     return Page(
         title=run["title"] or "Sweep",
-        subtitle=f"Report of a sweep by fcfn_abm, seed {run['seed']}",
+        subtitle=f"fcfn_abm sweep, seed {run['seed']}",
         lead=[*_state(frame), _facts(frame, run, axes)],
         sections=sections,
     )
 
 
 def describe_outcomes(frame: pd.DataFrame, axes: Sequence[str]) -> list[Section]:
-    """Return the outcomes of a sweep against its axes, as figures and tables; none without runs.
+    """Return figures and tables of the outcomes against the axes; empty if no run is done.
 
     Parameters
     ----------
     frame : DataFrame
-        One row a run.
+        One row per run.
     axes : sequence of str
-        Columns of it.
+        Its columns that are axes.
     """
     done = frame[frame["status"] == "done"]
     if done.empty:
@@ -128,15 +128,15 @@ def _state(frame: pd.DataFrame) -> list[Block]:
     if missing:
         blocks.append(
             Notice(
-                "Not ended",
-                f"{missing:,} of {len(frame):,} runs are missing, and this report is about the "
-                "others. 'fcfn sweep' carries them out.",
+                "Incomplete",
+                f"{missing:,} of {len(frame):,} runs are missing, and this report covers the "
+                "others. 'fcfn sweep' runs them.",
                 "fair",
             )
         )
     if failed:
         blocks.append(
-            Notice("Failures", f"{format_count(failed, 'run')} failed; see below.", "bad")
+            Notice("Failures", f"{format_count(failed, 'run')} failed; see the list below.", "bad")
         )
     if not blocks:
         blocks.append(Notice("Complete", f"All {len(frame):,} runs are done.", "good"))
@@ -167,26 +167,26 @@ def _axes(frame: pd.DataFrame, run: Mapping[str, Any], axes: Sequence[str]) -> S
         rows.append([axis, shown])
     n = run["replications"]
     words = (
-        f"Every point of the axes was run {n} times, with the same {n} seeds at all points: points "
-        "differ by their axes, and not by their luck."
+        f"Every point was run {n} times, with the same {n} seeds at all points, so that "
+        "differences between points are due to the axes and not to the seeds."
         if n > 1
-        else "Every point of the axes was run once, with the same seed: what a point shows is of "
-        "this seed alone."
+        else "Every point was run once, with the same seed, so the results hold for this seed only."
     )
-    head = ["key of the scenario", "what it goes through"]
+    head = ["scenario key", "values"]
     blocks: list[Block] = [Words(words)]
     if rows:
         blocks.append(Table(head, rows, words=frozenset({0, 1})))
     if not axes:
-        blocks = [Words(f"No axes: one point, {run['replications']} times.")]
-    return Section("The axes", blocks)
+        blocks = [Words(f"No axes: one point with {run['replications']} replications.")]
+    return Section("Axes", blocks)
 
 
 def _pictures(frame: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) -> Section:
     blocks: list[Block] = [
         Words(
-            "Each panel has averages over all runs with a value of the axis below, with the "
-            "intervals of the tables. What is neither below nor in the legend is averaged over."
+            "Each panel shows averages over all runs with the same value of the axis, with the "
+            "intervals of the tables. Other axes are averaged over, unless they have lines of "
+            "their own."
         )
     ]
     rows = -(-len(axes) // _COLUMNS)
@@ -194,20 +194,20 @@ def _pictures(frame: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str])
     for i in range(rows):
         some = axes[i * columns : (i + 1) * columns]
         lines = [
-            f"{axis}, a line for each {by}" for axis in some if (by := lines_by(frame, axis, axes))
+            f"{axis}, one line per {by}" for axis in some if (by := lines_by(frame, axis, axes))
         ]
         blocks.append(
             Picture(
                 f"outcomes-{i + 1}",
                 sweep_overview(frame, some, outcomes, axes),
                 f"{', '.join(label_of(name) for name in outcomes)} against {', '.join(some)}. The "
-                "numbers stand in the tables.",
+                "tables list the numbers.",
                 f"Against {'; '.join(lines)}." if lines else "",
                 frame[[*(n for n in _KEYS if n in frame), *axes, *outcomes]],
                 "sweep.parquet",
             )
         )
-    return Section("What the axes do", blocks if axes else [Words("No axes.")])
+    return Section("Effect of the axes", blocks if axes else [Words("No axes.")])
 
 
 def _tables(done: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) -> Section:
@@ -220,7 +220,7 @@ def _tables(done: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) ->
         blocks.append(_averages_table(groups, _shorten(axes), outcomes, title, sampled=sampled))
     for axis, name in zip(axes, _shorten(axes), strict=True):
         by = done.groupby(group_values(done[axis]), sort=pd.api.types.is_numeric_dtype(done[axis]))
-        title = f"By {axis}" + (", all else averaged over" if len(axes) > 1 else "")
+        title = f"By {axis}" + (", averaged over all other axes" if len(axes) > 1 else "")
         groups = {(key,): some for key, some in by}
         blocks.append(_averages_table(groups, [name], outcomes, title, sampled=sampled))
     same = [
@@ -229,29 +229,29 @@ def _tables(done: pd.DataFrame, axes: Sequence[str], outcomes: Sequence[str]) ->
         if name not in outcomes
     ]
     if same:
-        blocks.append(Words(f"The same in all runs: {', '.join(same)}."))
+        blocks.append(Words(f"Equal in all runs: {', '.join(same)}."))
     if not axes:
         blocks.append(_averages_table({("all runs",): done}, [""], outcomes, "", sampled=False))
-    return Section("The outcomes in numbers", blocks)
+    return Section("Tables", blocks)
 
 
 def _explain_averages(done: pd.DataFrame, *, sampled: bool) -> str:
-    """Say what the averages and their intervals are over."""
+    """Describe what the averages and their intervals are over."""
     n = done["replication"].nunique()
     if sampled:
         return (
-            "Means over the runs that the last column counts, and 95 % t-intervals over these "
-            "runs: the points are a sample."
+            "Values are means with 95 % t-intervals over the runs counted in the last column: the "
+            "points are a sample."
         )
     if n == 1:
         return (
-            "Means over the runs that the last column counts. There is one replication, so one "
-            "seed, which draws one population: no intervals."
+            "Values are means over the runs counted in the last column. With one replication there "
+            "is one seed and one population, so there are no intervals."
         )
     return (
-        f"Means over the runs that the last column counts, and 95 % t-intervals over the {n} "
-        "replications. All points share their seeds, so that runs of one replication are averaged "
-        "first; they are not independent."
+        "Values are means over the runs counted in the last column, with 95 % t-intervals over "
+        f"the {n} replications. All points share their seeds, so the runs of one replication are "
+        "not independent and are averaged first."
     )
 
 
@@ -263,7 +263,7 @@ def _averages_table(
     *,
     sampled: bool,
 ) -> Table:
-    """Return the averages of outcomes, a row for each group of runs."""
+    """Return the averages of outcomes, one row per group of runs."""
     found = {
         name: [average_runs(some, name, sampled=sampled) for some in groups.values()]
         for name in outcomes
@@ -283,7 +283,7 @@ def _averages_table(
 
 
 def _shorten(axes: Sequence[str]) -> list[str]:
-    """Return the last words of the axes' paths, where these tell them apart."""
+    """Return the last parts of the axes' paths if they are unique, else the full paths."""
     last = [axis.rsplit(".", 1)[-1] for axis in axes]
     return last if len(set(last)) == len(last) else list(axes)
 
@@ -303,15 +303,15 @@ def _describe_rounds(runs: pd.DataFrame) -> str:
 
 def _sensitivity(frame: pd.DataFrame) -> Section:
     words = (
-        "How much of an outcome's variance an axis explains: by itself (first order), and with "
-        "all that it does together with others (total order)."
+        "The share of an outcome's variance that an axis explains: on its own (first order), and "
+        "including its interactions with other axes (total order)."
     )
     rows = [
         [label_of(row["outcome"]), row["axis"], _index(row, "first"), _index(row, "total")]
         for row in frame.to_dict("records")
     ]
     head = ["outcome", "axis", "first order", "total order"]
-    note = "In brackets: 95 % bootstrap intervals. Sampling can put an estimate a little below 0."
+    note = "In parentheses: 95 % bootstrap intervals. Sampling error can make an estimate negative."
     table = Table(head, rows, note=note, words=frozenset({0, 1}))
     return Section("Which axes matter: Sobol indices", [Words(words), table])
 
@@ -328,10 +328,10 @@ def _failures(frame: pd.DataFrame, axes: Sequence[str]) -> Section:
         for _, row in failed.head(_FAILED).iterrows()
     ]
     more = len(failed) - _FAILED
-    note = f"{more:,} more in the table." if more > 0 else ""
-    table = Table(["run", *axes, "why"], rows, note=note, words=frozenset({0, len(axes) + 1}))
-    words = "Failed runs are left out of all means. 'fcfn sweep --retry' runs them again."
-    return Section("Runs that failed", [Words(words), table])
+    note = f"{more:,} more in sweep.parquet." if more > 0 else ""
+    table = Table(["run", *axes, "error"], rows, note=note, words=frozenset({0, len(axes) + 1}))
+    words = "Failed runs are excluded from all means. 'fcfn sweep --retry' runs them again."
+    return Section("Failed runs", [Words(words), table])
 
 
 def _value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""One look for all figures: one colour for each arm, readable in grey and for colour-blind eyes."""
+"""A common look of all figures: colours of trainings and mechanisms, readable in grey."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette; line styles tell arms apart in grey
+# Okabe and Ito's palette; line styles distinguish trainings in grey
 ARM_COLOURS = {
     "stackelberg": "#0072B2",
     "no-noise": "#000000",
@@ -25,7 +25,7 @@ ARM_COLOURS = {
     "static": "#E69F00",
     "ic-mle": "#009E73",
     "yang": "#CC79A7",
-    "tullock": "#56B4E9",  # and from here on Tol's muted colours
+    "tullock": "#56B4E9",  # from here on Tol's muted colours
     "weighted": "#332288",
     "fair-query": "#882255",
     "vcg": "#999933",
@@ -62,18 +62,18 @@ ARM_MARKERS = {
     "posted-price": "P",
     "pooled-weights": "X",
 }
-ARM_LABELS = {
+TRAINING_LABELS = {
     "stackelberg": "equilibrium",
     "no-noise": "equilibrium's nodes, no noise",
 }
 SALT = "fcfn_abm"
-"""Makes the names in SVG files: equal figures give equal files."""
+"""Seed of the identifiers in SVG files, so that equal figures give equal files."""
 STAYS, LEAVES, BOUND = "#0072B2", "#8C8C8C", "#D55E00"
 
 
 @contextmanager
 def plain_settings() -> Iterator[None]:
-    """Set aside what a matplotlibrc of the user's says, but for the backend and the like."""
+    """Ignore the settings of the user's matplotlibrc, except the backend."""
     from matplotlib import style
 
     with style.context("default"):
@@ -82,7 +82,7 @@ def plain_settings() -> Iterator[None]:
 
 @contextmanager
 def theme() -> Iterator[None]:
-    """Draw in the project's style alone, and leave matplotlib's settings as they were."""
+    """Draw in the project's style, and restore matplotlib's settings afterwards."""
     import matplotlib as mpl
     import seaborn as sns
 
@@ -111,28 +111,28 @@ def theme() -> Iterator[None]:
 
 
 def letter_panels(panels: Iterable[Axes]) -> None:
-    """Give panels the letters a, b, c before their titles, so that a text can name them."""
+    """Put the letters a, b, c before panel titles, so that text can refer to them."""
     for letter, axes in zip("abcdefghijklmnopqrstuvwxyz", panels, strict=False):
         title = axes.get_title(loc="left")
         axes.set_title(f"{letter}  {title}".rstrip(), loc="left")
 
 
 def round_ticks(n: int = 6) -> MaxNLocator:
-    """Return what places ticks at rounds: whole numbers, in steps of 1, 2, 5, 10 and so on."""
+    """Return a locator for rounds: integer ticks in steps of 1, 2, 5, 10 and so on."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(n, integer=True, steps=[1, 2, 5, 10])
 
 
 def spans_decades(values: Any, ratio: float = 30.0) -> bool:
-    """Whether positive values span so much that a linear scale would hide most of them.
+    """Whether a linear scale would hide most of some positive values.
 
     Parameters
     ----------
     values : array_like of float
-        Those that are drawn; nan are left out.
+        Plotted values; nan are ignored.
     ratio : float
-        Of the 90th to the 10th percentile.
+        Ratio of the 90th to the 10th percentile.
     """
     known = np.asarray(values, dtype=float)
     known = known[np.isfinite(known)]
@@ -143,29 +143,29 @@ def spans_decades(values: Any, ratio: float = 30.0) -> bool:
 
 
 def fix_ticks(figure: Figure) -> Figure:
-    """Make the ticks that matplotlib would make on drawing, by whatever settings hold then."""
+    """Fix the ticks under the current settings, which may differ when the figure is drawn."""
     with plain_settings():
         for axes in figure.axes:
             for part in (axes, *axes.child_axes):
                 for axis in (part.xaxis, part.yaxis):
-                    axis.get_major_ticks(1)  # the others are made after the first
+                    axis.get_major_ticks(1)  # matplotlib copies the others from the first
                     axis.get_minor_ticks(1)
     return figure
 
 
 _COLOUR = re.compile(r"#([0-9a-f]{6})\b")
 _DARK_PAPER, _DARK_INK = 0x1C, 0xE6
-_LIGHTEST_DARK = 0.6  # lightness that a colour has at least on a dark ground
+_LIGHTEST_DARK = 0.6  # least lightness of a colour on a dark background
 
 
 def recolour(svg: str) -> tuple[str, set[str]]:
-    """Return an SVG whose colours the page may change, and the colours."""
+    """Return an SVG with CSS variables as colours, and the colours."""
     found = set(_COLOUR.findall(svg))
     return re.sub(r": #([0-9a-f]{6})\b", r": var(--c\1, #\1)", svg), found
 
 
 def dark_style(colours: Iterable[str]) -> str:
-    """Return the style that gives figures other colours on a dark ground: greys are turned round.
+    """Return the CSS that recolours figures on a dark background; greys are inverted.
 
     Examples
     --------
@@ -191,13 +191,13 @@ def _on_dark(colour: str) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in lighter)
 
 
-def arm_label(arm: str) -> str:
-    """Return what an arm is called in figures and tables."""
-    return ARM_LABELS.get(arm, arm)
+def training_label(arm: str) -> str:
+    """Return the label of a training in figures and tables."""
+    return TRAINING_LABELS.get(arm, arm)
 
 
 def format_power(value: float) -> str:
-    """Write a small number as it is typeset.
+    """Format a small number with a typeset power of ten.
 
     Examples
     --------
@@ -217,5 +217,5 @@ def format_power(value: float) -> str:
 
 
 def escape_text(text: str) -> str:
-    """Return a text of the user's so that matplotlib reads no formulas in it, and can draw it."""
+    """Escape a user's text so that matplotlib draws it without interpreting formulas."""
     return escape_control_characters(text).replace("$", r"\$")

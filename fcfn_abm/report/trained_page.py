@@ -1,4 +1,4 @@
-"""The part of a run's report that is about training, and the privacy that it spends."""
+"""The part of a run's report about training and the privacy that it spends."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pandas as pd
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import Block, Picture, Section, Terms, Words, number
 from fcfn_abm.report.figures.training import accuracy, ledger
-from fcfn_abm.report.summary import arms_table, free_riders_table, privacy_table
-from fcfn_abm.report.theme import arm_label
+from fcfn_abm.report.summary import free_riders_table, privacy_table, trainings_table
+from fcfn_abm.report.theme import training_label
 
 _RIDERS = (
-    "Some nodes report one epsilon and add the noise of a smaller one: they are paid for privacy "
-    "that they do not sell. What that pays them, and what it costs the others:"
+    "Some nodes report one epsilon and add the noise of a smaller one, so they are paid for "
+    "privacy that they do not give up. The table shows their gain and the loss of the other nodes."
 )
 
 
 def training_sections(record: Record) -> list[Section]:
-    """Return the sections on privacy, on the nets, and on free riders if there are any.
+    """Return the sections on privacy, on training, and on free riders if there are any.
 
     Parameters
     ----------
     record : Record
-        Of a run that trained.
+        Record of a run that trained.
     """
     sections = [_privacy(record), _training(record)]
     if riders := free_riders_table(record):
@@ -35,14 +35,14 @@ def training_sections(record: Record) -> list[Section]:
 def _privacy(record: Record) -> Section:
     spent = privacy_table(record)
     if spent is None:
-        return Section("Privacy", [Words("Nobody trains: there is no trade.")])
+        return Section("Privacy", [Words("No node trains: there is no trade.")])
     settings = record.scenario.privacy
     protects = "one sample of a node's data" if settings.unit == "record" else "all data of a node"
     words = (
-        "With differential privacy nobody who sees what a node sends can tell much better than "
-        f"before whether {protects} was another: the odds change by a factor of exp(epsilon) at "
-        f"most, but for a chance of {settings.delta:g} (delta). Every round spends some of it, and "
-        "the total of many rounds is what counts in the end, so both are shown."
+        "Under differential privacy, whoever sees what a node sends learns little about whether "
+        f"{protects} was replaced: the odds change by a factor of at most exp(epsilon), except "
+        f"with probability {settings.delta:g} (delta). Every round spends privacy. The total over "
+        "all rounds is what counts, so the table shows both."
     )
     blocks: list[Block] = [Words(words), spent]
     if not record.ledger.empty:
@@ -54,8 +54,8 @@ def _privacy(record: Record) -> Section:
                 f"Epsilon spent over {int(record.ledger['round'].max())} rounds of training; the "
                 f"median node ends at {number(float(last['epsilon_total'].median()), 4)}, the one "
                 f"that spends most at {number(float(last['epsilon_total'].max()), 4)}.",
-                "Lines are the median node; bands go from the node that spends least to the one "
-                "that spends most.",
+                "Lines are the median node; bands span the nodes from the smallest to the largest "
+                "spending.",
                 _summarise_ledger(record.ledger),
                 "ledger.parquet",
                 interactive=True,
@@ -64,18 +64,18 @@ def _privacy(record: Record) -> Section:
     blocks.append(
         Terms(
             {
-                "As the server sees it": "what is revealed by the sum of all uploads, which is all "
-                "that a server under secure aggregation gets, if the other nodes add their noise.",
-                "Noise multiplier": "the standard deviation of the noise over the most that one "
-                "neighbour can move what is sent.",
+                "From the server's view": "what the sum of all uploads reveals. Under secure "
+                "aggregation the server sees only this sum, if the other nodes add their noise.",
+                "Noise multiplier": "the standard deviation of the noise divided by the L2 "
+                "sensitivity of one release.",
             }
         )
     )
-    return Section("Privacy, round by round and in all", blocks)
+    return Section("Privacy spent", blocks)
 
 
 def _summarise_ledger(ledger: pd.DataFrame) -> pd.DataFrame:
-    """Return the least, the median and the most that nodes have spent, a row a round."""
+    """Return the least, the median and the largest spending of the nodes, one row per round."""
     names = [n for n in ("epsilon_round", "epsilon_total", "epsilon_central") if n in ledger]
     by = ledger.groupby("round")
     found = {
@@ -90,21 +90,23 @@ def _training(record: Record) -> Section:
     task: dict[str, Any] = record.run["training"]
     words = (
         f"A net of {task['n_parameters']:,} parameters, trained by the nodes on {task['data']}. "
-        "Each arm trains the same net from the same start; they differ in whose epsilon makes the "
-        "noise. Test images are not in any node's data."
+        "All trainings start from the same net and differ in the epsilon that sets the noise. "
+        "No node holds test images."
     )
     blocks: list[Block] = [Words(words)]
     if not record.training.empty:
-        reached = ", ".join(f"{arm_label(a['name'])} {a['accuracy']:.1%}" for a in task["arms"])
+        trainings = task["arms"]
+        reached = ", ".join(f"{training_label(a['name'])} {a['accuracy']:.1%}" for a in trainings)
+
         blocks.append(
             Picture(
                 "accuracy",
                 accuracy(record.training, task["arms"], task["data"]),
-                f"Test accuracy round by round, which ends at: {reached}; and what the nodes earn "
-                "in each arm.",
+                f"Test accuracy round by round by training, ending at {reached}; and the nodes' "
+                "utility in each training.",
                 data=record.training[["round", "arm", "accuracy"]],
                 source="training.parquet",
                 interactive=True,
             )
         )
-    return Section("Training", [*blocks, arms_table(record)])
+    return Section("Training", [*blocks, trainings_table(record)])

@@ -1,1 +1,1 @@
-"""Carrying it out: runs, progress. Import the modules: some load Mesa, and not all need it."""
+"""Runs, sweeps, comparisons and audits. Import the modules: some load Mesa, others do not."""

@@ -1,4 +1,4 @@
-"""Audits of a scenario's rounds: what trains is attacked, with a canary among real records."""
+"""Privacy audits of a scenario's rounds: attacks on training with a canary among real records."""
 
 from __future__ import annotations
 
@@ -38,44 +38,46 @@ EPSILONS = (1.0, 4.0, 10.0)
 CONFIDENCE = 0.999
 BROKEN = "broken: lower bound above the claim"
 
-_SMALLEST, _LARGEST = 1e-12, 1e12  # claims beyond them drown in rounding
-_HIDING = 3  # nodes whose sum the server sees
-_ROUNDS = 1000  # of the plan: the ledger's claims take one, and a node is late in one of the first
+_SMALLEST, _LARGEST = 1e-12, 1e12  # claims outside are lost to rounding
+_HIDING = 3  # nodes in the sum that the server sees
+_ROUNDS = (
+    1000  # rounds of the plan: one for the ledger's claims, and one of the first for a late node
+)
 
 
 @dataclass(frozen=True)
 class PlacementAudit:
-    """The audits of one placement: each claimed epsilon of a round, and what the ledger claims."""
+    """The audits of one placement: each claimed epsilon of a round, and the ledger's claims."""
 
     placement: str
     """Its registered name."""
     unit: Unit
-    """What it protects."""
+    """Unit that it protects."""
     neighbours: Relation
-    """How neighbouring data sets differ."""
+    """Relation of neighbouring data sets."""
     engine: str
-    """Which engine trained."""
+    """Engine of the training."""
     noise_of: str
-    """Whether noise was drawn for each node, or for the sum."""
+    """Whether noise is drawn per node or for the sum."""
     n_steps: int
-    """Local steps of a round."""
+    """Local steps per round."""
     n_samples: int
-    """How many samples the attacked node has."""
+    """Samples of the attacked node."""
     sampling_rate: float
-    """Probability with which each of them takes part in a step."""
+    """Sampling rate of each step."""
     reach: float
-    """How far the canary moved the first release, as a share of its sensitivity. Below one the
-    bounds say so much less about data that no net can be fed with."""
+    """How far the canary moved the first release, as a share of its sensitivity. Below one, the
+    bounds are weaker by this factor for data that a net accepts."""
     caveat: str
-    """Why its epsilon is no guarantee; nothing where it is one."""
+    """Why its epsilon is no guarantee; empty if it is one."""
     rows: tuple[Audit, ...]
-    """One a claim and view."""
+    """One audit per claim and view."""
     ceiling: LowerBounds
-    """What so many trials could prove of a step without any noise."""
+    """Largest bounds that this number of trials can show, for a step without noise."""
 
     @property
     def holds(self) -> bool:
-        """Whether every claim stands."""
+        """Whether no claim is violated."""
         return all(row.verdict == "holds" for row in self.rows)
 
     def facts(self) -> dict[str, Any]:
@@ -92,32 +94,32 @@ def audit_scenario(
     confidence: float = CONFIDENCE,
     progress: bool = False,
 ) -> PlacementAudit:
-    """Attack a round of a scenario's training, at given claims.
+    """Attack a round of a scenario's training, for given claims.
 
-    Some nodes train one round from the start, again and again, by the scenario's engine,
-    placement, clipping and noise. One unit of the data of one of them is a canary
-    (:class:`fcfn_abm.training.canaries.Canary`). First that node trains alone: what is seen are its
-    own messages, and the claim is what it sold. Then three nodes train, and the sum is seen: the
-    claim is what the ledger calls the central view; and so it is of a node that comes too late.
+    A few nodes train one round from the start, repeatedly, with the scenario's engine, placement,
+    clipping and noise. One unit of the data of one node is a canary
+    (:class:`fcfn_abm.training.canaries.Canary`). First, that node trains alone: the attacker sees
+    its messages, and the claim is the epsilon that it sold. Then three nodes train, and the
+    attacker sees their sum: the claim is the ledger's central view, also for a late node.
 
     Parameters
     ----------
     scenario : Scenario
-        What is trained, and how; its horizon is left aside, since one round is attacked.
+        The training to attack; its horizon is ignored, since one round is attacked.
     epsilons : sequence of float
-        Claims for that round, at the scenario's delta.
+        Claimed epsilons of the round, at the scenario's delta.
     trials : int, optional
-        How often the round is run for each claim: by default 4,000 times, or 1,000 times where
-        each local step is a release, which takes several gradients to attack.
+        Number of attacked rounds per claim: by default 4,000, or 1,000 if each local step is a
+        release, whose attack takes several gradients.
     confidence : float, default 0.999
-        Of each row: probability with which no lower bound is above the truth.
+        Confidence level of each row's lower bounds.
     progress : bool, default False
         Whether to show a bar on stderr.
 
     Returns
     -------
     PlacementAudit
-        A row for each claim, and for the ledger's claims at the largest of them.
+        A row per claim, and rows for the ledger's claims at the largest epsilon.
 
     Raises
     ------
@@ -139,8 +141,8 @@ def audit_scenario(
     gaussian = plan.placement.sampling_rate == 1  # noise on a random sample is a mixture
     largest = float(max(epsilons))
     central, late, local = sides.read_ledger(largest)
-    shared = gaussian and central < local  # else nothing more is claimed of the sum
-    fresh = count(1)  # noise of a round that nobody has used, for every trial
+    shared = gaussian and central < local  # otherwise there is no stronger claim for the sum
+    fresh = count(1)  # a new round, and so new noise, for every trial
     own = [RoundAttack(sides, 1, float(epsilon), fresh) for epsilon in epsilons]
     with (
         trainer.engine.configure_torch(),
@@ -164,7 +166,7 @@ def audit_scenario(
 
         rows = [run(attack, attack.epsilon, "local") for attack in own]
         strongest = rows[int(np.argmax(epsilons))]
-        if late is not None:  # who comes too late sends the same message
+        if late is not None:  # a late node sends the same message
             rows.append(replace(strongest, view="late", epsilon=late))
         if shared:
             rows.append(run(RoundAttack(sides, _HIDING, largest, fresh), central, "central"))
@@ -187,31 +189,31 @@ def audit_scenario(
 
 
 def require_claims(epsilons: Iterable[float]) -> None:
-    """Raise InvalidPrivacyError for a claim that is none, or drowns in rounding."""
+    """Raise InvalidPrivacyError for claims that are not positive, or lost to rounding."""
     for epsilon in epsilons:
         if not _SMALLEST <= epsilon <= _LARGEST:
             raise InvalidPrivacyError(
-                f"epsilon must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {epsilon:g}."
+                f"epsilon must be between {_SMALLEST:g} and {_LARGEST:g}, not {epsilon:g}."
             )
 
 
 class Neighbours:
-    """Two trainings of a few nodes, whose data differ in one unit of the first node's.
+    """Two trainings of a few nodes whose data differ in one unit of the first node's data.
 
     Parameters
     ----------
     whole : FederatedTrainer
-        The scenario's trainer, whose nodes with the fewest samples are taken.
+        The scenario's trainer, of which the nodes with the fewest samples are used.
     canary : Canary
-        The unit.
+        The differing unit.
     """
 
     def __init__(self, whole: FederatedTrainer, canary: Canary) -> None:
         self.canary = canary
         self.watched: list[Watched] = []
-        """Of trainings whose steps are seen: what the canary moved, and the attacker saw."""
+        """For trainings with visible steps: what the canary moved, and what the attacker saw."""
         self.watches = False
-        """Whether the first node trains alone, and its steps are watched."""
+        """Whether the first node trains alone with its steps observed."""
         self._remembered: dict[int, Remembered] = {}
         nodes = np.argsort(whole.n_samples, kind="stable")[:_HIDING]
         placement = whole.plan.placement
@@ -234,7 +236,7 @@ class Neighbours:
         release = self.trainers[True].releases[0]
         self.sampled = placement.sampling_rate < 1
         self.sees_steps = self.sampled or release.n_noise_draws > 1
-        """Whether each step is seen: where each is a release of its own, or on a random sample."""
+        """Whether each step is visible: it is a release, or uses a random sample."""
 
     @classmethod
     def prepare(cls, scenario: Scenario) -> Neighbours:
@@ -255,18 +257,18 @@ class Neighbours:
         if self.watches:
             gradients = Watched(gradients, self.canary, sampled=self.sampled)
             self.watched.append(gradients)
-        elif not self.sees_steps:  # noise comes last: all before it is the same in every trial
+        elif not self.sees_steps:  # noise is added last: everything before is equal in all trials
             gradients = self._remembered.setdefault(id(gradients), Remembered(gradients))
         return placement.train(flat, batches, steps, gradients, noise)
 
     def read_ledger(self, epsilon: float) -> tuple[float, float | None, float]:
-        """Return what the ledger claims after one round in which all report ``epsilon``.
+        """Return the ledger's claims after one round in which all nodes report ``epsilon``.
 
         Returns
         -------
         central, late, local : float
-            Of the first node, in the central view, in time and too late; and in the local one. In
-            a training that hides nodes in their sum what comes too late stays masked: None.
+            For the first node: the central view, on time and late, and the local view. If the
+            training masks updates in their sum, a late update stays masked: None.
         """
         delta, n_nodes = self._plan.delta, len(self.trainers[True].shards)
         reports = np.full(n_nodes, epsilon)
@@ -288,7 +290,7 @@ class Neighbours:
         return central, float(_ledger_of(training).central_epsilon(delta)[0]), local
 
     def find_blocks(self, n_vectors: int) -> list[Ints]:
-        """Return the places of each parameter's numbers, in so many vectors one after another."""
+        """Return the indices of each parameter's values in a number of concatenated vectors."""
         trainer = self.trainers[True]
         sizes = [part.numel() for part in trainer.gradients[0].net.parameters()]
         places = np.arange(n_vectors * trainer.n_parameters).reshape(n_vectors, -1)
@@ -297,7 +299,7 @@ class Neighbours:
 
 
 def craft_for(trainer: FederatedTrainer) -> Canary:
-    """Make a canary for what a trainer trains: of several, that which moves its update the most."""
+    """Create the canary, of several candidates, that moves a trainer's update the most."""
     gradients, node = trainer.gradients[0], int(np.argmin(trainer.n_samples))
     gradients.load(trainer.first_parameters)
     image = trainer.data.train_images[trainer.shards[node][0]]
@@ -306,7 +308,7 @@ def craft_for(trainer: FederatedTrainer) -> Canary:
 
 
 def _measure_distance(trainer: FederatedTrainer, canary: Canary) -> float:
-    """Return how far apart the updates of two nodes lie that hold nothing but a unit each."""
+    """Return the distance between the updates of two nodes with one unit each."""
     plan = replace(trainer.plan, chances=Chances(), secure_noise=False)
     plan = replace(plan, steps=replace(plan.steps, grid=None))
     whole, own = plan.placement.unit == "client", canary.count_samples(1, whole=True)
@@ -334,7 +336,7 @@ def _measure_distance(trainer: FederatedTrainer, canary: Canary) -> float:
 def _take_nodes(
     trainer: FederatedTrainer, nodes: Ints, canary: Canary, *, whole_node: bool, present: bool
 ) -> tuple[ImageData, list[Ints]]:
-    """Return the samples of some nodes, the first of which has the canary, and their rows."""
+    """Return the samples of a few nodes, of which the first has the canary, and their rows."""
     data = trainer.data
     images, labels = [], []
     for place, node in enumerate(nodes.tolist()):
@@ -356,27 +358,27 @@ def _take_nodes(
 
 
 def first_test_image(data: ImageData) -> dict[str, Any]:
-    """Return the test set of trainings whose accuracy nobody looks at, as fields."""
+    """Return a minimal test set, as fields, for trainings whose accuracy is not used."""
     return {"test_images": data.test_images[:1], "test_labels": data.test_labels[:1]}
 
 
 class RoundAttack:
-    """The attack on a round: who knows all data but one unit sees what some nodes send together.
+    """The attack on a round by an adversary who knows all data but one unit.
 
-    Where each local step has its own noise, the attacker also sees the parameters at each step,
-    which is what composition grants. Where records are sampled, it sees what is sent, and of whom
-    was drawn all but the canary.
+    If each local step has its own noise, the attacker also sees the parameters at each step, as
+    composition allows. If records are sampled, it sees the messages and which records were
+    drawn, except for the canary.
 
     Parameters
     ----------
     sides : Neighbours
-        What is attacked.
+        The neighbouring trainings.
     n_nodes : int
-        How many nodes train: the first has the canary.
+        Number of nodes that train; the first has the canary.
     epsilon : float
-        What each of them reports.
+        Report of each node.
     rounds : iterator of int
-        Numbers of rounds whose noise is fresh.
+        Numbers of unused rounds, for new noise.
     """
 
     def __init__(
@@ -395,7 +397,7 @@ class RoundAttack:
         self._known: tuple[Floats, Floats] | None = None
         self._difference: Floats | None = None
         self.n_vectors = 1
-        """How many vectors of parameters the attacker sees in a round."""
+        """Number of parameter vectors that the attacker sees in a round."""
         sides.watches = sides.sees_steps
         if sides.sees_steps:
             if not sides.sampled:
@@ -403,7 +405,7 @@ class RoundAttack:
             self._require_legible()
 
     def __call__(self, present: bool) -> Seen:
-        """Run a round on the data set, or on its neighbour."""
+        """Run a round on the data set, or on the neighbouring one."""
         round_index = next(self._rounds)
         self._sides.watched.clear()
         update = self._aggregate(self._private[present], round_index)
@@ -416,7 +418,7 @@ class RoundAttack:
         return self._take_apart(watched, update)
 
     def measure_reach(self) -> float:
-        """Return how far the canary moves what is seen, as a share of what the claim allows."""
+        """Return how far the canary moves the observation, as a share of what the claim allows."""
         release = self._trainer.releases[0]
         difference = self(True).difference
         if not self._sides.sees_steps:
@@ -429,7 +431,7 @@ class RoundAttack:
         return np.asarray(sums.update.double().numpy())
 
     def _look_up(self, round_index: int) -> tuple[Floats, Floats]:
-        """Return the middle of both data sets' updates without noise, and their difference."""
+        """Return the midpoint of both data sets' updates without noise, and their difference."""
         if self._known is None or not self._same_every_round:
             here, there = (
                 self._aggregate(self._clean[side], round_index) for side in (True, False)
@@ -438,7 +440,7 @@ class RoundAttack:
         return self._known
 
     def _take_apart(self, watched: Watched, update: Floats) -> Seen:
-        """Return what each local step released, one after another."""
+        """Return the releases of all local steps."""
         steps, divisor = self._trainer.plan.steps, self._trainer.releases[0].divisor or 1.0
         positions = np.array([position.double().numpy() for position in watched.positions])
         ends = np.concatenate([positions[1:], positions[:1] + update])
@@ -451,7 +453,7 @@ class RoundAttack:
         return Seen((velocities - middles).ravel(), differences.ravel())
 
     def _take_together(self, watched: Watched, update: Floats) -> Seen:
-        """Return what is sent, in units of a release; who was drawn beside the canary is known."""
+        """Return the messages in units of a release, given which other records were drawn."""
         steps, divisor = self._trainer.plan.steps, self._trainer.releases[0].divisor or 1.0
         released = -update / steps.learning_rate
         for middle in watched.middles:
@@ -459,19 +461,19 @@ class RoundAttack:
         if watched.differences:
             differences = [part.double().numpy() for part in watched.differences]
             self._difference = np.sum(differences, axis=0) / divisor
-        # where no record at all was drawn, what is sent is noise alone
+        # without any drawn record, the message is only noise
         difference = np.zeros(released.size) if self._difference is None else self._difference
         return Seen(released, difference)
 
     def _require_legible(self) -> None:
-        """Raise InvalidPrivacyError where parameters of 32 bits cannot show what steps do."""
+        """Raise InvalidPrivacyError if 32-bit parameters cannot resolve the local steps."""
         trainer, rate = self._trainer, self._trainer.plan.steps.learning_rate
         std = float(trainer.privacy(self._reports).noise_std[0])
         if rate * std < 100 * float(trainer.first_parameters.abs().max()) * 2.0**-24:
             raise InvalidPrivacyError(
                 f"training.learning_rate = {rate:g} is too small to audit several local steps: "
-                "32-bit parameters do not show them. Epsilon does not depend on it; take a larger "
-                "one."
+                "32-bit parameters cannot resolve them. Epsilon does not depend on it; choose a "
+                "larger one."
             )
 
 
@@ -491,7 +493,7 @@ def audit_text(found: PlacementAudit) -> Text:
         f"{_NOISE_OF[found.noise_of]}: {steps}, a node of {found.n_samples} samples;",
         f"{protects} ({found.neighbours}), delta = {found.rows[0].delta:g}. The canary moves a "
         f"release by {found.reach:.3f} of its sensitivity.",
-        f"Lower bounds of a round's epsilon, {n_trials:,} trials, confidence {confidence:g}:",
+        f"Lower bounds of a round's epsilon ({n_trials:,} trials, confidence {confidence:g}):",
         "",
         *table(found.rows),
         "",
@@ -531,17 +533,20 @@ def _align(cells: Sequence[str]) -> str:
 
 
 def _describe_reach(found: PlacementAudit) -> str:
-    most = f"So many trials can show {found.ceiling.any_mechanism:.1f} at most of any mechanism"
+    most = (
+        "With this number of trials the bound for any mechanism is at most "
+        f"{found.ceiling.any_mechanism:.1f}"
+    )
     if found.sampling_rate < 1:
-        return f"{most}. Records are sampled, so the bounds for Gaussian noise do not apply."
+        return f"{most}. Records are sampled, so bounds for Gaussian noise do not apply."
     return (
-        f"{most}, and {found.ceiling.gdp:.1f} of a mu-GDP one;\n"
-        "the Gaussian bound reaches any epsilon."
+        f"{most}, and the mu-GDP bound at most {found.ceiling.gdp:.1f};\n"
+        "the Gaussian bound is not limited."
     )
 
 
 def _ledger_of(training: Training) -> Ledger:
-    """Return what a private training has spent."""
+    """Return the ledger of a private training."""
     if training.ledger is None:
-        raise InvalidPrivacyError("a training without noise has no ledger, and nothing to audit.")
+        raise InvalidPrivacyError("a training without noise cannot be audited.")
     return training.ledger

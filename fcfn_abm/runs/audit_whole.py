@@ -1,4 +1,4 @@
-"""Audits of a whole training, from one or two trainings: many canaries at once, each by a coin."""
+"""Audits of a whole training, with many randomised canaries in one or two trainings."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ type Coins = npt.NDArray[np.bool_]
 EPSILON, CANARIES, CONFIDENCE = 10.0, 2000, 0.95
 
 _FEWEST_CANARIES = 100
-_DRIFT = 0.01  # how far noise may carry parameters in all, as a share of their size at the start
-_KEPT = 32  # coordinates of each message that are kept to look for noise that comes back
+_DRIFT = 0.01  # most drift of the parameters by noise, as a share of their initial size
+_KEPT = 32  # coordinates of each message stored to look for repeated noise
 
 
 @dataclass(frozen=True)
 class Attacker:
-    """What one attacker of a whole training proved."""
+    """The bounds that one attacker of a whole training proved."""
 
     name: str
     sees: str
@@ -61,17 +61,17 @@ class WholeAudit:
     neighbours: Relation
     engine: str
     epsilon: float
-    """The claim: the total of all rounds."""
+    """The claim: the total over all rounds."""
     delta: float
     rounds: int
     n_canaries: int
-    """Nodes, each with one canary, in the training whose messages are seen."""
+    """Number of nodes, each with one canary, in the training with visible messages."""
     n_blackbox: int
-    """Canaries of the training of which the attacker sees the last net alone; 0 without one."""
+    """Canaries of the training of which the attacker sees only the last net; 0 without one."""
     confidence: float
-    """Probability with which no bound is above the truth, of all attackers together."""
+    """Confidence level of all bounds together."""
     clipping_norm: float
-    """Of the first training."""
+    """Clipping norm of the first training."""
     caveat: str
     attackers: tuple[Attacker, ...]
 
@@ -82,12 +82,12 @@ class WholeAudit:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the claim stands."""
+        """The verdict on the claim."""
         return "broken" if self.strongest.lower.largest > self.epsilon else "holds"
 
     @property
     def holds(self) -> bool:
-        """Whether the claim stands."""
+        """Whether the claim is not violated."""
         return self.verdict == "holds"
 
     def facts(self) -> dict[str, Any]:
@@ -112,39 +112,39 @@ def audit_whole(
 ) -> WholeAudit:
     """Attack a whole training with a total epsilon.
 
-    In the first training each node holds one of two records, by a coin, and the attacker sees every
-    message. In the second one, which is the scenario's own, the labels of records are replaced, by
-    a coin each, and the attacker sees the last net alone.
+    In the first training, each node holds one of two records, chosen by a coin, and the attacker
+    sees every message. In the second, which is the scenario's own, coins decide whether labels
+    are replaced, and the attacker sees only the last net.
 
     Parameters
     ----------
     scenario : Scenario
-        What is trained, and how; every node takes part in all rounds.
+        The training to attack; every node takes part in all rounds.
     epsilon : float, default 10
-        The claim for all rounds, at the scenario's delta.
+        Claimed total epsilon, at the scenario's delta.
     canaries : int, default 2000
-        How many nodes the first training has.
+        Number of nodes in the first training.
     confidence : float, default 0.95
-        Probability with which no bound is above the truth.
+        Confidence level of all bounds together.
     blackbox : bool, default True
-        Whether there is a second training.
+        Whether to run the second training.
     progress : bool, default False
         Whether to show a bar on stderr.
 
     Raises
     ------
     InvalidPrivacyError
-        If a number is outside its range, noise is drawn for the sum alone, records are sampled, or
-        neighbours are clients of which one contributes nothing.
+        If a number is outside its range, noise is drawn only for the sum, records are sampled, or
+        neighbours are clients with zeroed contributions.
     MissingExtraError
         If torch is not installed.
 
     Notes
     -----
-    The clipping norm of the first training is lowered until noise carries the parameters by a
-    hundredth of their size: epsilon does not depend on it, and the gradients of the canary stay as
-    far apart as they were made. Both bounds that speak of mu take the scores of different nodes to
-    be independent, as they are if noise is.
+    The clipping norm of the first training is lowered until noise moves the parameters by about
+    one percent of their size. Epsilon does not depend on it, and the canaries' gradients remain as
+    far apart. Both bounds on mu assume independent scores of different nodes, which holds for
+    independent noise.
 
     References
     ----------
@@ -155,30 +155,28 @@ def audit_whole(
     require_between(0, 1, error=InvalidPrivacyError, confidence=confidence)
     require_counts(error=InvalidPrivacyError, canaries=canaries)
     if canaries < _FEWEST_CANARIES:
-        raise InvalidPrivacyError(
-            f"canaries must be at least {_FEWEST_CANARIES}, but is {canaries}."
-        )
+        raise InvalidPrivacyError(f"canaries must be at least {_FEWEST_CANARIES}, not {canaries}.")
     own = _prepare(scenario)
     plan = own.plan
     if plan.noise_of == "sum":
         raise InvalidPrivacyError(
-            'noise is drawn for the sum alone (noise_of = "sum"), so nodes have no messages to '
-            "attack for a whole training; leave --whole out to attack a round."
+            'noise is drawn for the sum only (noise_of = "sum"), so there are no messages of nodes '
+            "to attack; omit --whole to attack a round."
         )
     if plan.view == "central" or plan.adaptive_clipping:
         raise InvalidPrivacyError(
-            "the attack on a whole training sees each message, at one clipping norm: leave --whole "
-            'out to attack a round where privacy.view = "central" or the norm adapts.'
+            "the attack on a whole training needs visible messages and a fixed clipping norm; omit "
+            '--whole to attack a round if privacy.view = "central" or the norm adapts.'
         )
     if plan.placement.sampling_rate < 1:
         raise InvalidPrivacyError(
-            "records are sampled, and the attack on a whole training knows what each node trains "
-            "on; leave --whole out to attack a round."
+            "the attack on a whole training must know which records each node uses, but records "
+            "are sampled; omit --whole to attack a round."
         )
     if plan.placement.unit == "client" and plan.neighbours == "zero-out":
         raise InvalidPrivacyError(
-            "no real data of a client contributes nothing at all parameters of a training "
-            '(privacy.neighbours = "zero-out"); leave --whole out to attack a round, or take '
+            "the attack on a whole training has no client data with zero contribution "
+            '(privacy.neighbours = "zero-out"); omit --whole to attack a round, or use '
             '"replace-one".'
         )
     risk = 1 - confidence
@@ -210,14 +208,14 @@ def audit_whole(
 
 
 def _select_engine(scenario: Scenario, own: FederatedTrainer) -> EngineName:
-    """Return the engine for many nodes of one record: stacked, unless the scenario says more."""
+    """Return the engine for many nodes with one record each: stacked, unless one is set."""
     asked = (scenario.training or TrainingSettings()).engine
     needs_serial = own.plan.secure_noise or own.plan.precision != "fp32"
     return "stacked" if asked == "auto" and not needs_serial else asked
 
 
 def _prepare(scenario: Scenario) -> FederatedTrainer:
-    """Return the scenario's trainer, on the processor, for a total epsilon."""
+    """Return the scenario's trainer, on the CPU, for a total epsilon."""
     training = (scenario.training or TrainingSettings()).model_copy(update={"device": "cpu"})
     changed = {"horizon": "training", "currency": None}  # a total epsilon is audited
     privacy = scenario.privacy.model_copy(update=changed)
@@ -225,18 +223,18 @@ def _prepare(scenario: Scenario) -> FederatedTrainer:
 
 
 class _Messages:
-    """A training of many nodes that hold one record each, or one unit, and what it shows.
+    """A training of many nodes with one record or unit each, and its messages.
 
     Parameters
     ----------
     own : FederatedTrainer
         The scenario's trainer.
     epsilon : float
-        What each node reports, for all rounds.
+        Report of each node, for all rounds.
     n_nodes : int
-        How many nodes there are.
+        Number of nodes.
     engine : str
-        What trains them.
+        Engine of the training.
     """
 
     def __init__(
@@ -273,7 +271,7 @@ class _Messages:
         return upload
 
     def train(self, on_round: Callable[[], object]) -> None:
-        """Train all rounds, and keep what the messages show."""
+        """Train all rounds, and store the messages' scores."""
         training = self.trainer.begin()
         reports = np.full(self._n_nodes, self._epsilon)
         heads, tails = int(np.argmax(self.coins)), int(np.argmin(self.coins))
@@ -294,7 +292,7 @@ class _Messages:
             on_round()
 
     def _note(self, messages: Singles, here: Floats, there: Floats, row: int) -> None:
-        if not self._scale:  # one for all rounds: noise that comes back is to cancel exactly
+        if not self._scale:  # one scale for all rounds, so that repeated noise cancels exactly
             self._scale = float(np.abs(here - there).max()) or 1.0
         scale = self._scale
         difference, middle = (here - there) / scale, (here + there) / 2
@@ -309,7 +307,7 @@ class _Messages:
         self._differences[row] = difference[self._places]
 
     def attack(self, risk: float) -> list[Attacker]:
-        """Return what each attacker proves; all hold at once, but for a probability of ``risk``."""
+        """Return each attacker's bounds; all hold together except with probability ``risk``."""
         everyone = np.arange(self._n_nodes)
         usual = self._judge("every message", everyone, self._scores, USUAL_SHARE * risk)
         left = (1 - USUAL_SHARE) * risk / 2
@@ -320,7 +318,7 @@ class _Messages:
         return found
 
     def _compare_rounds(self, risk: float) -> Attacker:
-        """Look for noise that comes back after some rounds, and take it out."""
+        """Look for noise that is repeated after some rounds, and subtract it."""
         n_rounds, n_nodes, _ = self._kept.shape
         noise = self._kept - self._kept.mean(axis=0)
         lag, sign = find_lag(noise.transpose(1, 2, 0).reshape(-1, n_rounds))
@@ -332,7 +330,7 @@ class _Messages:
         return self._judge(name, np.arange(n_nodes), scores, risk / (n_rounds - 1))
 
     def _compare_nodes(self, risk: float) -> Attacker:
-        """Look for noise that nodes share, of whom the attacker knows one, and take it out."""
+        """Look for noise shared by nodes, of which the attacker knows one, and subtract it."""
         n_nodes = self._n_nodes
         signs = np.where(self.coins, 0.5, -0.5).astype(np.float32)
         noise = self._kept - signs[None, :, None] * self._differences[:, None].astype(np.float32)
@@ -349,7 +347,7 @@ class _Messages:
 
 
 def _judge(scores: Floats, coins: Coins, delta: float, risk: float) -> LowerBounds:
-    """Return the bounds of scores whose coins fell one way or the other, each at a third."""
+    """Return the bounds from scores under both coin outcomes; a third of the risk each."""
     if coins.sum() < 20 or (~coins).sum() < 20:
         return LowerBounds(0.0, 0.0, 0.0)
     found = lower_bounds(scores[coins], scores[~coins], delta, 1 - risk)
@@ -377,7 +375,7 @@ def _give_records(
 def _lower_clipping(
     own: FederatedTrainer, data: tuple[Any, Any], plan: TrainingPlan, epsilon: float
 ) -> float:
-    """Return a clipping norm with which noise leaves the parameters about where they are."""
+    """Return a clipping norm with which noise hardly moves the parameters."""
     trainer = FederatedTrainer(data[0], data[1][:2], plan, engine="serial", device="cpu")
     std = float(trainer.privacy([epsilon, epsilon]).noise_std[0])
     walk = std * trainer.releases[0].noise_gain * np.sqrt(plan.rounds / len(data[1]))
@@ -388,7 +386,7 @@ def _lower_clipping(
 def _attack_last_net(
     own: FederatedTrainer, epsilon: float, risk: float, on_round: Callable[[], object]
 ) -> tuple[Attacker, int]:
-    """Train the scenario's own nodes with labels by coins, and guess them from the last net."""
+    """Train the scenario's nodes with randomised labels, and guess the coins from the last net."""
     plan, data = own.plan, own.data
     whole = plan.placement.unit == "client"
     (rng,) = stream(plan.seed, "canary").spawn(1)
@@ -441,21 +439,21 @@ def whole_text(found: WholeAudit) -> Text:
     lines: list[str | Text] = [
         f"Placement {found.placement}, engine {found.engine}: {found.rounds} rounds with a total "
         f"epsilon of {found.epsilon:g}, delta = {found.delta:g}; {protects} ({found.neighbours}).",
-        f"Lower bounds of the total, from {1 + (found.n_blackbox > 0)} training(s), confidence "
-        f"{found.confidence:g} for all of them together:",
+        f"Lower bounds of the total epsilon from {1 + (found.n_blackbox > 0)} training(s), joint "
+        f"confidence {found.confidence:g}:",
         "",
         _align(heads),
         *(_describe(one) for one in found.attackers),
         "",
         _conclude(found),
         f"All messages: {found.n_canaries:,} nodes with one canary each, clipping norm "
-        f"{found.clipping_norm:.2g}. Counted guesses assume nothing; the other two take noise to "
-        "be Gaussian (mu-GDP) and independent from node to node.",
+        f"{found.clipping_norm:.2g}. Counted guesses need no assumption; the other two assume "
+        "noise that is Gaussian (mu-GDP) and independent across nodes.",
     ]
     if found.n_blackbox:
         lines.append(
-            f"The last net: {found.n_blackbox:,} canaries in the scenario's own nodes, known by "
-            "their losses."
+            f"The last net: {found.n_blackbox:,} canaries in the scenario's nodes, scored by their "
+            "losses.",
         )
     if found.caveat:
         lines.append(found.caveat)
@@ -472,7 +470,7 @@ def _conclude(found: WholeAudit) -> Text:
     words, share = str(found.verdict), f"{largest / found.epsilon:.2f} of the claim"
     if found.verdict == "broken":
         words, share = BROKEN, found.strongest.name
-    line = f"{words}: the strongest attacker shows {write_bound(largest)} ({share})"
+    line = f"{words}: the strongest attacker proves {write_bound(largest)} ({share})"
     return mark_verdict(line, found.verdict, 0)
 
 

@@ -1,7 +1,7 @@
-"""The benchmark of mechanisms: cells of costs, data and caps, at equal terms, into one table.
+"""The benchmark of mechanisms: cells of costs, data and caps, on equal terms, in one table.
 
-Each cell, and each training, is a task of a worker, which writes its rows itself, as one file,
-whole or not at all: whatever dies, the same call resumes with what is missing, to the same bytes.
+Each cell and each training is a task of a worker, which writes its rows atomically to a file of
+its own. After any failure the same call resumes with the missing tasks, with identical results.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from fcfn_abm.scenario.load import require_scenario
 KIND = "benchmark"
 TABLE, SUMMARY = "bench.parquet", "bench.csv"
 DEFAULT = "bench/default"
-"""The shipped benchmark, which is carried out where none is named."""
+"""The bundled benchmark that runs by default."""
 _PRELOAD = "fcfn_abm.runs.bench"
 _KEY = ("costs", "data", "budget", "mode", "mechanism", "replication")
 
@@ -55,21 +55,21 @@ class Benchmark:
     """A benchmark on disk."""
 
     scenario: Scenario
-    """The scenario with its benchmark, resolved: every default written out."""
+    """The scenario with its benchmark, resolved: all defaults are filled in."""
     run: dict[str, Any]
-    """What is compared, and the versions that it was begun with."""
+    """What is compared, and the versions with which it was started."""
     path: Path
     """The folder; absolute."""
     fingerprint: str | None = None
-    """What tells it from others that take its place."""
+    """Fingerprint of the folder, to detect its replacement."""
 
     def frame(self) -> pd.DataFrame:
-        """Return the table: one row a cell, mode, mechanism and population.
+        """Return the table: one row per cell, mode, mechanism and population.
 
         Raises
         ------
         InvalidRecordError
-            If the benchmark has not ended, or its table cannot be read.
+            If the benchmark is incomplete, or its table cannot be read.
         """
         require_same(self.path, self.fingerprint, RUN_FILE, SCENARIO_FILE)
         require_unchanged(self.path, [TABLE])
@@ -78,15 +78,15 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class BenchTask:
-    """What a worker does at once: a cell with all its populations, or one training."""
+    """A unit of work: a cell with all its populations, or one training."""
 
     index: int
     """Number of the task, from 0."""
     cell: BenchCell
     mechanism: str | None = None
-    """Whose epsilon is trained; None for a cell without training."""
+    """Mechanism whose epsilon is trained; None for a cell without training."""
     replication: int = 0
-    """In which population."""
+    """Number of the population."""
 
 
 def run_bench(
@@ -96,40 +96,40 @@ def run_bench(
     *,
     progress: bool = False,
 ) -> Benchmark:
-    """Carry out what is missing of a benchmark in a folder.
+    """Run the missing tasks of a benchmark in a folder.
 
     Parameters
     ----------
     scenario : Scenario
-        With a benchmark, best from :func:`fcfn_abm.load_scenario`.
+        With a benchmark, usually from :func:`fcfn_abm.load_scenario`.
     out : str or Path
-        Folder of the benchmark: a new one, or that of an equal scenario, which is resumed.
+        Folder of the benchmark; one of an equal scenario is resumed.
     workers : Workers, optional
-        Where tasks are carried out: ``Processes`` or ``Cluster`` of :mod:`fcfn_abm.process`.
-        Without it one after another, in this process.
+        Workers for the tasks: ``Processes`` or ``Cluster`` of :mod:`fcfn_abm.process`. By default
+        tasks run one after another in this process.
     progress : bool, default False
-        Whether to show a bar on stderr; a line each half minute where it is not a terminal.
+        Whether to show a bar on stderr; one line per half minute if it is not a terminal.
 
     Returns
     -------
     Benchmark
-        Its frame has one row a cell, mode, mechanism and population.
+        Its frame has one row per cell, mode, mechanism and population.
 
     Raises
     ------
     InvalidScenarioError
-        If there is no benchmark in the scenario, or a part of it is not right.
+        If the scenario has no benchmark, or it is not valid.
     OutputError
-        If ``out`` is taken by something else, by another scenario or by a process that works on
-        it, or cannot be written.
+        If ``out`` holds something else, belongs to another scenario, is in use by another process,
+        or cannot be written.
     RunFailedError
-        If the workers cannot be had, or die of a task.
+        If workers are not available, or a task kills them.
 
     Notes
     -----
-    A population and all chance in it depend on the seed and its number alone: mechanisms, modes
-    and caps are compared on the same populations. Results do not depend on the workers: equal
-    scenarios give equal files, byte for byte.
+    A population and its random numbers depend only on the seed and the population's number:
+    mechanisms, modes and caps share populations. Results do not depend on the workers; equal
+    scenarios give identical files.
     """
     require_scenario(scenario, "run_bench")
     build.check_scenario(scenario)
@@ -151,7 +151,7 @@ def run_bench(
 
 
 def read_bench(path: str | Path) -> Benchmark:
-    """Read a benchmark back.
+    """Read a benchmark from disk.
 
     Parameters
     ----------
@@ -161,13 +161,13 @@ def read_bench(path: str | Path) -> Benchmark:
     Raises
     ------
     InvalidRecordError
-        If the folder is missing, or does not hold a benchmark.
+        If the folder does not exist, or is not a benchmark.
     """
     return Benchmark(*read_identity(as_path("path", path, error=InvalidRecordError), KIND))
 
 
 def list_tasks(scenario: Scenario) -> list[BenchTask]:
-    """Return all tasks of a benchmark: the trainings first, which take longest."""
+    """Return all tasks of a benchmark, starting with the trainings, which take longest."""
     bench = build.require_bench(scenario)
     cells = build.list_bench(scenario)
     tasks: list[BenchTask] = []
@@ -203,10 +203,11 @@ def _carry_out(
 
         def give_up(task: BenchTask, last: str) -> None:
             what = f"the training of {task.mechanism!r}" if task.mechanism else "the cell"
+            cause = f" (the last was {last})" if last else ""
             raise RunFailedError(
-                f"workers died of {what} with costs {task.cell.costs!r}, data {task.cell.data!r} "
-                f"and the cap {task.cell.budget:g}{f' (the last was {last})' if last else ''}; "
-                "what was done before is kept."
+                f"workers died during {what} with costs {task.cell.costs!r}, data "
+                f"{task.cell.data!r} and the cap {task.cell.budget:g}{cause}; "
+                "finished results are kept."
             )
 
         run_tasks(
@@ -222,7 +223,7 @@ def _carry_out(
 def carry_out_first(
     tasks: Sequence[BenchTask], *, out: Path, plugins: Sequence[Plugin] = ()
 ) -> list[dict[str, Any]]:
-    """Carry out the first of some tasks on a worker, and write its rows."""
+    """Run the first of some tasks on a worker, and write its rows."""
     import_again(plugins)
     task = tasks[0]
     rows = list(_train(task) if task.mechanism else _price(task.cell))
@@ -242,7 +243,7 @@ def _price(cell: BenchCell) -> Iterator[dict[str, Any]]:
 
 
 def _train(task: BenchTask) -> Iterator[dict[str, Any]]:
-    """Yield what a net learns with the epsilon of a mechanism; nothing where there is none."""
+    """Yield the accuracy with a mechanism's epsilon; nothing without an epsilon."""
     part, name = task.cell.bench.training, task.mechanism
     if part is None or name is None:
         return
@@ -291,7 +292,7 @@ def _facts(scenario: Scenario, n_tasks: int) -> dict[str, Any]:
 
 
 def _write(scenario: Scenario, out: Path) -> None:
-    """Write table and figure from the rows of all tasks, and seal what stays."""
+    """Write table and figure from the rows of all tasks, and write checksums."""
     from fcfn_abm.report.bench import summarise
     from fcfn_abm.report.figures.bench import benchmark  # loads matplotlib
     from fcfn_abm.report.figures.files import write_figure
@@ -317,10 +318,10 @@ def _write(scenario: Scenario, out: Path) -> None:
 
 
 def _table(out: Path) -> Any:
-    """Return the rows of all tasks as one table; what was trained stands beside its outcome."""
+    """Return the rows of all tasks as one table; training results join the row of their outcome."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     results = find_results(out)
-    for index in sorted(results, reverse=True):  # cells, of which each row is one; then trainings
+    for index in sorted(results, reverse=True):  # cells, which have one row each; then trainings
         for row in results[index]["rows"]:
             rows.setdefault(tuple(row[name] for name in _KEY), {}).update(row)
     return table_of(list(rows.values()), columns_of("bench"))

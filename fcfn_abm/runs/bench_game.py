@@ -1,4 +1,4 @@
-"""One population of a benchmark: what each mechanism leads to in it at equal terms."""
+"""One population of a benchmark: the outcome of each mechanism on equal terms."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fcfn_abm.training import ImageData
 
 type Floats = npt.NDArray[np.float64]
 
-_ROUNDING = 1e-9  # by which what is paid may exceed the cap
+_ROUNDING = 1e-9  # tolerance by which payments may exceed the cap
 
 
 @dataclass(frozen=True)
 class BenchGame:
-    """One population of a cell, and all chance in it."""
+    """One population of a cell, with its random numbers."""
 
     cell: BenchCell
     replication: int
@@ -38,13 +38,13 @@ class BenchGame:
 
     @classmethod
     def draw(cls, cell: BenchCell, replication: int) -> Self:
-        """Draw a population of a cell; the same whoever prices it, at whatever cap."""
+        """Draw a population of a cell; the same for all mechanisms and caps."""
         replica = cell.replica(replication)
         images = build.load_images(replica) if replica.training else None
         return cls(cell, replication, replica, cell.draw_population(replication, images), images)
 
     def key(self, mode: str, mechanism: str) -> dict[str, Any]:
-        """Return what tells a row of the table from all others."""
+        """Return the columns that identify a row of the table."""
         return {
             "costs": self.cell.costs,
             "data": self.cell.data,
@@ -55,12 +55,12 @@ class BenchGame:
         }
 
     def match(self, mode: str, name: str) -> Match:
-        """Return what a mechanism leads to, set as the mode asks.
+        """Return the outcome of a mechanism, set as the mode requires.
 
         Raises
         ------
         FcfnError
-            If it cannot price this population at all.
+            If it cannot price this population.
         """
         budget = self.cell.budget
         mechanism = build.create_mechanism(self.replica, name)
@@ -80,11 +80,11 @@ class BenchGame:
         return match_outcome(mechanism, game, chance, "server_payment", budget, tolerance)
 
     def _chance(self, name: str) -> np.random.Generator:
-        """Return a mechanism's own source of chance: the same whatever it is set to."""
+        """Return a mechanism's random generator, which is independent of its setting."""
         return stream(self.replica.seed, "mechanism", name)
 
     def _reference_epsilon(self) -> float:
-        """Return the mean epsilon that the scenario's own mechanism buys under the cap."""
+        """Return the mean epsilon that the scenario's mechanism buys under the cap."""
         if "mean_epsilon" not in self._references:
             own = self.replica.mechanism.kind
             outcome = build.price_mechanism(self.replica, own, self.population, self.cell.budget)
@@ -92,7 +92,7 @@ class BenchGame:
         return self._references["mean_epsilon"]
 
     def measure(self, mode: str, name: str) -> dict[str, Any]:
-        """Return the numbers of a row; without them where the mode is not reached."""
+        """Return the numbers of a row, or none if the mode is not reached."""
         about: dict[str, Any] = {"seed": self.replica.seed, "n_nodes": self.population.n_nodes}
         try:
             match = self.match(mode, name)
@@ -143,7 +143,7 @@ class BenchGame:
         }
 
     def _left_out(self, outcome: Outcome) -> dict[str, Any]:
-        """Say who takes part: of the most expensive third, of the third with unusual labels."""
+        """Return the participation of the most expensive third, and of that with unusual labels."""
         rank = np.argsort(np.argsort(self.population.true_rho, kind="stable"))
         n_nodes, outside = rank.size, ~outcome.active
         rank_of_outside = float(rank[outside].mean()) / (n_nodes - 1) if outside.any() else None
@@ -155,7 +155,7 @@ class BenchGame:
 
 
 def _share_of_third(active: npt.NDArray[np.bool_], by: Floats | None) -> float | None:
-    """Return which share takes part of the third of the nodes that rank highest."""
+    """Return the participation of the third of the nodes with the highest ranks."""
     if by is None:
         return None
     third = max(by.size // 3, 1)

@@ -1,4 +1,4 @@
-"""Closing the loop: the server's alpha and beta from what training at several epsilons is worth."""
+"""Calibration: the server's alpha and beta from training at several epsilons."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ type Floats = npt.NDArray[np.float64]
 KIND = "calibration"
 CALIBRATED = "calibrated.toml"
 N_EPSILONS = 8
-_SMALLEST, _LARGEST = 1e-12, 1e12  # with them alpha and beta are such as a scenario may have
-_DECADES = 2.0  # that the default epsilons span at least
+_SMALLEST, _LARGEST = 1e-12, 1e12  # these bounds keep alpha and beta within a scenario's limits
+_DECADES = 2.0  # least range of the default epsilons
 
 
 @dataclass(frozen=True)
 class ValueCalibration:
-    """What accuracy is worth at several epsilons, and the scenario that follows from it."""
+    """Measured values of accuracy at several epsilons, and the calibrated scenario."""
 
     scenario: Scenario
     """The scenario with the fitted ``game.alpha`` and ``game.beta``."""
     fit: ValueFit
     """The fit."""
     run: dict[str, Any]
-    """What was trained and how, the fit, means and residuals, what the market then does."""
+    """Settings, fit, means and residuals, and the resulting market."""
     frame: pd.DataFrame
-    """One row a training."""
+    """One row per training."""
     path: Path | None = None
     """The folder, if the calibration is on disk."""
 
@@ -83,30 +83,30 @@ def calibrate_value(
     progress: bool = False,
     workers: int | BlockWorkers = 1,
 ) -> ValueCalibration:
-    """Train at several epsilons, and fit the server's alpha and beta to what comes out.
+    """Train at several epsilons, and fit the server's alpha and beta to the values.
 
     Parameters
     ----------
     scenario : Scenario
-        With training, best from :func:`fcfn_abm.load_scenario`.
+        With training, usually from :func:`fcfn_abm.load_scenario`.
     epsilons : iterable of float, optional
-        What all nodes train with, one after another; three or more. Without it eight on a
-        logarithmic grid over the epsilons of the nodes that take part at the scenario's
-        equilibrium, the 5 % at either end left out, and over two decades at least.
+        Epsilons to train with; three or more. By default eight on a logarithmic grid over the
+        epsilons of the nodes that are active at the scenario's equilibrium, without 5 % at either
+        end, and over at least two decades.
     seeds : int, default 3
-        How often each is trained: with a data split, a first net and noise of its own. The first
-        one has the scenario's seed.
+        Number of trainings per epsilon, each with its own data split, initial net and noise. The
+        first has the scenario's seed.
     out : str or Path, optional
-        Folder that takes table, figure and the calibrated scenario, written whole or not at all;
-        without it the calibration stays in memory.
+        Folder for table, figure and calibrated scenario, written atomically; by default the
+        calibration stays in memory.
     value : float, default 1.0
-        What accuracy is worth to the server, in currency a round: from 0 to 100 %.
+        Value of an accuracy of 100 % to the server, in currency per round.
     overwrite : bool, default False
-        Whether a record that stands there is replaced.
+        Whether to replace an existing folder.
     progress : bool, default False
-        Whether to show a bar on stderr; a line each half minute where it is not a terminal.
+        Whether to show a bar on stderr; one line per half minute if it is not a terminal.
     workers : int or BlockWorkers, default 1
-        Threads that train, or the workers of a cluster that :func:`connect_cluster` gives; the
+        Threads that train, or the workers of a cluster, see :func:`connect_cluster`; the
         result is the same for any number.
 
     Returns
@@ -117,21 +117,21 @@ def calibrate_value(
     Raises
     ------
     InvalidScenarioError
-        If the scenario does not train or stands for a sweep, its parts do not go together, or the
-        epsilons, ``seeds``, ``value`` or ``workers`` are not right.
+        If the scenario does not train or has a sweep, its parts are inconsistent, or ``epsilons``,
+        ``seeds``, ``value`` or ``workers`` are not valid.
     OutputError
         If ``out`` is taken or cannot be written.
     RunFailedError
-        If training breaks down, or no net is better than chance.
+        If training fails, or no net is better than chance.
 
     Notes
     -----
-    The value of a net is ``value * (accuracy - 1 / n_classes)``. At epsilon = 0 the law is zero,
-    and so is this: noise drowns everything, and such a net is right by chance. The untrained net
-    is one draw of the same chance, and would shift all values of its seed by what it happens to be.
+    The value of a net is ``value * (accuracy - 1 / n_classes)``. The fitted curve is zero at
+    epsilon = 0, and so is this value: under unlimited noise a net is right by chance. The untrained
+    net is not used as zero, since it is a single draw that would shift all values of its seed.
 
-    With ``out``, trainings that have ended are kept in a hidden folder beside it until all is
-    written: after an interruption the same call goes on with what is missing, to the same files.
+    With ``out``, finished trainings are kept in a hidden folder next to it until everything is
+    written: after an interrupt the same call resumes, with identical files.
     """
     require_scenario(scenario, "calibrate_value")
     scenario = _check_and_resolve(scenario, seeds, value, workers)
@@ -151,7 +151,7 @@ def calibrate_value(
         except KeyboardInterrupt:
             raise KeyboardInterrupt(*checkpoint.interrupt_message()) from None
         except WorkersLostError as error:
-            raise WorkersLostError(f"{error} The same command resumes there.") from None
+            raise WorkersLostError(f"{error} Run the same command to resume.") from None
         found = _fit(scenario, population, grid, seeds, value, rows)
         with new_folder(out, overwrite=overwrite, kind=KIND) as folder, raise_as_output_error(out):
             _write(scenario, found, folder)
@@ -166,7 +166,7 @@ def _fit(
     value: float,
     rows: list[dict[str, Any]],
 ) -> ValueCalibration:
-    """Return what follows from the trainings."""
+    """Return the results of the trainings."""
     rho = population.rho
     before = build.price_scenario(scenario, population)
     chance = 1 / rows[0]["n_classes"]
@@ -206,22 +206,20 @@ def _check_and_resolve(
     scenario: Scenario, seeds: int, value: float, workers: int | BlockWorkers
 ) -> Scenario:
     if scenario.sweep:
-        raise InvalidScenarioError(
-            "A scenario with a [sweep] stands for many runs, and calibration needs one."
-        )
+        raise InvalidScenarioError("calibration needs a scenario without a [sweep] table.")
     if not scenario.trains:
         raise InvalidScenarioError(
-            "The scenario trains no net, and calibration measures one: it needs a [training] table "
+            "calibration needs a scenario that trains a net: add a [training] table "
             "with enabled = true."
         )
     if read_terms(scenario) is not None:
         raise InvalidScenarioError(
-            "calibration takes nodes whose privacy costs rho * epsilon, without caps, a fixed cost "
-            "or a reserve: another cost, epsilon_max, fixed_cost and reserve must be left out."
+            "calibration needs the cost rho * epsilon without caps, fixed cost or reserve: remove "
+            "population.cost, epsilon_max, fixed_cost and reserve."
         )
     if scenario.privacy.currency == "zcdp":
         raise InvalidScenarioError(
-            "calibration takes nodes that sell epsilon, and here they sell zCDP's rho.",
+            "calibration needs nodes that sell epsilon, not zCDP's rho.",
             table="privacy",
             key="currency",
         )
@@ -237,17 +235,17 @@ def _require_in_range(name: str, number: float) -> None:
     number = as_number(name, number, error=InvalidScenarioError)
     if not _SMALLEST <= number <= _LARGEST:
         raise InvalidScenarioError(
-            f"{name} must lie from {_SMALLEST:g} to {_LARGEST:g}, but is {number:g}."
+            f"{name} must be between {_SMALLEST:g} and {_LARGEST:g}, not {number:g}."
         )
 
 
 def _choose_epsilons(epsilon: Floats) -> list[float]:
-    """Return the default epsilons, in three digits, from those of the nodes that take part."""
+    """Return the default epsilons, to three digits, from those of the active nodes."""
     active = epsilon[epsilon > 0]
     if active.size == 0:
         raise InvalidScenarioError(
-            "Nobody takes part at the scenario's equilibrium, so it names no epsilons to train "
-            "with: name them (--epsilons 0.1,1,10)."
+            "no node is active at the scenario's equilibrium, so there are no default epsilons; "
+            "set them with --epsilons 0.1,1,10."
         )
     low, high = np.log10(np.quantile(active, [0.05, 0.95]))
     middle, half = (low + high) / 2, max(high - low, _DECADES) / 2
@@ -264,8 +262,8 @@ def _sort_epsilons(epsilons: Iterable[float]) -> list[float]:
         _require_in_range("epsilons", epsilon)
     if len(grid) < LEAST:
         raise InvalidScenarioError(
-            f"epsilons must hold {LEAST} different numbers or more, but holds {len(grid)}: two of "
-            "them fit any alpha and beta."
+            f"epsilons must contain at least {LEAST} different numbers, not {len(grid)}: two are "
+            "compatible with any alpha and beta."
         )
     return grid
 
@@ -335,7 +333,7 @@ def _train(
     bar: tqdm[Any],
     stops: Callable[[], bool],
 ) -> dict[str, Any]:
-    """Return how well a net trains; nothing if it stops early."""
+    """Return the results of a training, or nothing if it stops early."""
     reports = KnownReports([np.full(len(trainer.shards), epsilon)])
     rounds = Rounds(reports, begin=trainer.begin, n_rounds=trainer.plan.rounds)
 
@@ -354,7 +352,7 @@ def _train(
         while not rounds.over:
             if stops():
                 return {}
-            last = show(rounds.step() or last)  # reports stand, so each round trains
+            last = show(rounds.step() or last)  # reports are fixed, so each round trains
     except WorkersLostError:
         raise
     except RunFailedError as error:
@@ -386,16 +384,16 @@ def _points(
 
 
 def _find_least_value(calibrated: Scenario, rho: Floats, value: float) -> float | None:
-    """Return what accuracy must be worth before the contest pays the server (45); None elsewhere.
+    """Return the least value of accuracy at which the contest pays off (45), or None.
 
-    Beta is proportional to that worth, and alpha does not depend on it.
+    Beta is proportional to this value, and alpha does not depend on it.
     """
     game = calibrated.game
     contest = nash_equilibrium(rho, 1.0)
     if calibrated.mechanism.kind != "stackelberg" or contest.n_active == 0:
         return None
     n = averaged_nodes(game.average_over, contest.epsilon)
-    bought: float = contest.total_epsilon / n  # mean epsilon for a unit of money
+    bought: float = contest.total_epsilon / n  # mean epsilon per unit of money
     return value / (game.alpha * game.beta * bought)
 
 

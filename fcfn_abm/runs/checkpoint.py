@@ -1,4 +1,4 @@
-"""Where a long run stands, kept beside its folder, so that a run that was killed goes on."""
+"""Checkpoints of long runs, stored next to their folder, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from fcfn_abm.records.integrity import fingerprint
 from fcfn_abm.runs.facts import versions
 from fcfn_abm.scenario import Scenario, to_toml
 
-_STATE = ".state"  # arrays as NumPy stores them, behind their digest
+_STATE = ".state"  # arrays in NumPy's format, after their digest
 _MARK = "scenario.toml"
-_BESIDE = "beside"  # fingerprint of the record that had the run's name when it began
+_BESIDE = "beside"  # fingerprint of an existing record when the run started
 _LOCK = "lock"
 _DIGEST = hashlib.sha256().digest_size
 
@@ -34,15 +34,15 @@ type Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Checkpoint:
-    """Keeps states of a run by name, each whole or not at all.
+    """Stores states of a run by name, each atomically.
 
     Parameters
     ----------
     folder : Path
-        Takes the files.
+        Folder of the files.
     scenario : Scenario
-        Whose run this is. States of another scenario, or of other versions of this program, the
-        libraries that it computes with or its plug-ins, are thrown away.
+        Scenario of the run. States of another scenario, or of other versions of this program, of
+        its libraries or of plug-ins, are discarded.
     """
 
     def __init__(self, folder: Path, scenario: Scenario) -> None:
@@ -55,22 +55,24 @@ class Checkpoint:
         )
         mark = to_toml(scenario, f"An unfinished run of this scenario by {by}.").encode()
         self.discarded = ""
-        """Why states that were there are thrown away; empty if none were."""
+        """Why existing states were discarded; empty if none were."""
         before = _read_if_there(folder / _MARK)
         if before != mark:
             for old in _list_states(folder):
                 old.unlink()
-                self.discarded = _say_difference(before.decode(errors="replace"), mark.decode())
+                self.discarded = _describe_difference(
+                    before.decode(errors="replace"), mark.decode()
+                )
             write_file(folder / _MARK, mark)
 
     def interrupt_message(self) -> tuple[str, ...]:
-        """Return a sentence that says that the run can go on, if it can."""
+        """Return a message that the run can be resumed, if it can."""
         if not _list_states(self.folder):
             return ()
-        return ("interrupted; the same command goes on from where the training stood.",)
+        return ("interrupted; run the same command to resume the training.",)
 
     def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the arrays that were saved under a name last, or None; damaged ones are none."""
+        """Return the arrays last saved under a name, or None if they are missing or corrupt."""
         kept = _read_if_there(self.folder / f"{name}{_STATE}")
         digest, arrays = kept[:_DIGEST], kept[_DIGEST:]
         if hashlib.sha256(arrays).digest() != digest:
@@ -79,7 +81,7 @@ class Checkpoint:
             return {key: stored[key] for key in stored.files}
 
     def save(self, name: str, state: Arrays) -> None:
-        """Keep arrays under a name, in place of those that are there."""
+        """Save arrays under a name, replacing existing ones."""
         arrays = io.BytesIO()
         np.savez(arrays, **state)  # type: ignore[arg-type]
         kept = arrays.getvalue()
@@ -87,13 +89,13 @@ class Checkpoint:
             write_file(self.folder / f"{name}{_STATE}", hashlib.sha256(kept).digest() + kept)
 
 
-def _say_difference(before: str, now: str) -> str:
-    """Say by the first line that differs why an unfinished run is not gone on with."""
+def _describe_difference(before: str, now: str) -> str:
+    """Describe by the first differing line why an unfinished run is not resumed."""
     lines = zip_longest(before.splitlines(), now.splitlines(), fillvalue="nothing")
     there, here = next((pair for pair in lines if pair[0] != pair[1]), ("", ""))
     return (
-        "the unfinished run that lies there is of another scenario or of other versions, and is "
-        f"begun again: it has {abbreviate(there.lstrip('# '))}, and here stands "
+        "the unfinished run in this folder has another scenario or other versions, and is "
+        f"restarted: it has {abbreviate(there.lstrip('# '))} instead of "
         f"{abbreviate(here.lstrip('# '))}."
     )
 
@@ -102,23 +104,23 @@ def _say_difference(before: str, now: str) -> str:
 def checkpoint_of(
     out: Path, scenario: Scenario, *, overwrite: bool = False, kind: str = RUN_KIND
 ) -> Iterator[Checkpoint]:
-    """Open the checkpoint of what becomes ``out``; it goes when the block ends well.
+    """Open the checkpoint of a run that writes to ``out``; it is removed on success.
 
     Parameters
     ----------
     out : Path
         The folder of the results.
     scenario : Scenario
-        What they are of.
+        Scenario of the results.
     overwrite : bool, default False
-        Whether results that are there are to be replaced.
+        Whether to replace existing results.
     kind : str, default "run"
-        What the results are, which replace their like only.
+        Kind of the results, which only replace results of the same kind.
 
     Raises
     ------
-    OutputError
-        If results cannot go to ``out``, another process is at the same run, or the place cannot
+    If ``out`` cannot hold results, another process works on the same run, or the checkpoint
+    cannot be written.
         be written.
     """
     folder = _folder_of(out)
@@ -130,7 +132,7 @@ def checkpoint_of(
         lock = Lock(folder / _LOCK)
         try:
             if not lock.acquire():
-                raise OutputError(f"{out}: another process is at this run.")
+                raise OutputError(f"{out}: another process works on this run.")
         except OSError:
             _remove_if_useless(folder, out)
             raise
@@ -141,13 +143,13 @@ def checkpoint_of(
         yield checkpoint
         remove_folder(folder)
     finally:
-        # there is nothing to go on from, or for: an interrupt may come once all is written
+        # no state to resume from, or the record is complete: an interrupt may come after writing
         _remove_if_useless(folder, out)
         lock.release()
 
 
 def _remove_finished(out: Path) -> None:
-    """Remove a checkpoint whose run was killed once its record had its name."""
+    """Remove the checkpoint of a run that was killed after its record was complete."""
     folder = _folder_of(out)
     with suppress(OSError):
         if not folder.is_dir():
@@ -165,7 +167,7 @@ def _folder_of(out: Path) -> Path:
 
 
 def _remove_if_useless(folder: Path, out: Path) -> None:
-    """Remove a checkpoint that holds no state, or whose run has become a record."""
+    """Remove a checkpoint without states, or whose record is complete."""
     with suppress(OSError, InvalidRecordError):
         before, now = _read_if_there(folder / _BESIDE).decode(), fingerprint(out)
         if not _list_states(folder) or (now and now != before):

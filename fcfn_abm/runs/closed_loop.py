@@ -1,4 +1,4 @@
-"""The closed loop: what the net gains decides what the server pays next."""
+"""The closed loop: the measured gain of the net decides the server's next payment."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from fcfn_abm.training import TrainingRound
 
 @dataclass(frozen=True)
 class ValueRound:
-    """What the server believed when it announced its cap, and what the round then showed.
+    """The server's estimates when it announced its cap, and the results of the round.
 
-    Money is in currency, intervals are central 95 % credible intervals. What was measured is not a
-    number in rounds in which no net trained.
+    Money is in currency; intervals are central 95 % credible intervals. Measured values are nan in
+    rounds without training.
     """
 
     alpha: float
-    """Estimate of alpha that the round was priced by."""
+    """Estimate of alpha used for the price of the round."""
     alpha_low: float
     alpha_high: float
     beta: float
-    """Estimate of beta that the round was priced by, in currency."""
+    """Estimate of beta used for the price of the round, in currency."""
     beta_low: float
     beta_high: float
     depreciation: float
-    """Estimate of the share of the stock that a round loses."""
+    """Estimate of the share of the stock lost per round."""
     exploration: float
-    """Announced cap over the one that the server's rule chose."""
+    """Announced cap divided by the cap that the server's rule chose."""
     accuracy: float
     """Test accuracy after the round."""
     gain: float
-    """By how much the round of training raised accuracy, or lowered the loss."""
+    """Increase of accuracy, or decrease of the loss, in the round."""
     measured_value: float
-    """The same with what the stock lost put back, in currency."""
+    """The gain plus the loss of the stock, in currency."""
     expected_value: float
-    """What the estimate after the round expects at its epsilon, in currency."""
+    """Expected value at the round's epsilon by the estimate after the round, in currency."""
     expected_value_low: float
     expected_value_high: float
     misfit: float
@@ -53,21 +53,21 @@ class ValueRound:
 
 
 class ValueLoop:
-    """Lets a market's server learn the value of epsilon from the rounds that it pays for.
+    """Lets a market's server learn the value of epsilon from its rounds.
 
     Parameters
     ----------
     market : PrivacyMarket
-        Whose server learns; its cap is announced round by round.
+        Market of the server, which announces a cap every round.
     settings : Value
-        How it learns.
+        Settings of the learning.
     n_rounds : int
-        Rounds of training, after which it tries nothing more.
+        Rounds of training, after which exploration ends.
 
     Attributes
     ----------
     rows : list of ValueRound
-        One for each round of training.
+        One entry per round of training.
     """
 
     def __init__(self, market: PrivacyMarket, settings: Value, n_rounds: int) -> None:
@@ -81,7 +81,7 @@ class ValueLoop:
             settings.prior_noise,
         )
         self._measured: list[tuple[float, float, float]] = []
-        """Mean epsilon, stock before, and gain of each round in which somebody trained."""
+        """Mean epsilon, previous stock and gain of each round with training."""
         self.estimate = ValueEstimate([], [], [], self.prior)
         self.rows: list[ValueRound] = []
         self._belief: dict[str, float] = {}
@@ -95,21 +95,21 @@ class ValueLoop:
         return not (self._settings.frozen or self._market.server.rule.sees_measured_value)
 
     def begin_round(self) -> None:
-        """Draw whether the next cap is raised or lowered, before the server announces it."""
+        """Draw whether to raise or lower the next cap, before the server announces it."""
         next_round = self._market.round_index + 1
         size = self._settings.explore / math.sqrt(next_round)
         if not self._reprices or next_round > self._n_rounds:
-            size = 0.0  # a rule that sees the measured value tries caps by itself
+            size = 0.0  # a rule that sees the measured value explores by itself
         chance = stream(self._market.seed, "exploration", next_round)
         self._market.server.next_factor = math.exp(size if chance.random() < 0.5 else -size)
 
     def end_round(self, results: Sequence[TrainingRound]) -> None:
-        """Take in a round of training, and price the next one by what it has shown.
+        """Process a round of training, and price the next one by the new estimates.
 
         Parameters
         ----------
         results : sequence of TrainingRound
-            From the net before training to the round that has just been trained.
+            From the net before training to the last round.
         """
         market, settings = self._market, self._settings
         before, gain = self._stock(results, -2), self._stock(results, -1) - self._stock(results, -2)
@@ -145,17 +145,17 @@ class ValueLoop:
         self._update_belief()
 
     def _stock(self, results: Sequence[TrainingRound], place: int) -> float:
-        """Return how much better the net is than the untrained one."""
+        """Return the improvement of the net over the untrained one."""
         if self._settings.measure == "accuracy":
             return results[place].accuracy - results[0].accuracy
         return results[0].loss - results[place].loss
 
     def _price(self, alpha: float, beta: float) -> None:
-        """Let the market's server take these for its alpha and beta."""
+        """Set alpha and beta of the market's server."""
         self._market.set_game(alpha=alpha, beta=beta)
 
     def _update_belief(self) -> None:
-        """Take down what the next round is priced by."""
+        """Record the estimates that price the next round."""
         found, price, game = self.estimate, self._settings.price, self._market.server.game
         alpha, beta = found.alpha_interval(), found.beta_interval()
         follows = self._reprices
@@ -170,14 +170,14 @@ class ValueLoop:
         }
 
     def extend(self, rounds: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
-        """Return the rounds of a market with what was learned in each, and the privacy spent.
+        """Return the rounds of a market with the estimates after each, and the privacy spent.
 
         Parameters
         ----------
         rounds : DataFrame
-            One row a round of the market.
+            One row per round of the market.
         ledger : DataFrame
-            One row a round and node that trained in it, as in a record.
+            One row per round and node that trained in it, as in a record.
         """
         names = list(ValueRound.__dataclass_fields__)
         rows = pd.DataFrame([asdict(row) for row in self.rows], columns=names)
@@ -190,12 +190,12 @@ class ValueLoop:
         )
 
     def facts(self, rounds: pd.DataFrame) -> dict[str, Any]:
-        """Return what the server has learned in the end, and what its caps have cost it.
+        """Return the final estimates of the server, and the regret of its caps.
 
         Parameters
         ----------
         rounds : DataFrame
-            The market's rounds, as they are recorded.
+            The recorded rounds of the market.
         """
         found, price = self.estimate, self._settings.price
         trained = rounds.iloc[: len(self.rows)]
@@ -215,7 +215,7 @@ class ValueLoop:
 
 
 def create_learner(scenario: Scenario, market: PrivacyMarket) -> ValueLoop | None:
-    """Return what lets the server of a scenario's market learn; None where it learns nothing."""
+    """Return the learner of a scenario's server, or None if it does not learn."""
     if scenario.value is None or scenario.training is None or not scenario.trains:
         return None
     return ValueLoop(market, scenario.value, scenario.training.rounds)
@@ -223,14 +223,14 @@ def create_learner(scenario: Scenario, market: PrivacyMarket) -> ValueLoop | Non
 
 @dataclass(frozen=True)
 class Regret:
-    """What a server's caps have left it, beside the best cap of all in hindsight."""
+    """The utility of a server's caps compared with the best cap in hindsight."""
 
     best_cap: float
-    """Cap that would have been best in every round, the nodes at their equilibrium, in currency."""
+    """Best constant cap, with the nodes at equilibrium, in currency."""
     server_value: float
-    """What its own caps have left it over all rounds: values of epsilon less payments."""
+    """Utility of its own caps over all rounds: values of epsilon minus payments."""
     best_server_value: float
-    """What the best cap would have left it over as many rounds, in currency."""
+    """Utility of the best cap over the same number of rounds, in currency."""
     regret: float
     """The difference."""
 
@@ -242,22 +242,22 @@ def compute_regret(
     epsilon: Sequence[float],
     paid: Sequence[float],
 ) -> Regret:
-    """Compare what a server's caps left it with the best cap in hindsight.
+    """Compare the utility of a server's caps with that of the best cap in hindsight.
 
     Parameters
     ----------
     market : PrivacyMarket
-        Whose nodes answer, at their equilibrium, the best cap.
+        Market whose nodes respond to the best cap at equilibrium.
     alpha, beta : float
-        The value of a round, ``beta ln(1 + alpha eps)`` in currency: the true one where it is
-        known, else its estimate after the last round.
+        The value of a round, ``beta ln(1 + alpha eps)`` in currency: the true one if known,
+        otherwise its estimate after the last round.
     epsilon, paid : sequence of float
-        Mean epsilon of each round, and what it cost the server.
+        Mean epsilon of each round, and the server's payment for it.
 
     Notes
     -----
-    Epsilon grows in proportion to the cap, and the value of a round depends on its own epsilon
-    alone, so the best cap is the same in all rounds: B* (41).
+    Epsilon is proportional to the cap, and the value of a round depends only on its own epsilon,
+    so the best cap is the same in all rounds: B* (41).
     """
     contest, game = market.contest, market.server.game
     n_averaged = averaged_nodes(game.average_over, contest.epsilon)

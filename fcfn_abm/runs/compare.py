@@ -1,4 +1,4 @@
-"""Mechanisms side by side: the same populations, the same cap, each priced by every mechanism."""
+"""Comparisons of mechanisms on the same populations and under the same cap."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from fcfn_abm.scenario.load import require_scenario
 type Floats = npt.NDArray[np.float64]
 
 MOST_RUNS = SweepSettings().maximum
-"""Most populations that are drawn: as many as a sweep has runs unless it raises its maximum."""
-_BLOCK = 2**16  # nodes of the populations that are priced together
+"""Most populations, equal to the default maximum of runs in a sweep."""
+_BLOCK = 2**16  # nodes of populations priced together
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What mechanisms lead to, on the same populations and under the same cap."""
+    """Outcomes of mechanisms on the same populations and under the same cap."""
 
     scenario: Scenario
-    """The scenario, resolved: every default written out."""
+    """The scenario, resolved: all defaults are filled in."""
     run: dict[str, Any]
-    """What was compared and how, means and intervals, versions, time."""
+    """Settings, means and intervals, versions and time."""
     frame: pd.DataFrame
-    """One row a replication and mechanism."""
+    """One row per replication and mechanism."""
     path: Path | None = None
     """The folder, if the comparison is on disk."""
 
@@ -62,44 +62,44 @@ def compare_mechanisms(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Comparison:
-    """Price populations of a scenario's law with several mechanisms, under the same cap.
+    """Price populations of a scenario with several mechanisms, under the same cap.
 
     Parameters
     ----------
     scenario : Scenario
-        The experiment, best from :func:`fcfn_abm.load_scenario`. Its own mechanism keeps its
+        The experiment, usually from :func:`fcfn_abm.load_scenario`. Its own mechanism keeps its
         options; the others have those of ``[compared]``, or their defaults.
     mechanisms : iterable of str, optional
-        Registered names; without it all of them, the scenario's own first.
+        Registered names; by default all, starting with the scenario's own.
     replications : int, default 20
-        How many populations are drawn; the first one is the scenario's own.
+        Number of populations; the first has the scenario's seed.
     out : str or Path, optional
-        Folder that takes the table, its figure and the scenario, written whole or not at all;
-        without it the comparison stays in memory.
+        Folder for table, figure and scenario, written atomically; by default the comparison stays
+        in memory.
     overwrite : bool, default False
-        Whether a record that stands there is replaced.
+        Whether to replace an existing folder.
     progress : bool, default False
-        Whether to show a bar on stderr; a line each half minute where it is not a terminal.
+        Whether to show a bar on stderr; one line per half minute if it is not a terminal.
 
     Returns
     -------
     Comparison
-        A frame of one row a replication and mechanism, and the facts about it.
+        A frame with one row per replication and mechanism, and facts about it.
 
     Raises
     ------
     UnknownNameError
         If a mechanism is not registered.
     InvalidScenarioError
-        If parts of the scenario do not go together, or nothing is left to compare.
+        If parts of the scenario are inconsistent, or there is nothing to compare.
     OutputError
         If ``out`` is taken or cannot be written.
 
     Notes
     -----
-    The cap is the scenario's ``game.budget``; without one it is the Stackelberg leader's B* of each
-    population, which every mechanism gets. A mechanism without trade has zeros in its row; one
-    whose equations have no solution says nothing about utilities and epsilon: they are nan.
+    The cap is the scenario's ``game.budget``, or by default the Stackelberg leader's B* of each
+    population, for every mechanism. Rows of mechanisms without trade contain zeros; if a
+    mechanism's equations have no solution, utilities and epsilon are nan.
 
     Examples
     --------
@@ -118,8 +118,8 @@ def compare_mechanisms(
     people = scenario.population
     if people.coalitions or people.sybils:
         raise InvalidScenarioError(
-            "mechanisms are compared for nodes that report for themselves, as one: leave out "
-            "[population.coalitions] and [population.sybils], or compare runs."
+            "comparisons of mechanisms need nodes that report for themselves, as one identity: "
+            "remove [population.coalitions] and [population.sybils], or compare runs."
         )
     scenario = build.resolve_defaults(scenario)
     with ExitStack() as stack:
@@ -138,9 +138,9 @@ def _names(scenario: Scenario, mechanisms: Iterable[str] | None) -> list[str]:
     if mechanisms is None:
         mechanisms = [scenario.mechanism.kind, *MECHANISMS]
     asked = as_names("mechanisms", mechanisms, error=InvalidScenarioError)
-    names = list(dict.fromkeys(asked))  # each once, in the order asked for
+    names = list(dict.fromkeys(asked))  # without duplicates, in the given order
     if not names:
-        raise InvalidScenarioError("mechanisms must hold one name or more.")
+        raise InvalidScenarioError("mechanisms must contain at least one name.")
     for name in names:
         MECHANISMS[name]
     return names
@@ -186,7 +186,7 @@ def _price_all(
 
 
 def _best_caps(scenario: Scenario, rho: Floats) -> Floats:
-    """Return B* of each population; under other terms than the paper's it is searched."""
+    """Return B* of each population; found by search under terms other than the paper's."""
     if read_terms(scenario) is None:
         return np.asarray(build.solve_equilibrium(scenario, rho).budget)
     return np.array([build.solve_equilibrium(scenario, own).budget for own in rho])
@@ -198,7 +198,7 @@ def _price(
     populations: Sequence[Population],
     budgets: Floats,
 ) -> Outcome:
-    """Price with a mechanism; without what it needs to know there is no solution."""
+    """Price with a mechanism; without the information it needs, there is no solution."""
     missing = build.describe_missing(replicas[0], name)
     if not missing:
         return build.price_populations(replicas, name, populations, budgets)
@@ -213,7 +213,7 @@ def _price(
 def _measure(
     scenario: Scenario, populations: Sequence[Population], outcome: Outcome
 ) -> dict[str, Any]:
-    """Return what outcomes are worth to all, and what they ask of whom: a value a population."""
+    """Return the measures of outcomes, one value per population."""
     game = scenario.game
     asks_for_costs = MECHANISMS[outcome.mechanism].reports == "cost"
     rho = np.stack([nodes.true_rho if asks_for_costs else nodes.rho for nodes in populations])
@@ -251,7 +251,7 @@ def _measure(
 
 
 def _noise_multiplier(scenario: Scenario, outcome: Outcome) -> npt.NDArray[np.float64]:
-    """Return the mean noise multiplier of each population's nodes; nan where nobody takes part."""
+    """Return the mean noise multiplier of each population's nodes; nan without active nodes."""
     privacy = scenario.privacy
     different, places = np.unique(outcome.epsilon[outcome.active], return_inverse=True)
     if privacy.currency == "zcdp":

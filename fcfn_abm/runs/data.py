@@ -1,4 +1,4 @@
-"""What data sets there are on this machine, and getting those that are not."""
+"""Listing, downloading and checking data sets."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ KNOWN: dict[str, Callable[..., Source]] = {
         f"emnist-{part}": partial(emnist_source, part) for part in ("balanced", "letters", "digits")
     },
 }
-"""Data sets by the names of their folders, and what opens torchvision's copies."""
+"""Data sets by folder name, with the functions that open torchvision's copies."""
 
-_AT_ONCE = 1000  # images that are decoded between two steps of the bar
+_AT_ONCE = 1000  # images decoded per step of the progress bar
 
 
 def find_data_set(name: str) -> Source | None:
-    """Return a data set if it is on this machine.
+    """Return a data set if it is on this machine, otherwise None.
 
     Raises
     ------
     InvalidDataError
-        If it is there and cannot be read.
+        If it exists but cannot be read.
     UnknownNameError
         If there is no data set of that name.
     """
@@ -61,7 +61,7 @@ def find_data_set(name: str) -> Source | None:
 
 
 def list_data_sets() -> list[list[str]]:
-    """Return a row for each data set: name, sizes, classes, and where it lies or how to get it."""
+    """Return a row per data set: name, sizes, classes, and its location or how to get it."""
     rows = []
     try:
         digits = DATASETS.create("digits").load(np.random.default_rng(0))
@@ -87,31 +87,31 @@ def list_data_sets() -> list[list[str]]:
 
 
 def prepare_data_set(name: str, *, progress: bool = False) -> str:
-    """Get a data set, unless it is there, and check all of it.
+    """Download a data set unless it exists, and check all of it.
 
-    Every image is decoded, and files that a list of checksums (``SHA256SUMS``) in the data set's
-    folder, or the one above, names are compared with it.
+    Every image is decoded, and files listed in checksum files (``SHA256SUMS``) in the data set's
+    folder or its parent are verified.
 
     Parameters
     ----------
     name : str
         One of :data:`KNOWN`.
     progress : bool, default False
-        Whether a bar on stderr counts the images.
+        Whether to show a bar on stderr.
 
     Returns
     -------
     str
-        A sentence on what there is.
+        A sentence that describes the data set.
 
     Raises
     ------
     UnknownNameError
         If there is no data set of that name.
     InvalidDataError
-        If it is damaged.
+        If it is corrupt.
     OutputError
-        If the folder with data sets cannot take it.
+        If it cannot be written to the folder of data sets.
     RunFailedError
         If it cannot be downloaded.
     """
@@ -129,7 +129,7 @@ def prepare_data_set(name: str, *, progress: bool = False) -> str:
 
 
 def _require_sums(folder: Path) -> None:
-    """Raise unless the files of a data set are as lists of checksums say, where there are any."""
+    """Verify the files of a data set against lists of checksums, if there are any."""
     folder = folder.absolute()
     try:
         below = [file for file in list_files(folder) if file.name == SUMS]
@@ -146,12 +146,12 @@ def _require_sums(folder: Path) -> None:
                     same = hashlib.file_digest(opened, "sha256").hexdigest() == expected
             except OSError as error:
                 raise InvalidDataError(
-                    f"{file}: is listed in {sums}, but cannot be read: {describe_cause(error)}."
+                    f"{file}: is listed in {sums} but cannot be read: {describe_cause(error)}."
                 ) from None
             if not same:
                 raise InvalidDataError(
-                    f"{file}: is damaged, or was edited: {sums} lists another checksum. Replace "
-                    "it, or the list if it is that which is old."
+                    f"{file}: does not match its checksum in {sums}: the file is corrupt or was "
+                    "edited. Replace it, or update the list."
                 )
 
 
@@ -169,21 +169,21 @@ def _read_checksums(sums: Path) -> Iterator[tuple[Path, str]]:
             continue
         if len(digest) != 64 or len(file) < 2:
             raise InvalidDataError(
-                f"{sums}: line {number} must hold a checksum, two spaces and a file's name, as "
-                "sha256sum writes them."
+                f"{sums}: line {number} must contain a checksum, two spaces and a file name, as "
+                "written by sha256sum."
             )
         yield sums.parent / file[1:], digest.lower()  # file[0] is " " or "*", for text or binary
 
 
 def _require_images(source: Source, *, progress: bool) -> None:
-    """Raise unless all images can be decoded and are of one size and kind."""
+    """Raise unless all images can be decoded and have the same size and type."""
     parts = [source.train] if source.test is None else [source.train, source.test]
     total = sum(part.labels.size for part in parts)
     with progress_bar(total, "checking", "image", shown=progress) as bar:
         for part in parts:
             for start in range(0, part.labels.size, _AT_ONCE):
                 rows = np.arange(start, min(start + _AT_ONCE, part.labels.size))
-                part.pixels(np.concatenate([[0], rows]))  # all must be of the first one's size
+                part.pixels(np.concatenate([[0], rows]))  # all must have the first image's size
                 bar.update(rows.size)
     require_one_kind({part.where: _shape(part) for part in parts})
 
@@ -201,18 +201,18 @@ def _open_parquet(name: str) -> Source | None:
 
 
 def _require_folder(folder: Path) -> None:
-    """Raise OutputError if a folder is none, or cannot be made or written to."""
+    """Raise OutputError if a folder does not exist and cannot be created, or is read-only."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    why = "is not a folder" if not there.is_dir() else "may not be written to"
+    why = "is not a folder" if not there.is_dir() else "is not writable"
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise OutputError(
-            f"{folder}: cannot take data sets, since {there} {why}; let {FOLDER_VARIABLE} name "
+            f"{folder}: cannot be used for data sets: {there} {why}. Set {FOLDER_VARIABLE} to "
             "another folder."
         )
 
 
 def _download(name: str) -> Source:
-    """Open torchvision's copy, of which it downloads what is missing."""
+    """Open torchvision's copy, downloading missing files."""
     folder = data_folder()
     try:
         return KNOWN[name](folder, download=True)
@@ -220,7 +220,7 @@ def _download(name: str) -> Source:
         reason = describe_cause(getattr(error, "reason", error))
         raise RunFailedError(
             f"{name} could not be downloaded: {reason}. On a machine with a network run "
-            f"`fcfn data prepare {name}` and copy {folder} here; or let {FOLDER_VARIABLE} name a "
+            f"`fcfn data prepare {name}` and copy {folder} here; or set {FOLDER_VARIABLE} to a "
             f"folder with {Path(name) / 'train.parquet'} and {Path(name) / 'test.parquet'}."
         ) from None
 

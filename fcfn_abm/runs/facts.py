@@ -1,4 +1,4 @@
-"""The facts about a run that stand in its ``run.json``."""
+"""The facts about a run in its ``run.json``."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on."""
+    """Return the versions of the libraries that results depend on."""
     return dict(_versions())
 
 
 def describe_program() -> dict[str, Any]:
-    """Return what the numbers depend on besides the scenario: versions, and plug-ins if any."""
+    """Return what results depend on besides the scenario: versions and plug-ins."""
     plugins = [plugin.facts() for plugin in list_plugins()]
     return {"versions": versions(), **({"plugins": plugins} if plugins else {})}
 
@@ -69,7 +69,7 @@ def describe_work(seconds: float | None = None) -> dict[str, Any]:
 
 
 def describe_plugin(plugin: Mapping[str, Any]) -> str:
-    """Return the version and the SHA-256 of a plug-in that a record names, in words.
+    """Return the version and the SHA-256 of a plug-in named in a record, as text.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def describe_plugin(plugin: Mapping[str, Any]) -> str:
 
 @contextmanager
 def require_plugins(path: Path, run: Mapping[str, Any]) -> Iterator[None]:
-    """Raise InvalidRecordError where a block lacks a name of a plug-in that the record names."""
+    """Raise InvalidRecordError if a block misses a name of a plug-in that the record needs."""
     try:
         yield
     except (UnknownNameError, InvalidScenarioError):
@@ -92,12 +92,12 @@ def require_plugins(path: Path, run: Mapping[str, Any]) -> Iterator[None]:
             raise
         named = ", ".join(f"{plugin['name']} ({describe_plugin(plugin)})" for plugin in missing)
         raise InvalidRecordError(
-            f"{path}: needs the plug-in {named}, which is not imported: name its file or module "
+            f"{path}: needs the plug-in {named}, which is not imported; import its file or module "
             "with --import (in Python: fa.import_plugin)."
         ) from None
 
 
-@cache  # reading them takes longer than a short run
+@cache  # reading versions takes longer than a short run
 def _versions() -> dict[str, str]:
     found = {"fcfn_abm": fcfn_abm.__version__, "python": platform.python_version()}
     for name in _LIBRARIES:
@@ -109,14 +109,16 @@ def _versions() -> dict[str, str]:
 
 
 def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Return the numbers of a mechanism's outcome, without the nodes'.
+    """Return the numbers of a mechanism's outcome, without those of single nodes.
 
-    ``tau`` and ``threshold`` belong to contests, and are zero elsewhere.
+    ``tau`` and ``threshold`` are defined for contests, otherwise zero.
     """
     contested = MECHANISMS[outcome.mechanism].contested
     solved = outcome.contest
     plain = contested and solved is None
-    contest = nash_equilibrium(rho if plain else [], 1.0)  # any pool shows who takes part
+    contest = nash_equilibrium(
+        rho if plain else [], 1.0
+    )  # the active set does not depend on the pool
     sums = outcome_facts(outcome)
     return {
         "mechanism": outcome.mechanism,
@@ -135,7 +137,7 @@ def reference_facts(outcome: Outcome, rho: npt.NDArray[np.float64]) -> dict[str,
 
 
 def _solution_facts(solved: ContestEquilibrium, note: str) -> dict[str, Any]:
-    """Return how a contest under other terms than the paper's was solved."""
+    """Return how a contest with terms other than the paper's was solved."""
     return {
         "found_by": solved.method,
         "regret": solved.regret,
@@ -146,7 +148,7 @@ def _solution_facts(solved: ContestEquilibrium, note: str) -> dict[str, Any]:
 
 
 def outcome_facts(outcome: Outcome) -> dict[str, Any]:
-    """Return what a sweep's table holds of a mechanism's outcome."""
+    """Return the columns of a sweep's table about a mechanism's outcome."""
     return {
         "status": outcome.status,
         "payment": outcome.server_payment,
@@ -159,7 +161,7 @@ def outcome_facts(outcome: Outcome) -> dict[str, Any]:
 
 
 def belief_facts(learning: LearningRule, budget: float) -> dict[str, Any]:
-    """Return what nodes expect that know the law of costs alone; nothing for other rules."""
+    """Return the expectations of nodes that know only the cost distribution; else nothing."""
     if not isinstance(learning, BayesNash):
         return {}
     known = learning.solution
@@ -175,11 +177,11 @@ def belief_facts(learning: LearningRule, budget: float) -> dict[str, Any]:
 
 
 def bound_facts(scenario: Scenario, rho: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Return the bounds that the paper derives for its contest; nothing for other games.
+    """Return the bounds that the paper derives for its contest, or nothing for other games.
 
-    ``privacy_cost_ceiling`` is the unit cost that no active node reaches where trade pays (47).
-    ``epsilon_ceiling_low`` and ``epsilon_ceiling_high`` are the epsilons that the node with the
-    highest and the one with the lowest cost stay below (52), at the cap of the closed form.
+    ``privacy_cost_ceiling`` is the unit cost that no active node reaches if trade pays off (47).
+    ``epsilon_ceiling_low`` and ``epsilon_ceiling_high`` are the upper bounds of epsilon of the
+    nodes with the highest and the lowest cost (52), at the cap of the closed form.
     """
     if scenario.mechanism.kind != "stackelberg" or read_terms(scenario) is not None:
         return {}
@@ -197,12 +199,12 @@ def bound_facts(scenario: Scenario, rho: npt.NDArray[np.float64]) -> dict[str, f
 
 
 def group_facts(groups: Iterable[str], nodes: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return what each group of nodes came to; sums of them are those of all nodes.
+    """Return the results of each group of nodes; their sums are those of all nodes.
 
     Parameters
     ----------
     groups : iterable of str
-        Names, those of empty groups included.
+        Names, including those of empty groups.
     nodes : DataFrame
         Table of the nodes.
     """
@@ -226,7 +228,7 @@ def group_facts(groups: Iterable[str], nodes: pd.DataFrame) -> list[dict[str, An
 
 
 def manipulation_facts(scenario: Scenario, population: Population) -> dict[str, Any]:
-    """Return what coalitions and split identities gain and lose whom, if there are any."""
+    """Return the gains and losses from coalitions and split identities, if there are any."""
     if population.manipulation is None:
         return {}
     found = build.measure_manipulation(scenario, population)
@@ -234,7 +236,7 @@ def manipulation_facts(scenario: Scenario, population: Population) -> dict[str, 
 
 
 def tracking_facts(rounds: pd.DataFrame, until: int | None) -> dict[str, Any]:
-    """Return how a market followed the equilibrium of those who were there.
+    """Return how closely a market followed the equilibrium of the present nodes.
 
     Parameters
     ----------
@@ -246,8 +248,8 @@ def tracking_facts(rounds: pd.DataFrame, until: int | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        Means over the second half of the rounds up to that one, once the market had begun to
-        follow, without those in which fewer than two nodes were there: they have no equilibrium.
+        Means over the second half of the rounds up to ``until``, after the initial transient,
+        without rounds with fewer than two nodes, which have no equilibrium.
     """
     moving = rounds[: until or len(rounds)]
     late = moving[len(moving) // 2 :]

@@ -1,4 +1,4 @@
-"""What misreporting pays over a training, and what the server's check leaves of it."""
+"""The gain from misreporting in a training, with and without the server's check."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ type Floats = npt.NDArray[np.float64]
 type Ints = npt.NDArray[np.int64]
 
 
-def utility_a_round(utility: Floats, cost: Floats, flagged_round: Ints, rounds: int) -> Floats:
-    """Return what nodes earn in the mean round of a training in which some of them are flagged.
+def compute_utility_per_round(
+    utility: Floats, cost: Floats, flagged_round: Ints, rounds: int
+) -> Floats:
+    """Return the nodes' mean utility per round in a training with flagged nodes.
 
-    A flagged node has given its privacy up to that round, that round included, and is paid for
-    the rounds before it. What it is not paid stays with the server.
+    A flagged node gives up privacy until the round in which it is flagged, and is paid only for the
+    rounds before. The server keeps the rest.
 
     Parameters
     ----------
     utility : ndarray of float, shape (n,)
-        What each node earns in a round in which it trains and is paid, in currency.
+        Utility of each node in a round in which it trains and is paid, in currency.
     cost : ndarray of float, shape (n,)
-        What it gives up in a round in which it trains, in currency.
+        Its privacy cost in a round in which it trains, in currency.
     flagged_round : ndarray of int, shape (n,)
-        Round, from 1, in which it was flagged; 0 if it never was.
+        Round, from 1, in which it was flagged; 0 if never.
     rounds : int
-        How many rounds there are.
+        Number of rounds.
 
     Examples
     --------
-    >>> utility_a_round(np.array([1.0, 1.0]), np.array([2.0, 2.0]), np.array([0, 1]), 10)
+    >>> compute_utility_per_round(np.array([1.0, 1.0]), np.array([2.0, 2.0]), np.array([0, 1]), 10)
     array([ 1. , -0.2])
     """
     flagged = flagged_round > 0
@@ -43,16 +45,16 @@ def group_facts(
     flagged_round: Ints,
     utilities: dict[str, Floats],
 ) -> dict[str, Any]:
-    """Return the facts about honest nodes, or about those that misreport.
+    """Return facts about the truthful or about the misreporting nodes.
 
     Parameters
     ----------
     members : ndarray of bool, shape (n_nodes,)
-        Whom the group consists of.
+        Mask of the group's nodes.
     flagged_round : ndarray of int, shape (n_nodes,)
-        As in :func:`utility_a_round`.
+        As in :func:`compute_utility_per_round`.
     utilities : dict of ndarray of float, shape (n_nodes,)
-        Whose means over the group are wanted; None stands for the mean of an empty group.
+        Quantities to average over the group; the mean of an empty group is None.
     """
     flagged = flagged_round[members & (flagged_round > 0)]
     return {

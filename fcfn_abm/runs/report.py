@@ -1,4 +1,4 @@
-"""Reports of what lies on disk: runs, comparisons, calibrations and sweeps, as one file each."""
+"""Reports of results on disk: runs, comparisons, calibrations, benchmarks and sweeps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fcfn_abm.scenario import read_toml, tree_to_scenario
 FORMS = ("html", "md")
 FIGURES = ("svg", "pdf", "png")
 SEVERAL = "comparison"
-"""What the report of several folders is called, without suffix."""
+"""File name of the report of several folders, without suffix."""
 
 
 def write_report(
@@ -40,51 +40,51 @@ def write_report(
     interactive: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Write the report of a run, a comparison, a calibration or a sweep that lies on disk.
+    """Write the report of a run, a comparison, a calibration or a sweep from disk.
 
     Parameters
     ----------
     path : str, Path or sequence of them
-        Its folder; or those of several runs, or of several sweeps, which are set side by side.
+        Its folder; or the folders of several runs or of several sweeps, which are compared.
     out : str or Path, optional
-        File to write; without it ``report.html`` or ``report.md`` in that folder, which is
-        written anew each time; of several folders ``comparison.html`` or ``comparison.md`` where
-        one works, which replaces no file.
+        File to write. By default ``report.html`` or ``report.md`` in the folder, which is replaced;
+        for several folders ``comparison.html`` or ``comparison.md`` in the working directory,
+        which must not exist.
     form : {"html", "md"}
-        One self-contained file with its figures in it; or Markdown, with the figures and their
-        data as files in a folder beside it.
+        A self-contained HTML file; or Markdown, with figures and their data as files in a folder
+        next to it.
     figures : {"svg", "pdf", "png"}, optional
-        Write each figure as such a file too, for print, in a folder beside the report; PNG has
-        300 dots an inch. Without it Markdown has SVG, and HTML no files beside it.
+        Also write each figure in this format, for print, to a folder next to the report; PNG has
+        300 dots per inch. By default Markdown has SVG, and HTML has no extra files.
     interactive : bool, default False
-        Whether curves in HTML get a script that draws them with a crosshair and zoom.
+        Whether HTML has interactive curves, with a crosshair and zoom.
     overwrite : bool, default False
-        Whether a file ``out`` is replaced.
+        Whether to replace an existing file ``out``.
 
     Returns
     -------
     Path
-        The file.
+        Path of the report.
 
     Raises
     ------
     InvalidRecordError
-        If a folder is missing, or holds nothing that can be read or compared.
+        If a folder is missing, or its content cannot be read or compared.
     UnknownNameError
-        If ``form`` or ``figures`` is none of these.
+        If ``form`` or ``figures`` is not known.
     OutputError
-        If ``out`` is there already, or cannot be written.
+        If ``out`` exists, or cannot be written.
 
     Notes
     -----
-    Reads what is on disk, and loads neither torch nor Mesa. Equal folders give equal reports.
+    Reads only from disk, and loads neither torch nor Mesa. Equal folders give equal reports.
     """
     from fcfn_abm.report.render import render_html, render_markdown  # loads matplotlib
 
     listed = list(path) if isinstance(path, (list, tuple)) else [path]
     paths = [as_path("path", each, error=InvalidRecordError) for each in listed]
     if not paths:
-        raise InvalidRecordError("A report needs a folder of results.")
+        raise InvalidRecordError("a report needs a folder of results.")
     require_known("form of a report", form, FORMS)
     if figures is not None:
         require_known("form of figures", figures, FIGURES)
@@ -96,7 +96,10 @@ def write_report(
         folder = file.with_name(f"{file.stem}-figures")
     page = read_page(paths[0]) if len(paths) == 1 else read_pages(paths)
     where = paths[0] if len(paths) == 1 else file
-    with raise_as_output_error(file), raise_as_record_error(where):  # figures are drawn here
+    with (
+        raise_as_output_error(file),
+        raise_as_record_error(where),
+    ):  # figures are drawn while writing
         file.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(file)
         suffix = figures or ("svg" if form == "md" else None)
@@ -135,23 +138,23 @@ def _write_files(folder: Path, contents: dict[str, bytes]) -> None:
 
 
 def read_pages(paths: Sequence[Path]) -> Page:
-    """Read several folders of results, and set them side by side.
+    """Read several folders of results for a comparison.
 
     Parameters
     ----------
     paths : sequence of Path
-        Of several runs, or of several sweeps.
+        Folders of several runs, or of several sweeps.
 
     Raises
     ------
     InvalidRecordError
-        If they are not of one kind, or of one that has no report of several.
+        If their kinds differ, or cannot be compared.
     """
     from fcfn_abm.report.several_page import Source, runs_page, sweeps_page
     from fcfn_abm.runs.sweep_folder import read_sweep
 
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InvalidRecordError("A folder is named twice; each is compared with the others.")
+        raise InvalidRecordError("a folder was given twice; each must be given once.")
     kinds, sources = [], []
     for path, name in zip(paths, _name_folders(paths), strict=True):
         require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
@@ -164,20 +167,20 @@ def read_pages(paths: Sequence[Path]) -> Page:
                 results = read_record(path)
             else:
                 raise InvalidRecordError(
-                    f"{path}: holds a {kinds[-1]}; side by side stand runs, or sweeps."
+                    f"{path}: is a {kinds[-1]}; only runs or sweeps can be compared."
                 )
             sources.append(Source(name, _toml(path), results, run))
     if len(set(kinds)) > 1:
         raise InvalidRecordError(
-            f"{paths[kinds.index(RUN_KIND)]} holds a run and {paths[kinds.index('sweep')]} a "
-            "sweep; side by side stand runs, or sweeps."
+            f"{paths[kinds.index(RUN_KIND)]} is a run and {paths[kinds.index('sweep')]} a "
+            "sweep; only runs or only sweeps can be compared."
         )
     with raise_as_record_error(paths[0]):
         return runs_page(sources) if kinds[0] == RUN_KIND else sweeps_page(sources)
 
 
 def _name_folders(paths: Sequence[Path]) -> list[str]:
-    """Return the names of folders: as many of their last parts as tell them apart."""
+    """Return the shortest unique names of folders, from their last parts."""
     whole = [path.resolve() for path in paths]
     for n_parts in range(1, max(len(path.parts) for path in whole)):
         names = ["/".join(path.parts[-n_parts:]) for path in whole]
@@ -187,12 +190,12 @@ def _name_folders(paths: Sequence[Path]) -> list[str]:
 
 
 def read_page(path: Path) -> Page:
-    """Read a folder of results, and say what is in it.
+    """Read a folder of results, and build its report.
 
     Parameters
     ----------
     path : Path
-        Of a run, a comparison, a calibration or a sweep.
+        Folder of a run, a comparison, a calibration, a benchmark or a sweep.
     """
     require_unchanged(path, [RUN_FILE, SCENARIO_FILE])
     run = read_facts(path)
@@ -227,7 +230,7 @@ def _page(path: Path, run: dict[str, Any]) -> Page:
         is_complete = run["mode"] == "sobol" and sweep.counts()["done"] == run["n_runs"]
         indices = sweep.sensitivity() if is_complete else None
         return sweep_page(sweep.frame(), run, sweep.scenario, _toml(path), indices)
-    raise InvalidRecordError(f"{path}: holds a {kind}, of which there is no report.")
+    raise InvalidRecordError(f"{path}: is a {kind}, for which there is no report.")
 
 
 def _table(path: Path, name: str) -> Any:

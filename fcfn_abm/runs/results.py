@@ -1,4 +1,4 @@
-"""The results of a sweep's runs: how a worker gets and keeps them, and the table that they make."""
+"""The results of a sweep's runs: how workers compute and store them, and their table."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ RESULTS = "runs"
 RECORDS = "records"
 _RESULT = re.compile(r"[0-9]+(-[0-9]+)?\.json")
 _CHECKSUM = "sha256"
-_GRACE_SECONDS = 10.0  # to write the result of a run that took too long
-_STRETCH_SECONDS = 1.0  # after which a worker hands back what it has not begun
+_GRACE_SECONDS = 10.0  # time to write the result of a run that timed out
+_STRETCH_SECONDS = 1.0  # time after which a worker returns runs that it has not started
 
 
 def carry_out_runs(
@@ -58,30 +58,32 @@ def carry_out_runs(
     timeout: float | None = None,
     plugins: Sequence[Plugin] = (),
 ) -> list[dict[str, Any]]:
-    """Carry out a stretch of runs on a worker, write its results, and stop when the time is up.
+    """Run a stretch of runs on a worker, write the results, and stop when the time is up.
 
-    The worker imports the plug-ins first. Results are written together, once: whatever ends the
-    process before loses this stretch alone. A run that takes longer than ``timeout`` seconds ends
-    the process, for nothing else ends a run that hangs; its result is written before.
+    The worker imports the plug-ins first. Results are written together, once: if the process dies
+    before, only this stretch is lost. A run that takes longer than ``timeout`` seconds ends the
+    process, since nothing else ends a hanging run; its result is written before.
 
-    Returns the results of the first runs; whoever handed them out hands the others out again.
+    Returns the results of the first runs; the caller distributes the others again.
     """
     import_again(plugins)
-    import_module("fcfn_abm.runs.run")  # what takes long once is not a run's time
-    shared = (out / RESULTS).is_dir()  # without the folder, results are returned and no more
+    import_module("fcfn_abm.runs.run")  # so that a run's time does not include slow imports
+    shared = (out / RESULTS).is_dir()  # without the folder, results are only returned
     if keeps and not shared:
-        raise OutputError(f"{out}: workers do not see this folder, and cannot keep records.")
+        raise OutputError(f"{out}: workers do not see this folder, so they cannot write records.")
     started = time.perf_counter()
     results: list[dict[str, Any]] = []
     new: list[dict[str, Any]] = []
     there = list_results(out) if shared else {}
     for run in runs:
         found = _result_in(there.get(run.index), run)
-        if found is not None:  # another worker had this stretch, and died
+        if found is not None:  # another worker had this stretch and died
             results.append(found)
             continue
         record_path = out / RECORDS / run_name(run.index) if keeps else None
-        late = failed_result(run, f"took longer than {timeout or 0:g} s, the sweep's timeout.")
+        late = create_failed_result(
+            run, f"took longer than {timeout or 0:g} s, the sweep's timeout."
+        )
         with _end_process_after(
             timeout, partial(write_results, out, [*new, late], durable=durable) if shared else None
         ):
@@ -99,9 +101,9 @@ def carry_out_runs(
 def _end_process_after(
     seconds: float | None, last_act: Callable[[], None] | None
 ) -> Iterator[None]:
-    """End this process if the block takes longer, after a last act.
+    """End this process if the block takes longer, after a final action.
 
-    An exception would not do: it waits for a call into a library to return.
+    An exception does not suffice: it is raised only when a library call returns.
     """
     if seconds is None:
         yield
@@ -116,7 +118,7 @@ def _end_process_after(
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
-    # compiled code that keeps all threads from running keeps the timer's too
+    # compiled code that blocks all threads blocks the timer, too
     faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True, file=_nowhere())
     timer.start()
     try:
@@ -128,38 +130,38 @@ def _end_process_after(
 
 @cache
 def _nowhere() -> TextIO:
-    """Return a file that keeps nothing, open for good."""
+    """Return a file that discards everything and stays open."""
     return open(os.devnull, "w")
 
 
 def carry_out_run(
     run: SweepRun, record_path: Path | None, *, durable: bool = True
 ) -> dict[str, Any]:
-    """Carry out a run, and return its results, or why there are none."""
+    """Run one run, and return its results or the reason of its failure."""
     from fcfn_abm.runs.run import run_scenario  # loads Mesa
 
     try:
-        with obey_interrupts():  # a run that an interrupt broke did not fail
+        with obey_interrupts():  # an interrupted run did not fail
             if record_path is None and _is_market_alone(run.scenario):
                 return {"run": run.index, **_play(run.scenario)}
             record = run_scenario(run.scenario)
             if record_path:
                 record.write(record_path, overwrite=True, durable=durable)
             return _results(run, record)
-    except OutputError:  # a full disk is no result
+    except OutputError:  # a full disk is not a result
         raise
     except Exception as error:  # a failed run is data, not a stop
         why = " ".join(str(error).split())
-        return failed_result(run, f"{type(error).__name__}: {why}")
+        return create_failed_result(run, f"{type(error).__name__}: {why}")
 
 
-def failed_result(run: SweepRun, error: str) -> dict[str, Any]:
+def create_failed_result(run: SweepRun, error: str) -> dict[str, Any]:
     """Return the result of a run that failed."""
     return {"run": run.index, "status": "failed", "error": error}
 
 
 def _is_market_alone(scenario: Scenario) -> bool:
-    """Whether the end of a market says all: no training, no groups, and nodes stay the same."""
+    """Whether the end of a market is its whole result: no training, no groups, no churn."""
     people = scenario.population
     manipulated = people.coalitions or people.sybils
     changes = people.churn and people.churn.moves
@@ -207,7 +209,7 @@ def _results(run: SweepRun, record: Record) -> dict[str, Any]:
 def _market_results(
     verdict: Mapping[str, Any], form: Mapping[str, Any], market: Mapping[str, Any], n_nodes: int
 ) -> dict[str, Any]:
-    """Return what a market came to, and what its mechanism leads to in closed form."""
+    """Return the results of a market, and of its mechanism in closed form."""
     shared = ("n_active", "total_epsilon", "mean_epsilon", "node_utility", "server_utility")
     measured = ("budget", "payment", "welfare", "exploitability", "distance")
     return {
@@ -226,7 +228,7 @@ def _market_results(
 
 
 def _training_results(record: Record) -> dict[str, Any]:
-    """Return what training with the market's epsilon led to, if anybody trained."""
+    """Return the results of training with the market's epsilon, if a node trained."""
     arms = record.run.get("training", {}).get("arms", [])
     own = next((arm for arm in arms if arm["name"] == record.scenario.mechanism.kind), None)
     if own is None:
@@ -241,7 +243,7 @@ def _training_results(record: Record) -> dict[str, Any]:
 
 
 def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
-    """Return a sweep's table: one row a run, whether it has been carried out or not."""
+    """Return a sweep's table: one row per run, done or not."""
     results = find_results(out)
     rows = []
     for run in runs:
@@ -259,13 +261,13 @@ def create_table(runs: Sequence[SweepRun], out: Path) -> pa.Table:
 
 
 def _group_columns(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Return the columns of what groups came to, of all groups that some run has."""
+    """Return the columns about groups, for all groups that occur in a run."""
     found = {name: None for row in rows for name in row if name.startswith("group.")}
     return [replace(BY_GROUP[name.rsplit(".", 1)[1]], name=name) for name in found]
 
 
 def _axis_columns(rows: list[dict[str, Any]], runs: Sequence[SweepRun]) -> list[Column]:
-    """Return a column an axis; where its values are of several kinds they become text."""
+    """Return one column per axis; values of mixed types become text."""
     kinds = {bool: "bool", int: "int64", float: "float64"}
     columns = []
     for name in runs[0].point:
@@ -274,24 +276,24 @@ def _axis_columns(rows: list[dict[str, Any]], runs: Sequence[SweepRun]) -> list[
         if kind == "string":
             for row in rows:
                 row[name] = row[name] if isinstance(row[name], str) else json.dumps(row[name])
-        columns.append(Column(name, kind, NO_UNIT, "axis of the sweep: this key of the scenario"))
+        columns.append(Column(name, kind, NO_UNIT, "axis of the sweep: this scenario key"))
     return columns
 
 
 def _table_value(value: Any) -> Any:
-    """Return the value of an axis as it stands in the table: lists and tables as text."""
+    """Return the value of an axis in the table: lists and tables as text."""
     return value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 
 def run_name(index: int) -> str:
-    """Return how a run is called in file names."""
+    """Return the name of a run in file names."""
     return f"{index:06d}"
 
 
 def list_results(out: Path) -> dict[int, Path]:
-    """Return the runs that have a result, each with the file in which it lies.
+    """Return the runs that have a result, each with its file.
 
-    A file is called like its run, ``000007.json``, or like its first and last, with all between:
+    A file has the name of its run, ``000007.json``, or of its first and last run:
     ``000007-000031.json``.
     """
     found = {}
@@ -311,7 +313,7 @@ def _list_files(out: Path) -> list[Path]:
 
 
 class Indexed(Protocol):
-    """One of many runs, known by its number."""
+    """An item with a number, such as a run."""
 
     @property
     def index(self) -> int:
@@ -320,26 +322,26 @@ class Indexed(Protocol):
 
 
 def find_missing_runs[R: Indexed](out: Path, runs: Sequence[R]) -> list[R]:
-    """Return the runs that have no result yet, or one that cannot be read."""
+    """Return the runs without a readable result."""
     done = find_results(out)
     return [run for run in runs if run.index not in done]
 
 
 def find_results(out: Path) -> dict[int, dict[str, Any]]:
-    """Return the results that are there by their runs, without those that cannot be read."""
+    """Return the readable results by run."""
     return {result["run"]: result for path in _list_files(out) for result in read_results(path)}
 
 
 def _result_in(path: Path | None, run: SweepRun) -> dict[str, Any] | None:
-    """Return the result of a run that a file holds, if it does."""
+    """Return the result of a run from a file, or None if it has none."""
     found = read_results(path) if path else []
     return next((result for result in found if result["run"] == run.index), None)
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Read the results in a file; none if it does not hold what was written.
+    """Read the results in a file; none if the file is corrupt.
 
-    A power cut can leave empty files, and disks flip bits. The runs are carried out again then.
+    A power failure can leave empty files, and disks flip bits; such runs are repeated.
 
     Raises
     ------
@@ -367,18 +369,20 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def write_results(out: Path, results: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
-    """Write results of runs, a file for each stretch of neighbours, whole or not at all."""
+    """Write results of runs, one file per stretch of consecutive runs, atomically."""
     for path, stretch in _stretches(out, results):
         content = stretch[0] if len(stretch) == 1 else {"results": stretch}
         sealed = {**content, _CHECKSUM: _checksum(content)}
-        indent = 1 if len(stretch) == 1 else None  # without, they are written ten times as fast
+        indent = (
+            1 if len(stretch) == 1 else None
+        )  # without indentation, writing is ten times as fast
         text = json.dumps(sealed, indent=indent, ensure_ascii=False) + "\n"
         with raise_as_output_error(path):
             write_file(path, text.encode(), durable=durable)
 
 
 def keep_results(out: Path, results: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
-    """Write results that a worker has not: it does not share our disk."""
+    """Write results of workers that do not share our disk."""
     for path, stretch in _stretches(out, results):
         if not path.exists():
             write_results(out, stretch, durable=durable)
@@ -387,7 +391,7 @@ def keep_results(out: Path, results: Sequence[dict[str, Any]], *, durable: bool 
 def _stretches(
     out: Path, results: Sequence[dict[str, Any]]
 ) -> list[tuple[Path, list[dict[str, Any]]]]:
-    """Divide results into stretches of neighbouring runs, each with its path."""
+    """Divide results into stretches of consecutive runs, each with its path."""
     stretches: list[list[dict[str, Any]]] = []
     for result in sorted(results, key=itemgetter("run")):
         if stretches and stretches[-1][-1]["run"] + 1 == result["run"]:
@@ -403,7 +407,7 @@ def _stretch_name(stretch: Sequence[dict[str, Any]]) -> str:
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a sweep's table, whole or not at all, and the checksums of all that is no run's."""
+    """Write a sweep's table atomically, and the checksums of the files that are not of runs."""
     kept = {name: path.with_name(name) for name in (SCENARIO_FILE, RUN_FILE)}
 
     def write(partial: Path) -> None:
@@ -419,14 +423,14 @@ def find_failed_results(out: Path) -> list[Path]:
 
 
 def drop_failed_results(out: Path, path: Path) -> None:
-    """Take the runs that failed out of a file with results."""
+    """Remove failed runs from a file of results."""
     with raise_as_output_error(path):
         write_results(out, [r for r in read_results(path) if r["status"] != "failed"])
         path.unlink()
 
 
 def drop_unreadable_results(out: Path) -> None:
-    """Remove files with results that do not hold what was written: their runs are missing."""
+    """Remove corrupt files of results; their runs are then missing."""
     for path in _list_files(out):
         if not read_results(path):
             with raise_as_output_error(path):
@@ -434,7 +438,7 @@ def drop_unreadable_results(out: Path) -> None:
 
 
 def remove_partial_results(out: Path) -> None:
-    """Remove what killed processes have left in a sweep's folder, as far as that is possible."""
+    """Remove leftovers of killed processes from a sweep's folder, as far as possible."""
     for folder in (out, out / RESULTS, out / RECORDS):
         with suppress(OSError):
             for entry in list_folder(folder):

@@ -1,6 +1,6 @@
-"""What a round of a run is: the market moves, the net trains, and both are recorded.
+"""The rounds of a run: the market moves, the net trains, and both are recorded.
 
-The one loop of the program: runs, sweeps, calibrations and the live window take their steps here.
+Runs, sweeps, calibrations and the live window all share this loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ type Floats = npt.NDArray[np.float64]
 
 
 class Reporters(Protocol):
-    """Who reports epsilon round by round: a market, or nodes whose reports are known."""
+    """A source of reports: a market, or nodes with known reports."""
 
     @property
     def running(self) -> bool:
@@ -26,12 +26,12 @@ class Reporters(Protocol):
 
     @property
     def epsilon(self) -> Floats:
-        """The reports that stand, shape (n_nodes,)."""
+        """The current reports, shape (n_nodes,)."""
         ...
 
     @property
     def sells(self) -> bool:
-        """Whether the reports that stand are still for sale: a server may have stopped buying."""
+        """Whether the server still buys the current reports."""
         ...
 
     def step(self) -> None:
@@ -43,7 +43,7 @@ class Trains(Protocol):
     """Trains a net round by round: :class:`fcfn_abm.training.Training`, or a stand-in for it."""
 
     results: list[TrainingRound]
-    """One entry for each finished round; the first is of the net before training."""
+    """One entry per finished round; the first is the net before training."""
 
     @property
     def round_index(self) -> int:
@@ -56,19 +56,19 @@ class Trains(Protocol):
 
 
 class Learns(Protocol):
-    """What learns from the rounds of training: :class:`fcfn_abm.runs.closed_loop.ValueLoop`."""
+    """A learner from the rounds of training: :class:`fcfn_abm.runs.closed_loop.ValueLoop`."""
 
     def begin_round(self) -> None:
-        """Prepare the next round of the reporters, which has not begun."""
+        """Prepare the next round of the reporters, which has not started."""
         ...
 
     def end_round(self, results: Sequence[TrainingRound]) -> None:
-        """Take in a round of training, whose result is the last."""
+        """Process a round of training, whose result is the last."""
         ...
 
 
 class KnownReports:
-    """Reports that are known beforehand, one array a round; the last ones stand for good.
+    """Known reports, one array per round; the last ones stay.
 
     Parameters
     ----------
@@ -87,44 +87,44 @@ class KnownReports:
 
     @property
     def sells(self) -> bool:
-        """Whether the reports that stand are still for sale: always."""
+        """Whether the server still buys the current reports: always."""
         return True
 
     @property
     def epsilon(self) -> Floats:
-        """The reports that stand, shape (n_nodes,)."""
+        """The current reports, shape (n_nodes,)."""
         return self._reports[max(self._n_made - 1, 0)]
 
     def step(self) -> None:
-        """Take the reports of the next round."""
+        """Advance to the reports of the next round."""
         self._n_made += 1
 
 
 class Rounds[Trainee: Trains]:
-    """The rounds of a run, taken one by one.
+    """The rounds of a run, one by one.
 
     Parameters
     ----------
     reporters : Reporters
-        Who reports epsilon; a :class:`fcfn_abm.PrivacyMarket`.
+        Source of the reports, such as a :class:`fcfn_abm.PrivacyMarket`.
     record : callable, optional
         Called after each round of the reporters, before the net trains.
     begin : callable, optional
-        Begins the training, when its first round is due; without it no net is trained.
+        Starts the training when its first round is due; without it no net is trained.
     n_rounds : int, default 0
-        How many rounds the net trains.
+        Number of rounds of training.
     every_round : bool, default False
-        Whether a round of training follows each round of reports; else training begins when
-        reports no longer change, and not at all where all of them are zero.
+        Whether a round of training follows each round of reports; otherwise training starts when
+        reports no longer change, unless all of them are zero.
     learner : Learns, optional
-        With ``every_round``, learns from each round of training before the next one begins.
+        With ``every_round``, learns from each round of training before the next one starts.
 
     Attributes
     ----------
     training : Trains or None
-        None before it begins.
+        None before it starts.
     reports : list of ndarray of float
-        With ``every_round``, what nodes reported in each round of training.
+        With ``every_round``, the reports in each round of training.
     """
 
     def __init__(
@@ -154,31 +154,31 @@ class Rounds[Trainee: Trains]:
 
     @property
     def over(self) -> bool:
-        """Whether reports no longer change, and the net has trained its last round."""
+        """Whether reports no longer change and training is complete."""
         return not (self._reporters.running or self.trains_next)
 
     def begin_training(self) -> Trainee:
-        """Begin the training now: the net is tested as it is, or taken up where it stood."""
+        """Start the training now: evaluate the initial net, or resume from a checkpoint."""
         if self._begin is None:
-            raise ValueError("these rounds train no net")
+            raise ValueError("these rounds have no training")
         if self.training is None:
             self.training = self._begin()
         return self.training
 
     def stop_training(self) -> None:
-        """Train no more: the rounds that are left are the market's alone."""
+        """Stop training; the remaining rounds are rounds of the market."""
         self._begin = None
 
     def step(self) -> TrainingRound | None:
-        """Take one round; return how good the net is after it, if it has trained.
+        """Run one round; return the result of its training, if any.
 
-        A training that was taken up where it stood has trained its first rounds already: in those
-        nodes report as they did, and nothing is returned.
+        A resumed training has already trained its first rounds: in those, nodes report as they
+        did, and nothing is returned.
 
         Raises
         ------
         RunFailedError
-            If training breaks down.
+            If training fails.
         """
         training = self.begin_training() if self.trains_next else None
         if self._reporters.running:

@@ -1,4 +1,4 @@
-"""One run, from a scenario to a record."""
+"""A run: from a scenario to a record."""
 
 from __future__ import annotations
 
@@ -58,21 +58,20 @@ def run_scenario(
     progress: bool = False,
     workers: int | BlockWorkers = 1,
 ) -> Record:
-    """Play a scenario's market, train with what it bought, and record both.
+    """Play a scenario's market, train with its epsilons, and record both.
 
     Parameters
     ----------
     scenario : Scenario
-        The experiment, best from :func:`fcfn_abm.load_scenario`.
+        The experiment, usually from :func:`fcfn_abm.load_scenario`.
     out : str or Path, optional
-        Folder that becomes the record, written whole or not at all; without it the record stays
-        in memory.
+        Folder for the record, written atomically; by default the record stays in memory.
     overwrite : bool, default False
-        Whether a record that stands there is replaced.
+        Whether to replace an existing record.
     progress : bool, default False
-        Whether to show bars on stderr; a line each half minute where it is not a terminal.
+        Whether to show bars on stderr; one line per half minute if it is not a terminal.
     workers : int or BlockWorkers, default 1
-        Threads that train, or the workers of a cluster that :func:`connect_cluster` gives; the
+        Threads that train, or the workers of a cluster, see :func:`connect_cluster`; the
         record is the same for any number.
 
     Returns
@@ -83,17 +82,17 @@ def run_scenario(
     Raises
     ------
     InvalidScenarioError
-        If parts of the scenario do not go together.
+        If parts of the scenario are inconsistent.
     OutputError
-        If ``out`` is taken or cannot be written, and nothing is run then; or if the disk is full
-        later on.
+        If ``out`` is taken or cannot be written (checked before the run), or the disk is full
+        later.
     RunFailedError
-        If training breaks down; a record of what came before is written all the same.
+        If training fails; the record of the rounds before is written.
 
     Notes
     -----
-    A run with an ``out`` keeps where it stands beside that folder, every few rounds of training.
-    If it is killed or interrupted, the same call goes on from there, to the same record.
+    A run with ``out`` saves checkpoints next to that folder. If it is killed or interrupted, the
+    same call resumes, with the same record.
     """
     require_scenario(scenario, "run_scenario")
     if not isinstance(workers, BlockWorkers):
@@ -106,11 +105,11 @@ def run_scenario(
         record = _carry_out(scenario, nullcontext(), None, progress=progress, workers=workers)
         _require_whole(record)
         return record
-    # load seaborn, which the many runs of a sweep do without
+    # load seaborn, which the runs of a sweep do not need
     from fcfn_abm.report.figures.files import write_png
     from fcfn_abm.report.figures.records import main_figures
 
-    home = Path(os.path.abspath(out))  # where it lies, wherever this process goes
+    home = Path(os.path.abspath(out))  # absolute, in case the working directory changes
     checkpoint_or_none = (
         checkpoint_of(out, scenario, overwrite=overwrite) if scenario.trains else nullcontext()
     )
@@ -128,17 +127,17 @@ def run_scenario(
             message = checkpoint.interrupt_message() if checkpoint else ()
             raise KeyboardInterrupt(*message) from None
         except WorkersLostError as error:
-            raise WorkersLostError(f"{error} The same command resumes there.") from None
+            raise WorkersLostError(f"{error} Run the same command to resume.") from None
         record = replace(record, path=folder)
         with raise_as_output_error(out):
             found = write_record(record, folder)
             write_png(main_figures(record), folder / "figures")
-    _require_whole(record, f" What came before is in {out}.")
+    _require_whole(record, f" The record of the rounds before is in {out}.")
     return replace(record, path=home, fingerprint=found)
 
 
 def _require_whole(record: Record, kept: str = "") -> None:
-    """Raise RunFailedError if training broke down."""
+    """Raise RunFailedError if training failed."""
     why = record.run.get("training", {}).get("broke_down")
     if why:
         raise RunFailedError(why + kept)
@@ -153,7 +152,7 @@ def _carry_out(
     workers: int | BlockWorkers,
 ) -> Record:
     started = time.perf_counter()
-    # what is missing shows before the work
+    # missing requirements fail before the work
     images = build.load_images(scenario) if build.needs_images(scenario) else None
     population = build.draw_population(scenario, images)
     trainings = None
@@ -187,22 +186,22 @@ def collect_record(
     learner: ValueLoop | None,
     seconds: dict[str, float],
 ) -> Record:
-    """Return the record of a market as it stands.
+    """Return the record of a market in its current state.
 
     Parameters
     ----------
     market : PrivacyMarket
-        After one round or more.
+        A market after at least one round.
     population : Population
-        Its nodes, with the data that they hold if they train.
+        Its nodes, with their data if they train.
     recorder : Recorder
-        Has seen every round.
+        The recorder of all rounds.
     trained : Trained or None
-        What training has shown.
+        Results of the training.
     learner : ValueLoop or None
-        What lets the server learn the value of epsilon.
+        The server's learner of the value of epsilon.
     seconds : dict
-        How long ``market`` and ``training`` took.
+        Durations of ``market`` and ``training``.
     """
     scenario = market.scenario
     nodes, traces = _nodes(market, population, trained), recorder.traces
@@ -214,7 +213,7 @@ def collect_record(
     run = {
         "title": scenario.title,
         "seed": scenario.seed,
-        "verdict": asdict(market.verdict) if market.verdict else _paused(market),
+        "verdict": asdict(market.verdict) if market.verdict else _describe_paused(market),
         "equilibrium": reference_facts(market.outcome, reporting_costs(market, population)),
         "market": asdict(market.state),
         **({"groups": group_facts(names, nodes)} if names else {}),
@@ -237,9 +236,9 @@ def collect_record(
     )
 
 
-def _paused(market: PrivacyMarket) -> dict[str, Any]:
-    """Return what stands in place of the verdict of a market that has not ended."""
-    reason = "the play was saved before the market had come to an end."
+def _describe_paused(market: PrivacyMarket) -> dict[str, Any]:
+    """Return the verdict of a market that has not ended."""
+    reason = "the run was saved before the market ended."
     return {
         "kind": "paused",
         "rounds": market.round_index,
@@ -256,7 +255,7 @@ def _rounds(
     trainings: RunTrainings | None,
     learner: ValueLoop | None,
 ) -> Rounds[Training]:
-    """Return the rounds of a run: of its market, and of the training that it pays for."""
+    """Return the rounds of a run: those of its market, and of its training."""
     record = partial(recorder, market)
     if trainings is None or scenario.training is None:
         return Rounds(market, record)
@@ -273,7 +272,7 @@ def _rounds(
 def _play(
     rounds: Rounds[Training], market: PrivacyMarket, recorder: Recorder, *, progress: bool
 ) -> None:
-    """Take the rounds of a run until the net trains."""
+    """Run rounds until the net trains."""
     if rounds.trains_next:
         return
     with progress_bar(
@@ -286,7 +285,7 @@ def _play(
             before = market.round_index
             if recorder.streams:
                 rounds.step()
-            else:  # many rounds at once, which no net waits for
+            else:  # many rounds at once, without training between
                 passed = market.step_ahead(market.scenario.rounds.maximum, recorder.rows)
                 recorder.take_in(passed.rounds, passed.traces)
             bar.set_postfix(
@@ -321,7 +320,7 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
             **(trained.nodes if trained else {}),
         }
     )
-    frame = frame[columns.present].reset_index(drop=True)  # an empty place is no node
+    frame = frame[columns.present].reset_index(drop=True)  # empty slots are not nodes
     if trained:
         return frame
     absent = [name for name in WHERE_ASKED_FOR if name not in frame]
@@ -329,13 +328,13 @@ def _nodes(market: PrivacyMarket, population: Population, trained: Trained | Non
 
 
 def reporting_costs(market: PrivacyMarket, population: Population) -> Floats:
-    """Return the costs of those who report, as they are in the end."""
+    """Return the final costs of the reporting nodes."""
     manipulated = population.manipulation is not None
     return population.reporting_rho if manipulated else market.primitives.rho
 
 
 def _place(market: PrivacyMarket, values: Floats) -> Floats:
-    """Return values of the nodes that are there in their places; zero in the empty ones."""
+    """Return values of the present nodes by slot, with zero in empty slots."""
     if values.size == len(market.columns):
         return values
     placed = np.zeros(len(market.columns))
@@ -344,7 +343,7 @@ def _place(market: PrivacyMarket, values: Floats) -> Floats:
 
 
 def _sales(market: PrivacyMarket) -> dict[str, Any]:
-    """Return the columns that say what was sold in all rounds, where there is an account of it."""
+    """Return the columns of what was sold in all rounds, if there is an account of it."""
     account = market.account
     if account is None:
         return {}
@@ -356,7 +355,7 @@ def _sales(market: PrivacyMarket) -> dict[str, Any]:
 
 
 def _churn(market: PrivacyMarket) -> dict[str, Any]:
-    """Return the columns that say who is there, where nodes come and go."""
+    """Return the columns of presence, if nodes come and go."""
     if market.churn is None:
         return {}
     return {
@@ -366,7 +365,7 @@ def _churn(market: PrivacyMarket) -> dict[str, Any]:
 
 
 def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
-    """Return the facts about a moving equilibrium, where it moves."""
+    """Return the facts about a moving equilibrium, if it moves."""
     churn = market.scenario.population.churn
     if churn is None or not churn.moves:
         return {}
@@ -374,7 +373,7 @@ def _tracking(market: PrivacyMarket, rounds: pd.DataFrame) -> dict[str, Any]:
 
 
 def _manipulation(population: Population) -> dict[str, Any]:
-    """Return the columns that say who agrees with others, and who comes as several."""
+    """Return the columns of coalitions and split identities."""
     manipulation = population.manipulation
     if manipulation is None:
         return {}
@@ -385,7 +384,7 @@ def _manipulation(population: Population) -> dict[str, Any]:
 
 
 def _misreport(scenario: Scenario, population: Population) -> dict[str, Any]:
-    """Return the columns that say who misreports, where the scenario lets nodes do so."""
+    """Return the columns of misreports, if the scenario has any."""
     if not scenario.population.can_misreport:
         return {}
     return {

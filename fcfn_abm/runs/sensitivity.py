@@ -1,6 +1,6 @@
-"""Sensitivity: how much of the variance of what a sweep found each of its axes explains.
+"""Sensitivity: the share of the variance of a sweep's outcomes that each axis explains.
 
-For sweeps with ``mode = "sobol"``, whose points are laid out for it (scenario/sweep.py).
+For sweeps with ``mode = "sobol"``, whose points are designed for it (scenario/sweep.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OUTCOMES = ("participation", "total_epsilon", "budget", "welfare", "server_utili
 """Default outputs: those of these columns that exist and vary."""
 
 _RESAMPLES = 999
-_ROUNDING = 1e-12  # an outcome that varies less, against its size, does not vary
+_ROUNDING = 1e-12  # relative variation below which an outcome counts as constant
 
 
 def sobol_indices(
@@ -38,11 +38,11 @@ def sobol_indices(
     Parameters
     ----------
     f_a, f_b : array_like of float, shape (outcomes, n)
-        What the function gives at two independent samples A and B of n points; n a power of two.
+        Function values at two independent samples A and B of n points; n is a power of two.
     f_ab : array_like of float, shape (axes, outcomes, n)
-        The same for each axis at the points of A, but with this axis of B; two axes or more.
+        Values for each axis at the points of A with this axis from B; at least two axes.
     rng : Generator, BitGenerator, SeedSequence, int or list of int
-        Chance of the bootstrap.
+        Random generator of the bootstrap.
 
     Returns
     -------
@@ -92,15 +92,15 @@ def sensitivity(
     sweep = scenario.sweep
     if sweep is None or sweep.mode != "sobol":
         raise InvalidScenarioError(
-            "Sensitivity needs the points of a sweep with mode = 'sobol', and this one's mode is "
+            "sensitivity needs a sweep with mode = 'sobol', but this sweep's mode is "
             f"{sweep.mode if sweep else None!r}."
         )
     counts = {status: (frame["status"] == status).sum() for status in ("failed", "missing")}
     if any(counts.values()):
         unfinished = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n)
         raise InvalidRecordError(
-            f"Sensitivity needs every run, but not all {len(frame):,} are done ({unfinished}); "
-            "'fcfn sweep FILE --retry' runs what is not."
+            f"sensitivity needs all {len(frame):,} runs, but some are not done ({unfinished}); run "
+            "them with 'fcfn sweep FILE --retry'."
         )
     names = (
         _find_varying(frame)
@@ -129,22 +129,22 @@ def _find_varying(frame: pd.DataFrame) -> list[str]:
 
 
 def _require_complete(frame: pd.DataFrame, name: str) -> str:
-    """Return the name of an outcome, if all runs have a number of that name."""
+    """Return the name of an outcome, if all runs have a value of it."""
     numbers = [column for column in frame if pd.api.types.is_numeric_dtype(frame[column])]
     require_known("numeric outcome of the sweep", name, map(str, numbers))
     if frame[name].isna().any():
         raise InvalidRecordError(
-            f"Sensitivity of {name!r} needs its value in every run, but "
-            f"{frame[name].isna().sum():,} of {len(frame):,} have none."
+            f"sensitivity of {name!r} needs its value in every run, but it is missing in "
+            f"{frame[name].isna().sum():,} of {len(frame):,}."
         )
     return name
 
 
 def sensitivity_text(table: pd.DataFrame) -> str:
-    """Say in a few lines what :meth:`fcfn_abm.Sweep.sensitivity` has found."""
+    """Describe the result of :meth:`fcfn_abm.Sweep.sensitivity` in a few lines."""
     if table.empty:
         return "No outcome varies."
-    cells = [("outcome", "axis", "alone", "with interactions")]
+    cells = [("outcome", "axis", "first order", "total order")]
     for row in table.itertuples():
         first = f"{row.first_order:.2f} [{row.first_order_low:.2f}, {row.first_order_high:.2f}]"
         total = f"{row.total_order:.2f} [{row.total_order_low:.2f}, {row.total_order_high:.2f}]"

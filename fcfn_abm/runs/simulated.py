@@ -1,4 +1,4 @@
-"""A stand-in for training whose value of epsilon is known: for tests, and for quick studies."""
+"""Simulated training with a known value of epsilon, for tests and quick studies."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _FIRST = 0.1  # accuracy of the untrained net
 
 @dataclass(frozen=True)
 class TrueValue:
-    """What a round of training gains in truth: ``beta ln(1 + alpha eps) - k S``, and noise."""
+    """The true gain of a round of training: ``beta ln(1 + alpha eps) - k S``, and noise."""
 
     alpha: float
     """Per unit of epsilon."""
     beta: float
     """In units of accuracy: currency over ``value.price``."""
     depreciation: float = 0.1
-    """k, the share of the stock S that a round loses."""
+    """k, the share of the stock S lost per round."""
     noise: float = 0.03
     """Standard deviation of the normal noise of a round's gain."""
 
 
 class SimulatedTraining:
-    """Trains no net, but gains accuracy by a known rule: acts like a training, round by round.
+    """Acts like a training, but gains accuracy by a known rule instead of training a net.
 
-    Accuracy is not cut off at one, so that the rule holds exactly. The loss falls as it rises.
+    Accuracy is not limited to one, so that the rule holds exactly. The loss falls as it rises.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class SimulatedTraining:
     seed : int, default 0
         Root of the noise, which is the same for all epsilons.
     average_over : {"active", "population", "effective"}
-        What the mean epsilon is a mean over.
+        Nodes over which the mean epsilon is taken.
 
     Examples
     --------
@@ -73,7 +73,7 @@ class SimulatedTraining:
         return len(self.results) - 1
 
     def step(self, epsilon: Floats) -> TrainingRound:
-        """Train one round; without any epsilon the net stays as it is."""
+        """Train one round; with all epsilons zero the net does not change."""
         truth, before, index = self._truth, self.results[-1], self.round_index + 1
         n_averaged = averaged_nodes(self._average_over, epsilon)
         gain = 0.0
@@ -95,9 +95,9 @@ class SimulatedRun:
     rounds: pd.DataFrame
     """As in a record; no privacy is spent."""
     regret: Regret
-    """By the true value, and so exact."""
+    """Exact, computed with the true value."""
     learner: ValueLoop
-    """What the server has learned."""
+    """Final estimates of the server."""
 
 
 def simulate_loop(scenario: Scenario, truth: TrueValue) -> SimulatedRun:
@@ -106,9 +106,9 @@ def simulate_loop(scenario: Scenario, truth: TrueValue) -> SimulatedRun:
     Parameters
     ----------
     scenario : Scenario
-        Complete and checked, with a [value] table.
+        A complete, validated scenario with a [value] table.
     truth : TrueValue
-        What the simulated net gains.
+        Rule of the simulated net.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def simulate_loop(scenario: Scenario, truth: TrueValue) -> SimulatedRun:
         If the scenario has no [value] table.
     """
     if scenario.value is None or scenario.training is None:
-        raise InvalidScenarioError("is required: a simulated loop learns.", table="value")
+        raise InvalidScenarioError("is required for a simulated loop.", table="value")
     market = PrivacyMarket(scenario, is_checked=True)
     learner = ValueLoop(market, scenario.value, scenario.training.rounds)
     recorder = Recorder(RecordSettings(traces="none"), market.columns.rho)

@@ -1,8 +1,8 @@
-"""Sweeps: many runs from one scenario, on many workers, into one table.
+"""Sweeps: many runs of one scenario, on many workers, in one table.
 
-Each worker gets a stretch of runs and writes its results itself, as one file, whole or not at all:
-whatever dies, a stretch of about a second is lost at most, and the same call goes on with what is
-missing.
+Each worker gets a stretch of runs and writes its results atomically to a file of its own. If a
+process dies, at most a stretch of about a second is lost, and the same call resumes with the
+missing runs.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from fcfn_abm.report.marks import Text, join, verdict
 from fcfn_abm.runs.results import (
     carry_out_run,
     carry_out_runs,
+    create_failed_result,
     create_table,
     drop_failed_results,
     drop_unreadable_results,
-    failed_result,
     find_failed_results,
     find_missing_runs,
     keep_results,
@@ -66,35 +66,35 @@ from fcfn_abm.runs.sweep_folder import (
 from fcfn_abm.scenario import Scenario, SweepRun
 from fcfn_abm.scenario.load import require_scenario
 
-_MAX_LISTED = 5  # failed runs that are listed one by one
-_PRELOAD = "fcfn_abm.runs.run"  # loads all that a run needs, Mesa too
+_MAX_LISTED = 5  # most failed runs listed
+_PRELOAD = "fcfn_abm.runs.run"  # loads all that a run needs, including Mesa
 _PRELOAD_COMPILED = "fcfn_abm.abm.play"  # loads numba
-_MANY_NODES = 5_000  # over all markets: after ten rounds each of them rounds are played compiled
-_LONG_SECONDS = 5.0  # a first run that takes longer is not slow for what it had to load
+_MANY_NODES = 5_000  # total over all markets, above which compiled rounds are preloaded
+_LONG_SECONDS = 5.0  # a first run that takes longer is not slow because of imports
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do."""
+    """The size and estimated time of a sweep."""
 
     n_runs: int
-    """How many runs there are."""
+    """Number of runs."""
     n_missing: int
-    """How many of them have not been done yet."""
+    """Number of missing runs."""
     n_workers: int
-    """How many workers would share them."""
+    """Number of workers that share the runs."""
     seconds_a_run: float
-    """How long one takes here, in seconds: mean of the first and the last one that is missing."""
+    """Time of a run in seconds: mean of the first and the last missing run."""
     error: str | None = None
-    """Why one of those failed, if it did."""
+    """The error of one of these runs, if it failed."""
 
     @property
     def seconds(self) -> float:
-        """How long all that is missing would take, without the workers' start."""
+        """Estimated time of all missing runs, without starting workers."""
         return self.n_missing * self.seconds_a_run / self.n_workers
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it, for scripts."""
+        """Return all fields as plain values."""
         return {**asdict(self), "seconds": self.seconds}
 
 
@@ -108,55 +108,55 @@ def run_sweep(
     timeout: float | None = None,
     progress: bool = False,
 ) -> Sweep:
-    """Carry out the runs of a scenario's sweep that are missing in a folder.
+    """Run the missing runs of a scenario's sweep in a folder.
 
     Parameters
     ----------
     scenario : Scenario
-        With a sweep, best from :func:`fcfn_abm.load_scenario`.
+        With a sweep, usually from :func:`fcfn_abm.load_scenario`.
     out : str or Path
-        Folder of the sweep: a new one, or that of an equal scenario, which is gone on with.
+        Folder of the sweep; one of an equal scenario is resumed.
     executor : concurrent.futures.Executor or Workers, optional
-        Where runs are carried out: any executor of the standard library's kind; or ``Processes``
-        or ``Cluster`` of :mod:`fcfn_abm.process`, which survive killed workers. Without it one run
-        after another, in this process.
+        Executor for the runs: any standard-library executor; or ``Processes`` or ``Cluster`` of
+        :mod:`fcfn_abm.process`, which survive killed workers. By default runs are sequential in
+        this process.
     retry : bool, default False
-        Whether runs that failed are run again.
+        Whether to run failed runs again.
     durable : bool, default True
-        Whether the result of each run is on the disk before the next one: a power cut takes none
-        of them with it. If not, those that it takes are run again.
+        Whether to flush the result of each run to disk before the next one. Otherwise a power
+        failure may lose results, which are run again.
     timeout : float, optional
-        Seconds after which a run has failed; in place of the scenario's ``sweep.timeout``. As only
-        the end of a process ends a run that hangs, runs then need ``Processes`` or ``Cluster``;
-        without an executor they are carried out in one process beside this one.
+        Time limit of a run in seconds, by default the scenario's ``sweep.timeout``. Only ending a
+        process ends a hanging run, so runs then need ``Processes`` or ``Cluster``; without an
+        executor they run in one separate process.
     progress : bool, default False
-        Whether to show a bar on stderr; a line each half minute where it is not a terminal.
+        Whether to show a bar on stderr; one line per half minute if it is not a terminal.
 
     Returns
     -------
     Sweep
-        Its frame has one row a run; a run that failed is a row with the reason.
+        Its frame has one row per run, with the error of failed runs.
 
     Raises
     ------
     InvalidScenarioError
-        If there is no sweep in the scenario, or a run of it is not right; or if the timeout is not
-        positive, or an executor of another kind would have to keep it.
+        If the scenario has no sweep, or one of its runs is not valid; or if the timeout is not
+        positive, or not supported by the executor.
     OutputError
-        If ``out`` is taken by something else, by another scenario or by a process that works on
-        it, or cannot be written.
+        If ``out`` holds something else, belongs to another scenario, is in use by another process,
+        or cannot be written.
     RunFailedError
-        If the workers cannot be had, or are lost for good; what has ended is kept.
+        If workers are not available, or lost; finished runs are kept.
 
     Notes
     -----
-    The results do not depend on the workers: equal scenarios give equal files, byte for byte.
+    The results do not depend on the workers: equal scenarios give identical files.
     """
     scenario, runs = _resolve_sweep(scenario)
     place = as_workers(executor)
     timeout = _choose_timeout(scenario, timeout, executor)
     if executor is None and timeout is not None:
-        place = Processes(1)  # what can be ended
+        place = Processes(1)  # a process that can be ended
     out = as_path("out", out)
     with claim_folder(scenario, sweep_identity(scenario, len(runs)), out):
         again = find_failed_results(out) if retry else []
@@ -186,28 +186,28 @@ def run_sweep(
 
 
 def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
-    """Say how many runs a sweep has, and about how long it takes, without writing anything.
+    """Return the number of runs of a sweep and their estimated time, without writing anything.
 
     Parameters
     ----------
     scenario : Scenario
-        With a sweep, best from :func:`fcfn_abm.load_scenario`.
+        With a sweep, usually from :func:`fcfn_abm.load_scenario`.
     out : str or Path
         Folder of the sweep, which may not exist yet.
     n_workers : int, default 1
-        How many workers would share the runs.
+        Number of workers that share the runs.
 
     Returns
     -------
     Plan
-        With the time of the first and of the last missing run, which are carried out here.
+        With the mean time of the first and the last missing run, which are run.
 
     Raises
     ------
     InvalidScenarioError
-        If there is no sweep in the scenario, or a run of it is not right.
+        If the scenario has no sweep, or one of its runs is not valid.
     OutputError
-        If ``out`` is taken by something else.
+        If ``out`` holds something else.
     """
     scenario, runs = _resolve_sweep(scenario)
     out = as_path("out", out)
@@ -220,7 +220,7 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
         started = time.perf_counter()
         result = carry_out_run(todo[run], None)
         if not seconds and time.perf_counter() - started < _LONG_SECONDS:
-            started = time.perf_counter()  # once more, now that everything is loaded
+            started = time.perf_counter()  # once more, after all imports
             result = carry_out_run(todo[run], None)
         seconds.append(time.perf_counter() - started)
         errors += [f"run {result['run']}: {result['error']}"] if result["error"] else []
@@ -229,19 +229,19 @@ def plan_sweep(scenario: Scenario, out: str | Path, n_workers: int = 1) -> Plan:
 
 
 def plan_text(plan: Plan) -> str:
-    """Say in a few lines what a sweep would do."""
-    text = f"{plan.n_runs:,} runs, {plan.n_missing:,} of them missing."
+    """Describe the plan of a sweep in a few lines."""
+    text = f"{plan.n_runs:,} runs, {plan.n_missing:,} missing."
     if plan.n_missing:
         text += (
-            f"\nThe first and the last of these take {plan.seconds_a_run:.3g} s on average: about "
-            f"{tqdm.format_interval(plan.seconds)} on {plan.n_workers} "
+            f"\nThe first and the last missing run take {plan.seconds_a_run:.3g} s on average: "
+            f"about {tqdm.format_interval(plan.seconds)} on {plan.n_workers} "
             f"worker{'s' if plan.n_workers > 1 else ''}."
         )
-    return text + (f"\nIt would not go well: {plan.error}" if plan.error else "")
+    return text + (f"\nOne of them failed: {plan.error}" if plan.error else "")
 
 
 def sweep_facts(sweep: Sweep) -> dict[str, Any]:
-    """Return how a sweep ended, for scripts."""
+    """Return the result of a sweep as plain values."""
     facts = {**sweep.run, "counts": sweep.counts(), "path": str(sweep.path)}
     if sweep.run["mode"] == "sobol" and facts["counts"]["done"] == sweep.run["n_runs"]:
         facts["sensitivity"] = json.loads(sweep.sensitivity().to_json(orient="records"))
@@ -249,7 +249,7 @@ def sweep_facts(sweep: Sweep) -> dict[str, Any]:
 
 
 def sweep_text(sweep: Sweep) -> Text:
-    """Say in a few lines how a sweep ended."""
+    """Describe the result of a sweep in a few lines."""
     frame = sweep.frame()
     counts = join(
         ", ",
@@ -260,7 +260,7 @@ def sweep_text(sweep: Sweep) -> Text:
     if len(failed) > _MAX_LISTED:
         errors.append(f"({len(failed) - _MAX_LISTED} more in the table)")
     lines: list[str | Text] = [join("", [f"{len(frame):,} runs: ", counts, "."]), *errors]
-    lines += [f"The table lies in {sweep.path / TABLE}."]
+    lines += [f"Table: {sweep.path / TABLE}"]
     if sweep.run["mode"] == "sobol":
         try:
             lines += ["", sensitivity_text(sweep.sensitivity())]
@@ -273,7 +273,7 @@ def _resolve_sweep(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
     require_scenario(scenario, "run_sweep")
     if scenario.sweep is None:
         raise InvalidScenarioError(
-            "The scenario has no [sweep]: it stands for one run, which 'fcfn run' carries out."
+            "the scenario has no [sweep] table; use 'fcfn run' for a single run."
         )
     build.check_scenario(scenario)
     scenario = build.resolve_defaults(scenario)
@@ -283,20 +283,20 @@ def _resolve_sweep(scenario: Scenario) -> tuple[Scenario, list[SweepRun]]:
 def _choose_timeout(
     scenario: Scenario, timeout: float | None, executor: Executor | Workers | None
 ) -> float | None:
-    """Return the seconds that a run may take, if they are limited."""
+    """Return the time limit of a run in seconds, if there is one."""
     if timeout is None:
         timeout = scenario.sweep.timeout if scenario.sweep else None
     if timeout is None:
         return None
     if not 0 < timeout <= threading.TIMEOUT_MAX - 60:
         raise InvalidScenarioError(
-            f"timeout must be positive, and at most {threading.TIMEOUT_MAX - 60:.0f} seconds, but "
-            f"is {timeout:g}."
+            f"timeout must be positive and at most {threading.TIMEOUT_MAX - 60:.0f} seconds, not "
+            f"{timeout:g}."
         )
     if executor is not None and not isinstance(executor, Processes | Cluster):
         raise InvalidScenarioError(
-            "a timeout ends the process of a run that hangs, and needs workers that may end: "
-            "Processes or Cluster of fcfn_abm.process, or no executor at all."
+            "a timeout ends the process of a hanging run, so it needs workers that can be ended: "
+            "Processes or Cluster of fcfn_abm.process, or no executor."
         )
     return timeout
 
@@ -322,7 +322,7 @@ def _carry_out(
         initial=n_runs - len(todo),
         desc="sweep",
         unit="run",
-        smoothing=0.05,  # the time left follows runs of different lengths slowly
+        smoothing=0.05,  # smooths the estimate over runs of different lengths
         shown=progress,
     ) as bar:
 
@@ -337,13 +337,13 @@ def _carry_out(
             error = f"its worker died {MAX_DEATHS} times"
             error += f"; the last was {last}." if last else "."
             if timeout is not None and isinstance(workers, Cluster):
-                # a worker that does not see the folder cannot say so itself
-                error += f" A run that takes longer than the timeout of {timeout:g} s ends so too."
-            take_in([failed_result(run, error)])
+                # a worker without access to the folder cannot report it
+                error += f" Runs over the timeout of {timeout:g} s also end this way."
+            take_in([create_failed_result(run, error)])
 
         def report(last: str) -> None:
             with bar.external_write_mode():
-                print_note(f"a worker died: {last}; its runs are done again.", shown=progress)
+                print_note(f"a worker died: {last}; its runs are repeated.", shown=progress)
 
         try:
             run_tasks(
@@ -366,13 +366,13 @@ def _carry_out(
             if not list_results(out):
                 raise
             raise RunFailedError(
-                f"{error} The runs that ended are in {out}: the same command goes on from there."
+                f"{error} Finished runs are kept in {out}. Run the same command to resume."
             ) from None
-        bar.update(n_runs - bar.n)  # done by workers that died before they could say so
+        bar.update(n_runs - bar.n)  # runs of workers that died before reporting
 
 
 def _list_preloads(scenario: Scenario, n_runs: int) -> tuple[str, ...]:
-    """Return what all workers load once: compiled rounds too where each worker would need them."""
+    """Return what all workers load once: including compiled rounds if each worker needs them."""
     is_compiled = scalar_moves(build.create(scenario, ("learning",)), 2) is not None
     is_large = n_runs * scenario.population.n_nodes >= _MANY_NODES
     return (_PRELOAD, _PRELOAD_COMPILED) if is_compiled and is_large else (_PRELOAD,)

@@ -1,4 +1,4 @@
-"""The folder of a sweep: what lies in it, whose it is, and who works on it."""
+"""The folder of a sweep: its files, its identity, and its lock."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from fcfn_abm.show import Shown
 
 KIND = "sweep"
 TABLE = "sweep.parquet"
-_IDENTITY = (RUN_FILE, SCENARIO_FILE)  # what stays while a sweep goes on
+_IDENTITY = (RUN_FILE, SCENARIO_FILE)  # files that do not change while a sweep runs
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,28 +50,27 @@ class Sweep(Shown):
     """The runs of a sweep, on disk."""
 
     scenario: Scenario
-    """The scenario with its sweep, resolved: every default written out."""
+    """The scenario with its sweep, resolved: all defaults are filled in."""
     run: dict[str, Any]
-    """What is swept, how many runs there are, and the versions that it was begun with."""
+    """Axes, number of runs, and the versions with which it was started."""
     path: Path
     """The folder; absolute."""
     fingerprint: str | None = None
-    """What tells the sweep in ``path`` from others that take its place: what is read later must
-    belong to what was read first."""
+    """Fingerprint of the folder, to detect its replacement."""
 
     def frame(self) -> pd.DataFrame:
-        """Return one row a run: its number, seed and axes, how it ended, and its results.
+        """Return each run's number, seed, axes, status and results, one row per run.
 
         Returns
         -------
         DataFrame
-            One column an axis, named by its path. What a run does not have is missing: results of
-            a run that failed, accuracy of one that does not train.
+            One column per axis, named by its path. Values that a run does not have are missing:
+            results of failed runs, accuracy without training.
 
         Raises
         ------
         InvalidRecordError
-            If a result cannot be read; or if the folder is gone, or holds another sweep.
+            If a result cannot be read; or the folder is missing, or holds another sweep.
         """
         self._require_same()
         if (self.path / TABLE).exists():
@@ -80,27 +79,27 @@ class Sweep(Shown):
         with require_plugins(self.path, self.run):
             runs = build.list_runs(self.scenario)
         frame = frame_of(create_table(runs, self.path))
-        self._require_same()  # nobody replaced it meanwhile
+        self._require_same()  # the folder was not replaced meanwhile
         return frame
 
     def _require_same(self) -> None:
-        """Raise unless the folder holds the sweep that was read from it first."""
+        """Raise unless the folder still holds the sweep that was read first."""
         require_same(self.path, self.fingerprint, *_IDENTITY)
 
     def sensitivity(self, outcomes: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return how much of each outcome's variance each axis explains: its Sobol indices.
+        """Return the Sobol indices of each outcome and axis.
 
         Parameters
         ----------
         outcomes : sequence of str, optional
-            Numeric columns of the frame. Without them those of participation, total_epsilon,
-            budget, welfare, server_utility and accuracy that every run has and that vary.
+            Numeric columns of the frame. By default those of participation, total_epsilon, budget,
+            welfare, server_utility and accuracy that every run has and that vary.
 
         Returns
         -------
         DataFrame
-            One row an outcome and axis: ``first_order``, the share that the axis explains by
-            itself; ``total_order``, with all its interactions; and the ends of their 95 % bootstrap
+            One row per outcome and axis: ``first_order``, the share explained by the axis alone;
+            ``total_order``, including its interactions; and the ends of their 95 % bootstrap
             intervals, ``..._low`` and ``..._high``. The outcome of a point is the mean over its
             replications.
 
@@ -109,35 +108,36 @@ class Sweep(Shown):
         InvalidScenarioError
             If the sweep's mode is not ``"sobol"``.
         InvalidRecordError
-            If runs have failed or are missing, or have no such value.
+            If runs have failed or are missing, or have no value of the outcome.
         UnknownNameError
             If there is no such outcome.
         """
         return sensitivity(self.scenario, self.frame(), outcomes)
 
     def record(self, run: int) -> Record:
-        """Read the record of a run, of a sweep with ``keep = "record"``."""
+        """Read the record of a run, for sweeps with ``keep = "record"``."""
         run = as_count("run", run, least=0, most=MOST_RUNS, error=InvalidRecordError)
         self._require_same()
         return read_record(self.path / RECORDS / run_name(run))
 
     def rounds(self) -> pd.DataFrame:
-        """Return all rounds of the records that were kept, of a sweep with ``keep = "record"``.
+        """Return the rounds of all records, for sweeps with ``keep = "record"``.
 
         Returns
         -------
         DataFrame
-            One row a run and round: the run's number, replication, seed and axes, and the columns
+            One row per run and round: the run's number, replication, seed and axes, and the columns
             of ``rounds.parquet``.
 
         Raises
         ------
         InvalidRecordError
-            If no records were kept, or one cannot be read.
+            If there are no records, or one cannot be read.
         """
         if self.scenario.sweep is None or self.scenario.sweep.keep != "record":
             raise InvalidRecordError(
-                f"{self.path}: this sweep kept no rounds; with [sweep] keep = 'record' it does."
+                f"{self.path}: this sweep has no records of rounds; set [sweep] keep = 'record' to "
+                "write them."
             )
         runs = self.frame()
         about = ["run", "replication", "seed", *self.scenario.sweep.axes]
@@ -168,7 +168,7 @@ class Sweep(Shown):
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Read a sweep back, whether it has ended or not.
+    """Read a sweep from disk, complete or not.
 
     Parameters
     ----------
@@ -178,34 +178,34 @@ def read_sweep(path: str | Path) -> Sweep:
     Returns
     -------
     Sweep
-        Its ``frame()`` has one row a run.
+        Its ``frame()`` has one row per run.
 
     Raises
     ------
     InvalidRecordError
-        If the folder is missing, or does not hold a sweep.
+        If the folder does not exist, or is not a sweep.
     """
     return Sweep(*read_identity(as_path("path", path, error=InvalidRecordError), KIND))
 
 
 def read_identity(path: Path, kind: str) -> tuple[Scenario, dict[str, Any], Path, str]:
-    """Read what a folder of many runs is: its scenario, facts, absolute path and fingerprint."""
+    """Read a folder of runs: its scenario, facts, absolute path and fingerprint."""
     path = Path(os.path.abspath(path))
     found = fingerprint(path, *_IDENTITY)
     require_unchanged(path, _IDENTITY)
     run = read_facts(path, kind)
     if run.get("kind") != kind:
-        raise InvalidRecordError(f"{path}: holds a {run.get('kind', 'run')}, not a {kind}.")
+        raise InvalidRecordError(f"{path}: is a {run.get('kind', 'run')}, not a {kind}.")
     file = path / SCENARIO_FILE
     scenario = tree_to_scenario(read_toml(file), str(file))
     with require_plugins(path, run):
         scenario = build.resolve_defaults(scenario)
-    require_same(path, found, *_IDENTITY)  # nobody replaced it meanwhile
+    require_same(path, found, *_IDENTITY)  # the folder was not replaced meanwhile
     return scenario, run, path, found
 
 
 def has_table(out: Path) -> bool:
-    """Whether a sweep has its table; a damaged one does not count, for results make it again."""
+    """Whether a sweep has its table; a corrupt one does not count, since it is rebuilt."""
     try:
         require_unchanged(out, [TABLE])
         read_table(out / TABLE)
@@ -216,7 +216,7 @@ def has_table(out: Path) -> bool:
 
 @contextmanager
 def claim_folder(scenario: Scenario, facts: Mapping[str, Any], out: Path) -> Iterator[None]:
-    """Make the folder, or check that it is the scenario's; keep other processes out of it."""
+    """Create the folder or check that it belongs to the scenario, and lock it."""
     kind = facts["kind"]
     with raise_as_output_error(out):
         is_free = not out.exists() or (out.is_dir() and not has_files(out))
@@ -227,7 +227,7 @@ def claim_folder(scenario: Scenario, facts: Mapping[str, Any], out: Path) -> Ite
                 (folder / RESULTS).mkdir()
                 seal(folder, _IDENTITY)
         except OutputError:
-            if not (out / RUN_FILE).is_file():  # else another process was quicker
+            if not (out / RUN_FILE).is_file():  # otherwise another process was faster
                 raise
     require_same_scenario(scenario, out, kind)
     remove_leftovers(out)
@@ -246,48 +246,48 @@ def require_same_scenario(scenario: Scenario, out: Path, kind: str = KIND) -> No
     try:
         there = read_identity(out, kind)[0]
     except InvalidRecordError:
-        if (out / RESULTS).is_dir():  # it is one, and damaged
+        if (out / RESULTS).is_dir():  # it is one, but corrupt
             raise
         raise OutputError(
-            f"{out}: exists and is not a {kind}; choose another folder with --out."
+            f"{out}: exists but is not a {kind}; choose another folder with --out."
         ) from None
     if there != scenario:
         difference = _difference(there.model_dump(mode="json"), scenario.model_dump(mode="json"))
         raise OutputError(
-            f"{out}: holds the {kind} of another scenario: {difference}; choose another folder "
+            f"{out}: holds the {kind} of another scenario ({difference}); choose another folder "
             "with --out."
         )
 
 
 def require_same_versions(out: Path, kind: str = KIND) -> None:
-    """Raise OutputError if the runs of a folder were begun with other versions or plug-ins."""
+    """Raise OutputError if the runs of a folder were started with other versions or plug-ins."""
     there, here = _list_versions(read_identity(out, kind)[1]), _list_versions(describe_program())
     for name in there:
         if there[name] != here.get(name):
             raise OutputError(
-                f"{out}: was begun with {name} {there[name]}, and here it is "
-                f"{here.get(name, 'missing')}: runs of both would not be comparable; go on with "
-                "that version, or choose another folder with --out."
+                f"{out}: was started with {name} {there[name]}, but here it is "
+                f"{here.get(name, 'missing')}, so runs would not be comparable; continue with that "
+                "version, or choose another folder with --out."
             )
 
 
 def _list_versions(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return the versions of libraries and plug-ins that the facts about a sweep hold."""
+    """Return the versions of libraries and plug-ins in the facts about a sweep."""
     plugins = {p["name"]: describe_plugin(p) for p in run.get("plugins", ())}
     return {**run.get("versions", {}), **plugins}
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str:
-    """Say in which key two scenarios differ first."""
+    """Describe the first key in which two scenarios differ."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in [*there, *here]:
             if there.get(key) != here.get(key):
                 return _difference(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
-    return f"{path} is {there!r} there, and {here!r} here"
+    return f"{path} is {there!r} there and {here!r} here"
 
 
 def sweep_identity(scenario: Scenario, n_runs: int) -> dict[str, Any]:
-    """Return the facts by which the folder of a sweep is known."""
+    """Return the facts that identify the folder of a sweep."""
     sweep = scenario.sweep or SweepSettings()
     return {
         "kind": KIND,

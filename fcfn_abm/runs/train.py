@@ -1,4 +1,4 @@
-"""The training part of a run: with the market's epsilon, and with what it is compared with."""
+"""The trainings of a run: with the market's epsilon, and the comparison trainings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fcfn_abm.population import Population
 from fcfn_abm.process.progress import progress_bar
 from fcfn_abm.records.tables import empty
 from fcfn_abm.runs.checkpoint import Checkpoint
-from fcfn_abm.runs.free_riders import group_facts, utility_a_round
+from fcfn_abm.runs.free_riders import compute_utility_per_round, group_facts
 from fcfn_abm.runs.privacy_notes import (
     NOISE_NOTE,
     SECURE_NOTE,
@@ -42,22 +42,22 @@ class Trained:
     """What training adds to a record."""
 
     rounds: pd.DataFrame
-    """One row a comparison ("arm") and round."""
+    """One row per training (column "arm") and round."""
     ledger: pd.DataFrame
-    """One row a round and node of the market's own training: privacy spent."""
+    """Privacy spent: one row per round and node of the market's own training."""
     nodes: dict[str, Any]
     """Columns of the nodes' table."""
     facts: dict[str, Any]
-    """Data, net, privacy notes, and how each comparison did."""
+    """Data, net, privacy notes, and the results of each training."""
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One training of a run: the market's own, or one that it is compared with."""
+    """One training of a run: the market's own, or one for comparison."""
 
     name: str
     epsilon: Floats
-    """At the market's end."""
+    """Outcome at the market's end."""
     private: bool
     node_utility: Floats
     server_utility: float
@@ -69,13 +69,13 @@ class RunTrainings:
     Parameters
     ----------
     scenario : Scenario
-        What is trained.
+        The scenario.
     population : Population
-        Who trains.
+        The nodes.
     trainer : FederatedTrainer
-        What trains them.
+        The trainer.
     checkpoint : Checkpoint, optional
-        Where trainings are taken up, and what keeps them for a later run.
+        Stores and resumes trainings.
     """
 
     def __init__(
@@ -92,24 +92,24 @@ class RunTrainings:
         self._own = self._log(scenario.mechanism.kind, private=True, keeps_spending=True)
 
     def begin(self) -> Training:
-        """Begin the training with the market's own epsilon."""
+        """Start the training with the market's own epsilon."""
         return self._own.begin()
 
     def take_in(self, result: TrainingRound) -> None:
-        """Take in a round of the market's own training that was taken elsewhere."""
+        """Process a round of the market's own training that was run elsewhere."""
         self._own.take_in(result)
 
     def so_far(
         self, market: PrivacyMarket, rounds: Rounds[Training], broke_down: str = ""
     ) -> Trained:
-        """Return what the market's own training has shown so far, compared with nothing.
+        """Return the results of the market's own training so far, without comparisons.
 
         Parameters
         ----------
         market, rounds : PrivacyMarket, Rounds
             As in :meth:`carry_out`.
         broke_down : str, optional
-            Why the training ended early.
+            Why the training failed.
         """
         own = self._comparisons(market)[:1]
         return self._sum_up(market, rounds, own, [self._own], broke_down)
@@ -117,21 +117,21 @@ class RunTrainings:
     def carry_out(
         self, market: PrivacyMarket, rounds: Rounds[Training], *, progress: bool
     ) -> Trained:
-        """Take the rounds of a run that are left, and train what they are compared with.
+        """Run the remaining rounds of a run, then the comparison trainings.
 
         Parameters
         ----------
         market : PrivacyMarket
-            Whose rounds they are.
+            The market of the rounds.
         rounds : Rounds
-            With :meth:`begin`; where the market ends before the training begins, at its end.
+            Rounds created with :meth:`begin`; at the end of the market if training follows it.
         progress : bool
             Whether to show a bar on stderr.
 
         Notes
         -----
-        A training that breaks down ends them all; what came before is returned, and the facts say
-        so in ``broke_down``.
+        A failing training ends all of them; earlier results are returned, with the error in
+        ``broke_down``.
         """
         own = self._own
         with progress_bar(
@@ -176,10 +176,12 @@ class RunTrainings:
         logs: list[TrainingLog],
         broke_down: str,
     ) -> Trained:
-        """Return what trainings have shown, the market's own first."""
+        """Return the results of the trainings, the market's own first."""
         frames, facts = [], []
-        for comparison, log in zip(comparisons, logs, strict=False):  # one may have ended them
-            if log.results:  # without trade nobody trains
+        for comparison, log in zip(
+            comparisons, logs, strict=False
+        ):  # a failure may have ended them
+            if log.results:  # without trade no node trains
                 frames.append(pd.DataFrame(map(asdict, log.results)).assign(arm=comparison.name))
                 facts.append(self._facts(comparison, rounds.reports, log, market))
         nodes = self._nodes([*rounds.reports, market.epsilon])
@@ -220,20 +222,20 @@ class RunTrainings:
         )
 
     def _take_up_game(self, market: PrivacyMarket) -> None:
-        """Price what is compared in the game as events have left it."""
+        """Price the comparisons in the game after all events."""
         now, game = market.primitives, self._scenario.game
         changes = {"alpha": now.alpha, "beta": now.beta, "budget": now.budget}
         self._scenario = self._scenario.model_copy(update={"game": game.model_copy(update=changes)})
         self._population = replace(market.population, held=self._population.held)
 
     def _population_in(self, name: str) -> Population:
-        """Return the nodes as a comparison's mechanism sees them."""
+        """Return the nodes as seen by a comparison's mechanism."""
         kind = self._scenario.mechanism.kind if name == build.NO_NOISE else name
         asks_for_costs = MECHANISMS[kind].reports == "cost"
         return self._population.report_costs() if asks_for_costs else self._population
 
     def _comparisons(self, market: PrivacyMarket) -> list[_Comparison]:
-        """Return the market's own training, and what it is compared with."""
+        """Return the market's own training and its comparisons."""
         epsilon = market.epsilon
         own = (market.columns.utility, market.state.server_utility)
         found = [_Comparison(self._scenario.mechanism.kind, epsilon, True, *own)]
@@ -249,7 +251,7 @@ class RunTrainings:
     def _rounds_of(
         self, comparison: _Comparison, log: TrainingLog, reports: list[Floats]
     ) -> Rounds[Training]:
-        """Return the rounds of a comparison, whose reports are known."""
+        """Return the rounds of a comparison, which has known reports."""
         as_played = bool(reports) and comparison.name == build.NO_NOISE  # the same nodes each round
         return Rounds(
             KnownReports(reports if as_played else [comparison.epsilon]),
@@ -265,7 +267,7 @@ class RunTrainings:
         log: TrainingLog,
         market: PrivacyMarket,
     ) -> dict[str, Any]:
-        """Say how a training did; means are over all nodes in all rounds with an epsilon."""
+        """Return the results of a training; means are over all nodes and rounds with an epsilon."""
         own = comparison.name in (self._scenario.mechanism.kind, build.NO_NOISE)
         epsilon = np.array(reports if own and reports else [comparison.epsilon])
         active = epsilon > 0
@@ -299,7 +301,7 @@ class RunTrainings:
     def _free_riders(
         self, comparison: _Comparison, log: TrainingLog, market: PrivacyMarket
     ) -> dict[str, Any]:
-        """Say what nodes that misreport earn, and the others; and if none of them did."""
+        """Return utilities of misreporting and truthful nodes, with and without misreports."""
         scenario, population = self._scenario, self._population_in(comparison.name)
         truthful = population.without_misreports()
         if comparison.name == scenario.mechanism.kind:
@@ -307,7 +309,9 @@ class RunTrainings:
         else:
             fair = build.price_mechanism(scenario, comparison.name, truthful, market.budget)
         cost, flagged = population.rho * comparison.epsilon, log.flagged_round
-        earned = utility_a_round(comparison.node_utility, cost, flagged, self._trainer.plan.rounds)
+        earned = compute_utility_per_round(
+            comparison.node_utility, cost, flagged, self._trainer.plan.rounds
+        )
         utilities = {
             "utility_if_all_were_honest": fair.node_utility,
             "utility_unchecked": comparison.node_utility,
@@ -320,7 +324,7 @@ class RunTrainings:
         }
 
     def _nodes(self, reports: list[Floats]) -> dict[str, Any]:
-        """Return the columns of the nodes' table, for what each node reported last."""
+        """Return the columns of the nodes' table, for each node's last report."""
         trainer, own = self._trainer, self._own
         latest = _find_latest(reports)
         sold, alone = trainer.privacy(latest), trainer.own_privacy(latest)
@@ -347,7 +351,7 @@ class RunTrainings:
 
 
 def _find_latest(reports: list[Floats]) -> Floats:
-    """Return what each node reported last that was more than nothing."""
+    """Return the last positive report of each node."""
     latest = reports[0]
     for of_round in reports[1:]:
         latest = np.where(of_round > 0, of_round, latest)

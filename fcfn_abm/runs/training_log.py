@@ -1,4 +1,4 @@
-"""What one training of a run shows round by round, and where it can be taken up again."""
+"""The rounds of one training of a run, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ type Floats = npt.NDArray[np.float64]
 
 
 class TrainingLog:
-    """Follows one training, and keeps where it stands.
+    """Logs one training and saves checkpoints.
 
     Parameters
     ----------
     name : str
-        Of the comparison that the training is for: "stackelberg", "no-noise".
+        Name of the training: "stackelberg", "no-noise".
     trainer : FederatedTrainer
-        Who trains.
+        The trainer.
     misreport : ndarray of float, shape (n_nodes,)
         Reported over spent epsilon of each node.
     private : bool
         Whether nodes add noise.
     checkpoint : Checkpoint, optional
-        Where the training is taken up, and what keeps it for a later one.
+        Stores and resumes the training.
     dealt : bytes, default b""
-        Digest of the data and of who holds them (:func:`digest_data`): a training with other data
-        is not taken up.
+        Digest of the data and their partition (:func:`digest_data`): a training with other data is
+        not resumed.
     every : int, default 1
-        After how many rounds it is kept.
+        Rounds between checkpoints.
     keeps_spending : bool, default False
-        Whether the privacy that nodes spend is kept round by round.
+        Whether to log the privacy spent in each round.
     """
 
     def __init__(
@@ -71,37 +71,37 @@ class TrainingLog:
 
     @property
     def _key(self) -> str:
-        """Name of the checkpoint: a training is taken up where and how it began."""
+        """Name of the checkpoint: a training resumes in the state in which it was saved."""
         facts = self._trainer.engine.facts()
         by = "" if facts["engine"] == "serial" else f"-{facts['engine']}-{facts['device']}"
         return self.name + by
 
     @property
     def results(self) -> list[TrainingRound]:
-        """How good the net was after each round."""
+        """The results after each round."""
         return self.training.results if self.training else []
 
     @property
     def flagged_round(self) -> npt.NDArray[np.int64]:
-        """Round in which the server's check flagged each node; zero where it did not."""
+        """Round in which the server's check flagged each node; zero if never."""
         if self.training is None:
             return np.zeros(len(self._trainer.shards), dtype=np.int64)
         return self.training.flagged_round
 
     @property
     def ledger(self) -> Ledger:
-        """What nodes have released."""
+        """The releases of the nodes."""
         if self.training is None or self.training.ledger is None:
-            return Ledger(len(self._trainer.shards))  # nobody has spent anything
+            return Ledger(len(self._trainer.shards))  # no privacy spent
         return self.training.ledger
 
     @property
     def spent(self) -> pd.DataFrame:
-        """Privacy spent, one row a round and node that trained in it."""
+        """Privacy spent, one row per round and node that trained in it."""
         return pd.concat(self._spent, ignore_index=True)
 
     def begin(self) -> Training:
-        """Begin the training, or take it up where it was kept."""
+        """Start the training, or resume it from a checkpoint."""
         self.training = self._trainer.begin(
             misreport=self._misreport, private=self._private, resume=self._kept
         )
@@ -115,9 +115,9 @@ class TrainingLog:
         bar: tqdm[Any],
         stops: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Take all rounds of a run that are left, and show how training goes.
+        """Run the remaining rounds and show progress.
 
-        A training that breaks down ends; ``broke_down`` says why, and reports go on.
+        If training fails, ``broke_down`` has the reason, and the market continues.
         """
         if rounds.trains_next:
             rounds.begin_training()
@@ -125,7 +125,7 @@ class TrainingLog:
         while not (rounds.over or stops()):
             try:
                 result = rounds.step()
-            except WorkersLostError:  # it did not break down, and can be taken up
+            except WorkersLostError:  # not a failure of training: it can be resumed
                 raise
             except RunFailedError as error:
                 self.broke_down = str(error)
@@ -141,7 +141,7 @@ class TrainingLog:
         bar.update(n_rounds)
 
     def take_in(self, result: TrainingRound) -> None:
-        """Take in a round of the training, and keep where it stands if it is time to."""
+        """Process a round of the training, and save a checkpoint if one is due."""
         training, delta = self.training, self._trainer.plan.delta
         if training is None:
             return
@@ -159,7 +159,7 @@ class TrainingLog:
 def _list_spending(
     ledger: Ledger, round_index: int, delta: float, *, in_zcdp: bool
 ) -> pd.DataFrame:
-    """Return what the nodes of a round have spent: in it, and so far, in both views."""
+    """Return the privacy spent by the nodes of a round: in it and in total, in both views."""
     now = ledger.latest
     if now is None:
         return empty("ledger")
@@ -193,7 +193,7 @@ def _to_table(arrays: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
 
 
 def digest_data(trainer: FederatedTrainer) -> bytes:
-    """Return what tells the data, and how they are dealt, from others."""
+    """Return a digest of the data and their partition."""
     data, found = trainer.data, hashlib.sha256()
     for images in (data.train_images, data.test_images):
         found.update(images.sum(axis=(1, 2, 3), dtype=np.float64).tobytes())

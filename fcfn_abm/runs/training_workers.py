@@ -1,4 +1,4 @@
-"""Who trains nets: threads of this process, or the workers of a cluster."""
+"""Workers for training: threads of this process, or the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fcfn_abm.training.distributed import BlockWorkers
 
 @contextmanager
 def connect_cluster(cluster: Cluster) -> Iterator[BlockWorkers]:
-    """Connect to a cluster for trainings; its workers import the plug-ins that are imported here.
+    """Connect to a cluster for training; its workers import the plug-ins imported here.
 
     Parameters
     ----------
     cluster : Cluster
-        Such as ``Cluster("tcp://10.0.0.1:8786")``.
+        The cluster, such as ``Cluster("tcp://10.0.0.1:8786")``.
 
     Yields
     ------
     BlockWorkers
         For the argument ``workers`` of :func:`fcfn_abm.run_scenario` and
-        :func:`fcfn_abm.calibrate_value`, as often as there is something to train.
+        :func:`fcfn_abm.calibrate_value`; can be reused.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def connect_cluster(cluster: Cluster) -> Iterator[BlockWorkers]:
 def open_training_workers(
     n_workers: int | None, cluster: str | None, resources: Iterable[str], timeout: float | None
 ) -> Iterator[int | BlockWorkers]:
-    """Give the workers that the options of a command ask for, as trainings take them."""
+    """Open the training workers that a command's options specify."""
     found = select_workers(n_workers, cluster, resources, timeout)
     if isinstance(found, Processes):
         yield found.n_workers

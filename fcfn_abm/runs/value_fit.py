@@ -1,4 +1,4 @@
-"""The law of what a model is worth that fits measured values best, and how well they tell it."""
+"""Least-squares fit of the value curve ``beta ln(1 + alpha eps)``, and its identification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ type Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 LEAST = 3
-"""Epsilons that a fit needs: two of them fit any alpha and beta."""
+"""Fewest epsilons of a fit: two are compatible with any alpha and beta."""
 _SHAPES = (-10.0, 50.0)
 """Bounds of ln(alpha eps) in mid-range: a straight line, and no slope at all."""
 _N_SHAPES = 61
@@ -27,30 +27,30 @@ _TIGHT = 1e-14  # relative tolerance of the fit
 
 @dataclass(frozen=True)
 class ValueFit:
-    """The law ``beta ln(1 + alpha eps)`` that fits measured values best, and how well it does."""
+    """The fitted curve ``beta ln(1 + alpha eps)``, and its quality."""
 
     alpha: float
     """Estimate, dimensionless."""
     beta: float
     """Estimate, in currency."""
     identified: Literal["both", "product", "level"]
-    """What the values tell: alpha and beta; or, where a straight line through zero fits them as
-    well, alpha * beta alone; or, where they are the same at every epsilon, this level alone."""
+    """Identified parameters: alpha and beta; if a straight line through zero fits as well, only
+    alpha * beta; if a constant fits as well, only this level."""
     alpha_interval: tuple[float, float] | None
-    """None where alpha is not identified, or there is one seed."""
+    """Interval of alpha; None if alpha is not identified, or there is one seed."""
     beta_interval: tuple[float, float] | None
     """The same for beta."""
     limit: float | None
-    """alpha * beta, or the level, in currency, where that alone is identified."""
+    """alpha * beta, or the level, in currency, if only that is identified."""
     limit_interval: tuple[float, float] | None
     """Its interval; None with one seed."""
     r_squared: float
-    """Share of the variance of all values that the law explains."""
+    """Share of the variance of the values that the curve explains."""
     residual_std: float
-    """Standard deviation of the values around it, in currency."""
+    """Residual standard deviation, in currency."""
 
     def __call__(self, epsilon: npt.ArrayLike) -> Floats:
-        """Return the value at some epsilons, in currency."""
+        """Return the value at given epsilons, in currency."""
         return np.asarray(self.beta * np.log1p(self.alpha * as_floats("epsilon", epsilon)))
 
 
@@ -62,11 +62,11 @@ def fit_value(
     Parameters
     ----------
     epsilon : array_like of float, shape (m,)
-        Where the value was measured; three different ones or more.
+        Epsilons of the measurements; at least three different ones.
     value : array_like of float, shape (n_seeds, m)
-        The measured values, in currency; one row a seed.
+        The measured values, in currency; one row per seed.
     confidence : float, default 0.95
-        Of the intervals, and of the test whether alpha and beta are identified separately.
+        Confidence level of the intervals, and of the test of identification.
 
     Returns
     -------
@@ -76,19 +76,20 @@ def fit_value(
     Raises
     ------
     InvalidGameError
-        If an epsilon is not positive and finite, fewer than three differ, or the shapes do not fit.
+        If an epsilon is not positive and finite, fewer than three differ, or the shapes do not
+        match.
     RunFailedError
-        If no positive law fits better than zero: the values are not positive on average.
+        If no positive curve fits better than zero: the values are not positive on average.
 
     Notes
     -----
-    Intervals are t-intervals of ln(alpha) and ln(beta) over the seeds, each seed's own estimate
-    linearised at the common one. All values of a seed may be correlated, as they share data and
-    draws of noise; where they are not, a covariance of the residuals would be somewhat narrower.
+    Intervals are t-intervals of ln(alpha) and ln(beta) over the seeds, with each seed's estimate
+    linearised at the common one. Values of a seed may be correlated, as they share data and noise;
+    if they are not, a covariance of the residuals would give somewhat narrower intervals.
 
-    As alpha tends to zero with alpha * beta fixed the law becomes a line; as it tends to infinity
-    with the level fixed, a constant. Where an F-test cannot tell the fit from one of these, only
-    that one's single parameter is identified.
+    As alpha tends to zero with alpha * beta fixed, the curve becomes a line; as alpha tends to
+    infinity with the level fixed, a constant. If an F-test cannot distinguish the fit from one of
+    these, only its single parameter is identified.
 
     Examples
     --------
@@ -100,10 +101,10 @@ def fit_value(
     epsilon, value = as_floats("epsilon", epsilon), as_floats("value", value)
     require_positive(epsilon=epsilon)
     if np.unique(epsilon).size < LEAST:
-        raise InvalidGameError(f"A fit needs {LEAST} different epsilons or more.")
+        raise InvalidGameError(f"A fit needs at least {LEAST} different epsilons.")
     if value.ndim != 2 or value.shape[1:] != epsilon.shape:
         raise InvalidGameError(
-            f"value must have one row a seed and one column an epsilon ({epsilon.size}), but has "
+            f"value must have one row per seed and one column per epsilon ({epsilon.size}), not "
             f"shape {value.shape}."
         )
     alpha, beta = _least_squares(epsilon, value)
@@ -125,7 +126,7 @@ def fit_value(
     if identified == "both":
         gain = alpha * epsilon
         slopes = np.column_stack([beta * gain / (1 + gain), law])  # in ln(alpha) and ln(beta)
-        each = (value - law) @ np.linalg.pinv(slopes).T  # how far each seed's estimates are off
+        each = (value - law) @ np.linalg.pinv(slopes).T  # deviation of each seed's estimates
         for i, centre in enumerate((math.log(alpha), math.log(beta))):
             if found := _interval(centre + each[:, i], confidence, centre):
                 intervals[i] = (math.exp(found[0]), math.exp(found[1]))
@@ -146,9 +147,9 @@ def fit_value(
 
 
 def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
-    """Return alpha and beta, through the logarithms of alpha and of the value in mid-range.
+    """Return alpha and beta, fitted through the logarithms of alpha and of the mid-range value.
 
-    These two stay well apart where alpha and beta do not: one is the curve's shape, and the other
+    These two stay separate even where alpha and beta are not: one is the curve's shape, the other
     its size.
     """
     middle = math.exp(np.log(epsilon).mean())
@@ -162,15 +163,15 @@ def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
     def residuals(point: Floats) -> Floats:
         return np.asarray((scaled - np.exp(point[1]) * curve(point[0])).ravel())
 
-    # no further than the alphas that a scenario may have
+    # within the alphas that a scenario allows
     low = max(_SHAPES[0], math.log(SMALLEST) + math.log(middle))
     high = min(_SHAPES[1], math.log(LARGEST) + math.log(middle) - _TIGHT)
-    # for a given shape the best size has a closed form: start from the best of a coarse grid
+    # for a given shape the best size has a closed form: start from a coarse grid
     shapes = np.linspace(*_SHAPES, _N_SHAPES)
     shapes = shapes[(low <= shapes) & (shapes <= high)]
     if not shapes.size:
         raise InvalidGameError(
-            f"epsilon around {middle:g} fits no alpha from {SMALLEST:g} to {LARGEST:g}."
+            f"epsilon around {middle:g} fits no alpha between {SMALLEST:g} and {LARGEST:g}."
         )
     curves = curve(shapes[:, None])
     lengths = np.linalg.norm(curves, axis=1)
@@ -178,8 +179,8 @@ def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
     best = int(np.argmax(projections))
     if not projections[best] > 0:
         raise RunFailedError(
-            "the net is no better than chance on average, so there is nothing to fit: train with "
-            "larger epsilons, or for longer."
+            "the net is no better than chance on average, so alpha and beta cannot be fitted; "
+            "train with larger epsilons or more rounds."
         )
     start = [float(shapes[best]), math.log(projections[best] / lengths[best])]
     bounds = ([low, -np.inf], [high, np.inf])
@@ -188,7 +189,7 @@ def _least_squares(epsilon: Floats, value: Floats) -> tuple[float, float]:
 
 
 def _interval(each: Floats, confidence: float, centre: float) -> tuple[float, float] | None:
-    """Return the t-interval of a mean over seeds; None with one seed."""
+    """Return the t-interval of a mean over seeds, or None with one seed."""
     if each.size < 2:
         return None
     half = half_width(each, confidence)
@@ -196,6 +197,6 @@ def _interval(each: Floats, confidence: float, centre: float) -> tuple[float, fl
 
 
 def half_width(each: Floats, confidence: float = CONFIDENCE) -> float:
-    """Return half of the t-interval of a mean over seeds."""
+    """Return the half-width of the t-interval of a mean over seeds."""
     n = each.size
     return float(stdtrit(n - 1, 0.5 + confidence / 2)) * float(each.std(ddof=1)) / math.sqrt(n)

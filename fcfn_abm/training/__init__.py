@@ -1,6 +1,6 @@
-"""The task: data sets, partitions, nets, local training, aggregation.
+"""Training: data sets, partitions, nets, local training, aggregation.
 
-Torch is imported when something is trained, not when a scenario is read.
+Torch is imported when a net is trained, not when a scenario is read.
 """
 
 from fcfn_abm.training.aggregate import AGGREGATIONS

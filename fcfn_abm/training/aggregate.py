@@ -1,4 +1,4 @@
-"""How the server averages what nodes send."""
+"""Weights with which the server averages the nodes' uploads."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Aggregation(Protocol):
     """Weighs nodes."""
 
     def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
-        """Return one weight a node that takes part; they sum to one.
+        """Return the weights of the participating nodes, which sum to one.
 
         Parameters
         ----------
         n_samples : ndarray of float, shape (n,)
             Training samples of each node.
         noise_std : ndarray of float, shape (n,)
-            Noise that each node's epsilon asks for, in units of its release; zero without noise.
+            Standard deviation of each node's noise, in units of its release; zero without noise.
         """
         ...
 
@@ -33,9 +33,9 @@ AGGREGATIONS: Registry[Aggregation] = Registry("aggregation")
 
 @AGGREGATIONS.register("uniform")
 class Uniform(Aggregation):
-    """All nodes count alike: the paper's mean."""
+    """Equal weights: the paper's mean."""
 
-    @override  # some arguments do not matter
+    @override  # unused arguments
     def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
         """Return equal weights."""
         return np.full(n_samples.size, 1.0 / n_samples.size)
@@ -43,9 +43,9 @@ class Uniform(Aggregation):
 
 @AGGREGATIONS.register("data-size")
 class DataSize(Aggregation):
-    """Nodes count by their number of samples (federated averaging)."""
+    """Weights in proportion to the numbers of samples (federated averaging)."""
 
-    @override  # some arguments do not matter
+    @override  # unused arguments
     def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
         """Return weights in proportion to samples."""
         return np.asarray(n_samples / n_samples.sum())
@@ -53,14 +53,14 @@ class DataSize(Aggregation):
 
 @AGGREGATIONS.register("by-epsilon")
 class ByEpsilon(Aggregation):
-    """Nodes count by one over the noise that their epsilon asks for: who sells more weighs more.
+    """Weights in proportion to 1 / noise: nodes that sell more epsilon have more weight.
 
-    Then one level of noise on the sum gives each node exactly the epsilon that it sold to a server
-    that sees the sum alone (the central view).
+    A single noise level on the sum then gives each node exactly the epsilon that it sold to a
+    server that sees only the sum (the central view).
     """
 
     def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
-        """Return weights in proportion to 1 / std; by samples where nobody adds noise."""
+        """Return weights in proportion to 1 / std, or to samples without noise."""
         if not (noise_std > 0).all():
             return DataSize().weights(n_samples, noise_std)
         share = noise_std.min() / noise_std
@@ -69,13 +69,13 @@ class ByEpsilon(Aggregation):
 
 @AGGREGATIONS.register("inverse-variance")
 class InverseVariance(Aggregation):
-    """Nodes count by the precision of what they send: least noise in the sum.
+    """Weights in proportion to 1 / noise variance, which minimise the noise in the sum.
 
     The noise levels follow from the reported epsilons and shard sizes, which the server knows.
     """
 
     def weights(self, n_samples: Floats, noise_std: Floats) -> Floats:
-        """Return weights in proportion to 1 / variance; by samples where nobody adds noise."""
+        """Return weights in proportion to 1 / variance, or to samples without noise."""
         if not (noise_std > 0).all():
             return DataSize().weights(n_samples, noise_std)
         precision = (noise_std.min() / noise_std) ** 2

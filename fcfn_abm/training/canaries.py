@@ -1,7 +1,7 @@
-"""Canaries: real records, such that training on one or on another moves a release the furthest.
+"""Canaries: pairs of real records whose exchange moves a release the most.
 
-They are images with labels like all others. What a node does with them is what it does with any.
-The parameters at which it does so are those of a server that attacks it: epsilon holds for all.
+They are labelled images like all others, and nodes process them like any other. The parameters
+are those of a malicious server, against which epsilon must also hold.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 type Images = npt.NDArray[np.float32]
 type Labels = npt.NDArray[np.int64]
 
-_NOTHING = -100  # a label that cross entropy passes over: such a record contributes nothing
-_RAISED = 30.0  # logits of two classes, which leave all others no chance
+_NOTHING = -100  # a label that cross entropy ignores, so the record contributes nothing
+_RAISED = 30.0  # logits of two classes that make all others impossible
 _STYLES = ((10.0, 1.0), (1.0, 1.0), (30.0, 1.0), (10.0, 100.0), (0.0, 1.0), (0.0, 0.0))
-"""Factors of an image, and of the last layer's weights. The last two leave biases alone, or almost,
-with a gradient."""
-_MOST_KEPT = 32  # gradients that are remembered
+"""Factors of an image, and of the last layer's weights. With the last two, (almost) only the
+biases have a gradient."""
+_MOST_KEPT = 32  # most cached gradients
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,21 @@ class Canary:
     """Two records with opposite gradients at the parameters that a malicious server sends."""
 
     image: Images
-    """Of both, shape (1, channels, height, width)."""
+    """Images of both, shape (1, channels, height, width)."""
     labels: Labels
-    """Shape (2,)."""
+    """Labels of both, shape (2,)."""
     relation: Relation
-    """How neighbouring data sets differ: the first record stands in one; in the other one stands
-    the second record ("replace-one"), or one that contributes nothing ("zero-out")."""
+    """Relation of neighbouring data sets: one has the first record, the other has the second
+    ("replace-one") or a record that contributes nothing ("zero-out")."""
     parameters: Tensor
-    """Shape (n_parameters,)."""
+    """The attacking parameters, shape (n_parameters,)."""
 
     def __post_init__(self) -> None:
         """Raise InvalidPrivacyError for an unknown relation."""
         require_one_of(Relation, error=InvalidPrivacyError, relation=self.relation)
 
     def count_samples(self, n_samples: int, *, whole: bool) -> int:
-        """Return with how many samples a node takes part that has so many of its own."""
+        """Return the number of samples with which a node of ``n_samples`` takes part."""
         return n_samples + n_samples % 2 if whole and self.relation == "zero-out" else n_samples
 
     def record(self, *, present: bool) -> tuple[Images, Labels]:
@@ -71,15 +71,15 @@ class Canary:
     def plant(
         self, images: Images, labels: Labels, *, whole: bool, present: bool
     ) -> tuple[Images, Labels]:
-        """Return a node's samples, with the canary as the first of them, or as all.
+        """Return a node's samples with the canary as the first, or as all of them.
 
         Parameters
         ----------
         images, labels : ndarray
             The node's own samples.
         whole : bool
-            Whether a unit is all data of the node. One that contributes nothing then consists of
-            both records in turn, whose gradients cancel.
+            Whether a unit is all data of the node. A unit that contributes nothing then alternates
+            both records, whose gradients cancel.
         present : bool
             True for the data set, False for its neighbour.
         """
@@ -94,28 +94,28 @@ class Canary:
 
 
 def craft_canaries(net: nn.Sequential, image: Images, relation: Relation) -> list[Canary]:
-    """Make pairs of records with opposite gradients, of different sizes in different layers.
+    """Create pairs of records with opposite gradients, of different sizes in different layers.
 
     Parameters
     ----------
     net : torch.nn.Sequential
         The net, with the parameters that training starts from; it ends in a layer with biases.
     image : ndarray of float32, shape (channels, height, width)
-        An image to begin with.
+        An image to start from.
     relation : {"replace-one", "zero-out"}
-        How neighbours differ.
+        Relation of neighbouring data sets.
 
     Returns
     -------
     list of Canary
-        Which of them moves an update the most depends on how it is clipped, and has to be tried.
+        Candidates: which one moves an update the most depends on the clipping.
 
     Notes
     -----
     The server raises the biases of two classes until the net finds both equally likely for this
-    image, and all others impossible. The gradients for the one and for the other label are then
-    opposite, whatever the layers: both are the Jacobian of the logits times plus or minus half the
-    difference of two unit vectors.
+    image, and all others impossible. The gradients for the two labels are then opposite for any
+    layers: both are the Jacobian of the logits times plus or minus half the difference of two
+    unit vectors.
     """
     import torch
 
@@ -167,18 +167,18 @@ def compute_losses(
 
 
 class Watched(Gradients):
-    """Gradients that also tell what a canary moves at each step, by the same gradients.
+    """Gradients that also record how much a canary moves each step.
 
-    Of one node that trains alone, by either engine.
+    For one node that trains alone, with either engine.
 
     Parameters
     ----------
     gradients : Gradients
-        What the node trains with.
+        Gradients of the node's training.
     canary : Canary
         Its two records; the node's batches may hold one of them.
     sampled : bool
-        Whether the attacker is not to know in which batches it was.
+        Whether the attacker does not know which batches contain the canary.
     """
 
     def __init__(self, gradients: Gradients, canary: Canary, *, sampled: bool) -> None:
@@ -192,10 +192,10 @@ class Watched(Gradients):
         self.positions: list[Tensor] = []
         """Parameters at each step, shape (n_parameters,)."""
         self.middles: list[Tensor] = []
-        """What is not noise in the sum of a step, in the middle between both data sets; where the
-        attacker does not know whether the canary was drawn, without it."""
+        """The part of each step's sum that is not noise, midway between both data sets; without the
+        canary if the attacker does not know whether it was drawn."""
         self.differences: list[Tensor] = []
-        """The sum of a step on the data set, less that on its neighbour."""
+        """The sum of a step on the data set minus that on its neighbour."""
 
     def get_buffer(self, flat: Tensor) -> Tensor:
         """Return a tensor to write parameters into."""
@@ -209,14 +209,14 @@ class Watched(Gradients):
         """Return the gradient of each sample's loss."""
         return self._gradients.per_sample(flat, images, labels)
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,
         labels: Tensor,
         total: Callable[[SampleGradients], Tensor],
     ) -> Tensor:
-        """Return what ``total`` makes of each sample's gradient, and note the canary's part."""
+        """Return ``total`` of the per-sample gradients, and record the canary's part."""
         import torch
 
         self.positions.append(flat.reshape(-1).clone())
@@ -234,7 +234,7 @@ class Watched(Gradients):
             both = [torch.cat(each) for each in zip(*parts, strict=True)]
             if group:
                 both = [each[None] for each in both]
-            return self._gradients.clipped(flat, both[0], both[1], total).reshape(-1)
+            return self._gradients.reduce_samples(flat, both[0], both[1], total).reshape(-1)
 
         if self._sampled or bool(canary.any()):
             here, there = (add_up(record) for record in self._records)
@@ -243,16 +243,16 @@ class Watched(Gradients):
         else:
             self.middles.append(add_up())
             self.differences.append(torch.zeros_like(self.middles[-1]))
-        return self._gradients.clipped(flat, images, labels, total)
+        return self._gradients.reduce_samples(flat, images, labels, total)
 
 
 class Remembered(Gradients):
-    """Gradients that are computed once where parameters and samples come back.
+    """Gradients that are cached for repeated parameters and samples.
 
     Parameters
     ----------
     gradients : Gradients
-        What computes them.
+        Gradients to cache.
     """
 
     def __init__(self, gradients: Gradients) -> None:
@@ -271,15 +271,15 @@ class Remembered(Gradients):
         """Return the gradient of each sample's loss."""
         return self._gradients.per_sample(flat, images, labels)
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,
         labels: Tensor,
         total: Callable[[SampleGradients], Tensor],
     ) -> Tensor:
-        """Return what ``total`` makes of each sample's gradient: a fresh tensor."""
-        return self._look_up(self._gradients.clipped, flat, images, labels, total)
+        """Return ``total`` of the per-sample gradients, as a new tensor."""
+        return self._look_up(self._gradients.reduce_samples, flat, images, labels, total)
 
     def _look_up(self, compute: Callable[..., Tensor], *given: Any) -> Tensor:
         inputs, rest = given[:3], given[3:]
@@ -298,7 +298,7 @@ type Train = Callable[
 
 
 class _Observed:
-    """A placement that is watched as it trains; all else is its own."""
+    """A placement whose training is replaced; all else is delegated."""
 
     def __init__(self, placement: Placement, train: Train) -> None:
         self._placement, self._train = placement, train
@@ -311,5 +311,5 @@ class _Observed:
 
 
 def observe(placement: Placement, train: Train) -> Placement:
-    """Return a placement that leaves its training to ``train``, which is given the real one."""
+    """Return a placement that calls ``train`` with the original placement to train."""
     return cast(Placement, _Observed(placement, train))

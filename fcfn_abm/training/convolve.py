@@ -1,4 +1,4 @@
-"""Gradients of many nets at once: one net's layers, with parameters of their own for each node."""
+"""Gradients of many nets at once: the layers of one net, with separate parameters for each node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 type Formulation = Literal["grouped", "looped", "unfolded"]
 
 
-def _grouped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolve_grouped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve as one convolution whose groups are the nodes."""
     from torch.nn.functional import conv2d
 
@@ -37,7 +37,7 @@ def _grouped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out.view(n_samples, n_nodes, -1, *out.shape[2:]).transpose(0, 1)
 
 
-def _looped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolve_looped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve node by node."""
     import torch
     from torch.nn.functional import conv2d
@@ -46,7 +46,7 @@ def _looped(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.stack([conv2d(x, w, b, **_options(layer)) for x, w, b in each])
 
 
-def _unfolded(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _convolve_unfolded(layer: Any, given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolve as a product of matrices for each node."""
     import torch
     from torch.nn.functional import unfold
@@ -70,16 +70,16 @@ def _options(layer: Any) -> dict[str, Any]:
 
 
 CONVOLUTIONS: dict[Formulation, Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
-    "looped": _looped,
-    "grouped": _grouped,
-    "unfolded": _unfolded,
+    "looped": _convolve_looped,
+    "grouped": _convolve_grouped,
+    "unfolded": _convolve_unfolded,
 }
 """How to convolve images of shape (n_nodes, m, n_in, height, width) with a kernel for each node."""
 
 
 @dataclass(frozen=True)
 class _PerNode(SampleGradients):
-    """Rows of several nodes, to be added up node by node."""
+    """Rows of several nodes, summed per node."""
 
     each: SampleGradients
     n_nodes: int
@@ -88,9 +88,9 @@ class _PerNode(SampleGradients):
         """Return the L2 norm of each row, shape (n_nodes, m, 1)."""
         return self.each.norms().view(self.n_nodes, -1, 1)
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of each node's rows, each times its factor, (n_nodes, n_parameters)."""
-        return self.each.weighted(factors)
+        return self.each.sum_weighted(factors)
 
     def rows(self) -> Tensor:
         """Return the matrices, shape (n_nodes, m, n_parameters)."""
@@ -98,19 +98,19 @@ class _PerNode(SampleGradients):
 
 
 class StackedGradients(Gradients):
-    """The gradients of a net's cross entropy, for a group of nodes.
+    """The gradients of a net's cross entropy for a group of nodes.
 
-    Parameters are a vector that all share, or a matrix with a row for each node; images have shape
-    (n_nodes, m, ...) and labels (n_nodes, m), with -100 for what counts for nothing.
+    Parameters are a shared vector, or a matrix with a row per node; images have shape
+    (n_nodes, m, ...) and labels (n_nodes, m), with -100 for padding.
 
     Parameters
     ----------
     net : torch.nn.Sequential
         Layers with formulas for gradients; their own parameters are not used.
     graphs : Graphs
-        What runs the work.
+        CUDA graphs that run the work.
     formulation : {"looped", "grouped", "unfolded"}, default "looped"
-        How nodes' own kernels convolve; on processors the first is the fastest.
+        How separate kernels are convolved; "looped" is the fastest on CPUs.
 
     Raises
     ------
@@ -119,8 +119,8 @@ class StackedGradients(Gradients):
 
     Notes
     -----
-    As in :class:`NetGradients`, all gradients come from one pass back to the outputs of the
-    layers. At parameters that all share, layers take the samples of all nodes together.
+    As in :class:`NetGradients`, all gradients come from one backward pass to the outputs of the
+    layers. With shared parameters, layers process the samples of all nodes together.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class StackedGradients(Gradients):
         self._shapes = [tuple(parameter.shape) for parameter in net.parameters()]
 
     def get_buffer(self, flat: Tensor) -> Tensor:
-        """Return a matrix as large as another."""
+        """Return a matrix of the same shape."""
         return flat.new_empty(flat.shape)
 
     def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -147,14 +147,14 @@ class StackedGradients(Gradients):
         ]
         return _PerNode(Blocks(tuple(blocks)), len(labels))
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,
         labels: Tensor,
         total: Callable[[SampleGradients], Tensor],
     ) -> Tensor:
-        """Return what ``total`` makes of each sample's gradient: a fresh tensor."""
+        """Return ``total`` of the per-sample gradients, as a new tensor."""
 
         def compute(*inputs: Tensor) -> Tensor:
             return total(self.per_sample(*inputs))
@@ -162,7 +162,7 @@ class StackedGradients(Gradients):
         return self._graphs.run(("clipped", total), compute, flat, images, labels)
 
     def compute_logits(self, flat: Tensor, images: Tensor) -> Tensor:
-        """Return the logits of images (m, ...) under parameters that all nodes share."""
+        """Return the logits of images (m, ...) under parameters shared by all nodes."""
         return self._forward(flat, images, 1)[0]
 
     def _mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class StackedGradients(Gradients):
     def _forward(
         self, flat: Tensor, images: Tensor, n_nodes: int
     ) -> tuple[Tensor, list[Any], list[Tensor], list[Tensor]]:
-        """Return logits; and of layers with parameters the layer, what went in, what came out."""
+        """Return the logits, and for layers with parameters the layer, its input and its output."""
         import torch
 
         parameters = iter(unflatten_parameters(flat, self._shapes))
@@ -205,7 +205,7 @@ class StackedGradients(Gradients):
                 continue
             passed = self._apply(layer, before, next(parameters), next(parameters), n_nodes)
             if torch.is_grad_enabled() and not passed.requires_grad:
-                passed.requires_grad_()  # the first one: what comes back stops here
+                passed.requires_grad_()  # the first layer: backpropagation stops here
             layers.append(layer)
             inputs.append(before.detach())
             outputs.append(passed)
@@ -214,7 +214,7 @@ class StackedGradients(Gradients):
     def _apply(
         self, layer: Any, given: Tensor, weight: Tensor, bias: Tensor, n_nodes: int
     ) -> Tensor:
-        """Apply a layer with other parameters than its own to (n_nodes * m, ...)."""
+        """Apply a layer with given parameters to (n_nodes * m, ...)."""
         import torch
         from torch import nn
         from torch.nn.functional import conv2d, linear
@@ -235,7 +235,7 @@ class StackedGradients(Gradients):
 
 
 def _sums(layer: Any, given: Tensor, back: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
-    """Return the gradients of a layer's weights and biases, one row a node."""
+    """Return the gradients of a layer's weights and biases, one row per node."""
     import torch
     from torch import nn
 
@@ -256,7 +256,7 @@ def _sums(layer: Any, given: Tensor, back: Tensor, n_nodes: int) -> tuple[Tensor
 
 
 def estimate_sample_bytes(net: nn.Sequential, image: Tensor) -> int:
-    """Return about how much memory the gradient of a sample takes, in bytes.
+    """Estimate the memory of a sample's gradient, in bytes.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def estimate_sample_bytes(net: nn.Sequential, image: Tensor) -> int:
     with torch.no_grad():
         for layer in net:
             before, passed = passed, layer(passed)
-            numbers += 3 * passed.numel()  # what comes out, what comes back, and a copy
+            numbers += 3 * passed.numel()  # output, its gradient, and a copy
             if isinstance(layer, nn.Conv2d):
                 numbers += 2 * before.numel() * layer.kernel_size[1] + layer.weight.numel()
     return 4 * numbers

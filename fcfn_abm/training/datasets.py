@@ -1,4 +1,4 @@
-"""Images to train on."""
+"""Data sets of labelled images."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class ImageData:
     """Labelled images, split for training and testing."""
 
     train_images: Images
-    """Shape (n, channels, height, width), values from 0 to 1. Nets are fastest on channels that lie
-    last in memory, and the trainer makes a copy of others."""
+    """Shape (n, channels, height, width), values from 0 to 1. Nets are fastest with channels last
+    in memory; the trainer copies other layouts."""
     train_labels: Labels
     """Shape (n,)."""
     test_images: Images
@@ -49,18 +49,18 @@ class ImageData:
     test_labels: Labels
     """Shape (m,)."""
     class_names: tuple[str, ...]
-    """One name a label."""
+    """Class names by label."""
     label: str
-    """What the images are, for titles."""
+    """Name of the data, for titles."""
     train_writers: Labels | None = None
-    """Who wrote each training image, shape (n,), where the data says so."""
+    """Writer of each training image, shape (n,), if known."""
 
 
 class Dataset(Protocol):
     """Loads images."""
 
     def load(self, rng: np.random.Generator) -> ImageData:
-        """Return the images; ``rng`` draws the split where the data has none of its own."""
+        """Return the images; ``rng`` draws the split if the data have none."""
         ...
 
 
@@ -69,7 +69,7 @@ DATASETS: Registry[Dataset] = Registry("data set")
 
 @DATASETS.register("digits")
 class Digits(Dataset):
-    """1,797 real handwritten digits, 8 x 8, that come with scikit-learn: no download."""
+    """1,797 real handwritten digits, 8 x 8, included in scikit-learn (no download)."""
 
     def load(self, rng: np.random.Generator) -> ImageData:
         """Return the digits, split 8:2 at random."""
@@ -77,7 +77,7 @@ class Digits(Dataset):
             from sklearn.datasets import load_digits
         except ImportError:
             raise MissingExtraError(
-                "The data set 'digits' comes with scikit-learn, which is not installed: "
+                "The data set 'digits' requires scikit-learn, which is not installed: "
                 "pip install 'fcfn-abm[train]'."
             ) from None
         bunch = load_digits()
@@ -97,20 +97,20 @@ class Digits(Dataset):
 
 @checked_dataclass(frozen=True, kw_only=True)
 class Stored(Dataset):
-    """Images that lie on disk."""
+    """Images on disk."""
 
     split: Literal["own", "paper"] = "own"
-    """The data's own test images; or the paper's way, all images split 8:2 at random. Data that
-    has no test images of its own is split so in any case."""
+    """Whether to use the data's own test images, or all images split 8:2 at random as in the paper.
+    Data without test images are always split at random."""
     n_train: Annotated[int, Field(ge=1)] | None = None
-    """How many training images to use, drawn at random; without it all."""
+    """Number of training images to use, drawn at random; by default all."""
     n_test: Annotated[int, Field(ge=1)] | None = None
-    """How many test images to use, drawn at random; without it all."""
+    """Number of test images to use, drawn at random; by default all."""
 
     @property
     @abstractmethod
     def title(self) -> str:
-        """What the images are."""
+        """Name of the images."""
 
     @abstractmethod
     def source(self) -> Source:
@@ -123,7 +123,7 @@ class Stored(Dataset):
         """
 
     def load(self, rng: np.random.Generator) -> ImageData:
-        """Return the images; only those that are used are decoded."""
+        """Return the images, decoding only those in use."""
         source = self.source()
         train, test = source.train, source.test
         if self.split == "paper" and test is not None:
@@ -137,8 +137,8 @@ class Stored(Dataset):
         train_rows = _draw_rows(train_rows, self.n_train, "n_train", rng)
         test_rows = _draw_rows(test_rows, self.n_test, "n_test", rng)
         if not (train_rows.size and test_rows.size):
-            raise InvalidDataError(f"{source.where}: too few images to train and to test on.")
-        images, test_images = _scaled(train, train_rows), _scaled(test, test_rows)
+            raise InvalidDataError(f"{source.where}: too few images for training and test sets.")
+        images, test_images = _scale(train, train_rows), _scale(test, test_rows)
         require_one_kind({train.where: images.shape[1:]} | {test.where: test_images.shape[1:]})
         notes = f" ({'; '.join(source.notes)})" if source.notes else ""
         return ImageData(
@@ -157,11 +157,11 @@ def _draw_rows(rows: Labels, count: int | None, name: str, rng: np.random.Genera
     if count is None or count == rows.size:
         return rows
     if count > rows.size:
-        raise InvalidDataError(f"{name} = {count:,}, but there are {rows.size:,} such images only.")
+        raise InvalidDataError(f"{name} = {count:,} exceeds the {rows.size:,} available images.")
     return rng.choice(rows, count, replace=False)
 
 
-def _scaled(part: Part, rows: Labels) -> Images:
+def _scale(part: Part, rows: Labels) -> Images:
     """Return images with values from 0 to 1, channels last in memory."""
     pixels = part.pixels(rows).transpose(0, 2, 3, 1)
     images = np.empty(pixels.shape, dtype=np.float32)
@@ -170,7 +170,7 @@ def _scaled(part: Part, rows: Labels) -> Images:
 
 
 def _open_stored(name: str, open_torchvision: Callable[[Path], Source]) -> Source:
-    """Open a data set below the data folder: Parquet files, or torchvision's copy."""
+    """Open a data set in the data folder: Parquet files, or torchvision's copy."""
     folder = data_folder()
     if has_parquet(folder / name):
         return parquet_source(folder / name)
@@ -178,19 +178,19 @@ def _open_stored(name: str, open_torchvision: Callable[[Path], Source]) -> Sourc
         return open_torchvision(folder)
     except FileNotFoundError:
         raise InvalidDataError(
-            f"The data set {name!r} is not in {folder}: get it with `fcfn data prepare {name}`, or "
-            f"let {FOLDER_VARIABLE} name a folder that holds {name}/train.parquet and "
+            f"The data set {name!r} is not in {folder}: download it with `fcfn data prepare "
+            f"{name}`, or set {FOLDER_VARIABLE} to a folder with {name}/train.parquet and "
             f"{name}/test.parquet."
         ) from None
 
 
 @DATASETS.register("cifar10")
 class Cifar10(Stored):
-    """60,000 colour photographs, 32 x 32, of ten kinds of things (Krizhevsky 2009)."""
+    """60,000 colour photographs, 32 x 32, in ten classes (Krizhevsky 2009)."""
 
     @property
     def title(self) -> str:
-        """What the images are."""
+        """Name of the images."""
         return "CIFAR-10"
 
     def source(self) -> Source:
@@ -202,16 +202,16 @@ class Cifar10(Stored):
 class Emnist(Stored):
     """Handwritten characters, 28 x 28 (Cohen et al. 2017).
 
-    Below the data folder, Parquet files of "byclass" lie in ``emnist``, those of another part in
-    ``emnist-balanced`` and the like.
+    In the data folder, Parquet files of "byclass" are in ``emnist``, those of other splits in
+    ``emnist-balanced`` and so on.
     """
 
     part: Literal["byclass", "balanced", "letters", "digits"] = "byclass"
-    """Which part: 62 classes; 47 of equal size; 26 letters; 10 digits."""
+    """Split: 62 classes; 47 balanced classes; 26 letters; 10 digits."""
 
     @property
     def title(self) -> str:
-        """What the images are."""
+        """Name of the images."""
         return f"EMNIST {self.part}"
 
     @property
@@ -230,19 +230,19 @@ class Parquet(Stored):
 
     path: str
     """A file, or a folder with ``train.parquet`` (or ``train-00000-of-00003.parquet`` and so on,
-    there or in ``data``) and test images, named alike with ``test`` or ``validation``."""
+    there or in ``data``) and test images named likewise with ``test`` or ``validation``."""
     image: str | None = None
-    """Column of images; without it a usual name: ``image``, ``img`` and the like."""
+    """Column of images; by default a common name: ``image``, ``img`` and so on."""
     label: str | None = None
-    """Column of labels, integers or text; without it ``label``, ``fine_label``, ``character``..."""
+    """Column of labels, integers or text; by default ``label``, ``fine_label``, ``character``..."""
     writer: str | None = None
-    """Column of who wrote what, integers or text; without it ``writer``, ``writer_id``..."""
+    """Column of writers, integers or text; by default ``writer``, ``writer_id``..."""
     background: Background | None = None
-    """What shows through transparent pixels; without it they are refused."""
+    """Background of transparent pixels; by default they are rejected."""
 
     @property
     def title(self) -> str:
-        """What the images are."""
+        """Name of the images."""
         return Path(self.path).name
 
     def source(self) -> Source:

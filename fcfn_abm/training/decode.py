@@ -1,4 +1,4 @@
-"""Encoded images become arrays without a loss that nobody asked for."""
+"""Decoding of images to arrays without implicit loss."""
 
 from __future__ import annotations
 
@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 type Background = Literal["white", "black"]
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow has others, and runs programs
+_FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+)  # Pillow supports others, some through external programs
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"RGB", "RGBA"}
 _PALETTE = {"P", "PA"}
-_GREY_OF_16_BITS = {"I;16", "I;16B", "I"}  # Pillow's names of it have changed
+_GREY_OF_16_BITS = {"I;16", "I;16B", "I"}  # Pillow's names differ between versions
 _OPAQUE = 255
-_UPRIGHT = 1  # of the orientations that a camera notes
+_UPRIGHT = 1  # among EXIF orientations
 _ORIENTATION = 0x0112
-_BYTES_A_VALUE = 4 + 1  # as a float32, and as it was decoded
+_BYTES_A_VALUE = 4 + 1  # as float32 and as decoded
 
 
 def decode_images(
@@ -35,19 +42,19 @@ def decode_images(
 ) -> Pixels:
     """Decode some images of a file.
 
-    Grey is one channel, colour three; grey stored with a palette or an opaque alpha channel is
-    grey. Grey PNG of 16 bits keeps them. A photograph is turned as its camera noted.
+    Grey images have one channel, colour images three; grey images with a palette or an opaque alpha
+    channel are grey. 16-bit grey PNGs keep their depth. Photographs are rotated by their EXIF tag.
 
     Parameters
     ----------
     file : Path
-        Where they come from, for messages.
+        File of the images, for messages.
     encoded : iterable of bytes
-        One image each; None is missing.
+        Encoded images; None for a missing one.
     rows : array of int, shape (n,)
-        Number of each image in the file, for messages.
+        Row of each image in the file, for messages.
     background : {"white", "black"}, optional
-        What shows through transparent pixels; without it they are refused.
+        Background of transparent pixels; by default they are rejected.
 
     Returns
     -------
@@ -56,20 +63,20 @@ def decode_images(
     Raises
     ------
     InvalidDataError
-        Names the first row whose image cannot be decoded, has values without a scale, or is of
-        another size or kind than the others; or says that the images do not fit into memory.
+        If an image cannot be decoded, has values of unknown scale, or differs in size or type from
+        the others (names the first such row); or if the images do not fit into memory.
     MissingExtraError
-        Without Pillow.
+        If Pillow is not installed.
     """
     try:
         from PIL import Image
     except ImportError:
         raise MissingExtraError(
-            "Reading images needs Pillow, which is not installed: pip install 'fcfn-abm[train]'."
+            "Reading images requires Pillow, which is not installed: pip install 'fcfn-abm[train]'."
         ) from None
     images: Pixels | None = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metadata, which nothing here reads
+        warnings.simplefilter("ignore")  # about metadata, which is not used
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for place, (row, data) in enumerate(zip(rows, encoded, strict=True)):
             pixels = _decode(f"{file}: the image in row {row}", data, background)
@@ -78,7 +85,7 @@ def decode_images(
                 images = np.empty((len(rows), *pixels.shape), dtype=pixels.dtype)
             if (pixels.shape, pixels.dtype) != (images.shape[1:], images.dtype):
                 raise InvalidDataError(
-                    f"{file}: all images must be of one size and kind, but row {row} is "
+                    f"{file}: all images must have the same size and type, but row {row} is "
                     f"{_describe(pixels)} and row {rows[0]} is {_describe(images[0])}."
                 )
             images[place] = pixels
@@ -90,27 +97,29 @@ def _decode(what: str, data: bytes | None, background: Background | None) -> Pix
     from PIL import Image, ImageOps
 
     if data is None:
-        raise InvalidDataError(f"{what} is missing: the file holds no bytes of it.")
+        raise InvalidDataError(f"{what} is missing.")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             image.load()
             form = image.format
-            n_frames = 1 if form == "MPO" else getattr(image, "n_frames", 1)  # MPO: photographs
+            n_frames = (
+                1 if form == "MPO" else getattr(image, "n_frames", 1)
+            )  # MPO: photographs with previews
             is_turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
             upright = ImageOps.exif_transpose(image) if is_turned else image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidDataError(
-            f"{what} has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, and is not decoded."
+            f"{what} has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, the limit."
         ) from None
-    except Exception:  # Pillow raises whatever a damaged file leads to
+    except Exception:  # Pillow raises many exceptions for corrupt files
         raise InvalidDataError(f"{what} cannot be decoded.") from None
     if n_frames > 1:
-        raise InvalidDataError(f"{what} is a {form} of {n_frames} images: one is expected.")
+        raise InvalidDataError(f"{what} is a {form} with {n_frames} frames; one is allowed.")
     if form == "PNG" and upright.mode in _GREY_OF_16_BITS and "transparency" not in upright.info:
         return np.asarray(upright).astype(np.uint16)[None]
     if upright.mode not in _GREY | _COLOUR | _PALETTE:
         raise InvalidDataError(
-            f"{what} is a {form} of mode {upright.mode!r}, for whose values no scale is known: "
+            f"{what} is a {form} of mode {upright.mode!r}, whose scale of values is unknown; "
             "store images as PNG, grey (8 or 16 bits) or RGB."
         )
     pixels = np.asarray(_flatten(what, upright, background))
@@ -118,7 +127,7 @@ def _decode(what: str, data: bytes | None, background: Background | None) -> Pix
 
 
 def _flatten(what: str, image: PIL.Image.Image, background: Background | None) -> PIL.Image.Image:
-    """Return an image of mode L or RGB: without a palette, and without transparency."""
+    """Return an image of mode L or RGB, without palette and transparency."""
     from PIL import Image
 
     is_grey = image.mode in _GREY or (image.mode in _PALETTE and _has_grey_palette(image))
@@ -129,8 +138,7 @@ def _flatten(what: str, image: PIL.Image.Image, background: Background | None) -
         is_opaque = bool((np.asarray(image.getchannel("A")) == _OPAQUE).all())
         if not is_opaque and background is None:
             raise InvalidDataError(
-                f"{what} is partly transparent: say what shows through, with background = "
-                '"white" or "black".'
+                f'{what} is partly transparent; set background = "white" or "black".'
             )
         if not is_opaque:
             image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
@@ -148,11 +156,11 @@ def _describe(pixels: Pixels) -> str:
 
 
 def _require_room(file: Path, n_images: int, shape: tuple[int, ...]) -> None:
-    """Raise if so many images do not fit into memory; before they are decoded."""
+    """Raise if the decoded images would not fit into memory."""
     needed, memory = n_images * int(np.prod(shape)) * _BYTES_A_VALUE, measure_memory()
     if needed > memory:
         raise InvalidDataError(
             f"{file}: {n_images:,} images of {describe_kind(shape)} need about "
-            f"{format_gib(needed)} GiB of memory, and there are {format_gib(memory)}: use fewer "
-            "(n_train, n_test)."
+            f"{format_gib(needed)} GiB of memory, but {format_gib(memory)} are available; use "
+            "fewer (n_train, n_test)."
         )

@@ -1,6 +1,6 @@
-"""A round's nodes on many workers: blocks of nodes are dealt out, and their sums come back.
+"""Training of a round on many workers: blocks of nodes are distributed, and their sums added.
 
-Whose workers they are does not matter here: :mod:`fcfn_abm.process.cluster` has those of Dask.
+Any workers can be used; :mod:`fcfn_abm.process.cluster` provides those of Dask.
 """
 
 from __future__ import annotations
@@ -39,44 +39,44 @@ type Floats32 = npt.NDArray[np.float32]
 
 
 class Handle(Protocol):
-    """Stands for a value that workers keep, in the arguments of what they compute."""
+    """Reference to a value stored on workers, for use in arguments of computations."""
 
 
 @runtime_checkable
 class BlockWorkers(Protocol):
-    """Workers that keep values, and compute with them."""
+    """Workers that store values and compute with them."""
 
     def place(self, value: object, *, everywhere: bool = False) -> Handle:
-        """Let one worker keep a value, or all of them; it is there as long as its handle."""
+        """Store a value on one worker or all of them, for the lifetime of its handle."""
         ...
 
     def compute[R](
         self, function: Callable[..., R], calls: Sequence[tuple[object, ...]]
     ) -> Iterator[R]:
-        """Yield what a function returns for each call, in their order, whatever workers die.
+        """Yield the results of a function's calls, in order, even if workers die.
 
-        Handles among the arguments become the values that they stand for.
+        Handles among the arguments are replaced by their values.
         """
         ...
 
     def count(self) -> int:
-        """Return how many workers there are now."""
+        """Return the current number of workers."""
         ...
 
 
 class NetOfNodes:
-    """What all blocks of a training have in common, as each worker keeps it.
+    """The shared data of a training's blocks, stored on each worker.
 
     Parameters
     ----------
     plan : TrainingPlan
-        What is trained.
+        Plan of the training.
     n_samples : ndarray of int, shape (n_nodes,)
         Samples of each node of the market.
     shape : tuple of int
         Channels, height and width of an image.
     n_classes : int
-        How many classes there are.
+        Number of classes.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class NetOfNodes:
         self._idle: SimpleQueue[NetGradients] = SimpleQueue()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out what each process builds for itself."""
+        """Omit what each process builds itself."""
         return type(self), self._given
 
     @contextmanager
     def borrow(self) -> Iterator[NetGradients]:
-        """Give a net that nobody else uses meanwhile, in torch with one thread."""
+        """Borrow a net for exclusive use, with torch on one thread."""
         plan, _, shape, n_classes = self._given
         with use_one_thread():
             try:
@@ -109,7 +109,7 @@ class NetOfNodes:
 
     @cached_property
     def training(self) -> LocalTraining:
-        """How nodes train."""
+        """Local training of the nodes."""
         plan, n_samples = self._given[:2]
         releases = plan.plan_releases(n_samples)
         with self.borrow() as gradients:
@@ -118,14 +118,14 @@ class NetOfNodes:
 
 
 class Samples:
-    """Images and labels that one worker keeps, and whose they are.
+    """Images and labels stored on a worker, and their nodes.
 
     Parameters
     ----------
     images, labels : ndarray
-        All of them.
+        Images and labels.
     shards : dict of int to ndarray of int
-        Rows of each node's; empty for test images.
+        Rows of each node; empty for test images.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Samples:
         self.shards = shards
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out the tensors."""
+        """Omit the tensors."""
         return type(self), self._given
 
     @cached_property
@@ -146,27 +146,27 @@ class Samples:
         """Images, channels last in memory, and labels."""
         import torch
 
-        images, labels = (torch.from_numpy(_own(array)) for array in self._given[:2])
+        images, labels = (torch.from_numpy(_make_writable(array)) for array in self._given[:2])
         return images.contiguous(memory_format=torch.channels_last), labels
 
 
 class Distributed(Engine):
-    """Blocks of nodes on many workers, each as the serial engine trains them: to the same digits.
+    """Engine for blocks of nodes on many workers, with the same results as the serial engine.
 
     Parameters
     ----------
     workers : BlockWorkers
-        Who trains.
+        The workers.
     plan : TrainingPlan
-        What is trained.
+        Plan of the training.
     images, labels : Tensor
         The training images.
     shards : sequence of ndarray of int
-        Rows of each node's.
+        Rows of each node.
     test_images, test_labels : Tensor
-        What the net is evaluated on.
+        Test set.
     n_classes : int
-        How many classes there are.
+        Number of classes.
     """
 
     device = "cpu"
@@ -213,7 +213,7 @@ class Distributed(Engine):
         return use_one_thread()
 
     def train_round(self, work: RoundWork) -> Sums:
-        """Let nodes train on the workers, and add up the sums of their blocks."""
+        """Train nodes on the workers, and add the sums of their blocks."""
         sums = Sums.zeros(work.flat, has_noise=work.noise_std is not None)
         blocks = list(split_into_blocks(work))
         if not blocks:
@@ -242,7 +242,7 @@ class Distributed(Engine):
         return add_up_evaluations(self._workers.compute(evaluate_part, calls), self._n_test)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the record says of it."""
+        """Return the facts for the record."""
         rounds = max(self._n_rounds, 1)
         return {
             "engine": "serial",
@@ -270,7 +270,7 @@ def train_block(
     """Train the nodes of a block on a worker, and return the sums of their uploads."""
     import torch
 
-    parameters, training = torch.from_numpy(_own(flat)), net.training
+    parameters, training = torch.from_numpy(_make_writable(flat)), net.training
     stds: Iterable[float | None] = (
         [None] * block.nodes.size if block.noise_std is None else block.noise_std.tolist()
     )
@@ -289,21 +289,21 @@ def train_block(
 
 
 def evaluate_part(net: NetOfNodes, tests: Samples, flat: Floats32) -> tuple[float, int]:
-    """Evaluate a net on a worker, on the test images that it keeps."""
+    """Evaluate a net on a worker, on its test images."""
     import torch
 
     with net.borrow() as gradients:
-        return gradients.evaluate(torch.from_numpy(_own(flat)), *tests.tensors)
+        return gradients.evaluate(torch.from_numpy(_make_writable(flat)), *tests.tensors)
 
 
 def _unpack(packed: _Packed) -> Sums:
     import torch
 
     update, clean, passed, within, flagged = packed
-    total = torch.from_numpy(_own(update))
+    total = torch.from_numpy(_make_writable(update))
     return Sums(
         total,
-        total if clean is None else torch.from_numpy(_own(clean)),
+        total if clean is None else torch.from_numpy(_make_writable(clean)),
         passed,
         flagged,
         within,
@@ -311,7 +311,7 @@ def _unpack(packed: _Packed) -> Sums:
 
 
 def _take_samples(images: Tensor, labels: Tensor, first: int, shards: Sequence[Rows]) -> Samples:
-    """Return the samples of neighbouring nodes, the first of which has this row in the market."""
+    """Return the samples of consecutive nodes, starting at a row of the market."""
     rows = np.concatenate([np.asarray(own) for own in shards])
     ends = np.cumsum([len(own) for own in shards])
     places = {
@@ -321,12 +321,12 @@ def _take_samples(images: Tensor, labels: Tensor, first: int, shards: Sequence[R
     return Samples(images[rows].contiguous().numpy(), labels[rows].numpy(), places)
 
 
-def _own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an array that may be written: what came through a network may not."""
+def _make_writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a writable array; arrays from a network are read-only."""
     return array if array.flags.writeable else array.copy()
 
 
 def _count_bytes(value: Block | _Packed) -> int:
-    """Return the bytes of the arrays in a message; the rest of it takes some hundred."""
+    """Return the bytes of the arrays in a message; the rest takes some hundred bytes."""
     parts = vars(value).values() if isinstance(value, Block) else value
     return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))

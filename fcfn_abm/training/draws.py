@@ -1,4 +1,4 @@
-"""Random numbers of a training: noise, batches, and who takes part."""
+"""Random numbers of a training: noise, batches and attendance."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Attendance(NamedTuple):
     """Rows of nodes in a round, in ascending order."""
 
     asked: Ints
-    """Who is asked to train."""
+    """Nodes that are asked to train."""
     on_time: Ints
-    """Those of them whose update arrives in time."""
+    """Nodes whose update arrives in time."""
     late: Ints
-    """Those whose update arrives too late; the rest of who is asked sends nothing."""
+    """Nodes whose update arrives too late; the other nodes asked send nothing."""
 
 
 class Draws:
-    """Draws what is random in a training, each from a stream of its own.
+    """Draws the random numbers of a training from separate streams.
 
-    A draw depends on the seed, the round and the node alone, and not on the order in which nodes
+    A draw depends only on the seed, the round and the node, not on the order in which nodes
     train. Secure noise is the exception: it comes from the operating system.
 
     Parameters
     ----------
     plan : TrainingPlan
-        What is trained.
+        Plan of the training.
     releases : sequence of ReleasePlan
-        What each node releases in a round.
+        Releases of each node per round.
     n_parameters : int
         Parameters of the net.
     """
@@ -68,14 +68,14 @@ class Draws:
         return node_noise(self._n_parameters, std, self._plan.seed, round_index, n_nodes)
 
     def draw_count_noise(self, std: float, round_index: int) -> float:
-        """Draw the noise of the weighted sum of the counts of what lies within the norm."""
+        """Draw the noise of the weighted sum of the clipping counts."""
         return std * float(stream(self._plan.seed, "count-noise", round_index).standard_normal())
 
     def create_batch_generator(self, round_index: int, node: int) -> np.random.Generator:
         """Return the generator that draws a node's batches in a round.
 
-        With secure noise it does not follow from the seed, from which anybody could compute which
-        records were sampled.
+        With secure noise it does not follow from the seed, from which anyone could compute the
+        sampled records.
         """
         if self._plan.secure_noise:
             return np.random.default_rng()
@@ -87,14 +87,14 @@ class Draws:
         Parameters
         ----------
         able : ndarray of bool, shape (n_nodes,)
-            Nodes that would take part.
+            Nodes that can take part.
         round_index : int
             Number of the round.
 
         Returns
         -------
         Attendance
-            Who is asked, and whose update arrives.
+            Nodes asked, and nodes whose update arrives.
         """
         chances = self._plan.chances
         draws = stream(self._plan.seed, "attendance", round_index).random((3, able.size))

@@ -1,4 +1,4 @@
-"""Who does the work of a round: nodes one after another, or whole groups at once."""
+"""Training engines: nodes one after another, or whole groups at once."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ type EngineName = Literal["auto", "serial", "stacked"]
 type Device = Literal["auto", "cpu", "cuda"]
 
 EVALUATION_BATCH = 250
-"""Test images that are evaluated together: more take memory, and on processors no less time."""
+"""Test images evaluated together: more need more memory, and are not faster on CPUs."""
 
 
 class Engine(Protocol):
     """Trains the nodes of a round, and evaluates the net."""
 
     device: str
-    """Where the parameters that it takes and returns are."""
+    """Device of the parameters."""
     shares: ClassVar[bool] = False
-    """Whether several trainings may use it at the same time, each in a thread of its own."""
+    """Whether several trainings may use it at the same time, each in its own thread."""
 
     def configure_torch(self) -> AbstractContextManager[object]:
-        """Return a context for a whole training: how torch is to compute."""
+        """Return a context with torch's settings for a whole training."""
         ...
 
     def train_round(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up their uploads.
+        """Train nodes, and add their uploads.
 
         Raises
         ------
         RunFailedError
-            If an update is not finite; names the round, and the first such node.
+            If an update is not finite; names the round and the first such node.
         """
         ...
 
@@ -50,22 +50,22 @@ class Engine(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Return what the record says of it."""
+        """Return the facts for the record."""
         ...
 
 
 class Serial(Engine):
-    """Nodes one after another, on flat vectors: the fastest on processors.
+    """Engine for nodes one after another, on flat vectors: the fastest on CPUs.
 
     Parameters
     ----------
     gradients : sequence of NetGradients
-        As many nodes train at once, in threads; sums do not depend on how many.
+        One per thread; sums do not depend on the number of threads.
     train_node : callable
         Trains one node: the round's work, node, standard deviation of its noise (None for none),
         and gradients, to its upload.
     test_images, test_labels : Tensor
-        What the net is evaluated on.
+        Test set.
     """
 
     device = "cpu"
@@ -85,7 +85,7 @@ class Serial(Engine):
         return use_one_thread()
 
     def train_round(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up their uploads, block by block."""
+        """Train nodes, and add their uploads block by block."""
 
         def train(node: int, gradients: NetGradients) -> Upload:
             std = None if work.noise_std is None else float(work.noise_std[node])
@@ -109,12 +109,12 @@ class Serial(Engine):
         return add_up_evaluations(map_in_order(evaluate_part, starts, self._gradients), n_test)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the record says of it."""
+        """Return the facts for the record."""
         return {"engine": "serial", "device": "cpu"}
 
 
 def add_up_evaluations(parts: Iterable[tuple[float, int]], n_test: int) -> tuple[float, int]:
-    """Return the mean loss, and how many are right, of sums over parts of the test images."""
+    """Return mean loss and number of correct images from sums over parts of the test images."""
     loss, n_correct = 0.0, 0
     for part_loss, part_correct in parts:
         loss += part_loss / n_test
@@ -125,15 +125,15 @@ def add_up_evaluations(parts: Iterable[tuple[float, int]], n_test: int) -> tuple
 def select_engine(
     engine: EngineName, device: Device, plan: TrainingPlan, *, with_formulas: bool = True
 ) -> tuple[Literal["serial", "stacked"], Literal["cpu", "cuda"]]:
-    """Select the engine that trains, and its device, for a net ``with_formulas`` or without.
+    """Select the training engine and its device for a net with or without formulas.
 
-    "auto" takes a CUDA device where there is one and the plan allows, and there the
-    stacked engine; elsewhere the serial one.
+    "auto" uses a CUDA device with the stacked engine if there is one and the plan allows it,
+    otherwise the serial engine.
 
     Raises
     ------
     InvalidDataError
-        If engine, device and plan do not go together, or there is no such device.
+        If engine, device and plan are incompatible, or the device does not exist.
     """
     import torch
 
@@ -151,19 +151,19 @@ def select_engine(
         device = "cuda" if free and torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
         raise InvalidDataError(
-            'training.device = "cuda", but torch finds no CUDA device here; "auto" takes one where '
-            "there is one."
+            'training.device = "cuda", but torch finds no CUDA device; use "auto" to fall back to '
+            "the CPU."
         )
     if engine == "auto":
         engine = "stacked" if device == "cuda" else "serial"
     if engine == "serial" and device == "cuda":
         raise InvalidDataError(
-            'training.engine = "serial" works on the processor alone; training.device = "cuda" '
-            'takes "stacked".'
+            'training.engine = "serial" runs only on the CPU; use "stacked" with '
+            'training.device = "cuda".'
         )
     if engine == "stacked" and needs:
         raise InvalidDataError(
-            f"{needs} is for the serial engine on the processor; training.engine and "
-            'training.device choose it when both are "auto".'
+            f"{needs} requires the serial engine on the CPU; set training.engine and "
+            'training.device to "auto" to select it.'
         )
     return engine, device

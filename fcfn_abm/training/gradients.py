@@ -1,4 +1,4 @@
-"""Gradients of a net at flat parameter vectors: their mean, or each sample's own, to be clipped."""
+"""Gradients of a net at flat parameter vectors: means, or per-sample gradients for clipping."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fcfn_abm.training.net_checks import has_formula, require_own_parameters, sp
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_CACHE_BYTES = 2**19  # half of a second cache
-_ROW_BYTES = 2**26  # of rows that exist at once where no formula spares them
+_CACHE_BYTES = 2**19  # half of a level-2 cache
+_ROW_BYTES = 2**26  # of rows in memory at once without a formula
 
 type Precision = Literal["fp32", "bf16"]
 
 
 class SampleGradients(Protocol):
-    """The gradients of m samples, one row each, which need not exist as a matrix."""
+    """The gradients of m samples, one row each, not necessarily stored as a matrix."""
 
     def norms(self) -> Tensor:
         """Return the L2 norm of each row, shape (m, 1), in 64 bits."""
         ...
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor: (m, 1) gives (n_parameters,).
 
         Factors of shape (n_nodes, m / n_nodes, 1) give a sum for each node, (n_nodes,
@@ -43,7 +43,7 @@ class SampleGradients(Protocol):
 
 @dataclass(frozen=True)
 class Matrix(SampleGradients):
-    """Rows that are there."""
+    """Rows stored as a matrix."""
 
     matrix: Tensor
     """Shape (m, k)."""
@@ -52,7 +52,7 @@ class Matrix(SampleGradients):
         """Return the L2 norm of each row."""
         return l2_norms(self.matrix)
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
         if factors.dim() == 3:
             return (factors.mT @ self.matrix.reshape(*factors.shape[:2], -1))[:, 0]
@@ -65,18 +65,18 @@ class Matrix(SampleGradients):
 
 @dataclass(frozen=True)
 class Kernels(SampleGradients):
-    """Rows of a convolution's weights, in the order in which products give them the fastest."""
+    """Rows of a convolution's weights, in the order that is fastest to compute."""
 
     kernels: Tensor
-    """Of each sample, shape (m, height * width * n_in, n_out)."""
+    """Gradients of each sample, shape (m, height * width * n_in, n_out)."""
 
     def norms(self) -> Tensor:
         """Return the L2 norm of each row."""
         return l2_norms(self.kernels.flatten(1))
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
-        total = Matrix(self.kernels.flatten(1)).weighted(factors)
+        total = Matrix(self.kernels.flatten(1)).sum_weighted(factors)
         kernels = total.view(*total.shape[:-1], *self.kernels.shape[1:])
         return kernels.mT.flatten(-2)
 
@@ -87,7 +87,7 @@ class Kernels(SampleGradients):
 
 @dataclass(frozen=True)
 class Outer(SampleGradients):
-    """Rows of a dense layer's weights: of each sample, what came back times what went in."""
+    """Rows of a dense layer's weights: per sample, the outer product of gradient and input."""
 
     back: Tensor
     """Gradients of the layer's outputs, shape (m, n_out)."""
@@ -98,7 +98,7 @@ class Outer(SampleGradients):
         """Return the L2 norm of each row: the product of two norms."""
         return l2_norms(self.back) * l2_norms(self.inputs)
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor: one product of matrices."""
         if factors.dim() == 3:
             back, inputs = (
@@ -124,11 +124,11 @@ class Blocks(SampleGradients):
 
         return l2_norms(torch.cat([block.norms() for block in self.blocks], dim=1))
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
         import torch
 
-        return torch.cat([block.weighted(factors) for block in self.blocks], dim=-1)
+        return torch.cat([block.sum_weighted(factors) for block in self.blocks], dim=-1)
 
     def rows(self) -> Tensor:
         """Return the matrix."""
@@ -138,17 +138,17 @@ class Blocks(SampleGradients):
 
 
 class LayerRows(SampleGradients):
-    """Rows of all parameters of any layer, by automatic differentiation of the layer alone.
+    """Rows of all parameters of any layer, by automatic differentiation of this layer.
 
-    Rows are vectorised over samples, and only so many at a time as fit into memory. Their weighted
-    sum is one plain pass back, since a row depends linearly on what came back.
+    Rows are vectorised over samples, as many at a time as fit into memory. Their weighted sum takes
+    a single backward pass, since a row is linear in the output gradient.
 
     Parameters
     ----------
     layer : torch.nn.Module
-        Computes each sample by itself; its present parameters are copied.
+        A layer that processes samples independently; its current parameters are copied.
     given : Tensor, shape (m, ...)
-        What went in.
+        Inputs.
     back : Tensor, shape (m, ...)
         Gradients of each sample's outputs.
     """
@@ -165,7 +165,7 @@ class LayerRows(SampleGradients):
 
         return torch.cat([l2_norms(part) for part in self._parts()])
 
-    def weighted(self, factors: Tensor) -> Tensor:
+    def sum_weighted(self, factors: Tensor) -> Tensor:
         """Return the sum of the rows, each times its factor."""
         import torch
 
@@ -200,13 +200,13 @@ class LayerRows(SampleGradients):
                 parts = torch.func.vmap(pull_one)(given, back)
             except RuntimeError as error:
                 raise InvalidDataError(
-                    f"the gradients of a {type(self._layer).__name__} cannot be computed sample "
-                    f"by sample by torch.func.vmap: {join_lines(str(error))}"
+                    f"the gradients of a {type(self._layer).__name__} cannot be computed per "
+                    f"sample by torch.func.vmap: {join_lines(str(error))}"
                 ) from None
             yield torch.cat([_flatten_each(part) for part in parts], dim=1)
 
     def _pull(self, given: Tensor, back: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradient of ``sum(back * outputs)`` by each parameter."""
+        """Return the gradient of ``sum(back * outputs)`` with respect to each parameter."""
         import torch
 
         def apply(parameters: dict[str, Tensor]) -> Any:
@@ -218,44 +218,44 @@ class LayerRows(SampleGradients):
 
 
 def _flatten_each(values: Tensor) -> Tensor:
-    """Return a parameter's values of each sample, one row each, as :func:`flatten_parameter`."""
+    """Return a parameter's values per sample, one row each, as :func:`flatten_parameter`."""
     return (values.permute(0, 1, 3, 4, 2) if values.dim() == 5 else values).flatten(1)
 
 
 class Gradients(Protocol):
-    """What a placement trains with."""
+    """The gradients that a placement trains with."""
 
     def get_buffer(self, flat: Tensor) -> Tensor:
-        """Return a tensor to write parameters of this shape into, where gradients cost least."""
+        """Return a tensor for parameters of this shape, from which gradients are fastest."""
         ...
 
     def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the gradient of the mean loss, shape (n_parameters,): a fresh tensor."""
+        """Return the gradient of the mean loss, shape (n_parameters,), as a new tensor."""
         ...
 
     def per_sample(self, flat: Tensor, images: Tensor, labels: Tensor) -> SampleGradients:
         """Return the gradient of each sample's loss."""
         ...
 
-    def clipped(
+    def reduce_samples(
         self,
         flat: Tensor,
         images: Tensor,
         labels: Tensor,
         total: Callable[[SampleGradients], Tensor],
     ) -> Tensor:
-        """Return what ``total`` makes of each sample's gradient: a fresh tensor."""
+        """Return ``total`` of the per-sample gradients, as a new tensor."""
         return total(self.per_sample(flat, images, labels))
 
 
 @dataclass(frozen=True)
 class GradientFunction(Gradients):
-    """Gradients from a function that returns the matrix of them."""
+    """Gradients from a function that returns their matrix."""
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def get_buffer(self, flat: Tensor) -> Tensor:
-        """Return a vector as long as another."""
+        """Return a vector of the same length."""
         return flat.new_empty(flat.shape)
 
     def mean(self, flat: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -270,16 +270,16 @@ class GradientFunction(Gradients):
 class NetGradients(Gradients):
     """The gradients of a net's cross entropy.
 
-    Holds one flat vector of parameters, of which the net's own are views: to write into
-    :meth:`get_buffer` changes the net, and one copy loads another vector, unless it was the last.
-    Not to be shared between threads.
+    Has one flat vector of parameters, of which the net's own are views: writing to
+    :meth:`get_buffer` changes the net. Loading another vector takes one copy, unless it was the
+    last one. Not thread-safe.
 
     Parameters
     ----------
     net : torch.nn.Module
-        Its parameters become views. Images must not depend on each other in it.
+        The net; its parameters become views. It must process images independently.
     precision : {"fp32", "bf16"}, default "fp32"
-        Of the layers' work; parameters, and what is clipped and added up, have 32 bits in any case.
+        Precision of the layers; parameters, clipping and sums always have 32 bits.
 
     Raises
     ------
@@ -288,11 +288,11 @@ class NetGradients(Gradients):
 
     Notes
     -----
-    The gradients of each sample come from one pass back to the outputs of the layers: a dense
-    layer's are an outer product, which is never built, and a convolution's one product a row of
-    its kernel, of what came back with its input, unfolded along rows alone. On a CPU this takes a
-    fraction of the time of a vectorised gradient, whose convolutions fall apart into groups. Layers
-    without such a formula are differentiated by themselves (:class:`LayerRows`).
+    Per-sample gradients come from one backward pass to the outputs of the layers. A dense layer's
+    is an outer product, which is never built; a convolution's is one product per kernel row, of the
+    output gradient with the input unfolded along rows. On a CPU this is much faster than a
+    vectorised gradient, whose convolutions split into groups. Layers without such a formula are
+    differentiated separately (:class:`LayerRows`).
     """
 
     def __init__(self, net: nn.Module, precision: Precision = "fp32") -> None:
@@ -316,7 +316,7 @@ class NetGradients(Gradients):
         """A copy of the parameters, shape (n_parameters,)."""
         return self._flat.clone()
 
-    @override  # all vectors have one shape
+    @override  # all vectors have the same shape
     def get_buffer(self, flat: Tensor) -> Tensor:
         """Return the net's own parameters."""
         self._loaded = None
@@ -327,7 +327,7 @@ class NetGradients(Gradients):
         if flat is self._flat or (flat is self._loaded and flat._version == self._version):
             return
         self._flat.copy_(flat)
-        self._loaded, self._version = flat, flat._version  # it counts changes in place
+        self._loaded, self._version = flat, flat._version  # counts in-place changes
 
     def evaluate(self, flat: Tensor, images: Tensor, labels: Tensor) -> tuple[float, int]:
         """Return the summed loss of some images, and how many are classified correctly."""
@@ -390,7 +390,7 @@ class NetGradients(Gradients):
 
 
 def sample_blocks(layer: Any, given: Tensor, back: Tensor) -> tuple[SampleGradients, ...]:
-    """Return the gradients of a layer's parameters, in their order, one row a sample."""
+    """Return the gradients of a layer's parameters, in order, one row per sample."""
     import torch
     from torch import nn
 
@@ -421,14 +421,14 @@ def sample_blocks(layer: Any, given: Tensor, back: Tensor) -> tuple[SampleGradie
 
 
 def normalise_groups(layer: Any, given: Tensor) -> Tensor:
-    """Return what a layer of group normalisation makes of its input, before weights and biases."""
+    """Return the normalised input of a group-normalisation layer, before weights and biases."""
     from torch.nn.functional import group_norm
 
     return group_norm(given, layer.num_groups, eps=layer.eps)
 
 
 def _is_sparse(layer: Any, back: Tensor) -> bool:
-    """Return whether a loop over what is not zero gives a convolution's gradients the fastest."""
+    """Return whether a loop over non-zero values is the fastest for a convolution's gradients."""
     from fcfn_abm.training.kernels import LEAST_WIDTH, is_sparse  # loads numba
 
     plain = tuple(layer.stride) == tuple(layer.dilation) == (1, 1)
@@ -439,15 +439,15 @@ def _is_sparse(layer: Any, back: Tensor) -> bool:
 
 
 def _count_cached_samples(layer: Any, given: Tensor) -> int:
-    """Return of how many samples the unfolded inputs fit into a processor's second cache."""
+    """Return the number of samples whose unfolded inputs fit into a level-2 cache."""
     if given.device.type != "cpu" or len(given) == 0:
-        return max(len(given), 1)  # a device takes all at once
+        return max(len(given), 1)  # a GPU takes all at once
     n_numbers: int = layer.kernel_size[1] * given[0].numel()
     return max(_CACHE_BYTES // (4 * n_numbers), 1)
 
 
 def pad_image(layer: Any, given: Tensor) -> Tensor:
-    """Return what goes into a convolution, padded and channels last, (m, height, width, n_in)."""
+    """Return the input of a convolution, padded and channels last, (m, height, width, n_in)."""
     from torch.nn.functional import pad
 
     top, left = layer.padding
@@ -455,9 +455,9 @@ def pad_image(layer: Any, given: Tensor) -> Tensor:
 
 
 def unfold_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
-    """Yield what each row of a convolution's kernel sees, channels last.
+    """Yield the inputs of each row of a convolution's kernel, channels last.
 
-    Each of shape (m, n_places, n_columns * n_in): of each sample, at each place of the output.
+    Each of shape (m, n_places, n_columns * n_in): for each sample and output position.
     """
     (high, wide), (down, right) = layer.kernel_size, layer.stride
     below, beside = layer.dilation
@@ -469,15 +469,15 @@ def unfold_rows(layer: Any, given: Tensor) -> Iterator[Tensor]:
 
 
 def flatten_parameter(values: Tensor) -> Tensor:
-    """Return a parameter's values in the order in which a flat vector holds them.
+    """Return a parameter's values in the order of a flat vector.
 
-    Channels come last in convolutions: processors are fastest so.
+    Channels come last in convolutions, which is fastest on CPUs.
     """
     return (values.permute(0, 2, 3, 1) if values.dim() == 4 else values).reshape(-1)
 
 
 def unflatten_parameters(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
-    """Yield the parameters that flat vectors hold, as views; axes in front stay where they are."""
+    """Yield the parameters in flat vectors as views; leading axes are kept."""
     import torch
 
     parts = torch.split(flat, [prod(shape) for shape in shapes], dim=-1)

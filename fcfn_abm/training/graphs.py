@@ -1,4 +1,4 @@
-"""CUDA graphs: many small kernels, launched as one."""
+"""CUDA graphs: many small kernels launched at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-_WARM_UPS = 3  # as torch's documentation does
+_WARM_UPS = 3  # as in torch's documentation
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class _Captured:
 
 
 class Graphs:
-    """Runs functions of tensors as CUDA graphs, one for each function and shapes of its arguments.
+    """Runs functions of tensors as CUDA graphs, one per function and argument shapes.
 
-    On a processor functions are just called; so they are after a capture has failed. What is
-    captured must ask for no value of a tensor, and its work must depend on shapes alone.
+    On a CPU, or after a failed capture, functions are called directly. Captured functions must not
+    read values of tensors, and their work must depend only on shapes.
 
     References
     ----------
@@ -36,13 +36,13 @@ class Graphs:
         self._captured: dict[Any, _Captured] = {}
         self._pool: Any = None
         self.failure = ""
-        """Why nothing is captured; empty while all goes well."""
+        """Why capturing failed; empty if it did not."""
 
     def __len__(self) -> int:
         return len(self._captured)
 
     def run(self, name: Hashable, function: Callable[..., Tensor], *given: Tensor) -> Tensor:
-        """Return ``function(*given)``, a fresh tensor.
+        """Return ``function(*given)`` as a new tensor.
 
         ``name`` identifies the function: under equal names it must compute the same on equal
         shapes.
@@ -53,7 +53,7 @@ class Graphs:
         if key not in self._captured:
             try:
                 self._captured[key] = self._capture(function, given)
-            except RuntimeError as error:  # out of memory is one too
+            except RuntimeError as error:  # including out of memory
                 self.failure = str(error).splitlines()[0]
                 self._captured.clear()
                 return function(*given)

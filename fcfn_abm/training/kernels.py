@@ -1,8 +1,8 @@
-"""Gradients of a convolution's weights, of each sample, where most of what comes back is zero.
+"""Per-sample gradients of a convolution's weights for mostly zero output gradients.
 
-A pool passes its gradient to one place of each window, and a rectifier to none where it is off. A
-product of matrices multiplies all those zeros; this loop looks at what is left of them. It adds up
-number by number, in one order, so that every processor gives the same bits.
+A pool passes its gradient to one position per window, and a rectifier to none where it is off.
+A matrix product multiplies all those zeros; this loop visits only the rest. It adds numbers in
+a fixed order, so that every CPU gives the same bits.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ LEAST_WIDTH = 8
 """Fewest numbers in a row of a kernel for which the loop is faster than products of matrices."""
 
 _MOST_SHARE = 0.3
-"""Of numbers other than zero: with more of them products of matrices are faster."""
+"""Share of non-zero numbers above which matrix products are faster."""
 
 
 def is_sparse(back: Singles) -> bool:
-    """Return whether most of what comes back is zero, judged by the first few samples.
+    """Return whether most output gradients are zero, based on the first few samples.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ def is_sparse(back: Singles) -> bool:
 
 
 def kernel_gradients(back: Singles, image: Singles, kernel: tuple[int, int]) -> Singles:
-    """Return the gradients of the weights of a convolution of stride 1, one row a sample.
+    """Return the gradients of the weights of a convolution of stride 1, one row per sample.
 
     Parameters
     ----------
     back : ndarray of float32, shape (m, height, width, n_out)
         Gradients of each sample's outputs.
     image : ndarray of float32, shape (m, height + kernel[0] - 1, width + kernel[1] - 1, n_in)
-        The padded input.
+        Padded inputs; contiguous.
     kernel : (int, int)
         Height and width of the kernel.
 
@@ -66,7 +66,7 @@ def kernel_gradients(back: Singles, image: Singles, kernel: tuple[int, int]) -> 
 
 @compile_loop
 def _add_patches(sums, back, image, shape, starts):  # type: ignore[no-untyped-def]
-    """Add up, for each channel, what its kernel saw times what came back.
+    """Add the products of inputs and output gradients per channel.
 
     ``starts`` are the first numbers of the lines of a kernel's patch, counted from its corner.
     """

@@ -37,11 +37,11 @@ class LocalSteps:
     momentum: float
     clipping: Clipping
     batch_size: int | None = None
-    """Samples of a step; None, or as many as there are, takes all of them in one step."""
+    """Samples per step; with None all samples are used in one step."""
     grid: float | None = None
-    """Spacing, a power of two, of the values that a release can take; None for plain floats."""
+    """Spacing of the values of a release, a power of two; None for plain floats."""
     counts_within: bool = False
-    """Whether nodes count how much of what is clipped lies within the clipping norm."""
+    """Whether nodes count the share of values within the clipping norm."""
 
     def __post_init__(self) -> None:
         """Raise InvalidDataError for a number outside its range."""
@@ -50,9 +50,7 @@ class LocalSteps:
             require_counts(error=InvalidDataError, batch_size=self.batch_size)
         require_positive(error=InvalidDataError, learning_rate=self.learning_rate)
         if not 0 <= self.momentum < 1:
-            raise InvalidDataError(
-                f"momentum must be at least 0, and below 1, but is {self.momentum}."
-            )
+            raise InvalidDataError(f"momentum must be at least 0 and below 1, not {self.momentum}.")
 
     def samples_per_step(self, n_samples: int) -> int:
         """Return how many samples a full step takes."""
@@ -63,7 +61,7 @@ class LocalSteps:
         return self.epochs * math.ceil(n_samples / self.samples_per_step(n_samples))
 
     def draw_batches(self, n_samples: int, rng: np.random.Generator | None) -> Iterator[Rows]:
-        """Yield the samples of each step: every epoch takes each once, in a fresh order."""
+        """Yield the samples of each step: every epoch uses each once, in a new order."""
         size = self.samples_per_step(n_samples)
         for _ in range(self.epochs):
             if size == n_samples:
@@ -86,22 +84,22 @@ class LocalSteps:
 
     def clip_in_place(self, values: Tensor) -> Tensor:
         """Clip a vector, or each row of a matrix, in place."""
-        if values.dim() == 1:  # as numbers, which spares a step a dozen small operations
+        if values.dim() == 1:  # with Python numbers, which saves a dozen small operations per step
             return values.mul_(self.clipping.factor(float(l2_norms(values[None]))))
         rows = values.view(-1, values.shape[-1])
         rows.mul_(self.clipping.factors(l2_norms(rows)))
         return values
 
     def sum_clipped(self, gradients: SampleGradients) -> Tensor:
-        """Clip gradients, and add them up; in 64 bits if the sum is rounded to a grid."""
+        """Clip gradients and add them, in 64 bits if the sum is rounded to a grid."""
         if self.grid is None:
-            return gradients.weighted(self.clipping.factors(gradients.norms()))
+            return gradients.sum_weighted(self.clipping.factors(gradients.norms()))
         return self.clipping(gradients.rows()).double().sum(0)
 
     def add_noise(self, value: Tensor, noise: Tensor) -> Tensor:
         """Return the release of a value, in 32 bits and, without a grid, in the noise's memory.
 
-        On a grid the sum is exact, and what 32 bits then keep of it depends on it alone.
+        On a grid the sum is exact, and its 32-bit rounding depends only on the sum.
         """
         if self.grid is None:
             return noise.add_(value)
@@ -109,9 +107,9 @@ class LocalSteps:
 
 
 class ClippingCount:
-    """Clips, and notes in each release how much of what was clipped lay within the norm.
+    """Clips, and counts in each release the share of values within the norm.
 
-    Nothing is noted unless the steps ask for it.
+    Nothing is counted unless the steps require it.
     """
 
     def __init__(self, steps: LocalSteps) -> None:
@@ -119,7 +117,7 @@ class ClippingCount:
         self._within: list[float] = []
 
     def sum_clipped(self, divisor: float | Tensor) -> Callable[[SampleGradients], Tensor]:
-        """Return what clips gradients and adds them up, in a step with that divisor."""
+        """Return a function that clips and adds gradients, for a step with this divisor."""
         if not self._steps.counts_within:
             return self._steps.sum_clipped
 
@@ -130,20 +128,20 @@ class ClippingCount:
         return clip_and_count
 
     def count(self, norms: Tensor, divisor: float = 1.0) -> None:
-        """Note how many of these norms lie within, less one half for each, over a divisor."""
+        """Count the norms within the clipping norm, minus one half each, over a divisor."""
         if self._steps.counts_within:
             n_within = int((norms <= self._steps.clipping.norm).sum())
             self._within.append((n_within - norms.numel() / 2) / divisor)
 
     @property
     def within(self) -> float:
-        """Mean of what was noted; zero if nothing was."""
+        """Mean of the counts; zero without any."""
         return sum(self._within) / max(len(self._within), 1)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples of a step: of a node, or of a group of nodes, with an axis of nodes in front.
+    """The samples of a step: of a node, or of a group of nodes with a leading axis of nodes.
 
     Nodes with fewer samples than others in their group are padded with labels of -100, which
     torch ignores.
@@ -152,7 +150,7 @@ class Batch:
     images: Tensor
     labels: Tensor
     divisor: float | Tensor
-    """What the sum of clipped gradients is divided by; of a group shape (n_nodes, 1)."""
+    """Divisor of the sum of clipped gradients; of shape (n_nodes, 1) for a group."""
 
 
 def take_batches(
@@ -167,7 +165,7 @@ def take_batches(
     batches : iterable of slice or ndarray of int
         Rows of the samples of each step.
     divisor : float or None
-        What the sum of a step is divided by; None for the number of its samples.
+        Divisor of a step's sum; None for the number of its samples.
     """
     for rows in batches:
         taken = labels[rows]
@@ -175,9 +173,9 @@ def take_batches(
 
 
 class MomentumSgd:
-    """SGD with momentum, from rest, with few passes over whole vectors.
+    """SGD with momentum from zero velocity, with few passes over whole vectors.
 
-    Of one node, on vectors; or of a group, on matrices with a row for each node.
+    For one node on vectors, or for a group on matrices with a row per node.
     """
 
     def __init__(self, steps: LocalSteps) -> None:
@@ -189,20 +187,20 @@ class MomentumSgd:
     def velocity_sum(self) -> Tensor:
         """The sum of the velocities of all steps, shape (n_parameters,)."""
         if self._velocity_sum is None:
-            raise ValueError("no step was taken")
+            raise ValueError("no step was made")
         return self._velocity_sum
 
     def step(self, gradient: Tensor) -> None:
-        """Take a step against a gradient, whose memory is used from then on."""
+        """Take a step against a gradient, whose memory is reused."""
         if self._velocity is None:
             self._velocity_sum = gradient
         else:
             gradient.add_(self._velocity, alpha=self._steps.momentum)
-            self.velocity_sum.add_(gradient)  # may be the old velocity, which is done with
+            self.velocity_sum.add_(gradient)  # may overwrite the old velocity
         self._velocity = gradient
 
     def move(self, flat: Tensor, gradients: Gradients) -> Tensor:
-        """Return the parameters that the steps lead to from ``flat``, for gradients there."""
+        """Return the parameters after the steps from ``flat``, to evaluate gradients."""
         import torch
 
         if self._velocity_sum is None:
@@ -219,5 +217,5 @@ class MomentumSgd:
 def require_generator(rng: np.random.Generator | None) -> np.random.Generator:
     """Return a generator, or raise InvalidPrivacyError if there is none."""
     if rng is None:
-        raise InvalidPrivacyError("Steps on part of the samples need a generator to draw from.")
+        raise InvalidPrivacyError("steps on part of the samples need a random generator.")
     return rng

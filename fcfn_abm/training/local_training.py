@@ -1,4 +1,4 @@
-"""How nodes train in a round, wherever they do: the net, and what all nodes have in common."""
+"""Training of a node in a round, with what all nodes share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LocalTraining:
 
     plan: TrainingPlan
     releases: Sequence[ReleasePlan]
-    """What each node releases in a round."""
+    """Releases of each node per round."""
     draws: Draws
     """Noise and batches of the nodes."""
 
@@ -47,17 +47,17 @@ class LocalTraining:
         flat : Tensor, shape (n_parameters,)
             The round's parameters.
         node, round_index : int
-            Whose and which round's random numbers.
+            Node and round of the random numbers.
         samples : (Tensor, Tensor)
             Images and labels.
         own : ndarray of int or None
-            Which rows of them are the node's; None for all.
+            Rows of the node; None for all.
         steps : LocalSteps
-            How it trains.
+            Settings of the local steps.
         noise_std : float or None
             Standard deviation of its noise, in units of a release; None for none.
         gradients : Gradients
-            What computes gradients.
+            Gradients of the net.
         """
         placement = self.plan.placement
         n_samples = len(samples[1]) if own is None else len(own)
@@ -71,7 +71,7 @@ class LocalTraining:
 
 
 def build_net(plan: TrainingPlan, shape: tuple[int, int, int], n_classes: int) -> nn.Sequential:
-    """Build the net of a plan, as layers; what building draws follows the plan's seed."""
+    """Build the net of a plan, as layers; its random numbers follow the plan's seed."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""What a net is made of: layers whose per-sample gradients have formulas, and any others."""
+"""Checks of a net's layers, with and without formulas for per-sample gradients."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def split_into_layers(net: nn.Module) -> nn.Sequential:
-    """Return a net as layers that are applied one by one.
+    """Return a net as a sequence of layers.
 
-    A plain ``nn.Sequential`` is taken apart, also inside another one; any other module is one
-    layer. Parameters keep their order.
+    A plain ``nn.Sequential`` is flattened recursively; any other module is one layer. Parameters
+    keep their order.
     """
     from torch import nn
 
@@ -36,18 +36,18 @@ def has_formula(layer: nn.Module) -> bool:
 
 
 def require_own_parameters(net: nn.Sequential) -> None:
-    """Raise InvalidDataError unless each layer has parameters of its own, all of them trained."""
+    """Raise InvalidDataError unless layers share no parameters and none is frozen."""
     names = []
     for layer in net:
         own = list(layer.parameters())
         names += own
         if not all(parameter.requires_grad for parameter in own):
             raise InvalidDataError(
-                "all parameters of a net are trained, but it has a "
+                "all parameters of a net must be trainable, but it has a "
                 f"{type(layer).__name__} with frozen parameters."
             )
     if len({id(parameter) for parameter in names}) < len(names):
-        raise InvalidDataError("two layers of a net must not share parameters.")
+        raise InvalidDataError("layers of a net must not share parameters.")
 
 
 def require_formulas(net: nn.Sequential) -> None:
@@ -56,17 +56,21 @@ def require_formulas(net: nn.Sequential) -> None:
     for layer in net:
         if any(True for _ in layer.parameters()) and (fault := _find_fault(layer)):
             raise InvalidDataError(
-                "the stacked engine takes nets with parameters in plain nn.Linear, nn.Conv2d and "
-                f"nn.GroupNorm layers only, but this one {fault}; the serial engine takes any."
+                "the stacked engine supports parameters only in plain nn.Linear, nn.Conv2d and "
+                f"nn.GroupNorm layers, but this net {fault}; use the serial engine."
             )
 
 
 def _find_fault(layer: Any) -> str:
-    """Return why the gradients of a layer are not known; empty where they are."""
+    """Return why a layer has no formula for gradients; empty if it has one."""
     from torch import nn
 
     name = type(layer).__name__
-    if type(layer) not in (nn.Linear, nn.Conv2d, nn.GroupNorm):  # a subclass may compute otherwise
+    if type(layer) not in (
+        nn.Linear,
+        nn.Conv2d,
+        nn.GroupNorm,
+    ):  # a subclass may compute something else
         return f"has a {name}"
     if layer.bias is None:
         return f"has a {name} without a bias"
@@ -96,10 +100,10 @@ def _has_hooks(layer: nn.Module) -> bool:
 
 
 def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> None:
-    """Raise InvalidDataError where a sample's output depends on other samples, or on chance.
+    """Raise InvalidDataError if a sample's output is random or depends on other samples.
 
-    Batch normalisation and dropout are such layers. A sample then has no gradient of its own, which
-    clipping could bound; and random layers follow no seed of a scenario.
+    Batch normalisation and dropout are such layers. With them a sample has no gradient of its own
+    to clip, and random layers do not follow the scenario's seed.
 
     Parameters
     ----------
@@ -115,8 +119,8 @@ def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> Non
         if isinstance(module, _BatchNorm):
             raise InvalidDataError(
                 "a net must compute each image's output from that image alone, but batch "
-                f"normalisation ({type(module).__name__}) mixes the images of a batch; take group "
-                "normalisation (nn.GroupNorm) in its place."
+                f"normalisation ({type(module).__name__}) mixes the images of a batch; use group "
+                "normalisation (nn.GroupNorm) instead."
             )
     images = torch.rand(8, *shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -124,8 +128,8 @@ def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> Non
         for part in (images[:3], images):
             if not torch.allclose(deepcopy(net)(part), together[: len(part)], 1e-3, 1e-4):
                 raise InvalidDataError(
-                    "a net must compute each image's output from that image alone, and without "
-                    "chance: layers that mix images, and dropout, are refused."
+                    "a net must compute each image's output from that image alone and "
+                    "deterministically; layers that mix images, and dropout, are not allowed."
                 )
         passed = images.clone()
         for place, layer in enumerate(deepcopy(net)):
@@ -133,6 +137,6 @@ def require_independent_samples(net: nn.Sequential, shape: Sequence[int]) -> Non
             passed = layer(before)
             if before._version != version:
                 raise InvalidDataError(
-                    f"layer {place} of the net, a {type(layer).__name__}, changes what goes into "
-                    "it, which gradients still need: build it with inplace=False."
+                    f"layer {place} of the net, a {type(layer).__name__}, changes its input in "
+                    "place, which gradients still need; build it with inplace=False."
                 )

@@ -1,4 +1,4 @@
-"""Neural networks, built from a stream of their own."""
+"""Neural networks, initialised from a random stream of their own."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Net(Protocol):
-    """Builds a network for images of a shape."""
+    """Builds a net for images of a given shape."""
 
     def build(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
-        """Return a net; first weights of convolutions and dense layers are set by `initialise`.
+        """Return a net; `initialise` sets the weights of its convolutions and dense layers.
 
-        Other parameters keep what they are built with, drawn from torch's generator, which follows
-        the scenario's seed.
+        Other parameters keep their initial values, drawn from torch's generator, which follows the
+        scenario's seed.
 
         Raises
         ------
@@ -38,7 +38,7 @@ NETS: Registry[Net] = Registry("net")
 class DigitsCnn(Net):
     """Two 3 x 3 convolutions, each pooled by two, and one fully connected layer.
 
-    Small on purpose: the noise of differential privacy grows with the number of parameters
+    Deliberately small: the noise of differential privacy grows with the number of parameters
     (1,898 for 8 x 8 digits at the default width).
     """
 
@@ -147,7 +147,7 @@ class GroupNormCnn(Net):
 def _build(
     shape: tuple[int, int, int], width: int, hidden: list[int], n_classes: int
 ) -> nn.Sequential:
-    """Return two convolutions, dense layers of these widths but for zero, and the output layer."""
+    """Return two convolutions, dense layers of the non-zero widths, and the output layer."""
     from torch import nn
 
     layers, n_inputs = _two_convolutions(shape, width), _n_features(shape, width)
@@ -160,7 +160,7 @@ def _build(
 def _two_convolutions(shape: tuple[int, int, int], width: int) -> list[nn.Module]:
     from torch import nn
 
-    # pooled before the rectifier, which then has a quarter of the work: maxima commute with it
+    # pooling before the rectifier, with which maxima commute, saves work
     return [
         nn.Conv2d(shape[0], width, 5, padding=2),
         nn.MaxPool2d(2),
@@ -179,12 +179,12 @@ def _n_features(shape: tuple[int, int, int], width: int) -> int:
 
 
 def _require_two_poolings(shape: tuple[int, int, int]) -> None:
-    """Raise InvalidDataError where two poolings by two would leave no pixel."""
+    """Raise InvalidDataError if two poolings by two would leave no pixel."""
     _, height, breadth = shape
     if min(height, breadth) < 4:
         raise InvalidDataError(
-            "training.net pools images twice by two and needs 4 x 4 pixels or more, but these "
-            f"have {height} x {breadth}."
+            "training.net pools images twice by two and needs at least 4 x 4 pixels, but these "
+            f"images have {height} x {breadth}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Parquet files of encoded images, as data sets are shared: found, opened, and put together."""
+"""Data sets in Parquet files of encoded images: finding, opening and combining the files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ USUAL_NAMES = {
     "label": ("label", "fine_label", "labels", "class", "target", "character", "digit"),
     "writer": ("writer", "writer_id", "user_id", "client_id"),
 }
-"""Names of columns that are recognised; the first is taken where there are several."""
+"""Recognised column names; the first one present is used."""
 
 _MOST_CLASSES = 65_536
 _ROWS_AT_ONCE = 256  # Arrow holds at most 2 GiB of bytes in one array
@@ -43,7 +43,7 @@ _TEST_SPLITS = ("test", "validation", "valid", "val", "dev")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what; without a name the usual ones are recognised."""
+    """Names of the columns; by default common names are recognised."""
 
     image: str | None = None
     label: str | None = None
@@ -55,7 +55,7 @@ _USUAL = Columns()
 
 @dataclass(frozen=True)
 class _Files:
-    """What of a folder is used."""
+    """The files of a folder in use."""
 
     train: tuple[Path, ...]
     test: tuple[Path, ...]
@@ -68,7 +68,7 @@ class _Encoded:
 
     chunks: tuple[Any, ...]
     starts: Labels
-    """First row of each chunk, and the number of all."""
+    """First row of each chunk, and the total number."""
 
     def take(self, rows: Labels) -> Iterator[bytes | None]:
         """Yield some images."""
@@ -79,18 +79,18 @@ class _Encoded:
 
 @dataclass(frozen=True)
 class _Table:
-    """A file that was read."""
+    """The table of a file."""
 
     file: Path
     encoded: _Encoded
     labels: Values
     class_names: tuple[str, ...]
-    """As the file's metadata has them; empty where it has none."""
+    """Class names from the file's metadata; empty if it has none."""
     writers: Values | None
 
 
 def has_parquet(folder: Path) -> bool:
-    """Return whether a folder holds training images in Parquet files."""
+    """Return whether a folder has training images in Parquet files."""
     return _find_files(folder) is not None
 
 
@@ -99,11 +99,11 @@ def parquet_source(
 ) -> Source:
     """Open Parquet files of encoded images.
 
-    A folder holds ``train.parquet``, or ``train-00000-of-00003.parquet`` and so on, itself or in
-    a folder ``data`` below it, and perhaps test images, named alike with ``test`` (without them
-    ``validation``). Class names may stand in each file's metadata, as Hugging Face writes them or
-    as a JSON list under ``class_names``; labels of files that list them in another order are
-    matched by name. Without names the classes are the labels that occur.
+    A folder has ``train.parquet``, or ``train-00000-of-00003.parquet`` and so on, itself or in its
+    subfolder ``data``, and possibly test images named likewise with ``test`` (or ``validation``).
+    Class names can be in each file's metadata, in Hugging Face's format or as a JSON list under
+    ``class_names``; labels of files with another order of names are matched by name. Without names
+    the classes are the labels that occur.
 
     Parameters
     ----------
@@ -111,23 +111,23 @@ def parquet_source(
         A file or a folder.
     columns : Columns, optional
         Names of the columns: encoded images (binary, or a struct with ``bytes``), labels (integers
-        from 0, or text), and perhaps writers (the same).
+        from 0, or text), and optionally writers (likewise).
     background : {"white", "black"}, optional
-        What shows through transparent pixels; without it images that have some are refused.
+        Background of transparent pixels; by default images with transparency are rejected.
 
     Raises
     ------
     InvalidDataError
-        If a file is missing, or is not such a file.
+        If a file is missing or not valid.
     """
     files = _Files((path,), (), ())
     if path.is_dir():
         found = _find_files(path)
         if found is None:
-            raise InvalidDataError(f"{path}: holds no train.parquet.")
+            raise InvalidDataError(f"{path}: has no train.parquet.")
         files = found
     elif not path.is_file():
-        raise InvalidDataError(f"{path}: there is no such file or folder.")
+        raise InvalidDataError(f"{path}: does not exist.")
     tables = [_read_table(file, columns) for file in (*files.train, *files.test)]
     labels, class_names = _number_classes(tables)
     writers = _number_writers(tables)
@@ -148,7 +148,7 @@ def _decode_rows(table: _Table, background: Background | None, rows: Labels) -> 
 
 
 def _find_files(folder: Path) -> _Files | None:
-    """Return the files of a data set; None where there are no training images."""
+    """Return the files of a data set, or None without training images."""
     for place in (folder, folder / "data"):
         names = _list_parquet(place)
         splits: dict[str, list[re.Match[str]]] = {}
@@ -172,7 +172,7 @@ def _find_files(folder: Path) -> _Files | None:
 
 
 def _list_parquet(folder: Path) -> list[str]:
-    """Return the names of the Parquet files in a folder; none where there is no folder."""
+    """Return the names of the Parquet files in a folder, if it exists."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_file()]
@@ -184,12 +184,12 @@ def _list_parquet(folder: Path) -> list[str]:
 
 
 def _require_whole(folder: Path, shards: Sequence[re.Match[str]]) -> None:
-    """Raise unless the files of a split are one file, or all that their names count."""
+    """Raise unless a split is a single file, or its set of numbered files is complete."""
     split, counts = shards[0]["split"], {found["count"] for found in shards}
     if len(counts) > 1:
         names = " and ".join(found.string for found in (shards[0], shards[-1]))
         raise InvalidDataError(
-            f"{folder}: {names} are of two sets of {split} images: keep one of them there."
+            f"{folder}: {names} belong to different sets of {split} images; keep only one."
         )
     (count,) = counts
     present = [int(found["index"]) for found in shards if found["index"]]
@@ -203,7 +203,7 @@ def _require_whole(folder: Path, shards: Sequence[re.Match[str]]) -> None:
         )
     if len(present) != int(count):
         raise InvalidDataError(
-            f"{folder}: there are {len(present)} files of {split} images, and their names count "
+            f"{folder}: there are {len(present)} files of {split} images, but their names count "
             f"{int(count)}."
         )
 
@@ -226,7 +226,8 @@ def _read_table(file: Path, columns: Columns) -> _Table:
                 raise InvalidDataError(
                     f"{file}: needs a column image (encoded, a struct with bytes or binary) and a "
                     f"column label (integers or text), but has "
-                    f"{', '.join(schema.names) or 'none'}; the keys image and label name others."
+                    f"{', '.join(schema.names) or 'none'}; set the keys image and label to use "
+                    "others."
                 )
             wanted = [name for name in (image, label, writer) if name is not None]
             batches = list(_read_batches(file, parquet, wanted))
@@ -234,7 +235,7 @@ def _read_table(file: Path, columns: Columns) -> _Table:
         if isinstance(error, InvalidDataError):
             raise
         raise InvalidDataError(
-            f"{file}: not a Parquet file that can be read: {describe_cause(error)}."
+            f"{file}: cannot be read as a Parquet file: {describe_cause(error)}."
         ) from None
     if not batches:
         raise InvalidDataError(f"{file}: has no rows.")
@@ -253,20 +254,20 @@ def _read_table(file: Path, columns: Columns) -> _Table:
 
 
 def _read_batches(file: Path, parquet: Any, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield all rows; raise before they fill the memory, as small files can if unpacked."""
+    """Yield all rows; raise before they fill the memory, since small files can unpack to many."""
     held, memory = 0, measure_memory()
     for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=columns):
         held += batch.nbytes
         if held > memory // 2:
             raise InvalidDataError(
-                f"{file}: holds more than {format_gib(memory // 2)} GiB of encoded images, half "
+                f"{file}: has more than {format_gib(memory // 2)} GiB of encoded images, half "
                 "of the memory."
             )
         yield batch
 
 
 def _choose_column(file: Path, present: list[str], what: str, named: str | None) -> str | None:
-    """Return the column that holds something; None where none is named, and no usual one there."""
+    """Return the name of a column: the given or a common one; None if there is none."""
     if named is not None and named not in present:
         raise InvalidDataError(
             f"{file}: has no column {abbreviate(named)} ({what}).{did_you_mean(named, present)} "
@@ -298,13 +299,13 @@ def _read_values(file: Path, table: pa.Table, name: str) -> Values:
     is_text = any(is_kind(column.type) for is_kind in texts)
     if column.null_count or not (is_text or pa.types.is_integer(column.type)):
         raise InvalidDataError(
-            f"{file}: {name} must hold integers from 0, or text, and none may be missing."
+            f"{file}: {name} must contain integers from 0, or text, without missing values."
         )
     if is_text:
         return np.array(column.to_pylist(), dtype=object)
     values: Values = column.to_numpy()
     if values.min() < 0 or values.max() > np.iinfo(np.int64).max:
-        raise InvalidDataError(f"{file}: {name} must hold integers from 0, of at most 63 bits.")
+        raise InvalidDataError(f"{file}: {name} must contain integers from 0 of at most 63 bits.")
     return values.astype(np.int64)
 
 
@@ -328,7 +329,7 @@ def _read_class_names(file: Path, metadata: dict[bytes, bytes], label: str) -> t
 
 
 def _number_classes(tables: Sequence[_Table]) -> tuple[list[Labels], tuple[str, ...]]:
-    """Return labels that count the same classes from 0 in all files, and the names of these."""
+    """Return labels that number the same classes from 0 in all files, and the class names."""
     named = next((table for table in tables if table.class_names), None)
     if named is None or any(table.labels.dtype == object for table in tables):
         known, labels = _number_values({table.file: table.labels for table in tables}, "labels")
@@ -338,41 +339,42 @@ def _number_classes(tables: Sequence[_Table]) -> tuple[list[Labels], tuple[str, 
         labels = {table.file: _match_classes(table, named) for table in tables}
     if len(names) > _MOST_CLASSES:
         raise InvalidDataError(
-            f"{tables[0].file}: there are {len(names):,} labels, and at most {_MOST_CLASSES:,} "
-            "classes can be told apart."
+            f"{tables[0].file}: there are {len(names):,} labels, but at most {_MOST_CLASSES:,} "
+            "classes are allowed."
         )
     return [labels[table.file] for table in tables], names
 
 
 def _match_classes(table: _Table, named: _Table) -> Labels:
-    """Return labels as another file numbers the classes."""
+    """Return labels in another file's numbering of the classes."""
     own, names = table.class_names or named.class_names, named.class_names
     labels: Labels = table.labels
     if labels.max() >= len(own):
         raise InvalidDataError(
-            f"{table.file}: there are labels up to {labels.max()}, but names of {len(own)} "
-            "classes only: labels number the names from 0."
+            f"{table.file}: has labels up to {labels.max()}, but names of only {len(own)} "
+            "classes; labels must be indices of the names, from 0."
         )
     if own == names:
         return labels
     for file, listed in ((table.file, own), (named.file, names)):
         if len(set(listed)) < len(listed):
             raise InvalidDataError(
-                f"{file}: names two classes alike, so they cannot be matched with other files."
+                f"{file}: gives two classes the same name, so they cannot be matched with other "
+                "files."
             )
     numbers = {name: number for number, name in enumerate(names)}
     matched: Labels = np.array([numbers.get(name, -1) for name in own])[labels]
     if (matched < 0).any():
         name = own[labels[matched < 0][0]]
         raise InvalidDataError(
-            f"{table.file}: holds images of {abbreviate(name)}, a class that {named.file} does not "
+            f"{table.file}: has images of {abbreviate(name)}, a class that {named.file} does not "
             "name."
         )
     return matched
 
 
 def _number_writers(tables: Sequence[_Table]) -> list[Labels | None]:
-    """Return who wrote what, numbered alike in all files; None for a file that does not say."""
+    """Return the writers, numbered consistently in all files; None for files without writers."""
     known = {table.file: table.writers for table in tables if table.writers is not None}
     numbered = _number_values(known, "writers")[1] if known else {}
     return [numbered.get(table.file) for table in tables]
@@ -382,6 +384,6 @@ def _number_values(values: dict[Path, Values], what: str) -> tuple[Values, dict[
     """Return the values that occur in any file, sorted, and their numbers for each file."""
     if len({own.dtype for own in values.values()}) > 1:
         names = ", ".join(map(str, values))
-        raise InvalidDataError(f"{names}: some {what} are integers, and some are text.")
+        raise InvalidDataError(f"{names}: {what} must all be integers or all be text.")
     known = np.unique(np.concatenate(list(values.values())))
     return known, {file: np.searchsorted(known, own) for file, own in values.items()}

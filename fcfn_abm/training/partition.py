@@ -1,4 +1,4 @@
-"""How samples are dealt to nodes."""
+"""Partitions of the samples over the nodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ type Rows = npt.NDArray[np.int64]
 
 
 class Partition(Protocol):
-    """Deals every sample to exactly one node."""
+    """Assigns every sample to exactly one node."""
 
     def split(
         self,
@@ -27,12 +27,12 @@ class Partition(Protocol):
         rng: np.random.Generator,
         writers: Labels | None = None,
     ) -> list[Rows]:
-        """Return each node's rows; none is empty.
+        """Return each node's rows; every node gets at least one.
 
         Raises
         ------
         InvalidDataError
-            If there are too few samples, or ``writers`` are needed and not known.
+            If there are too few samples, or ``writers`` are needed but unknown.
         """
         ...
 
@@ -42,7 +42,7 @@ PARTITIONS: Registry[Partition] = Registry("partition")
 
 @PARTITIONS.register("iid")
 class Iid(Partition):
-    """Shuffled and dealt out: all nodes see the same mixture."""
+    """Random assignment: all nodes have the same distribution."""
 
     @override
     def split(
@@ -52,21 +52,21 @@ class Iid(Partition):
         rng: np.random.Generator,
         writers: Labels | None = None,
     ) -> list[Rows]:
-        """Deal at random."""
+        """Assign samples at random."""
         sizes = _sizes(labels.size, n_nodes)
         return np.split(rng.permutation(labels.size), np.cumsum(sizes)[:-1])
 
 
 @PARTITIONS.register("dirichlet")
 class Dirichlet(Partition):
-    """Label skew: each node prefers labels in shares drawn from a Dirichlet law.
+    """Label skew: each node prefers labels in shares drawn from a Dirichlet distribution.
 
-    Nodes draw without replacement until they hold exactly their number of samples; where a label
-    has run out, the others' shares count. The last nodes get what is left.
+    Nodes draw without replacement until they have exactly their number of samples; when a label has
+    run out, the other labels' shares count. The last nodes get the rest.
     """
 
     dirichlet_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
-    """Concentration: small is skewed, large is like ``iid``."""
+    """Concentration: small values are skewed, large values approach ``iid``."""
 
     @override
     def split(
@@ -76,7 +76,7 @@ class Dirichlet(Partition):
         rng: np.random.Generator,
         writers: Labels | None = None,
     ) -> list[Rows]:
-        """Deal by label."""
+        """Assign samples by label."""
         sizes = _sizes(labels.size, n_nodes)
         classes, inverse = np.unique(labels, return_inverse=True)
         pools = [rng.permutation(np.flatnonzero(inverse == c)) for c in range(classes.size)]
@@ -95,11 +95,11 @@ class Dirichlet(Partition):
 def _draw_counts(
     size: int, share: npt.NDArray[np.float64], left: Rows, rng: np.random.Generator
 ) -> Rows:
-    """Draw how many samples of each label a node takes, from what is left."""
+    """Draw the number of samples of each label for a node, from the remaining samples."""
     taken = np.zeros_like(left)
     while (missing := size - taken.sum()) > 0:
         weights = np.where(taken < left, share, 0.0)
-        if weights.sum() <= 0:  # nothing that the node prefers is left
+        if weights.sum() <= 0:  # none of the node's preferred labels is left
             weights = (left - taken).astype(float)
         wish = rng.multinomial(missing, weights / weights.sum())
         taken = np.minimum(taken + wish, left)
@@ -108,7 +108,7 @@ def _draw_counts(
 
 @PARTITIONS.register("shards")
 class Shards(Partition):
-    """Sorted by label, cut into shards of equal size, and so many shards dealt to each node.
+    """Samples sorted by label, cut into shards of equal size; each node gets several shards.
 
     References
     ----------
@@ -117,7 +117,7 @@ class Shards(Partition):
     """
 
     shards_per_node: Annotated[int, Field(ge=1)] = 2
-    """How many shards a node gets: about as many labels does it see."""
+    """Number of shards per node, which is about its number of labels."""
 
     @override
     def split(
@@ -127,10 +127,10 @@ class Shards(Partition):
         rng: np.random.Generator,
         writers: Labels | None = None,
     ) -> list[Rows]:
-        """Deal shards at random."""
+        """Assign shards at random."""
         n_shards = n_nodes * self.shards_per_node
         sizes = _sizes(labels.size, n_shards, "shards")
-        mixed = rng.permutation(labels.size)  # within a label chance decides
+        mixed = rng.permutation(labels.size)  # random order within a label
         ordered = mixed[np.argsort(labels[mixed], kind="stable")]
         shards = np.split(ordered, np.cumsum(sizes)[:-1])
         dealt = rng.permutation(n_shards).reshape(n_nodes, self.shards_per_node)
@@ -139,10 +139,10 @@ class Shards(Partition):
 
 @PARTITIONS.register("by-writer")
 class ByWriter(Partition):
-    """Each node gets whole writers: all that these have written, and nothing of others.
+    """Each node gets all images of some writers.
 
-    The natural partition of handwriting. Writers are dealt from the most productive on, each to
-    the node that has the fewest samples so far; equal ones in random order.
+    The natural partition of handwriting. Writers are assigned in order of decreasing number of
+    images, each to the node with the fewest samples so far; ties in random order.
     """
 
     @override
@@ -153,16 +153,17 @@ class ByWriter(Partition):
         rng: np.random.Generator,
         writers: Labels | None = None,
     ) -> list[Rows]:
-        """Deal writers."""
+        """Assign writers."""
         if writers is None:
             raise InvalidDataError(
-                "The partition 'by-writer' needs data that names its writers (a column writer in "
-                "Parquet files); this data does not."
+                "The partition 'by-writer' needs data with writers (a column writer in "
+                "Parquet files), which this data lacks."
             )
         names, which, counts = np.unique(writers, return_inverse=True, return_counts=True)
         if names.size < n_nodes:
             raise InvalidDataError(
-                f"{names.size} writers are too few for {n_nodes} nodes: each needs one."
+                f"{names.size} writers are too few for {n_nodes} nodes: each node needs at least "
+                "one."
             )
         mixed = rng.permutation(names.size)
         held = [(0, node) for node in range(n_nodes)]
@@ -179,7 +180,8 @@ class ByWriter(Partition):
 def _sizes(n_samples: int, n_parts: int, what: str = "nodes") -> Rows:
     if n_samples < n_parts:
         raise InvalidDataError(
-            f"{n_samples} training samples are too few for {n_parts} {what}: each needs one."
+            f"{n_samples} training samples are too few for {n_parts} {what}: each needs at least "
+            "one."
         )
     sizes = np.full(n_parts, n_samples // n_parts)
     sizes[: n_samples % n_parts] += 1
@@ -187,7 +189,7 @@ def _sizes(n_samples: int, n_parts: int, what: str = "nodes") -> Rows:
 
 
 def label_divergence(labels: Labels, shards: Sequence[Rows]) -> npt.NDArray[np.float64]:
-    """Return how far each node's label shares are from the global ones.
+    """Return the distance of each node's label shares from the global ones.
 
     Parameters
     ----------
@@ -199,7 +201,7 @@ def label_divergence(labels: Labels, shards: Sequence[Rows]) -> npt.NDArray[np.f
     Returns
     -------
     ndarray of float, shape (n_nodes,)
-        Total variation distances, from 0 (alike) to 1.
+        Total variation distances, from 0 (equal) to 1.
     """
     classes, inverse = np.unique(labels, return_inverse=True)
     overall = np.bincount(inverse, minlength=classes.size) / labels.size

@@ -1,7 +1,7 @@
-"""Placements of noise: what a node computes and clips, where it adds noise, and what that proves.
+"""Noise placements: what a node computes and clips, where it adds noise, and what that proves.
 
-A placement is used by both engines: it trains one node, on vectors, or a group of nodes, on
-matrices with a row for each.
+Both engines use placements: for one node on vectors, or for a group of nodes on matrices with
+a row per node.
 """
 
 from __future__ import annotations
@@ -33,53 +33,53 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReleasePlan:
-    """What a node with a number of samples releases in a round, and how far its noise goes."""
+    """The releases of a node in a round, and the scale of its noise."""
 
     sensitivity: Sensitivity
-    """How far one unit of data can move one release, in units of that release."""
+    """Largest change of a release by one unit of data, in units of the release."""
     n_releases: int
-    """Releases of a round that each unit of data is part of."""
+    """Number of releases per round that contain a unit of data."""
     n_noise_draws: int
-    """How many times noise is added in a round."""
+    """Number of noise draws per round."""
     max_update_norm: float
     """Largest L2 norm of an update without its noise, in units of parameters."""
     noise_gain: float
-    """Standard deviation of the noise on each parameter of an upload, per unit of that of a
+    """Standard deviation of the noise on each parameter of an upload, divided by that of a
     release."""
     divisor: float | None = None
-    """What the sum over the samples of a step is divided by; None for the number of samples that
-    the step took."""
+    """Divisor of the sum over the samples of a step; None for the number of samples of the
+    step."""
     caveat: str = ""
-    """Why the claimed privacy is a heuristic; empty where it is proven."""
+    """Why the claimed privacy is a heuristic; empty if it is proven."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What a node sends in a round, made of releases alone; and the part of it that is not noise.
+    """The upload of a node in a round, made of releases only, and its part without noise.
 
-    Of a group each tensor has a row for each node.
+    For a group each tensor has a row per node.
     """
 
     values: Tensor
-    """What the server sees, shape (n_parameters,)."""
+    """The upload that the server sees, shape (n_parameters,)."""
     clean: Tensor
-    """The part of it that is not noise, shape (n_parameters,); nobody sees it. Without noise it is
+    """Its part without noise, shape (n_parameters,), which is never revealed. Without noise it is
     the same tensor."""
     within: float = 0.0
-    """Share of what was clipped that lay within the clipping norm, less one half; zero unless the
-    steps ask for it. Without noise."""
+    """Share of values within the clipping norm, minus one half; zero unless the steps count it.
+    Without noise."""
 
     @property
     def noise(self) -> Tensor:
-        """The noise in it, shape (n_parameters,)."""
+        """The noise in the upload, shape (n_parameters,)."""
         return self.values - self.clean
 
 
 class Placement(Protocol):
-    """A way to train and to add noise, with the privacy that follows from it."""
+    """A method to train and add noise, with its privacy."""
 
     unit: ClassVar[Unit]
-    """What neighbouring data sets differ in: one record, or all data of a node."""
+    """Unit in which neighbouring data sets differ: one record, or all data of a node."""
     sampling_rate: float = 1.0
     """Probability with which each of a node's records takes part in a release."""
 
@@ -89,11 +89,11 @@ class Placement(Protocol):
         Parameters
         ----------
         steps : LocalSteps
-            How the node trains.
+            Settings of the local steps.
         n_samples : int
-            How many samples it has.
+            Samples of the node.
         relation : {"replace-one", "zero-out"}
-            How neighbouring data sets differ.
+            Relation of neighbouring data sets.
 
         Returns
         -------
@@ -116,21 +116,21 @@ class Placement(Protocol):
         gradients: Gradients,
         noise: Tensor | None,
     ) -> Upload:
-        """Take a round's steps, of one node or of a group whose nodes take equally many.
+        """Run a round's steps, for one node or for a group with equal numbers of steps.
 
         Parameters
         ----------
         flat : Tensor, shape (n_parameters,)
             The round's parameters.
         batches : iterable of Batch
-            Samples of each step; of a group with an axis of nodes in front.
+            Samples of each step; for a group with a leading axis of nodes.
         steps : LocalSteps
-            How nodes train.
+            Settings of the local steps.
         gradients : Gradients
-            What computes gradients.
+            Gradients of the net.
         noise : Tensor or None
-            One entry for each time that noise is added, in units of a release; of a group each
-            entry has a row for each node, and its memory may be used. None for no noise.
+            One entry per noise draw, in units of a release; for a group each entry has a row per
+            node. Its memory may be reused. None for no noise.
         """
         ...
 
@@ -140,14 +140,14 @@ PLACEMENTS: Registry[Placement] = Registry("placement")
 
 @PLACEMENTS.register("dp-sgd")
 class DpSgd(Placement):
-    """Per-sample gradients, each clipped, averaged over the samples of a step, and noised.
+    """Per-sample gradients: clipped, averaged over the samples of a step, plus noise.
 
     Rigorous at record level: replacing one record moves the average over b samples by at most
-    ``2 * clipping_norm / b``. Each local step is a release of its own. The batches of an epoch
-    share no record, so a record is part of one release an epoch, however many batches there are; a
-    last batch that is smaller is divided by b all the same. With a sampling rate q below one a step
-    sums over a fresh Poisson sample of all m records and divides by q m, which does not depend on
-    the sample; an empty one is noise alone.
+    ``2 * clipping_norm / b``. Each local step is a separate release. The batches of an epoch are
+    disjoint, so a record is in one release per epoch, for any number of batches; a smaller last
+    batch is also divided by b. With a sampling rate q below one, a step sums over a new Poisson
+    sample of all m records and divides by q m, independent of the sample; an empty sample gives
+    only noise.
     """
 
     unit: ClassVar[Unit] = "record"
@@ -187,7 +187,7 @@ class DpSgd(Placement):
         gradients: Gradients,
         noise: Tensor | None,
     ) -> Upload:
-        """Take a round's steps."""
+        """Run a round's steps."""
         import torch
 
         noisy = MomentumSgd(steps)
@@ -197,7 +197,7 @@ class DpSgd(Placement):
             if len(batch.labels):
                 here = noisy.move(flat, gradients)
                 clip = count.sum_clipped(batch.divisor)
-                total = gradients.clipped(here, batch.images, batch.labels, clip)
+                total = gradients.reduce_samples(here, batch.images, batch.labels, clip)
                 gradient = total.div_(batch.divisor)
             else:
                 count.count(flat[:0])
@@ -211,16 +211,16 @@ class DpSgd(Placement):
 
 @PLACEMENTS.register("update")
 class Update(Placement):
-    """Plain local steps; then the whole update of the node is clipped, and noised once.
+    """Plain local steps; then the update of the node is clipped, and noise is added once.
 
-    Protects the node's whole data: replacing it moves the update by ``2 * clipping_norm`` at most.
+    Protects all data of the node: replacing them moves the update by at most ``2 * clipping_norm``.
     """
 
     unit: ClassVar[Unit] = "client"
 
-    @override  # the number of samples does not matter
+    @override  # the number of samples is not used
     def releases(self, steps: LocalSteps, n_samples: int, relation: Relation) -> ReleasePlan:
-        """Plan the releases of a round: the update alone."""
+        """Plan the releases of a round: the update."""
         return ReleasePlan(
             sensitivity=steps.clipping.sensitivity(self.unit, relation),
             n_releases=1,
@@ -237,7 +237,7 @@ class Update(Placement):
         gradients: Gradients,
         noise: Tensor | None,
     ) -> Upload:
-        """Take a round's steps."""
+        """Run a round's steps."""
         sgd = MomentumSgd(steps)
         for batch in batches:
             sgd.step(gradients.mean(sgd.move(flat, gradients), batch.images, batch.labels))
@@ -260,13 +260,13 @@ class Paper(Placement):
     """Clipped local steps without noise, then one noisy release: the literature's heuristic.
 
     Gradients are clipped per sample to C, and the noise is that of one release of sensitivity
-    ``2 C / m``, in units of the averaged gradient. Exact for one step on all samples, where it is
-    "dp-sgd"; with more, later steps start where the record has led the first, and nothing bounds
-    that.
+    ``2 C / m``, in units of the averaged gradient. This is exact for one step on all samples, where
+    it equals "dp-sgd". With more steps, later ones start from parameters that depend on the record,
+    and this effect is not bounded.
 
     References
     ----------
-    Wei et al. 2020, "Federated learning with differential privacy", whose noise Zhou et al. take.
+    Wei et al. 2020, "Federated learning with differential privacy", whose noise Zhou et al. use.
     """
 
     unit: ClassVar[Unit] = "record"
@@ -291,12 +291,12 @@ class Paper(Placement):
         gradients: Gradients,
         noise: Tensor | None,
     ) -> Upload:
-        """Take a round's steps."""
+        """Run a round's steps."""
         sgd, count = MomentumSgd(steps), ClippingCount(steps)
         for batch in batches:
             here = sgd.move(flat, gradients)
             clip = count.sum_clipped(batch.divisor)
-            total = gradients.clipped(here, batch.images, batch.labels, clip)
+            total = gradients.reduce_samples(here, batch.images, batch.labels, clip)
             sgd.step(total.div_(batch.divisor))
         if noise is None:
             clean = values = sgd.finish()

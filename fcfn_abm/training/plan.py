@@ -1,4 +1,4 @@
-"""Plain values: the plan of a training, and its results."""
+"""The plan of a training and its results, as plain values."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ type View = Literal["local", "central"]
 
 @dataclass(frozen=True)
 class Chances:
-    """Probabilities that a node takes part in a round, independent from round to round."""
+    """Probabilities that a node takes part in a round, independently in each round."""
 
     participation: float = 1.0
-    """That it is asked."""
+    """Probability that it is asked."""
     dropping: float = 0.0
-    """That it fails before it has sent anything: nothing is released."""
+    """Probability that it fails before sending anything: nothing is released."""
     straggling: float = 0.0
-    """That it sends too late: its privacy is spent, and its update is not used."""
+    """Probability that it sends too late: its privacy is spent, but its update is not used."""
 
     def __post_init__(self) -> None:
-        """Raise InvalidDataError for what is no probability, or lets nobody take part."""
+        """Raise InvalidDataError for values that are not probabilities or exclude all nodes."""
         if not 0 < self.participation <= 1:
             raise InvalidDataError(
-                f"participation must be above 0, and at most 1, but is {self.participation}."
+                f"participation must be above 0 and at most 1, not {self.participation}."
             )
         for name in ("dropping", "straggling"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidDataError(
-                    f"{name} must be at least 0, and below 1, but is {getattr(self, name)}."
+                    f"{name} must be at least 0 and below 1, not {getattr(self, name)}."
                 )
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is trained, how, and under which privacy."""
+    """Task, method and privacy of a training."""
 
     net: Net
     placement: Placement
@@ -76,35 +76,36 @@ class TrainingPlan:
     secure_noise: bool = False
     """Whether noise comes from the operating system, on a grid that releases are rounded to."""
     false_alarm: float | None = None
-    """Probability with which the server's check ever flags a node that reports the truth; None for
-    no check."""
+    """Probability that the server's check ever flags a truthful node; None for no
+    check."""
     chances: Chances = Chances()
     """Probabilities that a node takes part in a round."""
     noise_of: NoiseOf = "nodes"
-    """Whether noise is drawn for each node, or once for the weighted sum of all, which has the same
-    distribution if each node adds noise once a round, without a grid, and nobody checks uploads."""
+    """Whether noise is drawn for each node, or once for the weighted sum. Both have the same
+    distribution if each node adds noise once per round, without a grid, and uploads are
+    unchecked."""
     adaptive_clipping: AdaptiveClipping | None = None
-    """How the clipping norm follows what is clipped; None keeps that of :attr:`steps`."""
+    """Adaptation of the clipping norm; None keeps that of :attr:`steps`."""
     view: View = "local"
-    """Whether an epsilon holds against who sees a node's own messages, or against a server that
-    sees nothing but the weighted sum."""
+    """Whether an epsilon holds against an observer of a node's own messages, or against a server
+    that sees only the weighted sum."""
     quorum: float = 1.0
-    """In the central view: share of the nodes asked whose updates must arrive in time, or else the
-    sum is not opened; as many are enough to hide each of them as agreed."""
+    """In the central view: share of the nodes asked whose updates must arrive in time for the sum
+    to be revealed; this many nodes suffice to hide each of them as agreed."""
     precision: Precision = "fp32"
-    """Of the layers' work on gradients."""
+    """Precision of the layers."""
     max_participations: int | None = None
-    """Rounds in which a node takes part at most; None for :attr:`participation_limit`'s choice."""
+    """Most rounds in which a node takes part; None for the default, :attr:`participation_limit`."""
     server: ServerOptimiser = field(default_factory=ServerSgd)
-    """How the server moves the parameters by an aggregate."""
+    """Optimiser with which the server applies an aggregate."""
     averaging: Averaging = field(default_factory=NoAveraging)
-    """Of which rounds' parameters the mean is evaluated."""
+    """Average of the rounds' parameters that is evaluated."""
     currency: Currency = "epsilon"
     """What nodes report: epsilon at :attr:`delta`, or the rho of zCDP, for which sigma is
     ``sensitivity / sqrt(2 rho)`` and no calibration is needed."""
 
     def __post_init__(self) -> None:
-        """Raise InvalidPrivacyError or InvalidDataError for what cannot be carried out as asked."""
+        """Raise InvalidPrivacyError or InvalidDataError for inconsistent settings."""
         wrong = InvalidPrivacyError
         require_one_of(Relation, error=wrong, neighbours=self.neighbours)
         require_one_of(Horizon, error=wrong, horizon=self.horizon)
@@ -114,13 +115,11 @@ class TrainingPlan:
         require_one_of(Currency, error=wrong, currency=self.currency)
         if self.currency == "zcdp" and self.placement.sampling_rate < 1:
             raise InvalidPrivacyError(
-                "zCDP gains nothing where data are sampled, and no rho is claimed for it, but the "
+                "zCDP has no advantage with sampled data, and its rho is not defined here, but the "
                 f"sampling rate is {self.placement.sampling_rate:g}."
             )
         if not 0 < self.quorum <= 1:
-            raise InvalidPrivacyError(
-                f"quorum must be above 0, and at most 1, but is {self.quorum:g}."
-            )
+            raise InvalidPrivacyError(f"quorum must be above 0 and at most 1, not {self.quorum:g}.")
         require_one_of(Precision, error=InvalidDataError, precision=self.precision)
         require_between(0, 1, error=wrong, delta=self.delta)
         if self.false_alarm is not None:
@@ -128,36 +127,36 @@ class TrainingPlan:
         require_counts(error=InvalidDataError, rounds=self.rounds)
         if self.adaptive_clipping and self.secure_noise:
             raise InvalidPrivacyError(
-                "the grid of secure noise is made for one clipping norm, which must not adapt."
+                "secure noise needs a fixed clipping norm for its grid, not an adaptive one."
             )
         if self.max_participations is not None:
             require_counts(error=wrong, max_participations=self.max_participations)
         if self.placement.sampling_rate < 1 and self.steps.batch_size is not None:
             raise InvalidDataError(
-                f"batch_size = {self.steps.batch_size} does not go together with a sampling rate "
-                f"of {self.placement.sampling_rate:g}, which decides how many samples a step takes."
+                f"batch_size = {self.steps.batch_size} is incompatible with a sampling rate "
+                f"of {self.placement.sampling_rate:g}, which sets the number of samples per step."
             )
 
     @property
     def participation_limit(self) -> int:
-        """Rounds in which a node takes part at most; a total epsilon covers so many.
+        """Most rounds in which a node takes part, which a total epsilon covers.
 
-        Where the plan does not say it, all rounds with an epsilon for each round, and with a total
-        one as many as a node is expected to take part in, rounded up.
+        By default all rounds if epsilon is per round; if it is a total, the expected number of
+        rounds in which a node takes part, rounded up.
         """
         if self.max_participations is not None:
             return min(self.max_participations, self.rounds)
         if self.horizon == "round":
             return self.rounds
         expected = self.rounds * self.chances.participation * (1 - self.chances.dropping)
-        return max(math.ceil(expected - 1e-9), 1)  # a product of decimals may lie a hair above
+        return max(math.ceil(expected - 1e-9), 1)  # a product of decimals may be slightly larger
 
     def count_quorum(self, n_asked: int) -> int:
-        """Return how many updates must arrive in time in a round that asks so many nodes."""
+        """Return the number of updates that must arrive in time if ``n_asked`` nodes are asked."""
         return max(math.ceil(self.quorum * n_asked - 1e-9), 1)
 
     def plan_releases(self, n_samples: npt.NDArray[np.int64]) -> list[ReleasePlan]:
-        """Return what each node releases in a round; nodes of one size share a plan.
+        """Return the releases of each node per round; nodes with equal sizes share a plan.
 
         Parameters
         ----------
@@ -173,38 +172,38 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class NodePrivacy:
-    """What each node's epsilon means in this training, arrays of shape (n_nodes,).
+    """Noise and true epsilon of each node in this training, arrays of shape (n_nodes,).
 
-    Noise is that which hides the node from whom its epsilon holds against: its own; or, where that
-    is the server, the noise of the weighted sum, in units of the node's share of it.
+    The noise is that which hides the node from the adversary of its epsilon: its own noise; or,
+    against the server, the noise of the weighted sum, in units of the node's share of it.
     """
 
     sensitivity: Floats
-    """L2 sensitivity of one release; with secure noise that of rounding is in it."""
+    """L2 sensitivity of one release, including rounding with secure noise."""
     noise_multiplier: Floats
-    """Noise standard deviation over sensitivity; infinite where a node stays out."""
+    """Noise standard deviation divided by sensitivity; infinite for inactive nodes."""
     noise_std: Floats
-    """Noise standard deviation on each parameter, in units of what is released."""
+    """Noise standard deviation on each parameter, in units of the release."""
     epsilon_per_round: Floats
     """True epsilon of one round."""
     epsilon_total: Floats
-    """True epsilon of all rounds that the node may take part in, by composition: exact, or closely
-    above where data is sampled."""
+    """True epsilon of all rounds in which the node may take part, by composition: exact, or a
+    close upper bound for sampled data."""
     delta: float
-    """Delta of both."""
+    """Delta of both epsilons."""
 
 
 @dataclass(frozen=True)
 class TrainingRound:
-    """How good the net is after a round."""
+    """Results of the net after a round."""
 
     round: int
     """Number of the round; 0 is before training."""
     accuracy: float
-    """Share of test images that are classified correctly."""
+    """Share of correctly classified test images."""
     loss: float
     """Mean cross entropy on the test images."""
     signal_to_noise: float
-    """Norm of the clean aggregate over norm of its noise; infinite without noise."""
+    """Norm of the clean aggregate divided by the norm of its noise; infinite without noise."""
     n_nodes: int
-    """How many nodes' updates were aggregated."""
+    """Number of aggregated updates."""

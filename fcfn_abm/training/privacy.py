@@ -1,4 +1,4 @@
-"""What the nodes of a training add as noise, and what that means for their privacy."""
+"""The noise of a training's nodes, and the privacy that it gives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fcfn_abm.training.plan import NodePrivacy, TrainingPlan
 type Floats = npt.NDArray[np.float64]
 type Ints = npt.NDArray[np.int64]
 
-_MAX_NOISE = 1e30  # standard deviation that 32-bit numbers still hold with room to add
+_MAX_NOISE = 1e30  # largest standard deviation that 32-bit sums can hold
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,25 @@ class OwnNoise:
     std: Floats
     """Standard deviation on each parameter, in units of a release."""
     multiplier: Floats
-    """The same over the sensitivity of a release."""
+    """The same divided by the sensitivity of a release."""
 
 
 class PrivacyAccounts:
-    """Turns the epsilons of nodes into noise, thresholds of the check, and entries of a ledger.
+    """Converts the nodes' epsilons to noise, thresholds of the check, and ledger entries.
 
     Parameters
     ----------
     plan : TrainingPlan
-        What is trained.
+        Plan of the training.
     releases : sequence of ReleasePlan
-        What each node releases in a round.
+        Releases of each node per round.
     n_parameters : int
         Parameters of the net.
 
     Raises
     ------
     InvalidPrivacyError
-        If the nodes' numbers of releases in a round differ: accounting takes them to be equal.
+        If the nodes' numbers of releases in a round differ: accounting assumes that they are equal.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class PrivacyAccounts:
         counts = sorted({release.n_releases for release in releases})
         if len(counts) > 1:
             raise InvalidPrivacyError(
-                "a placement must make equally many releases a round for any number of samples, "
-                f"but this one makes from {counts[0]} to {counts[-1]}."
+                "a placement must have the same number of releases per round for any number of "
+                f"samples, but this one has from {counts[0]} to {counts[-1]}."
             )
         self._plan, self._n_nodes, self._n_parameters = plan, len(releases), n_parameters
         (self._n_releases,) = counts
         rounding = (plan.steps.grid or 0.0) * math.sqrt(n_parameters)
         self.sensitivity = np.array([release.sensitivity.l2 for release in releases]) + rounding
-        """L2 sensitivity of one release of each node, rounding included, shape (n_nodes,)."""
+        """L2 sensitivity of one release of each node, including rounding, shape (n_nodes,)."""
         self._n_draws = np.array([release.n_noise_draws for release in releases])
         self._noise_gain = np.array([release.noise_gain for release in releases])
         self._max_update_norm = np.array([release.max_update_norm for release in releases])
 
     def calibrate(self, epsilon: npt.ArrayLike) -> NodePrivacy:
-        """Work out noise and privacy of each node; as :meth:`FederatedTrainer.privacy`."""
+        """Calibrate noise and privacy of each node; see :meth:`FederatedTrainer.privacy`."""
         plan = self._plan
         epsilon = as_floats("epsilon", epsilon, error=InvalidPrivacyError)
         per_round = self._n_releases
@@ -92,8 +92,8 @@ class PrivacyAccounts:
         if noise.max(initial=0.0) > _MAX_NOISE:
             node = int(np.argmax(noise))
             raise InvalidPrivacyError(
-                f"{plan.currency} = {epsilon[node]:.3g} of node {node} takes noise of "
-                f"{noise[node]:.3g} on each parameter, which is more than 32-bit numbers hold."
+                f"{plan.currency} = {epsilon[node]:.3g} of node {node} needs noise of "
+                f"{noise[node]:.3g} on each parameter, more than 32-bit numbers can hold."
             )
         return NodePrivacy(
             sensitivity=self.sensitivity,
@@ -105,32 +105,32 @@ class PrivacyAccounts:
         )
 
     def share_noise(self, asked: Ints, weights: Floats, privacy: NodePrivacy) -> OwnNoise:
-        """Work out the noise that each of the nodes asked in a round adds.
+        """Compute the noise that each node asked in a round adds.
 
         Parameters
         ----------
         asked : ndarray of int, shape (n,)
-            Their rows; all have an epsilon.
+            Rows of the nodes, which all have a positive epsilon.
         weights : ndarray of float, shape (n,)
             Their weights in the sum, up to a common factor.
         privacy : NodePrivacy
-            What their reports ask for.
+            Privacy of their reports.
 
         Returns
         -------
         OwnNoise
-            In the local view what each node's own epsilon asks for. In the central view an equal
-            share each of the noise on the sum, whose standard deviation is the largest of
-            ``weights * privacy.noise_std``: so large that the shares of a quorum make up the whole.
-            Infinite for all other nodes, who send nothing.
+            In the local view, the noise of each node's own epsilon. In the central view, equal
+            shares of the noise on the sum, whose standard deviation is the largest of
+            ``weights * privacy.noise_std``, such that the shares of a quorum add up to all of it.
+            Infinite for all other nodes, which send nothing.
 
         Notes
         -----
-        Whoever arrives, k of them with k at least the quorum t, their sum has the noise
+        If k nodes arrive, with k at least the quorum t, their sum has the noise
         ``sqrt(k / t) c`` with ``c = max(w_i sigma_i)``. Divided by the weight and the sensitivity
-        of node i that is at least its multiplier: exactly that where k = t and all ``w_i sigma_i``
-        are equal, which is the aggregation "by-epsilon". It takes for granted that those who arrive
-        did add their share, or no fewer than t of them.
+        of node i this is at least its multiplier, with equality if k = t and all ``w_i sigma_i``
+        are equal (aggregation "by-epsilon"). This assumes that at least t of the arriving nodes add
+        their share.
         """
         if self._plan.view == "local":
             return OwnNoise(privacy.noise_std, privacy.noise_multiplier)
@@ -140,9 +140,9 @@ class PrivacyAccounts:
         return OwnNoise(std, std / self.sensitivity)
 
     def describe_own(self, epsilon: npt.ArrayLike, n_samples: Ints) -> NodePrivacy:
-        """Return what each node's own messages reveal, where all who have an epsilon are asked.
+        """Return what each node's messages reveal, if all nodes with a positive epsilon are asked.
 
-        In the local view this is :meth:`calibrate`.
+        In the local view this equals :meth:`calibrate`.
         """
         plan, privacy = self._plan, self.calibrate(epsilon)
         if plan.view == "local":
@@ -185,17 +185,17 @@ class PrivacyAccounts:
         Parameters
         ----------
         nodes, weights : ndarray, shape (n,)
-            Whose, and their weights in the sum.
+            Nodes, and their weights in the sum.
         noise_std : ndarray of float, shape (n_nodes,)
-            Noise of a release and its count together, as if all were on the release, at the first
-            clipping norm.
+            Joint noise of a release and its count, as if all of it were on the release, at the
+            initial clipping norm.
         adaptive : AdaptiveClipping
-            How they share it.
+            Split of the noise between release and count.
 
         Notes
         -----
-        A unit of data moves a count by half of what it moves a release over the clipping norm. A
-        node sends the mean of the counts of its releases.
+        A unit of data moves a count by half as much as it moves a release divided by the clipping
+        norm. A node sends the mean of the counts of its releases.
         """
         norm = 2 * self._plan.steps.clipping.norm
         own = adaptive.count_gain * noise_std[nodes] / norm / np.sqrt(self._n_draws[nodes])
@@ -206,7 +206,7 @@ class PrivacyAccounts:
         return float(np.sqrt(((weights * self._noise_gain[nodes] * noise_std[nodes]) ** 2).sum()))
 
     def create_ledger(self) -> Ledger:
-        """Return a ledger in which nothing is spent."""
+        """Return an empty ledger."""
         plan = self._plan
         return Ledger(self._n_nodes, plan.placement.sampling_rate, plan.neighbours)
 
@@ -219,32 +219,32 @@ class PrivacyAccounts:
         privacy: NodePrivacy,
         own: OwnNoise,
     ) -> None:
-        """Enter the releases of a round into a ledger.
+        """Add the releases of a round to a ledger.
 
         Parameters
         ----------
         ledger : Ledger
-            Takes the entries.
+            The ledger.
         nodes, late : ndarray of int
-            Rows of the nodes whose updates are used, and of those whose updates come too late: they
-            are in no sum, and have released as much as if they had been in time.
+            Rows of the nodes whose updates are used, and of those whose updates are late: these are
+            in no sum, but have released as much as if they had been in time.
         weights : ndarray of float
             Weight of each of ``nodes`` in the sum.
         privacy : NodePrivacy
-            What the reports of the round say.
+            Privacy of the reports of the round.
         own : OwnNoise
-            What nodes add, if they add what they reported.
+            Noise of the nodes, if they add what they reported.
 
         Notes
         -----
-        In the central view a late update is charged as if it were in a sum with just enough noise:
-        under secure aggregation it stays masked.
+        In the central view a late update is charged as if it were in a sum with just enough noise,
+        since under secure aggregation it stays masked.
         """
         plan = self._plan
         both = np.concatenate([nodes, late])
-        # where a node's later steps have seen its own noise, nothing beyond the local view is
-        # proven; a server that checks each upload sees more than their sum; and a sum of values on
-        # grids may reveal each of them
+        # the central view proves nothing beyond the local view if a node's later steps have seen
+        # its own noise, if the server checks each upload, and so sees more than the sum, or if
+        # values are on grids, whose sum may reveal each of them
         central = np.maximum(privacy.noise_multiplier[both], own.multiplier[both])
         once = self._n_draws[nodes] == 1
         if once.any() and plan.false_alarm is None and plan.steps.grid is None:
@@ -252,7 +252,7 @@ class PrivacyAccounts:
             of_sum = central_multipliers(
                 weights[once], own.std[hidden], privacy.sensitivity[hidden]
             )
-            # alone in the sum a node has its own multiplier, whatever the last digit says
+            # a node alone in the sum has its own multiplier, up to rounding
             central[: nodes.size][once] = np.maximum(of_sum, own.multiplier[hidden])
         order = np.argsort(both)
         multiplier = own.multiplier[both[order]]

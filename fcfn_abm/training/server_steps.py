@@ -1,6 +1,6 @@
-"""What the server makes of an aggregate: a step of an optimiser, and an average of its nets.
+"""Server optimisers, which apply an aggregate, and averages of the rounds' nets.
 
-Both read what nodes have released and nothing else, so they cost no privacy.
+Both use only what nodes have released, so they cost no privacy.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def scale_rate(schedule: Schedule, round_index: int, rounds: int) -> float:
     Parameters
     ----------
     schedule : {"constant", "cosine"}
-        The whole of it; or half a period of a cosine, from one in the first round towards zero
-        after the last.
+        Constant; or half a period of a cosine, from one in the first round to near zero in the
+        last.
     round_index : int
         Number of the round, from 1.
     rounds : int
-        How many there are.
+        Number of rounds.
 
     References
     ----------
@@ -48,33 +48,33 @@ def scale_rate(schedule: Schedule, round_index: int, rounds: int) -> float:
 
 
 class ServerOptimiser(Protocol):
-    """Moves the parameters by the aggregate of a round, as an optimiser would by minus a gradient.
+    """Applies the aggregate of a round to the parameters, as an optimiser applies minus a gradient.
 
-    The server takes one step a round, unless nothing was aggregated.
+    The server takes one step per round, unless nothing was aggregated.
     """
 
     n_moments: ClassVar[int] = 0
-    """How many vectors it carries from step to step; they begin at zero."""
+    """Number of vectors kept between steps, initially zero."""
     schedule: Schedule = "constant"
-    """Whether the learning rate stays, or falls along half a cosine towards zero."""
+    """Whether the learning rate is constant, or falls along half a cosine towards zero."""
 
     def step(
         self, flat: Tensor, update: Tensor, moments: Tensor, n_steps: int, scale: float
     ) -> Tensor:
-        """Return the parameters after a step: a fresh tensor.
+        """Return the parameters after a step, as a new tensor.
 
         Parameters
         ----------
         flat : Tensor, shape (n_parameters,)
             The parameters that nodes trained from.
         update : Tensor, shape (n_parameters,)
-            Weighted mean of what they sent.
+            Weighted mean of their uploads.
         moments : Tensor, shape (n_moments, n_parameters)
-            What was carried here; changed in place.
+            Vectors kept between steps; changed in place.
         n_steps : int
             Number of this step, from 1.
         scale : float
-            Share of the learning rate that this step uses, from :func:`scale_rate`.
+            Share of the learning rate in this step, from :func:`scale_rate`.
         """
         ...
 
@@ -87,11 +87,11 @@ class ServerSgd(ServerOptimiser):
     """Adds the aggregate, times a learning rate: with a rate of 1 this is federated averaging."""
 
     learning_rate: Rate = 1.0
-    """Share of the aggregate that is added."""
+    """Learning rate: share of the aggregate that is added."""
     schedule: Schedule = "constant"
-    """Whether the learning rate stays, or falls along half a cosine towards zero."""
+    """Whether the learning rate is constant, or falls along half a cosine towards zero."""
 
-    @override  # nothing is carried
+    @override  # no vectors are kept
     def step(
         self, flat: Tensor, update: Tensor, moments: Tensor, n_steps: int, scale: float
     ) -> Tensor:
@@ -101,7 +101,7 @@ class ServerSgd(ServerOptimiser):
 
 @SERVER_OPTIMISERS.register("momentum")
 class ServerMomentum(ServerOptimiser):
-    """Adds a running sum of aggregates, each round's discounted by ``momentum`` (FedAvgM).
+    """Adds a running sum of aggregates, discounted by ``momentum`` per round (FedAvgM).
 
     References
     ----------
@@ -111,13 +111,13 @@ class ServerMomentum(ServerOptimiser):
 
     n_moments: ClassVar[int] = 1
     learning_rate: Rate = 1.0
-    """Share of the running sum that is added."""
+    """Learning rate: share of the running sum that is added."""
     momentum: Decay = 0.9
-    """Share of the running sum that is left after a round."""
+    """Share of the running sum kept after a round."""
     schedule: Schedule = "constant"
-    """Whether the learning rate stays, or falls along half a cosine towards zero."""
+    """Whether the learning rate is constant, or falls along half a cosine towards zero."""
 
-    @override  # the number of the step does not matter
+    @override  # the step number is not used
     def step(
         self, flat: Tensor, update: Tensor, moments: Tensor, n_steps: int, scale: float
     ) -> Tensor:
@@ -130,8 +130,8 @@ class ServerMomentum(ServerOptimiser):
 class ServerAdam(ServerOptimiser):
     """Divides a running mean of aggregates by the root of their running mean square (FedAdam).
 
-    Running means are corrected for having begun at zero, as Kingma and Ba do; Reddi et al. leave
-    that out. Behind much noise all entries have nearly the same mean square.
+    Running means are corrected for their initial zero, as in Kingma and Ba; Reddi et al. omit this.
+    Under much noise all entries have nearly the same mean square.
 
     References
     ----------
@@ -140,15 +140,15 @@ class ServerAdam(ServerOptimiser):
 
     n_moments: ClassVar[int] = 2
     learning_rate: Rate = 0.01
-    """About how far an entry moves in a round, in units of parameters."""
+    """Learning rate: approximate change of an entry per round, in units of parameters."""
     first_decay: Decay = 0.9
-    """Share of the running mean that is left after a round (beta 1)."""
+    """Share of the running mean kept after a round (beta 1)."""
     second_decay: Decay = 0.99
-    """Share of the running mean square that is left after a round (beta 2)."""
+    """Share of the running mean square kept after a round (beta 2)."""
     adaptivity: Annotated[float, Field(gt=0, le=1e6)] = 1e-3
-    """Added to the root (tau), in units of an aggregate: entries far below it move less."""
+    """Added to the root (tau), in units of an aggregate; much smaller entries move less."""
     schedule: Schedule = "constant"
-    """Whether the learning rate stays, or falls along half a cosine towards zero."""
+    """Whether the learning rate is constant, or falls along half a cosine towards zero."""
 
     @override
     def step(
@@ -164,20 +164,20 @@ class ServerAdam(ServerOptimiser):
 
 
 class Averaging(Protocol):
-    """Averages the nets of several rounds: the average is evaluated, and nodes train the latest.
+    """Averages the nets of several rounds: the average is evaluated; nodes train the latest net.
 
-    Noise that is independent from round to round falls out of an average.
+    Independent noise of the rounds averages out.
     """
 
     def weight(self, round_index: int, rounds: int) -> float:
-        """Return the weight of the round's net in the average; what was before has the rest.
+        """Return the weight of the round's net in the average; the previous average has the rest.
 
         Parameters
         ----------
         round_index : int
             Number of the round, from 1.
         rounds : int
-            How many there are.
+            Number of rounds.
         """
         ...
 
@@ -187,9 +187,9 @@ AVERAGINGS: Registry[Averaging] = Registry("averaging")
 
 @AVERAGINGS.register("none")
 class NoAveraging(Averaging):
-    """The latest net alone."""
+    """The latest net."""
 
-    @override  # it is the same in all rounds
+    @override  # the same in all rounds
     def weight(self, round_index: int, rounds: int) -> float:
         """Return one."""
         return 1.0
@@ -197,7 +197,7 @@ class NoAveraging(Averaging):
 
 @AVERAGINGS.register("tail")
 class TailAveraging(Averaging):
-    """The plain mean of the nets from some round on; until then the latest net alone.
+    """The mean of the nets from a certain round on; before it, the latest net.
 
     References
     ----------
@@ -205,25 +205,25 @@ class TailAveraging(Averaging):
     """
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of all rounds, the last ones, whose nets are averaged."""
+    """Share of the rounds, at the end, whose nets are averaged."""
 
     def weight(self, round_index: int, rounds: int) -> float:
-        """Return one over the number of nets that are averaged by then."""
+        """Return 1 / the number of nets averaged so far."""
         n_before = rounds - max(round(self.share * rounds), 1)
         return 1.0 / max(round_index - n_before, 1)
 
 
 @AVERAGINGS.register("ema")
 class ExponentialAveraging(Averaging):
-    """The mean of all rounds' nets, a net of k rounds ago weighed by ``decay`` to the power of k.
+    """The mean of all rounds' nets, with weight ``decay**k`` for the net of k rounds ago.
 
-    The net before training has no part in it.
+    The net before training is excluded.
     """
 
     decay: Decay = 0.9
     """Weight of the net of a round, relative to that of the next one."""
 
-    @override  # it does not depend on how many rounds there are
+    @override  # independent of the number of rounds
     def weight(self, round_index: int, rounds: int) -> float:
         """Return the latest net's share in the sum of weights."""
         return float((1 - self.decay) / (1 - self.decay**round_index))

@@ -1,4 +1,4 @@
-"""Stored data sets: labelled images that are read when they are asked for."""
+"""Stored data sets of labelled images, read on demand."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fcfn_abm.errors import InvalidDataError
 
 type Labels = npt.NDArray[np.int64]
 type Pixels = npt.NDArray[np.uint8 | np.uint16]
-"""The largest value of the type is full brightness."""
+"""Pixel values; the largest value of the type is full brightness."""
 
 FOLDER_VARIABLE = "FCFN_DATA"
-"""Environment variable that names the folder with data sets."""
+"""Environment variable with the folder of data sets."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Part:
     where: str
     """File or folder, for messages."""
     writers: Labels | None = None
-    """Who wrote each image, shape (n,), where that is known."""
+    """Writer of each image, shape (n,), if known."""
 
 
 @dataclass(frozen=True)
@@ -40,36 +40,36 @@ class Source:
 
     train: Part
     test: Part | None
-    """None where there is one part, which is then split."""
+    """The test images; None if there is one part, which is split."""
     class_names: tuple[str, ...]
-    """One name a label."""
+    """Class names by label."""
     where: str
     """Its folder or file."""
     notes: tuple[str, ...] = ()
-    """What a user has to know of its files: which one is not used."""
+    """Notes about its files, such as unused ones."""
 
 
 def data_folder() -> Path:
-    """Return the folder with data sets: FCFN_DATA, or one in the user's cache.
+    """Return the folder of data sets: FCFN_DATA, or one in the user's cache.
 
     Raises
     ------
     InvalidDataError
-        If neither is known: without FCFN_DATA and a home folder.
+        If there is neither FCFN_DATA nor a home folder.
     """
     if named := os.environ.get(FOLDER_VARIABLE):
-        return Path(os.path.expanduser(named))  # Path's own fails where there is no such user
+        return Path(os.path.expanduser(named))  # pathlib's version fails for unknown users
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if cache.startswith("~"):  # no HOME, and a user without an entry in the password file
+    if cache.startswith("~"):  # without HOME and an entry in the password file
         raise InvalidDataError(
-            f"No folder for data sets is known, since this user has no home folder: let "
-            f"{FOLDER_VARIABLE} name one."
+            f"there is no folder for data sets, since this user has no home folder; set "
+            f"{FOLDER_VARIABLE} to one."
         )
     return Path(cache) / "fcfn_abm" / "data"
 
 
 def require_one_kind(shapes: Mapping[str, Sequence[int]]) -> None:
-    """Raise unless images of several files are of one size, and all grey or all in colour.
+    """Raise unless images of several files have the same size, and all are grey or all in colour.
 
     Parameters
     ----------
@@ -80,19 +80,19 @@ def require_one_kind(shapes: Mapping[str, Sequence[int]]) -> None:
     for where, shape in others:
         if tuple(shape) != tuple(expected):
             raise InvalidDataError(
-                f"{where}: all images must be of one size and kind, but these are "
+                f"{where}: all images must have the same size and type, but these are "
                 f"{describe_kind(shape)}, and those of {first} are {describe_kind(expected)}."
             )
 
 
 def describe_kind(shape: Sequence[int]) -> str:
-    """Say how large an image is, and whether it is grey; ``shape`` holds channels first."""
+    """Describe the size and colour of images; ``shape`` has channels first."""
     channels, height, width = shape
     return f"{width} x {height} in {'grey' if channels == 1 else 'colour'}"
 
 
 def join_parts(parts: Sequence[Part]) -> Part:
-    """Return several parts as one, rows in their order."""
+    """Concatenate several parts."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(part.labels.size for part in parts)])
@@ -104,7 +104,7 @@ def join_parts(parts: Sequence[Part]) -> Part:
         kind = np.result_type(*pieces.values())
         shape = next(iter(pieces.values())).shape[1:]
         gathered = np.empty((len(rows), *shape), dtype=kind)
-        for i, piece in pieces.items():  # 255 of 8 bits is 65,535 of 16
+        for i, piece in pieces.items():  # 255 in 8 bits is 65,535 in 16
             scale = np.iinfo(kind).max // np.iinfo(piece.dtype).max
             gathered[which == i] = piece.astype(kind, copy=False) * kind.type(scale)
         return gathered

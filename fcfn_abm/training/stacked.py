@@ -1,4 +1,4 @@
-"""Groups of nodes at once, on stacked parameters: for devices where launches cost most."""
+"""Training of groups of nodes on stacked parameters, for devices where launches dominate."""
 
 from __future__ import annotations
 
@@ -27,65 +27,63 @@ if TYPE_CHECKING:
 
 type Floats = npt.NDArray[np.float64]
 
-_CPU_BYTES = 2**28  # what a group may take on a processor
-_CUDA_SHARE = 0.25  # of the memory that is free at the start, on a device: graphs keep theirs
-_VECTORS = 8  # of parameters, that a node keeps during a round, beside its noise
+_CPU_BYTES = 2**28  # memory of a group on a CPU
+_CUDA_SHARE = 0.25  # of the initially free GPU memory; graphs keep their share
+_VECTORS = 8  # parameter-sized vectors per node in a round, besides its noise
 _MAX_SIZE_RATIO = (
-    1.25  # most samples over least in a class: what is filled up costs as much as samples
+    1.25  # largest ratio of samples in a class, since padding costs as much as samples
 )
-_SAMPLED_MULTIPLE = (
-    8  # Poisson samples are filled up to a multiple of this, so that shapes come back
-)
+_SAMPLED_MULTIPLE = 8  # Poisson samples are padded to a multiple of this, so that shapes repeat
 
 
 @dataclass(frozen=True)
 class NodeSamples:
-    """All samples, and whose they are."""
+    """All samples, with the nodes that hold them."""
 
     images: Tensor
     labels: Tensor
     shards: Sequence[npt.NDArray[np.intp]]
     """Rows of each node's samples."""
     sizes: npt.NDArray[np.int64]
-    """How many samples each node has, shape (n_nodes,)."""
+    """Samples of each node, shape (n_nodes,)."""
 
 
 @dataclass(frozen=True)
 class _Class:
-    """Nodes that take equally many steps, on nearly as many samples."""
+    """Nodes with equal numbers of steps and similar numbers of samples."""
 
     nodes: npt.NDArray[np.int64]
-    """In ascending order."""
+    """Nodes in ascending order."""
     widths: tuple[int, ...]
-    """Most samples of each step; empty where steps are sampled."""
+    """Most samples of each step; empty for sampled steps."""
     group_size: int
-    """How many fit into memory."""
+    """Number of nodes that fit into memory."""
 
 
 class Stacked(Engine):
-    """Groups of nodes at once: parameters are matrices with a row for each node.
+    """Engine for groups of nodes: parameters are matrices with a row per node.
 
-    Batches, draws and formulas are those of the serial engine; sums are made in another order, so
-    that results agree to rounding.
+    Batches, draws and formulas are those of the serial engine; sums are in another order, so
+    results agree up to rounding.
 
     Parameters
     ----------
     plan : TrainingPlan
-        What is trained; without secure noise, in 32 bits.
+        Plan of the training; without secure noise, in 32 bits.
     net : torch.nn.Sequential
         The layers, whose own parameters are not used.
     samples : NodeSamples
-        The training images and who holds them.
+        The training images, with the nodes that hold them.
     releases : sequence of ReleasePlan
-        What each node releases in a round.
+        Releases of each node per round.
     test_images, test_labels : Tensor
-        What the net is evaluated on.
+        Test set.
     draws : Draws
         Noise and batches of the nodes.
     device : {"cpu", "cuda"}
-        Where data and parameters are.
+        Device of data and parameters.
     threads : int
-        How many draw noise.
+        Number of threads that draw noise.
     """
 
     def __init__(
@@ -105,7 +103,7 @@ class Stacked(Engine):
         self.device, self._plan, self._samples = device, plan, samples
         self._releases, self._draws, self._threads = releases, draws, threads
         self._images = samples.images.to(device)
-        # after the last label one that counts for nothing, which fills batches up
+        # an ignored label after the last one, for padding
         nothing = torch.full_like(samples.labels[:1], -100)
         self._labels = torch.cat([samples.labels, nothing]).to(device)
         self._test_images, self._test_labels = test_images.to(device), test_labels.to(device)
@@ -122,7 +120,7 @@ class Stacked(Engine):
                 self._choose_formulation()
 
     def configure_torch(self) -> AbstractContextManager[object]:
-        """Return a context: repeatable kernels in full 32 bits on a device, else one thread."""
+        """Return a context: deterministic 32-bit kernels on a GPU, otherwise one thread."""
         import torch
 
         if self.device == "cpu":
@@ -133,7 +131,7 @@ class Stacked(Engine):
         return context
 
     def facts(self) -> dict[str, Any]:
-        """Return what the record says of it."""
+        """Return the facts for the record."""
         facts: dict[str, Any] = {"engine": "stacked", "device": self.device}
         if self.device == "cuda":
             import torch
@@ -143,7 +141,7 @@ class Stacked(Engine):
         return {**facts, "formulation": self._gradients.formulation}
 
     def train_round(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up their uploads, group by group."""
+        """Train nodes, and add their uploads group by group."""
         import torch
 
         device = work.flat.device
@@ -163,7 +161,7 @@ class Stacked(Engine):
             order.append(group.nodes)
             finite.append(upload.clean.sum(1).isfinite())
             fitting.append(fits)
-        if order:  # values are asked for once, when all work is on its way
+        if order:  # values are read once, after all work is queued
             trained = np.concatenate(order)
             bad = trained[~torch.cat(finite).cpu().numpy()]
             if bad.size:
@@ -216,18 +214,18 @@ class Stacked(Engine):
                 first = place
 
     def _split_into_groups(self, nodes: npt.NDArray[np.int64]) -> Iterator[_Group]:
-        """Yield groups of nodes of a class, as many as fit into memory at once."""
+        """Yield groups of nodes of a class, as many as fit into memory."""
         for alike in self._classes:
             present = np.intersect1d(alike.nodes, nodes, assume_unique=True)
             for start in range(0, present.size, alike.group_size):
                 members = present[start : start + alike.group_size]
                 size = members.size
-                if self.device == "cuda":  # few sizes, so that graphs can be used again
+                if self.device == "cuda":  # few sizes, so that graphs can be reused
                     size = min(1 << (size - 1).bit_length(), alike.group_size)
                 yield _Group(members, size, alike.widths)
 
     def _train_group(self, work: RoundWork, group: _Group) -> Upload:
-        """Train a group for a round: each tensor of its upload has a row a node."""
+        """Train a group for a round: each tensor of its upload has a row per node."""
         plan, n_nodes = self._plan, group.nodes.size
         noise, batches = self._draw_noise(work, group), self._draw_batches(group, work.round_index)
         upload = plan.placement.train(work.flat, batches, work.steps, self._gradients, noise)
@@ -249,11 +247,11 @@ class Stacked(Engine):
         return torch.stack(rows, dim=1).to(self.device)
 
     def _draw_batches(self, group: _Group, round_index: int) -> Iterator[Batch]:
-        """Yield the samples of each step; their row numbers go to the device all at once."""
+        """Yield the samples of each step; row numbers are copied to the device at once."""
         import torch
 
         plan, samples, nodes = self._plan, self._samples, group.nodes.tolist()
-        each = []  # of each node, the samples of its steps
+        each = []  # samples of the steps of each node
         for node, size in zip(nodes, samples.sizes[group.nodes].tolist(), strict=True):
             own, rng = samples.shards[node], self._draws.create_batch_generator(round_index, node)
             batches = plan.placement.draw_batches(plan.steps, size, rng)
@@ -271,11 +269,13 @@ class Stacked(Engine):
         places = torch.from_numpy(np.concatenate(tables, axis=1)).to(self.device)
         shares = torch.from_numpy(divisors).to(self.device)
         for at, divisor in zip(torch.split(places, list(widths), dim=1), shares, strict=True):
-            images = self._images[at.clamp(max=len(self._images) - 1)]  # any one fills up
+            images = self._images[
+                at.clamp(max=len(self._images) - 1)
+            ]  # any image serves as padding
             yield Batch(images, self._labels[at], divisor)
 
     def _choose_formulation(self) -> None:
-        """Find out which formulation of many nets at once is the fastest on the first class."""
+        """Select the formulation of stacked nets that is fastest on the first class."""
         import torch
 
         alike = max(self._classes, key=lambda one: one.nodes.size)
@@ -288,14 +288,14 @@ class Stacked(Engine):
         for name in CONVOLUTIONS:
             tried = StackedGradients(self._gradients.net, Graphs(), name)
             try:
-                tried.mean(flat, images, labels)  # the first one captures
+                tried.mean(flat, images, labels)  # the first call captures
                 torch.cuda.synchronize()
                 start = time.perf_counter()
                 for _ in range(3):
                     tried.mean(flat, images, labels)
                 torch.cuda.synchronize()
                 times[name] = time.perf_counter() - start
-            except RuntimeError:  # one that does not fit into memory is not the fastest
+            except RuntimeError:  # skip formulations that do not fit into memory
                 continue
         if times:
             self._gradients.formulation = min(times, key=lambda name: times[name])
@@ -307,12 +307,12 @@ class _Group:
 
     nodes: npt.NDArray[np.int64]
     n_rows: int
-    """How many rows there are: from the last node on, rows of nobody fill up."""
+    """Number of rows, including padding after the last node."""
     widths: tuple[int, ...]
 
 
 def _widths(steps: LocalSteps, n_samples: int) -> tuple[int, ...]:
-    """Return how many samples each step of a node takes."""
+    """Return the number of samples in each step of a node."""
     size = steps.samples_per_step(n_samples)
     return steps.epochs * tuple(min(size, n_samples - start) for start in range(0, n_samples, size))
 

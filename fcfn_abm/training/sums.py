@@ -1,4 +1,4 @@
-"""What the nodes of a round are to do, and what the server adds up of it."""
+"""The work of nodes in a round, and the sums of their uploads."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _LEAST_NODES = 4
 
 @dataclass(frozen=True)
 class RoundWork:
-    """One round of training: who trains, from which parameters, and with how much noise."""
+    """One round of training: nodes, parameters and noise."""
 
     round_index: int
     """Number of the round; with the node it selects the streams of noise and batches."""
     flat: Tensor
     """The round's parameters, shape (n_parameters,)."""
     steps: LocalSteps
-    """How nodes train in this round."""
+    """Settings of the local steps in this round."""
     nodes: npt.NDArray[np.int64]
     """Rows of the nodes that train, in ascending order, shape (n,)."""
     weights: Floats
@@ -48,7 +48,7 @@ class RoundWork:
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring nodes of the market that train in a round; arrays of shape (n,)."""
+    """Consecutive nodes of the market that train in a round; arrays of shape (n,)."""
 
     index: int
     """Number of the block in the market."""
@@ -62,12 +62,12 @@ class Block:
     """L2 norms of their uploads above which the check flags them."""
 
     def add_up(self, uploads: Iterable[Upload], flat: Tensor, round_index: int) -> Sums:
-        """Return the sums of the block's uploads, which come in the order of its nodes.
+        """Return the sums of the block's uploads, which are in the order of its nodes.
 
         Raises
         ------
         RunFailedError
-            If an update is not finite; names the round, and the first such node.
+            If an update is not finite; names the round and the first such node.
         """
         sums = Sums.zeros(flat, has_noise=self.noise_std is not None)
         rows = zip(
@@ -80,10 +80,10 @@ class Block:
 
 
 def count_block_nodes(n_nodes: int) -> int:
-    """Return how many nodes of a market make a block: four, or so many that blocks are 128 at most.
+    """Return the number of nodes per block: four, or enough for at most 128 blocks.
 
-    Sums are added up in a block, and blocks then in order, whoever trains them: so sums have the
-    same digits on one machine and on many, and what travels does not grow with the market.
+    Uploads are added within a block, and blocks then in order, regardless of the worker: so sums
+    have the same digits on any number of machines, and messages do not grow with the market.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def count_block_nodes(n_nodes: int) -> int:
 
 
 def split_into_blocks(work: RoundWork) -> Iterator[Block]:
-    """Yield the blocks of a round in order, without those in which nobody trains."""
+    """Yield the blocks of a round in order, without blocks in which no node trains."""
     index = work.nodes // count_block_nodes(work.max_upload_norm.size)
     for rows in np.split(np.arange(work.nodes.size), np.flatnonzero(np.diff(index)) + 1):
         if rows.size:
@@ -110,12 +110,12 @@ def split_into_blocks(work: RoundWork) -> Iterator[Block]:
 
 @dataclass
 class Sums:
-    """The uploads of some nodes in a round, weighted and added up."""
+    """The weighted sum of some nodes' uploads in a round."""
 
     update: Tensor
     """Sum of the uploads that were not flagged, shape (n_parameters,)."""
     clean: Tensor
-    """The part of it that is not noise; the same tensor as ``update`` where nobody adds noise."""
+    """Its part without noise; the same tensor as ``update`` if no node adds noise."""
     passed: float
     """Weight of the nodes that were not flagged."""
     flagged: list[int]
@@ -125,13 +125,13 @@ class Sums:
 
     @classmethod
     def zeros(cls, flat: Tensor, *, has_noise: bool) -> Sums:
-        """Return the sums of no upload."""
+        """Return empty sums."""
         update = flat.new_zeros(flat.shape)
         clean = update.clone() if has_noise else update
         return cls(update, clean, 0.0, [])
 
     def add(self, node: int, weight: float, upload: Upload, max_norm: float) -> None:
-        """Add the upload of a node, unless its norm is above ``max_norm``: then flag the node."""
+        """Add the upload of a node, or flag the node if the norm exceeds ``max_norm``."""
         if math.isfinite(max_norm) and float(l2_norms(upload.values[None])) > max_norm:
             self.flagged.append(node)
             return
@@ -152,14 +152,14 @@ class Sums:
 
 
 def require_finite(upload: Upload, node: int, round_index: int) -> None:
-    """Raise RunFailedError, with round and node, where an update is not finite."""
-    if not math.isfinite(float(upload.clean.sum())):  # one that is not finite makes the sum so
+    """Raise RunFailedError with round and node if an update is not finite."""
+    if not math.isfinite(float(upload.clean.sum())):  # a non-finite value makes the sum non-finite
         raise nonfinite_update(node, round_index)
 
 
 def nonfinite_update(node: int, round_index: int) -> RunFailedError:
-    """Return the error that says whose update is not finite."""
+    """Return the error of a node with a non-finite update."""
     return RunFailedError(
-        f"training broke down in round {round_index}: the update of node {node} "
-        "is not finite; a smaller training.learning_rate may help."
+        f"training failed in round {round_index}: the update of node {node} "
+        "is not finite; try a smaller training.learning_rate."
     )

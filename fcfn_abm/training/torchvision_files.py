@@ -1,4 +1,4 @@
-"""CIFAR-10 and EMNIST as torchvision downloads and keeps them."""
+"""CIFAR-10 and EMNIST in torchvision's files."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import numpy as np
 from fcfn_abm.errors import InvalidDataError, MissingExtraError, describe_cause
 from fcfn_abm.training.sources import Labels, Part, Pixels, Source
 
-_UNREADABLE = (  # what torchvision, torch and pickle raise at damaged files
+_UNREADABLE = (  # raised by torchvision, torch and pickle for corrupt files
     OSError, RuntimeError, ValueError, AssertionError, TypeError, LookupError, EOFError,
     pickle.UnpicklingError,
 )  # fmt: skip
 
 
 def cifar10_source(folder: Path, *, download: bool = False) -> Source:
-    """Open CIFAR-10 as torchvision keeps it; it checks its files' sums.
+    """Open torchvision's CIFAR-10, whose checksums torchvision verifies.
 
     Raises
     ------
     FileNotFoundError
-        If it is not there.
+        If it is missing.
     InvalidDataError
-        If it is damaged, or not whole; downloading mends what is not whole.
+        If it is corrupt or incomplete; downloading repairs incomplete files.
     """
     place = _Place("cifar10", folder, "cifar-10-batches-py", "*")
     kind = _torchvision().CIFAR10
-    sets = [_opened(kind, place, train=train, download=download) for train in (True, False)]
+    sets = [_open(kind, place, train=train, download=download) for train in (True, False)]
     train, test = (
         Part(
             np.array(s.targets, dtype=np.int64),
@@ -44,31 +44,31 @@ def cifar10_source(folder: Path, *, download: bool = False) -> Source:
 
 
 def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source:
-    """Open a split of EMNIST as torchvision keeps it.
+    """Open a split of torchvision's EMNIST.
 
     Raises
     ------
     FileNotFoundError
-        If it is not there.
+        If it is missing.
     InvalidDataError
-        If it is damaged, or not whole; downloading mends what is not whole.
+        If it is corrupt or incomplete; downloading repairs incomplete files.
     """
     name = "emnist" if split == "byclass" else f"emnist-{split}"
     place = _Place(name, folder, "EMNIST", f"raw/emnist-{split}-*")
     kind = _torchvision().EMNIST
     sets = [
-        _opened(kind, place, split=split, train=train, download=download) for train in (True, False)
+        _open(kind, place, split=split, train=train, download=download) for train in (True, False)
     ]
     names = tuple(sets[0].classes)
     first = 1 if names[0] == "N/A" else 0  # "letters" counts from one
-    for s in sets:  # each file may be whole, and yet not belong to the other
+    for s in sets:  # files may be intact but not belong together
         labels = s.targets.numpy()
         if len(labels) != len(s.data):
-            raise place.damaged(f"{len(s.data):,} images and {len(labels):,} labels")
+            raise place.create_error(f"{len(s.data):,} images and {len(labels):,} labels")
         if labels.min() < first or labels.max() >= len(names):
-            raise place.damaged(f"there are labels from {labels.min()} to {labels.max()}")
+            raise place.create_error(f"there are labels from {labels.min()} to {labels.max()}")
     train, test = (
-        # stored transposed: as one reads, rows come first
+        # images are stored transposed
         Part(
             s.targets.numpy() - first,
             partial(_rows_of, s.data.numpy().transpose(0, 2, 1)[:, None]),
@@ -81,24 +81,24 @@ def emnist_source(split: str, folder: Path, *, download: bool = False) -> Source
 
 @dataclass(frozen=True)
 class _Place:
-    """Where torchvision keeps a data set."""
+    """Location of a data set of torchvision."""
 
     name: str
-    """What the user calls the data set."""
+    """Name of the data set."""
     root: Path
     folder: str
-    """Of torchvision's choice, below ``root``."""
+    """Subfolder of ``root``, chosen by torchvision."""
     files: str
-    """Pattern of the data set's own files in it."""
+    """Pattern of the data set's files in it."""
 
     @property
     def path(self) -> Path:
         return self.root / self.folder
 
-    def damaged(self, reason: str) -> InvalidDataError:
+    def create_error(self, reason: str) -> InvalidDataError:
         return InvalidDataError(
-            f"{self.path}: the files of {self.name!r} are damaged, or not whole: {reason}. Delete "
-            f"that folder and run `fcfn data prepare {self.name}` again."
+            f"{self.path}: the files of {self.name!r} are corrupt or incomplete: {reason}. Delete "
+            f"this folder and run `fcfn data prepare {self.name}` again."
         )
 
 
@@ -107,7 +107,7 @@ def _torchvision() -> Any:
         from torchvision import datasets
     except ImportError:
         raise MissingExtraError(
-            "CIFAR-10 and EMNIST are read by torchvision, which is not installed: "
+            "CIFAR-10 and EMNIST require torchvision, which is not installed: "
             "pip install 'fcfn-abm[train]'."
         ) from None
     return datasets
@@ -117,20 +117,20 @@ def _rows_of(pixels: Pixels, rows: Labels) -> Pixels:
     return np.ascontiguousarray(pixels[rows])
 
 
-def _opened(kind: Any, place: _Place, *, download: bool, **options: Any) -> Any:
+def _open(kind: Any, place: _Place, *, download: bool, **options: Any) -> Any:
     try:
         return kind(place.root, **options)
     except _UNREADABLE as error:
-        # torchvision's way to say that a file is missing or, of CIFAR-10, has another sum; all
-        # else is of files that it finds, and so would not download again
+        # torchvision's message for missing files and, for CIFAR-10, wrong checksums; all other
+        # errors are about files that it finds, and would not download again
         if not (isinstance(error, RuntimeError) and str(error).startswith("Dataset ")):
-            raise place.damaged(describe_cause(error)) from error
+            raise place.create_error(describe_cause(error)) from error
     if download:
         place.root.mkdir(parents=True, exist_ok=True)
         return kind(place.root, download=True, **options)
     if any(place.path.glob(place.files)):
         raise InvalidDataError(
-            f"{place.path}: files of {place.name!r} are missing or damaged: get them again with "
+            f"{place.path}: files of {place.name!r} are missing or corrupt; download them with "
             f"`fcfn data prepare {place.name}`."
         )
     raise FileNotFoundError(place.path)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class FederatedTrainer:
-    """Trains one net on the shards of many nodes: holds what all trainings of it share.
+    """Trains a net on the shards of many nodes; its trainings share this object.
 
     Parameters
     ----------
@@ -43,23 +43,22 @@ class FederatedTrainer:
     shards : sequence of ndarray of int
         Each node's rows of the training images.
     plan : TrainingPlan
-        What is trained, how, and under which privacy.
+        Task, method and privacy of the training.
     workers : int or BlockWorkers, default 1
-        Threads that train nodes at once, each with a net of its own, or the workers of a cluster;
-        results are the same to the last bit for any number. With the stacked engine threads only
-        draw noise.
+        Threads that train nodes, each with its own net, or the workers of a cluster; results are
+        identical for any number. With the stacked engine threads only draw noise.
     engine : {"auto", "serial", "stacked"}, default "auto"
-        Whether nodes train one after another, on a processor, or whole groups of nodes at once, on
-        stacked parameters; "auto" takes the former on a processor, and the latter on a CUDA device.
+        Train nodes one after another on a CPU ("serial"), or groups of nodes on stacked parameters
+        ("stacked"). "auto" uses the former on CPUs and the latter on CUDA devices.
     device : {"auto", "cpu", "cuda"}, default "auto"
-        Where; "auto" takes a CUDA device where there is one and the plan allows.
+        Device; "auto" uses a CUDA device if there is one and the plan allows it.
 
     Raises
     ------
     MissingExtraError
         If torch is not installed; with secure noise, also if OpenDP is not.
     InvalidDataError
-        If a node has no samples; or engine, device and plan do not go together.
+        If a node has no samples; or engine, device and plan are incompatible.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class FederatedTrainer:
                 raise InvalidDataError(f"node {node} has no training samples.")
         self.data, self.shards = data, shards
         self.n_samples = np.array([len(rows) for rows in shards], dtype=np.int64)
-        """How many samples each node has, shape (n_nodes,)."""
+        """Samples of each node, shape (n_nodes,)."""
         self._images = _channels_last(data.train_images)
         self._labels = torch.from_numpy(data.train_labels)
         net = build_net(plan, data.train_images.shape[1:], len(data.class_names))
@@ -91,12 +90,12 @@ class FederatedTrainer:
         nets = [deepcopy(net) for _ in range(n_threads if name == "serial" else 1)]
         self.gradients = [NetGradients(net, plan.precision) for net in nets]
         self.first_parameters = self.gradients[0].flat
-        """What every training starts from, shape (n_parameters,)."""
+        """Initial parameters of every training, shape (n_parameters,)."""
         if plan.secure_noise:
             plan = self._on_a_grid(plan)
         self.plan = plan
         self.releases = plan.plan_releases(self.n_samples)
-        """What each node releases in a round."""
+        """Releases of each node per round."""
         _require_one_noise_per_node(plan, self.releases)
         self.draws = Draws(plan, self.releases, self.n_parameters)
         self._training = LocalTraining(plan, self.releases, self.draws)
@@ -106,7 +105,7 @@ class FederatedTrainer:
         if not isinstance(workers, int):
             if name == "stacked":
                 raise InvalidDataError(
-                    'a cluster trains with training.engine = "serial" and training.device = "cpu".'
+                    'a cluster requires training.engine = "serial" and training.device = "cpu".'
                 )
             samples_of_all = self._images, self._labels, shards
             n_classes = len(data.class_names)
@@ -119,16 +118,16 @@ class FederatedTrainer:
 
     @property
     def n_parameters(self) -> int:
-        """How many parameters the net has."""
+        """Number of parameters of the net."""
         return self.first_parameters.numel()
 
     def privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
-        """Work out noise and privacy of each node.
+        """Calibrate noise and privacy of each node.
 
         Parameters
         ----------
         epsilon : array_like of float, shape (n_nodes,)
-            What each node agreed to: per round, or in total, as the plan's horizon says.
+            Epsilon of each node: per round or in total, according to the plan's horizon.
 
         Returns
         -------
@@ -140,16 +139,16 @@ class FederatedTrainer:
         InvalidPrivacyError
             If epsilon is negative or not finite.
         MissingExtraError
-            With sampled data, if dp-accounting is not installed.
+            If data are sampled and dp-accounting is not installed.
         """
         return self._accounts.calibrate(epsilon)
 
     def own_privacy(self, epsilon: npt.ArrayLike) -> NodePrivacy:
-        """Work out what each node adds itself, and what its own messages reveal.
+        """Return the noise that each node adds, and what its own messages reveal.
 
-        The same as :meth:`privacy`, unless epsilon holds against the server alone (the central
-        view): then it is less noise and a larger epsilon, as in a round that asks all nodes with an
-        epsilon.
+        Equal to :meth:`privacy`, unless epsilon holds only against the server (the central view):
+        then the noise is smaller and epsilon larger, as in a round that asks all nodes with a
+        positive epsilon.
         """
         return self._accounts.describe_own(epsilon, self.n_samples)
 
@@ -160,22 +159,23 @@ class FederatedTrainer:
         private: bool = True,
         resume: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> Training:
-        """Start a training from the first parameters, or resume an earlier one.
+        """Start a training from the initial parameters, or resume an earlier one.
 
         Parameters
         ----------
         misreport : array_like of float, shape (n_nodes,), default 1
-            Reported over spent epsilon: a node with more than one injects the noise of less.
+            Reported over spent epsilon: a node with a factor above one adds the noise of a smaller
+            epsilon.
         private : bool, default True
             False trains the same nodes, with the same clipping, without noise.
         resume : mapping, optional
-            What :meth:`Training.state` gave after some round of the same training.
+            State of the same training after a round, from :meth:`Training.state`.
 
         Returns
         -------
         Training
-            Whose next round is trained by :meth:`Training.step`. Trainings of one trainer do not
-            affect each other, but no two may train at the same time.
+            The training, whose rounds are run by :meth:`Training.step`. Trainings of one trainer do
+            not affect each other, but must not run at the same time.
 
         Raises
         ------
@@ -223,15 +223,15 @@ class FederatedTrainer:
         flat : Tensor, shape (n_parameters,)
             The round's parameters.
         node, round_index : int
-            Whose samples, and whose and which round's random numbers.
+            Node of the samples; node and round of the random numbers.
         noise_std : float or None
             Standard deviation of its noise, in units of a release; None for none.
         gradients : Gradients
-            What computes gradients.
+            Gradients of the net.
         labels : Tensor, optional
-            In place of its own.
+            Labels to use instead of the node's own.
         steps : LocalSteps, optional
-            In place of the plan's: with the clipping norm of the round.
+            Settings to use instead of the plan's, with the clipping norm of the round.
         """
         own: Rows | None = self.shards[node]
         samples = self._images, self._labels
@@ -245,7 +245,7 @@ class FederatedTrainer:
     def _train_node_of_round(
         self, work: RoundWork, node: int, noise_std: float | None, gradients: Gradients
     ) -> Upload:
-        """Train a node as the engine asks for it."""
+        """Train a node for the engine."""
         where = work.flat, node, work.round_index
         return self.train_node(*where, noise_std, gradients, steps=work.steps)
 
@@ -259,24 +259,24 @@ class FederatedTrainer:
 
 
 def _require_one_noise_per_node(plan: TrainingPlan, releases: Sequence[ReleasePlan]) -> None:
-    """Raise InvalidPrivacyError where the noise of the sum is not that of nodes, added up."""
+    """Raise InvalidPrivacyError unless the noise of the sum is the sum of the nodes' noise."""
     if plan.view == "central":
-        problem = 'epsilon cannot hold against the server alone (view = "central")'
+        problem = 'epsilon cannot hold only against the server (view = "central")'
     elif plan.noise_of == "sum":
-        problem = 'noise cannot be drawn for the sum alone (noise_of = "sum")'
+        problem = 'noise cannot be drawn only for the sum (noise_of = "sum")'
     else:
         return
     for holds, reason in (
         (plan.secure_noise, "secure noise is drawn for each node"),
-        (plan.false_alarm is not None, "the check looks at what each node sends"),
-        (any(r.n_noise_draws > 1 for r in releases), "nodes add noise several times a round"),
+        (plan.false_alarm is not None, "the check inspects each node's upload"),
+        (any(r.n_noise_draws > 1 for r in releases), "nodes add noise several times per round"),
     ):
         if holds:
-            raise InvalidPrivacyError(f"{problem}, since {reason}.")
+            raise InvalidPrivacyError(f"{problem}, because {reason}.")
 
 
 def _channels_last(images: npt.NDArray[np.float32]) -> Tensor:
-    """Return images channels last in memory: those themselves, where they lie so already."""
+    """Return images channels last in memory, without a copy if they already are."""
     import torch
 
     return torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
@@ -287,6 +287,6 @@ def _require_torch() -> None:
         import torch  # noqa: F401
     except ImportError:
         raise MissingExtraError(
-            "Training needs torch, which is not installed: pip install 'fcfn-abm[train]'; "
-            "or leave training out with --set training.enabled=false."
+            "Training requires torch, which is not installed: pip install 'fcfn-abm[train]'; "
+            "or disable training with --set training.enabled=false."
         ) from None

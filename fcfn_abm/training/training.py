@@ -1,4 +1,4 @@
-"""One training: its parameters, its results, and the privacy that it has spent so far."""
+"""A training: its parameters, its results, and the privacy spent so far."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ type Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What all trainings of one trainer share."""
+    """The shared data of a trainer's trainings."""
 
     plan: TrainingPlan
     engine: Engine
@@ -39,42 +39,42 @@ class TrainingSetup:
     first_parameters: Tensor
     """Shape (n_parameters,)."""
     n_test: int
-    """How many test images there are."""
+    """Number of test images."""
 
 
 @dataclass(frozen=True)
 class _Reports:
-    """What the reports of a round mean for noise, arrays of shape (n_nodes,)."""
+    """The noise for the reports of a round, arrays of shape (n_nodes,)."""
 
     epsilon: Floats
     privacy: NodePrivacy | None
-    """By the reports; None without noise."""
+    """Privacy by the reports; None without noise."""
     noise_std: Floats
     """Standard deviation of the noise by the reports, in units of a release; zero without noise."""
     injected_std: Floats | None
-    """Of the noise that nodes add in truth; None without noise."""
+    """Noise that the nodes actually add; None without noise."""
     max_upload_norm: Floats
     """L2 norm above which the check flags an upload."""
 
 
 class Training:
-    """Trains a net round by round; made by :meth:`FederatedTrainer.begin`.
+    """Trains a net round by round; created by :meth:`FederatedTrainer.begin`.
 
-    In a round those nodes take part whose epsilon is positive, that have not taken part as often
-    as the plan allows, and that the plan's chances leave in. With a check a node whose upload holds
-    more noise than it reported is flagged: that upload is not aggregated, and the node takes no
-    further part.
+    In a round, the nodes with positive epsilon take part that have not reached the plan's limit of
+    rounds and are drawn by the plan's chances. With a check, a node whose upload has more noise
+    than it reported is flagged: the upload is not aggregated, and the node takes no further part.
 
     Parameters
     ----------
     setup : TrainingSetup
-        What is trained, and by what.
+        The trainer's shared data.
     misreport : array_like of float, shape (n_nodes,), default 1
-        Reported over spent epsilon: a node with more than one injects the noise of less.
+        Reported over spent epsilon: a node with a factor above one adds the noise of a smaller
+        epsilon.
     private : bool, default True
         False trains the same nodes, with the same clipping, without noise.
     resume : mapping, optional
-        What :meth:`state` gave after some round of the same training.
+        State of the same training after a round, from :meth:`state`.
 
     Raises
     ------
@@ -83,16 +83,16 @@ class Training:
     """
 
     results: list[TrainingRound]
-    """One entry for each finished round; the first is round 0, before training."""
+    """One entry per finished round; the first is round 0, before training."""
 
     ledger: Ledger | None
-    """What each node has released by its reports, round by round; None without noise."""
+    """The releases of each node by its reports; None without noise."""
 
     flagged_round: Ints
-    """Round in which the check flagged each node, shape (n_nodes,); 0 where it did not."""
+    """Round in which the check flagged each node, shape (n_nodes,); 0 if never."""
 
     n_participations: Ints
-    """In how many rounds each node has sent an update, in time or too late, shape (n_nodes,)."""
+    """Number of rounds in which each node sent an update, in time or late, shape (n_nodes,)."""
 
     clipping_norms: list[float]
     """The clipping norm of each round so far, and that of the next round."""
@@ -142,21 +142,21 @@ class Training:
         Parameters
         ----------
         epsilon : array_like of float, shape (n_nodes,)
-            What each node reports: per round, or in total, as the plan's horizon says.
+            Report of each node: per round or in total, according to the plan's horizon.
 
         Returns
         -------
         TrainingRound
-            Also appended to :attr:`results`. The same for equal arguments, to the last bit, unless
-            noise is secure; also in a training that was resumed.
+            Also appended to :attr:`results`. Equal arguments give identical results, also in
+            resumed trainings, unless noise is secure.
 
         Raises
         ------
         InvalidPrivacyError
             If epsilon has another shape, or is negative or not finite.
         RunFailedError
-            If a gradient or the loss is not finite, which names the round and the node; or if the
-            training is over.
+            If a gradient or the loss is not finite (names the round and the node), or the training
+            is over.
         """
         if self.over:
             raise RunFailedError(
@@ -169,18 +169,18 @@ class Training:
         return result
 
     def aggregate(self, epsilon: npt.ArrayLike, nodes: Ints, round_index: int) -> Sums:
-        """Return what some nodes send in a round at the parameters as they are, added up.
+        """Return the sum of some nodes' uploads at the current parameters.
 
-        Nothing changes by it: no step is taken, and nothing is entered into the ledger.
+        The state does not change: no step is taken, and the ledger is not updated.
 
         Parameters
         ----------
         epsilon : array_like of float, shape (n_nodes,)
-            What each node reports.
+            Report of each node.
         nodes : ndarray of int
             Rows of the nodes that send something, in ascending order.
         round_index : int
-            Whose random numbers are drawn.
+            Round of the random numbers.
         """
         reports = self._interpret(as_floats("epsilon", epsilon, error=InvalidPrivacyError))
         weights = self._weigh(reports, nodes)
@@ -188,7 +188,7 @@ class Training:
         return self._add_up_uploads(self._plan_work(reports, std, nodes, weights, round_index))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Return all that the training needs to go on after its latest round, as plain arrays."""
+        """Return the state after the latest round as plain arrays, from which training resumes."""
         ledger = self.ledger.state() if self.ledger else {}
         return {
             "flat": self._flat.to("cpu", copy=True).numpy(),
@@ -228,14 +228,14 @@ class Training:
             )
 
     def _interpret(self, epsilon: Floats) -> _Reports:
-        """Work out what reports mean, unless they are those of the round before."""
+        """Convert reports to noise, unless they are those of the previous round."""
         if epsilon.shape != self._misreport.shape:
             raise InvalidPrivacyError(
-                f"a report is needed from each of {self._misreport.size} nodes, but epsilon has "
-                f"shape {epsilon.shape}."
+                f"epsilon must have one report per node, shape ({self._misreport.size},), not "
+                f"{epsilon.shape}."
             )
         if self._reports is None or not np.array_equal(epsilon, self._reports.epsilon):
-            epsilon = epsilon.copy()  # a caller may write the next reports into the same array
+            epsilon = epsilon.copy()  # the caller may reuse the array
             self._reports = self._calibrate(epsilon) if self._private else _leave_noise_out(epsilon)
         return self._reports
 
@@ -257,7 +257,7 @@ class Training:
         self.n_participations[nodes] += 1
         self.n_participations[late] += 1
         if setup.plan.view == "central":
-            if nodes.size < setup.plan.count_quorum(asked.size):  # nobody opens the sum
+            if nodes.size < setup.plan.count_quorum(asked.size):  # the sum is not revealed
                 nodes, late = nodes[:0], np.sort(np.concatenate([nodes, late]))
             weights_asked = self._weigh(reports, asked)
             weights = weights_asked[np.isin(asked, nodes)]
@@ -272,7 +272,7 @@ class Training:
         if self.ledger and reports.privacy and own:
             setup.accounts.spend(self.ledger, nodes, weights, late, reports.privacy, own)
         update, clean = sums.update, sums.clean
-        if sums.flagged and sums.passed > 0:  # the weights of those that passed are to be one
+        if sums.flagged and sums.passed > 0:  # renormalise the weights of the nodes that passed
             update, clean = update / sums.passed, clean / sums.passed
         self._move(update, round_index, moves=sums.passed > 0)
         noise = float((update - clean).norm())
@@ -292,7 +292,7 @@ class Training:
         self._averaged = self._averaged.lerp(self._flat, weight) if weight < 1 else self._flat
 
     def _weigh(self, reports: _Reports, nodes: Ints) -> Floats:
-        """Return the weights of some nodes, which sum to one; of nobody, if there are none."""
+        """Return the weights of some nodes, which sum to one; empty without nodes."""
         if not nodes.size:
             return np.zeros(0)
         setup = self._setup
@@ -303,7 +303,7 @@ class Training:
     def _share_noise(
         self, reports: _Reports, asked: Ints, weights: Floats
     ) -> tuple[Floats | None, OwnNoise | None]:
-        """Return the noise that nodes add in truth, and by their reports; None without noise."""
+        """Return the noise that nodes actually add, and that of their reports, or None."""
         std = reports.injected_std
         if std is None or reports.privacy is None:
             return std, None
@@ -318,23 +318,23 @@ class Training:
         weights: Floats,
         round_index: int,
     ) -> RoundWork:
-        """Say what nodes are to do whose noise has these standard deviations."""
+        """Return the work of nodes for these standard deviations of noise."""
         plan, most = self._setup.plan, reports.max_upload_norm
         steps, adaptive = plan.steps, plan.adaptive_clipping
         if adaptive:
             norm = self.clipping_norms[-1]
-            scale = norm / steps.clipping.norm  # of all that is in units of a release
+            scale = norm / steps.clipping.norm  # for values in units of a release
             most = scale * most
             std = None if std is None else scale * adaptive.release_gain * std
             steps = replace(steps, clipping=Clipping(norm), counts_within=True)
         return RoundWork(round_index, self._flat, steps, nodes, weights, std, most)
 
     def _add_up_uploads(self, work: RoundWork) -> Sums:
-        """Let nodes train, and add up their uploads."""
+        """Train nodes, and add their uploads."""
         setup, std = self._setup, work.noise_std
         if std is None or setup.plan.noise_of == "nodes":
             return setup.engine.train_round(work)
-        # the same distribution, for one draw instead of n
+        # one draw instead of n, with the same distribution
         sums = setup.engine.train_round(replace(work, noise_std=None))
         std_of_sum = setup.accounts.compute_std_of_sum(work.nodes, work.weights, std)
         noise = setup.draws.draw_noise_of_sum(std_of_sum, work.round_index)
@@ -343,7 +343,7 @@ class Training:
     def _adapt_clipping(
         self, sums: Sums, std: Floats | None, nodes: Ints, weights: Floats, round_index: int
     ) -> None:
-        """Set the clipping norm of the next round by how much lay within this one's."""
+        """Set the clipping norm of the next round by the share within the current one."""
         setup, norm = self._setup, self.clipping_norms[-1]
         adaptive = setup.plan.adaptive_clipping
         if adaptive and sums.passed > 0:
@@ -362,14 +362,14 @@ class Training:
         loss, n_right = self._setup.engine.evaluate(self._averaged)
         if not math.isfinite(loss):
             raise RunFailedError(
-                f"training broke down in round {round_index}: the loss is not finite; "
-                "a smaller training.learning_rate may help."
+                f"training failed in round {round_index}: the loss is not finite; "
+                "try a smaller training.learning_rate."
             )
         return TrainingRound(round_index, n_right / self._setup.n_test, loss, ratio, n_nodes)
 
 
 def _scale_noise(injected: Floats, reported: Floats, own: OwnNoise) -> Floats:
-    """Return the noise that nodes add in truth, where by their reports it is ``own``."""
+    """Return the noise that nodes actually add if ``own`` is that of their reports."""
     if own.std is reported:
         return injected
     std = np.full(injected.shape, np.inf)

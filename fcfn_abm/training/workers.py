@@ -1,4 +1,4 @@
-"""Threads that share work, with results that do not depend on how many there are."""
+"""Threads that share work, with results independent of their number."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from threading import Event
 def map_in_order[Item, Tool, Result](
     work: Callable[[Item, Tool], Result], items: Iterable[Item], tools: Sequence[Tool]
 ) -> Iterator[Result]:
-    """Yield the result of each item, in the order of items; as many work at once as have tools.
+    """Yield the results of items in order, computed by one thread per tool.
 
     Parameters
     ----------
     work : callable
-        Takes an item and a tool, and keeps nothing of the tool.
+        Function of an item and a tool; keeps no reference to the tool.
     items : iterable
-        What there is to do.
+        Items to process.
     tools : sequence
-        What no two may use at once. With one, all happens in the caller's thread.
+        Resources for exclusive use. With one tool, the caller's thread does all work.
 
     Yields
     ------
     object
-        What ``work`` returns. At most twice as many results as tools wait to be taken. Who takes
-        no more, or is interrupted, waits for what is being worked on and for nothing else.
+        Return value of ``work``. At most twice as many results as tools are buffered. A caller that
+        stops, or is interrupted, waits only for the items in progress.
 
     Examples
     --------
@@ -55,18 +55,18 @@ def map_in_order[Item, Tool, Result](
     try:
         for item in items:
             pending.append(threads.submit(task, item))
-            if len(pending) > 2 * len(tools):  # what waits takes memory
+            if len(pending) > 2 * len(tools):  # limit the memory of waiting results
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:
-        threads.shutdown(cancel_futures=True)  # after an interrupt nobody waits for what is left
+        threads.shutdown(cancel_futures=True)  # after an interrupt remaining items are dropped
 
 
 def run_side_by_side[Result](
     tasks: Sequence[Callable[[Callable[[], bool]], Result]],
 ) -> Generator[Result]:
-    """Run tasks at the same time, each in a thread of its own, and yield their results in order.
+    """Run tasks at the same time, each in its own thread, and yield their results in order.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def run_side_by_side[Result](
 
 @contextmanager
 def use_one_thread() -> Iterator[None]:
-    """Let torch use one thread: small nets are faster so, and sums do not depend on the machine."""
+    """Run torch on one thread: small nets are faster, and sums do not depend on the machine."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""The page that Solara serves: one session for each tab that opens it."""
+"""The page that Solara serves, with one session per tab."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def _window(  # type: ignore[no-untyped-def]
     node_details=(),
     event_request: Callable[[object], None] | None = None,
 ):
-    """Declare the properties and the event of the template: the fields of a view, and requests."""
+    """Declare the template's properties (the fields of a view) and its event (requests)."""
 
 
 @solara.component_vue("charts.vue", vuetify=False)  # type: ignore[untyped-decorator]
 def _charts(  # type: ignore[no-untyped-def]
     charts=(), marker=None, event_request: Callable[[object], None] | None = None
 ):
-    """Declare the charts: what they show; their columns arrive as messages."""
+    """Declare the charts; their columns arrive as messages."""
 
 
 @solara.component  # type: ignore[untyped-decorator]
 def Page() -> None:  # noqa: N802 - Solara looks for this name
     """Show a market or a record in this tab."""
     if source is None:
-        raise RuntimeError("There is no source: fcfn_abm.viz.server.serve() sets it.")
+        raise RuntimeError("The window has no source; start it with fcfn_abm.viz.server.serve().")
     opened = source
     view, set_view = solara.use_state(View(title=opened.scenario.title or opened.name))
     charts_widget, window_widget = solara.use_ref(None), solara.use_ref(None)
@@ -92,7 +92,7 @@ def Page() -> None:  # noqa: N802 - Solara looks for this name
         try:
             action, arguments = parse_request(message)
         except ValueError as error:
-            logger.warning("A message from a browser is ignored: %s.", error)
+            logger.warning("Ignored a message from a browser: %s.", error)
         else:
             session.request(action, *arguments)
 

@@ -1,4 +1,4 @@
-"""The charts of rounds: what each shows, and the columns behind them.
+"""The charts of rounds: their descriptions and the columns behind them.
 
 The browser draws them (``charts.vue``); it gets the columns as binary increments, since most of a
 curve is the same in every frame.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, arm_label
+from fcfn_abm.report.theme import ARM_COLOURS, ARM_DASHES, BOUND, LEAVES, STAYS, training_label
 from fcfn_abm.viz.frame import Floats, Frame
 from fcfn_abm.viz.svg import INK, MUTED, end_of_rounds, number, round_up
 
@@ -39,7 +39,7 @@ _LEARNED = (
     *("beta", "beta_low", "beta_high"),
     *("epsilon_spent", "measured_value", "expected_value"),
 )
-"""The same where the server learns the value of epsilon."""
+"""Additional columns if the server learns the value of epsilon."""
 
 type Columns = Mapping[str, Sequence[float]]
 
@@ -55,12 +55,12 @@ class Line:
     table: str = MARKET
     x: str = "round"
     run: str = ""
-    """Of a pinned run, its name."""
+    """Name of the pinned run, if it is one."""
 
 
 @dataclass(frozen=True)
 class Ghost:
-    """The curves of a run that is drawn beside the one that is shown."""
+    """The curves of a run drawn next to those of the shown run."""
 
     name: str
     colour: str
@@ -77,11 +77,11 @@ class LineChart:
     y_label: str
     lines: Sequence[Line]
     x_end: float
-    """End of the axis of rounds, which begins at zero."""
+    """End of the axis of rounds, which starts at zero."""
     low: float
     high: float
     log: bool
-    """Ends and kind of the vertical axis, until the user chooses others."""
+    """Ends and scale of the vertical axis, until the user changes them."""
     level: float | None = None
     """A horizontal line: the reference value."""
     level_label: str = ""
@@ -89,27 +89,28 @@ class LineChart:
     linked: bool = True
     """Whether crosshair and zoom are shared with the charts of the market's rounds."""
     ghosts: Sequence[Line] = ()
-    """The same lines of the runs that it is compared with."""
+    """The same lines of the compared runs."""
     about: str = ""
-    """What will be seen here, for as long as nothing has been played."""
+    """What the chart will show, displayed before the first round."""
 
 
 _ABOUT = {
-    "totals": "Play draws here how much epsilon all nodes report together, round by round. "
-    "The dashed line is where theory says that it ends.",
-    "caps": "Play draws here what the server offers to pay in each round, and the cap that theory "
-    "says is best for it.",
-    "distances": "Play draws here how far the reports are from equilibrium: all three lines fall "
-    "if the market comes to rest.",
-    "participation": "Play draws here how many nodes sell privacy, and how many have left.",
-    "utilities": "Play draws here what the server earns, and what all earn together.",
-    "node-utilities": "Play draws here what all nodes together earn after their privacy costs.",
-    "accuracy": "After the market, Play trains the net with the epsilon that was bought, and draws "
-    "here how many test images it labels rightly.",
-    "spent": "Play draws here how much privacy the node has spent that spent most.",
-    "alpha": "Play draws here what the server takes alpha to be, and how sure it is.",
-    "beta": "Play draws here what the server takes beta to be, and how sure it is.",
-    "round-value": "Play draws here the value of each round of training to the server.",
+    "totals": "Press Play to see the total epsilon that the nodes report in each round. The dashed "
+    "line is its value in closed form.",
+    "caps": "Press Play to see the payment cap that the server announces in each round, and the "
+    "optimal cap in closed form.",
+    "distances": "Press Play to see how far the reports are from equilibrium. All three lines fall "
+    "if the market converges.",
+    "participation": "Press Play to see how many nodes sell privacy, and how many have exited.",
+    "utilities": "Press Play to see the utility of the server, and the welfare.",
+    "node-utilities": "Press Play to see the sum of the nodes' utilities (payment minus privacy "
+    "cost).",
+    "accuracy": "Press Play to see the test accuracy. Training starts after the market, with the "
+    "epsilon that the server bought.",
+    "spent": "Press Play to see the total epsilon of the node that has spent most.",
+    "alpha": "Press Play to see the server's estimate of alpha with its interval.",
+    "beta": "Press Play to see the server's estimate of beta with its interval.",
+    "round-value": "Press Play to see the value of each round of training to the server.",
 }
 
 
@@ -119,9 +120,9 @@ def describe_charts(frame: Frame, ghosts: Sequence[Ghost] = ()) -> list[LineChar
     Parameters
     ----------
     frame : Frame
-        The run that is shown.
+        The shown run.
     ghosts : sequence of Ghost, optional
-        Runs that it is compared with.
+        Runs to compare it with.
     """
     tables = list_tables(frame)
     return [
@@ -145,7 +146,7 @@ def _describe_own(frame: Frame) -> list[LineChart]:
 
 
 def _add_ghosts(chart: LineChart, ghosts: Sequence[Ghost]) -> LineChart:
-    """Return a chart with the lines of other runs, whose axes have room for them."""
+    """Return a chart with the lines of other runs and axes that fit them."""
     low, high, x_end, lines = chart.low, chart.high, chart.x_end, []
     for ghost in ghosts:
         for line, table in _matching_lines(chart, ghost):
@@ -162,15 +163,15 @@ def _add_ghosts(chart: LineChart, ghosts: Sequence[Ghost]) -> LineChart:
 
 
 def _matching_lines(chart: LineChart, ghost: Ghost) -> list[tuple[Line, str]]:
-    """Return the lines of a chart that another run has, too, with the tables behind them."""
+    """Return the lines of a chart that another run also has, with their tables."""
     if chart.linked:
         return [(x, x.table) for x in chart.lines if x.column in ghost.tables.get(x.table, ())]
     own = [table for table in ghost.tables if table != MARKET]
-    return list(zip(chart.lines, own, strict=False))  # each run's mechanism first
+    return list(zip(chart.lines, own, strict=False))  # the own mechanism of a run comes first
 
 
 def _widen(ends: tuple[float, float], column: Sequence[float], *, log: bool) -> tuple[float, float]:
-    """Return the ends of an axis that has room for another line: all gains, and its last value."""
+    """Return the ends of an axis that fits another line: all gains, and its last value."""
     low, high = ends
     values = np.asarray(column, dtype=float)
     values = values[np.isfinite(values)]
@@ -188,7 +189,7 @@ def _widen(ends: tuple[float, float], column: Sequence[float], *, log: bool) -> 
 
 
 def list_tables(frame: Frame) -> dict[str, Columns]:
-    """Return the columns behind the charts: those of the rounds, and two for each trained run."""
+    """Return the columns behind the charts: those of the rounds, and two per training."""
     names = (*_COLUMNS, *_LEARNED) if "alpha" in frame.history else _COLUMNS
     tables: dict[str, Columns] = {MARKET: {name: frame.history[name] for name in names}}
     if frame.training:
@@ -198,18 +199,18 @@ def list_tables(frame: Frame) -> dict[str, Columns]:
 
 
 def describe_totals(frame: Frame) -> list[LineChart]:
-    """Describe S and B round by round, and the closed form."""
+    """Describe S and B by round, with the closed form."""
     total, cap = float(frame.form["total_epsilon"]), float(frame.form["payment"])
     return [
         _describe_rounds(
             frame,
-            ("totals", "Total epsilon S", "sum of all epsilon"),
+            ("totals", "Total epsilon S", "sum of all ε"),
             [Line("S", "total_epsilon", STAYS)],
             total,
         ),
         _describe_rounds(
             frame,
-            ("caps", "Payment cap B", "currency a round"),
+            ("caps", "Payment cap B", "currency per round"),
             [Line("B", "budget", STAYS)],
             cap,
         ),
@@ -217,7 +218,7 @@ def describe_totals(frame: Frame) -> list[LineChart]:
 
 
 def describe_distances(frame: Frame) -> LineChart:
-    """Describe distance, exploitability and change round by round, on a log scale."""
+    """Describe distance, exploitability and change by round, on a log scale."""
     lines = [
         Line("distance", "distance", STAYS),
         Line("exploitability", "exploitability", BOUND, (5, 3)),
@@ -226,15 +227,15 @@ def describe_distances(frame: Frame) -> LineChart:
     every = np.concatenate([_column(frame, line) for line in lines])
     every = every[np.isfinite(every) & (every > 0)]
     low, high = (float(every.min()), float(every.max())) if every.size else (1e-3, 1.0)
-    low = 10.0 ** math.floor(math.log10(max(low, 1e-17)))  # below this are rounding errors only
+    low = 10.0 ** math.floor(math.log10(max(low, 1e-17)))  # smaller values are rounding errors
     high = max(10.0 ** math.ceil(math.log10(high)), 10 * low)
-    alt = "How far from equilibrium the market is; nothing has been played yet."
+    alt = "Distance of the market from equilibrium; no round has been played yet."
     if frame.round:
         latest = ", ".join(f"{x.label} {number(frame.history[x.column][-1])}" for x in lines)
         alt = f"Round {frame.round}, on a log scale: {latest}."
     return LineChart(
         "distances",
-        "How far from equilibrium",
+        "Distance from equilibrium",
         alt,
         "relative",
         lines,
@@ -246,24 +247,24 @@ def describe_distances(frame: Frame) -> LineChart:
 
 
 def describe_participation(frame: Frame) -> LineChart:
-    """Describe the numbers of active and of exited nodes while the reports of a round stand."""
+    """Describe the numbers of active and exited nodes in each round."""
     n_form, n_nodes = int(frame.form["n_active"]), frame.n_nodes
-    few = 0 < n_form < n_nodes / 30  # on a linear scale the line would lie on the axis
-    alt = f"In closed form {n_form:,} of {n_nodes:,} nodes take part."
+    few = 0 < n_form < n_nodes / 30  # on a linear scale the line would coincide with the axis
+    alt = f"In closed form {n_form:,} of {n_nodes:,} nodes are active."
     if frame.round:
         active, left = (frame.history[name][-1] for name in ("n_active", "n_exited"))
-        counts = [f"{active:,.0f} take part", f"{left:,.0f} have left"]
-        if "n_inactive" in frame.history:  # not in records of earlier versions
-            counts.insert(1, f"{frame.history['n_inactive'][-1]:,} report nothing")
+        counts = [f"{active:,.0f} active", f"{left:,.0f} exited"]
+        if "n_inactive" in frame.history:  # absent from records of earlier versions
+            counts.insert(1, f"{frame.history['n_inactive'][-1]:,} inactive")
         alt = f"Round {frame.round}: {', '.join(counts)}. {alt}"
     return LineChart(
         "participation",
-        "Who takes part",
+        "Participation",
         alt,
         "nodes",
         [
-            Line("take part", "n_active", STAYS),
-            Line("have left", "n_exited", LEAVES, (5, 3)),
+            Line("active", "n_active", STAYS),
+            Line("exited", "n_exited", LEAVES, (5, 3)),
         ],
         end_of_rounds(frame.round),
         low=1.0 if few else 0.0,
@@ -275,12 +276,12 @@ def describe_participation(frame: Frame) -> LineChart:
 
 
 def describe_utilities(frame: Frame) -> list[LineChart]:
-    """Describe the utilities of server and nodes, and the welfare."""
+    """Describe the utilities of the server and the nodes, and the welfare."""
     server, nodes = float(frame.form["server_utility"]), float(frame.form["node_utility"])
     return [
         _describe_rounds(
             frame,
-            ("utilities", "Server and welfare", "currency a round"),
+            ("utilities", "Server and welfare", "currency per round"),
             [
                 Line("server", "server_utility", SERVER_COLOUR),
                 Line("welfare", "welfare", WELFARE_COLOUR, (1.5, 3)),
@@ -289,7 +290,7 @@ def describe_utilities(frame: Frame) -> list[LineChart]:
         ),
         _describe_rounds(
             frame,
-            ("node-utilities", "What all nodes earn", "currency a round"),
+            ("node-utilities", "Utility of all nodes", "currency per round"),
             [Line("all nodes", "node_utility", STAYS)],
             nodes,
         ),
@@ -297,13 +298,13 @@ def describe_utilities(frame: Frame) -> list[LineChart]:
 
 
 def describe_accuracy(frame: Frame) -> LineChart | None:
-    """Describe the test accuracy of each run; None if no net is trained."""
+    """Describe the test accuracy of each training, or None if no net is trained."""
     training = frame.training
     if training is None:
         return None
     lines, latest = [], []
     for arm, (_, values) in training.curves.items():
-        label = {"no-noise": "no noise"}.get(arm, arm_label(arm))
+        label = {"no-noise": "no noise"}.get(arm, training_label(arm))
         dashes = tuple(2 * float(dash) for dash in ARM_DASHES.get(arm, ()))
         colour = ARM_COLOURS.get(arm, MUTED)
         lines.append(Line(label, "accuracy", colour, dashes, table=_table_of(arm)))
@@ -313,36 +314,36 @@ def describe_accuracy(frame: Frame) -> LineChart | None:
     return LineChart(
         "accuracy",
         f"Training on {training.data}",
-        alt + (", ".join(latest) or "training has not begun") + ".",
+        alt + (", ".join(latest) or "training has not started") + ".",
         "test accuracy",
         lines,
         float(max(training.rounds, 1)),
         low=0.0,
         high=1.0,
         log=False,
-        x_label="round of training",
+        x_label="training round",
         linked=False,
     )
 
 
 def describe_learning(frame: Frame) -> list[LineChart]:
-    """Describe what privacy was spent, and what the server has learned, round by round."""
+    """Describe the privacy spent and the server's estimates by round."""
     faint = (2, 3)
     charts = {
-        ("spent", "Privacy spent", "epsilon, most of any node"): [
-            Line("most of any node", "epsilon_spent", BOUND),
+        ("spent", "Privacy spent", "ε of the node that spent most"): [
+            Line("largest total", "epsilon_spent", BOUND),
         ],
-        ("alpha", "Alpha, as the server learns it", "per unit of epsilon"): [
+        ("alpha", "The server's estimate of α", "per unit of ε"): [
             Line("estimate", "alpha", BOUND),
-            Line("95 % from", "alpha_low", MUTED, faint),
+            Line("95 % low", "alpha_low", MUTED, faint),
             Line("to", "alpha_high", MUTED, faint),
         ],
-        ("beta", "Beta, as the server learns it", "currency"): [
+        ("beta", "The server's estimate of β", "currency"): [
             Line("estimate", "beta", BOUND),
-            Line("95 % from", "beta_low", MUTED, faint),
+            Line("95 % low", "beta_low", MUTED, faint),
             Line("to", "beta_high", MUTED, faint),
         ],
-        ("round-value", "The value of each round", "currency"): [
+        ("round-value", "Value of each round", "currency"): [
             Line("measured", "measured_value", MUTED, (1.5, 3)),
             Line("expected", "expected_value", BOUND),
         ],
@@ -366,7 +367,7 @@ def _describe_lines(
         high = max(high, 10.0 * low)
     else:
         low, high, log = choose_range(columns, math.nan)
-    now = "nothing has been played yet"
+    now = "no round has been played yet"
     if every.size:
         latest = [
             f"{line.label} {number(column[-1])}"
@@ -394,7 +395,7 @@ def _describe_rounds(
     name, title, y_label = names
     low, high, log = choose_range([_column(frame, line) for line in lines], level)
     label = _reference(frame)
-    now = "nothing has been played yet"
+    now = "no round has been played yet"
     if frame.round:
         latest = ", ".join(f"{x.label} {number(frame.history[x.column][-1])}" for x in lines)
         now = f"round {frame.round}: {latest}"
@@ -415,9 +416,9 @@ def _describe_rounds(
 
 
 def choose_range(columns: Sequence[Floats], level: float) -> tuple[float, float, bool]:
-    """Return low and high end of an axis, and whether it is logarithmic.
+    """Return the ends of an axis, and whether it is logarithmic.
 
-    Large early losses may lie below it, the latest values do not.
+    Large early losses may lie below the axis; the latest values do not.
     """
     every = np.append(np.concatenate(columns), level)
     every = every[np.isfinite(every)]
@@ -441,21 +442,21 @@ def _table_of(arm: str) -> str:
 
 
 def _reference(frame: Frame) -> str:
-    """Return the name of the mechanism's reference result."""
+    """Return the name of the reference value."""
     return "closed form" if frame.threshold else "as priced"
 
 
 class Feed:
-    """Sends the rows of tables that the browser does not have yet.
+    """Sends the table rows that the browser does not have yet.
 
-    Rows that were sent do not change, but a table may become shorter, as on the way back in a
-    replay; a new version of a table starts from nothing.
+    Rows that were sent do not change, but a table may become shorter, for example when a replay
+    goes back; a new version of a table starts empty.
 
     Parameters
     ----------
     send : callable
-        Takes what is in the message (a list with one entry a table) and one buffer for each: the
-        new rows, column after column, as 64-bit floats in the byte order of the browser.
+        Receives a list with one entry per table, and one buffer per table with the new
+        rows: column after column, as 64-bit floats in the byte order of the browser.
     """
 
     def __init__(self, send: Callable[[list[dict[str, Any]], list[bytes]], None]) -> None:
@@ -463,18 +464,18 @@ class Feed:
         self._sent: dict[str, tuple[int, int]] = {}
 
     def restart(self) -> None:
-        """Forget what was sent: the browser lacks it."""
+        """Forget which rows were sent, because the browser has lost them."""
         self._sent.clear()
 
     def push(self, tables: Mapping[str, Columns], version: int) -> None:
-        """Send what is new in the tables.
+        """Send the new rows of the tables.
 
         Parameters
         ----------
         tables : mapping of str to Columns
-            Columns of one length each.
+            Columns of equal length per table.
         version : int
-            Another one than before if rows may have changed.
+            Changes if rows that were sent may have changed.
         """
         heads, buffers = [], []
         for name, columns in tables.items():

@@ -1,4 +1,4 @@
-"""What comes into the window as a file, and what leaves it as one."""
+"""Files that the window opens and saves."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ _LONGEST_NAME = 80
 
 
 def read_file(name: str, content: bytes, now: Scenario, opened: Scenario) -> Scenario:
-    """Return the scenario that a file brings: a whole one, or the present one with other costs.
+    """Return the scenario in a file, or the current scenario with the costs in a file.
 
     Parameters
     ----------
     name : str
-        What the file is called; ``.toml`` and ``.csv`` are understood.
+        Name of the file; its suffix must be ``.toml``, or one of a table of costs.
     content : bytes
-        What is in it.
+        Content of the file.
     now : Scenario
-        What is played now: a file with costs changes it.
+        The current scenario, in which a file of costs replaces the costs.
     opened : Scenario
-        What the window was opened with: the code that it names was allowed to run.
+        The scenario that the window was opened with; the code that it names may run.
 
     Raises
     ------
     InvalidScenarioError
-        With one sentence, if the file cannot be used, or names code or files.
+        If the file is not valid, or names code or other files.
     """
     name = _clean(name)
     if len(content) > MOST_BYTES:
         raise InvalidScenarioError(
-            f"has {len(content) / 2**20:.0f} MiB; a file that is opened here may have "
+            f"has {len(content) / 2**20:.0f} MiB; the window opens files of at most "
             f"{MOST_BYTES >> 20}.",
             file=name,
         )
@@ -57,14 +57,14 @@ def read_file(name: str, content: bytes, now: Scenario, opened: Scenario) -> Sce
         scenario = _read_costs(name, content, now)
     else:
         raise InvalidScenarioError(
-            "must be a scenario (.toml), or a table of costs (.csv).", file=name
+            "must be a scenario (.toml) or a table of costs (.csv).", file=name
         )
     check_scenario(scenario, name)
     return resolve_defaults(scenario)
 
 
 def _clean(name: str) -> str:
-    """Return the last part of a name, without what a path or a message could stumble over."""
+    """Return the last part of a name, without characters that could break a path or message."""
     last = re.split(r"[/\\]", name)[-1]
     return re.sub(r"[^\w .()+-]", "_", last)[-_LONGEST_NAME:].strip() or "file"
 
@@ -81,8 +81,8 @@ def _read_scenario(name: str, content: bytes, opened: Scenario) -> Scenario:
     for place, choice in choices(scenario):
         if "path" in choice.options and choice not in _choices_of(opened):
             raise InvalidScenarioError(
-                f"names the file {abbreviate(choice.options['path'])}, which did not come with it; "
-                "open a table of costs by itself, and images with 'fcfn view'.",
+                f"names the file {abbreviate(choice.options['path'])}, which the window cannot "
+                "read; open a table of costs on its own, and images with 'fcfn view'.",
                 file=name,
                 table=".".join(place),
                 key="path",
@@ -95,15 +95,15 @@ def _choices_of(scenario: Scenario) -> list[Choice]:
 
 
 def _extend(tree: dict[str, Any], name: str) -> Tree:
-    """Return a tree with what it extends, which may be a bundled scenario only."""
+    """Return a tree merged with the bundled scenario that it extends."""
     extends = tree.pop("extends", None)
     if extends is None:
         return tree
     files = shipped_files()
     if not isinstance(extends, str) or extends not in files:
         raise InvalidScenarioError(
-            f"must be the name of a bundled scenario, such as 'quickstart', but is "
-            f"{abbreviate(extends)}: other files did not come with it.",
+            f"must be the name of a bundled scenario, such as 'quickstart', not "
+            f"{abbreviate(extends)}; the window cannot read other files.",
             file=name,
             key="extends",
         )
@@ -112,14 +112,14 @@ def _extend(tree: dict[str, Any], name: str) -> Tree:
 
 
 def _require_no_code(scenario: Scenario, opened: Scenario, name: str) -> None:
-    """Refuse a scenario that names code, unless the window was opened with the same."""
+    """Reject a scenario that names code, unless the window was opened with the same code."""
     people = scenario.population
     groups = [(f"population.groups.{g.name}", g.node_class) for g in people.groups or ()]
     named = [("population", people.node_class), *groups]
     if scenario.imports and scenario.imports != opened.imports:
         found = ", ".join(map(abbreviate, scenario.imports))
         raise InvalidScenarioError(
-            f"names code, {found}; a file that is opened here never runs any. Open it with "
+            f"names code, {found}; the window runs no code from opened files. Open it with "
             "'fcfn view --trust'.",
             file=name,
             key="imports",
@@ -127,7 +127,7 @@ def _require_no_code(scenario: Scenario, opened: Scenario, name: str) -> None:
     for table, node_class in named:
         if node_class and not scenario.imports:
             raise InvalidScenarioError(
-                f"names code, {abbreviate(node_class)}; a file that is opened here never runs any.",
+                f"names code, {abbreviate(node_class)}; the window runs no code from opened files.",
                 file=name,
                 table=table,
                 key="node_class",
@@ -137,7 +137,7 @@ def _require_no_code(scenario: Scenario, opened: Scenario, name: str) -> None:
 def _read_costs(name: str, content: bytes, now: Scenario) -> Scenario:
     if content.count(b"\n") > MOST_NODES + 1000:
         raise InvalidScenarioError(
-            f"has more than {MOST_NODES:,} lines, the most that the window plays.", file=name
+            f"has more than {MOST_NODES:,} lines, the maximum in the window.", file=name
         )
     tree = tree_of(now)
     people = tree["population"]
@@ -149,7 +149,7 @@ def _read_costs(name: str, content: bytes, now: Scenario) -> Scenario:
 
 
 def zip_record(record: Record, name: str) -> bytes:
-    """Return a record's folder as a ZIP file, which holds it under its name."""
+    """Return a record's folder as a ZIP file, in which it has this name."""
     packed = io.BytesIO()
     with TemporaryDirectory(prefix="fcfn-") as folder:
         home = record.write(Path(folder) / name, durable=False).path

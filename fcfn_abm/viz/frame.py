@@ -1,4 +1,4 @@
-"""The state that the window shows, of a market that is played or a record that is replayed."""
+"""The state that the window shows, of a live market or of a replayed record."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Training:
     data: str
     """Name of the data set."""
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]
-    """Rounds and accuracy of each trained run."""
+    """Rounds and accuracy of each training."""
     rounds: int
     """Rounds of training in total."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The state of a market at one moment."""
+    """The state of a market at a moment."""
 
     scenario: Scenario
     n_nodes: int
-    """Nodes of the population."""
+    """Number of nodes in the population."""
     round: int
-    """Rounds that have been played."""
+    """Rounds played so far."""
     nodes: Rows
-    """Rows of the nodes that can be shown, shape (k,): all, or those of which traces were kept."""
+    """Rows of the nodes that can be shown, shape (k,): all, or those with traces."""
     rho: Floats
     """Unit privacy cost of each, shape (k,), in currency per unit of epsilon."""
     epsilon: Floats
@@ -47,9 +47,9 @@ class Frame:
     utility: Floats
     """Utility of each, shape (k,), in currency."""
     exited: npt.NDArray[np.bool_]
-    """Which of them had left before this round, shape (k,); they report nothing in it."""
+    """Whether they had exited before this round, shape (k,); exited nodes report nothing."""
     history: Mapping[str, Sequence[float]]
-    """Measures of the rounds so far, by the names of the records' table of rounds."""
+    """Measures of the rounds so far, by column of the records' table of rounds."""
     form: Mapping[str, Any]
     """The closed form, as in a record's ``run.json``."""
     priced: Floats | None = None
@@ -58,18 +58,18 @@ class Frame:
     """The shown nodes in ascending order of rho, as places in these columns."""
     training: Training | None = None
     note: str = ""
-    """A sentence about data that are missing."""
+    """A sentence about missing data."""
 
     @property
     def threshold(self) -> float:
-        """The cost tau / (n - 1) from which on a node stays out; zero without a contest."""
+        """The cost tau / (n - 1) from which a node stays out; zero without a contest."""
         return float(self.form["threshold"])
 
     @property
     def expected_total(self) -> float:
         """S of the closed form at the cap of this round, B (n - 1) / tau; zero without a contest.
 
-        For contests other than the one of the paper, S of their own closed form.
+        For contests other than the paper's, S of their own closed form.
         """
         if not self.threshold:
             return 0.0
@@ -86,21 +86,21 @@ class Frame:
 
 @dataclass(frozen=True)
 class Path:
-    """The reports of one node, round by round."""
+    """The reports of one node by round."""
 
     rounds: Sequence[int]
     epsilon: Sequence[float]
 
 
 class Source(Protocol):
-    """What a window shows: a live market or a record."""
+    """Source of the window's data: a live market or a record."""
 
     live: bool
-    """Whether a market is played; False for a replay."""
+    """Whether a market is played (True) or a record replayed (False)."""
 
     @property
     def moment(self) -> int:
-        """The moment that is shown: rounds of the market, and of training after them."""
+        """The shown moment: rounds of the market, followed by rounds of training."""
         ...
 
     @property
@@ -110,12 +110,12 @@ class Source(Protocol):
 
     @property
     def moments(self) -> int:
-        """The last moment that can be shown: of a live market, that which was played last."""
+        """The last moment that can be shown; in a live market, the last one played."""
         ...
 
     @property
     def over(self) -> bool:
-        """Whether no step is left."""
+        """Whether no further step is possible."""
         ...
 
     @property
@@ -136,7 +136,7 @@ class Source(Protocol):
         ...
 
     def latest(self) -> Frame:
-        """Return the state whose curves are drawn; a live market's are never cut."""
+        """Return the state whose curves are drawn; those of a live market are always complete."""
         ...
 
     def path(self, node: int) -> Path:
@@ -144,5 +144,5 @@ class Source(Protocol):
         ...
 
     def exit_round(self, node: int) -> int | None:
-        """Return the round at whose end a node left; None if it has not left."""
+        """Return the round at whose end a node exited, or None if it has not exited."""
         ...

@@ -1,8 +1,8 @@
-"""Who may use the window: an ASGI application in front of the one that serves it.
+"""Access control of the window: an ASGI application in front of the server.
 
-A browser lets every page that it shows send requests to every address, this machine's too. So
-requests are checked before they reach the window, HTTP and WebSocket alike: they name this server
-(against DNS rebinding), come from a page of this server, and carry the token that was printed.
+A browser lets any page send requests to any address, including this machine. So every HTTP and
+WebSocket request is checked before it reaches the window: it must name this server (against DNS
+rebinding), come from a page of this server, and carry the token that was printed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
 type Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - to recognise them
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - only compared with
 MOST_SESSIONS = 32
-"""Tabs that may be open at a time; each has a market of its own."""
+"""Most tabs open at a time; each has a market of its own."""
 
 POLICY = "; ".join(
     (
         "default-src 'self'",
-        # the page's templates are compiled in the browser, and its first script is in the page
+        # the page's templates are compiled in the browser, and its first script is inline
         "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
@@ -39,7 +39,7 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""Content security policy: everything comes from this server, and no other page frames it."""
+"""Content security policy: everything comes from this server, and no other page may frame it."""
 
 _HEADERS = [
     (b"content-security-policy", POLICY.encode()),
@@ -53,16 +53,16 @@ _KERNEL = re.compile("/jupyter/api/kernels/([^/]+)/")
 
 
 class Guard:
-    """Passes on what the user's own browser asks, and answers everything else itself.
+    """Passes requests of the user's own browser on, and answers all others itself.
 
     Parameters
     ----------
     app : callable
         The ASGI application that serves the window.
     hosts : iterable of str
-        Values of the header ``Host`` that are allowed, from :func:`list_hosts`.
+        Values of the header ``Host`` to allow, from :func:`list_hosts`.
     token : str
-        What the address must hold, as ``?token=``, before a cookie holds it.
+        Token required in the address, as ``?token=``, until a cookie holds it.
     port : int
         Port of the server. It is part of the cookie's name, since cookies of one host are sent to
         all of its ports.
@@ -70,9 +70,9 @@ class Guard:
         Folder of the scripts and fonts that Solara would fetch from the internet if they are
         missing.
     list_sessions : callable
-        Returns the identifiers of the sessions that are open.
+        Returns the identifiers of the open sessions.
     any_address : bool, default False
-        Whether the address on which a request arrived is an allowed host, too.
+        Whether the address on which a request arrived is also an allowed host.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Guard:
         self._connected: Counter[str] = Counter()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Handle one connection, as ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] == "http":
             await self._answer_request(scope, receive, _add_headers(send))
         elif scope["type"] == "websocket":
@@ -111,16 +111,16 @@ class Guard:
             await _reply(
                 send,
                 HTTPStatus.FORBIDDEN,
-                "Open the window with the address that fcfn view printed: it holds a token.",
+                "Open the window with the address that fcfn view printed; it contains a token.",
             )
         elif path.startswith(_ASSETS) and not self._is_asset(path.removeprefix(_ASSETS)):
-            await _reply(send, HTTPStatus.NOT_FOUND, "There is no such file.")
+            await _reply(send, HTTPStatus.NOT_FOUND, "File not found.")
         elif path == "/" and len(self._sessions()) >= MOST_SESSIONS:
             await _reply(
                 send,
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"{MOST_SESSIONS} tabs show this window already: close one, wait two minutes, "
-                "and reload.",
+                f"{MOST_SESSIONS} tabs already show this window, the maximum. Close one, wait two "
+                "minutes, and reload.",
             )
         else:
             await self._app(_drop_forwarded(scope), receive, send)
@@ -145,16 +145,16 @@ class Guard:
             self._connected[session] -= 1
 
     def _find_problem(self, scope: Message) -> str:
-        """Say why a request is not from a page of this server; empty if it is."""
+        """Return why a request is not from a page of this server; empty if it is."""
         hosts = _values(scope, b"host")
         if len(hosts) != 1 or not self._is_allowed(hosts[0], scope):
-            return "This server has another name; fcfn view --allow-host NAME allows one."
+            return "This host name is not allowed; use fcfn view --allow-host NAME to allow it."
         origins = _values(scope, b"origin")
         own = {f"{scheme}://{hosts[0]}" for scheme in ("http", "https")}
         if len(origins) > 1 or not own.issuperset(origins):
             return "This request comes from a page of another server."
         if scope["type"] == "websocket" and not origins:
-            return "This request does not say from which page it comes."
+            return "This request has no Origin header."
         foreign = {"cross-site", "same-site"}.intersection(_values(scope, b"sec-fetch-site"))
         if foreign and _values(scope, b"sec-fetch-mode") != ["navigate"]:
             return "This request comes from a page of another server."
@@ -169,15 +169,13 @@ class Guard:
         return host == f"{bracket(address)}:{port}"
 
     async def _let_in(self, scope: Message, send: Send, tokens: list[str]) -> None:
-        """Put the token into a cookie, and take it out of the address."""
+        """Move the token from the address into a cookie."""
         if len(tokens) != 1 or not compare_digest(tokens[0].encode(), self._token):
-            await _reply(
-                send, HTTPStatus.FORBIDDEN, "The token in this address is not that of this window."
-            )
+            await _reply(send, HTTPStatus.FORBIDDEN, "The token in this address is not valid.")
             return
         rest = [(key, value) for key, value in _query(scope) if key != "token"]
-        # with "Strict" the redirection of a link that another page shows, such as a terminal in
-        # a browser, would arrive without it
+        # with "Strict", the redirect after a link on another page, such as a terminal in a browser,
+        # would arrive without the cookie
         cookie = self._cookie + b"; Path=/; HttpOnly; SameSite=Lax"
         headers = [
             (b"location", ("/?" + urlencode(rest) if rest else "/").encode()),
@@ -203,7 +201,7 @@ class Guard:
 
 
 def list_hosts(host: str, port: int, others: Iterable[str] = ()) -> frozenset[str]:
-    """Return the values of the header ``Host`` by which browsers may call this server.
+    """Return the values of the header ``Host`` with which browsers may address this server.
 
     Parameters
     ----------
@@ -212,7 +210,7 @@ def list_hosts(host: str, port: int, others: Iterable[str] = ()) -> frozenset[st
     port : int
         Its port.
     others : iterable of str
-        Names that a proxy in front of it has, with a port where it is not the usual one.
+        Names of a proxy in front of the server, with the port if it is not the default one.
 
     Examples
     --------
@@ -221,18 +219,18 @@ def list_hosts(host: str, port: int, others: Iterable[str] = ()) -> frozenset[st
     """
     names = {bracket(name).lower() for name in ("127.0.0.1", "localhost", "::1", host)}
     own = {f"{name}:{port}" for name in names}
-    if port == 80:  # browsers leave the usual port out
+    if port == 80:  # browsers omit the default port
         own |= names
     return frozenset(own | {other.lower() for other in others})
 
 
 def bracket(host: str) -> str:
-    """Return a host as addresses of pages have it: IPv6 in brackets."""
+    """Return a host as in a URL: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def _values(scope: Message, name: bytes) -> list[str]:
-    """Return the values of a header; hosts in lower case, as they are compared."""
+    """Return the values of a header; hosts in lower case for comparison."""
     values = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
     return [v.lower() for v in values] if name in (b"host", b"origin") else values
 
@@ -246,7 +244,7 @@ def _tokens(scope: Message) -> list[str]:
 
 
 def _drop_forwarded(scope: Message) -> Message:
-    """Drop what proxies say: Solara would take the root of all pages from the first request."""
+    """Drop forwarding headers: Solara would take the root of all pages from the first request."""
     kept = [(key, value) for key, value in scope["headers"] if not _FORWARDED.fullmatch(key)]
     return {**scope, "headers": kept}
 

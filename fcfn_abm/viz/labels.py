@@ -1,21 +1,21 @@
-"""Words for the settings of the window: what keys, tables and registered names are called."""
+"""Labels of the window's settings: keys, tables and registered names."""
 
 from __future__ import annotations
 
 from typing import Any
 
 _TABLES = {
-    "population": "Nodes and their costs",
-    "game": "What the server gains",
-    "mechanism": "How the server pays",
-    "server": "How the server learns",
-    "learning": "How nodes learn",
+    "population": "Population",
+    "game": "Server's utility",
+    "mechanism": "Payment mechanism",
+    "server": "Server rule",
+    "learning": "Learning of the nodes",
     "rounds": "Rounds",
-    "exit": "Leaving and coming back",
-    "information": "What nodes see",
+    "exit": "Exit and re-entry",
+    "information": "Information of the nodes",
 }
 _KEYS = {
-    "seed": "Seed of all chance",
+    "seed": "Random seed",
     "population.n_nodes": "Number of nodes",
     "population.rho.kind": "Cost distribution",
     "population.rho.median": "Median cost",
@@ -28,35 +28,35 @@ _KEYS = {
     "population.rho.high": "Highest cost",
     "population.rho.minimum": "Lowest cost",
     "population.rho.exponent": "Tail exponent",
-    "population.rho.rho0": "Cost of a node with usual data",
-    "population.rho.coupling": "Cost of unusual data",
-    "game.alpha": "Server's gain, alpha",
-    "game.beta": "Server's gain, beta",
-    "game.average_over": "Mean epsilon is over",
+    "population.rho.rho0": "Cost of a node with average data",
+    "population.rho.coupling": "Effect of unusual data on cost",
+    "game.alpha": "Value of the net, alpha",
+    "game.beta": "Value of the net, beta",
+    "game.average_over": "Average epsilon over",
     "game.budget": "Payment cap B",
     "game.epsilon_floor": "Smallest report",
     "mechanism.kind": "Mechanism",
     "mechanism.epsilon": "Epsilon of each node",
-    "mechanism.price": "Price of a unit of epsilon",
+    "mechanism.price": "Price per unit of epsilon",
     "server.kind": "Server rule",
-    "server.settled": "Reports have settled below",
+    "server.settled": "Change below which reports count as settled",
     "server.longest_wait": "Longest wait, in rounds",
-    "server.largest_cut": "Largest cut of the cap",
+    "server.largest_cut": "Largest reduction of the cap",
     "learning.kind": "Learning rule",
-    "learning.gain": "Step towards the best response",
+    "learning.gain": "Step size towards the best response",
     "learning.learning_rate": "Learning rate",
     "rounds.order": "Order of moves",
     "rounds.turns": "Order of turns",
-    "rounds.payment": "Payment cap of a round is set",
-    "rounds.participation": "Chance to move in a round",
-    "rounds.start": "First reports",
-    "rounds.maximum": "Most rounds",
-    "rounds.patience": "Calm rounds until rest",
-    "exit.criterion": "Reason to leave",
-    "exit.patience": "Rounds before a node leaves",
-    "exit.reentry": "Nodes may come back",
-    "information.reports": "Reports that nodes see",
-    "information.noise": "Noise on what nodes see",
+    "rounds.payment": "When the payment cap is set",
+    "rounds.participation": "Participation rate per round",
+    "rounds.start": "Initial reports",
+    "rounds.maximum": "Maximum number of rounds",
+    "rounds.patience": "Rounds without change until convergence",
+    "exit.criterion": "Exit criterion",
+    "exit.patience": "Rounds before a node exits",
+    "exit.reentry": "Re-entry allowed",
+    "information.reports": "Reports visible to nodes",
+    "information.noise": "Noise on visible reports",
 }
 _NAMES = {
     "lognormal": "log-normal",
@@ -74,8 +74,8 @@ _NAMES = {
 _COSTS = {
     "constant": "equal costs",
     "outliers": "costs with outliers",
-    "two-group": "costs of two kinds",
-    "divergence": "costs by data",
+    "two-group": "two cost groups",
+    "divergence": "data-dependent costs",
     "pareto": "Pareto costs",
 }
 _BASIC = ("population.rho.", "mechanism.")
@@ -86,7 +86,7 @@ _BASIC_KEYS = frozenset({
 
 
 def name_key(path: str) -> str:
-    """Return what a setting is called.
+    """Return the label of a setting.
 
     Examples
     --------
@@ -97,12 +97,12 @@ def name_key(path: str) -> str:
 
 
 def name_table(name: str) -> str:
-    """Return what a table of settings is called."""
+    """Return the label of a table of settings."""
     return _TABLES.get(name) or name.capitalize()
 
 
 def name_choice(value: Any) -> str:
-    """Return what a choice is called.
+    """Return the label of a choice.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def name_choice(value: Any) -> str:
 
 
 def name_costs(kind: str) -> str:
-    """Return what the costs of a distribution are called.
+    """Return a description of costs from a distribution.
 
     Examples
     --------
@@ -126,5 +126,5 @@ def name_costs(kind: str) -> str:
 
 
 def is_basic(path: str) -> bool:
-    """Whether a setting is shown at once; the others are advanced."""
+    """Whether a setting is shown by default; the others are advanced."""
     return path in _BASIC_KEYS or path.startswith(_BASIC)

@@ -1,4 +1,4 @@
-"""A market that is played in the window, with its training."""
+"""A market that is played in the window, followed by its training."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from fcfn_abm.training import ImageData, Training, TrainingRound
 
 _LEARNED = [field.name for field in fields(ValueRound)]
-_TRACED_WHOLE = 2000  # with more nodes the record keeps traces of a sample
+_TRACED_WHOLE = 2000  # with more nodes the record has traces of a sample only
 _MEASURES = [field.name for field in fields(RoundState)]
 
 
 class LiveMarket:
-    """Plays a scenario's market round by round, and then trains with what it bought.
+    """Plays a scenario's market round by round, then trains with the epsilon that was bought.
 
-    One can go back to earlier rounds; the next one that is played follows the last one.
+    Earlier moments can be shown; the next round still follows the last one played.
 
     Parameters
     ----------
     scenario : Scenario
-        Complete and checked.
+        A complete, validated scenario.
     """
 
     live = True
@@ -58,7 +58,7 @@ class LiveMarket:
         self._price()
         self._past = Past(self.market.columns)
         self._keep()
-        self._back: int | None = None  # the moment that is shown, if it is not the last one
+        self._back: int | None = None  # the shown moment, if not the last
         self._kept_settings = scenario.record
         if scenario.record.traces != "none" and len(self.market.columns) > _TRACED_WHOLE:
             self._kept_settings = scenario.record.model_copy(update={"traces": "sample"})
@@ -82,13 +82,13 @@ class LiveMarket:
 
     @property
     def moments(self) -> int:
-        """Rounds that were played, and rounds of training after them."""
+        """Rounds of the market and of training played so far."""
         trained = len(self._results) - 1 if self._trains_after and self._results else 0
         return self.market.round_index + trained
 
     @property
     def moment(self) -> int:
-        """The moment that is shown, from 0."""
+        """The shown moment, from 0."""
         return self.moments if self._back is None else self._back
 
     @property
@@ -103,12 +103,12 @@ class LiveMarket:
 
     @property
     def over(self) -> bool:
-        """Whether the market has its verdict, and the training its last round."""
+        """Whether the market has a verdict and training is complete."""
         return self._back is None and self._rounds.over
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
-        """Kind, rounds and reason of the verdict, in the last round of the market."""
+        """Kind, rounds and reason of the verdict, once the market has ended."""
         verdict = self.market.verdict
         return asdict(verdict) if verdict and self.round == self.market.round_index else None
 
@@ -122,9 +122,9 @@ class LiveMarket:
         return self._rounds.training.results if self._rounds.training else []
 
     def step(self) -> None:
-        """Go on to the next moment; after the last one, take the next round.
+        """Show the next moment; after the last one, play another round.
 
-        It is one of the market, of the training, or of both in turn.
+        It is a round of the market, of training, or of both alternately.
         """
         if self._back is not None:
             self.seek(self._back + 1)
@@ -143,18 +143,18 @@ class LiveMarket:
         self._seconds[part] += time.perf_counter() - started
 
     def seek(self, moment: int) -> None:
-        """Show a moment that has been; the last one, if it has not."""
+        """Show an earlier moment, or the last one if there is no such moment."""
         moment = max(moment, self.first_moment)
         self._back = None if moment >= self.moments else moment
 
     def _price(self) -> None:
-        """Compute the closed form and the order of costs of the present population."""
+        """Compute the closed form and the order of costs of the current population."""
         self._priced = self.market.outcome
         self.form = reference_facts(self._priced, reporting_costs(self.market, self._population))
         self._by_cost = np.argsort(self.market.columns.rho, kind="stable")
 
     def _record(self) -> None:
-        """Keep a round of the market."""
+        """Store a round of the market."""
         if self.market.outcome is not self._priced:  # the nodes, or the game, have changed
             self._price()
         self._recorder(self.market)
@@ -226,7 +226,7 @@ class LiveMarket:
         return {name: data[name] for name in _MEASURES} | self._list_learned()
 
     def _find_most_spent(self) -> float:
-        """Return the total epsilon of the node that has spent most, as privacy.view sees it."""
+        """Return the total epsilon of the node that has spent most, under privacy.view."""
         ledger, privacy = getattr(self._rounds.training, "ledger", None), self.scenario.privacy
         if ledger is None:
             return 0.0
@@ -235,7 +235,7 @@ class LiveMarket:
         return float(spent(privacy.delta).max(initial=0.0))
 
     def _list_learned(self) -> dict[str, list[float]]:
-        """Return what the server has learned in each round of the market, as a record has it."""
+        """Return the server's estimates after each round of the market, as in a record."""
         if self._learner is None:
             return {}
         rows, n_rounds = self._learner.rows, self.market.round_index
@@ -244,7 +244,7 @@ class LiveMarket:
             name: [*values[:n_rounds], *[math.nan] * (n_rounds - len(values))]
             for name, values in columns.items()
         }
-        stands = self._spent[-1:] or [math.nan]  # what was spent stays so when training is over
+        stands = self._spent[-1:] or [math.nan]  # spending is constant after training
         return found | {"epsilon_spent": [*self._spent, *stands * (n_rounds - len(self._spent))]}
 
     def _training_curves(self) -> Curves | None:
@@ -257,17 +257,17 @@ class LiveMarket:
         return Curves(data, {self.scenario.mechanism.kind: curve}, settings.rounds)
 
     def path(self, node: int) -> Path:
-        """Return the reports of a node, up to this moment."""
+        """Return the reports of a node up to this moment."""
         return Path(*self._past.path(node, self.round))
 
     def exit_round(self, node: int) -> int | None:
-        """Return the round at whose end a node left."""
+        """Return the round at whose end a node exited."""
         columns = self.market.columns if self._back is None else self._past.at(self.round)
         round_index = columns.exit_round.item(node)
         return None if round_index == NEVER else round_index
 
     def record(self) -> Record:
-        """Return the play so far as a record, with the market's own training.
+        """Return the rounds played so far as a record, with the market's own training.
 
         Raises
         ------
@@ -275,7 +275,7 @@ class LiveMarket:
             If no round has been played.
         """
         if not self.market.round_index:
-            raise InvalidRecordError("No round has been played, so there is nothing to keep yet.")
+            raise InvalidRecordError("No round has been played yet, so there is no record to save.")
         trained = None
         if self._trainings:
             trained = self._trainings.so_far(self.market, self._rounds, self.training_problem)
@@ -288,7 +288,7 @@ class LiveMarket:
             dict(self._seconds),
         )
         changes: dict[str, Any] = {"record": self._kept_settings, "sweep": None}
-        if self.scenario.training:  # as it was carried out: with nothing beside it, or not at all
+        if self.scenario.training:  # as it ran: without comparison trainings, or not at all
             so_far = {"compare": ()} if trained else {"compare": (), "enabled": False}
             changes["training"] = self.scenario.training.model_copy(update=so_far)
         return replace(record, scenario=self.scenario.model_copy(update=changes))

@@ -8,16 +8,16 @@ from fcfn_abm.viz.svg import number
 
 
 def describe_node(frame: Frame, source: Source, node: int) -> list[str]:
-    """Describe what a node reports and earns, and why it left.
+    """Describe the reports and earnings of a node, and why it exited.
 
     Parameters
     ----------
     frame : Frame
         The current state.
     source : Source
-        What the window shows.
+        Source of the window's data.
     node : int
-        Row of the node.
+        Number of the node.
 
     Returns
     -------
@@ -29,16 +29,15 @@ def describe_node(frame: Frame, source: Source, node: int) -> list[str]:
         last = frame.scenario.population.n_nodes - 1
         if 0 <= node <= last:
             return [
-                f"Nothing was kept of node {node:,} in this round. The last round shows all nodes "
-                "that are there."
+                f"This round has no data on node {node:,}. The last round shows all present nodes."
             ]
-        return [f"There is no node {node:,}: they are numbered from 0 to {last:,}."]
+        return [f"There is no node {node:,}: nodes are numbered from 0 to {last:,}."]
     rho, epsilon = float(frame.rho[place]), float(frame.epsilon[place])
     group, names = frame.scenario.population.group_of(node), frame.scenario.population.node_names
     name = names[node] if names else None
     leave = group.exit if group and group.exit else frame.scenario.exit
     return [
-        *([f"It is called {name}."] if name else []),
+        *([f"Its name is {name}."] if name else []),
         *([f"It belongs to the group {group.name}."] if group else []),
         _cost(frame, rho),
         _present(frame, place, epsilon),
@@ -48,41 +47,41 @@ def describe_node(frame: Frame, source: Source, node: int) -> list[str]:
 
 
 def _since(source: Source, node: int) -> list[str]:
-    """Return from which round on the path of a node of a large market is known."""
+    """Return from which round the reports of a node of a large market are known."""
     rounds = source.path(node).rounds
     if not source.live or not rounds or rounds[0] == 0:
         return []
-    return [f"Its path is kept since it was first asked for, in round {rounds[0]}."]
+    return [f"Its reports were recorded from round {rounds[0]} on, when it was first selected."]
 
 
 def _cost(frame: Frame, rho: float) -> str:
     cheaper = int((frame.rho < rho).sum())
     among = "" if frame.nodes.size == frame.n_nodes else " of those shown"
     sentence = (
-        f"A unit of epsilon costs it rho = {number(rho)}; {cheaper:,} nodes{among} are cheaper."
+        f"Its unit privacy cost is rho = {number(rho)}; {cheaper:,} nodes{among} have lower costs."
     )
     if not frame.threshold:
         return sentence
     times = rho / frame.threshold
-    side = "so in closed form it takes part" if times < 1 else "so in closed form it stays out"
-    return f"{sentence} That is {number(times)} times tau/(n-1), {side}."
+    side = "so it takes part in closed form" if times < 1 else "so it stays out in closed form"
+    return f"{sentence} This is {number(times)} times τ/(n−1), {side}."
 
 
 def _present(frame: Frame, place: int, epsilon: float) -> str:
     if not frame.round:
-        return f"It begins with epsilon = {number(epsilon)}."
+        return f"It starts with epsilon = {number(epsilon)}."
     if not epsilon:
-        return f"In round {frame.round} it reports nothing, and earns nothing."
+        return f"In round {frame.round} it reports nothing and earns nothing."
     paid, utility = float(frame.payment[place]), float(frame.utility[place])
     keeps = (
-        f"and keeps {number(utility)} of it after its privacy cost"
+        f"and its utility after privacy costs is {number(utility)}"
         if utility >= 0
-        else f"which is {number(-utility)} less than its privacy costs it"
+        else f"which is {number(-utility)} less than its privacy cost"
     )
     share = epsilon / max(float(frame.history["total_epsilon"][-1]), 1e-300)
     return (
-        f"In round {frame.round} it reports epsilon = {number(epsilon)}, {share:.2%} of all; it is "
-        f"paid {number(paid)}, {keeps}."
+        f"In round {frame.round} it reports epsilon = {number(epsilon)}, {share:.2%} of the total; "
+        f"it is paid {number(paid)}, {keeps}."
     )
 
 
@@ -92,12 +91,12 @@ def _absence(
     if left is None:
         if epsilon or not frame.round:
             return []
-        return ["It has not left: it waits for a round in which a report pays."]
+        return ["It has not exited: it waits for a round in which reporting pays off."]
     return [
-        f"It left at the end of round {left}: {_reason(frame, settings, left, rho)}",
-        "It watches, and comes back when a report pays."
+        f"It exited at the end of round {left}: {_reason(frame, settings, left, rho)}",
+        "It re-enters when reporting pays off."
         if settings.reentry
-        else "It does not come back: in this scenario an exit is final.",
+        else "It does not re-enter: exits are final in this scenario.",
     ]
 
 
@@ -107,11 +106,11 @@ def _reason(frame: Frame, settings: Exit, left: int, rho: float) -> str:
         "in that round" if settings.patience == 1 else f"for {settings.patience} rounds in a row"
     )
     if not frame.threshold:
-        return f"{for_so_long} its contract paid less than it costs."
+        return f"{for_so_long} its contract paid less than its privacy cost."
     if settings.criterion == "loss":
-        cause = f"{for_so_long} what it was paid lay below its privacy cost"
+        cause = f"{for_so_long} its payment was below its privacy cost"
     else:
-        cause = f"{for_so_long} its best reply to the others was to report nothing"
+        cause = f"{for_so_long} its best response was to report nothing"
     if left not in rounds:
         return f"{cause}."
     at = list(rounds).index(left)
@@ -119,6 +118,6 @@ def _reason(frame: Frame, settings: Exit, left: int, rho: float) -> str:
     if frame.form["mechanism"] != "stackelberg" or not total > 0:
         return f"{cause}."
     return (
-        f"{cause}. In round {left} a unit of epsilon was paid B/S = {number(cap / total)}, "
-        f"and costs it {number(rho)}."
+        f"{cause}. In round {left} the payment per unit of epsilon was B/S = "
+        f"{number(cap / total)}, and its unit cost is {number(rho)}."
     )

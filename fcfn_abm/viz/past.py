@@ -1,4 +1,4 @@
-"""The rounds of a play that are kept, so that the window can go back to them."""
+"""The stored rounds of a live market, so that the window can show earlier ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fcfn_abm.abm.columns import NodeColumns
 from fcfn_abm.viz.frame import Floats, Rows
 
 MOST_BYTES = 256 << 20
-"""Memory that the rounds of one play take; beyond it the first ones are dropped."""
+"""Most memory for the rounds of a market; beyond it the first rounds are dropped."""
 
-_HEAD = 64  # bytes of what is kept of a round besides its arrays
+_HEAD = 64  # bytes per round besides its arrays
 
 
 type Small = npt.NDArray[np.int32]
@@ -25,7 +25,7 @@ type Small = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Moment:
-    """What the nodes did in a round, as columns of all of them, shape (n,)."""
+    """The nodes in a round, as columns of shape (n,)."""
 
     round: int
     rho: Floats
@@ -34,14 +34,14 @@ class Moment:
     utility: Floats
     exit_round: Rows
     form: Mapping[str, Any]
-    """The closed form of the nodes that were there."""
+    """The closed form of the nodes in that round."""
     priced: Floats
     by_cost: Rows
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A round: what is not zero in it, and whose exit changed since the round before."""
+    """A round: its non-zero rows, and the exits since the round before."""
 
     round: int
     rows: Small
@@ -59,37 +59,37 @@ class _Kept:
 
 
 class Past:
-    """Keeps what is not zero of each round: in a large market at rest, that is little.
+    """Stores the non-zero rows of each round, which are few in a large market at rest.
 
     Parameters
     ----------
     columns : NodeColumns
-        Of the market.
+        Columns of the market.
     most_bytes : int, default MOST_BYTES
-        Memory that may be taken.
+        Most memory to use, in bytes.
     """
 
     def __init__(self, columns: NodeColumns, most_bytes: int = MOST_BYTES) -> None:
         self._columns, self._most_bytes = columns, most_bytes
         self._rounds: deque[_Kept] = deque()
         self._n_bytes = 0
-        self._first = np.full(len(columns), -1, dtype=np.int32)  # exits before the first round
+        self._first = np.full(len(columns), -1, dtype=np.int32)  # exits before that round
         self._latest = self._first.copy()
 
     @property
     def first_round(self) -> int:
-        """The first round that is kept."""
+        """The first stored round."""
         return self._rounds[0].round
 
     def keep(self, round_index: int, reference: tuple[Mapping[str, Any], Floats, Rows]) -> None:
-        """Keep the columns as they are after a round.
+        """Store the columns after a round.
 
         Parameters
         ----------
         round_index : int
-            Number of the round; they follow one another.
+            Number of the round; rounds are consecutive.
         reference : tuple
-            The closed form, its epsilon and the nodes in order of cost; not copied.
+            The closed form, its epsilon and the nodes by cost; not copied.
         """
         columns = self._columns
         does = (columns.epsilon != 0) | (columns.payment != 0) | (columns.utility != 0)
@@ -107,7 +107,7 @@ class Past:
             self._first[dropped.changed] = dropped.exit_round
 
     def at(self, round_index: int) -> Moment:
-        """Return a round, or the first one that is kept."""
+        """Return a round, or the first stored one if it was dropped."""
         index = max(round_index - self.first_round, 0)
         kept = self._rounds[index]
         epsilon, payment, utility = np.zeros((3, kept.rho.size))
@@ -119,7 +119,7 @@ class Past:
         return Moment(kept.round, kept.rho, epsilon, payment, utility, exit_round, *kept.reference)
 
     def path(self, node: int, until: int) -> tuple[list[int], list[float]]:
-        """Return the rounds that are kept, up to one, and what a node reported in them."""
+        """Return the stored rounds up to one, and a node's reports in them."""
         rounds, epsilon = [], []
         for kept in self._rounds:
             if kept.round > until:

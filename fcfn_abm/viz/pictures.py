@@ -1,4 +1,4 @@
-"""Pictures of the window: each takes a frame, and returns SVG with a text alternative."""
+"""Pictures of the window: each function takes a frame and returns SVG with a text alternative."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _GREYS = ("#E1E4E8", "#C9CDD2", "#AEB3B9", "#8C8C8C", "#6B6F75", "#4A4D52")
 
 @dataclass(frozen=True)
 class Rings:
-    """The rings of a star: which nodes each holds, and where it is drawn."""
+    """The rings of a star: the nodes in each, and its position."""
 
     order: Rows
-    """The shown nodes in ascending order of cost."""
+    """The shown nodes by increasing cost."""
     edges: Rows
-    """Ranks at which rings begin and, the last one, end."""
+    """Rank at which each ring begins, followed by the end of the last ring."""
     centre: tuple[float, float]
     core: float
-    """Radius at which the first ring begins."""
+    """Radius of the inner edge of the first ring."""
     thick: float
 
     def ring_at(self, x: float, y: float) -> int | None:
@@ -54,7 +54,7 @@ class Rings:
         return ring if 0 <= ring < self.edges.size - 1 else None
 
     def ring_of(self, node: int) -> int | None:
-        """Return the ring that holds a node, or None."""
+        """Return the ring of a node, or None."""
         ranks = np.flatnonzero(self.order == node)
         return int(np.searchsorted(self.edges, ranks[0], side="right")) - 1 if ranks.size else None
 
@@ -78,7 +78,7 @@ class Picture:
     places: tuple[Rows, Floats, Floats] | None = field(default=None, repr=False)
     """Positions of the nodes: rows, x and y."""
     rings: Rings | None = field(default=None, repr=False)
-    """In place of positions: nodes that are drawn as rings."""
+    """Rings, if the nodes are not drawn individually."""
 
     def node_at(self, x: float, y: float, radius: float = 18.0) -> int | None:
         """Return the nearest node within ``radius`` of a point, or None."""
@@ -90,7 +90,7 @@ class Picture:
         return int(rows[nearest]) if distance[nearest] < radius**2 else None
 
     def mark_node(self, node: int) -> dict[str, float] | None:
-        """Return the circle that marks a node, or None where it is not drawn."""
+        """Return the circle that marks a node, or None if it is not drawn."""
         if self.rings:
             ring = self.rings.ring_of(node)
             return None if ring is None else self._mark_ring(self.rings, ring)
@@ -103,7 +103,7 @@ class Picture:
         return {"x": float(across[found[0]]), "y": float(down[found[0]]), "r": 9.0}
 
     def mark_nodes(self, nodes: Rows) -> dict[str, float] | None:
-        """Return what marks neighbours in order of cost: their ring, or the band of their costs."""
+        """Return the mark of nodes with adjacent costs: their ring, or the band of their costs."""
         if self.rings:
             return self.mark_node(int(nodes[0]))
         ends = [self.mark_node(int(node)) for node in (nodes[0], nodes[-1])]
@@ -116,23 +116,23 @@ class Picture:
 
 
 def describe_place(frame: Frame, place: int) -> str:
-    """Say what the node in a place of a frame's columns is, costs, reports and earns."""
+    """Describe the node at a position of the columns: cost, report, payment and utility."""
     row, names = int(frame.nodes[place]), frame.scenario.population.node_names
     state = ""
     if not frame.epsilon[place]:
-        state = ", has left" if frame.exited[place] else ", stays out"
+        state = ", exited" if frame.exited[place] else ", stays out"
     return (
-        f"{(names and names[row]) or f'node {row}'}: rho {number(frame.rho[place])}, "
-        f"epsilon {number(frame.epsilon[place])}, payment {number(frame.payment[place])}, "
+        f"{(names and names[row]) or f'node {row}'}: ρ {number(frame.rho[place])}, "
+        f"ε {number(frame.epsilon[place])}, payment {number(frame.payment[place])}, "
         f"utility {number(frame.utility[place])}{state}"
     )
 
 
 def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
-    """Draw epsilon against the unit privacy cost rho, and the threshold tau / (n - 1).
+    """Draw epsilon against the unit privacy cost rho, with the threshold tau / (n - 1).
 
-    Nodes with costs beyond the axis are drawn in a strip at its right end, by rank. Large numbers
-    of inactive nodes are drawn as counts along the axis, large numbers of active ones as cells.
+    Nodes with costs beyond the axis are drawn by rank in a strip at its right end. Many inactive
+    nodes are drawn as counts along the axis, many active ones as cells of a density.
     """
     rho, epsilon = frame.rho, frame.epsilon
     low, high = _choose_costs(frame)
@@ -141,7 +141,7 @@ def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
     most = max(float(epsilon.max(initial=0.0)), float(line_y.max(initial=0.0)))
     y = Scale(0.0, round_up(most), 220.0, 44.0)
     x = Scale(low, high, 50.0, WIDTH - 14.0 - STRIP)
-    chart = Chart(x, y, "unit privacy cost rho", "epsilon")
+    chart = Chart(x, y, "unit privacy cost ρ", "ε")
     costly = rho > high
     across = x(np.minimum(rho, high))
     if costly.any():
@@ -177,16 +177,16 @@ def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
         chart.parts.append(draw_ring(float(across[place]), float(down[place]), 7.0))
     alt = (
         f"Epsilon against unit privacy cost of {format_count(rho.size, 'node')}: {sells.sum():,} "
-        "report more than zero"
+        "report a positive epsilon"
     )
     if sells.any():
         alt += f", at costs from {number(rho[sells].min())} to {number(rho[sells].max())}"
     alt += f"; {(~sells).sum():,} report zero."
     if frame.threshold:
-        alt += f" In closed form nodes stay out from {number(frame.threshold)} on."
+        alt += f" In closed form, nodes with a cost of {number(frame.threshold)} or more stay out."
     return Picture(
         "rho-epsilon",
-        "Who sells privacy, and how much",
+        "Privacy sold by cost",
         alt,
         picture(WIDTH, HEIGHT, [chart.render()]),
         (frame.nodes, across, down),
@@ -194,14 +194,14 @@ def draw_rho_epsilon(frame: Frame, picked: int | None = None) -> Picture:
 
 
 def _closed_form(frame: Frame, rho: Floats) -> Floats:
-    """Return epsilon = S (1 - rho (n - 1) / tau) of the contest at its present pool, (29)."""
+    """Return epsilon = S (1 - rho (n - 1) / tau) of the contest at its current pool (29)."""
     if not frame.threshold:
         return np.zeros(rho.size)
     return np.asarray(np.maximum(frame.expected_total * (1.0 - rho / frame.threshold), 0.0))
 
 
 def _choose_costs(frame: Frame) -> tuple[float, float]:
-    """Return the costs between which the axis lies: around the threshold, if there is one."""
+    """Return the ends of the cost axis, which is around the threshold, if there is one."""
     rho = frame.rho
     if not rho.size:
         return 0.0, 1.0
@@ -214,7 +214,7 @@ def _choose_costs(frame: Frame) -> tuple[float, float]:
 
 
 def _draw_outside(across: Floats, bottom: float) -> list[str]:
-    """Draw nodes that report zero along the axis: as points, or as counts."""
+    """Draw nodes that report zero along the axis, as points or as counts."""
     if across.size <= SELLS_BY_NAME:
         return [dots(across, np.full(across.size, bottom), LEAVES, size=6.0, opacity=0.8)]
     width = 5.0
@@ -228,7 +228,7 @@ def _draw_outside(across: Floats, bottom: float) -> list[str]:
 
 
 def _draw_cells(across: Floats, down: Floats, y: Scale) -> list[str]:
-    """Draw the number of nodes in each cell of a grid; darker cells hold more."""
+    """Draw the number of nodes in each cell of a grid; darker cells have more nodes."""
     size, columns = 6.0, int(WIDTH // 6.0) + 1
     cell = (down / size).astype(np.intp) * columns + (across / size).astype(np.intp)
     counts = np.bincount(cell)
@@ -242,7 +242,7 @@ def _draw_cells(across: Floats, down: Floats, y: Scale) -> list[str]:
 
 
 def _group_by_count(counts: Rows) -> list[Rows]:
-    """Return where counts are positive, in six groups of equal steps of their logarithm."""
+    """Return the indices of positive counts, in six groups of equal log width."""
     filled = np.flatnonzero(counts)
     if not filled.size:
         return [filled] * len(_LEVELS)
@@ -257,7 +257,9 @@ def _draw_strip(end: float, y: Scale, n_costly: int) -> str:
         'stroke-width="1" stroke-dasharray="1 3"/>'
         f'<path d="M{end + 4:.1f} {y.start:.1f}h{STRIP:.1f}" stroke="{MUTED}" stroke-width="1"/>'
     )
-    return line + text(end + 4 + STRIP, y.end - 9, f"{n_costly:,} costlier ⟶", anchor="end")
+    return line + text(
+        end + 4 + STRIP, y.end - 9, f"{n_costly:,} with higher costs ⟶", anchor="end"
+    )
 
 
 def draw_ring(x: float, y: float, radius: float) -> str:
@@ -269,17 +271,17 @@ def draw_ring(x: float, y: float, radius: float) -> str:
 
 
 def draw_node_path(frame: Frame, node: int, known: Path) -> Picture:
-    """Draw the epsilon of one node, round by round."""
+    """Draw the epsilon of one node by round."""
     rounds = np.array(known.rounds, dtype=float)
     values = np.array(known.epsilon, dtype=float)
     y = Scale(0.0, round_up(float(values.max(initial=0.0))), 118.0, 26.0)
     x = Scale(0, end_of_rounds(frame.round), 58.0, WIDTH - 14)
-    chart = Chart(x, y, "round", "its epsilon", whole_x=True)
+    chart = Chart(x, y, "round", "ε of the node", whole_x=True)
     chart.parts.append(path(chart.x(rounds), y(values), STAYS, width=2))
-    alt = f"Epsilon of node {node:,} round by round: nothing is known yet."
+    alt = f"Epsilon of node {node:,} by round: no data yet."
     if values.size:
         alt = (
             f"Epsilon of node {node:,} from {number(values[0])} in round {rounds[0]:.0f} to "
             f"{number(values[-1])} in round {rounds[-1]:.0f}."
         )
-    return Picture("path", "Its epsilon", alt, picture(WIDTH, 160.0, [chart.render()]))
+    return Picture("path", "Epsilon of the node", alt, picture(WIDTH, 160.0, [chart.render()]))

@@ -1,4 +1,4 @@
-"""Runs that are kept beside the one that is shown, to be compared with it."""
+"""Pinned runs, with which the shown run is compared."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from fcfn_abm.viz.labels import name_choice, name_key
 from fcfn_abm.viz.svg import number
 
 COLOURS = ("#CC79A7", "#8C6D1F", "#56B4E9", "#882255", "#117733", "#E69F00")
-"""Of the pinned runs, in turn; apart from those of the charts' own lines."""
+"""Colours of pinned runs, distinct from those of the charts' own lines."""
 MOST_PINS = len(COLOURS)
 SHOWN = "now"
-"""Name of the run that is shown."""
+"""Name of the shown run."""
 
 _MEASURES = (
     ("Rounds", "round"),
     ("Payment cap B", "budget"),
-    ("Take part", "n_active"),
+    ("Active nodes", "n_active"),
     ("Total epsilon S", "total_epsilon"),
-    ("All nodes earn", "node_utility"),
-    ("Server earns", "server_utility"),
+    ("Utility of all nodes", "node_utility"),
+    ("Utility of the server", "server_utility"),
 )
 _LONGEST = 24
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is compared: where it stands, and its curves."""
+    """A compared run: its final measures and its curves."""
 
     name: str
     colour: str
     scenario: Scenario
     latest: Mapping[str, str]
-    """The measures of its last round, as text."""
+    """Measures of its last round as text."""
     tables: Mapping[str, Columns]
-    """The columns behind its curves, by the names of the charts' own tables."""
+    """The columns of its curves, by the name of the charts' tables."""
 
     @property
     def ghost(self) -> Ghost:
-        """What the charts draw of it."""
+        """The curves of this run in the charts."""
         return Ghost(self.name, self.colour, self.tables)
 
 
 def take_run(name: str, colour: str, frame: Frame, *, copy: bool = True) -> Run:
-    """Return a run as it stands.
+    """Return the state of a run for comparison.
 
     Parameters
     ----------
     name, colour : str
-        What it is called and how it is drawn.
+        Its name and colour.
     frame : Frame
-        Where it stands.
+        Its current state.
     copy : bool, default True
-        Whether its curves stay as they are when the market is played on.
+        Whether to copy its curves, so that further rounds do not change them.
     """
     history = frame.history
     latest = {label: number(history[key][-1]) if frame.round else "-" for label, key in _MEASURES}
@@ -84,7 +84,7 @@ def _copy(columns: Columns) -> dict[str, list[float]]:
 
 
 def list_differences(scenarios: Sequence[Scenario]) -> list[list[tuple[str, str]]]:
-    """Return the settings in which scenarios differ: for each, pairs of a label and a text."""
+    """Return the settings in which scenarios differ: for each, pairs of label and text."""
     flat = [dict(_leaves(settings.tree_of(scenario))) for scenario in scenarios]
     every = dict.fromkeys(path for leaves in flat for path in leaves if path != "title")
     differing = [
@@ -96,20 +96,20 @@ def list_differences(scenarios: Sequence[Scenario]) -> list[list[tuple[str, str]
 def compare_runs(
     runs: Sequence[Run], differences: Sequence[list[tuple[str, str]]]
 ) -> list[dict[str, Any]]:
-    """Return a table of runs as plain data: one row a run.
+    """Return a table of runs as plain data, one row per run.
 
     Parameters
     ----------
     runs : sequence of Run
-        Those that are compared.
+        The runs to compare.
     differences : sequence of list
-        Of their scenarios, from :func:`list_differences`.
+        Differences of their scenarios, from :func:`list_differences`.
 
     Returns
     -------
     list of dict
-        With ``name``, ``colour``, ``settings`` and ``results``: pairs of a label and a text, of the
-        settings that differ, and of what the runs came to.
+        With ``name``, ``colour``, ``settings`` and ``results``: pairs of label and text, of the
+        settings that differ and of the runs' results.
     """
     measures = dict.fromkeys(label for run in runs for label in run.latest)
     return [
@@ -124,7 +124,7 @@ def compare_runs(
 
 
 def _leaves(tree: Mapping[str, Any], place: str = "") -> Any:
-    """Yield the path and the value of everything in a tree that is no table."""
+    """Yield the path and the value of each leaf of a tree."""
     for key, value in tree.items():
         path = f"{place}{key}"
         if isinstance(value, Mapping):

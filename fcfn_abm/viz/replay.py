@@ -17,7 +17,7 @@ _FEWER = 512  # number of nodes in that sample
 
 
 class Replay:
-    """Goes through the rounds of a record, and then through its training.
+    """Steps through the rounds of a record, followed by its training.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Replay:
             _verdict(record.run["verdict"]),
         )
         self.rounds = record.rounds.reset_index(drop=True)
-        # under churn some places are empty, so the number of a node is not its row
+        # with churn, some node numbers have no row, so number and row differ
         self._places = _index_of(record.nodes["node"])
         self.traces = _traces(record)
         self._shown = {int(str(k)): group for k, group in self.traces.groupby("round")}
@@ -51,12 +51,12 @@ class Replay:
 
     @property
     def scenario(self) -> Any:
-        """The scenario that was run."""
+        """The scenario of the run."""
         return self.record.scenario
 
     @property
     def moments(self) -> int:
-        """Rounds of the market, and of training after them."""
+        """Rounds of the market, followed by rounds of training."""
         return self._moments
 
     @property
@@ -66,7 +66,7 @@ class Replay:
 
     @property
     def verdict(self) -> Mapping[str, Any] | None:
-        """The verdict of the run, from its last round on."""
+        """The verdict of the run, once its last round is shown."""
         return self._verdict if self.round == len(self.rounds) else None
 
     @property
@@ -75,7 +75,7 @@ class Replay:
         return min(self.moment, len(self.rounds))
 
     def step(self) -> None:
-        """Go on by a round."""
+        """Advance by one round."""
         self.seek(self.moment + 1)
 
     def seek(self, moment: int) -> None:
@@ -88,7 +88,7 @@ class Replay:
         return 1
 
     def latest(self) -> Frame:
-        """Return the state at this moment: what follows is not shown before it."""
+        """Return the state at this moment; later rounds are not shown."""
         return self.frame()
 
     def frame(self) -> Frame:
@@ -108,10 +108,10 @@ class Replay:
         note = ""
         if rows.size < len(nodes):
             note = (
-                f"Traces of {rows.size:,} of {len(nodes):,} nodes were kept, and they alone are "
-                "shown; the last round shows all."
+                f"Traces of only {rows.size:,} of {len(nodes):,} nodes were recorded; the last "
+                "round shows all nodes."
                 if rows.size
-                else "No traces of this round were kept; the last round shows all nodes."
+                else "No traces of this round were recorded; the last round shows all nodes."
             )
         return Frame(
             scenario=self.record.scenario,
@@ -152,7 +152,7 @@ class Replay:
         return Path(own["round"].tolist(), own["epsilon"].tolist())
 
     def exit_round(self, node: int) -> int | None:
-        """Return the round at whose end a node left for the last time, if that is past."""
+        """Return the round at whose end a node last exited, if that is not in the future."""
         place = self._places.get_indexer(pd.Index([node]))[0]
         if place < 0:
             return None
@@ -162,7 +162,7 @@ class Replay:
 
 
 def _form(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of the closed form that the pictures show, converted to numbers."""
+    """Return the part of the closed form that the pictures show, as numbers."""
     names = ("threshold", "total_epsilon", "payment", "node_utility", "server_utility")
     return {
         "mechanism": facts["mechanism"],
@@ -176,7 +176,7 @@ def _verdict(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if facts is None:
         return None
     texts = {name: str(facts[name]) for name in ("kind", "reason")}
-    leader = {  # older records lack them, and there is no ratio where no trade pays
+    leader = {  # absent from older records, and without trade
         name: None if facts.get(name) is None else float(facts[name])
         for name in ("budget_ratio", "server_regret")
     }
@@ -189,7 +189,7 @@ def _index_of(node: pd.Series) -> pd.Index:
     if not found.equals(pd.Index(node)):
         found = pd.Index(node)
     if not found.is_unique:
-        raise ValueError("a node has two rows in nodes.parquet")
+        raise ValueError("nodes.parquet has two rows for a node")
     return found
 
 
@@ -206,4 +206,4 @@ def _traces(record: Record) -> pd.DataFrame:
         return record.traces
     expected = (record.nodes["equilibrium_epsilon"] > 0).to_numpy()
     rows: Rows = sample_rows(record.nodes["rho"].to_numpy(), _FEWER, expected)
-    return record.traces_of(record.nodes["node"].iloc[rows])  # places may be empty
+    return record.traces_of(record.nodes["node"].iloc[rows])  # numbers may have gaps

@@ -1,4 +1,4 @@
-"""What a page may ask: the actions, and the types of their arguments."""
+"""Requests of the page: actions and the types of their arguments."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _ARGUMENTS: dict[str, tuple[tuple[type, ...], ...]] = {
 
 
 def parse_request(message: object) -> tuple[str, list[Any]]:
-    """Return action and arguments of a message of the browser.
+    """Return the action and the arguments of a browser's message.
 
     Raises
     ------
     ValueError
-        If it is none that the page sends.
+        If the message is not a valid request.
     """
     if not isinstance(message, dict):
         raise ValueError(f"{abbreviate(message)} is not a request")

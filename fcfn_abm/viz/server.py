@@ -25,11 +25,11 @@ from fcfn_abm.viz.session import OpenedSource
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ASSETS = Path(__file__).parent / "assets"
-"""Folder of the charting library, which the page loads from this server."""
+"""Folder of the charting library, which this server serves."""
 MOST_BYTES = 1 << 20
-"""Size of the largest message that a browser may send; those of the page are far smaller."""
+"""Size of the largest message accepted from a browser; those of the page are far smaller."""
 
-_LONGEST = 300  # characters of a line in the log
+_LONGEST = 300  # longest line of the log, in characters
 _HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
@@ -42,44 +42,44 @@ def serve(
     allow_hosts: Sequence[str] = (),
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve the window until it is interrupted, to those who have the token in its address.
+    """Serve the window until interrupted, to clients with the token in the address.
 
     Parameters
     ----------
     opened : OpenedSource
         From :func:`fcfn_abm.viz.session.open_source`.
     host : str, default "127.0.0.1"
-        Address to listen on; any other than loopback lets other machines in.
+        Address to listen on; any address other than loopback gives other machines access.
     port : int, default 8765
-        Port to listen on; 0 takes a free one.
+        Port to listen on; 0 chooses a free one.
     browser : bool, default True
         Whether to open the window in a browser.
     allow_hosts : sequence of str, optional
-        Names by which a proxy in front of the window is called, such as ``lab.example.org`` or
+        Host names of a proxy in front of the window, such as ``lab.example.org`` or
         ``lab.example.org:8443``.
     on_ready : callable, optional
-        Called with the address once the window can be opened.
+        Called with the address once the window is ready.
 
     Raises
     ------
     MissingExtraError
         If the extra ``viz`` is not installed.
     OutputError
-        If nothing can listen there, or an allowed host is not a name.
+        If the address cannot be used, or an allowed host is not a host name.
     """
     _require_names(allow_hosts)
     listener = _listen(host, port)
-    os.environ["SOLARA_TELEMETRY_MIXPANEL_ENABLE"] = "False"  # nothing leaves this machine
+    os.environ["SOLARA_TELEMETRY_MIXPANEL_ENABLE"] = "False"  # no telemetry
     try:
         import solara.server.app
         import solara.server.settings
         import solara.server.starlette
-        import solara_assets  # noqa: F401 - the scripts of the page, else loaded from the internet
+        import solara_assets  # noqa: F401 - without it, scripts are loaded from the internet
         import uvicorn
     except ImportError as error:
         listener.close()
         raise MissingExtraError(
-            f"The window needs {str(error.name).split('.')[0]}: pip install 'fcfn-abm[viz]'."
+            f"The window requires {str(error.name).split('.')[0]}: pip install 'fcfn-abm[viz]'."
         ) from None
     from fcfn_abm.viz import app
 
@@ -128,7 +128,7 @@ def serve(
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("the window is closed.") from None
+        raise KeyboardInterrupt("the window was closed.") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -139,7 +139,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(
-            f"Nothing can listen on {host}, port {port}: {reason}; choose another one with --port."
+            f"Cannot listen on {host}, port {port}: {reason}. Choose another port with --port."
         ) from None
 
 
@@ -147,28 +147,28 @@ def _require_names(hosts: Sequence[str]) -> None:
     for host in hosts:
         if not _HOST.fullmatch(host):
             raise OutputError(
-                f"--allow-host {abbreviate(host)}: must be a name such as lab.example.org, with "
-                "its port where that is not the usual one."
+                f"--allow-host {abbreviate(host)}: must be a host name such as lab.example.org, "
+                "with the port if it is not the default one."
             )
 
 
 def _reachable_name(host: str) -> str:
-    """Return the host that addresses name: no browser can open a wildcard address."""
+    """Return the host for URLs: browsers cannot open wildcard addresses."""
     return socket.gethostname() if host in WILDCARDS else host
 
 
 def _log_in_lines() -> None:
-    """Log what the server says about broken connections and messages in one line each."""
+    """Log the server's messages about broken connections in one line each."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Line("fcfn: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
 class _Line(logging.Formatter):
-    """Writes a message in one line; the tracebacks of our own errors follow theirs."""
+    """Formats a message in one line; tracebacks of our own errors follow it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the formatted line."""
         if record.name.startswith("fcfn_abm"):
             return super().format(record)
         text = record.getMessage()

@@ -41,11 +41,11 @@ from fcfn_abm.viz.replay import Replay
 from fcfn_abm.viz.view import View, describe_status, draw_pictures, list_tiles
 
 FRAMES = 8.0
-"""Upper limit of pictures per second; faster play makes several rounds per picture."""
+"""Upper limit of pictures per second; faster play computes several rounds per picture."""
 MOST_PARTS = files.MOST_BYTES // (128 << 10)
-"""Messages in which a file may arrive."""
+"""Most messages for one file."""
 
-_BESIDE = "-beside"  # ends the names of the second record's pictures
+_BESIDE = "-beside"  # suffix of the second record's pictures
 
 type Increments = Callable[[list[dict[str, Any]], list[bytes]], None]
 
@@ -54,13 +54,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """What the window shows: a scenario to play, or a record to replay."""
+    """Source of the window: a scenario to play, or a record to replay."""
 
     name: str
     scenario: Scenario
     record: Record | None = None
     beside: Record | None = None
-    """Another record, which is replayed side by side with the first one."""
+    """Another record, replayed side by side with the first."""
     beside_name: str = ""
 
 
@@ -71,28 +71,26 @@ def open_sources(
     imports: tuple[str, ...] = (),
     trust: bool = False,
 ) -> OpenedSource:
-    """Read a scenario file, a record, or two records that are compared.
+    """Read a scenario file, a record, or two records to compare.
 
     Raises
     ------
     FcfnError
-        If one cannot be read, or there are more than two, or two that are not both records.
+        If a path cannot be read, there are more than two, or one of two is not a record.
     """
     if len(paths) > 2:
-        raise InvalidRecordError(
-            f"{len(paths)} records cannot be shown side by side; give one or two."
-        )
+        raise InvalidRecordError(f"the window shows one or two records, not {len(paths)}.")
     first, *others = [open_source(path, overrides, imports=imports, trust=trust) for path in paths]
     if not others:
         return first
     for path, opened in zip(paths, (first, *others), strict=True):
         if opened.record is None:
             raise InvalidRecordError(
-                f"{path}: two that are shown side by side must both be records; 'fcfn run' makes "
-                "one of a scenario."
+                f"{path}: both paths must be records to be compared; 'fcfn run' writes a record "
+                "of a scenario."
             )
     names = [first.name, others[0].name]
-    if names[0] == names[1]:  # folders of one name, in different places
+    if names[0] == names[1]:  # folders of the same name in different places
         names = ["/".join(path.resolve().parts[-2:]) for path in paths]
     return replace(first, name=names[0], beside=others[0].record, beside_name=names[1])
 
@@ -106,22 +104,24 @@ def open_source(
 ) -> OpenedSource:
     """Read a scenario file or the folder of a record.
 
-    Plug-ins are imported as in :func:`fcfn_abm.build.load_scenario`; a record needs none.
+    Plug-ins are imported as in :func:`fcfn_abm.build.load_scenario`; records need none.
 
     Raises
     ------
     FcfnError
-        If it is neither.
+        If the path is neither.
     """
     if path.is_dir():
         if overrides:
-            raise InvalidScenarioError("a record cannot be changed.", file=f"--set {overrides[0]}")
+            raise InvalidScenarioError(
+                "the settings of a record cannot be changed.", file=f"--set {overrides[0]}"
+            )
         if imports or trust:
             option = f"--import {imports[0]}" if imports else "--trust"
-            raise InvalidScenarioError("a record is shown without any code.", file=option)
+            raise InvalidScenarioError("records are shown without plug-ins.", file=option)
         record = read_record(path)
         if not len(record.rounds):
-            raise InvalidRecordError(f"{path}: no round was played, so there is nothing to show.")
+            raise InvalidRecordError(f"{path}: the record has no rounds to show.")
         return OpenedSource(path.name, record.scenario, record)
     scenario = load_scenario(path, overrides, imports=imports, trust=trust)
     if overrides:
@@ -130,13 +130,13 @@ def open_source(
 
 
 def _name_again(scenario: Scenario, path: Path) -> Scenario:
-    """Return a scenario with another title, where overrides make it another market than its file.
+    """Return a scenario with a new title if overrides change the market in its file.
 
-    A title that says "50 nodes" does not fit a million.
+    A title such as "50 nodes" does not fit a million nodes.
     """
     tree, _ = read_scenario(path)
     title = settings.describe_market(scenario)
-    with suppress(FcfnError):  # an override may have put right what is wrong in the file
+    with suppress(FcfnError):  # the file may be valid only with its overrides
         if settings.describe_market(load_scenario(path)) == title:
             return scenario
     same = scenario.title == tree.get("title", "")
@@ -144,7 +144,7 @@ def _name_again(scenario: Scenario, path: Path) -> Scenario:
 
 
 class Session:
-    """Handles the requests of one tab in order, in its own thread.
+    """Handles the requests of one tab in order, in a separate thread.
 
     Parameters
     ----------
@@ -153,11 +153,11 @@ class Session:
     show : callable
         Called with a new :class:`View` after every change.
     send : callable, optional
-        Takes the increments of the charts' columns, as of :class:`fcfn_abm.viz.charts.Feed`.
+        Receives the increments of the charts' columns, see :class:`fcfn_abm.viz.charts.Feed`.
     deliver : callable, optional
-        Takes the name and the content of a file that is to be saved.
+        Receives the name and the content of a file to save.
     query : str, default ""
-        The settings of the link by which the window was opened.
+        Query of the link with which the window was opened, with settings.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Session:
         Thread(target=self._work, name="session", daemon=True).start()
 
     def request(self, action: str, *arguments: Any) -> None:
-        """Put a request into the queue; :meth:`handle` lists the actions."""
+        """Add a request to the queue; :meth:`handle` lists the actions."""
         self._inbox.put((action, arguments))
 
     def close(self) -> None:
@@ -214,13 +214,13 @@ class Session:
                 self._due = time.monotonic() + 1.0 / min(self._speed, FRAMES)
                 self._try(self._play_on)
             elif requests and all(action in ("hover", "leave") for action, _ in requests):
-                self._mark()  # nothing else has changed
+                self._mark()  # only the mark has changed
                 continue
             if not self._closed:
                 self.show()
 
     def _wait_for_requests(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """Wait for requests, or until the next round is due; return all requests in the queue."""
+        """Wait for requests or until the next round is due; return all queued requests."""
         wait = max(self._due - time.monotonic(), 0.0) if self._playing else None
         found = []
         with suppress(Empty):
@@ -230,20 +230,22 @@ class Session:
         return found
 
     def _try(self, work: Callable[[], None]) -> None:
-        """Run ``work``; show an error as the problem of this tab, so that the thread goes on."""
+        """Run ``work``; show errors as the tab's problem, so that the thread continues."""
         try:
             work()
         except FcfnError as error:
             self._problem, self._playing = str(error), False
         except Exception as error:  # without a message the page would stay blank
-            if self._closed:  # what was going on was cut off
+            if self._closed:  # work was interrupted
                 return
-            logger.exception("The window could not do this.")
+            logger.exception("A request of the window failed.")
             self._playing = False
-            self._problem = f"This failed ({type(error).__name__}: {error}); reset to go on."
+            self._problem = (
+                f"An error occurred ({type(error).__name__}: {error}). Press Reset to continue."
+            )
 
     def handle(self, action: str, *arguments: Any) -> None:
-        """Carry out one request of the browser; an unknown action does nothing."""
+        """Carry out a request of the browser; unknown actions are ignored."""
         if action not in ("hover", "leave", "ready"):
             self._problem = ""
         handler = getattr(self, f"_do_{action}", None)
@@ -265,7 +267,7 @@ class Session:
         return all(source.over for source in self._sources)
 
     def _open_first(self) -> None:
-        """Start as the link says that opened the window, if it is a valid one."""
+        """Start with the settings of the link that opened the window, if they are valid."""
         if self._query and not self._opened.record:
             self._try(self._follow_link)
         kept = self._problem
@@ -273,7 +275,7 @@ class Session:
         self._problem = kept
 
     def _open(self) -> None:
-        """Start over: the market at its first round, records at their last."""
+        """Start over: a market at its first round, records at their last."""
         self._problem, self._hovered = "", None
         self._opens += 1
         records = [record for record in (self._opened.record, self._opened.beside) if record]
@@ -319,7 +321,7 @@ class Session:
         self._speed = min(max(float(speed), 0.2), 100.0)
 
     def _do_ready(self) -> None:
-        """Send all columns: the charts of the page have just appeared, or missed something."""
+        """Send all columns, because the charts have just appeared or missed an increment."""
         self._feed.restart()
 
     def _do_colour(self, by: str) -> None:
@@ -347,7 +349,7 @@ class Session:
         self._picked = None if node is None else int(node)
 
     def _do_pick_next(self, steps: int) -> None:
-        """Pick the node that is so many places costlier than the one that is picked."""
+        """Pick the node a number of ranks above the picked one in order of cost."""
         if self._source is None:
             return
         frame = self._source.frame()
@@ -366,7 +368,7 @@ class Session:
         self._picked = self._picked if found is None else found
 
     def _do_hover(self, name: str, x: float, y: float) -> None:
-        """Mark what is at a point of a picture in all of them."""
+        """Mark the item at a point of a picture in all pictures."""
         picture, self._hovered = self._pictures.get(name), None
         if picture is None:
             return
@@ -381,7 +383,7 @@ class Session:
         self._hovered = None
 
     def _mark(self) -> None:
-        """Send what is marked, and nothing else."""
+        """Send the mark only."""
         self._view = replace(self._view, hover=self._describe_hover())
         self._show(self._view)
 
@@ -403,14 +405,14 @@ class Session:
             nodes = rings.nodes_in(number)
             first, end = int(rings.edges[number]) + 1, int(rings.edges[number + 1])
             sells = np.count_nonzero(frame.epsilon[frame.by_cost[first - 1 : end]])
-            label = f"the nodes of rank {first:,} to {end:,} by cost: {sells:,} take part"
+            label = f"nodes of rank {first:,} to {end:,} by cost: {sells:,} active"
             marks = {n: p.mark_nodes(nodes) for n, p in self._pictures.items()}
         return {"label": label, "marks": {n: mark for n, mark in marks.items() if mark}}
 
     # Settings
 
     def _use(self, scenario: Scenario) -> None:
-        """Take a valid scenario as what is played from now on."""
+        """Use a valid scenario from now on."""
         tree, base = settings.tree_of(scenario), settings.tree_of(self._base)
         own = {**tree, "title": self._base.title} == base
         title = self._base.title if own else settings.describe_market(scenario)
@@ -431,13 +433,13 @@ class Session:
         """Change a setting; a valid one restarts the market."""
         if self._opened.record:
             return
-        if path not in self._paths():  # what is not shown, such as a file to read, stays
+        if path not in self._paths():  # hidden settings, such as files to read, stay
             self._problem = f"The window has no setting {abbreviate(path)}."
             return
         self._change(settings.replace_value(self._tree, path, value), path)
 
     def _do_put_back(self, path: str) -> None:
-        """Set a setting to what it was when the market was opened."""
+        """Reset a setting to its value when the market was opened."""
         if not self._opened.record and path in self._paths():
             base = settings.tree_of(self._base)
             self._change(settings.put_back(self._tree, base, path), path)
@@ -447,7 +449,7 @@ class Session:
             self._play_anew(self._base)
 
     def _change(self, tree: settings.Tree, path: str) -> None:
-        """Play with other settings, or say what is wrong with them and leave the market alone."""
+        """Play with new settings, or report what is wrong with them and keep the market."""
         good, base = settings.tree_of(self._scenario), settings.tree_of(self._base)
         self._tree = tree
         self._groups = settings.describe_settings(tree, base)
@@ -467,31 +469,31 @@ class Session:
         return scenario
 
     def _follow_link(self) -> None:
-        """Take the settings of the link."""
+        """Apply the settings of the link."""
         tree = self._tree
         for path, value in settings.parse_query(self._query).items():
             if path not in settings.list_paths(tree):
                 raise InvalidScenarioError(
-                    f"there is no setting {abbreviate(path)} here; the market is as it was opened.",
+                    f"there is no setting {abbreviate(path)}; the link's settings were ignored.",
                     file="the link",
                 )
             tree = settings.replace_value(tree, path, value)
         problems = settings.find_problems(tree, self._tree, self._parse)
         for sentence in problems.values():
             what = sentence.removeprefix("settings, ")
-            raise InvalidScenarioError(f"{what} The market is as it was opened.", file="the link")
+            raise InvalidScenarioError(f"{what} The link's settings were ignored.", file="the link")
         self._use(self._parse(tree))
 
     def _paths(self) -> set[str]:
-        """Return the paths of the settings that are shown."""
+        """Return the paths of the shown settings."""
         return {control["path"] for group in self._groups for control in group["controls"]}
 
     def _require_few_nodes(self, scenario: Scenario) -> None:
-        """Limit what one tab can take of this machine, unless the opened scenario takes more."""
+        """Limit the nodes of one tab, unless the opened scenario has more."""
         most = max(settings.MOST_NODES, self._opened.scenario.population.n_nodes)
         if scenario.population.n_nodes > most:
             raise InvalidScenarioError(
-                f"must be at most {most:,} in the window; a scenario file may have more.",
+                f"must be at most {most:,} in the window; a scenario file can have more.",
                 file="settings",
                 table="population",
                 key="n_nodes",
@@ -500,7 +502,7 @@ class Session:
     # Files
 
     def _do_upload(self, name: str, part: int, n_parts: int, content: str) -> None:
-        """Take in a part of a file, in base 64; the last one opens it."""
+        """Receive a part of a file in base 64; the last part opens the file."""
         if self._opened.record:
             return
         if part == 0:
@@ -508,8 +510,8 @@ class Session:
         if not 1 <= n_parts <= MOST_PARTS or part != len(self._parts) or part >= n_parts:
             self._parts = []
             raise InvalidScenarioError(
-                f"The file did not arrive whole, or has more than {files.MOST_BYTES >> 20} MiB; "
-                "open it again."
+                f"The file is incomplete or larger than {files.MOST_BYTES >> 20} MiB; open it "
+                "again."
             )
         self._parts.append(content)
         if part + 1 < n_parts:
@@ -518,7 +520,7 @@ class Session:
         try:
             content_bytes = b"".join(base64.b64decode(text, validate=True) for text in parts)
         except (binascii.Error, ValueError):
-            raise InvalidScenarioError("The file did not arrive whole; open it again.") from None
+            raise InvalidScenarioError("The file is incomplete; open it again.") from None
         scenario = files.read_file(name, content_bytes, self._scenario, self._opened.scenario)
         self._require_few_nodes(scenario)
         if name.lower().endswith(".toml"):
@@ -531,29 +533,27 @@ class Session:
         """Send the browser a file to save."""
         name = self._file_name()
         if what == "scenario":
-            header = "What the window played, with every setting."
+            header = "Scenario of the window, with all settings."
             self._deliver("scenario.toml", to_toml(self._scenario, header).encode())
         elif what == "record" and isinstance(self._source, LiveMarket):
             self._deliver(f"{name}.zip", files.zip_record(self._source.record(), name))
 
     def _file_name(self) -> str:
-        """Return what the record is called: the first words of the title."""
+        """Return the file name of the record: the first words of the title."""
         words = re.findall(r"[a-z0-9]+", (self._scenario.title or self._opened.name).lower())
         return "-".join(words[:6]) or "market"
 
     # Pins
 
     def _do_pin(self) -> None:
-        """Keep the run that is shown, to compare others with it."""
+        """Pin the shown run, to compare others with it."""
         if not isinstance(self._source, LiveMarket):
             return
         if not self._source.moments:
-            self._problem = "No round has been played, so there is no run to pin yet."
+            self._problem = "No round has been played yet, so there is no run to pin."
             return
         if len(self._pins) == MOST_PINS:
-            self._problem = (
-                f"{MOST_PINS} runs are pinned, the most that charts can show; unpin one."
-            )
+            self._problem = f"{MOST_PINS} runs are pinned, the maximum; unpin one first."
             return
         self._n_pinned += 1
         free = [colour for colour in COLOURS if colour not in {pin.colour for pin in self._pins}]
@@ -597,7 +597,7 @@ class Session:
         self._show(view)
 
     def _describe_changes(self) -> str:
-        """Say what the market was opened as, and which settings are others now."""
+        """Describe which settings differ from those the market was opened with."""
         base, title = self._base, self._base.title or self._opened.name
         if self._opened.beside or self._scenario == base:
             return ""
@@ -609,8 +609,8 @@ class Session:
         ]
         what = ", ".join(changed) or "costs"
         if title == self._scenario.title:
-            return f"Changed since it was opened: {what}."
-        return f"Opened as \u201c{title}\u201d; changed since: {what}."
+            return f"Changed settings: {what}."
+        return f"Opened as \u201c{title}\u201d; changed settings: {what}."
 
     def _fill(self, view: View) -> None:
         source = self._source
@@ -655,7 +655,7 @@ class Session:
         return words, tones.pop() if len(tones) == 1 else "alert" if "alert" in tones else "calm"
 
     def _describe_picked(self, frames: Sequence[Frame], node: int) -> list[str]:
-        """Say what is known of a node, in each record that is shown."""
+        """Describe a node, in each shown record."""
         both = [
             describe_node(frame, source, node)
             for frame, source in zip(frames, self._sources, strict=True)
@@ -666,7 +666,7 @@ class Session:
         return [f"{name}: {' '.join(said)}" for name, said in zip(names, both, strict=True)]
 
     def _draw(self, frames: Sequence[Frame]) -> dict[str, Picture]:
-        """Draw the pictures of all frames, those of one kind beside each other."""
+        """Draw the pictures of all frames, with those of one kind side by side."""
         if len(frames) == 1:
             drawn = draw_pictures(frames[0], self._colour_by, self._picked)
             return {picture.name: picture for picture in drawn}
@@ -683,7 +683,7 @@ class Session:
         return found
 
     def _list_runs(self, frames: Sequence[Frame], latest: Frame) -> list[Run]:
-        """Return the run that is shown, and those that it is compared with."""
+        """Return the shown run and the runs it is compared with."""
         if len(frames) > 1:
             names = (self._opened.name, self._opened.beside_name)
             return [
@@ -695,7 +695,7 @@ class Session:
         return [take_run(SHOWN, "", latest, copy=False), *self._pins]
 
     def _find_differences(self, runs: Sequence[Run]) -> list[list[tuple[str, str]]]:
-        """Return in which settings runs differ; found anew when they are others."""
+        """Return the settings in which runs differ; cached while the runs are the same."""
         scenarios = [run.scenario for run in runs]
         before, found = self._differences
         if [id(one) for one in before] != [id(one) for one in scenarios]:

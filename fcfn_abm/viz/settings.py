@@ -1,4 +1,4 @@
-"""The settings of the window, generated from the scenario's schema: words, help and limits."""
+"""The settings of the window, generated from the scenario's schema: labels, help and limits."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ SECTIONS = (
 """Tables of a scenario that define the market; the seed is added to them."""
 
 MOST_NODES = 1_000_000
-"""Nodes of a session that were set in the window; a scenario that is opened may have more."""
+"""Most nodes that can be set in the window; an opened scenario may have more."""
 
 _MOST_IN_LINK = 100
-_BEYOND = 1e6  # bounds beyond this guard the arithmetic and do not limit a slider
+_BEYOND = 1e6  # larger bounds guard the arithmetic and do not limit sliders
 _DECADES = 2  # range of a slider without an upper limit, around the default
 _FAR = 10  # a slider ends at this multiple of the default if the limit is far beyond
 
@@ -49,7 +49,7 @@ def tree_of(scenario: Scenario) -> Tree:
 
 
 def replace_value(tree: Tree, path: str, value: Any) -> Tree:
-    """Return a tree with one value replaced; None removes it.
+    """Return a tree with one value replaced, or removed if it is None.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def replace_value(tree: Tree, path: str, value: Any) -> Tree:
 
 
 def describe_market(scenario: Scenario) -> str:
-    """Say in a few words which market a scenario is about, for one whose title no longer fits.
+    """Describe a scenario's market briefly, as a title if its own no longer fits.
 
     Examples
     --------
@@ -88,14 +88,14 @@ def describe_market(scenario: Scenario) -> str:
 
 
 def parse_tree(tree: Tree) -> Scenario:
-    """Return the scenario of a tree; raise InvalidScenarioError with one sentence otherwise."""
+    """Return the scenario of a tree, or raise InvalidScenarioError with one sentence."""
     scenario = tree_to_scenario(tree, "settings")
     check_scenario(scenario, "settings")
     return resolve_defaults(scenario)
 
 
 def list_changes(tree: Tree, opened: Tree) -> dict[str, Any] | None:
-    """Return the settings that lead from one scenario to another; None if others differ, too."""
+    """Return the changed settings between two scenarios, or None if other keys differ too."""
     found = {
         control["path"]: find_value(tree, control["path"])
         for group in describe_settings(tree, opened)
@@ -113,7 +113,7 @@ def list_changes(tree: Tree, opened: Tree) -> dict[str, Any] | None:
 
 
 def to_query(changes: Mapping[str, Any]) -> str:
-    """Write settings as the query of a link.
+    """Format settings as the query of a link.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def to_query(changes: Mapping[str, Any]) -> str:
 
 
 def parse_query(query: str) -> dict[str, Any]:
-    """Read the settings of a link, unchecked; what is no number, true, false or null is text.
+    """Parse the settings of a link, unchecked; text that is not JSON stays a string.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def parse_query(query: str) -> dict[str, Any]:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_IN_LINK)
     except ValueError:
         raise InvalidScenarioError(
-            f"holds more than {_MOST_IN_LINK} settings.", file="the link"
+            f"has more than {_MOST_IN_LINK} settings.", file="the link"
         ) from None
     found: dict[str, Any] = {}
     for path, text in pairs:
@@ -149,23 +149,23 @@ def parse_query(query: str) -> dict[str, Any]:
 
 
 def list_paths(tree: Tree) -> set[str]:
-    """Return the paths of the settings that are shown for a tree."""
+    """Return the paths of the settings shown for a tree."""
     return {c["path"] for group in describe_settings(tree) for c in group["controls"]}
 
 
 def find_problems(
     tree: Tree, good: Tree, parse: Callable[[Tree], Scenario] | None = None
 ) -> dict[str, str]:
-    """Return what is wrong in a tree: a sentence for each setting, in the order of checks.
+    """Return the problems of a tree: one sentence per setting, in the order of the checks.
 
     Parameters
     ----------
     tree : dict
         The values to check.
     good : dict
-        Values that are valid together: each setting that is wrong is put back to see the next one.
+        Valid values: each invalid setting is reset to them to find the next problem.
     parse : callable, optional
-        What refuses a tree; :func:`parse_tree` without it.
+        Validates a tree; :func:`parse_tree` by default.
     """
     found: dict[str, str] = {}
     while True:
@@ -178,14 +178,18 @@ def find_problems(
             found[path] = str(error)
             try:
                 tree = put_back(tree, good, path)
-            except (LookupError, TypeError, AttributeError):  # it is no setting, or its table is
+            except (
+                LookupError,
+                TypeError,
+                AttributeError,
+            ):  # not a setting
                 return found
         else:
             return found
 
 
 def path_of(error: InvalidScenarioError) -> str:
-    """Return the path of the setting that an error of :func:`parse_tree` is about.
+    """Return the path of the setting in an error of :func:`parse_tree`.
 
     Examples
     --------
@@ -196,23 +200,23 @@ def path_of(error: InvalidScenarioError) -> str:
 
 
 def describe_settings(tree: Tree, opened: Tree | None = None) -> list[dict[str, Any]]:
-    """Return the settings as plain data: one group a table, one control a value.
+    """Return the settings as plain data: one group per table, one control per value.
 
     Parameters
     ----------
     tree : dict
         The current values; they need not be valid.
     opened : dict, optional
-        The values to which a setting can be set back; without it, the current ones.
+        The values to which settings can be reset; by default the current ones.
 
     Returns
     -------
     list of dict
         Each with ``name``, ``help`` and ``controls``. A control has ``path``, ``label``, ``help``,
-        ``value``, ``basic``, ``changed`` (whether it differs from ``opened``; then ``before`` is
-        what stood there) and ``kind``: "number" (with ``low``, ``high``, ``log`` and ``whole`` for
-        its slider, if ``slider``; ``words`` where it takes a name too), "choice" (with ``options``)
-        or "switch".
+        ``value``, ``basic``, ``changed`` (whether it differs from ``opened``, whose value is then
+        ``before``) and ``kind``: "number" (with ``low``, ``high``, ``log`` and ``whole`` for its
+        slider if ``slider``, and ``words`` if it also accepts a name), "choice" (with
+        ``options``) or "switch".
     """
     schema = _schema()
     opened = tree if opened is None else opened
@@ -242,7 +246,7 @@ def describe_settings(tree: Tree, opened: Tree | None = None) -> list[dict[str, 
 
 
 def find_value(tree: Tree, path: str) -> Any:
-    """Return the value at a path; None where it is left out."""
+    """Return the value at a path, or None if it is omitted."""
     *tables, key = path.split(".")
     inner: Any = tree
     for table in tables:
@@ -251,9 +255,9 @@ def find_value(tree: Tree, path: str) -> Any:
 
 
 def put_back(tree: Tree, opened: Tree, path: str) -> Tree:
-    """Return a tree in which a setting is as it was opened; a registered name with its options.
+    """Return a tree with a setting reset to its opened value; names keep their options.
 
-    An option of another name than the opened one gets its default.
+    Options of a name other than the opened one get their defaults.
     """
     table, _, key = path.rpartition(".")
     if key == "kind":
@@ -266,7 +270,7 @@ def put_back(tree: Tree, opened: Tree, path: str) -> Tree:
 
 
 def _kind_above(tree: Tree, path: str) -> Any:
-    """Return the registered name whose option a path is; None if it is none."""
+    """Return the registered name to which an option's path belongs, or None."""
     table, _, key = path.rpartition(".")
     return find_value(tree, f"{table}.kind") if table and key != "kind" else None
 
@@ -292,7 +296,7 @@ def _text(field: Mapping[str, Any]) -> str:
 
 
 def _field(path: str, field: Mapping[str, Any], value: Any) -> list[dict[str, Any]]:
-    """Return the controls of one key: several where it holds a registered name with options."""
+    """Return the controls of one key; several if it is a registered name with options."""
     if "oneOf" in field:
         return _kinds(path, field, value or {})
     control = _control(path, field, value)
@@ -300,7 +304,7 @@ def _field(path: str, field: Mapping[str, Any], value: Any) -> list[dict[str, An
 
 
 def _kinds(path: str, field: Mapping[str, Any], given: Any) -> list[dict[str, Any]]:
-    """Return the control of a registered name, and those of its options."""
+    """Return the control of a registered name and those of its options."""
     kinds = {k["properties"]["kind"]["const"]: k for k in field["oneOf"] if "properties" in k}
     kind = given.get("kind")
     options = [
@@ -330,7 +334,7 @@ def _control(path: str, field: Mapping[str, Any], value: Any) -> dict[str, Any] 
     choices = field.get("anyOf", [field])
     optional = any(choice.get("type") == "null" for choice in choices)
     forms = [choice for choice in choices if choice.get("type") != "null"]
-    form = {**field, **forms[0]}  # of several forms the first decides; words are typed in
+    form = {**field, **forms[0]}  # the first of several forms decides; names are typed in
     default = field.get("default")
     control: dict[str, Any] = {
         "path": path,
@@ -353,7 +357,7 @@ def _control(path: str, field: Mapping[str, Any], value: Any) -> dict[str, Any] 
     if kind == "boolean":
         options = [_option(value) for value in (None, True, False)]
         return {**control, "kind": "choice", "options": options}
-    return None  # tables and lists can be set in the file only
+    return None  # tables and lists can only be set in a file
 
 
 def _option(value: Any) -> dict[str, Any]:
@@ -361,14 +365,14 @@ def _option(value: Any) -> dict[str, Any]:
 
 
 def _to_json_value(value: Any) -> Any:
-    """Return a value that JSON can hold: a rejected value may be anything."""
+    """Convert a value for JSON; a rejected value may have any type."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     return None if value is None else str(value)
 
 
 def _range(path: str, form: Mapping[str, Any], default: Any, value: Any) -> dict[str, Any]:
-    """Return where a slider begins and ends, and whether it is logarithmic."""
+    """Return the ends of a slider, and whether it is logarithmic."""
     whole = form["type"] == "integer"
     least = form.get("minimum", form.get("exclusiveMinimum"))
     most = form.get("maximum", form.get("exclusiveMaximum"))
@@ -389,7 +393,7 @@ def _range(path: str, form: Mapping[str, Any], default: Any, value: Any) -> dict
         low = max(1.0, float(least))
     if path == "population.n_nodes":
         high = float(MOST_NODES)
-    if value not in (None, default) and path != "population.n_nodes":  # room on both sides
+    if value not in (None, default) and path != "population.n_nodes":  # leave room on both sides
         low, high = min(low, now[-1] / _FAR), max(high, now[-1] * _FAR)
     low, high = min(low, *now), max(high, *now)
     low = max(low, float(least)) if whole else low

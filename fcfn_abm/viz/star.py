@@ -1,4 +1,4 @@
-"""The star: the server in the middle, the nodes around it in ascending order of cost."""
+"""The star: the server in the middle, the nodes around it by increasing cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fcfn_abm.viz.pictures import WIDTH, Picture, Rings, draw_ring
 from fcfn_abm.viz.svg import INK, MUTED, number, picture, power_of_ten, text
 
 CROWD = 300
-"""More nodes than this are drawn as rings."""
+"""Larger numbers of nodes are drawn as rings."""
 
 type ColourBy = Literal["payment", "utility"]
 
@@ -29,7 +29,7 @@ _LOSS = ((0.0, (250, 219, 200)), (1.0, (168, 63, 0)))
 
 
 def draw_star(frame: Frame, colour_by: ColourBy, picked: int | None = None) -> Picture:
-    """Draw the server and its nodes; more than :data:`CROWD` nodes as rings."""
+    """Draw the server and its nodes; more than :data:`CROWD` nodes are drawn as rings."""
     draw = _draw_nodes if frame.nodes.size <= CROWD else _draw_rings
     return draw(frame, colour_by, picked)
 
@@ -82,15 +82,15 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
                 bold=True,
             )
         )
-    lines = ["clockwise from the cheapest node; the area of a disc is its epsilon"]
+    lines = ["clockwise by increasing cost; the area of a disc shows its ε"]
     if most > 0:
-        lines = [f"clockwise from the cheapest; area: epsilon, up to {number(most)}"]
+        lines = [f"clockwise by increasing cost; area: ε, up to {number(most)}"]
     parts.append(_legend(colour_by, values, scale, LEAVES, lines))
     n_sell, n_left = int((frame.epsilon > 0).sum()), int(frame.exited.sum())
     alt = (
-        f"The server and {format_count(n_shown, 'node')} around it, the cheapest at the top and "
-        f"costlier ones clockwise: {n_sell} report epsilon, up to {number(most)}; {n_left} have "
-        "left."
+        f"The server and {format_count(n_shown, 'node')} around it, clockwise by increasing "
+        f"cost from the top: {n_sell} report a positive epsilon, up to {number(most)}; {n_left} "
+        "have left."
     )
     return Picture(
         "star", "Server and nodes", alt, picture(WIDTH, _HEIGHT, parts), (frame.nodes, x, y)
@@ -98,7 +98,7 @@ def _draw_nodes(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
 
 
 def _draw_rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Picture:
-    """Draw nodes by rank of cost in rings whose sizes grow by a factor of ten every few rings."""
+    """Draw nodes in rings by rank of cost; the ranks grow by a factor of ten every few rings."""
     order, n_shown = frame.by_cost, frame.nodes.size
     powers = np.arange(_PER_DECADE * math.log10(n_shown)) / _PER_DECADE
     edges = np.append(0, np.append(np.unique((10.0**powers).round()), n_shown)).astype(np.intp)
@@ -117,13 +117,13 @@ def _draw_rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
         if share > 0:
             parts.append(_arc(r, share, thick - 1.0, _colour(float(mean[ring]), scale)))
     largest = math.floor(math.log10(n_shown))
-    every = 1 if _PER_DECADE * thick > _LABEL else 2  # powers of ten that are labelled
+    every = 1 if _PER_DECADE * thick > _LABEL else 2  # labelled powers of ten
     for ring, edge in enumerate(edges.tolist()):
         whole = edge >= 10 and math.log10(edge).is_integer()
         if not (whole or edge == n_shown):
             continue
         counts_within.append(
-            f"of the cheapest {edge:,} nodes {int(sells[:ring].sum()):,} take part"
+            f"{int(sells[:ring].sum()):,} of the {edge:,} nodes with the lowest costs are active"
         )
         if whole and (largest - round(math.log10(edge))) % every == 0:
             label = str(edge) if edge < 1000 else power_of_ten(edge)
@@ -136,8 +136,8 @@ def _draw_rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
             scale,
             _OUT,
             [
-                "rings: the 10, 100, 10³ … cheapest nodes from inside",
-                "coloured arc: the share of a ring that takes part",
+                "rings from inside: the 10, 100, 10³ … lowest-cost nodes",
+                "coloured arc: active share of the ring",
             ],
         )
     )
@@ -146,7 +146,7 @@ def _draw_rings(frame: Frame, colour_by: ColourBy, picked: int | None) -> Pictur
         ring = int(np.searchsorted(edges, rank, side="right")) - 1
         parts.append(draw_ring(_X, _Y, _CORE + (ring + 0.5) * thick))
     alt = (
-        f"{n_shown:,} nodes as rings around the server, the cheapest innermost: "
+        f"{n_shown:,} nodes as rings around the server, lowest costs innermost: "
         + "; ".join(counts_within)
         + "."
     )
@@ -206,7 +206,7 @@ def _legend(colour_by: str, values: Floats, scale: float, out: str, lines: list[
 
 
 def _colour(value: float, scale: float) -> str:
-    """Return a shade of blue for a gain, of orange for a loss."""
+    """Return a shade of blue for gains, of orange for losses."""
     share = min(abs(value) / scale, 1.0) if scale > 0 else 0.0
     stops = _STOPS if value >= 0 else _LOSS
     for (low, below), (high, above) in pairwise(stops):

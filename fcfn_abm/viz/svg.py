@@ -1,4 +1,4 @@
-"""Charts as small SVG strings, fast enough to draw several times a second."""
+"""Charts as small SVG strings, fast enough to draw several times per second."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def text(
 def path(
     x: Floats, y: Floats, colour: str, *, width: float = 1.8, dashes: str = "", opacity: float = 1
 ) -> str:
-    """Return a line through points, with gaps at those that are not finite."""
+    """Return a line through points, with gaps at values that are not finite."""
     if x.size > _MOST_POINTS:
         some = np.unique(np.linspace(0, x.size - 1, _MOST_POINTS).round().astype(int))
         x, y = x[some], y[some]
@@ -125,7 +125,7 @@ def rectangles(x: Floats, y: Floats, width: float, height: float, colour: str) -
 
 
 def picture(width: float, height: float, parts: Sequence[str]) -> str:
-    """Return a complete SVG, hidden from screen readers: its text alternative stands beside it."""
+    """Return a complete SVG, hidden from screen readers, which read its text alternative."""
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg" '
         f'aria-hidden="true" focusable="false">{"".join(parts)}</svg>'
@@ -167,7 +167,7 @@ def labels(values: Sequence[float], *, log: bool = False) -> list[str]:
 
 
 def end_of_rounds(latest: int) -> float:
-    """Return the end of an axis of rounds; it grows in steps, so that the axis rarely moves.
+    """Return the end of an axis of rounds, which grows in steps so that it rarely moves.
 
     Examples
     --------
@@ -209,7 +209,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, values: npt.ArrayLike) -> Floats:
-        """Return the coordinates of values; on a log scale those of zero are NaN."""
+        """Return the coordinates of values; on a log scale zero gives NaN."""
         given = np.asarray(values, dtype=float)
         if self.log:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -242,7 +242,7 @@ class Chart:
     x_label: str = ""
     y_label: str = ""
     whole_x: bool = False
-    """Whether ticks stand at whole numbers only, as for rounds."""
+    """Whether ticks are at integers only, as for rounds."""
     parts: list[str] = field(default_factory=list)
     legend: list[tuple[str, str, str]] = field(default_factory=list)
     """Label, colour and dashes."""

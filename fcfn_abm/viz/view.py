@@ -1,4 +1,4 @@
-"""What the page shows, as plain data: numbers, status, pictures."""
+"""The page's content as plain data: numbers, status, pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VERDICT_NAMES = {
     "cycling": "Cycling",
     "diverged": "Diverged",
     "no-trade": "No trade",
-    "max-rounds": "Not settled",
+    "max-rounds": "Not converged",
     "stopped": "Stopped",
     "paused": "Saved",
 }
@@ -29,17 +29,17 @@ _VERDICT_NAMES = {
 
 @dataclass
 class View:
-    """The state that is sent to the browser; plain data."""
+    """The state sent to the browser, as plain data."""
 
     title: str
     subtitle: str = ""
-    """What the market was opened as, where other settings are played."""
+    """Description of the changed settings, if any."""
     status: str = "Opening the market."
     tone: str = "calm"
     problem: str = ""
-    """A sentence about what failed, or was refused."""
+    """A sentence about what failed or was rejected."""
     rejected: dict[str, str] = field(default_factory=dict)
-    """Settings that are not valid, with a sentence each."""
+    """Invalid settings, with a sentence each."""
     note: str = ""
     live: bool = True
     playing: bool = False
@@ -51,35 +51,35 @@ class View:
     colour_by: str = "payment"
     picked: int | None = None
     hover: dict[str, Any] = field(default_factory=dict)
-    """What is marked in all pictures: ``label``, and ``marks`` by the names of the pictures."""
+    """The mark in all pictures: ``label``, and ``marks`` by picture name."""
     n_nodes: int = 0
     link: str | None = ""
-    """The settings as the query of a link; None where a link cannot hold them."""
+    """The settings as the query of a link; None if a link cannot hold them."""
     tiles: list[dict[str, str]] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, str]] = field(default_factory=list)
     charts: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
-    """The runs that are compared, as of :func:`fcfn_abm.viz.pins.compare_runs`."""
+    """The compared runs, as returned by :func:`fcfn_abm.viz.pins.compare_runs`."""
     can_pin: bool = False
     marker: int | None = None
-    """Round that the pictures show, where the curves go on beyond it."""
+    """The round of the pictures, if the curves continue beyond it."""
     path: dict[str, str] | None = None
     node_details: list[str] = field(default_factory=list)
 
 
 def draw_pictures(frame: Frame, colour_by: ColourBy, picked: int | None) -> list[Picture]:
-    """Draw the pictures of nodes, in the order of the page."""
+    """Draw the pictures of nodes, in page order."""
     return [draw_star(frame, colour_by, picked), draw_rho_epsilon(frame, picked)]
 
 
 def list_tiles(frames: Sequence[Frame]) -> list[dict[str, str]]:
-    """Return the main numbers of frames, each beside its reference value.
+    """Return the main numbers of frames, each with its reference value.
 
     Returns
     -------
     list of dict
-        With ``label``, ``value`` and ``note`` of the first frame, and ``other`` of a second one.
+        With ``label``, ``value`` and ``note`` of the first frame, and ``other`` of the second.
     """
     first, *others = [_numbers(frame) for frame in frames]
     beside = {label: value for other in others for label, value, _ in other}
@@ -102,14 +102,18 @@ def _numbers(frame: Frame) -> list[tuple[str, str, str]]:
         ("Round", f"{frame.round:,}", f"at most {frame.scenario.rounds.maximum:,}"),
         ("Payment cap B", now("budget"), f"{name} {number(form['payment'])}"),
         (
-            "Nodes that take part",
+            "Active nodes",
             f"{frame.history['n_active'][-1]:,}" if frame.round else "-",
             f"{name} {form['n_active']:,} of {frame.n_nodes:,}",
         ),
         ("Total epsilon S", now("total_epsilon"), f"{name} {number(form['total_epsilon'])}"),
         ("Mean epsilon", now("mean_epsilon"), f"over {over}"),
-        ("All nodes earn", now("node_utility"), f"{name} {number(form['node_utility'])}"),
-        ("Server earns", now("server_utility"), f"{name} {number(form['server_utility'])}"),
+        ("Utility of all nodes", now("node_utility"), f"{name} {number(form['node_utility'])}"),
+        (
+            "Utility of the server",
+            now("server_utility"),
+            f"{name} {number(form['server_utility'])}",
+        ),
     ]
     if frame.training:
         rounds, values = next(iter(frame.training.curves.values()), ([], []))
@@ -121,7 +125,7 @@ def _numbers(frame: Frame) -> list[tuple[str, str, str]]:
 def describe_status(source: Source, frame: Frame, *, playing: bool) -> tuple[str, str]:
     """Return the status line, and its tone: "calm", "good" or "alert"."""
     if source.live and source.moment < source.moments:
-        words = f"Looking back at round {frame.round:,}. Play goes on from where the market stands."
+        words = f"Showing round {frame.round:,}. Play continues from the last round."
         return words, "calm"
     verdict = source.verdict
     if verdict is None:
@@ -129,15 +133,15 @@ def describe_status(source: Source, frame: Frame, *, playing: bool) -> tuple[str
             return "Playing." if source.live else "Replaying.", "calm"
         if frame.round == 0:
             return (
-                f"Ready: {frame.n_nodes:,} nodes have made their first reports. Play starts the "
-                "market."
+                f"Ready: {frame.n_nodes:,} nodes have made their initial reports. Press Play to "
+                "start the market."
             ), "calm"
-        return f"Paused after round {frame.round:,}; no verdict yet.", "calm"
+        return f"Paused after round {frame.round:,}; the market has not ended.", "calm"
     kind = str(verdict["kind"])
     name = _VERDICT_NAMES.get(kind, kind)
     words = f"{name} after {verdict['rounds']:,} rounds: {verdict['reason']}"
     if not source.over:
         started = frame.training and any(len(r) > 1 for r, _ in frame.training.curves.values())
         pending = "is paused" if started else "comes next"
-        words += f" Training {'goes on' if playing else pending}."
+        words += f" Training {'continues' if playing else pending}."
     return words, "good" if kind == "converged" else "alert"

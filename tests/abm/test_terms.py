@@ -159,7 +159,7 @@ def test_with_a_fixed_cost_the_nodes_that_rest_need_not_be_the_cheapest():
     assert_allclose(record.nodes["epsilon"][2:4], shares / tau, rtol=1e-8)
     assert_allclose(record.nodes["utility"][2:4], shares**2 - 0.2105, rtol=1e-6)
     assert record.run["equilibrium"]["solution"]["unique"] is not True
-    assert "Whether there are other equilibria is not known." in said_of(record)
+    assert "It is not known whether there are other equilibria." in said_of(record)
 
 
 def test_a_record_says_that_an_equilibrium_is_the_only_one_or_that_others_were_found():
@@ -169,7 +169,7 @@ def test_a_record_says_that_an_equilibrium_is_the_only_one_or_that_others_were_f
     several = fa.run_scenario(Scenario.model_validate(tree_of({"fixed_cost": 0.3})))
     found = several.run["equilibrium"]["solution"]
     assert found["unique"] is False
-    assert f"{found['n_others']} more were found" in said_of(several)
+    assert f"{found['n_others']} others were found" in said_of(several)
 
 
 def test_without_an_equilibrium_the_record_says_that_none_was_found():

@@ -119,7 +119,7 @@ def test_an_interrupt_leaves_the_figures_that_are_finished(tmp_path, monkeypatch
     arguments = ["replicate", *QUICK, "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 130
-    assert "the same command goes on" in result.stderr
+    assert "Run the same command to resume" in result.stderr
     assert "980/99" in (tmp_path / "out" / "ledger.md").read_text()
     monkeypatch.setattr(module, "_make", make)
     assert CliRunner().invoke(app, arguments).exit_code == 0
@@ -151,6 +151,6 @@ def test_nets_without_torch_are_refused_before_any_work(tmp_path, monkeypatch):
 
 def test_other_results_are_not_mixed_with_figures(tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(OutputError, match="holds other results"):
+    with pytest.raises(OutputError, match="contains other results"):
         zhou.replicate(["fig4"], out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -28,7 +28,7 @@ def test_one_line_says_who_takes_part_and_what_is_paid():
     form = fa.stackelberg_equilibrium([0.1, 0.2, 5.0], 20.0, 8.0)
     out = fcfn("equilibrium", "costs.csv", "--alpha", "20", "--beta", "8").stdout.splitlines()
     assert out[0] == "costs: 3 nodes"
-    assert out[1].startswith(f"2 of 3 nodes take part; the server pays B* = {form.budget:.5g} a ro")
+    assert out[1].startswith(f"2 of 3 nodes take part. The server pays B* = {form.budget:.5g} per")
     assert [line.split()[0] for line in out[-3:]] == ["North", "South", "East"]
     assert out[-1].endswith("stays out")
 
@@ -40,7 +40,7 @@ def test_a_market_without_trade_is_said_to_be_one():
 
 def test_a_cap_that_is_given_is_not_called_the_best_one():
     out = fcfn("equilibrium", "costs.csv", "--set", "game.budget=2.5", "--set", "server=fixed")
-    assert "the server pays B = 2.5 a round" in out.stdout
+    assert "The server pays B = 2.5 per round" in out.stdout
 
 
 def test_facts_table_and_figure_agree_with_the_closed_form(folder):
@@ -60,8 +60,11 @@ def test_facts_table_and_figure_agree_with_the_closed_form(folder):
         (("costs.csv", "--column", "cost"), "costs.csv: there is no column 'cost'."),
         (("costs.csv", "--alpha", "-1"), "[game] alpha: input should be greater than 0"),
         (("missing.csv",), "missing.csv: cannot be read: No such file or directory."),
-        (("quickstart", "--column", "rho"), "--column and --name-column are for a file of costs"),
-        (("costs.csv", "--figure", "nodes.gif"), "a figure is written as .png, .svg, .pdf."),
+        (("quickstart", "--column", "rho"), "--column and --name-column apply to files of costs"),
+        (
+            ("costs.csv", "--figure", "nodes.gif"),
+            "the format of a figure must be one of .png, .svg, .pdf.",
+        ),
         (("costs.csv", "--trust"), "costs.csv: names no plug-ins."),
         (("costs.csv", "--table", "no/nodes.csv"), "no/nodes.csv: cannot be written"),
         (("costs.csv", "--figure", "no/nodes.png"), "no/nodes.png: cannot be written"),

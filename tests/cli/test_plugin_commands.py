@@ -161,7 +161,7 @@ def test_the_window_plays_a_market_that_the_user_trusts():
     for _ in range(60):
         session.handle("step")
     session.show()
-    (earned,) = (t["value"] for t in views[-1].tiles if t["label"] == "All nodes earn")
+    (earned,) = (t["value"] for t in views[-1].tiles if t["label"] == "Utility of all nodes")
     assert float(earned) == pytest.approx(50 - total_epsilon(), abs=0.01)
     settings = json.dumps(views[-1].groups)
     assert "learning.margin" in settings

@@ -46,7 +46,7 @@ def shell(command, cwd=None, **environment):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--out", f"o/{ODD}"], "the name is not UTF-8, which results need"),
+        (["--out", f"o/{ODD}"], "the path is not valid UTF-8, which results need"),
         (["--out", "o/x", "--set", f"title={ODD}"], ", title: must be UTF-8 text, but contains"),
     ],
 )

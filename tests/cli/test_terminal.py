@@ -91,4 +91,4 @@ def test_quiet_goes_for_comparisons_and_sweeps_too(tmp_path):
 def test_a_report_that_cannot_be_written_gets_a_sentence(tmp_path):
     done = CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")])
     assert done.exit_code == 2
-    assert done.stderr == f"fcfn: {tmp_path / 'nowhere'}: there is no such folder.\n"
+    assert done.stderr == f"fcfn: {tmp_path / 'nowhere'}: does not exist.\n"

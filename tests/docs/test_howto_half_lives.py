@@ -48,4 +48,4 @@ def test_the_report_has_the_curves_of_all_rules(followed):
     text = (folder / "rules.html").read_text(encoding="utf-8")
     for rule in ("best-response", "gradient", "fictitious-play", "replicator"):
         assert rule in text
-    assert "one and the same population" in text
+    assert "have the same population" in text

@@ -285,7 +285,7 @@ def test_what_is_planted_is_found_with_an_example(wrong, fails, plug_in):
     assert fails <= failing(found)
     text = check_text(found.facts()).plain
     for name in fails:
-        sentence = f"{name[0].upper()}{name[1:]} is claimed, and fails. The smallest game found:"
+        sentence = f"{name[0].upper()}{name[1:]} is claimed, but fails. Smallest counterexample:"
         assert sentence in text
         example = row(found, name).example
         assert example.size > row(found, name).tolerance

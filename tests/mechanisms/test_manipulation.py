@@ -287,7 +287,7 @@ def test_what_cannot_be_is_refused(people, message):
 
 
 def test_mechanisms_are_compared_for_nodes_that_report_for_themselves():
-    with pytest.raises(InvalidScenarioError, match="for nodes that report for themselves"):
+    with pytest.raises(InvalidScenarioError, match="nodes that report for themselves"):
         fa.compare_mechanisms(scenario(coalitions={"size": 2}))
 
 

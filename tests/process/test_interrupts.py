@@ -197,7 +197,7 @@ def test_a_command_tells_of_an_interrupt_once(function, command, becomes_an_erro
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 130
     assert done.stderr.count("\n") == 1
-    assert "the same command goes on" in done.stderr
+    assert "Run the same command to resume" in done.stderr
 
 
 def test_an_interrupt_while_options_are_read_is_reported_too(tmp_path):
@@ -211,7 +211,7 @@ def test_an_interrupt_while_options_are_read_is_reported_too(tmp_path):
     command = [sys.executable, "-m", "interrupted"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130
-    assert done.stderr == "fcfn: interrupted; nothing unfinished is left under the final name.\n"
+    assert done.stderr == "fcfn: interrupted; no incomplete result was left in the output folder.\n"
 
 
 def test_an_interrupt_waits_until_a_folder_is_replaced(tmp_path, monkeypatch):

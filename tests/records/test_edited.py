@@ -89,7 +89,7 @@ def test_a_folder_in_the_place_of_a_table_is_reported(edited, name):
     path.unlink()
     path.mkdir()
     with pytest.raises(
-        InvalidRecordError, match=rf"{name}\.parquet: cannot be read: it is no file"
+        InvalidRecordError, match=rf"{name}\.parquet: cannot be read: it is not a file"
     ):
         read_record(path.parent)
 
@@ -103,7 +103,7 @@ def test_a_column_that_is_missing_or_of_another_type_is_named(edited, name):
         read_record(path.parent)
     text = pa.array(["x"] * len(whole))
     pq.write_table(whole.set_column(whole.schema.get_field_index(name), name, text), path)
-    with pytest.raises(InvalidRecordError, match=rf"column '{name}' holds string"):
+    with pytest.raises(InvalidRecordError, match=rf"column '{name}' has type string"):
         read_record(path.parent)
 
 
@@ -149,7 +149,7 @@ def test_a_part_of_the_traces_without_a_column_is_reported(tmp_path):
 def test_of_a_file_the_folder_is_asked_for(edited):
     file = edited("run") / "run.json"
     for read in (read_record, read_page, fa.export_plan, fa.write_report):
-        with pytest.raises(InvalidRecordError, match=f"{file}: is a file; give the folder"):
+        with pytest.raises(InvalidRecordError, match=f"{file}: is a file; pass the folder"):
             read(file)
 
 

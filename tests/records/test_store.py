@@ -72,7 +72,7 @@ def test_every_column_carries_its_unit_and_meaning(tmp_path):
 def test_a_record_is_never_replaced_silently(tmp_path):
     record().write(tmp_path / "run")
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
-    with pytest.raises(OutputError, match="there is a record already"):
+    with pytest.raises(OutputError, match="already contains results"):
         record().write(tmp_path / "run")
     assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
     record().write(tmp_path / "run", overwrite=True)
@@ -86,7 +86,7 @@ def test_of_two_runs_to_one_name_the_second_is_reported(tmp_path, monkeypatch):
         return move_into_place(folder, path, replace=replace)
 
     monkeypatch.setattr("fcfn_abm.records.folders.move_into_place", meanwhile)
-    with pytest.raises(OutputError, match="there is a record already"):
+    with pytest.raises(OutputError, match="already contains results"):
         record().write(tmp_path / "run")
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     assert read_record(tmp_path / "run").run == {"seed": 4}
@@ -142,7 +142,7 @@ def test_a_record_in_which_something_else_lies_is_not_replaced(tmp_path, name, l
         (tmp_path / "run" / own).write_text("ours")
     (tmp_path / "run" / "figures").mkdir(exist_ok=True)
     (tmp_path / "run" / name).mkdir()
-    with pytest.raises(OutputError, match=f"'{name}' in it was put there by somebody else"):
+    with pytest.raises(OutputError, match=f"contains '{name}', which is not part of the results"):
         record().write(tmp_path / "run", overwrite=True)
     assert (tmp_path / "run" / name).exists()
     (tmp_path / "run" / name).rmdir()
@@ -152,7 +152,7 @@ def test_a_record_in_which_something_else_lies_is_not_replaced(tmp_path, name, l
 
 def test_results_of_another_kind_are_not_replaced(tmp_path):
     replace(record(), run={"kind": "sweep"}).write(tmp_path / "sweep")
-    with pytest.raises(OutputError, match="sweep: holds a sweep, and not a run"):
+    with pytest.raises(OutputError, match="sweep: contains a sweep, not a run"):
         record().write(tmp_path / "sweep", overwrite=True)
     with new_folder(tmp_path / "sweep", overwrite=True, kind="sweep"):
         pass
@@ -162,7 +162,7 @@ def test_the_current_folder_is_not_taken_away(tmp_path, monkeypatch):
     record().write(tmp_path / "run")
     monkeypatch.chdir(tmp_path / "run")
     for path in (".", "../run", tmp_path / "run"):
-        with pytest.raises(OutputError, match="is the current folder, or holds it"):
+        with pytest.raises(OutputError, match="is or contains the current folder"):
             record().write(path, overwrite=True)
 
 
@@ -170,7 +170,7 @@ def test_a_file_is_replaced_only_when_asked_and_never_one_of_results(tmp_path):
     free = tmp_path / "plan.json"
     assert resolve_output_file(free) == free
     free.write_text("mine")
-    with pytest.raises(OutputError, match=r"exists already; .*--overwrite"):
+    with pytest.raises(OutputError, match=r"already exists; .*--overwrite"):
         resolve_output_file(free)
     assert resolve_output_file(free, overwrite=True) == free
     (tmp_path / "link").symlink_to(free)
@@ -178,14 +178,14 @@ def test_a_file_is_replaced_only_when_asked_and_never_one_of_results(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     for name in ("loop", "pipe"):
-        with pytest.raises(OutputError, match="is no ordinary file"):
+        with pytest.raises(OutputError, match="is not a regular file"):
             resolve_output_file(tmp_path / name, overwrite=True)
     for folder in (tmp_path, Path("."), Path("/"), Path("")):
         with pytest.raises(OutputError, match="is a folder"):
             resolve_output_file(folder, overwrite=True)
     record().write(tmp_path / "run")
     for name in ("run.json", "nodes.parquet"):
-        with pytest.raises(OutputError, match="belongs to the results there"):
+        with pytest.raises(OutputError, match="belongs to the results in its folder"):
             resolve_output_file(tmp_path / "run" / name, overwrite=True)
     assert resolve_output_file(tmp_path / "run" / "mine.html")
 
@@ -291,9 +291,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_what_is_not_a_record_cannot_be_read(tmp_path):
-    with pytest.raises(InvalidRecordError, match="there is no such folder"):
+    with pytest.raises(InvalidRecordError, match="does not exist"):
         read_record(tmp_path / "nothing")
-    with pytest.raises(InvalidRecordError, match=r"holds no record \(no run.json\)"):
+    with pytest.raises(InvalidRecordError, match=r"contains no record \(no run.json\)"):
         read_record(tmp_path)
     record().write(tmp_path / "run")
     (tmp_path / "run" / "nodes.parquet").write_bytes(b"PAR1 but broken")

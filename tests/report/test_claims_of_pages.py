@@ -28,7 +28,7 @@ def test_the_word_over_a_calibration_is_that_of_its_worst_finding(changes, word)
     assert describe_fit(fit(**changes))[0] == word
     text = " ".join(identification({"fit": fit(**changes), "seeds": 3}).split())
     assert ("NOT identified" in text) == ("not identified" in word)
-    assert ("open over a factor of 85,026,410" in text) == (
+    assert ("spans a factor of 85,026,410" in text) == (
         changes == {"alpha_interval": (1e-3, 85_026.41)}
     )
 

@@ -110,7 +110,7 @@ def test_a_market_that_falls_by_decades_is_drawn_on_a_log_scale():
 def test_exits_are_counted_in_the_rounds_in_which_they_happened():
     run = record(200, "rounds.start='random'")
     counts, exits = participation(run.rounds, run.nodes).axes
-    (active,) = [line for line in counts.lines if line.get_label() == "take part"]
+    (active,) = [line for line in counts.lines if line.get_label() == "active"]
     assert list(active.get_ydata()) == list(run.rounds["n_active"])
     left = run.nodes["exit_round"].dropna().astype(int)
     heights = {
@@ -124,7 +124,7 @@ def test_a_market_that_nobody_leaves_has_no_exits_to_draw():
     run = record(20, "population.rho={kind='constant', value=0.01}", "rounds.maximum=5")
     _, exits = participation(run.rounds, run.nodes).axes
     assert not exits.patches
-    assert [text.get_text() for text in exits.texts] == ["nobody left"]
+    assert [text.get_text() for text in exits.texts] == ["no node left"]
 
 
 def test_what_everybody_earns_is_that_of_the_rounds():
@@ -284,7 +284,7 @@ def test_a_calibration_keeps_its_digits_and_its_shares():
 )
 @pytest.mark.parametrize("frame", [pd.DataFrame(), pd.DataFrame({"other": [1.0]})])
 def test_a_frame_without_the_columns_of_a_figure_is_refused(draw, frame):
-    with pytest.raises(InvalidRecordError, match=r"The figure needs the columns .* none called '"):
+    with pytest.raises(InvalidRecordError, match=r"The figure needs the columns .* no column '"):
         draw(frame)
 
 

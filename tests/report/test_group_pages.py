@@ -39,10 +39,8 @@ def test_a_summary_has_a_line_for_each_group(record):
 def test_a_report_shows_groups_events_and_settings(record):
     page = read_page(record.path)
     titles = [section.title for section in page.sections]
-    assert "The groups" in titles
-    settings = {
-        row[0]: row[1] for row in page.sections[titles.index("What was run")].blocks[0].rows
-    }
+    assert "Groups of nodes" in titles
+    settings = {row[0]: row[1] for row in page.sections[titles.index("Scenario")].blocks[0].rows}
     assert "n_nodes = 3" in settings["Group imitators"]
     assert "replicator" in settings["Group imitators"]
     assert settings["Group responders"] == "the rest"

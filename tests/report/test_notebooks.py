@@ -132,8 +132,8 @@ def test_figures_of_sweeps_and_comparisons_take_what_holds_the_frame(sweep):
     ("draw", "words"),
     [
         (lambda _: fa.plot.utilities("results/run"), "not 'results/run'"),
-        (lambda _: fa.plot.utilities([1, 2]), "draws a frame, or a record"),
-        (lambda r: fa.plot.convergence(r.rounds), "needs S: give it, or a record"),
+        (lambda _: fa.plot.utilities([1, 2]), "needs a data frame or a result"),
+        (lambda r: fa.plot.convergence(r.rounds), "needs S: pass it, or pass a record"),
         (lambda r: fa.plot.rho_against_epsilon(r.nodes), "needs the threshold"),
         (lambda r: r.plot.accuracy(), "no rows"),
         (lambda r: r.plot.ledger(), "no rows"),

@@ -200,18 +200,18 @@ def test_the_report_of_a_run_says_what_the_record_holds(market, written):
 def test_nodes_are_counted_by_what_became_of_them(market, page):
     nodes, threshold = market.nodes, market.run["equilibrium"]["threshold"]
     found = tables(page)
-    groups = {row[0]: row for row in found["Nodes by what became of them"].rows}
+    groups = {row[0]: row for row in found["Nodes by final state"].rows}
     assert sum(int(row[1]) for row in groups.values()) == len(nodes)
     out = nodes[nodes["rho"] >= threshold]
-    priced_out = groups["priced out: rho is tau/(n-1) or more"]
-    assert int(priced_out[1]) == len(out)
+    stays_out = groups["stays out: rho is tau/(n-1) or more"]
+    assert int(stays_out[1]) == len(out)
     first, last = out["exit_round"].min(), out["exit_round"].max()
-    assert priced_out[3] == f"{first} to {last}"
+    assert stays_out[3] == f"{first} to {last}"
 
 
 def test_the_nodes_beside_the_threshold_are_listed_in_order(market, page):
     threshold = market.run["equilibrium"]["threshold"]
-    rows = tables(page)["The costliest nodes that stay, and the cheapest that are out"].rows
+    rows = tables(page)["Active nodes with the highest costs, and other nodes with the lowest"].rows
     beyond = [float(row[3]) for row in rows]
     assert beyond == sorted(beyond)
     ranked = market.nodes.set_index("node")["rho"].sort_values()
@@ -244,7 +244,7 @@ def test_markdown_names_figures_that_are_there(market, tmp_path):
 def test_equal_records_give_equal_reports_and_no_other_file_is_replaced(market, written, tmp_path):
     other = tmp_path / "precious.html"
     other.write_text("precious")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         fa.write_report(market.path, other)
     assert other.read_text() == "precious"
     fa.write_report(market.path, other, overwrite=True)
@@ -253,9 +253,9 @@ def test_equal_records_give_equal_reports_and_no_other_file_is_replaced(market, 
 
 
 def test_what_is_no_record_gets_a_sentence(tmp_path, market):
-    with pytest.raises(InvalidRecordError, match="there is no such folder"):
+    with pytest.raises(InvalidRecordError, match="does not exist"):
         fa.write_report(tmp_path / "nowhere")
-    with pytest.raises(InvalidRecordError, match="holds no results"):
+    with pytest.raises(InvalidRecordError, match="contains no results"):
         fa.write_report(tmp_path)
     with pytest.raises(UnknownNameError, match="form of a report called 'pdf'"):
         fa.write_report(market.path, form="pdf")
@@ -263,7 +263,7 @@ def test_what_is_no_record_gets_a_sentence(tmp_path, market):
     with pytest.raises(InvalidRecordError, match=r"run\.json: cannot be read"):
         fa.write_report(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"kind": "poem"}))
-    with pytest.raises(InvalidRecordError, match="holds a poem, of which there is no report"):
+    with pytest.raises(InvalidRecordError, match="is a poem, for which there is no report"):
         fa.write_report(tmp_path)
 
 
@@ -296,7 +296,7 @@ def test_a_comparison_is_reported_with_its_intervals(tmp_path):
     half = stats.t.ppf(0.975, 3) * of.std(ddof=1) / 2
     (cell,) = (
         row[2]
-        for row in tables(read_page(found.path))["Utilities, in currency a round"].rows
+        for row in tables(read_page(found.path))["Utilities, in currency per round"].rows
         if row[0] == "random"
     )
     mean, width = map(float, cell.split(" ± "))
@@ -349,10 +349,10 @@ def test_the_means_of_a_sweep_are_those_of_its_runs():
     half = stats.t.ppf(0.975, 3) * first.std(ddof=1) / 2
     mean, width = map(float, by.rows[0][4].split(" ± "))
     assert (mean, width) == (pytest.approx(1.5), pytest.approx(half, abs=0.06))
-    marginal = found["By population.rho.sigma, all else averaged over"]
+    marginal = found["By population.rho.sigma, averaged over all other axes"]
     assert [row[-1] for row in marginal.rows] == ["8"] * 5
     words = [block.text for s in page.sections for block in s.blocks if isinstance(block, Words)]
-    assert "The same in all runs: payment (currency) = 5." in words
+    assert "Equal in all runs: payment (currency) = 5." in words
 
 
 def test_failed_and_missing_runs_of_a_sweep_are_listed():
@@ -360,11 +360,11 @@ def test_failed_and_missing_runs_of_a_sweep_are_listed():
     frame.loc[3, ["status", "error"]] = ["failed", HOSTILE]
     frame.loc[5:9, "status"] = "missing"
     page = sweep_page(frame, SWEEP, fa.Scenario(), "")
-    assert [block.word for block in page.lead[:2]] == ["Not ended", "Failures"]
+    assert [block.word for block in page.lead[:2]] == ["Incomplete", "Failures"]
     assert "5 of 40 runs are missing" in page.lead[0].text
-    counted = tables(page)["By mechanism.kind, all else averaged over"].rows
+    counted = tables(page)["By mechanism.kind, averaged over all other axes"].rows
     assert [row[-1] for row in counted] == ["14", "20"]  # 5 missing and 1 failed are left out
-    (section,) = [section for section in page.sections if section.title == "Runs that failed"]
+    (section,) = [section for section in page.sections if section.title == "Failed runs"]
     assert section.blocks[1].rows == [["3", "stackelberg", "0.1", HOSTILE]]
     assert "img" not in checked(render_html(page)).tags
 
@@ -375,7 +375,7 @@ def test_a_sample_of_many_points_is_cut_into_bins():
     page = sweep_page(frame, SWEEP | {"n_runs": 400}, fa.Scenario(), "")
     found = tables(page)
     assert "By mechanism.kind and population.rho.sigma" not in found
-    rows = found["By population.rho.sigma, all else averaged over"].rows
+    rows = found["By population.rho.sigma, averaged over all other axes"].rows
     assert [row[-1] for row in rows] == ["50"] * 8
     places = [float(row[0]) for row in rows]
     assert places == pytest.approx(

@@ -74,7 +74,7 @@ def test_the_payments_are_shares_of_the_cap(record):
 
 def test_money_has_a_unit_and_numbers_without_one_say_so(record):
     units = json.loads(fa.export_plan(record))["units"]
-    assert units["payment_currency"] == "currency a round"
+    assert units["payment_currency"] == "currency per round"
     assert {unit for name, unit in units.items() if name != "payment_currency"} == {"1"}
 
 
@@ -90,7 +90,7 @@ def test_without_trade_the_plan_says_that_nobody_trains():
     )
     whole = json.loads(fa.export_plan(idle))
     assert whole["nodes"] == []
-    assert "Nobody trains, because" in whole["plan"]["note"]
+    assert "No node trains" in whole["plan"]["note"]
     assert fa.export_plan(idle, format="csv") == ",".join([*COLUMNS, *COMMON]) + "\n"
 
 
@@ -118,7 +118,7 @@ def test_a_file_is_written_and_a_place_that_cannot_be_is_refused(record, tmp_pat
     text = fa.export_plan(record, tmp_path / "plan.json")
     assert (tmp_path / "plan.json").read_text() == text
     assert fa.export_plan(record, tmp_path / "new" / "plan.json") == text
-    with pytest.raises(OutputError, match=r"exists already; .*--overwrite"):
+    with pytest.raises(OutputError, match=r"already exists; .*--overwrite"):
         fa.export_plan(record, tmp_path / "plan.json")
     assert fa.export_plan(record, tmp_path / "plan.json", overwrite=True) == text
     with pytest.raises(OutputError, match="cannot be written: a file is in the place of a folder"):

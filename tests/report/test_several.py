@@ -60,8 +60,8 @@ def said(page):
 
 def test_the_settings_that_differ_are_the_ones_that_were_changed(folder):
     page = read_pages(paths(folder, "best-response-1", "gradient-1", "wider-1"))
-    table = tables(page)["key of the scenario"]
-    assert list(table.head) == ["key of the scenario", "best-response-1", "gradient-1", "wider-1"]
+    table = tables(page)["scenario key"]
+    assert list(table.head) == ["scenario key", "best-response-1", "gradient-1", "wider-1"]
     before = fa.load_scenario("dynamics/cold-start").population.rho.options["sigma"]
     assert [list(row) for row in table.rows] == [
         ["population.rho.sigma", f"{before:g}", f"{before:g}", "0.4"],
@@ -90,20 +90,20 @@ def test_runs_that_differ_in_their_seed_alone_are_replications_and_pairs(folder)
     assert "Paired over 3 shared seeds" in differences.note
     assert "3 seeds common to all settings" in said(page)
     # at rest both are where the closed form is: what is left is rounding
-    (row,) = (row for row in differences.rows if row[0] == "nodes that take part")
+    (row,) = (row for row in differences.rows if row[0] == "active nodes")
     assert row[1] == "0 ± 0"
 
 
 def test_one_population_is_said_to_be_one(folder):
     page = read_pages(paths(folder, "best-response-1", "gradient-1"))
-    assert "one and the same population" in said(page)
+    assert "have the same population" in said(page)
     assert (
         "one difference, without an interval"
         in tables(page)["Difference from best-response-1"].note
     )
     cells = [cell for row in tables(page)["Outcomes"].rows for cell in row]
     assert not any("±" in cell for cell in cells)
-    nodes = tables(page)["The same nodes, beside best-response-1"].rows[0]
+    nodes = tables(page)["The same nodes, compared with best-response-1"].rows[0]
     active = [fa.read_record(folder / f"{rule}-1").nodes["active"] for rule in RULES]
     assert nodes[1:] == [
         str((active[0] & active[1]).sum()),
@@ -123,7 +123,7 @@ def test_runs_without_a_common_seed_are_not_paired(folder):
 
 def test_equal_scenarios_have_no_differing_settings(folder):
     page = read_pages(paths(folder, "best-response-1", "again-1"))
-    assert "They have the same settings and the same seed." in said(page)
+    assert "The runs have the same settings and the same seed." in said(page)
 
 
 def test_the_report_is_one_whole_file_with_its_data(folder, tmp_path):
@@ -138,9 +138,9 @@ def test_the_report_is_one_whole_file_with_its_data(folder, tmp_path):
     assert list(own["round"]) == list(gradient["round"])
 
 
-def test_folders_of_one_name_are_told_apart(folder, tmp_path):
+def test_folders_of_one_name_are_distinguished(folder, tmp_path):
     (tmp_path / "gradient-1").symlink_to(folder / "gradient-2")
-    with pytest.raises(InvalidRecordError, match="named twice"):
+    with pytest.raises(InvalidRecordError, match="given twice"):
         read_pages([folder / "gradient-1", folder / "gradient-1"])
     copied = fa.read_record(folder / "gradient-2").write(tmp_path / "more" / "gradient-1").path
     page = read_pages([folder / "gradient-1", copied])
@@ -175,7 +175,7 @@ def test_sweeps_are_paired_by_point_and_seed(sweeps):
 
 
 def test_what_cannot_stand_side_by_side_gets_a_sentence(folder, sweeps, tmp_path):
-    with pytest.raises(InvalidRecordError, match=r"holds a run and .* a sweep; side by side"):
+    with pytest.raises(InvalidRecordError, match=r"is a run and .* a sweep; only"):
         read_pages([sweeps / "best", folder / "gradient-1"])
     scenario = fa.load_scenario("quickstart")
     fa.compare_mechanisms(scenario, ["stackelberg", "random"], 2, tmp_path / "priced")
@@ -195,8 +195,8 @@ def test_the_command_writes_where_one_is_and_replaces_nothing(folder, tmp_path, 
     assert (tmp_path / "comparison-figures" / "rounds.pdf").read_bytes().startswith(b"%PDF")
     refused = CliRunner().invoke(app, ["report", *names])
     assert refused.exit_code == 2
-    assert "exists already" in refused.stderr
-    with pytest.raises(OutputError, match="exists already"):
+    assert "already exists" in refused.stderr
+    with pytest.raises(OutputError, match="already exists"):
         fa.write_report(names)
 
 

@@ -213,12 +213,12 @@ def test_the_command_ends_with_1_when_a_claim_is_broken():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--epsilon", "-1"], "epsilon must lie from 1e-12 to 1e+12, but is -1"),
-        (["--epsilon", "inf"], "epsilon must lie from 1e-12 to 1e+12, but is inf"),
-        (["--epsilon", "1e19"], "epsilon must lie from 1e-12 to 1e+12, but is 1e+19"),
+        (["--epsilon", "-1"], "epsilon must be between 1e-12 and 1e+12, not -1"),
+        (["--epsilon", "inf"], "epsilon must be between 1e-12 and 1e+12, not inf"),
+        (["--epsilon", "1e19"], "epsilon must be between 1e-12 and 1e+12, not 1e+19"),
         (["--trials", "7"], "trials must be at least 100, but is 7."),
-        (["--canaries", "200"], "--canaries is for whole trainings"),
-        (["--whole"], "--trials is for rounds"),
+        (["--canaries", "200"], "--canaries applies to whole trainings"),
+        (["--whole"], "--trials applies to audits of a round"),
         (["--trials", f"{10**17}"], "trials must be at most 10,000,000, but is 100,000,000"),
         (["--confidence", "1"], "confidence must lie between 0 and 1"),
     ],

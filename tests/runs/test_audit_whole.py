@@ -43,7 +43,7 @@ def test_a_whole_training_stays_below_its_claim_and_comes_close(sets):
     assert 0.5 < messages.lower.any_mechanism < 5
     assert losses.lower.largest < 5
     assert 0 < found.clipping_norm <= 1
-    assert "holds: the strongest attacker shows" in whole_text(found).plain
+    assert "holds: the strongest attacker proves" in whole_text(found).plain
 
 
 def test_the_serial_engine_is_attacked_as_well_with_several_steps():
@@ -74,7 +74,7 @@ def test_noise_that_comes_back_breaks_the_claim(fault, rounds, canaries, seen_by
 def test_what_cannot_be_attacked_for_a_whole_training_is_refused():
     with pytest.raises(InvalidPrivacyError, match='noise_of = "sum"'):
         audit_whole(scenario(5, "privacy.noise_of=sum"))
-    with pytest.raises(InvalidPrivacyError, match="contributes nothing"):
+    with pytest.raises(InvalidPrivacyError, match="zero contribution"):
         audit_whole(scenario(5, *UPDATE, "privacy.neighbours=zero-out"))
     sampled = scenario(5)
     placement = sampled.privacy.placement.model_copy(update={"sampling_rate": 0.5})

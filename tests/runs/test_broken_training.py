@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import fcfn_abm as fa
 from fcfn_abm.cli import app
 from fcfn_abm.errors import RunFailedError
-from fcfn_abm.report.summary import arms_table
+from fcfn_abm.report.summary import trainings_table
 from fcfn_abm.training import FederatedTrainer, Training
 from fcfn_abm.training.sums import nonfinite_update
 
@@ -47,7 +47,7 @@ def test_the_record_keeps_what_came_before(schedule, arm, round_index, tmp_path,
         fa.run_scenario(scenario, out)
     record = fa.read_record(out)
     assert "node 7" in record.run["training"]["broke_down"]
-    assert "The training is not whole" in arms_table(record).text()
+    assert "Training is incomplete" in trainings_table(record).text()
     names = [found["name"] for found in whole.run["training"]["arms"]][: arm + 1]
     assert [found["name"] for found in record.run["training"]["arms"]] == names
     expected = whole.training[whole.training["arm"].isin(names)]
@@ -64,11 +64,11 @@ def test_the_command_says_where_the_record_is_and_fails(tmp_path, monkeypatch):
     command = ["run", QUICKSTART, "--set", SHORT[0], "--out", str(tmp_path / "out"), "--quiet"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
-    assert done.stderr.startswith("fcfn: training broke down in round 2: the update of node 7")
+    assert done.stderr.startswith("fcfn: training failed in round 2: the update of node 7")
     assert done.stderr.count("\n") == 1
     page = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
     assert page.exit_code == 0
-    assert "The training is not whole" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "Training is incomplete" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 def test_without_a_folder_nothing_is_kept(monkeypatch):

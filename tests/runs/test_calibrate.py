@@ -126,7 +126,7 @@ def test_loose_intervals_are_called_loose():
     assert fit.alpha_interval[1] > 100 * fit.alpha_interval[0]
     said = identification(fit_facts(fit, 2)).replace("\n", " ")
     assert said.startswith("Alpha is NOT identified")
-    assert "More seeds would narrow it" in said
+    assert "Train more seeds" in said
 
 
 def test_what_cannot_be_fitted_is_said():
@@ -134,7 +134,7 @@ def test_what_cannot_be_fitted_is_said():
         fit_value([1.0, 2.0, 2.0], np.ones((2, 3)))
     with pytest.raises(InvalidGameError, match=r"epsilon\[1\] = 0"):
         fit_value([1.0, 0.0, 2.0], np.ones((2, 3)))
-    with pytest.raises(InvalidGameError, match=r"has shape \(3,\)"):
+    with pytest.raises(InvalidGameError, match=r"not shape \(3,\)"):
         fit_value([1.0, 2.0, 3.0], np.ones(3))
     with pytest.raises(RunFailedError, match="no better than chance"):
         fit_value([1.0, 2.0, 3.0], [[-0.1, 0.0, 0.02]])
@@ -334,7 +334,7 @@ def interrupt_training(monkeypatch, calls, place, error):
     monkeypatch.setattr(Training, "step", step_or_fail)
 
 
-def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch):
+def test_interrupted_work_continues_to_the_same_bytes(found, tmp_path, monkeypatch):
     calls = []
     interrupt_training(monkeypatch, calls, 5, KeyboardInterrupt())
     out = tmp_path / "results" / "again"
@@ -343,7 +343,7 @@ def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch
     arguments += [part for override in TINY for part in ("--set", override)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 130
-    assert "the same command goes on from where" in done.stderr
+    assert "run the same command to resume" in done.stderr
     assert not out.exists()
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
@@ -355,9 +355,9 @@ def test_interrupted_work_goes_on_to_the_same_bytes(found, tmp_path, monkeypatch
 
 def test_results_of_another_scenario_are_not_taken_up(scenario, tmp_path, monkeypatch):
     calls = []
-    why = RunFailedError("training broke down in round 1: the loss is not finite.")
+    why = RunFailedError("training failed in round 1: the loss is not finite.")
     interrupt_training(monkeypatch, calls, 3, why)
-    with pytest.raises(RunFailedError, match="with epsilon = 200, training broke down"):
+    with pytest.raises(RunFailedError, match="with epsilon = 200, training failed"):
         calibrate_value(scenario, [2, 20, 200], 1, tmp_path / "out")
     other = scenario.model_copy(update={"seed": 8})
     calibrate_value(other, [2, 20, 200], 1, tmp_path / "out")
@@ -365,7 +365,7 @@ def test_results_of_another_scenario_are_not_taken_up(scenario, tmp_path, monkey
 
 
 def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
-    with pytest.raises(OutputError, match="there is a record already"):
+    with pytest.raises(OutputError, match="already contains results"):
         calibrate_value(scenario, [2, 20, 200], 2, found.path)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
@@ -375,19 +375,19 @@ def test_a_place_that_is_taken_shows_before_the_work(scenario, found, tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers with commas"),
-        (["--epsilons", "1,2"], "epsilons must hold 3 different numbers or more, but holds 2"),
-        (["--epsilons", "1,-2,3"], "epsilons must lie from 1e-12 to 1e+12, but is -2"),
+        (["--epsilons", "1,two,3"], "--epsilons 1,two,3: must be numbers separated by commas"),
+        (["--epsilons", "1,2"], "epsilons must contain at least 3 different numbers, not 2"),
+        (["--epsilons", "1,-2,3"], "epsilons must be between 1e-12 and 1e+12, not -2"),
         (["--seeds", "0"], "seeds must be a whole number from 1 to 10,000, but is 0."),
-        (["--epsilons", "1e308,1e-308,1"], "epsilons must lie from 1e-12 to 1e+12, but is 1e-308"),
-        (["--epsilons", "nan,1,2"], "epsilons must lie from 1e-12 to 1e+12, but is nan"),
+        (["--epsilons", "1e308,1e-308,1"], "epsilons must be between 1e-12 and 1e+12, not 1e-308"),
+        (["--epsilons", "nan,1,2"], "epsilons must be between 1e-12 and 1e+12, not nan"),
         (["--seeds", f"{10**17}"], "from 1 to 10,000, but is 100,000,000"),
         (["--workers", f"{10**17}"], "from 1 to 4,096, but is 100,000,000"),
-        (["--value", "0"], "value must lie from 1e-12 to 1e+12, but is 0"),
-        (["--value", "1e308"], "value must lie from 1e-12 to 1e+12, but is 1e+308"),
-        (["--value", "1e-308"], "value must lie from 1e-12 to 1e+12, but is 1e-308"),
-        (["--set", "training.enabled=false"], "needs a [training] table"),
-        (["--set", "game.alpha=1e-9"], "names no epsilons to train with"),
+        (["--value", "0"], "value must be between 1e-12 and 1e+12, not 0"),
+        (["--value", "1e308"], "value must be between 1e-12 and 1e+12, not 1e+308"),
+        (["--value", "1e-308"], "value must be between 1e-12 and 1e+12, not 1e-308"),
+        (["--set", "training.enabled=false"], "add a [training] table"),
+        (["--set", "game.alpha=1e-9"], "there are no default epsilons"),
         (["--set", "sweep.axes={'game.alpha'=[1.0]}"], "[sweep]"),
     ],
 )
@@ -400,5 +400,5 @@ def test_mistakes_get_one_sentence(args, words, tmp_path):
 
 
 def test_a_scenario_without_training_is_refused():
-    with pytest.raises(InvalidScenarioError, match="trains no net"):
+    with pytest.raises(InvalidScenarioError, match="needs a scenario that trains a net"):
         calibrate_value(build.load_scenario("scenarios/dynamics/cold-start.toml"))

@@ -243,7 +243,7 @@ def test_a_folder_holds_everything_with_units_and_twice_the_same_bytes(tmp_path)
 
 def test_a_comparison_is_known_for_what_it_is(tmp_path):
     fa.compare_mechanisms(scenario(), ["static"], 1, tmp_path / "one")
-    with pytest.raises(OutputError, match="there is a record already"):
+    with pytest.raises(OutputError, match="already contains results"):
         fa.compare_mechanisms(scenario(), ["static"], 1, tmp_path / "one")
     fa.compare_mechanisms(scenario(), ["random"], 1, tmp_path / "one", overwrite=True)
     with pytest.raises(InvalidRecordError, match="holds a comparison, not a run"):
@@ -263,7 +263,7 @@ def test_mistakes_are_named_before_any_work(tmp_path):
         match="replications must be a whole number from 1 to 10,000, but is 10",
     ):
         fa.compare_mechanisms(scenario(), replications=10**17, out=tmp_path / "one")
-    with pytest.raises(InvalidScenarioError, match="mechanisms must hold one name or more"):
+    with pytest.raises(InvalidScenarioError, match="mechanisms must contain at least one name"):
         fa.compare_mechanisms(scenario(), [])
     assert list(tmp_path.iterdir()) == []
 
@@ -275,7 +275,7 @@ def test_claims_are_those_of_the_scenario_s_own_options():
     assert list(claims) == ["ic-mle", "yang"]
     assert claims["ic-mle"]["incentive_compatible"] == []
     lines = comparison_text(found.frame, found.run).plain.splitlines()
-    table = lines[lines.index("Claims, under a given cap") :]
+    table = lines[lines.index("Claims under a given cap") :]
     heads = ("within cap", "rational for", "compatible in", "monotone", "anonymous", "scale-free")
     assert " ".join(table[1].split()) == " ".join(heads)
     assert table[2].split() == ["ic-mle", "yes", "nodes", "-", "yes", "yes", "yes"]
@@ -297,7 +297,7 @@ def test_text_and_figure_need_no_interval_and_know_every_mechanism(found):
     for name in MECHANISMS:
         assert text.count(f"\n  {name} ") == 3  # utilities, privacy, claims
     assert "6 populations of 30 nodes" in text
-    assert "over the nodes that take part" in text
+    assert "over the active nodes" in text
     assert max(map(len, text.splitlines())) <= 100
 
 

@@ -8,7 +8,7 @@ import fcfn_abm as fa
 from fcfn_abm import build
 from fcfn_abm.records import read_record
 from fcfn_abm.report.summary import summary
-from fcfn_abm.runs.free_riders import utility_a_round
+from fcfn_abm.runs.free_riders import compute_utility_per_round
 from fcfn_abm.runs.run import run_scenario
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def test_the_check_stops_it(checked):
     assert found["honest"]["utility"] == pytest.approx(found["honest"]["utility_unchecked"])
     assert checked.training["n_nodes"].tolist() == [0] + [18] * ROUNDS
     text = summary(checked)
-    assert "flagged\n2 of 2 nodes that misreport (in round 1), and 0 of 18 honest ones." in text
+    assert "flagged\n2 of 2 nodes that misreport (in round 1), and 0 of 18 truthful ones." in text
 
 
 def test_the_record_comes_back_with_what_was_asked_for(checked, tmp_path):
@@ -95,4 +95,6 @@ def test_without_the_tables_a_record_has_none_of_it(trains):
 def test_a_flagged_node_is_not_paid_for_the_round_in_which_it_is_caught():
     # paid 5, gave 2: flagged in round 3 of 4 it had two whole rounds, and gave once more
     utility, cost = np.array([3.0, 3.0]), np.array([2.0, 2.0])
-    assert_allclose(utility_a_round(utility, cost, np.array([3, 0]), 4), [(2 * 3 - 2) / 4, 3.0])
+    assert_allclose(
+        compute_utility_per_round(utility, cost, np.array([3, 0]), 4), [(2 * 3 - 2) / 4, 3.0]
+    )

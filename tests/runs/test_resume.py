@@ -85,7 +85,7 @@ def test_a_run_that_was_killed_again_and_again_gives_the_same_bytes(tmp_path, sc
     assert not kept.exists()
 
 
-def test_an_interrupted_run_says_that_it_can_go_on(tmp_path):
+def test_an_interrupted_run_says_that_it_can_continue(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(to_toml(scenario(rounds=2000)), encoding="utf-8")
     process = started(file, tmp_path / "out")
@@ -93,7 +93,7 @@ def test_an_interrupted_run_says_that_it_can_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from where the training stood" in stderr
+    assert "run the same command to resume the training" in stderr
     assert "Traceback" not in stderr
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"run.toml", ".out.checkpoint"}
@@ -218,7 +218,7 @@ def test_the_market_of_a_short_training_is_played_to_its_end():
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_an_interrupt_once_all_is_written_leaves_nothing_to_go_on_from(tmp_path, written):
+def test_an_interrupt_once_all_is_written_leaves_nothing_to_continue_from(tmp_path, written):
     out = tmp_path / "out"
 
     def run():

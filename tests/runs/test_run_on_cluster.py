@@ -92,7 +92,7 @@ def test_a_scheduler_lost_in_a_round_ends_the_run_and_it_can_be_resumed(cluster,
     with connect_cluster(Cluster(cluster.address, timeout=3.0)) as workers:
         interfering = Interfering(workers, lambda: None, cluster.scheduler.kill)
         with pytest.raises(
-            WorkersLostError, match=r"scheduler was lost.* The same command resumes"
+            WorkersLostError, match=r"scheduler was lost.* Run the same command to resume"
         ):
             fa.run_scenario(scenario, tmp_path / "there", workers=interfering)
     assert not (tmp_path / "there").exists()

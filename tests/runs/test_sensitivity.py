@@ -189,7 +189,7 @@ def test_sensitivity_needs_every_run(tmp_path):
         path.unlink()
     others = [result for result in whole if result["run"] not in (3, 4)]
     write_results(sweep.path, [*others, {"run": 4, "status": "failed", "error": "why"}])
-    message = r"needs every run, but not all 10 are done \(1 failed, 1 missing\); .*--retry"
+    message = r"needs all 10 runs, but some are not done \(1 failed, 1 missing\); .*--retry"
     with pytest.raises(InvalidRecordError, match=message):
         sweep.sensitivity()
     assert "(1 failed, 1 missing)" in sweep_text(sweep)
@@ -204,7 +204,9 @@ def test_what_has_no_sensitivity_is_refused_in_a_sentence(sweep):
     with pytest.raises(InvalidRecordError, match=r"'accuracy' needs .* but 20 of 20 have none"):
         sweep.sensitivity(["accuracy"])
     grid = {**SWEEP, "sweep": {"axes": {"game.alpha": [1.0]}}}
-    with pytest.raises(InvalidScenarioError, match="mode = 'sobol', and this one's mode is 'grid'"):
+    with pytest.raises(
+        InvalidScenarioError, match="mode = 'sobol', but this sweep's mode is 'grid'"
+    ):
         sensitivity(Scenario.model_validate(grid), sweep.frame())
     assert sensitivity_text(sensitivity(changed(), done(welfare=np.ones(20)))) == (
         "No outcome varies."

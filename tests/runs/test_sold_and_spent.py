@@ -32,7 +32,7 @@ def test_noise_covers_the_rounds_that_a_node_is_expected_in():
     rested = times == 6
     assert_allclose(nodes["epsilon_total"][rested], nodes["epsilon_sold"][rested], rtol=1e-9)
     assert (nodes["epsilon_total"][~rested] < nodes["epsilon_sold"][~rested]).all()
-    assert "a lower privacy.max_participations" not in record.run["training"]["privacy_note"]
+    assert "A lower privacy.max_participations" not in record.run["training"]["privacy_note"]
     assert json.loads(export_plan(record))["plan"]["max_participations"] == 6
 
 
@@ -42,7 +42,7 @@ def test_a_record_says_where_much_less_was_spent_than_sold():
     sold, spent = trained["epsilon_sold"].median(), trained["epsilon_total"].median()
     assert spent < 0.75 * sold
     note = record.run["training"]["privacy_note"]
-    assert f"the median node sold a total epsilon of {sold:.3g}, and spent {spent:.3g}" in note
+    assert f"the median node sold a total epsilon of {sold:.3g} and spent {spent:.3g}" in note
     assert "The noise covers 12 rounds" in note
     assert "epsilon, total, sold" in privacy_table(record).text()
 

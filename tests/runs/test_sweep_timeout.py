@@ -69,13 +69,13 @@ def quick():
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_timeout_that_is_none_is_refused(timeout, tmp_path):
-    with pytest.raises(InvalidScenarioError, match="timeout must be positive, and at most"):
+    with pytest.raises(InvalidScenarioError, match="timeout must be positive and at most"):
         run_sweep(quick(), tmp_path / "out", timeout=timeout)
 
 
 def test_an_executor_of_threads_keeps_no_timeout(tmp_path):
     with (
         ThreadPoolExecutor(1) as threads,
-        pytest.raises(InvalidScenarioError, match="needs workers that may end"),
+        pytest.raises(InvalidScenarioError, match="needs workers that can be ended"),
     ):
         run_sweep(quick(), tmp_path / "out", threads, timeout=5.0)

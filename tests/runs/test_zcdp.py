@@ -89,7 +89,7 @@ def test_a_total_rho_is_shared_out_among_the_rounds():
 
 def test_summary_and_plan_show_both_readings(record):
     said = summary(record).plain
-    assert "Nodes sell zCDP's rho here" in said
+    assert "Nodes sell zCDP's rho in this scenario" in said
     assert "rho of zCDP, one round, sold" in said
     assert "epsilon, total of 3 rounds" in said
     plan = json.loads(fa.export_plan(record))
@@ -120,5 +120,5 @@ def test_what_zcdp_does_not_claim_is_refused():
     with pytest.raises(InvalidScenarioError, match="nothing to calibrate"):
         fa.load_scenario("privacy/quickstart-local", [*SETTINGS, 'privacy.calibration="classical"'])
     sampled = ["privacy.placement.kind='dp-sgd'", "privacy.placement.sampling_rate=0.5"]
-    with pytest.raises(InvalidScenarioError, match="no rho is claimed"):
+    with pytest.raises(InvalidScenarioError, match="its rho is not defined"):
         fa.load_scenario("privacy/quickstart-local", [*SETTINGS, *sampled])

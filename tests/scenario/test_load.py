@@ -344,6 +344,6 @@ def test_a_market_alone_does_without_a_scenario():
 
 @pytest.mark.parametrize("text", ["1_0,2,3", "\u0661,2,3", "infinity,1", "1 0", "1,,2", "0x1", ""])
 def test_numbers_of_an_option_are_plain(text):
-    with pytest.raises(InvalidScenarioError, match="must be numbers with commas between"):
+    with pytest.raises(InvalidScenarioError, match="must be numbers separated by commas"):
         numbers(text, "--epsilons")
     assert numbers("1, .5,2.,+1e-3,-2E2", "--epsilons") == [1, 0.5, 2, 1e-3, -200]

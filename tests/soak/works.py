@@ -55,7 +55,7 @@ class Work:
     read: Callable[[Path], object]
     options: tuple[str, ...] = ()
     resumes: bool = False
-    """Whether the same command goes on after a kill, and may find its folder there."""
+    """Whether Run the same command to resume after a kill, and may find its folder there."""
 
     def args(self, folder: Path, out: Path) -> list[str]:
         """Return the command; writes its scenario into a folder."""

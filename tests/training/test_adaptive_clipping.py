@@ -179,9 +179,9 @@ def test_a_round_without_nodes_leaves_the_norm():
 
 def test_what_cannot_count_is_refused():
     made = adapting()
-    with pytest.raises(InvalidPrivacyError, match="which must not adapt"):
+    with pytest.raises(InvalidPrivacyError, match="not an adaptive one"):
         replace(made.plan, secure_noise=True)
-    with pytest.raises(InvalidDataError, match=r"adaptive_clipping.* is for the serial engine"):
+    with pytest.raises(InvalidDataError, match=r"adaptive_clipping.* requires the serial engine"):
         FederatedTrainer(DATA, made.shards, made.plan, engine="stacked")
     for wrong in ({"quantile": 1.0}, {"noise_share": 0.0}, {"learning_rate": -1.0}):
         with pytest.raises(InvalidPrivacyError, match=next(iter(wrong))):

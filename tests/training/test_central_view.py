@@ -193,8 +193,8 @@ def test_sampled_records_are_hidden_by_the_sum_as_sold():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"n_steps": 2}, "nodes add noise several times a round"),
-        ({"batch_size": 20}, "nodes add noise several times a round"),
+        ({"n_steps": 2}, "nodes add noise several times per round"),
+        ({"batch_size": 20}, "nodes add noise several times per round"),
     ],
 )
 def test_what_proves_nothing_about_a_sum_is_refused(change, reason):
@@ -206,7 +206,7 @@ def test_what_proves_nothing_about_a_sum_is_refused(change, reason):
     ("overrides", "message"),
     [
         (["privacy.secure_noise=true"], "secure_noise = true draws it for each node"),
-        (["privacy.check.false_alarm=1e-6"], "looks at what each node sends"),
+        (["privacy.check.false_alarm=1e-6"], "inspects each node's upload"),
         (["training.local_epochs=2"], "adds it in each local step"),
         (["training.dropping=0.1"], "share of 0.9 is expected .* with a quorum of 1; use a lower"),
         (["privacy.quorum=0"], "quorum"),

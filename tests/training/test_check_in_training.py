@@ -131,7 +131,7 @@ def test_a_flagged_node_is_out_and_the_others_count_for_all():
     assert_allclose(*losses, rtol=1e-5)
 
 
-def test_a_training_in_which_all_are_flagged_goes_on_without_anybody():
+def test_a_training_in_which_all_are_flagged_continues_without_anybody():
     made = trainer(aggregation="inverse-variance")
     epsilon = np.where(np.arange(N_NODES) < 4, 0.1, 0.0)
     training = train(made, epsilon, misreport=np.full(N_NODES, 2.0))

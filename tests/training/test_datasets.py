@@ -103,7 +103,7 @@ def test_a_part_of_the_images_is_drawn_without_repetition(tmp_path):
     assert len(set(values(data.train_images))) == 20
     assert len(data.test_labels) == 3
     assert_array_equal(data.train_writers, data.train_labels % 7)
-    with pytest.raises(InvalidDataError, match="n_train = 51, but there are 50 such images only"):
+    with pytest.raises(InvalidDataError, match="n_train = 51 exceeds the 50 available images"):
         load("parquet", path=str(tmp_path), n_train=51)
 
 
@@ -170,17 +170,17 @@ def nothing(path):
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (broken_label, "label must hold integers from 0"),
+        (broken_label, "label must contain integers from 0"),
         (broken_image, r"the image in row \d cannot be decoded"),
         (broken_chunk, r"the image in row \d cannot be decoded"),
-        (missing_image, r"the image in row \d is missing: the file holds no bytes of it"),
-        (mixed_sizes, r"one size and kind, but row \d is . x . in grey and row \d is"),
+        (missing_image, r"the image in row \d is missing"),
+        (mixed_sizes, r"the same size and type, but row \d is . x . in grey and row \d is"),
         (no_label, "needs a column image .* has image, kind"),
         (no_bytes, "needs a column image"),
         (no_rows, "has no rows"),
-        (no_parquet, "not a Parquet file that can be read"),
-        (too_few_names, "labels up to 4, but names of 2 classes only"),
-        (nothing, "there is no such file or folder"),
+        (no_parquet, "cannot be read as a Parquet file"),
+        (too_few_names, "labels up to 4, but names of only 2 classes"),
+        (nothing, "does not exist"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, damage, sentence):
@@ -261,16 +261,16 @@ def test_a_damaged_file_of_torchvisions_is_said_and_the_rest_is_listed(
     folder = write_emnist(tmp_path, pictures(8, (28, 28)))
     file = folder / f"emnist-letters-{part}-{kind}-ubyte"
     file.write_bytes(damage(file.read_bytes()))
-    sentence = f"{folder.parent}: the files of 'emnist-letters' are damaged, or not whole: "
+    sentence = f"{folder.parent}: the files of 'emnist-letters' are corrupt or incomplete: "
     prepared = fcfn("data", "prepare", "emnist-letters")
     assert prepared.exit_code == 2
     assert sentence in prepared.stderr
-    assert "Delete that folder and run `fcfn data prepare emnist-letters` again" in prepared.stderr
+    assert "Delete this folder and run `fcfn data prepare emnist-letters` again" in prepared.stderr
     listed = fcfn("data", "list")
     assert listed.exit_code == 0
     assert f"damaged: {sentence}" in listed.stdout
     assert "missing; fcfn data prepare emnist-digits" in listed.stdout
-    with pytest.raises(InvalidDataError, match="are damaged, or not whole"):
+    with pytest.raises(InvalidDataError, match="are corrupt or incomplete"):
         load("emnist", part="letters")
 
 
@@ -289,7 +289,7 @@ def test_a_missing_file_of_torchvisions_is_downloaded_again(tmp_path, monkeypatc
     whole = file.read_bytes()
     file.unlink()
     listed = fcfn("data", "list")
-    assert "files of 'emnist-letters' are missing or damaged: get them again" in listed.stdout
+    assert "files of 'emnist-letters' are missing or corrupt; download them" in listed.stdout
     monkeypatch.setattr(torchvision.datasets.EMNIST, "download", lambda _: file.write_bytes(whole))
     assert "emnist-letters is ready" in fcfn("data", "prepare", "emnist-letters").stdout
 
@@ -371,23 +371,23 @@ def test_prepare_compares_files_with_their_checksums(tmp_path, monkeypatch, abov
     write(file, of_value(20), np.arange(20)[::-1])  # whole, and not what was listed
     changed = fcfn("data", "prepare", "emnist")
     assert changed.exit_code == 2
-    assert f"{file}: is damaged, or was edited: {sums} lists another checksum" in changed.stderr
+    assert f"{file}: does not match its checksum in {sums}" in changed.stderr
 
     sums.write_text(lines.replace("train", "test"))
     assert "test.parquet: is listed in" in fcfn("data", "prepare", "emnist").stderr
     sums.write_text("no sums")
-    assert "SHA256SUMS: line 1 must hold a checksum" in fcfn("data", "prepare", "emnist").stderr
+    assert "SHA256SUMS: line 1 must contain a checksum" in fcfn("data", "prepare", "emnist").stderr
 
 
 @pytest.mark.parametrize("variable", ["FCFN_DATA", "XDG_CACHE_HOME", "HOME"])
-def test_a_file_in_the_place_of_the_folder_is_told(tmp_path, monkeypatch, variable):
+def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path, monkeypatch, variable):
     for name in ("FCFN_DATA", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "file").touch()
     monkeypatch.setenv(variable, str(tmp_path / "file"))
     failed = CliRunner().invoke(app, ["data", "prepare", "cifar10"])
     assert failed.exit_code == 2
-    assert f"since {tmp_path / 'file'} is not a folder; let FCFN_DATA name" in failed.stderr
+    assert f"{tmp_path / 'file'} is not a folder. Set FCFN_DATA to" in failed.stderr
     assert failed.stderr.count("\n") == 1
 
 

@@ -146,7 +146,8 @@ def test_a_colour_that_stands_for_nothing_is_transparent(tmp_path, image):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_values_without_a_known_scale_are_refused_by_file_row_and_mode(tmp_path, image, form, mode):
-    words = rf"train.parquet: the image in row 1 is a {form} of mode '{mode}', for whose values no"
+    place = "train.parquet: the image in row 1"
+    words = rf"{place} is a {form} of mode '{mode}', whose scale of values is unknown"
     with pytest.raises(InvalidDataError, match=words):
         read(tmp_path, saved(Image.fromarray(GREY)), saved(image, form))
 
@@ -155,7 +156,7 @@ def test_an_animation_is_not_its_first_picture(tmp_path):
     frames = [Image.fromarray(grey) for grey in pictures(3)]
     for form in ("GIF", "PNG", "TIFF"):
         many = saved(frames[0], form, save_all=True, append_images=frames[1:])
-        with pytest.raises(InvalidDataError, match=f"row 0 is a {form} of 3 images"):
+        with pytest.raises(InvalidDataError, match=f"row 0 is a {form} with 3 frames"):
             read(tmp_path, many)
 
 

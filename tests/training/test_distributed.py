@@ -167,7 +167,7 @@ def test_the_first_node_whose_update_is_not_finite_is_named():
 
 @pytest.mark.slow
 def test_a_cluster_has_no_stacked_engine():
-    with pytest.raises(InvalidDataError, match=r'a cluster trains with training.engine = "serial"'):
+    with pytest.raises(InvalidDataError, match=r'a cluster requires training.engine = "serial"'):
         made(Elsewhere(), "training.engine=stacked")
 
 

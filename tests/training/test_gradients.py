@@ -64,7 +64,7 @@ def test_a_captured_graph_is_not_replayed_for_another_sum_of_gradients():
     made = StackedGradients(net, Replaying())
     at = torch.randn(2, 52), torch.randn(2, 5, 3, 2, 2), torch.randint(0, 4, (2, 5))
     short, long = (LocalSteps(1, 0.1, 0.0, Clipping(norm)) for norm in (0.01, 0.02))
-    one, other, again = (made.clipped(*at, s.sum_clipped) for s in (short, long, short))
+    one, other, again = (made.reduce_samples(*at, s.sum_clipped) for s in (short, long, short))
     assert_allclose(other, 2 * one, rtol=1e-3)
     assert torch.equal(again, one)
     assert len(made._graphs.functions) == 2
@@ -170,7 +170,7 @@ def test_any_layer_has_the_gradients_of_autograd_sample_by_sample(kind, layout, 
     assert_allclose(found.rows(), expected, atol=2e-6)
     assert_allclose(found.norms(), expected.double().norm(dim=1, keepdim=True), rtol=1e-5)
     factors = torch.rand(7, 1)
-    assert_allclose(found.weighted(factors), (factors * expected).sum(0), atol=1e-5)
+    assert_allclose(found.sum_weighted(factors), (factors * expected).sum(0), atol=1e-5)
     mean = gradients.mean(gradients.flat, images, labels)
     assert_allclose(mean, expected.mean(0), atol=2e-6)
     assert expected.norm(dim=0).count_nonzero() > 0.9 * expected.shape[1]
@@ -235,6 +235,8 @@ def test_stacked_group_norm_is_that_of_each_node(shared):
         assert_allclose(mean[node], one.mean(at, images[node], labels[node]), atol=1e-4)
         expected = one.per_sample(at, images[node], labels[node])
         assert_allclose(found.rows()[node], expected.rows(), atol=1e-4)
-        assert_allclose(found.weighted(factors)[node], expected.weighted(factors[node]), atol=1e-4)
+        assert_allclose(
+            found.sum_weighted(factors)[node], expected.sum_weighted(factors[node]), atol=1e-4
+        )
     one.load(flat if shared else flat[0])
     assert_allclose(logits, one.net(images[0]).detach(), atol=1e-4)

@@ -80,4 +80,4 @@ def test_both_ways_give_the_gradients_of_torch(n_in, stride, share, monkeypatch)
     )
     assert_allclose(weights.norms()[:, 0], own.double().norm(dim=1), rtol=1e-5)
     factors = torch.linspace(0, 1, 7)[:, None]
-    assert_allclose(weights.weighted(factors), (factors * own).sum(0), rtol=1e-4, atol=1e-5)
+    assert_allclose(weights.sum_weighted(factors), (factors * own).sum(0), rtol=1e-4, atol=1e-5)

@@ -83,10 +83,10 @@ def test_files_in_several_parts_are_read_in_their_order(tmp_path, below, ending)
     ("names", "words"),
     [
         (["train-00000-of-00003", "train-00002-of-00003"], "train-00001-of-00003.parquet is miss"),
-        (["train", "train-00000-of-00001"], "are of two sets of train images"),
+        (["train", "train-00000-of-00001"], "belong to different sets of train images"),
         (["train-00000-of-00001", "train-00000-of-00001-ab"], "2 files of train .* count 1"),
         (["train", "test-00001-of-00002"], "test-00000-of-00002.parquet is missing"),
-        (["test"], "holds no train.parquet"),
+        (["test"], "has no train.parquet"),
     ],
     ids=str,
 )
@@ -110,7 +110,9 @@ def test_training_and_test_images_of_two_sizes_are_refused_however_they_are_spli
     write(tmp_path / "train.parquet", np.zeros((9, 4, 4), dtype=np.uint8), [0] * 9)
     write(tmp_path / "test.parquet", np.zeros((9, 5, 5), dtype=np.uint8), [0] * 9)
     for split in ("own", "paper"):
-        with pytest.raises(InvalidDataError, match=r"test.parquet: all images must be of one size"):
+        with pytest.raises(
+            InvalidDataError, match=r"test.parquet: all images must have the same size"
+        ):
             load("parquet", path=str(tmp_path), split=split)
 
 
@@ -191,7 +193,7 @@ def test_a_small_file_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, 
     assert len(load("parquet", path=str(path)).train_labels) == 80
     monkeypatch.setattr(memory, "_LIMITS", (tmp_path / "limit",))
     (tmp_path / "limit").write_text(str(150 * 2**20))
-    with pytest.raises(InvalidDataError, match=r"holds more than 0.073 GiB of encoded images"):
+    with pytest.raises(InvalidDataError, match=r"has more than 0.073 GiB of encoded images"):
         load("parquet", path=str(path))
 
 
@@ -224,10 +226,10 @@ def test_names_belong_to_the_column_of_labels(tmp_path):
         (
             ["cat", "gnu"],
             [0, 1],
-            "test.parquet: holds images of 'gnu', a class that .*train.parquet",
+            "test.parquet: has images of 'gnu', a class that .*train.parquet",
         ),
-        (["cat", "cat"], [0, 1], "test.parquet: names two classes alike"),
-        (["cat"], [0, 1], "test.parquet: there are labels up to 1, but names of 1 classes only"),
+        (["cat", "cat"], [0, 1], "test.parquet: gives two classes the same name"),
+        (["cat"], [0, 1], "test.parquet: has labels up to 1, but names of only 1 classes"),
     ],
 )
 def test_classes_that_cannot_be_matched_are_refused(tmp_path, names, labels, words):
@@ -281,7 +283,9 @@ def test_labels_and_writers_may_be_text(tmp_path, kind):
 def test_text_in_one_file_and_integers_in_another_are_refused(tmp_path):
     write_columns(tmp_path / "train.parquet", {"image": images(4), "label": list("abca")})
     write(tmp_path / "test.parquet", of_value(2), [0, 1])
-    with pytest.raises(InvalidDataError, match=r"train.parquet, .*test.parquet: some labels are"):
+    with pytest.raises(
+        InvalidDataError, match=r"train.parquet, .*test.parquet: labels must all be"
+    ):
         load("parquet", path=str(tmp_path))
 
 
@@ -290,7 +294,9 @@ def test_text_in_one_file_and_integers_in_another_are_refused(tmp_path):
 )
 def test_labels_that_are_neither_are_refused(tmp_path, labels):
     write_columns(tmp_path / "train.parquet", {"image": images(4), "label": labels})
-    with pytest.raises(InvalidDataError, match=r"train.parquet: label must hold integers from 0"):
+    with pytest.raises(
+        InvalidDataError, match=r"train.parquet: label must contain integers from 0"
+    ):
         load("parquet", path=str(tmp_path))
 
 
@@ -298,7 +304,7 @@ def test_as_many_labels_as_images_are_no_classes(tmp_path):
     one = encoded(np.zeros((4, 4), dtype=np.uint8))
     columns = {"image": pa.array([one] * 65_537), "label": np.arange(65_537) * 3}
     write_columns(tmp_path / "train.parquet", columns)
-    with pytest.raises(InvalidDataError, match="there are 65,537 labels, and at most 65,536"):
+    with pytest.raises(InvalidDataError, match="there are 65,537 labels, but at most 65,536"):
         load("parquet", path=str(tmp_path))
 
 
@@ -318,7 +324,7 @@ def test_what_arrow_says_of_a_damaged_file_is_one_sentence(tmp_path, text):
     with pytest.raises(InvalidDataError) as refused:
         load("parquet", path=str(tmp_path))
     message = str(refused.value)
-    assert message.startswith(f"{tmp_path / 'train.parquet'}: not a Parquet file that can be read")
+    assert message.startswith(f"{tmp_path / 'train.parquet'}: cannot be read as a Parquet file")
     assert message.endswith(".")
     assert not message.endswith("..")
     assert "\n" not in message
@@ -331,7 +337,7 @@ def test_a_failing_disk_is_said_in_the_systems_words(tmp_path, monkeypatch):
         raise OSError(5, "Error reading bytes from file. Detail: [errno 5] Input/output error")
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
-    with pytest.raises(InvalidDataError, match=r"can be read: Input/output error\.$"):
+    with pytest.raises(InvalidDataError, match=r"cannot be read.*: Input/output error\.$"):
         load("parquet", path=str(tmp_path))
 
 
@@ -341,6 +347,6 @@ def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # without HOME and an entry
     listed = fcfn("data", "list")
     assert listed.exit_code == 2
-    assert "this user has no home folder: let FCFN_DATA name one." in listed.stderr
-    with pytest.raises(InvalidDataError, match="~colleague/images: there is no such file"):
+    assert "this user has no home folder; set FCFN_DATA to one." in listed.stderr
+    with pytest.raises(InvalidDataError, match="~colleague/images: does not exist"):
         load("parquet", path="~colleague/images")

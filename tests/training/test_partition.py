@@ -90,7 +90,7 @@ def test_writers_stay_whole_and_loads_even(counts, share):
 
 
 def test_by_writer_needs_writers_and_enough_of_them():
-    with pytest.raises(InvalidDataError, match="needs data that names its writers"):
+    with pytest.raises(InvalidDataError, match="needs data with writers"):
         split("by-writer", [0, 1], 2)
     with pytest.raises(InvalidDataError, match="1 writers are too few for 2 nodes"):
         split("by-writer", [0, 1], 2, writers=np.array([5, 5]))

@@ -84,9 +84,9 @@ def no_record_moves_a_sum_by_more_than_the_clipping_norm():
         images = torch.from_numpy(np.float32(brightness) * DATA.train_images[:1])
         for stretch in (1.0, 100.0):
             flat, add_up = stretch * made.first_parameters, made.plan.steps.sum_clipped
-            one = made.gradients[0].clipped(flat, images, labels, add_up)
+            one = made.gradients[0].reduce_samples(flat, images, labels, add_up)
             group = StackedGradients(made.gradients[0].net, Graphs())
-            stacked = group.clipped(flat, images[None], labels[None], add_up)
+            stacked = group.reduce_samples(flat, images[None], labels[None], add_up)
             assert float(one.double().norm()) <= NORM
             assert float(stacked.double().norm()) <= NORM
 

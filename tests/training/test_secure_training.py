@@ -118,12 +118,12 @@ def test_what_is_released_is_the_exact_sum_of_the_rounded_value_and_the_noise():
 def test_the_record_says_that_it_cannot_be_repeated():
     record = run_scenario(scenario(rounds=1, compare=[]))
     assert record.run["training"]["noise_note"] == SECURE_NOTE
-    assert "cannot be repeated" in summary(record)
+    assert "is not reproducible" in summary(record)
     plain = scenario(rounds=1, compare=[])
     plain = plain.model_copy(
         update={"privacy": plain.privacy.model_copy(update={"secure_noise": False})}
     )
-    assert "cannot be repeated" not in summary(run_scenario(plain))
+    assert "is not reproducible" not in summary(run_scenario(plain))
 
 
 def test_secure_samples_do_not_follow_the_seed():

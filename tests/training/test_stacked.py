@@ -201,7 +201,7 @@ def test_classes_hold_every_node_once_and_fill_up_little():
         assert sum(one.widths) == made.plan.steps.epochs * own.max()
 
 
-def test_a_stacked_training_goes_on_where_it_was():
+def test_a_stacked_training_continues_where_it_was():
     whole = trainer(rounds=3).begin()
     whole.step(EPSILON)
     state = whole.state()
@@ -291,7 +291,7 @@ def test_every_formulation_has_the_gradients_of_autograd(formulation, shared):
     assert_allclose(found.rows(), each, atol=2e-6)
     assert_allclose(found.norms()[..., 0], each.norm(dim=2), rtol=1e-5, atol=1e-9)
     factors = torch.rand(3, 4, 1)
-    assert_allclose(found.weighted(factors), (factors * each).sum(1), atol=5e-6)
+    assert_allclose(found.sum_weighted(factors), (factors * each).sum(1), atol=5e-6)
 
 
 @pytest.mark.parametrize("formulation", CONVOLUTIONS)
@@ -303,7 +303,7 @@ def test_what_is_captured_asks_for_no_value(formulation):
     steps = LocalSteps(1, 0.1, 0.0, Clipping(1.0))
     for at in (flat, flat[0]):
         assert made.mean(at, images, labels).shape == flat.shape
-        assert made.clipped(at, images, labels, steps.sum_clipped).shape == flat.shape
+        assert made.reduce_samples(at, images, labels, steps.sum_clipped).shape == flat.shape
     with pytest.raises(RuntimeError):
         bool(flat.sum() > 0)
 
@@ -435,10 +435,10 @@ def test_secure_noise_and_half_precision_go_to_the_serial_engine(special, monkey
 def test_what_does_not_go_together_is_refused(monkeypatch):
     plan = trainer("serial").plan
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(InvalidDataError, match='"serial" works on the processor alone'):
+    with pytest.raises(InvalidDataError, match='"serial" runs only on the CPU'):
         select_engine("serial", "cuda", plan)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InvalidDataError, match="torch finds no CUDA device here"):
+    with pytest.raises(InvalidDataError, match="torch finds no CUDA device"):
         select_engine("auto", "cuda", plan)
 
 

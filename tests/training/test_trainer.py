@@ -496,7 +496,7 @@ def test_only_a_placement_that_samples_takes_a_rate():
         for placement in (sampled, PLACEMENTS.create("dp-sgd"))
     )
     assert most == 2 * whole  # all records may be drawn
-    with pytest.raises(InvalidPrivacyError, match="need a generator"):
+    with pytest.raises(InvalidPrivacyError, match="need a random generator"):
         sent(trainer(sampling_rate=0.5), 0)
 
 
@@ -521,7 +521,7 @@ def test_an_epoch_takes_every_sample_once_in_batches_of_a_fresh_order():
     assert (epochs[0] != epochs[1]).any()
     whole = replace(steps, batch_size=27)
     assert list(whole.draw_batches(27, None)) == [slice(None)] * 3
-    with pytest.raises(InvalidPrivacyError, match="need a generator"):
+    with pytest.raises(InvalidPrivacyError, match="need a random generator"):
         next(steps.draw_batches(27, None))
 
 
@@ -583,7 +583,7 @@ def test_gradients_that_are_never_built_have_the_norms_and_sums_of_those_that_ar
     factors = torch.rand(7, 1)
     assert_allclose(found.rows(), rows, atol=1e-6)
     assert_allclose(found.norms()[:, 0], rows.norm(dim=1), rtol=1e-5)
-    assert_allclose(found.weighted(factors), (factors * rows).sum(0), atol=1e-5)
+    assert_allclose(found.sum_weighted(factors), (factors * rows).sum(0), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -616,7 +616,7 @@ def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"false_alarm": 1e-6}, "the check looks at what each node sends"),
+        ({"false_alarm": 1e-6}, "the check inspects each node's upload"),
         ({"secure_noise": True}, "secure noise is drawn for each node"),
         ({"steps": LocalSteps(2, 1.0, 0.0, Clipping(1.0))}, "nodes add noise several times"),
     ],
@@ -714,7 +714,7 @@ def test_the_sum_hides_only_nodes_that_add_noise_once_a_round(batch_size):
 def test_noise_beyond_32_bits_is_refused_by_epsilon():
     made = trainer(4)
     made = FederatedTrainer(DATA, made.shards, replace(made.plan, calibration="classical"))
-    with pytest.raises(InvalidPrivacyError, match="epsilon = 1e-45 of node 2 takes noise"):
+    with pytest.raises(InvalidPrivacyError, match="epsilon = 1e-45 of node 2 needs noise"):
         train(made, np.array([1.0, 1.0, 1e-45, 1.0]))
 
 
@@ -742,7 +742,7 @@ def test_reports_may_change_in_place_from_round_to_round():
 def test_every_node_has_to_report():
     training = trainer().begin()
     for wrong in (5.0, np.full(9, 5.0), np.full((1, 10), 5.0)):
-        with pytest.raises(InvalidPrivacyError, match="a report is needed from each of 10 nodes"):
+        with pytest.raises(InvalidPrivacyError, match="epsilon must have one report per node"):
             training.step(wrong)
     assert training.round_index == 0
 

@@ -60,7 +60,7 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(change, words):
 
 def test_a_batch_size_beside_sampling_is_refused_and_not_ignored():
     sampled = PLACEMENTS.create("dp-sgd", {"sampling_rate": 0.3})
-    with pytest.raises(InvalidDataError, match="batch_size = 8 does not go together"):
+    with pytest.raises(InvalidDataError, match="batch_size = 8 is incompatible"):
         replace(PLAN, placement=sampled, steps=replace(STEPS, batch_size=8))
 
 
@@ -72,8 +72,8 @@ def test_a_batch_size_beside_sampling_is_refused_and_not_ignored():
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"learning_rate": np.nan}, "learning_rate must be positive"),
         ({"learning_rate": -0.1}, "learning_rate must be positive"),
-        ({"momentum": 1.0}, "momentum must be at least 0, and below 1"),
-        ({"momentum": np.nan}, "momentum must be at least 0, and below 1"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"momentum": np.nan}, "momentum must be at least 0 and below 1"),
     ],
 )
 def test_local_steps_outside_their_range_are_refused(change, words):

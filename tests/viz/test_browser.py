@@ -43,7 +43,7 @@ median = 0.01
 sigma = 0.05
 """
 WAIT = 30_000
-ALPHA, BETA = "Server's gain, alpha", "Server's gain, beta"
+ALPHA, BETA = "Value of the net, alpha", "Value of the net, beta"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_buttons_play_the_market_of_the_model(visit, live, scenario_file):
         shows(tile(page, "Round"), str(done))
         market.step()
     shows(tile(page, "Total epsilon S"), number(market.total_epsilon))
-    shows(tile(page, "Nodes that take part"), str(market.n_active))
+    shows(tile(page, "Active nodes"), str(market.n_active))
     shows(tile(page, "Payment cap B"), number(market.budget))
     button(page, "Play").click()
     expect(button(page, "Pause")).to_be_visible(timeout=WAIT)
@@ -151,7 +151,7 @@ def test_buttons_play_the_market_of_the_model(visit, live, scenario_file):
     expect(status).to_contain_text("Converged after", timeout=WAIT)
     verdict = market.run_until()
     shows(tile(page, "Round"), str(verdict.rounds))
-    shows(tile(page, "All nodes earn"), number(market.state.node_utility))
+    shows(tile(page, "Utility of all nodes"), number(market.state.node_utility))
     expect(button(page, "Step")).to_be_disabled()
     button(page, "Reset").click()
     shows(tile(page, "Round"), "0")
@@ -258,7 +258,7 @@ def test_charts_hold_the_numbers_of_the_model_and_start_over_with_the_market(
         ("totals", "S", "total_epsilon"),
         ("caps", "B", "budget"),
         ("distances", "exploitability", "exploitability"),
-        ("participation", "take part", "n_active"),
+        ("participation", "active", "n_active"),
         ("utilities", "welfare", "welfare"),
         ("node-utilities", "all nodes", "node_utility"),
     ):
@@ -360,7 +360,7 @@ def saved(page, figure, form):
 def test_each_chart_is_saved_as_png_svg_and_csv(visit, live, scenario_file):
     page = visit(live)
     step_to(page, 5)
-    until(lambda: len(option_of(page, "participation")["lines"]["have left"]) == 5)
+    until(lambda: len(option_of(page, "participation")["lines"]["exited"]) == 5)
     figure = page.locator("[data-picture=participation]")
     table = saved(page, figure, "CSV")
     assert table.suggested_filename == "participation.csv"
@@ -375,7 +375,7 @@ def test_each_chart_is_saved_as_png_svg_and_csv(visit, live, scenario_file):
     root = ElementTree.parse(saved(page, figure, "SVG").path()).getroot()
     words = "".join(root.itertext())
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    for word in ("Who takes part", "take part", "have left", "closed form", "round"):
+    for word in ("Participation", "active", "exited", "closed form", "round"):
         assert word in words
 
 
@@ -383,7 +383,7 @@ def test_clicking_a_node_shows_its_details(visit, live):
     page = visit(live)
     page.locator("[data-picture=star] circle").nth(4).click()
     details = page.locator("[data-test=node-details]")
-    expect(details).to_contain_text("A unit of epsilon costs it rho", timeout=WAIT)
+    expect(details).to_contain_text("Its unit privacy cost is rho", timeout=WAIT)
     node = page.get_by_label("Details of node")
     assert 0 <= int(node.input_value()) < 30
     expect(page.locator("[data-picture=star] [data-picked]")).to_have_count(1)
@@ -454,7 +454,7 @@ def test_one_looks_back_at_a_live_market_and_plays_on_from_its_last_round(
     shows(tile(page, "Round"), "2")
     rounds = played(scenario_file, 7)
     shows(tile(page, "Total epsilon S"), number(rounds["total_epsilon"].iloc[1]))
-    expect(page.get_by_role("status")).to_contain_text("Looking back at round 2", timeout=WAIT)
+    expect(page.get_by_role("status")).to_contain_text("Showing round 2", timeout=WAIT)
     assert (pixels(page, "rho-epsilon") != late).any()
     assert len(option_of(page, "totals")["lines"]["S"]) == 7  # the curves stay
     until(lambda: option_of(page, "totals")["marker"] == [2])
@@ -493,7 +493,7 @@ def test_the_nodes_of_a_ring_are_marked_by_their_costs(visit, live):
     box = drawing.bounding_box()
     drawing.hover(position={"x": box["width"] / 2, "y": box["height"] * 0.05})
     label = page.locator("[data-picture=star] .hover-label")
-    expect(label).to_have_text(re.compile(r"the nodes of rank \d+ to 1,000 by cost: \d+ take part"))
+    expect(label).to_have_text(re.compile(r"nodes of rank \d+ to 1,000 by cost: \d+ active"))
     expect(page.locator("[data-picture=rho-epsilon] .mark rect")).to_be_visible(timeout=WAIT)
 
 
@@ -535,7 +535,7 @@ def test_the_scenario_and_the_play_are_saved_and_open_everywhere(visit, live, tm
     take(page, "Scenario (.toml)").save_as(tmp_path / "scenario.toml")
     saved = fa.load_scenario(tmp_path / "scenario.toml")
     assert (saved.game.alpha, saved.population.n_nodes) == (40.0, 30)
-    take(page, "Record of this play").save_as(tmp_path / "play.zip")
+    take(page, "Record of this run").save_as(tmp_path / "play.zip")
     shutil.unpack_archive(tmp_path / "play.zip", tmp_path)
     folder = tmp_path / "30-nodes-log-normal-costs-stackelberg"
     record = fa.read_record(folder)
@@ -572,7 +572,7 @@ def test_a_link_carries_the_settings_over_a_reload_and_never_the_token(visit, li
     link = page.get_by_label("Link with these settings").input_value()
     assert link == address_of(page)
     assert token not in link
-    button(page, "Set all back").click()
+    button(page, "Reset all").click()
     until(lambda: address_of(page) == base)
     page.goto(link)
     rule = page.get_by_label("Learning rule", exact=True)
@@ -595,9 +595,9 @@ def test_a_table_of_costs_comes_in_by_button_and_by_drop(visit, live):
     shows(page.locator("h1"), "40 nodes, costs from costs.csv, Stackelberg contest")
     page.get_by_label("Details of node").fill("0")
     page.keyboard.press("Enter")
-    expect(page.locator("[data-test=node-details]")).to_contain_text("It is called Clinic 1.")
+    expect(page.locator("[data-test=node-details]")).to_contain_text("Its name is Clinic 1.")
     page.locator("summary", has_text="Save or share").click()
-    expect(page.get_by_text("No link can hold what came from a file")).to_be_visible()
+    expect(page.get_by_text("A link cannot contain settings from a file")).to_be_visible()
     drop = """text => {
       const data = new DataTransfer();
       data.items.add(new File([text], "mine.toml"));
@@ -624,7 +624,7 @@ def test_a_large_table_comes_in_and_a_huge_file_is_not_even_sent(visit, live, tm
     (tmp_path / "huge.csv").write_bytes(b" " * (33 << 20))
     page.locator("input[type=file]").set_input_files(tmp_path / "huge.csv")
     expect(page.get_by_role("status")).to_contain_text(
-        "huge.csv has 33 MiB; a file that is opened here may have 32.", timeout=WAIT
+        "huge.csv has 33 MiB; the window opens files of at most 32 MiB.", timeout=WAIT
     )
 
 
@@ -692,21 +692,21 @@ def test_two_records_are_replayed_side_by_side(visit, scenario_file, tmp_path):
 
 def test_settings_are_found_by_word_and_put_back_one_by_one(visit, live):
     page = visit(live)
-    expect(page.get_by_label("Rounds before a node leaves")).to_have_count(0)
+    expect(page.get_by_label("Rounds before a node exits")).to_have_count(0)
     page.get_by_label("Find a setting").fill("exit.patience")
-    enter(page, "Rounds before a node leaves", "5")
-    back = button(page, "Set Rounds before a node leaves back to 3")
+    enter(page, "Rounds before a node exits", "5")
+    back = button(page, "Reset Rounds before a node exits to 3")
     expect(back).to_be_visible(timeout=WAIT)
     page.get_by_label("Find a setting").fill("")
     expect(back).to_be_visible()  # what was changed stays in sight
     expect(page.locator(".subtitle")).to_contain_text(
-        "changed since: Rounds before a node leaves", timeout=WAIT
+        "changed settings: Rounds before a node exits", timeout=WAIT
     )
     back.focus()
     page.keyboard.press("Enter")
-    expect(page.get_by_label("Rounds before a node leaves")).to_have_count(0, timeout=WAIT)
+    expect(page.get_by_label("Rounds before a node exits")).to_have_count(0, timeout=WAIT)
     page.get_by_label("Advanced").check()
-    field = page.get_by_label("Rounds before a node leaves", exact=True)
+    field = page.get_by_label("Rounds before a node exits", exact=True)
     expect(field).to_have_value("3", timeout=WAIT)
     expect(page.get_by_text("exit.patience", exact=True)).to_be_visible()
 
@@ -736,7 +736,7 @@ def test_before_play_every_chart_says_what_it_will_show(visit, live):
     words = page.locator(".charts .about")
     expect(words).to_have_count(6)
     for text in words.all_inner_texts():
-        assert text.startswith("Play draws here")
+        assert text.startswith("Press Play to see")
     button(page, "Step").click()
     expect(words).to_have_count(0, timeout=WAIT)
 
@@ -910,4 +910,4 @@ def test_a_record_is_replayed_and_ctrl_c_ends_the_window_in_one_line(
         page.close()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-        assert process.stderr.read() == "fcfn: the window is closed.\n"
+        assert process.stderr.read() == "fcfn: the window was closed.\n"

@@ -165,7 +165,7 @@ def test_a_large_file_arrives_in_parts_and_a_larger_one_is_refused():
         tab.ask("upload", "c.csv", k, len(parts), base64.b64encode(part).decode())
     assert (tab.view.problem, tab.view.n_nodes) == ("", 30_000)
     view = tab.ask("upload", "c.csv", 0, MOST_PARTS + 1, "")
-    assert "did not arrive whole, or has more than 32 MiB" in view.problem
+    assert "is incomplete or larger than 32 MiB" in view.problem
     with pytest.raises(InvalidScenarioError, match="has 33 MiB; a file"):
         read_file("c.csv", b" " * (MOST_BYTES + 2**20), scenario(), scenario())
 
@@ -174,8 +174,8 @@ def test_parts_out_of_order_open_nothing():
     tab = Tab()
     half = base64.b64encode(TOML[:20]).decode()
     tab.ask("upload", "a.toml", 0, 3, half)
-    assert "did not arrive whole" in tab.ask("upload", "a.toml", 2, 3, half).problem
-    assert "did not arrive whole" in tab.ask("upload", "a.toml", 1, 3, half).problem
+    assert "is incomplete" in tab.ask("upload", "a.toml", 2, 3, half).problem
+    assert "is incomplete" in tab.ask("upload", "a.toml", 1, 3, half).problem
     assert tab.open("a.toml", TOML).title == "Brought along"
 
 
@@ -262,7 +262,7 @@ def test_a_removed_value_is_in_the_link_too():
         ("game.alpha=[1]", "game"),
         ("game.alpha=" + "9" * 5000, "game"),
         ("population.n_nodes=1000001", "must be at most 1,000,000 in the window"),
-        ("&".join(["game.alpha=1"] * 200), "holds more than 100 settings"),
+        ("&".join(["game.alpha=1"] * 200), "has more than 100 settings"),
         ("game.alpha=1&game.alpha.x=2", "there is no setting 'game.alpha.x' here"),
         ("token=abc", "there is no setting 'token' here"),
     ],
@@ -435,9 +435,9 @@ def test_the_shorter_record_waits_at_its_end(tmp_path):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["one", "quickstart"], "quickstart: two that are shown side by side must both be records"),
-        (["quickstart", "one"], "quickstart: two that are shown side by side must both be records"),
-        (["one", "one", "one"], "3 records cannot be shown side by side"),
+        (["one", "quickstart"], "quickstart: both paths must be records to be compared"),
+        (["quickstart", "one"], "quickstart: both paths must be records to be compared"),
+        (["one", "one", "one"], "the window shows one or two records, not 3"),
     ],
 )
 def test_what_cannot_stand_side_by_side_is_refused(names, sentence, tmp_path):
@@ -447,7 +447,7 @@ def test_what_cannot_stand_side_by_side_is_refused(names, sentence, tmp_path):
         open_sources(paths)
 
 
-def test_two_folders_of_one_name_are_told_apart(tmp_path):
+def test_two_folders_of_one_name_are_distinguished(tmp_path):
     paths = [tmp_path / name / "record" for name in ("a", "b")]
     for path in paths:
         fa.run_scenario(scenario()).write(path)
@@ -466,7 +466,7 @@ def test_what_is_hovered_over_is_marked_in_both_pictures(n_nodes):
     _, x, y = tab.session._pictures["rho-epsilon"].places
     cheapest = int(np.argmin(frame.rho))
     view = tab.ask("hover", "rho-epsilon", float(x[cheapest]), float(y[cheapest]))
-    assert view.hover["label"].startswith(f"node {cheapest}: rho ")
+    assert view.hover["label"].startswith(f"node {cheapest}: ρ ")
     assert view.hover["marks"]["rho-epsilon"]["x"] == x[cheapest]
     if n_nodes == 40:  # at the top of the star
         assert view.hover["marks"]["star"]["y"] == pytest.approx(184 - 156)
@@ -479,7 +479,7 @@ def test_what_is_hovered_over_is_marked_in_both_pictures(n_nodes):
     inside = np.argsort(frame.rho, kind="stable")[first:end]
     sells = np.count_nonzero(frame.epsilon[inside])
     assert view.hover["label"] == (
-        f"the nodes of rank {first + 1:,} to {end:,} by cost: {sells:,} take part"
+        f"nodes of rank {first + 1:,} to {end:,} by cost: {sells:,} active"
     )
     band = view.hover["marks"]["rho-epsilon"]
     assert band["left"] == pytest.approx(x[inside].min() - 3)

@@ -351,7 +351,7 @@ def test_websockets_lead_to_sessions_alone(tmp_path):
 
 @pytest.mark.parametrize("name", ["http://lab.example.org", "lab example", "", "a/b", "a:b", "*"])
 def test_a_name_that_is_none_is_refused_in_a_sentence(name):
-    with pytest.raises(OutputError, match=r"--allow-host.*must be a name such as"):
+    with pytest.raises(OutputError, match=r"--allow-host.*must be a host name such as"):
         server.serve(OpenedSource("quick", Scenario()), port=0, allow_hosts=[name])
 
 
@@ -380,7 +380,7 @@ def address(tmp_path, log):
         process.send_signal(signal.SIGINT)
         process.wait(20)
         process.stdout.close()
-    assert log.read_text().splitlines()[-1] == "fcfn: the window is closed."
+    assert log.read_text().splitlines()[-1] == "fcfn: the window was closed."
 
 
 def send_raw(address, *lines):

@@ -68,7 +68,7 @@ def test_looking_back_shows_every_round_as_it_was(case):
             assert describe_node(frame, live, 7) == described[moment - 1]
 
 
-def test_play_goes_on_from_the_last_round_wherever_one_looks():
+def test_play_continues_from_the_last_round_wherever_one_looks():
     live, other = LiveMarket(scenario()), LiveMarket(scenario())
     for _ in range(6):
         live.step()
@@ -168,7 +168,7 @@ def unpack(saved, folder, name="play"):
     return folder / name
 
 
-def test_a_play_that_goes_on_is_saved_as_a_record_that_opens_everywhere(tmp_path):
+def test_a_play_that_continues_is_saved_as_a_record_that_opens_everywhere(tmp_path):
     live = LiveMarket(scenario())
     for _ in range(9):
         live.step()

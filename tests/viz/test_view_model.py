@@ -143,10 +143,10 @@ def test_the_window_plays_the_very_market_of_the_library():
     assert frame.history["budget"][-1] == market.budget
     shown = {tile["label"]: tile for tile in list_tiles([frame])}
     assert shown["Total epsilon S"]["value"] == number(market.total_epsilon)
-    assert shown["Nodes that take part"]["value"] == str(market.n_active)
+    assert shown["Active nodes"]["value"] == str(market.n_active)
     form = market.equilibrium
     assert shown["Payment cap B"]["note"] == f"closed form {number(form.budget)}"
-    assert f"closed form {form.n_active} of 50" == shown["Nodes that take part"]["note"]
+    assert f"closed form {form.n_active} of 50" == shown["Active nodes"]["note"]
 
 
 def test_the_line_of_the_closed_form_is_the_equilibrium_at_this_cap():
@@ -192,7 +192,7 @@ def test_training_in_the_window_is_the_training_of_a_run(schedule):
     assert_array_equal(live.frame().epsilon, record.nodes["epsilon"])
 
 
-def test_a_training_that_cannot_begin_is_reported_and_the_market_goes_on(monkeypatch):
+def test_a_training_that_cannot_begin_is_reported_and_the_market_continues(monkeypatch):
     live = LiveMarket(fa.load_scenario(QUICKSTART, ["training.schedule=every-round"]))
 
     def missing(*_):
@@ -264,7 +264,7 @@ def test_discs_have_areas_in_proportion_to_epsilon_and_nodes_out_are_grey():
             assert share == pytest.approx(frame.epsilon[node] / frame.epsilon[largest], rel=0.05)
         elif frame.exited[node]:
             assert disc.get("fill") == "#8C8C8C"
-            assert pictures.describe_place(frame, node).endswith("has left")
+            assert pictures.describe_place(frame, node).endswith("exited")
 
 
 def test_a_click_on_a_node_finds_it_and_one_beside_it_finds_none():
@@ -285,7 +285,7 @@ def test_rings_count_who_takes_part_among_the_cheapest():
     cheapest = np.argsort(frame.rho, kind="stable")
     for within in (10, 100, 1000, 5000):
         sold = np.count_nonzero(frame.epsilon[cheapest[:within]])
-        assert f"of the cheapest {within:,} nodes {sold:,} take part" in picture.alt
+        assert f"{sold:,} of the {within:,} nodes with the lowest costs are active" in picture.alt
 
 
 def test_labels_of_rings_keep_clear_of_each_other():
@@ -364,9 +364,9 @@ def test_the_details_of_a_node_say_when_and_why_a_node_left():
         left = int(columns.exit_round[node])
         price = frame.history["budget"][left - 1] / frame.history["total_epsilon"][left - 1]
         sentences = " ".join(describe_node(frame, live, node))
-        assert f"left at the end of round {left}" in sentences
+        assert f"exited at the end of round {left}" in sentences
         assert f"B/S = {number(price)}" in sentences
-        assert f"costs it {number(columns.rho[node])}" in sentences
+        assert f"its unit cost is {number(columns.rho[node])}" in sentences
         assert price < columns.rho[node]
 
 
@@ -375,17 +375,17 @@ def test_the_details_of_a_node_that_stays_say_what_it_earns():
     frame = live.frame()
     cheapest = int(np.argmin(frame.rho))
     sentences = " ".join(describe_node(frame, live, cheapest))
-    assert "0 nodes are cheaper" in sentences
+    assert "0 nodes have lower costs" in sentences
     assert "it takes part" in sentences
-    assert f"keeps {number(frame.utility[cheapest])}" in sentences
-    assert "left" not in sentences
+    assert f"its utility after privacy costs is {number(frame.utility[cheapest])}" in sentences
+    assert "exited" not in sentences
     assert "There is no node 50" in describe_node(frame, live, 50)[0]
 
 
 def test_final_exits_are_described_as_final():
     live = played(20, "exit.reentry=false")
     node = int(np.flatnonzero(live.market.columns.exited)[0])
-    assert "an exit is final" in describe_node(live.frame(), live, node)[-1]
+    assert "exits are final" in describe_node(live.frame(), live, node)[-1]
 
 
 def test_the_path_of_a_node_is_what_it_reported():
@@ -431,7 +431,7 @@ def test_a_replay_says_of_whom_traces_are_missing():
     replay = Replay(record)
     replay.seek(1)
     assert replay.frame().nodes.size == 0
-    assert "No traces of this round were kept" in replay.frame().note
+    assert "No traces of this round were recorded" in replay.frame().note
     for picture in draw_pictures(replay.frame(), "payment", 3):
         assert ElementTree.fromstring(picture.svg).tag == f"{SVG}svg"
     sampled = Replay(fa.run_scenario(scenario("population.n_nodes=200")))
@@ -446,7 +446,7 @@ def test_a_record_without_rounds_is_refused(record, tmp_path):
     from dataclasses import replace
 
     replace(record, rounds=record.rounds.iloc[:0]).write(tmp_path / "empty")
-    with pytest.raises(InvalidRecordError, match="no round was played"):
+    with pytest.raises(InvalidRecordError, match="has no rounds to show"):
         open_source(tmp_path / "empty")
     with pytest.raises(InvalidScenarioError, match="a record cannot be changed"):
         open_source(record.path, ("game.alpha=2",))
@@ -619,7 +619,7 @@ def test_a_session_has_at_most_a_million_nodes_or_as_many_as_were_opened():
         session._require_few_nodes(scenario("population.n_nodes=1000004"))
 
 
-def test_play_goes_on_to_the_verdict_in_its_own_thread():
+def test_play_continues_to_the_verdict_in_its_own_thread():
     views = []
     session = Session(OpenedSource("quick", scenario("population.n_nodes=10")), views.append)
     session.start()
@@ -648,7 +648,7 @@ def test_a_replay_opens_at_its_end_and_plays_from_the_start(record):
     assert (view.moment, view.playing, view.live) == (1, True, False)
     view = handle_requests(session, views, ("seek", 5))
     assert (view.moment, view.playing) == (5, False)
-    assert view.status == "Paused after round 5; no verdict yet."
+    assert view.status == "Paused after round 5; the market has not ended."
     assert view.groups == []
     assert handle_requests(session, views, ("set", "game.alpha", 1)).moment == 5
 

@@ -1,4 +1,4 @@
-"""A learning rule of one's own: nodes that hold a part of their privacy back."""
+"""A custom learning rule: nodes that withhold a share of their best response."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ class Cautious(LearningRule):
     """Report less than the best response."""
 
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the best response that a node holds back."""
+    """Share of the best response that a node withholds."""
 
     def plan(self, seen):
         """Return the next report."""

@@ -1,6 +1,6 @@
 """Figures: each function takes tidy frames and returns the figure; saving is the caller's.
 
-They are ``fa.plot.convergence`` and so on for notebooks; docs/gallery.md shows them all.
+Notebooks reach them as ``fa.plot.convergence`` and so on; docs/gallery.md shows them all.
 """
 
 from fcfn_abm.report.figures.market import (

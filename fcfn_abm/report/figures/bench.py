@@ -1,4 +1,4 @@
-"""The benchmark of mechanisms, as one figure."""
+"""The benchmark of mechanisms as one figure."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from fcfn_abm.report.bench import (
     CELL,
     MODES,
     Estimate,
+    average_paired_difference,
     cells_of,
     mean_of,
-    paired_difference,
     payment_ratio,
-    trained_rows,
+    select_trained_rows,
 )
 from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import escape_text, fix_ticks, theme
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#332288", "#999933")
 _MARKERS = "osD^vPX*"
-_SPREAD = 0.36  # of a row, up and down from its middle
+_SPREAD = 0.36  # half the height of a row that its points use
 
 type Measure = Callable[[pd.DataFrame, str], Estimate]
 
 
 def benchmark(frame: Any, run: Mapping[str, Any]) -> Figure:
-    """Draw what a benchmark found: a panel a question, a row a mechanism, a point a cell.
+    """Draw a benchmark: a panel per quantity, a row per mechanism, a point per cell.
 
     Parameters
     ----------
     frame : DataFrame or Benchmark
-        Table of a benchmark, one row a cell, mode, mechanism and population.
+        Table of a benchmark, one row per cell, mode, mechanism and population.
     run : mapping
         Its ``run.json``.
 
     Returns
     -------
     Figure
-        Points are means with their 95 % intervals, in the cells with the cap in which nets were
-        trained (without training, the largest one).
+        Points are means with their 95 % intervals, in the cells with the cap for which nets were
+        trained (without training, the largest cap).
     """
     frame = table_of(frame, "frame")
     require_columns(frame, *CELL, "mode", "mechanism", "replication", "status", "accuracy")
-    reference, trained = run["reference"], trained_rows(frame)
+    reference, trained = run["reference"], select_trained_rows(frame)
     budget = float(frame["budget"].max() if trained.empty else trained["budget"].iloc[0])
     shown = frame[frame["budget"] == budget]
 
     def against(rows: pd.DataFrame, name: str) -> Estimate:
-        return paired_difference(rows, "server_utility", name, reference)
+        return average_paired_difference(rows, "server_utility", name, reference)
 
     def ratio(rows: pd.DataFrame, name: str) -> Estimate:
         return payment_ratio(rows, name, reference)
@@ -64,9 +64,9 @@ def benchmark(frame: Any, run: Mapping[str, Any]) -> Figure:
         return mean_of(rows, "expensive_third", name)
 
     panels: list[tuple[str, str, str, Measure]] = [
-        ("equal-cap", "Server's utility", f"currency, less that under {reference}", against),
-        ("equal-epsilon", "Price of the same epsilon", f"payments / those of {reference}", ratio),
-        ("equal-spending", "Expensive third", "share of it that takes part", share),
+        ("equal-cap", "Server's utility", f"currency, minus that under {reference}", against),
+        ("equal-epsilon", "Price of the same ε", f"payments / payments under {reference}", ratio),
+        ("equal-spending", "Expensive third", "share that takes part", share),
     ]
     panels = [panel for panel in panels if panel[0] in run["modes"]]
     n_panels = len(panels) + (not trained.empty)
@@ -105,7 +105,7 @@ def _draw_cells(
     measure: Measure,
     run: Mapping[str, Any],
 ) -> None:
-    """Draw a point for each mechanism and cell, the cells of a mechanism below each other."""
+    """Draw a point for each mechanism and cell; the cells of a mechanism are stacked."""
     step = 2 * _SPREAD / max(len(cells) - 1, 1)
     for row, name in enumerate(names):
         drawn, pays = False, True
@@ -199,8 +199,8 @@ def _add_legend(figure: Figure, run: Mapping[str, Any], budget: float) -> None:
         handles.append(Line2D([], [], marker="o", color="0.4", markerfacecolor=face,
                               linestyle="none", label=label))  # fmt: skip
     title = (
-        f"cap B = {budget:g}, {run['n_nodes']:,} nodes, {run['replications']} populations a cell; "
-        "mean and 95 % interval"
+        f"cap B = {budget:g}, {run['n_nodes']:,} nodes, {run['replications']} populations per "
+        "cell; mean and 95 % interval"
     )
     figure.legend(
         handles=handles, loc="outside lower center", ncols=6, title=title, fontsize="small",

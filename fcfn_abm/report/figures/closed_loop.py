@@ -1,4 +1,4 @@
-"""What a server that learns the value of epsilon pays, buys and learns, as a figure."""
+"""A server that learns the value of epsilon: what it pays, buys and learns, as a figure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DOTS: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.5, 
 
 
 def closed_loop(rounds: pd.DataFrame | Record) -> Figure:
-    """Draw what a server pays, buys and learns, round by round.
+    """Draw what the server pays, buys and learns in each round.
 
     Parameters
     ----------
@@ -28,22 +28,22 @@ def closed_loop(rounds: pd.DataFrame | Record) -> Figure:
     Returns
     -------
     Figure
-        Eight panels over the rounds of training: the cap, epsilon, who takes part, privacy spent;
-        accuracy, alpha, beta, and the measured value of each round beside the expected one. Bands
+        Eight panels over the rounds of training: cap, epsilon, participation, privacy spent,
+        accuracy, alpha, beta, and the measured value of each round with the expected one. Bands
         are 95 % credible intervals.
     """
     rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "budget", "alpha", "beta", "gain", "epsilon_spent")
     rounds = rounds[rounds["alpha"].notna()]
     panels: list[tuple[str, str, Callable[[Axes, pd.DataFrame], None]]] = [
-        ("What the server pays", "currency a round", _draw_cap),
-        ("What it buys", "mean epsilon", _draw_epsilon),
-        ("Who takes part", "nodes", _draw_nodes),
-        ("Privacy spent", "epsilon, most of any node", _draw_spending),
-        ("What the net learns", "test accuracy", _draw_accuracy),
-        ("Alpha", "per unit of epsilon", lambda axes, part: _draw_estimate(axes, part, "alpha")),
-        ("Beta", "currency", lambda axes, part: _draw_estimate(axes, part, "beta")),
-        ("The value of each round", "currency", _draw_value),
+        ("Payment cap", "currency per round", _draw_cap),
+        ("Privacy bought", "mean ε", _draw_epsilon),
+        ("Participation", "nodes", _draw_nodes),
+        ("Privacy spent", "ε of the node that spent most", _draw_spending),
+        ("Accuracy", "test accuracy", _draw_accuracy),
+        ("Estimate of α", "per unit of ε", lambda axes, part: _draw_estimate(axes, part, "alpha")),
+        ("Estimate of β", "currency", lambda axes, part: _draw_estimate(axes, part, "beta")),
+        ("Value of each round", "currency", _draw_value),
     ]
     with theme():
         figure = Figure(figsize=(15, 6.8))
@@ -59,7 +59,7 @@ def closed_loop(rounds: pd.DataFrame | Record) -> Figure:
 def _draw_cap(axes: Axes, rounds: pd.DataFrame) -> None:
     planned = rounds["budget"] / rounds["exploration"]
     axes.plot(rounds["round"], rounds["budget"], color=STAYS, label="cap B", **_DOTS)
-    axes.plot(rounds["round"], planned, color=STAYS, label="before the trial")
+    axes.plot(rounds["round"], planned, color=STAYS, label="cap without exploration")
     axes.set(ylim=(0, None))
 
 
@@ -69,8 +69,8 @@ def _draw_epsilon(axes: Axes, rounds: pd.DataFrame) -> None:
 
 
 def _draw_nodes(axes: Axes, rounds: pd.DataFrame) -> None:
-    axes.plot(rounds["round"], rounds["n_active"], color=STAYS, label="take part")
-    axes.plot(rounds["round"], rounds["n_exited"], color=LEAVES, dashes=(4, 2), label="have left")
+    axes.plot(rounds["round"], rounds["n_active"], color=STAYS, label="active")
+    axes.plot(rounds["round"], rounds["n_exited"], color=LEAVES, dashes=(4, 2), label="exited")
     axes.set(ylim=(0, None))
 
 
@@ -95,7 +95,7 @@ def _draw_estimate(axes: Axes, rounds: pd.DataFrame, name: str) -> None:
         alpha=0.18,
         linewidth=0,
     )
-    if name == "alpha":  # whose logarithm is normal
+    if name == "alpha":  # its logarithm is normally distributed
         axes.set(yscale="log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.tick_params(which="minor", length=0)

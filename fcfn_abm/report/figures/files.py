@@ -1,4 +1,4 @@
-"""Figures as files, and as SVG that can stand in a page beside others."""
+"""Figures as files, and as SVG that can share a page with others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fcfn_abm.report.theme import SALT, plain_settings
 
 _LEFT_OUT = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
 _NAMES = re.compile(r'(\bid="|url\(#|href="#)')
-_LEAST = 0.68  # of its width; on a narrower screen it scrolls
+_LEAST = 0.68  # smallest width as a share of the full one; on a narrower screen it scrolls
 _SIZE = re.compile(r'\s(?:width|height)="[0-9.]+pt"')
 
 
 def write_png(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write figures as PNG files, and return their paths; equal figures give equal files."""
+    """Write figures as PNG files, and return their paths; equal figures give identical files."""
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{name}.png" for name in figures]
     with plain_settings():
@@ -35,18 +35,18 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 
 def require_format(path: Path) -> None:
-    """Raise OutputError unless a figure can be written to a file of this name."""
+    """Raise OutputError unless a figure can be written under this file name."""
     if path.suffix.lower() not in _FORMATS:
-        raise OutputError(f"{path}: a figure is written as {', '.join(_FORMATS)}.")
+        raise OutputError(f"{path}: the format of a figure must be one of {', '.join(_FORMATS)}.")
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, SVG or PDF, as the name of the file says.
+    """Write a figure as PNG, SVG or PDF, according to the suffix of the file.
 
     Raises
     ------
     OutputError
-        If the name says something else, or the file cannot be written.
+        If the suffix is another one, or the file cannot be written.
     """
     require_format(path)
     try:
@@ -56,14 +56,14 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def encode_figure(figure: Figure, form: str) -> bytes:
-    """Return a figure for print, as PNG, SVG or PDF; equal figures give equal bytes.
+    """Return the bytes of a figure for print as PNG, SVG or PDF; equal figures give equal bytes.
 
     Parameters
     ----------
     figure : Figure
-        What to draw.
+        The figure.
     form : {"png", "svg", "pdf"}
-        PNG has :data:`PRINT_DPI` dots an inch.
+        PNG has :data:`PRINT_DPI` dots per inch.
     """
     metadata: dict[str, Any] = {"Software": "fcfn_abm"}
     if form != "png":
@@ -77,14 +77,14 @@ def encode_figure(figure: Figure, form: str) -> bytes:
 
 
 def svg_of(figure: Figure, *, text: bool = False) -> str:
-    """Return a figure as SVG; equal figures give equal text.
+    """Return a figure as SVG; equal figures give identical text.
 
     Parameters
     ----------
     figure : Figure
-        What to draw.
+        The figure.
     text : bool, default False
-        Whether words stay words, in the reader's font, and do not become outlines.
+        Whether text stays text, in the reader's font, instead of becoming outlines.
     """
     out = io.StringIO()
     with (
@@ -101,14 +101,14 @@ def inline_svg(figure: Figure, prefix: str) -> str:
     Parameters
     ----------
     figure : Figure
-        What to draw.
+        The figure.
     prefix : str
-        Begins every name in it, so that several figures of a page do not share one.
+        Prefix of every identifier, so that several figures of a page do not share one.
     """
     svg = svg_of(figure, text=True)
     svg = _LEFT_OUT.sub("", svg[svg.index("<svg") :])
     opening, rest = svg.split(">", 1)
-    width = 72 * float(figure.get_figwidth()) / 16  # in rem: a point is as large as the page's
+    width = 72 * float(figure.get_figwidth()) / 16  # rem: figure text has the page's text size
     size = f' style="max-width: {width:.4g}rem; min-width: {_LEAST * width:.4g}rem"'
     svg = _SIZE.sub("", opening) + size + ">" + _NAMES.sub(rf"\g<1>{prefix}-", rest)
     return "\n".join(line for line in svg.splitlines() if line.strip())

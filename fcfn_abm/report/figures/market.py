@@ -1,4 +1,4 @@
-"""The market in figures: how it settles, who takes part, what everybody earns."""
+"""The market in figures: convergence, participation and utilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from fcfn_abm.errors import InvalidRecordError, abbreviate, as_number
 from fcfn_abm.records import Record
 from fcfn_abm.records.tables import empty
-from fcfn_abm.report.figures.frames import few_traces, given_number, require_columns, table_of
+from fcfn_abm.report.figures.frames import require_columns, resolve_number, sample_traces, table_of
 from fcfn_abm.report.theme import (
     BOUND,
     LEAVES,
@@ -29,21 +29,21 @@ from fcfn_abm.report.theme import (
 )
 
 CROWD = 2000
-"""Up to so many nodes are drawn one by one."""
-_NAME_ROOM = 0.035  # of the largest epsilon, from one name to the next
-_NAME_LENGTH = 24  # characters of a name beside its node
+"""Largest number of nodes that are drawn individually."""
+_NAME_ROOM = 0.035  # distance between names, as a share of the largest epsilon
+_NAME_LENGTH = 24  # longest name shown, in characters
 _WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
-_APART: dict[str, Any] = {  # what is no curve is not joined
+_APART: dict[str, Any] = {  # points that do not form a curve
     "linestyle": "none",
     "marker": "o",
     "markersize": 9,
     "markerfacecolor": "none",
 }
-_LATE = 40  # rounds of a market that does not settle
-_FAR = 100.0  # relative distances beyond which none is drawn
-_WILD = 0.5  # change in a round, as a share of the largest epsilon
-_BARS = 40  # exits are counted in so many of them at most
-_POINTS = 20_000  # from so many on lines are drawn as an image, also in vector files
+_LATE = 40  # rounds shown of a market that does not settle
+_FAR = 100.0  # largest relative distance on the axis
+_WILD = 0.5  # large change in a round, as a share of the largest epsilon
+_BARS = 40  # most bars in the histogram of exits
+_POINTS = 20_000  # from this number of points on, lines are rasterised, also in vector files
 
 
 def convergence(
@@ -51,12 +51,12 @@ def convergence(
     traces: pd.DataFrame | None = None,
     total_epsilon: float | None = None,
 ) -> Figure:
-    """Draw how epsilon and S reach the equilibrium.
+    """Draw how epsilon and S approach the equilibrium.
 
     Parameters
     ----------
     rounds : DataFrame or Record
-        Table of a record, or a record, which holds the other two as well.
+        Table of a record, or a record, which also has the other arguments.
     traces : DataFrame, optional
         Table of a record.
     total_epsilon : float, optional
@@ -65,16 +65,16 @@ def convergence(
     Returns
     -------
     Figure
-        Three panels: the traced nodes' epsilon, S, and the distances on a log scale. Of a long
-        market that jumps about to the end, only the last rounds are drawn.
+        Three panels: epsilon of the traced nodes, S, and the distances on a log scale. For a long
+        market that still jumps at the end, only the last rounds are drawn.
     """
-    total_epsilon = given_number(total_epsilon, rounds, "S", "equilibrium", "total_epsilon")
+    total_epsilon = resolve_number(total_epsilon, rounds, "S", "equilibrium", "total_epsilon")
     if traces is None:
-        traces = few_traces(rounds) if isinstance(rounds, Record) else empty("traces")
+        traces = sample_traces(rounds) if isinstance(rounds, Record) else empty("traces")
     traces = table_of(traces, "traces")
     rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "total_epsilon", "distance", "exploitability", "change")
-    if len(traces):  # none may have been kept
+    if len(traces):  # possibly none were recorded
         require_columns(traces, "round", "node", "epsilon")
     n_rounds = len(rounds)
     if n_rounds > 2 * _LATE and rounds["change"].tail(_LATE).median() > _WILD:
@@ -87,7 +87,7 @@ def convergence(
 
         totals.plot(rounds["round"], rounds["total_epsilon"], color=STAYS, label="S")
         label, dashes = "S of the closed form", (4, 2)
-        if "equilibrium_total_epsilon" in rounds:  # it moves, where nodes come and go
+        if "equilibrium_total_epsilon" in rounds:  # it moves if nodes come and go
             form = rounds["equilibrium_total_epsilon"]
             totals.plot(rounds["round"], form, color=BOUND, dashes=dashes, label=label)
         else:
@@ -103,30 +103,30 @@ def convergence(
         for name, label, style, colour in (
             ("distance", "distance to the closed form", "-", STAYS),
             ("exploitability", "exploitability", "--", BOUND),
-            ("change", "change since the last round", ":", "0.35"),
+            ("change", "change since the previous round", ":", "0.35"),
         ):
             values = rounds[name].where((rounds[name] > 0) & np.isfinite(rounds[name]))
             distances.plot(rounds["round"], values, label=label, linestyle=style, color=colour)
         distances.set(
-            title="How far from equilibrium", xlabel="round", ylabel="relative", yscale="log"
+            title="Distance from equilibrium", xlabel="round", ylabel="relative", yscale="log"
         )
         low, high = distances.get_ylim()
-        distances.set_ylim(low, min(high, _FAR))  # the first change may be one from almost nothing
+        distances.set_ylim(low, min(high, _FAR))  # the first change may start near zero
         distances.legend(loc="best")
         if not distances.dataLim.height > 0:  # at rest from the first round on
             distances.set(yscale="linear", xlim=totals.get_xlim(), yticks=[0])
         for axes in (reports, totals, distances):
             axes.xaxis.set_major_locator(round_ticks())
             if len(rounds) < n_rounds:
-                axes.set_xlabel(f"round (the last {_LATE} of {n_rounds:,})")
+                axes.set_xlabel(f"round (last {_LATE} of {n_rounds:,})")
         letter_panels((reports, totals, distances))
     return fix_ticks(figure)
 
 
 def _reports(axes: Axes, traces: pd.DataFrame) -> None:
-    axes.set(title="What each node reports", xlabel="round", ylabel="ε of a node")
+    axes.set(title="Reports of the nodes", xlabel="round", ylabel="ε of a node")
     if traces.empty:
-        axes.text(0.5, 0.5, "no traces were kept", ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no traces were recorded", ha="center", transform=axes.transAxes)
         return
     paths = traces.pivot_table(index="round", columns="node", values="epsilon")
     stays = paths.iloc[-1] > 0
@@ -156,12 +156,12 @@ def _reports(axes: Axes, traces: pd.DataFrame) -> None:
 
 
 def _spans_decades(most: float, end: float) -> bool:
-    """Whether a linear scale would show the end of a market as a line along its axis."""
+    """Whether a linear scale would show the end of a market as a line along the axis."""
     return bool(end > 0 and most > 100 * end)
 
 
 def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = None) -> Figure:
-    """Draw how many nodes take part, round by round, and when those who are out left.
+    """Draw how many nodes take part in each round, and when the others left.
 
     Parameters
     ----------
@@ -173,8 +173,8 @@ def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = No
     Returns
     -------
     Figure
-        Two panels: nodes that take part and nodes that left in an earlier round, with those that
-        take part where the mechanism leads to; and how many left in each round for good.
+        Two panels: active nodes and nodes that exited in an earlier round, with the number of
+        active nodes in the closed form; and the number of nodes that left for good in each round.
     """
     nodes = table_of(rounds if nodes is None else nodes, "nodes")
     rounds = table_of(rounds, "rounds")
@@ -185,8 +185,8 @@ def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = No
         figure = Figure(figsize=(11, 3.6))
         counts, exits = figure.subplots(1, 2)
         for name, label, colour, style in (
-            ("n_active", "take part", STAYS, "-"),
-            ("n_exited", "have left", LEAVES, "--"),
+            ("n_active", "active", STAYS, "-"),
+            ("n_exited", "exited", LEAVES, "--"),
         ):
             counts.plot(
                 rounds["round"],
@@ -199,7 +199,7 @@ def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = No
         counts.axhline(expected, color=BOUND, dashes=(1, 1), label=f"closed form: {expected:,}")
         most = int(max(len(nodes), rounds["n_active"].max(), rounds["n_exited"].max()))
         wide = _spans_decades(most, expected)
-        counts.set(title="Who takes part", xlabel="round", ylabel="nodes")
+        counts.set(title="Participation", xlabel="round", ylabel="nodes")
         if wide:
             counts.set(yscale="symlog", ylim=(0, 3 * most))
         else:
@@ -215,10 +215,10 @@ def participation(rounds: pd.DataFrame | Record, nodes: pd.DataFrame | None = No
 
 
 def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
-    axes.set(title="When they left", xlabel="round", ylabel="nodes that left for good")
+    axes.set(title="Exits", xlabel="round", ylabel="nodes that left for good")
     if not left.size:
         axes.set(xticks=[], yticks=[])
-        axes.text(0.5, 0.5, "nobody left", ha="center", color="0.35", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "no node left", ha="center", color="0.35", transform=axes.transAxes)
         return
     end = min(last, int(left.max()) + 2)
     width = max(1, -(-end // _BARS))
@@ -231,25 +231,25 @@ def _exits(axes: Axes, left: npt.NDArray[np.int_], last: int) -> None:
     axes.yaxis.set_major_formatter(_WHOLE)
     axes.tick_params(which="minor", length=0)
     if width > 1:
-        axes.set_ylabel(f"nodes that left for good, in {width} rounds")
+        axes.set_ylabel(f"nodes that left for good, per {width} rounds")
 
 
 def utilities(
     rounds: pd.DataFrame | Record, equilibrium: Mapping[str, Any] | None = None
 ) -> Figure:
-    """Draw what server and nodes earn, round by round.
+    """Draw the utilities of the server and the nodes in each round.
 
     Parameters
     ----------
     rounds : DataFrame or Record
-        Table of a record, or a record, which holds the other as well.
+        Table of a record, or a record, which also has the other argument.
     equilibrium : mapping, optional
-        ``equilibrium`` of a record's ``run.json``, to draw what the closed form leads to.
+        ``equilibrium`` of a record's ``run.json``, to draw the levels of the closed form.
 
     Returns
     -------
     Figure
-        Two panels, in currency: the server's utility and what it pays; and the utility of all
+        Two panels, in currency: the server's utility and its payment; and the utility of all
         nodes together.
     """
     if equilibrium is None and isinstance(rounds, Record):
@@ -257,14 +257,14 @@ def utilities(
     levels = {} if equilibrium is None else _read_levels(equilibrium)
     rounds = table_of(rounds, "rounds")
     require_columns(rounds, "round", "server_utility", "payment", "node_utility")
-    if "equilibrium_total_epsilon" in rounds:  # it moves, where nodes come and go
+    if "equilibrium_total_epsilon" in rounds:  # it moves if nodes come and go
         levels = {}
     with theme():
         figure = Figure(figsize=(11, 3.6))
         server, nodes = figure.subplots(1, 2)
         at = rounds["round"]
         server.plot(at, rounds["server_utility"], color=STAYS, label="utility of the server")
-        server.plot(at, rounds["payment"], color=BOUND, dashes=(4, 1.5), label="what it pays")
+        server.plot(at, rounds["payment"], color=BOUND, dashes=(4, 1.5), label="payment")
         nodes.plot(at, rounds["node_utility"], color=STAYS, label="utility of all nodes")
         if levels:
             form = {"color": "0.35", "dashes": (1, 2), "linewidth": 1.1, "zorder": 1}
@@ -272,8 +272,8 @@ def utilities(
             server.axhline(levels["server_utility"], label=label, **form)
             server.axhline(levels["payment"], **form)
             nodes.axhline(levels["node_utility"], label=label, **form)
-        server.set(title="The server", xlabel="round", ylabel="currency a round")
-        nodes.set(title="All nodes together", xlabel="round", ylabel="utility (currency a round)")
+        server.set(title="The server", xlabel="round", ylabel="currency per round")
+        nodes.set(title="All nodes together", xlabel="round", ylabel="utility (currency per round)")
         for axes in (server, nodes):
             axes.axhline(0, color="0.35", linewidth=0.8)
             axes.legend(loc="best")
@@ -288,29 +288,28 @@ def _read_levels(equilibrium: Mapping[str, Any]) -> dict[str, float]:
     if not isinstance(equilibrium, Mapping) or not all(name in equilibrium for name in names):
         raise InvalidRecordError(
             "The figure needs the equilibrium of a record's run.json, a mapping with "
-            f"{', '.join(names)}; it is {abbreviate(equilibrium)}."
+            f"{', '.join(names)}, not {abbreviate(equilibrium)}."
         )
     return {name: as_number(name, equilibrium[name], error=InvalidRecordError) for name in names}
 
 
 def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = None) -> Figure:
-    """Draw who takes part, and with how much, against what privacy costs them.
+    """Draw each node's epsilon against its unit privacy cost.
 
     Parameters
     ----------
     nodes : DataFrame
         Table of a record.
     threshold : float
-        tau / (n - 1), the unit privacy cost from which on a node stays out; zero where there is
-        none.
+        tau / (n - 1), the unit privacy cost from which a node stays out; zero if there is none.
 
     Returns
     -------
     Figure
-        The nodes, what the mechanism leads to as a line, and the threshold. More than
-        :data:`CROWD` nodes are counted in cells, and a second panel counts those of every cost.
+        The nodes, the outcome of the mechanism as a line, and the threshold. More than
+        :data:`CROWD` nodes are counted in cells, and a second panel shows their cost distribution.
     """
-    threshold = given_number(threshold, nodes, "the threshold", "equilibrium", "threshold")
+    threshold = resolve_number(threshold, nodes, "the threshold", "equilibrium", "threshold")
     nodes = table_of(nodes, "nodes")
     require_columns(nodes, "rho", "epsilon", "active", "equilibrium_epsilon", rows=False)
     crowd = len(nodes) > CROWD
@@ -332,7 +331,7 @@ def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = 
             form = shown.iloc[
                 np.unique(np.searchsorted(shown["rho"], rho).clip(max=len(shown) - 1))
             ]
-        elif crowd:  # a price may be chance, not a curve
+        elif crowd:  # epsilon may be random, not a curve
             bins = np.arange(len(shown)) * 100 // len(shown)
             form = shown[["rho", "equilibrium_epsilon"]].groupby(bins).mean()
             label = "as priced, on average"
@@ -350,13 +349,13 @@ def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = 
         else:
             _dots(axes, shown, groups)
         axes.set(
-            title="Who sells privacy, and how much",
+            title="Privacy sold by cost",
             xlabel="unit privacy cost ρ (currency per unit of ε)",
-            ylabel="ε in the end",
+            ylabel="final ε",
         )
         axes.xaxis.set_major_locator(
             MaxNLocator(5, steps=[1, 2, 5, 10])
-        )  # costs close together have long names
+        )  # close costs have long labels
         _note_costlier(axes, nodes["rho"], right)
         for other in others:
             _costs(other, nodes["rho"], groups)
@@ -373,21 +372,23 @@ def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = 
 
 
 def equilibrium(game: Any) -> Figure:
-    """Draw a closed form: epsilon against unit privacy cost.
+    """Draw a closed-form equilibrium: epsilon against unit privacy cost.
 
     Parameters
     ----------
     game : Equilibrium
-        Of :func:`fcfn_abm.nash_equilibrium` or :func:`fcfn_abm.stackelberg_equilibrium`.
+        As returned by :func:`fcfn_abm.nash_equilibrium` or
+        :func:`fcfn_abm.stackelberg_equilibrium`.
 
     Returns
     -------
     Figure
-        As :func:`rho_against_epsilon`, of the nodes in equilibrium.
+        As :func:`rho_against_epsilon`, for the nodes in equilibrium.
     """
     if not (hasattr(game, "to_frame") and hasattr(game, "threshold")):
         raise InvalidRecordError(
-            f"The figure draws an equilibrium, as of fa.nash_equilibrium, not {abbreviate(game)}."
+            "The figure needs an equilibrium such as that of fa.nash_equilibrium, not "
+            f"{abbreviate(game)}."
         )
     frame = game.to_frame()
     return rho_against_epsilon(frame.assign(equilibrium_epsilon=frame["epsilon"]), game.threshold)
@@ -413,7 +414,7 @@ def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]
 
 
 def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
-    """Write names beside nodes, from the largest epsilon down, where they have room."""
+    """Write names next to nodes, from the largest epsilon down, where they fit."""
     named = nodes[nodes["name"].notna()].sort_values("epsilon", ascending=False)
     room, lowest = _NAME_ROOM * named["epsilon"].max(), {"left": np.inf, "right": np.inf}
     for rho, epsilon, name in zip(named["rho"], named["epsilon"], named["name"], strict=True):
@@ -423,7 +424,7 @@ def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
         lowest[free[0]] = epsilon
         text = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
         axes.annotate(
-            text.replace("$", r"\$"),  # which would begin a formula
+            text.replace("$", r"\$"),  # a dollar sign would begin a formula
             (rho, epsilon),
             xytext=(6 if free[0] == "right" else -6, 0),
             textcoords="offset points",
@@ -435,7 +436,7 @@ def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
 
 
 def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:
-    """Count nodes in cells of a grid."""
+    """Count nodes in the cells of a grid."""
     counts, rho, epsilon = np.histogram2d(nodes["rho"], nodes["epsilon"], bins=(80, 50))
     mesh = axes.pcolormesh(
         rho,
@@ -450,7 +451,7 @@ def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:
 
 
 def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[bool]]) -> None:
-    """Count the nodes of every cost, on whichever scale spreads them better."""
+    """Draw the distribution of costs, on the scale that spreads it better."""
     wide = _spans_decades(float(rho.max()), float(rho.min()))
     edges = np.geomspace if wide else np.linspace
     bins = edges(float(rho.min()), float(rho.max()), 61).tolist()
@@ -459,7 +460,7 @@ def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[boo
         counts, _, _ = axes.hist(rho[members], bins=bins, color=colour, alpha=0.8, label=label)
         most = max(most, float(np.max(counts)))
     axes.set(
-        title="What privacy costs all nodes",
+        title="Privacy costs of all nodes",
         xlabel="unit privacy cost ρ (currency per unit of ε)",
         ylabel="nodes",
         xscale="log" if wide else "linear",
@@ -469,7 +470,7 @@ def _costs(axes: Axes, rho: pd.Series[float], groups: Mapping[str, pd.Series[boo
 
 
 def _right_edge(nodes: pd.DataFrame, threshold: float) -> float:
-    """Leave out the costliest nodes where they would squeeze all others into a corner."""
+    """Return a right end of the axis that leaves out outlying high costs."""
     rho = nodes["rho"]
     least, most = float(rho.min()), float(rho.max())
     if threshold <= least or most < threshold + 2 * (threshold - least):
@@ -484,7 +485,7 @@ def _note_costlier(axes: Axes, rho: pd.Series[float], right: float) -> None:
         return
     axes.set_xlim(rho.min() - 0.05 * (right - rho.min()), right)
     axes.annotate(
-        f"{beyond:,} nodes cost more,\nup to ρ = {rho.max():.3g}",
+        f"{beyond:,} nodes have higher costs,\nup to ρ = {rho.max():.3g}",
         xy=(1.0, 0.055),
         xytext=(0.98, 0.16),
         xycoords="axes fraction",

@@ -1,4 +1,4 @@
-"""Mechanisms side by side, as a figure."""
+"""A comparison of mechanisms as a figure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fcfn_abm.report.estimates import Average, is_skewed
 from fcfn_abm.report.figures.frames import require_columns, table_of
 from fcfn_abm.report.theme import ARM_COLOURS, ARM_MARKERS, fix_ticks, letter_panels, theme
 
-_PANELS = {  # quantity: title, and what the axis measures
+_PANELS = {  # quantity: title and label of the axis
     "mean_node_utility": ("Node utility", "currency, mean of all nodes"),
     "server_utility": ("Server utility", "currency"),
-    "welfare": ("Welfare", "currency, all utilities together"),
+    "welfare": ("Welfare", "currency, sum of all utilities"),
     "price_of_anarchy": ("Price of anarchy", "best welfare / welfare"),
     "participation": ("Participation", "share of the nodes"),
     "mean_epsilon": ("Mean ε", "ε, {over}"),
@@ -31,22 +31,22 @@ _AVERAGED = {
     "population": "mean of all nodes",
     "effective": "over the effective number",
 }
-_DECADES = 30.0  # from this ratio on an axis is logarithmic
-_MANY_DECADES = 1e3  # and from this one on it has ticks at powers of ten alone
+_DECADES = 30.0  # ratio from which an axis is logarithmic
+_MANY_DECADES = 1e3  # ratio from which its ticks are at powers of ten only
 
 
 def comparison(frame: Any) -> Figure:
-    """Draw what every mechanism leads to: means, their intervals, and the single populations.
+    """Draw the outcome of each mechanism: means, their intervals, and single populations.
 
     Parameters
     ----------
     frame : DataFrame or Comparison
-        Table of a comparison, one row a replication and mechanism.
+        Table of a comparison, one row per replication and mechanism.
 
     Returns
     -------
     Figure
-        A panel for each quantity, with one line for each mechanism, in the order of the frame.
+        A panel for each quantity, with one row per mechanism, in the order of the frame.
     """
     frame = table_of(frame, "frame")
     same = ("replication", "average_over", "n_nodes", "budget")
@@ -91,17 +91,15 @@ def _panel(
         colour = ARM_COLOURS.get(name, "0.45")
         each = usable.loc[usable["mechanism"] == name, quantity]
         if len(each) > 1:
-            spread = (
-                row + 0.22 + 0.1 * np.linspace(-1, 1, len(each))
-            )  # under the mean, a little apart
+            spread = row + 0.22 + 0.1 * np.linspace(-1, 1, len(each))  # slightly below the mean
             axes.scatter(each, spread, s=9, color=colour, alpha=0.35, linewidth=0)
         of = found[name, quantity]
         centre, low, high = of.centre(as_median=as_median)
         if not math.isfinite(centre):
-            _without_mean(axes, row, of)
+            _note_missing_mean(axes, row, of)
             continue
         if logarithmic:
-            low = max(low, float(values.min()) / 2)  # zero has no place there
+            low = max(low, float(values.min()) / 2)  # a log axis has no zero
         high = min(high, 2 * float(values.max())) if math.isinf(high) else high
         axes.errorbar(
             centre,
@@ -121,7 +119,7 @@ def _panel(
     axes.margins(x=0.08)
 
 
-def _without_mean(axes: Axes, row: int, of: Average) -> None:
+def _note_missing_mean(axes: Axes, row: int, of: Average) -> None:
     text = f"infinite in {of.n_infinite} of {of.n}" if of.n else "no value"
     axes.annotate(
         text,
@@ -136,7 +134,7 @@ def _without_mean(axes: Axes, row: int, of: Average) -> None:
 
 
 def _caption(axes: Axes, frame: pd.DataFrame) -> None:
-    """Say in the last place of the grid what was the same for all."""
+    """Write the common settings into the last cell of the grid."""
     axes.set_axis_off()
     first = frame.drop_duplicates("replication")
     n, budgets = len(first), first["budget"]
@@ -150,7 +148,7 @@ def _caption(axes: Axes, frame: pd.DataFrame) -> None:
             "large: mean and 95 % t-interval,",
             "or median and its interval where",
             "values are skewed",
-            "small: the single populations",
+            "small: single populations",
         ]
-    axes.set_title("The same for all mechanisms")
+    axes.set_title("Common to all mechanisms")
     axes.text(0.05, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", color="0.25")

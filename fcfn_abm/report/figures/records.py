@@ -1,4 +1,4 @@
-"""The figures that belong to the record of a run."""
+"""The figures of a run's record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fcfn_abm.report.figures.training import accuracy, ledger
 
 
 def main_figures(record: Record) -> dict[str, Figure]:
-    """Draw the figures that every record holds, by the names of their files.
+    """Draw the figures that every record has, by file name.
 
     Parameters
     ----------
     record : Record
-        Of traces of all nodes a sample is read.
+        If it has traces of all nodes, a sample is read.
     """
     figures = {"convergence": convergence(record), "rho_epsilon": rho_against_epsilon(record)}
     if not record.training.empty:
@@ -32,39 +32,39 @@ def main_figures(record: Record) -> dict[str, Figure]:
 
 
 class FiguresOf:
-    """The figures of a record, each without arguments.
+    """The figures of a record as methods without arguments.
 
     Parameters
     ----------
     record : Record
-        What they draw.
+        The record to draw.
     """
 
     def __init__(self, record: Record) -> None:
         self._record = record
 
     def convergence(self) -> Figure:
-        """Draw how epsilon and S reach the equilibrium."""
+        """Draw how epsilon and S approach the equilibrium."""
         return convergence(self._record)
 
     def participation(self) -> Figure:
-        """Draw how many nodes take part, and when others left."""
+        """Draw how many nodes take part, and when the others left."""
         return participation(self._record)
 
     def rho_against_epsilon(self) -> Figure:
-        """Draw what nodes report against what privacy costs them."""
+        """Draw each node's epsilon against its unit privacy cost."""
         return rho_against_epsilon(self._record)
 
     def utilities(self) -> Figure:
-        """Draw what server and nodes earn, round by round."""
+        """Draw the utilities of the server and the nodes in each round."""
         return utilities(self._record)
 
     def accuracy(self) -> Figure:
-        """Draw what each arm's epsilon buys."""
+        """Draw the test accuracy of each training."""
         return accuracy(self._record)
 
     def ledger(self) -> Figure:
-        """Draw how much privacy has been spent, round by round."""
+        """Draw how much privacy has been spent by each round."""
         return ledger(self._record)
 
     def closed_loop(self) -> Figure:

@@ -1,4 +1,4 @@
-"""Several runs in the same charts."""
+"""Several runs in shared charts."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from fcfn_abm.report.theme import (
     theme,
 )
 
-_PANELS: dict[str, tuple[str, str, str | None]] = {  # column: title, unit, its closed form
-    "total_epsilon": ("Total epsilon S", "sum of all ε", "total_epsilon"),
+_PANELS: dict[str, tuple[str, str, str | None]] = {  # column: title, unit, closed form
+    "total_epsilon": ("Total ε, S", "sum of all ε", "total_epsilon"),
     "n_active": ("Nodes that take part", "nodes", "n_active"),
     "exploitability": ("Exploitability", "share of B", None),
-    "payment": ("What the server pays", "currency a round", "payment"),
-    "server_utility": ("Utility of the server", "currency a round", "server_utility"),
-    "node_utility": ("Utility of all nodes", "currency a round", "node_utility"),
+    "payment": ("Payment by the server", "currency per round", "payment"),
+    "server_utility": ("Utility of the server", "currency per round", "server_utility"),
+    "node_utility": ("Utility of all nodes", "currency per round", "node_utility"),
 }
 _DASHES: tuple[Any, ...] = ("", (5, 1.5), (1.5, 1.5), (6, 2, 1, 2), (3, 1), (8, 2))
 
 
 def several_rounds(runs: Mapping[str, Sequence[Record]]) -> Figure:
-    """Draw the rounds of several runs in the same charts.
+    """Draw the rounds of several runs in shared charts.
 
     Parameters
     ----------
     runs : mapping of str to sequence of Record
-        From the name of a setting to its runs, which share a colour.
+        Runs by the name of their setting; runs of one setting share a colour.
 
     Returns
     -------
     Figure
-        A panel for each of six quantities, with a line a run, and its closed form as a thin line.
+        Six panels, one per quantity, with a line per run and its closed form as a thin line.
     """
     looks = choose_looks(list(runs))
     longest = max(int(record.rounds["round"].max()) for some in runs.values() for record in some)
@@ -104,17 +104,17 @@ def _rounds(
 
 
 def several_accuracies(runs: Mapping[str, Sequence[Record]]) -> Figure:
-    """Draw the test accuracy that the markets of several runs buy, round by round.
+    """Draw the test accuracy that the markets of several runs buy, by round.
 
     Parameters
     ----------
     runs : mapping of str to sequence of Record
-        From the name of a setting to its runs, of which some trained.
+        Runs by the name of their setting, of which some trained.
 
     Returns
     -------
     Figure
-        One panel, with a line a run.
+        One panel, with a line per run.
     """
     looks = choose_looks(list(runs))
     with theme():
@@ -133,7 +133,7 @@ def several_accuracies(runs: Mapping[str, Sequence[Record]]) -> Figure:
                     **looks[name],
                 )
         axes.set(xlabel="communication round", ylabel="test accuracy", ylim=(0, 1))
-        axes.set_title("What the epsilon of the market buys")
+        axes.set_title("Accuracy with the market's ε")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.xaxis.set_major_locator(round_ticks())
         axes.legend(loc="lower right")
@@ -141,7 +141,7 @@ def several_accuracies(runs: Mapping[str, Sequence[Record]]) -> Figure:
 
 
 def choose_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return colour and dashes of each name; those of mechanisms are theirs in all figures."""
+    """Return colour and dashes of each name; mechanisms have the same ones in all figures."""
     own = [ARM_COLOURS.get(name) for name in names]
     colours = own if all(own) else sns.color_palette("colorblind", len(names)).as_hex()
     return {

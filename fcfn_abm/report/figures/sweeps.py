@@ -1,4 +1,4 @@
-"""Sweeps as figures: each outcome against each axis, with intervals over the replications."""
+"""Sweeps as figures: each outcome against each axis, with intervals over replications."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from fcfn_abm.report.theme import (
 )
 
 MANY = 12
-"""An axis with more numbers than these is cut into bins."""
+"""Largest number of values on an axis that is not binned."""
 _BINS = 8
-_LEVELS = 6  # lines in a panel at most
-_DECADES = 30.0  # from this ratio of its values on an outcome is drawn on a log scale
-_LOG = 20.0  # from this ratio of its ends on an axis may be logarithmic
-_LABEL = 24  # characters of a line beside an axis
+_LEVELS = 6  # most lines in a panel
+_DECADES = 30.0  # ratio of the values from which an outcome has a log scale
+_LOG = 20.0  # ratio of the ends from which an axis may be logarithmic
+_LABEL = 24  # characters per line of an axis label
 _MARKERS = "osD^vP"
 _ABOVE: dict[str, Any] = {
     "loc": "lower left",
-    "bbox_to_anchor": (0, 1.14),  # above the letter of the panel
+    "bbox_to_anchor": (0, 1.14),  # above the panel's letter
     "ncols": 3,
     "borderaxespad": 0,
     "columnspacing": 1.2,
@@ -53,16 +53,16 @@ def sweep_outcome(frame: Any, axis: str, outcome: str, by: str | None = None) ->
     Parameters
     ----------
     frame : DataFrame or Sweep
-        Table of a sweep, one row a run.
+        Table of a sweep, one row per run.
     axis, outcome : str
         Columns of it.
     by : str, optional
-        Another axis with few values, which get a line each.
+        Another axis with few values, which get one line each.
 
     Returns
     -------
     Figure
-        Means over all runs with a value of the axis, and their 95 % t-intervals.
+        Means over all runs with the same value of the axis, with 95 % t-intervals.
     """
     frame = table_of(frame, "frame")
     require_columns(frame, "status", axis, outcome, *([] if by is None else [by]), rows=False)
@@ -88,17 +88,17 @@ def sweep_overview(
     Parameters
     ----------
     frame : DataFrame or Sweep
-        Table of a sweep, one row a run.
+        Table of a sweep, one row per run.
     axes, outcomes : sequence of str
-        Columns of it: a column of panels for each axis, a row of them for each outcome.
+        Columns of it: a column of panels per axis, a row of panels per outcome.
     all_axes : sequence of str, optional
-        Those whose values may get a line each; the drawn ones without it.
+        Axes whose values may get one line each; by default the drawn ones.
 
     Returns
     -------
     Figure
-        Means over all runs with a value of the axis, and their 95 % t-intervals. Where another
-        axis has few values, these get a line each.
+        Means over all runs with the same value of the axis, with 95 % t-intervals. If another axis
+        has few values, each gets its own line.
     """
     frame = table_of(frame, "frame")
     axes, outcomes = _names("axes", axes), _names("outcomes", outcomes)
@@ -126,15 +126,15 @@ def sweep_overview(
 
 
 def _names(name: str, value: object) -> list[str]:
-    """Return names of columns, one or more."""
+    """Return one or more column names as a list."""
     names = as_names(name, value, error=InvalidRecordError)
     if not names:
-        raise InvalidRecordError(f"{name} must hold one name or more.")
+        raise InvalidRecordError(f"{name} must contain at least one name.")
     return names
 
 
 def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
-    """Return the other axis whose values get a line each: mechanisms, or the one with fewest."""
+    """Return the axis whose values get one line each: mechanisms, or the one with fewest values."""
     few = {name: frame[name].nunique() for name in axes if name != axis}
     few = {name: n for name, n in few.items() if 1 < n <= _LEVELS}
     for first in ("sweep", "mechanism.kind"):
@@ -144,14 +144,14 @@ def lines_by(frame: pd.DataFrame, axis: str, axes: Sequence[str]) -> str | None:
 
 
 def label_of(outcome: str) -> str:
-    """Return what an outcome is called in figures and tables, with its unit."""
+    """Return the label of an outcome in figures and tables, with its unit."""
     unit = next((c.unit for c in columns_of("sweep") if c.name == outcome), NO_UNIT)
     words = escape_text(outcome.replace("n_active", "nodes that take part").replace("_", " "))
     return words if unit == NO_UNIT else f"{words} ({unit})"
 
 
 def group_values(values: pd.Series) -> pd.Series:
-    """Return the group of each run: its value on an axis, or the middle of its bin of many.
+    """Return the group of each run: its value on the axis, or the centre of its bin.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def _panel(
     if places is not None:
         axes.set_xticks(range(len(places)), [_level(value) for value in places])
         axes.set_xlim(-0.5, len(places) - 0.5)
-    elif _even_in_log(done[axis]):
+    elif _is_even_in_log(done[axis]):
         axes.set_xscale("log")
         few = done[axis].max() / done[axis].min() < 1e3
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,), numticks=6))
@@ -236,32 +236,32 @@ def _panel(
 
 
 def average_runs(runs: pd.DataFrame, outcome: str, *, sampled: bool) -> Average:
-    """Average an outcome over runs of a sweep, with an interval of what is independent in them.
+    """Average an outcome over runs of a sweep, with an interval over the independent units.
 
     Parameters
     ----------
     runs : DataFrame
         Rows of a sweep's table.
     outcome : str
-        Which of its columns.
+        Column to average.
     sampled : bool
-        Whether its points are a sample, see :func:`is_sampled`: then the interval is over runs.
-        All points of a sweep share their seeds, so that in a grid runs of one replication are
-        averaged first, the interval is over replications, and one replication gives none.
+        Whether the points are a random sample, see :func:`is_sampled`: the interval is then over
+        runs. In a grid, all points share their seeds, so the runs of one replication are averaged
+        first, the interval is over replications, and one replication gives none.
     """
     replications = None if sampled else runs.get("replication")
     return average_paired(runs[outcome], replications, BOUNDS.get(outcome, ANY))
 
 
 def is_sampled(frame: pd.DataFrame, axes: Sequence[str]) -> bool:
-    """Whether the points of a sweep are many, as a sample's are, and no grid of a few values."""
+    """Whether the points of a sweep are a sample of many, and not a grid of a few values."""
     return any(
         pd.api.types.is_numeric_dtype(frame[axis]) and frame[axis].nunique() > MANY for axis in axes
     )
 
 
 def _averages(runs: pd.DataFrame, axis: str, outcome: str, *, sampled: bool) -> dict[Any, Average]:
-    """Return the average at each value of an axis, in the order in which they are drawn."""
+    """Return the average at each value of an axis, in drawing order."""
     numeric = pd.api.types.is_numeric_dtype(runs[axis])
     groups = runs.groupby(group_values(runs[axis]), sort=numeric)
     return {at: average_runs(some, outcome, sampled=sampled) for at, some in groups}
@@ -285,8 +285,8 @@ def _is_bool(values: pd.Series) -> bool:
     return bool(pd.api.types.is_bool_dtype(values))
 
 
-def _even_in_log(values: pd.Series) -> bool:
-    """Whether an axis is spread more evenly in its logarithm."""
+def _is_even_in_log(values: pd.Series) -> bool:
+    """Whether the values of an axis are spread more evenly on a log scale."""
     known = np.unique(values.dropna().to_numpy(dtype=float))
     if known.size < 2 or known[0] <= 0 or known[-1] < _LOG * known[0]:
         return False

@@ -1,4 +1,4 @@
-"""Training in figures: what epsilon buys, and what of it is spent."""
+"""Training in figures: test accuracy and privacy spent."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from fcfn_abm.errors import InvalidRecordError, abbreviate, as_list, require_type
 from fcfn_abm.records import Record
-from fcfn_abm.report.figures.frames import given_number, given_or, require_columns, table_of
+from fcfn_abm.report.figures.frames import require_columns, resolve_number, resolve_value, table_of
 from fcfn_abm.report.theme import (
     ARM_COLOURS,
     ARM_DASHES,
     BOUND,
     STAYS,
-    arm_label,
     escape_text,
     fix_ticks,
     format_power,
     letter_panels,
     round_ticks,
     theme,
+    training_label,
 )
 
-_MANY = 6  # arms, beyond which names stand beside lines and bars
-_DECADES = 30.0  # from this ratio on an axis is logarithmic
+_MANY = 6  # with more trainings, names stand next to lines and bars
+_DECADES = 30.0  # ratio from which an axis is logarithmic
 
 _OF_AN_ARM = ("name", "n_nodes", "private", "node_utility", "n_losing")
 
@@ -40,27 +40,27 @@ def accuracy(
     arms: Sequence[Mapping[str, Any]] | None = None,
     data_label: str | None = None,
 ) -> Figure:
-    """Draw what each arm's epsilon buys: test accuracy, and what it leaves the nodes.
+    """Draw the test accuracy of each training, and the utility that it leaves the nodes.
 
     Parameters
     ----------
     training : DataFrame or Record
-        Table of a record, or a record, which holds the other two as well.
+        Table of a record, or a record, which also has the other arguments.
     arms : sequence of mapping, optional
-        The arms as they stand in a record's ``run.json``: name, nodes, utilities.
+        The trainings as listed in a record's ``run.json``: name, nodes, utilities.
     data_label : str, optional
-        What the images are, for the title.
+        Name of the data set, for the title.
 
     Returns
     -------
     Figure
-        Two panels: accuracy round by round, one line an arm; and the utility of all nodes
-        together, one bar an arm whose epsilon is paid for.
+        Two panels: accuracy by round, one line per training; and the utility of all nodes
+        together, one bar per training whose epsilon is paid for.
     """
     if isinstance(training, Record):
         require_columns(training.training, "round", "arm", "accuracy")
-    arms = _as_arms(given_or(arms, training, "the arms", "training", "arms"))
-    data_label = given_or(data_label, training, "the name of the data", "training", "data")
+    arms = _require_trainings(resolve_value(arms, training, "the trainings", "training", "arms"))
+    data_label = resolve_value(data_label, training, "the name of the data", "training", "data")
     require_type(str, error=InvalidRecordError, data_label=data_label)
     training = table_of(training, "training")
     require_columns(training, "round", "arm", "accuracy")
@@ -87,12 +87,12 @@ def accuracy(
         nodes = {arm["name"]: arm["n_nodes"] for arm in arms}
         curves.legend(
             handles,
-            [f"{arm_label(name)} ({nodes[name]} nodes)" for name in labels],
+            [f"{training_label(name)} ({nodes[name]} nodes)" for name in labels],
             **({"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}),
         )
         curves.yaxis.set_major_formatter(PercentFormatter(1.0))
         curves.xaxis.set_major_locator(round_ticks())
-        if not training["round"].any():  # a training that broke down at once: no lines
+        if not training["round"].any():  # training failed in its first round: no lines
             for line in curves.lines:
                 line.set_marker("o")
         curves.set(
@@ -107,12 +107,12 @@ def accuracy(
     return fix_ticks(figure)
 
 
-def _as_arms(value: object) -> list[Mapping[str, Any]]:
+def _require_trainings(value: object) -> list[Mapping[str, Any]]:
     arms = as_list("arms", value, what="mappings", error=InvalidRecordError)
     for arm in arms:
         if not (isinstance(arm, Mapping) and set(_OF_AN_ARM) <= set(arm)):
             raise InvalidRecordError(
-                f"Each of the arms must hold {', '.join(_OF_AN_ARM)}, but one is {abbreviate(arm)}."
+                f"Each training must have {', '.join(_OF_AN_ARM)}, not {abbreviate(arm)}."
             )
     return arms
 
@@ -125,56 +125,56 @@ def _earnings(axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[st
     axes.bar_label(bars, notes, padding=4)
     axes.axhline(0, color="0.2", linewidth=0.8)
     axes.margins(x=0.2, y=0.25)
-    axes.set_xticks(range(len(names)), [arm_label(name) for name in names])
+    axes.set_xticks(range(len(names)), [training_label(name) for name in names])
     axes.grid(visible=False, axis="x")
-    axes.set(title="What the nodes earn", ylabel="utility of all nodes (currency)")
+    axes.set(title="Utility of the nodes", ylabel="sum over all nodes (currency)")
 
 
 def _earnings_of_many(
     axes: Axes, arms: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
 ) -> None:
-    """Draw bars that lie, so that many names fit beside them."""
+    """Draw horizontal bars, next to which many names fit."""
     names = [arm["name"] for arm in arms]
     utility = [arm["node_utility"] for arm in arms]
     bars = axes.barh(names, utility, color=[colours[name] for name in names], height=0.6)
     axes.bar_label(bars, [f"{arm['node_utility']:.3g}" for arm in arms], padding=4)
     axes.axvline(0, color="0.2", linewidth=0.8)
     axes.margins(x=0.3, y=0.02)
-    lose = [f"{arm_label(arm['name'])} ({arm['n_losing']} lose)" for arm in arms]
+    lose = [f"{training_label(arm['name'])} ({arm['n_losing']} lose)" for arm in arms]
     axes.set_yticks(range(len(names)), lose)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set(title="What the nodes earn", xlabel="utility of all nodes (currency)")
+    axes.set(title="Utility of the nodes", xlabel="sum over all nodes (currency)")
 
 
 def ledger(ledger: pd.DataFrame | Record, delta: float | None = None) -> Figure:
-    """Draw how much privacy has been spent, round by round.
+    """Draw how much privacy has been spent by each round.
 
     Parameters
     ----------
     ledger : DataFrame or Record
-        Table of a record, one row a round and node that trained in it; or a record.
+        Table of a record, one row per round and node that trained in it; or a record.
     delta : float, optional
-        The delta of every epsilon in it.
+        Delta of every epsilon in the table.
 
     Returns
     -------
     Figure
-        Two panels, of one scale: what a single upload tells, in one round and in all so far; and
-        the total as the server sees it, which under secure aggregation is less. Lines are the
-        median node, bands go from the node that spends least to the one that spends most.
+        Two panels on the same scale: what a single upload reveals, in one round and in all rounds
+        so far; and the total as the server sees it, which is less under secure aggregation. Lines
+        are the median node; bands span the nodes.
     """
     if delta is None and isinstance(ledger, Record):
         delta = ledger.scenario.privacy.delta
-    delta = given_number(delta, ledger, "delta", "delta")
+    delta = resolve_number(delta, ledger, "delta", "delta")
     ledger = table_of(ledger, "ledger")
     require_columns(ledger, "round", "epsilon_round", "epsilon_total")
     views: dict[str, tuple[tuple[str, str, str, Any], ...]] = {
-        "Each upload by itself": (
+        "Each upload on its own": (
             ("epsilon_total", "all rounds so far", BOUND, (None, None)),
             ("epsilon_round", "one round", "0.35", (1, 1)),
         ),
-        "As the server sees it": (("epsilon_central", "all rounds so far", STAYS, (4, 1.5)),),
+        "From the server's view": (("epsilon_central", "all rounds so far", STAYS, (4, 1.5)),),
     }
     views = {title: lines for title, lines in views.items() if lines[0][0] in ledger}
     groups = ledger.groupby("round", sort=True)
@@ -194,7 +194,7 @@ def ledger(ledger: pd.DataFrame | Record, delta: float | None = None) -> Figure:
                 highest = max(highest, float(positive.max().max()))
             axes.set(title=title, xlabel="communication round of training")
             axes.xaxis.set_major_locator(round_ticks())
-            band = Patch(color="0.35", alpha=0.15, linewidth=0, label="least to most, of the nodes")
+            band = Patch(color="0.35", alpha=0.15, linewidth=0, label="range over the nodes")
             axes.legend(handles=[*axes.lines, band], loc="lower right")
         panels[0].set_ylabel(f"ε spent (δ = {format_power(delta)})")
         if highest > _DECADES * lowest:

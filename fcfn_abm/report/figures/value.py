@@ -1,4 +1,4 @@
-"""What a net is worth at several epsilons, and the law that fits it, as a figure."""
+"""The value of a net at several epsilons, and the fitted curve, as a figure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from fcfn_abm.errors import InvalidRecordError, abbreviate
 from fcfn_abm.report.calibrate import r_squared
-from fcfn_abm.report.figures.frames import given_or, require_columns, table_of
+from fcfn_abm.report.figures.frames import require_columns, resolve_value, table_of
 from fcfn_abm.report.theme import BOUND, LEAVES, STAYS, fix_ticks, letter_panels, theme
 
 
 def calibration(frame: Any, run: Mapping[str, Any] | None = None) -> Figure:
-    """Draw the measured values, the law that fits them, and what it leaves over.
+    """Draw the measured values, the fitted curve and the residuals.
 
     Parameters
     ----------
     frame : DataFrame or ValueCalibration
-        Table of a calibration, one row a training; or a calibration, which holds the other too.
+        Table of a calibration, one row per training; or a calibration, which also has ``run``.
     run : mapping, optional
         Its ``run.json``.
 
@@ -32,10 +32,10 @@ def calibration(frame: Any, run: Mapping[str, Any] | None = None) -> Figure:
     Figure
         Two panels over epsilon: values with the fit, and residuals.
     """
-    run = given_or(run, frame, "run.json")
+    run = resolve_value(run, frame, "run.json")
     if not (isinstance(run, Mapping) and {"fit", "points", "equilibrium"} <= set(run)):
         raise InvalidRecordError(
-            f"run must hold what the run.json of a calibration does, not {abbreviate(run)}."
+            f"run must have the keys of a calibration's run.json, not {abbreviate(run)}."
         )
     frame = table_of(frame, "frame")
     require_columns(frame, "epsilon", "value")
@@ -76,18 +76,18 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
         axes.plot([], [], " ", label=f"only {identified} is identified")
     low, high = axes.get_ylim()
     axes.set(
-        title="What the net is worth",
-        ylabel="value (currency a round)",
+        title="Value of the net",
+        ylabel="value (currency per round)",
         ylim=(low, high + 0.35 * (high - low)),  # room for the legend
     )
     axes.legend(loc="upper left")
-    worth, chance = run["value_of_accuracy"], run["chance"]
+    full_value, chance = run["value_of_accuracy"], run["chance"]
     right = axes.secondary_yaxis(
-        "right", functions=(lambda v: v / worth + chance, lambda a: (a - chance) * worth)
+        "right", functions=(lambda v: v / full_value + chance, lambda a: (a - chance) * full_value)
     )
     ticks, (low, high) = np.linspace(0, 1, 6), axes.get_ylim()
-    at = (ticks - chance) * worth
-    if np.count_nonzero((low <= at) & (at <= high)) > 1:  # else matplotlib's own, closer together
+    at = (ticks - chance) * full_value
+    if np.count_nonzero((low <= at) & (at <= high)) > 1:  # else matplotlib's, which are closer
         right.set_yticks(ticks)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
     right.set_ylabel("test accuracy")
@@ -96,10 +96,10 @@ def _values(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
 def _residuals(axes: Axes, frame: pd.DataFrame, run: Mapping[str, Any]) -> None:
     fit, points = run["fit"], pd.DataFrame(run["points"])
     each = frame["value"] - fit["beta"] * np.log1p(fit["alpha"] * frame["epsilon"])
-    axes.axhline(0, color=BOUND, label="the curve")
+    axes.axhline(0, color=BOUND, label="fit")
     _dots(axes, frame["epsilon"], each, points["epsilon"], points["residual"])
     axes.legend(loc="best")
-    axes.set(title="What the curve leaves over", ylabel="value less fit (currency a round)")
+    axes.set(title="Residuals", ylabel="value − fit (currency per round)")
 
 
 def _dots(
@@ -114,5 +114,5 @@ def _dots(
         edgecolor="white",
         linewidth=0.6,
         zorder=3,
-        label="mean of the seeds",
+        label="mean over the seeds",
     )
