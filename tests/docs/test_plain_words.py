@@ -18,7 +18,6 @@ BANNED = {
     r"mend(s|ed|ing)?": "write 'fix' or 'repair'",
     r"rivals?": "write 'the other mechanisms' or 'the other nodes'",
     r"honest(y|ly)?": "write 'truthful' or 'accurate'",
-    r"says": "write 'prints', 'reports' or 'states'",
     r"no file": "write 'not a file', or 'there is no such file'",
     r"(is|are|was|were) looked at": "write 'is compared', 'is read' or 'is checked'",
 }
@@ -26,6 +25,10 @@ BANNED = {
 
 ALLOWED = [
     r"honest-but-curious",
+    r"(all )?honest (nodes?|clients?)",  # that follow the protocol, beside those that misreport
+    r"no file can",
+    r"### Arm\b",  # the glossary's entry, of bandits
+    r"arms of an `exp3` node",
     r"laws? of large numbers",
     r"power laws?",
     r"scaling laws?",
