@@ -48,7 +48,7 @@ def rows(study, kind):
                 "parameters": training["n_parameters"],
                 "flagged": liars["n_flagged"] / liars["n_nodes"],
                 "flagged in round": liars["first_flagged"],
-                "honest flagged": honest["n_flagged"],
+                "truthful flagged": honest["n_flagged"],
             }
         )
     frame = frame.rename(
@@ -129,7 +129,7 @@ with theme():
         ):
             axes.plot(smooth, line, color=colour, linewidth=1.3)
             axes.plot(part["factor"], part[column], marker, color=colour, label=name, markersize=6)
-    liar.set(title="A liar, unchecked", yscale="log", ylabel="times what honesty pays")
+    liar.set(title="A liar, unchecked", yscale="log", ylabel="times what truthful reports pay")
     liar.legend(fontsize="small", loc="lower right")
     honest.set(title="An honest node", ylabel="times what it would be", ylim=(-0.03, 1.03))
     for cap, style in zip(caps, ("-", "--"), strict=True):
@@ -150,7 +150,7 @@ with theme():
     found_out.set_yticks([1, 2, 4, 10, 30], ["1", "2", "4", "10", "30"])
     found_out.legend(fontsize="small", loc="upper left")
     loss.axhline(1, color="0.5", linewidth=1)
-    loss.set(title="A liar, checked", ylabel="times what honesty pays")
+    loss.set(title="A liar, checked", ylabel="times what truthful reports pay")
     loss.set_yscale("symlog", linthresh=10)
     loss.legend(fontsize="small")
     for cap, axes in zip(caps, nets, strict=True):
@@ -240,7 +240,7 @@ trainings of each market:
     ", ".join(f"{factor:g} on with {k} liars" for k, factor in alone.items())
 } (of the factors tried;
   the rule is k (1 - 1/f) >= 1).
-- The check: {found}. It flagged {tested["honest flagged"].sum():.0f} truthful nodes in
+- The check: {found}. It flagged {tested["truthful flagged"].sum():.0f} truthful nodes in
   {len(tested)}
   trainings.
 - Reason: the larger the reported epsilon, the smaller the claimed noise, and the more of it is

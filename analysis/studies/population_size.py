@@ -155,8 +155,8 @@ Active nodes, mean of {means["n"].min()} populations:
 {table(tall, {"N": ",.0f", **dict.fromkeys(laws, ",.1f")})}
 
 - n grows like N to the power {", ".join(f"{g:.2f} ({name})" for name, g in slopes.items())}. The
-  square root needs a firm lower end of the costs; the log-normal law has none, and its few cheapest
-  nodes price the others out.
+  square root needs a firm lower end of the costs; the log-normal distribution has none,
+  and its few cheapest nodes price the others out.
 - sqrt(2 N a f(a)) is {" and ".join(f"{r:.3f} ({name})" for name, r in roots.items())} times what
   was
   counted at N = {sizes[-1]:,}. The full equation is off by {off.max():.0%} at worst

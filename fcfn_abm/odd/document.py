@@ -211,7 +211,9 @@ class _Description:
                 continue
             parts += ["", f"## {heading}", ""]
             parts.append(_table_of(own) if own else "No differences.")
-            parts += [part for path in _placed(text) for part in self._describe_chosen(path, own)]
+            parts += [
+                part for path in list_placed(text) for part in self._describe_chosen(path, own)
+            ]
         return "\n".join(parts) + "\n"
 
     def _describe_chosen(self, path: str, changed: list[Difference]) -> Iterator[str]:
@@ -233,7 +235,7 @@ class _Description:
         """In which section the keys of a table, or the options of a registered name, stand."""
         found = {"": "Simulation experiments"}
         for heading, text in self._sections():
-            found |= dict.fromkeys(_placed(text), heading)
+            found |= dict.fromkeys(list_placed(text), heading)
         return found
 
     def _place_of(self, path: str) -> str:
@@ -243,7 +245,7 @@ class _Description:
         return self._places[path]
 
 
-def _placed(text: str) -> list[str]:
+def list_placed(text: str) -> list[str]:
     """Return the paths of the tables and registered names that a part of the template shows."""
     found = [of for what, of in _MARKER.findall(text) if what in ("keys", "entries")]
     return ["" if path == "root" else path for path in found]

@@ -42,7 +42,7 @@ class Trained:
     """What training adds to a record."""
 
     rounds: pd.DataFrame
-    """One row per training (column "arm") and round."""
+    """One row per training (column ``arm``) and round."""
     ledger: pd.DataFrame
     """Privacy spent: one row per round and node of the market's own training."""
     nodes: dict[str, Any]

@@ -149,7 +149,7 @@ def test_nodes_can_move_one_by_one_as_mesa_agents_do():
     assert_array_equal(market.columns.epsilon, twin.columns.epsilon)
 
 
-def test_a_million_nodes_are_rows_until_they_are_looked_at():
+def test_a_million_nodes_are_rows_until_they_are_accessed():
     n_nodes = 1_000_000
     rho = np.linspace(1.0, 1.5, n_nodes)
     scenario = Scenario.model_validate(

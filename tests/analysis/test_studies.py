@@ -209,7 +209,7 @@ def axis(name, path):
 
 
 @pytest.mark.parametrize("law", axis("dispersion", "population.rho"), ids=str)
-def test_the_laws_of_the_study_of_dispersion_have_equal_means_and_variations(law):
+def test_the_distributions_of_the_study_of_dispersion_have_equal_means_and_variations(law):
     options = {key: value for key, value in law.items() if key != "kind"}
     n_nodes = 400_000
     rho = RHO_DISTRIBUTIONS[law["kind"]](**options).draw(n_nodes, np.random.default_rng(1))

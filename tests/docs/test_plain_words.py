@@ -25,10 +25,11 @@ BANNED = {
 
 ALLOWED = [
     r"honest-but-curious",
-    r"(all )?honest (nodes?|clients?)",  # that follow the protocol, beside those that misreport
+    r"honest (nodes?|clients?)",  # that follow the protocol, beside those that misreport
+    r"(all|looks) honest",
     r"no file can",
-    r"### Arm\b",  # the glossary's entry, of bandits
-    r"arms of an `exp3` node",
+    r"arms of an +node",
+    r"arms : sequence",
     r"laws? of large numbers",
     r"power laws?",
     r"scaling laws?",

@@ -145,7 +145,7 @@ def test_noise_beyond_the_tables_is_never_too_little(rate, neighbours):
         assert (spent >= 0).all()
 
 
-def test_no_pair_of_records_is_told_apart_better_than_by_the_worst_pair():
+def test_no_pair_of_records_is_distinguished_better_than_by_the_worst_pair():
     """Replaced records in two dimensions, one sampled release, integrated on a grid."""
     rate, multiplier, delta = 0.3, 0.6, 1e-4
     epsilon = spent_epsilon([multiplier], 1, delta, rate, "replace-one")[0]
@@ -267,7 +267,7 @@ def test_without_sampling_runs_add_up_in_closed_form():
     assert spent_epsilon_of_runs([], 1e-5, 0.5) == 0
 
 
-def test_noise_follows_its_law_and_no_two_streams_are_alike():
+def test_noise_follows_its_distribution_and_no_two_streams_are_alike():
     draws = [
         node_noise(200_000, 0.7, 5, round_index, node).numpy()
         for round_index in (1, 2)

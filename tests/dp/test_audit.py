@@ -203,7 +203,7 @@ def test_guesses_of_coins_never_prove_more_than_randomised_response_has():
     assert np.median(bounds) > 0.85 * epsilon
 
 
-def test_right_guesses_prove_what_the_binomial_law_says():
+def test_right_guesses_prove_what_the_binomial_distribution_implies():
     # all of 100 right: (e^eps / (1 + e^eps))^100 = risk, at a delta that plays no part
     coins = np.arange(100) % 2 == 0
     found = one_run_epsilon(coins.astype(float), coins, 1e-30, 0.08)

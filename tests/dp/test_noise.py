@@ -27,7 +27,7 @@ def test_secure_noise_has_the_spread_and_the_shape_that_were_asked_for():
         assert stats.kstest(spread / STD, "norm").pvalue > 1e-6
 
 
-def test_on_a_coarse_grid_the_law_is_the_discrete_gaussian():
+def test_on_a_coarse_grid_the_distribution_is_the_discrete_gaussian():
     noise = secure_noise(SIZE, 1.5, 1.0).numpy()
     support = np.arange(-6, 7)
     weight = np.exp(-(support**2) / (2 * 1.5**2))
@@ -69,7 +69,7 @@ def test_the_bound_on_rounding_is_the_one_that_opendp_proves():
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 5.0, 50.0])
-def test_discrete_noise_is_worth_the_epsilon_of_continuous_noise(epsilon):
+def test_discrete_noise_has_the_epsilon_of_continuous_noise(epsilon):
     # delta by summing over the grid, 1-D, on grids far coarser than ours
     for steps in (50, 200):
         shift = int(steps * np.sqrt(2 * epsilon)) // 4

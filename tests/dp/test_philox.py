@@ -121,7 +121,7 @@ def draws():
     return gaussian(MANY).astype(float)
 
 
-def test_the_law_is_the_standard_normal_one(draws):
+def test_the_distribution_is_standard_normal(draws):
     assert stats.kstest(draws, "norm").pvalue > FALSE_ALARM
     ranked = np.sort(draws)
     weights = 2 * np.arange(1, MANY + 1) - 1
@@ -132,7 +132,7 @@ def test_the_law_is_the_standard_normal_one(draws):
     assert np.sqrt(3) * stats.chi2(1).sf(2 * statistic) > FALSE_ALARM
 
 
-def test_moments_are_those_of_the_normal_law(draws):
+def test_moments_are_those_of_the_normal_distribution(draws):
     z = stats.norm.isf(FALSE_ALARM / 2)
     for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3), (5, 0), (6, 15), (8, 105)):
         spread = np.sqrt(stats.norm.moment(2 * power) - moment**2)

@@ -78,7 +78,7 @@ def test_over_the_active_an_optimiser_finds_the_same_optimum_among_all_subsets(r
     average_over=over,
     shares=hnp.arrays(float, 8, elements=st.floats(0.0, 2.0).filter(lambda x: not 0 < x < 1e-9)),
 )
-def test_no_profile_is_worth_more_than_the_optimum(rho, alpha, beta, average_over, shares):
+def test_no_profile_has_a_higher_value_than_the_optimum(rho, alpha, beta, average_over, shares):
     epsilon = shares[: rho.size] * beta / rho
     total = social_welfare(epsilon, rho, alpha, beta, average_over)
     assert total <= social_optimum(rho, alpha, beta, average_over) + 1e-12 * beta

@@ -160,7 +160,7 @@ def test_nobody_is_no_trade(name):
     assert (one.status, one.n_active, one.paid, one.server_utility) == ("no-trade", 0, 0.0, 0.0)
 
 
-def test_settling_averages_over_whom_it_is_told():
+def test_settling_averages_over_the_nodes_that_it_is_given():
     rho, epsilon = np.array([1.0, 1.0, 4.0]), np.array([2.0, 4.0, 0.0])
     paid = np.array([3.0, 5.0, 0.5])
     means = {}

@@ -63,7 +63,7 @@ def test_budget_rationality_and_compatibility_hold(rho, budget):
 
 
 @given(rho=costs(max_size=12), budget=budgets, data=st.data())
-def test_no_other_honest_menu_is_more_accurate(rho, budget, data):
+def test_no_other_truthful_menu_is_more_accurate(rho, budget, data):
     menu = contract_menu(rho, budget)
     size = menu.cost.size
     shape = data.draw(st.lists(st.floats(0.01, 100.0), min_size=size, max_size=size))

@@ -17,7 +17,7 @@ def draw(kind, n_nodes=40, seed=3, **options):
 
 
 @pytest.mark.parametrize("kind", sorted({*RHO_DISTRIBUTIONS} - {"csv"}))  # read from a file
-def test_every_law_gives_positive_costs_and_the_same_again(kind):
+def test_every_distribution_gives_positive_costs_and_the_same_again(kind):
     options = OPTIONS.get(kind, {})
     rho = draw(kind, **options)
     assert rho.shape == (40,)
@@ -33,7 +33,7 @@ def test_every_law_gives_positive_costs_and_the_same_again(kind):
         ("pareto", {"minimum": 0.3, "exponent": 1.5}, stats.pareto(1.5, scale=0.3)),
     ],
 )
-def test_draws_follow_their_law(kind, options, law):
+def test_draws_follow_their_distribution(kind, options, law):
     rho = draw(kind, n_nodes=20_000, **options)
     assert stats.kstest(rho, law.cdf).pvalue > 1e-4
 

@@ -70,14 +70,14 @@ def test_without_reversion_a_cost_wanders_off():
     assert_allclose(deviation.var(), 64 * 0.05**2, rtol=0.03)
 
 
-def test_newcomers_follow_the_law_of_those_who_were_there_first():
+def test_newcomers_follow_the_distribution_of_those_who_were_there_first():
     rng = np.random.default_rng(4)
     law = RHO_DISTRIBUTIONS.create("lognormal", {"median": 2.0, "sigma": 0.5})
     costs = np.concatenate([draw_newcomer_costs(law, 50, 3, rng) for _ in range(1000)])
     assert stats.kstest(np.log(costs / 2.0) / 0.5, "norm").pvalue > 0.001
 
 
-def test_single_newcomers_follow_laws_that_deal_exact_shares():
+def test_single_newcomers_follow_distributions_that_deal_exact_shares():
     rng = np.random.default_rng(5)
     law = RHO_DISTRIBUTIONS.create("two-group", {"low": 1.0, "high": 2.0, "share_high": 0.3})
     costly = [draw_newcomer_costs(law, 10, 1, rng).item() == 2.0 for _ in range(2000)]

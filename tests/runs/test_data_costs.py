@@ -102,7 +102,7 @@ def test_nodes_that_misreport_pay_less_for_a_unit_of_report():
     assert_array_equal(population.true_rho, build.draw_population(build.load_scenario(FILE)).rho)
 
 
-def test_the_law_needs_a_training_table(tmp_path):
+def test_the_distribution_needs_a_training_table(tmp_path):
     path = tmp_path / "bare.toml"
     path.write_text('[population]\nrho = "divergence"\n', encoding="utf-8")
     with pytest.raises(InvalidScenarioError, match=r"\[population.rho\] kind: .*\[training\]"):

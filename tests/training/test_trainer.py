@@ -360,7 +360,7 @@ def test_with_one_step_the_papers_placement_is_dp_sgd():
 
 
 @pytest.mark.parametrize(("placement", "n_steps"), [("dp-sgd", 1), ("dp-sgd", 3), ("update", 3)])
-def test_the_ledger_holds_round_by_round_what_the_noise_was_worth(placement, n_steps):
+def test_the_ledger_holds_round_by_round_what_the_noise_provided(placement, n_steps):
     made = trainer(4, placement=placement, n_steps=n_steps, rounds=3)
     epsilon = np.array([0.0, 0.5, 3.0, 40.0])
     training = made.begin()
@@ -589,7 +589,7 @@ def test_gradients_that_are_never_built_have_the_norms_and_sums_of_those_that_ar
 @pytest.mark.parametrize(
     ("placement", "aggregation"), [("update", "uniform"), ("dp-sgd", "data-size")]
 )
-def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
+def test_noise_drawn_for_the_sum_has_the_distribution_of_the_sum(placement, aggregation):
     made = trainer(4, placement=placement, aggregation=aggregation, rounds=1, learning_rate=0.3)
     epsilon = np.array([0.5, 2.0, 9.0, 0.0])
     std, sizes = made.privacy(epsilon).noise_std[:3], made.n_samples[:3]
@@ -621,7 +621,7 @@ def test_noise_drawn_for_the_sum_has_the_law_of_the_sum(placement, aggregation):
         ({"steps": LocalSteps(2, 1.0, 0.0, Clipping(1.0))}, "nodes add noise several times"),
     ],
 )
-def test_noise_of_the_sum_is_refused_where_it_has_another_law(changes, reason):
+def test_noise_of_the_sum_is_refused_where_it_has_another_distribution(changes, reason):
     made = trainer(4)
     with pytest.raises(InvalidPrivacyError, match=reason):
         FederatedTrainer(DATA, made.shards, replace(made.plan, noise_of="sum", **changes))
