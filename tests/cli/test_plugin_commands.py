@@ -1,9 +1,8 @@
 """Every command with a plug-in: what is allowed runs, and what is not leaves no trace."""
 
 import json
-import os
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,15 +67,10 @@ def files(monkeypatch, tmp_path):
     forget_plugins()
 
 
-def fcfn(*args):
+@pytest.fixture
+def fcfn(warm):
     """Run a command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "fcfn_abm", *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return partial(warm.run, "fcfn")
 
 
 COMMANDS = [
@@ -168,7 +162,7 @@ def test_the_window_plays_a_market_that_the_user_trusts():
 
 
 @pytest.mark.parametrize("allow", [["--trust"], ["--import", "rule.py"]], ids=" ".join)
-def test_a_market_of_a_plugin_is_run_and_its_record_names_it(allow):
+def test_a_market_of_a_plugin_is_run_and_its_record_names_it(fcfn, allow):
     done = fcfn("run", "market.toml", "--json", *allow)
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
@@ -178,7 +172,7 @@ def test_a_market_of_a_plugin_is_run_and_its_record_names_it(allow):
     assert run["plugins"] == [{"name": "rule.py", "version": None, "sha256": sha256}]
 
 
-def test_the_record_is_read_shown_and_reported_without_its_plugin():
+def test_the_record_is_read_shown_and_reported_without_its_plugin(fcfn):
     assert fcfn("run", "market.toml", "--trust").returncode == 0
     Path("rule.py").unlink()
     record = fa.read_record("results/market")
@@ -189,7 +183,7 @@ def test_the_record_is_read_shown_and_reported_without_its_plugin():
     assert record.run["plugins"][0]["sha256"] in page
 
 
-def test_the_scenario_of_a_record_runs_again_with_its_file():
+def test_the_scenario_of_a_record_runs_again_with_its_file(fcfn):
     assert fcfn("run", "market.toml", "--trust").returncode == 0
     again = fcfn("run", "results/market/scenario.toml", "--import", "rule.py", "--out", "again")
     assert again.returncode == 0, again.stderr
@@ -200,7 +194,7 @@ def test_the_scenario_of_a_record_runs_again_with_its_file():
     assert "rule.py: there is no such file" in lost.stderr
 
 
-def test_code_that_a_scenario_does_not_name_can_be_added():
+def test_code_that_a_scenario_does_not_name_can_be_added(fcfn):
     Path("plain.toml").write_text(MARKET)
     assert fcfn("scenarios", "check", "plain.toml").returncode == 2
     assert fcfn("scenarios", "check", "plain.toml", "--trust").returncode == 2
@@ -208,7 +202,7 @@ def test_code_that_a_scenario_does_not_name_can_be_added():
     assert (done.returncode, done.stdout) == (0, "plain.toml: ok\nmarket.toml: ok\n")
 
 
-def test_the_schema_has_the_options_of_plugins():
+def test_the_schema_has_the_options_of_plugins(fcfn):
     options = []
     for more in ([], ["--import", "rule.py"]):
         schema = json.loads(fcfn("scenarios", "schema", *more).stdout)
@@ -218,7 +212,7 @@ def test_the_schema_has_the_options_of_plugins():
     assert options[1]["cautious"]["margin"]["exclusiveMaximum"] == 1
 
 
-def test_a_mechanism_of_a_plugin_is_compared_and_checked():
+def test_a_mechanism_of_a_plugin_is_compared_and_checked(fcfn):
     done = fcfn(
         *("compare", "quickstart", "--replications", "2", "--json", "--out", "c"),
         *("--mechanisms", "generous,static", "--import", "mechanism.py"),
@@ -237,7 +231,7 @@ def test_a_mechanism_of_a_plugin_is_compared_and_checked():
     assert "no mechanism called 'generous'" in unknown.stderr
 
 
-def test_a_net_of_a_plugin_is_trained_calibrated_and_audited():
+def test_a_net_of_a_plugin_is_trained_calibrated_and_audited(fcfn):
     run = fcfn("run", "trained.toml", "--trust", "--quiet", "--workers", "2")
     assert run.returncode == 0, run.stderr
     assert len(fa.read_record("results/trained").training) == 3
@@ -253,7 +247,7 @@ def test_a_net_of_a_plugin_is_trained_calibrated_and_audited():
 
 
 @pytest.mark.parametrize("broken", ["1 / 0\n", RULE.replace('"cautious"', '"fixed"'), "x = = 1\n"])
-def test_a_plugin_that_fails_is_one_sentence_and_exit_code_two(broken):
+def test_a_plugin_that_fails_is_one_sentence_and_exit_code_two(fcfn, broken):
     Path("rule.py").write_text(broken)
     for allow in (["--trust"], ["--import", "rule.py"]):
         done = fcfn("run", "market.toml", *allow)
@@ -273,7 +267,7 @@ def contents(folder):
     }
 
 
-def test_a_sweep_is_the_same_in_processes_and_on_a_cluster():
+def test_a_sweep_is_the_same_in_processes_and_on_a_cluster(fcfn):
     found = []
     for place, workers in enumerate(WORKERS):
         done = fcfn("sweep", "swept.toml", "--trust", "--out", f"sweep-{place}", *workers)
@@ -288,7 +282,7 @@ def test_a_sweep_is_the_same_in_processes_and_on_a_cluster():
         assert row["total_epsilon"].tolist() == pytest.approx([total_epsilon(margin)] * 2)
 
 
-def test_a_sweep_without_its_plugin_names_it():
+def test_a_sweep_without_its_plugin_names_it(fcfn):
     assert fcfn("sweep", "swept.toml", "--trust", "--workers", "2").returncode == 0
     done = fcfn("report", "results/swept-sweep")
     assert done.returncode == 2
@@ -297,7 +291,7 @@ def test_a_sweep_without_its_plugin_names_it():
     assert fcfn("report", "results/swept-sweep", "--import", "rule.py").returncode == 0
 
 
-def test_a_sweep_is_not_resumed_with_a_plugin_that_has_changed():
+def test_a_sweep_is_not_resumed_with_a_plugin_that_has_changed(fcfn):
     assert fcfn("sweep", "swept.toml", "--trust", "--workers", "1").returncode == 0
     sorted(Path("results/swept-sweep/runs").glob("*.json"))[0].unlink()
     Path("rule.py").write_text(RULE + "# another\n")

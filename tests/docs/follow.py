@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
+
+from warm import Warm
 
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
@@ -17,7 +17,7 @@ def read_files(page: str) -> dict[str, str]:
     return {title: text for _, title, text in _BLOCK.findall(page) if title}
 
 
-def follow(page: str, folder: Path, *, writes: bool = True) -> dict[str, str]:
+def follow(page: str, folder: Path, warm: Warm, *, writes: bool = True) -> dict[str, str]:
     """Follow a page in a folder, and return what each command printed.
 
     Parameters
@@ -27,6 +27,8 @@ def follow(page: str, folder: Path, *, writes: bool = True) -> dict[str, str]:
         is run as it is.
     folder : Path
         Where the reader works.
+    warm : Warm
+        Runs the commands.
     writes : bool
         Whether TOML and Python with a title are files that the reader writes down.
     """
@@ -38,21 +40,14 @@ def follow(page: str, folder: Path, *, writes: bool = True) -> dict[str, str]:
             for step in text.splitlines():
                 program, *rest = shlex.split(step)
                 assert program in ("fcfn", "python"), step
-                module = ["-m", "fcfn_abm"] if program == "fcfn" else []
-                printed[step] = _run([sys.executable, *module, *rest], folder)
+                printed[step] = _run([program, *rest], folder, warm)
         elif language == "python" and not title:
-            printed[text] = _run([sys.executable, "-c", text], folder)
+            printed[text] = _run(["python", "-c", text], folder, warm)
     return printed
 
 
-def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
-    )
+def _run(command: list[str], folder: Path, warm: Warm) -> str:
+    env = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    done = warm.run(*command, cwd=folder, env=env)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -1,0 +1,175 @@
+"""Programs that need not import first: each is forked from a process that has everything imported.
+
+A test that starts ``fcfn`` is about a process of its own, hardly ever about the seconds in which it
+imports. ``Warm`` starts one process that imports, and then waits at a socket. What is run by it has
+its own arguments, folder, environment and standard streams, and ends as a process; environment
+variables that count while modules are imported are those of the first process. Signals do not reach
+it: tests that send some start ``python -m fcfn_abm``.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+
+SIZE = 8
+
+
+def hand_over(address, words):
+    """Let the warm process run a program here, and return its exit code; below 0: a signal's."""
+    about = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [len(about).to_bytes(SIZE)], [0, 1, 2])
+        connection.sendall(about)
+        return int.from_bytes(connection.recv(SIZE), signed=True)
+
+
+def receive(connection):
+    """Take the place of the program that asks: its folder, environment and streams."""
+    size, streams, _, _ = socket.recv_fds(connection, SIZE, 3)
+    left, about = int.from_bytes(size), b""
+    while len(about) < left:
+        about += connection.recv(1 << 20)
+    words, folder, environment = json.loads(about)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    return words
+
+
+def run(words):
+    """Run ``fcfn ...``, ``python FILE ...`` or ``python -c CODE``."""
+    import runpy
+
+    program, *rest = words
+    if program == "fcfn":
+        from fcfn_abm.cli import main
+
+        del sys.path[0]
+        sys.argv = ["fcfn", *rest]
+        main()
+    elif rest[0] == "-c":
+        sys.path[0] = ""
+        sys.argv = rest
+        exec(compile(rest[1], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path[0] = os.path.dirname(os.path.abspath(rest[0]))
+        sys.argv = rest
+        runpy.run_path(rest[0], run_name="__main__")
+
+
+def load():
+    """Import what programs import."""
+    import gc
+    import pkgutil
+    from importlib import import_module
+
+    import fcfn_abm
+
+    modules = [module.name for module in pkgutil.walk_packages(fcfn_abm.__path__, "fcfn_abm.")]
+    for name in ["sklearn.datasets", *modules]:
+        if not name.startswith(("fcfn_abm.viz", "fcfn_abm.__main__")):
+            with contextlib.suppress(ImportError):  # of an extra that is not installed
+                import_module(name)
+    gc.collect()
+    gc.freeze()  # so that the pages of memory stay shared
+
+
+def serve(address):
+    """Fork a process for each that asks, until the pipe of standard input is closed."""
+    import selectors
+    import warnings
+
+    load()
+    # the allocator of pyarrow has a thread of its own, and is made for forks
+    warnings.filterwarnings("ignore", ".* is multi-threaded, use of fork", DeprecationWarning)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    os.write(1, b"ready\n")
+    waits = selectors.DefaultSelector()
+    waits.register(listener, selectors.EVENT_READ)
+    waits.register(0, selectors.EVENT_READ)
+    while all(key.fileobj is listener for key, _ in waits.select()):
+        connection, _ = listener.accept()
+        if os.fork():
+            connection.close()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            continue
+        waits.close()
+        listener.close()
+        words = receive(connection)
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            return run(words)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        connection.sendall(code.to_bytes(SIZE, signed=True))
+        os._exit(0)
+    return None
+
+
+class Warm:
+    """The warm process, which ends with the ``with`` block."""
+
+    def __init__(self, folder):
+        self.address = str(folder / "warm")
+
+    def __enter__(self):
+        import subprocess
+
+        alone = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "serve", self.address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | alone,
+        )
+        assert self._process.stdout.readline() == b"ready\n"
+        return self
+
+    def __exit__(self, *_):
+        self._process.communicate()
+
+    def run(self, *words, **options):
+        """Run a program as `subprocess.run` does, and return what it returns, with its texts."""
+        import subprocess
+
+        options = {"capture_output": True, "text": True, "check": False, **options}
+        return subprocess.run(
+            [sys.executable, "-S", __file__, "hand-over", self.address, *words], **options
+        )
+
+    def program(self, *, more="()"):
+        """Return a script that is ``fcfn``; ``more`` is the code of arguments that it appends."""
+        return (
+            f"#!{sys.executable} -S\nimport sys\n"
+            f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+            "from warm import end, hand_over\n"
+            f"end(hand_over({self.address!r}, ['fcfn', *sys.argv[1:], *{more}]))\n"
+        )
+
+
+def end(code):
+    """End as the program did."""
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        end(hand_over(sys.argv[2], sys.argv[3:]))
