@@ -10,7 +10,6 @@ from hypothesis import settings
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from viz.chromium import MISSING
-from warm import Warm
 
 # a shell's job in the background has it ignored, and what tests start would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -30,13 +29,6 @@ def pytest_collection_modifyitems(items):
 
 
 collect_ignore = ["soak/__main__.py", "soak/guided.py"]  # programs of their own
-
-
-@pytest.fixture(scope="session")
-def warm(tmp_path_factory):
-    """What runs programs that need not import first."""
-    with Warm(tmp_path_factory.mktemp("warm")) as started:
-        yield started
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm
 
 import fcfn_abm as fa
 
@@ -20,14 +21,7 @@ SHORT = ["--set", "training.rounds=2", "--set", "training.compare=['no-noise', '
 
 
 def fcfn(*args, cwd=None, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "fcfn_abm", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        **kwargs,
-    )
+    return warm.run("fcfn", *map(str, args), cwd=cwd, **kwargs)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """Programs that need not import first: each is forked from a process that has everything imported.
 
-A test that starts ``fcfn`` is about a process of its own, hardly ever about the seconds in which it
-imports. ``Warm`` starts one process that imports, and then waits at a socket. What is run by it has
-its own arguments, folder, environment and standard streams, and ends as a process; environment
-variables that count while modules are imported are those of the first process. Signals do not reach
-it: tests that send some start ``python -m fcfn_abm``.
+A test that starts ``fcfn`` needs a process of its own, but hardly ever the seconds in which it
+imports. Here one process imports, and then waits at a socket. What `run` starts has its own
+arguments, folder, environment and standard streams, and an exit code; but environment variables
+that are read while modules are imported are those of the waiting process, and signals do not reach
+it. Tests of these start ``python -m fcfn_abm``.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from functools import cache
 
 SIZE = 8
 
@@ -45,7 +46,7 @@ def receive(connection):
     return words
 
 
-def run(words):
+def carry_out(words):
     """Run ``fcfn ...``, ``python FILE ...`` or ``python -c CODE``."""
     import runpy
 
@@ -112,52 +113,56 @@ def serve(address):
         child = os.fork()
         if child == 0:
             connection.close()
-            return run(words)
+            return carry_out(words)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         connection.sendall(code.to_bytes(SIZE, signed=True))
         os._exit(0)
     return None
 
 
-class Warm:
-    """The warm process, which ends with the ``with`` block."""
+def start():
+    """Start the warm process, which ends with this one, and return the address of its socket."""
+    import atexit
+    import subprocess
+    import tempfile
 
-    def __init__(self, folder):
-        self.address = str(folder / "warm")
+    folder = tempfile.TemporaryDirectory(prefix="warm-")
+    address = os.path.join(folder.name, "socket")
+    process = subprocess.Popen(
+        [sys.executable, __file__, "serve", address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
+    )
+    atexit.register(folder.cleanup)
+    atexit.register(process.communicate)
+    assert process.stdout.readline() == b"ready\n"
+    return address
 
-    def __enter__(self):
-        import subprocess
 
-        alone = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "serve", self.address],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | alone,
-        )
-        assert self._process.stdout.readline() == b"ready\n"
-        return self
+@cache
+def address():
+    """Return where the warm process of these tests waits; the first call starts it."""
+    return start()
 
-    def __exit__(self, *_):
-        self._process.communicate()
 
-    def run(self, *words, **options):
-        """Run a program as `subprocess.run` does, and return what it returns, with its texts."""
-        import subprocess
+def run(*words, **options):
+    """Run a program as `subprocess.run` does, and return what that returns, with its texts."""
+    import subprocess
 
-        options = {"capture_output": True, "text": True, "check": False, **options}
-        return subprocess.run(
-            [sys.executable, "-S", __file__, "hand-over", self.address, *words], **options
-        )
+    options = {"capture_output": True, "text": True, "check": False, **options}
+    command = [sys.executable, "-S", __file__, "hand-over", address(), *words]
+    return subprocess.run(command, **options)
 
-    def program(self, *, more="()"):
-        """Return a script that is ``fcfn``; ``more`` is the code of arguments that it appends."""
-        return (
-            f"#!{sys.executable} -S\nimport sys\n"
-            f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-            "from warm import end, hand_over\n"
-            f"end(hand_over({self.address!r}, ['fcfn', *sys.argv[1:], *{more}]))\n"
-        )
+
+def write_fcfn(*, more="()"):
+    """Return a script that is ``fcfn``; ``more`` is the code of arguments that it appends."""
+    return (
+        f"#!{sys.executable} -S\nimport sys\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from warm import end, hand_over\n"
+        f"end(hand_over({address()!r}, ['fcfn', *sys.argv[1:], *{more}]))\n"
+    )
 
 
 def end(code):

@@ -2,10 +2,10 @@
 
 import json
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import pytest
+import warm
 from plugins_of_tests import MARKET, RULE, forget_plugins, total_epsilon
 from typer.testing import CliRunner
 
@@ -67,10 +67,9 @@ def files(monkeypatch, tmp_path):
     forget_plugins()
 
 
-@pytest.fixture
-def fcfn(warm):
+def fcfn(*args):
     """Run a command in a process of its own."""
-    return partial(warm.run, "fcfn")
+    return warm.run("fcfn", *args)
 
 
 COMMANDS = [
@@ -162,7 +161,7 @@ def test_the_window_plays_a_market_that_the_user_trusts():
 
 
 @pytest.mark.parametrize("allow", [["--trust"], ["--import", "rule.py"]], ids=" ".join)
-def test_a_market_of_a_plugin_is_run_and_its_record_names_it(fcfn, allow):
+def test_a_market_of_a_plugin_is_run_and_its_record_names_it(allow):
     done = fcfn("run", "market.toml", "--json", *allow)
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
@@ -172,7 +171,7 @@ def test_a_market_of_a_plugin_is_run_and_its_record_names_it(fcfn, allow):
     assert run["plugins"] == [{"name": "rule.py", "version": None, "sha256": sha256}]
 
 
-def test_the_record_is_read_shown_and_reported_without_its_plugin(fcfn):
+def test_the_record_is_read_shown_and_reported_without_its_plugin():
     assert fcfn("run", "market.toml", "--trust").returncode == 0
     Path("rule.py").unlink()
     record = fa.read_record("results/market")
@@ -183,7 +182,7 @@ def test_the_record_is_read_shown_and_reported_without_its_plugin(fcfn):
     assert record.run["plugins"][0]["sha256"] in page
 
 
-def test_the_scenario_of_a_record_runs_again_with_its_file(fcfn):
+def test_the_scenario_of_a_record_runs_again_with_its_file():
     assert fcfn("run", "market.toml", "--trust").returncode == 0
     again = fcfn("run", "results/market/scenario.toml", "--import", "rule.py", "--out", "again")
     assert again.returncode == 0, again.stderr
@@ -194,7 +193,7 @@ def test_the_scenario_of_a_record_runs_again_with_its_file(fcfn):
     assert "rule.py: there is no such file" in lost.stderr
 
 
-def test_code_that_a_scenario_does_not_name_can_be_added(fcfn):
+def test_code_that_a_scenario_does_not_name_can_be_added():
     Path("plain.toml").write_text(MARKET)
     assert fcfn("scenarios", "check", "plain.toml").returncode == 2
     assert fcfn("scenarios", "check", "plain.toml", "--trust").returncode == 2
@@ -202,7 +201,7 @@ def test_code_that_a_scenario_does_not_name_can_be_added(fcfn):
     assert (done.returncode, done.stdout) == (0, "plain.toml: ok\nmarket.toml: ok\n")
 
 
-def test_the_schema_has_the_options_of_plugins(fcfn):
+def test_the_schema_has_the_options_of_plugins():
     options = []
     for more in ([], ["--import", "rule.py"]):
         schema = json.loads(fcfn("scenarios", "schema", *more).stdout)
@@ -212,7 +211,7 @@ def test_the_schema_has_the_options_of_plugins(fcfn):
     assert options[1]["cautious"]["margin"]["exclusiveMaximum"] == 1
 
 
-def test_a_mechanism_of_a_plugin_is_compared_and_checked(fcfn):
+def test_a_mechanism_of_a_plugin_is_compared_and_checked():
     done = fcfn(
         *("compare", "quickstart", "--replications", "2", "--json", "--out", "c"),
         *("--mechanisms", "generous,static", "--import", "mechanism.py"),
@@ -231,7 +230,7 @@ def test_a_mechanism_of_a_plugin_is_compared_and_checked(fcfn):
     assert "no mechanism called 'generous'" in unknown.stderr
 
 
-def test_a_net_of_a_plugin_is_trained_calibrated_and_audited(fcfn):
+def test_a_net_of_a_plugin_is_trained_calibrated_and_audited():
     run = fcfn("run", "trained.toml", "--trust", "--quiet", "--workers", "2")
     assert run.returncode == 0, run.stderr
     assert len(fa.read_record("results/trained").training) == 3
@@ -247,7 +246,7 @@ def test_a_net_of_a_plugin_is_trained_calibrated_and_audited(fcfn):
 
 
 @pytest.mark.parametrize("broken", ["1 / 0\n", RULE.replace('"cautious"', '"fixed"'), "x = = 1\n"])
-def test_a_plugin_that_fails_is_one_sentence_and_exit_code_two(fcfn, broken):
+def test_a_plugin_that_fails_is_one_sentence_and_exit_code_two(broken):
     Path("rule.py").write_text(broken)
     for allow in (["--trust"], ["--import", "rule.py"]):
         done = fcfn("run", "market.toml", *allow)
@@ -267,7 +266,7 @@ def contents(folder):
     }
 
 
-def test_a_sweep_is_the_same_in_processes_and_on_a_cluster(fcfn):
+def test_a_sweep_is_the_same_in_processes_and_on_a_cluster():
     found = []
     for place, workers in enumerate(WORKERS):
         done = fcfn("sweep", "swept.toml", "--trust", "--out", f"sweep-{place}", *workers)
@@ -282,7 +281,7 @@ def test_a_sweep_is_the_same_in_processes_and_on_a_cluster(fcfn):
         assert row["total_epsilon"].tolist() == pytest.approx([total_epsilon(margin)] * 2)
 
 
-def test_a_sweep_without_its_plugin_names_it(fcfn):
+def test_a_sweep_without_its_plugin_names_it():
     assert fcfn("sweep", "swept.toml", "--trust", "--workers", "2").returncode == 0
     done = fcfn("report", "results/swept-sweep")
     assert done.returncode == 2
@@ -291,7 +290,7 @@ def test_a_sweep_without_its_plugin_names_it(fcfn):
     assert fcfn("report", "results/swept-sweep", "--import", "rule.py").returncode == 0
 
 
-def test_a_sweep_is_not_resumed_with_a_plugin_that_has_changed(fcfn):
+def test_a_sweep_is_not_resumed_with_a_plugin_that_has_changed():
     assert fcfn("sweep", "swept.toml", "--trust", "--workers", "1").returncode == 0
     sorted(Path("results/swept-sweep/runs").glob("*.json"))[0].unlink()
     Path("rule.py").write_text(RULE + "# another\n")

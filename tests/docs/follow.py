@@ -7,7 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from warm import Warm
+import warm
 
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
@@ -17,7 +17,7 @@ def read_files(page: str) -> dict[str, str]:
     return {title: text for _, title, text in _BLOCK.findall(page) if title}
 
 
-def follow(page: str, folder: Path, warm: Warm, *, writes: bool = True) -> dict[str, str]:
+def follow(page: str, folder: Path, *, writes: bool = True) -> dict[str, str]:
     """Follow a page in a folder, and return what each command printed.
 
     Parameters
@@ -27,8 +27,6 @@ def follow(page: str, folder: Path, warm: Warm, *, writes: bool = True) -> dict[
         is run as it is.
     folder : Path
         Where the reader works.
-    warm : Warm
-        Runs the commands.
     writes : bool
         Whether TOML and Python with a title are files that the reader writes down.
     """
@@ -40,13 +38,13 @@ def follow(page: str, folder: Path, warm: Warm, *, writes: bool = True) -> dict[
             for step in text.splitlines():
                 program, *rest = shlex.split(step)
                 assert program in ("fcfn", "python"), step
-                printed[step] = _run([program, *rest], folder, warm)
+                printed[step] = _run([program, *rest], folder)
         elif language == "python" and not title:
-            printed[text] = _run(["python", "-c", text], folder, warm)
+            printed[text] = _run(["python", "-c", text], folder)
     return printed
 
 
-def _run(command: list[str], folder: Path, warm: Warm) -> str:
+def _run(command: list[str], folder: Path) -> str:
     env = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     done = warm.run(*command, cwd=folder, env=env)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import warm
 
 import fcfn_abm as fa
 from fcfn_abm.cli import app
@@ -148,7 +149,7 @@ for block in of("python"):
 
 
 @pytest.mark.parametrize("page", [page for page, codes in PLAIN.items() if codes])
-def test_the_plain_python_of_a_page_runs_from_top_to_bottom(page, warm, tmp_path):
+def test_the_plain_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     text = json.dumps([BEFORE.get(page, ""), *PLAIN[page]])
     for large, small in SMALLER.items():
         text = text.replace(json.dumps(large)[1:-1], small)
@@ -226,13 +227,13 @@ def test_every_reason_not_to_run_a_line_is_needed():
 
 
 @pytest.mark.parametrize("page", RUNS)
-def test_the_commands_of_a_page_run_from_top_to_bottom(page, warm, tmp_path):
+def test_the_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
     assert all("fcfn" in line for line in RUNS[page])
     programs, work = tmp_path / "bin", tmp_path / "work"
     programs.mkdir()
     work.mkdir()
     less = f"{LESS!r}.get(' '.join(sys.argv[1:2]), [])"
-    for name, text in (("fcfn", warm.program(more=less)), ("open", f"#!{sys.executable}\n")):
+    for name, text in (("fcfn", warm.write_fcfn(more=less)), ("open", f"#!{sys.executable}\n")):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     violated = f"if {FINDS}; then exit 9; else [ $? = 1 ]; fi"

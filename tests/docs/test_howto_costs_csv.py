@@ -19,11 +19,11 @@ FILES = read_files(PAGE)
 
 
 @pytest.fixture(scope="module")
-def followed(warm, tmp_path_factory):
+def followed(tmp_path_factory):
     """The folder of somebody who has followed the page, and what each command printed."""
     folder = tmp_path_factory.mktemp("hospitals")
     shutil.copy(COSTS, folder)
-    return folder, follow(PAGE, folder, warm, writes=False)
+    return folder, follow(PAGE, folder, writes=False)
 
 
 def test_the_page_shows_the_beginning_of_the_file():

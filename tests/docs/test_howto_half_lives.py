@@ -15,9 +15,9 @@ PAGE = Path("docs/howto_half_lives.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def followed(warm, tmp_path_factory):
+def followed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rules")
-    return folder, follow(PAGE, folder, warm)
+    return folder, follow(PAGE, folder)
 
 
 def test_the_half_lives_are_those_that_the_page_shows(followed):

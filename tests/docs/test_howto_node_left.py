@@ -17,9 +17,9 @@ NODE = 35
 
 
 @pytest.fixture(scope="module")
-def followed(warm, tmp_path_factory):
+def followed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("left")
-    return folder, follow(PAGE, folder, warm)
+    return folder, follow(PAGE, folder)
 
 
 @pytest.mark.parametrize("name", ["when", "why", "keep"])

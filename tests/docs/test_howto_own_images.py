@@ -17,9 +17,9 @@ PAGE = Path("docs/howto_own_images.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def followed(warm, tmp_path_factory):
+def followed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
-    return folder, follow(PAGE, folder, warm)
+    return folder, follow(PAGE, folder)
 
 
 def test_every_image_is_packed_under_the_name_of_its_folder(followed):

@@ -15,9 +15,9 @@ PAGE = Path("docs/howto_sweep_figure.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def followed(warm, tmp_path_factory):
+def followed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("three")
-    return folder, follow(PAGE, folder, warm)
+    return folder, follow(PAGE, folder)
 
 
 def test_the_sweep_has_as_many_markets_as_the_page_says(followed):
