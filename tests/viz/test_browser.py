@@ -42,7 +42,8 @@ kind = "lognormal"
 median = 0.01
 sigma = 0.05
 """
-WAIT = 30_000
+WAIT = 60_000
+expect.set_options(timeout=WAIT)
 ALPHA, BETA = "Server's gain, alpha", "Server's gain, beta"
 
 
@@ -66,7 +67,7 @@ def served(*paths):
         yield process, process.stdout.readline().split()[0]
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(120)
         process.stdout.close()
         process.stderr.close()
 
@@ -923,5 +924,5 @@ def test_a_record_is_replayed_and_ctrl_c_ends_the_window_in_one_line(
         expect(page.get_by_role("status")).to_contain_text("Converged", timeout=WAIT)
         page.close()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(120) == 130
         assert process.stderr.read() == "fcfn: the window is closed.\n"
