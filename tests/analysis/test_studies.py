@@ -13,6 +13,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import warm
 from nbclient import NotebookClient
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -227,12 +228,8 @@ def test_a_notebook_runs_in_jupyter_and_shows_its_figures_and_findings(tmp_path)
 
 
 def test_a_mistake_on_the_command_line_of_a_study_gets_one_sentence():
-    ended = subprocess.run(
-        [sys.executable, STUDIES / "outliers.py", "--set", "population.n_nodse=3"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = str(STUDIES / "outliers.py")
+    ended = warm.run("python", script, "--set", "population.n_nodse=3")
     assert ended.returncode == 2
     assert "n_nodes" in ended.stderr
     assert "Traceback" not in ended.stderr

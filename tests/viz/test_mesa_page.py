@@ -26,7 +26,7 @@ from playwright.sync_api import Error, expect, sync_playwright
 pytestmark = pytest.mark.slow
 
 APP = Path("examples/mesa_page/app.py").resolve()
-WAIT = 30_000
+WAIT = 60_000
 
 
 @pytest.fixture(scope="module")
