@@ -10,22 +10,22 @@ it. Tests of these start ``python -m fcfn_abm``.
 import contextlib
 import json
 import os
-import signal
 import socket
 import sys
-from functools import cache
+from functools import cache, partial
 
 SIZE = 8
 
 
 def hand_over(address, words):
-    """Let the warm process run a program here, and return its exit code; below 0: a signal's."""
+    """Let the warm process run a program here, and return its exit code."""
     about = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [len(about).to_bytes(SIZE)], [0, 1, 2])
         connection.sendall(about)
-        return int.from_bytes(connection.recv(SIZE), signed=True)
+        code = connection.recv(SIZE)
+    return int.from_bytes(code) if code else "The process was killed."
 
 
 def receive(connection):
@@ -109,15 +109,36 @@ def serve(address):
             continue
         waits.close()
         listener.close()
-        words = receive(connection)
-        child = os.fork()
-        if child == 0:
-            connection.close()
-            return carry_out(words)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        connection.sendall(code.to_bytes(SIZE, signed=True))
-        os._exit(0)
-    return None
+        code = end_of(partial(carry_out, receive(connection)))
+        connection.sendall(code.to_bytes(SIZE))
+        os._exit(code)
+
+
+def end_of(program):
+    """Return the exit code of a program, with all done that is done at its end.
+
+    The interpreter is not torn down, which would copy all of the memory that is shared.
+    """
+    import atexit
+    import threading
+    import traceback
+
+    code = 0
+    try:
+        program()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    return code
 
 
 def start():
@@ -160,21 +181,13 @@ def write_fcfn(*, more="()"):
     return (
         f"#!{sys.executable} -S\nimport sys\n"
         f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-        "from warm import end, hand_over\n"
-        f"end(hand_over({address()!r}, ['fcfn', *sys.argv[1:], *{more}]))\n"
+        "from warm import hand_over\n"
+        f"sys.exit(hand_over({address()!r}, ['fcfn', *sys.argv[1:], *{more}]))\n"
     )
-
-
-def end(code):
-    """End as the program did."""
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    sys.exit(code)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     else:
-        end(hand_over(sys.argv[2], sys.argv[3:]))
+        sys.exit(hand_over(sys.argv[2], sys.argv[3:]))
