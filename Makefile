@@ -1,7 +1,17 @@
-# make demo: everything from nothing to the figures.  make test: the tests; make test-fast: in two
-# minutes; make test-lowest: with the lowest versions of dependencies.  make test-flower: what needs
-# Flower.  make soak: an hour of faults and bad input; make soak-calls: every system call fails once,
-# for hours; it goes on where it stopped.  make docs: the documentation site.
+# The targets:
+#   make demo           make .venv, install, run the quick start and its report: figures from nothing
+#   make test           all tests
+#   make test-fast      the tests that are not marked slow
+#   make coverage       all tests, and the share of lines that they cover; fails below the floor
+#   make test-lowest    the tests of the base package with the lowest versions of its dependencies
+#   make test-privacy   the tests of noise, accounting, and audits
+#   make test-flower    the tests that need Flower
+#   make release-check  build, install into an empty environment, run quick start, study, tutorial
+#   make soak           an hour of injected faults and bad input
+#   make soak-calls     every system call fails once: hours; it resumes where it was interrupted
+#   make docs           the documentation site
+#   make lint, format   check the style and types; repair the style
+#   make clean          remove environments, caches, and builds
 VENV ?= .venv
 FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
@@ -11,11 +21,12 @@ BIN = $(VENV)/bin
 SHARED = -n 2 --dist loadfile --no-loadscope-reorder
 
 # what needs no extra: torch alone would be gigabytes in one more environment
-BASE_TESTS = $(addprefix tests/,abm cli game learning mechanisms population process records report \
+BASE_TESTS = $(addprefix tests/,abm api cli game learning mechanisms population process records report \
 	scenario runs/test_compare.py runs/test_run_sweep.py test_cli.py test_errors.py test_input.py \
 	test_plugins.py test_registry.py test_rng.py)
 
-.PHONY: demo test test-fast test-lowest test-privacy test-flower soak soak-calls docs lint format clean
+.PHONY: demo test test-fast coverage test-lowest test-privacy test-flower release-check soak \
+	soak-calls docs lint format clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.train
@@ -27,6 +38,13 @@ test: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest $(SHARED) -m "not slow"
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest $(SHARED) --cov --cov-report=term:skip-covered
+	$(BIN)/python tests/packaging/coverage_floor.py
+
+release-check: $(VENV)/.dev
+	$(BIN)/python tests/packaging/release_check.py $(RELEASE)
 
 test-lowest: $(VENV)-lowest/.made
 	$(VENV)-lowest/bin/python -m pytest $(SHARED) -m "not slow" $(BASE_TESTS)
@@ -93,4 +111,5 @@ $(VENV)-lowest/.made: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-flower $(VENV)-lowest $(VENV)-3.13 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-flower $(VENV)-lowest $(VENV)-3.13 build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.coverage*

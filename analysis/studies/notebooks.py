@@ -18,7 +18,14 @@ import jupytext
 import nbformat
 
 HERE = Path(__file__).resolve().parent
-NO_STUDY = ("common", "notebooks", "private_training", "quickstart", "training_curves")
+NO_STUDY = (
+    "common",
+    "notebooks",
+    "private_training",
+    "quickstart",
+    "training_curves",
+    "training_without_noise",
+)
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from fcfn_abm.scenario import Scenario, to_toml
 from fcfn_abm.scenario.load import require_scenario
 from fcfn_abm.training import FederatedTrainer, TrainingRound
 from fcfn_abm.training.distributed import BlockWorkers
+from fcfn_abm.training.workers import run_side_by_side
 
 type Floats = npt.NDArray[np.float64]
 
@@ -288,26 +291,51 @@ def _train_all(
             seeded = scenario.model_copy(
                 update={"seed": replication_seed(scenario.seed, replication)}
             )
-            trainer = None
+            trained = {}
             for epsilon in grid:
-                name = f"{replication}-{epsilon!r}"
-                kept = checkpoint.load(name) if checkpoint else None
+                kept = checkpoint.load(f"{replication}-{epsilon!r}") if checkpoint else None
                 if kept is not None:
-                    found = {key: array.item() for key, array in kept.items()}
+                    trained[epsilon] = {key: array.item() for key, array in kept.items()}
                     bar.update(rounds)
-                else:
-                    trainer = trainer or build.prepare_trainer(seeded, workers)
-                    found = _train(trainer, epsilon, replication, bar)
-                    if checkpoint:
-                        checkpoint.save(name, {key: np.asarray(v) for key, v in found.items()})
-                key = {"replication": replication, "seed": seeded.seed, "epsilon": epsilon}
-                rows.append({**key, **found})
+            left = [epsilon for epsilon in grid if epsilon not in trained]
+            if left:
+                trainer = build.prepare_trainer(seeded, workers)
+                trained |= _train_grid(trainer, left, replication, checkpoint, bar)
+            key = {"replication": replication, "seed": seeded.seed}
+            rows += [{**key, "epsilon": epsilon, **trained[epsilon]} for epsilon in grid]
     return rows
 
 
+def _train_grid(
+    trainer: FederatedTrainer,
+    grid: Sequence[float],
+    replication: int,
+    checkpoint: Checkpoint | None,
+    bar: tqdm[Any],
+) -> dict[float, dict[str, Any]]:
+    """Train at one epsilon after another; at the same time where the engine allows it."""
+
+    def train(epsilon: float, stops: Callable[[], bool]) -> dict[str, Any]:
+        found = _train(trainer, epsilon, replication, bar, stops)
+        if checkpoint and found:
+            arrays = {key: np.asarray(value) for key, value in found.items()}
+            checkpoint.save(f"{replication}-{epsilon!r}", arrays)
+        return found
+
+    if trainer.engine.shares:
+        with closing(run_side_by_side([partial(train, epsilon) for epsilon in grid])) as found:
+            return dict(zip(grid, found, strict=True))
+    return {epsilon: train(epsilon, lambda: False) for epsilon in grid}
+
+
 def _train(
-    trainer: FederatedTrainer, epsilon: float, replication: int, bar: tqdm[Any]
+    trainer: FederatedTrainer,
+    epsilon: float,
+    replication: int,
+    bar: tqdm[Any],
+    stops: Callable[[], bool],
 ) -> dict[str, Any]:
+    """Return how well a net trains; nothing if it stops early."""
     reports = KnownReports([np.full(len(trainer.shards), epsilon)])
     rounds = Rounds(reports, begin=trainer.begin, n_rounds=trainer.plan.rounds)
 
@@ -324,6 +352,8 @@ def _train(
     try:
         last = show(rounds.begin_training().results[0])
         while not rounds.over:
+            if stops():
+                return {}
             last = show(rounds.step() or last)  # reports stand, so each round trains
     except WorkersLostError:
         raise

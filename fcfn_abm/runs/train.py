@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from tqdm import tqdm
 
 from fcfn_abm import build
 from fcfn_abm.build.market import PrivacyMarket
@@ -28,6 +32,7 @@ from fcfn_abm.runs.training_log import TrainingLog, digest_data
 from fcfn_abm.scenario import Scenario
 from fcfn_abm.scenario.schema import Training as TrainingSettings
 from fcfn_abm.training import FederatedTrainer, Training, TrainingRound
+from fcfn_abm.training.workers import run_side_by_side
 
 type Floats = npt.NDArray[np.float64]
 
@@ -128,7 +133,7 @@ class RunTrainings:
         A training that breaks down ends them all; what came before is returned, and the facts say
         so in ``broke_down``.
         """
-        logs, own, broke_down = [], self._own, ""
+        own = self._own
         with progress_bar(
             total=(1 + len(self._settings.compare)) * (self._settings.rounds + 1),
             desc="training",
@@ -139,16 +144,29 @@ class RunTrainings:
             if self._scenario.events:
                 self._take_up_game(market)
             comparisons = self._comparisons(market)
-            for place, comparison in enumerate(comparisons):
-                log = own
-                if place > 0:
+            logs, broke_down = [own], own.broke_down
+            others = () if broke_down else comparisons[1:]
+            with closing(self._train_comparisons(others, rounds.reports, bar)) as trained:
+                for log in trained:
+                    logs.append(log)
+                    broke_down = log.broke_down
                     if broke_down:
                         break
-                    log = self._log(comparison.name, private=comparison.private)
-                    log.follow(self._rounds_of(comparison, log, rounds.reports), bar)
-                broke_down = log.broke_down
-                logs.append(log)
         return self._sum_up(market, rounds, comparisons, logs, broke_down)
+
+    def _train_comparisons(
+        self, comparisons: Sequence[_Comparison], reports: list[Floats], bar: tqdm[Any]
+    ) -> Generator[TrainingLog]:
+        """Train one comparison after another; at the same time where the engine allows it."""
+
+        def train(comparison: _Comparison, stops: Callable[[], bool]) -> TrainingLog:
+            log = self._log(comparison.name, private=comparison.private)
+            log.follow(self._rounds_of(comparison, log, reports), bar, stops)
+            return log
+
+        if self._trainer.engine.shares:
+            return run_side_by_side([partial(train, one) for one in comparisons])
+        return (train(one, lambda: False) for one in comparisons)
 
     def _sum_up(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,12 @@ class TrainingLog:
             self.take_in(self.training.results[0])
         return self.training
 
-    def follow(self, rounds: Rounds[Training], bar: tqdm[Any]) -> None:
+    def follow(
+        self,
+        rounds: Rounds[Training],
+        bar: tqdm[Any],
+        stops: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Take all rounds of a run that are left, and show how training goes.
 
         A training that breaks down ends; ``broke_down`` says why, and reports go on.
@@ -117,7 +122,7 @@ class TrainingLog:
         if rounds.trains_next:
             rounds.begin_training()
             self._show(bar, len(self.results))
-        while not rounds.over:
+        while not (rounds.over or stops()):
             try:
                 result = rounds.step()
             except WorkersLostError:  # it did not break down, and can be taken up

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -169,6 +170,7 @@ class Distributed(Engine):
     """
 
     device = "cpu"
+    shares = True
 
     def __init__(
         self,
@@ -204,6 +206,7 @@ class Distributed(Engine):
         self._n_test = len(test_labels)
         self._n_rounds = self._sent = self._received = 0
         self._counts = set[int]()
+        self._lock = Lock()
 
     def configure_torch(self) -> AbstractContextManager[object]:
         """Let torch use one thread."""
@@ -221,12 +224,15 @@ class Distributed(Engine):
             for block in blocks
         ]
         n_workers = self._workers.count()
-        self._counts.add(n_workers)
-        self._n_rounds += 1
-        self._sent += work.flat.nbytes * n_workers + sum(map(_count_bytes, blocks))
+        received = 0
         for found in self._workers.compute(train_block, calls):
-            self._received += _count_bytes(found)
+            received += _count_bytes(found)
             sums.merge(_unpack(found))
+        with self._lock:  # of several trainings
+            self._counts.add(n_workers)
+            self._n_rounds += 1
+            self._sent += work.flat.nbytes * n_workers + sum(map(_count_bytes, blocks))
+            self._received += received
         return sums
 
     def evaluate(self, flat: Tensor) -> tuple[float, int]:

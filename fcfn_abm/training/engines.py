@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from fcfn_abm.errors import InvalidDataError
 from fcfn_abm.training.gradients import NetGradients
@@ -28,6 +28,8 @@ class Engine(Protocol):
 
     device: str
     """Where the parameters that it takes and returns are."""
+    shares: ClassVar[bool] = False
+    """Whether several trainings may use it at the same time, each in a thread of its own."""
 
     def configure_torch(self) -> AbstractContextManager[object]:
         """Return a context for a whole training: how torch is to compute."""

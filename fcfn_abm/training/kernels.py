@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fcfn_abm.jit import compile_loop
+from fcfn_abm.training.lanes import GROUP, LANES, add_lines
 
 type Singles = npt.NDArray[np.float32]
 
-LEAST_WIDTH = 32
-"""Numbers in a row of a kernel from which on the loop is worth its overhead."""
+LEAST_WIDTH = 8
+"""Fewest numbers in a row of a kernel for which the loop is faster than products of matrices."""
 
 _MOST_SHARE = 0.3
 """Of numbers other than zero: with more of them products of matrices are faster."""
@@ -41,7 +42,7 @@ def kernel_gradients(back: Singles, image: Singles, kernel: tuple[int, int]) -> 
     back : ndarray of float32, shape (m, height, width, n_out)
         Gradients of each sample's outputs.
     image : ndarray of float32, shape (m, height + kernel[0] - 1, width + kernel[1] - 1, n_in)
-        What went in, padded; contiguous.
+        The padded input.
     kernel : (int, int)
         Height and width of the kernel.
 
@@ -50,50 +51,47 @@ def kernel_gradients(back: Singles, image: Singles, kernel: tuple[int, int]) -> 
     ndarray of float32, shape (m, n_out * kernel[0] * kernel[1] * n_in)
         Numbers in the order (n_out, row, column, n_in).
     """
-    n_out, n_in = back.shape[3], image.shape[3]
-    rows = np.empty((len(back), n_out, kernel[0], kernel[1] * n_in), dtype=np.float32)
-    line = image.shape[2] * n_in
-    _add_patches(rows, np.ascontiguousarray(back), image.reshape(len(image), -1), line, n_in)
-    return rows.reshape(len(back), -1)
+    m, n_out, (high, wide), n_in = len(back), back.shape[3], kernel, image.shape[3]
+    n_lines = -(-wide * n_in // LANES)  # in a row of the kernel
+    starts = [y * image.shape[2] * n_in + i * LANES for y in range(high) for i in range(n_lines)]
+    starts += starts[-1:] * (-len(starts) % GROUP)
+    sums = np.empty((m, n_out, len(starts), LANES), dtype=np.float32)
+    flat = np.zeros(image.size + LANES, dtype=np.float32)  # a line may reach beyond the image
+    flat[: image.size] = image.reshape(-1)
+    shape = np.array(image.shape[1:], dtype=np.int64)
+    _add_patches(sums, np.ascontiguousarray(back), flat, shape, np.array(starts, dtype=np.int64))
+    rows = sums[:, :, : high * n_lines].reshape(m, n_out, high, n_lines * LANES)
+    return np.ascontiguousarray(rows[..., : wide * n_in]).reshape(m, -1)
 
 
 @compile_loop
-def _add_patches(rows, back, image, line, n_in):  # type: ignore[no-untyped-def]
-    """Add up, for each channel, what its kernel saw times what came back, four places at a time.
+def _add_patches(sums, back, image, shape, starts):  # type: ignore[no-untyped-def]
+    """Add up, for each channel, what its kernel saw times what came back.
 
-    ``line`` is how many numbers of an image, which is flat, make a line of it.
+    ``starts`` are the first numbers of the lines of a kernel's patch, counted from its corner.
     """
     m, height, width, n_out = back.shape
-    n_rows, run = rows.shape[2:]
-    values = np.empty((n_out, height * width), dtype=np.float32)
-    places = np.empty((n_out, height * width), dtype=np.int64)
+    values = np.empty((n_out, height * width + 1), dtype=np.float32)
+    places = np.empty((n_out, height * width + 1), dtype=np.int64)
     counts = np.empty(n_out, dtype=np.int64)
-    total = np.empty(run, dtype=np.float32)
     for sample in range(m):
         counts[:] = 0
         for y in range(height):
             for x in range(width):
+                place = ((sample * shape[0] + y) * shape[1] + x) * shape[2]
                 for channel in range(n_out):
-                    value = back[sample, y, x, channel]
-                    if value != 0:
-                        count = counts[channel]
-                        values[channel, count] = value
-                        places[channel, count] = y * line + x * n_in
-                        counts[channel] = count + 1
+                    value, count = back[sample, y, x, channel], counts[channel]
+                    values[channel, count] = value  # overwritten by the next unless it counts
+                    places[channel, count] = place
+                    counts[channel] = count + (value != 0)
         for channel in range(n_out):
-            count, value, place = counts[channel], values[channel], places[channel]
-            for row in range(n_rows):
-                seen = image[sample, row * line :]
-                total[:] = 0
-                whole = count - count % 4
-                for j in range(0, whole, 4):
-                    b0, b1, b2, b3 = value[j], value[j + 1], value[j + 2], value[j + 3]
-                    s0, s1 = seen[place[j] :], seen[place[j + 1] :]
-                    s2, s3 = seen[place[j + 2] :], seen[place[j + 3] :]
-                    for i in range(run):
-                        total[i] += (b0 * s0[i] + b1 * s1[i]) + (b2 * s2[i] + b3 * s3[i])
-                for j in range(whole, count):
-                    b0, s0 = value[j], seen[place[j] :]
-                    for i in range(run):
-                        total[i] += b0 * s0[i]
-                rows[sample, channel, row] = total
+            value, place = values[channel], places[channel]
+            for first in range(0, starts.size, GROUP):
+                add_lines(
+                    sums[sample, channel, first:],
+                    image,
+                    value,
+                    place,
+                    counts[channel],
+                    starts[first:],
+                )

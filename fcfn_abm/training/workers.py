@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
+from threading import Event
 
 
 def map_in_order[Item, Tool, Result](
@@ -60,6 +61,39 @@ def map_in_order[Item, Tool, Result](
             yield pending.popleft().result()
     finally:
         threads.shutdown(cancel_futures=True)  # after an interrupt nobody waits for what is left
+
+
+def run_side_by_side[Result](
+    tasks: Sequence[Callable[[Callable[[], bool]], Result]],
+) -> Generator[Result]:
+    """Run tasks at the same time, each in a thread of its own, and yield their results in order.
+
+    Parameters
+    ----------
+    tasks : sequence of callable
+        Each takes a function that returns whether it should stop early: another task has failed,
+        the caller takes no more results, or was interrupted.
+
+    Yields
+    ------
+    object
+        What each task returns.
+
+    Examples
+    --------
+    >>> list(run_side_by_side([lambda stops: 1, lambda stops: 2]))
+    [1, 2]
+    """
+    stop = Event()
+    threads = ThreadPoolExecutor(max(len(tasks), 1))
+    try:
+        with use_one_thread():  # which threads that begin now inherit
+            futures = [threads.submit(task, stop.is_set) for task in tasks]
+            for future in futures:
+                yield future.result()
+    finally:
+        stop.set()
+        threads.shutdown(cancel_futures=True)
 
 
 @contextmanager

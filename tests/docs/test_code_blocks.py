@@ -97,6 +97,7 @@ FINDS = (  # a violation, and says so by its exit code
 NOT_RUN = {  # which lines, and why
     r"\b(FILE|RECORD|FOLDER|NAME)\b": "a synopsis: the reader's own names belong there",
     r"^make ": "the Makefile installs from the network",
+    r"^source ": "enters the environment that was not made",
     r"\bpip install |-m venv ": "installs from the network",
     r"^fcfn data prepare ": "downloads",
     r"python -m pytest": "tests, not from within a test",

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md, as they stand there: registered, checked, and used."""
+"""CONTRIBUTING.md, RELEASING.md and the templates: examples run, and what they name exists."""
 
 import re
 import tomllib
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer.main
+import yaml
 
 import fcfn_abm as fa
+from fcfn_abm.cli import app
 from fcfn_abm.learning import LEARNING_RULES
 from fcfn_abm.mechanisms import MECHANISMS
 from fcfn_abm.population import RHO_DISTRIBUTIONS
@@ -15,6 +18,12 @@ from fcfn_abm.training import NETS
 
 REGISTRIES = (RHO_DISTRIBUTIONS, LEARNING_RULES, MECHANISMS, NETS)
 PAGE = Path("CONTRIBUTING.md").read_text(encoding="utf-8")
+FORMS = sorted(Path(".github/ISSUE_TEMPLATE").glob("[!c]*.yml"))  # all but config.yml
+GUIDES = [
+    *(Path("CONTRIBUTING.md"), Path("RELEASING.md"), Path(".github/pull_request_template.md")),
+    *FORMS,
+]
+NOT_HERE = (".venv/bin/", "build/", "run.json", "mine.toml")  # made later, or by the reader
 BASE = "seed = 1\n[population]\nn_nodes = 12\n[game]\nbudget = 5.0\n[server]\nkind = 'fixed'\n"
 
 
@@ -98,3 +107,34 @@ def test_the_net_trains(example):
     record = fa.run_scenario(example("A net", *rounds))
     assert record.run["training"]["n_parameters"] == 64 * 32 + 32 + 32 * 10 + 10
     assert len(record.training) == 3
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=str)
+def test_files_commands_and_targets_that_a_guide_names_exist(guide):
+    text = guide.read_text(encoding="utf-8")
+    paths = set(re.findall(r"(?<![\w/.-])(?:[\w.-]+/)+[\w.-]*", text))
+    paths |= set(re.findall(r"(?<![\w/.-])[\w.]+\.(?:md|toml|cff|json)\b", text))
+    named = {path.rstrip(".") for path in paths if not path.startswith(NOT_HERE)}
+    assert sorted(path for path in named if not Path(path).exists()) == []
+    targets = set(re.findall(r"^([\w-]+):", Path("Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z][\w-]*)", text)) <= targets
+    known = set(typer.main.get_command(app).commands)
+    assert set(re.findall(r"(?:`|^ *|bin/)fcfn ([a-z][\w-]*)", text, re.MULTILINE)) <= known
+
+
+def test_the_tour_visits_every_package_and_module():
+    toured = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| `.*?\|", PAGE, re.MULTILINE))))
+    inside = {path.stem for path in Path(fa.__file__).parent.glob("[!_]*.py")}
+    inside |= {path.parent.name for path in Path(fa.__file__).parent.glob("*/__init__.py")}
+    assert inside <= toured
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda path: path.stem)
+def test_an_issue_form_has_fields_with_names_of_their_own(form):
+    asked = yaml.safe_load(form.read_text(encoding="utf-8"))
+    assert all(asked[key] for key in ("name", "description", "body"))
+    assert {field["type"] for field in asked["body"]} <= {"textarea", "input", "dropdown"}
+    names = [field["id"] for field in asked["body"]]
+    assert len(set(names)) == len(names)
+    assert all(field["attributes"]["label"] for field in asked["body"])
+    assert any(field.get("validations", {}).get("required") for field in asked["body"])

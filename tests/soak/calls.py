@@ -229,8 +229,7 @@ class Shop:
         if not work.resumes:
             states = [visible(before), visible(after)] if sig else [visible(before)]
             if work.name == "report in Markdown":  # its figures are files of their own
-                shown = {n: d for n, d in shown.items() if not n.endswith(".svg")}
-                states = [{n: d for n, d in s.items() if not n.endswith(".svg")} for s in states]
+                shown, *states = (leave_out_figures(state) for state in (shown, *states))
             assert shown in states, (
                 f"exit code {ended.code}: {_compare(shown, states[0])}\n{ended.text}"
             )
@@ -248,6 +247,11 @@ def tree(folder: Path) -> dict[str, str]:
 def visible(found: dict[str, str]) -> dict[str, str]:
     """Return what is not hidden."""
     return {name: digest for name, digest in found.items() if not _is_hidden(name)}
+
+
+def leave_out_figures(found: dict[str, str]) -> dict[str, str]:
+    """Return what is neither a figure nor its data."""
+    return {n: d for n, d in found.items() if not n.endswith((".svg", ".csv"))}
 
 
 def _is_hidden(name: str) -> bool:

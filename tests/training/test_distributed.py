@@ -1,6 +1,7 @@
 """Blocks of nodes on other workers: the same sums, to the last bit, and little that travels."""
 
 import pickle
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from whole_training import train
 
+import fcfn_abm as fa
 from fcfn_abm.build import load_scenario, prepare_trainer
 from fcfn_abm.dp import Clipping
 from fcfn_abm.errors import InvalidDataError, RunFailedError
@@ -85,6 +87,42 @@ def test_other_workers_give_the_same_net_and_the_same_ledger(changes):
     assert here.results == there.results
     assert here.clipping_norms == there.clipping_norms
     assert_array_equal(here.ledger.epsilon(1e-5), there.ledger.epsilon(1e-5))
+
+
+class Counting(Elsewhere):
+    """Notes how many threads have asked for work."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = set()
+
+    def compute(self, function, calls):
+        self.threads.add(threading.get_ident())
+        return super().compute(function, calls)
+
+
+@pytest.mark.slow
+def test_trainings_side_by_side_have_the_bytes_of_one_after_another(tmp_path):
+    names = ["no-noise", "random", "static"]
+    scenario = load_scenario("quickstart", ["training.rounds=3", f"training.compare={names}"])
+    workers = Counting()
+    fa.run_scenario(scenario, tmp_path / "here")
+    fa.run_scenario(scenario, tmp_path / "there", workers=workers)
+    assert len(workers.threads) == 1 + len(names)
+    for table in ("training", "nodes", "ledger"):
+        here, there = ((tmp_path / at / f"{table}.parquet") for at in ("here", "there"))
+        assert here.read_bytes() == there.read_bytes()
+
+
+@pytest.mark.slow
+def test_epsilons_of_a_calibration_train_side_by_side(tmp_path):
+    scenario = load_scenario("quickstart", ["training.rounds=2"])
+    grid, workers = [0.5, 2.0, 8.0], Counting()
+    fa.calibrate_value(scenario, grid, 2, tmp_path / "here")
+    fa.calibrate_value(scenario, grid, 2, tmp_path / "there", workers=workers)
+    assert len(workers.threads) >= len(grid)
+    here, there = ((tmp_path / at / "calibration.parquet") for at in ("here", "there"))
+    assert here.read_bytes() == there.read_bytes()
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
 import threading
 import time
+from contextlib import closing
+from functools import partial
 
 import pytest
 
-from fcfn_abm.training.workers import map_in_order
+from fcfn_abm.training.workers import map_in_order, run_side_by_side
 
 
 @pytest.mark.parametrize("n_tools", [1, 2, 5])
@@ -67,3 +69,44 @@ def test_who_takes_no_more_waits_only_for_what_is_being_worked_on():
     results.close()
     assert go_on.is_set()
     assert sorted(started) in ([0, 1], [0, 1, 2])  # and not 3 and 4, which were waiting
+
+
+def test_tasks_side_by_side_run_at_the_same_time_and_return_in_order():
+    barrier = threading.Barrier(3)
+
+    def task(number, stops):
+        barrier.wait(timeout=60)  # which breaks unless all three are there
+        return number, stops()
+
+    tasks = [partial(task, number) for number in range(3)]
+    assert list(run_side_by_side(tasks)) == [(0, False), (1, False), (2, False)]
+
+
+def test_tasks_stop_when_an_earlier_one_fails():
+    began = threading.Event()
+
+    def fail(_):
+        began.wait(timeout=60)
+        raise ValueError("broken")
+
+    def wait(stops):
+        began.set()
+        while not stops():
+            time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="broken"):
+        list(run_side_by_side([fail, wait]))
+
+
+def test_tasks_stop_when_nobody_takes_more_results():
+    began, stopped = threading.Event(), threading.Event()
+
+    def wait(stops):
+        began.set()
+        while not stops():
+            time.sleep(0.01)
+        stopped.set()
+
+    with closing(run_side_by_side([lambda _: began.wait(timeout=60), wait])) as results:
+        assert next(results)
+    assert stopped.is_set()
