@@ -18,7 +18,8 @@ FIND = for p in python3.12 python3.13 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && echo $$p && break; done
 PYTHON ?= $(shell $(FIND))
 BIN = $(VENV)/bin
-SHARED = -n 2 --dist loadfile  # two processes share the test files
+# two processes share the test files, in the order of tests/conftest.py
+SHARED = -n 2 --dist loadfile --no-loadscope-reorder
 
 # what needs no extra: torch alone would be gigabytes in one more environment
 BASE_TESTS = $(addprefix tests/,abm api cli game learning mechanisms population process records report \

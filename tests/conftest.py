@@ -8,6 +8,8 @@ from hypothesis import settings
 # tests are about the serial engine unless they say otherwise; to test on a device, name it:
 # CUDA_VISIBLE_DEVICES=0 python -m pytest tests/training/test_stacked.py
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# the processes that share the tests share the cores too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from viz.chromium import MISSING
 
@@ -26,6 +28,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in SLOW_PAGES:
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # quick files fill the gaps at the end
 
 
 collect_ignore = ["soak/__main__.py", "soak/guided.py"]  # programs of their own

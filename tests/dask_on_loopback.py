@@ -16,7 +16,7 @@ class Started(NamedTuple):
     workers: list[subprocess.Popen]
 
 
-def wait_for(condition, seconds=120.0):
+def wait_for(condition, seconds=300.0):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not come about in time"

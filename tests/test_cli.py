@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import warm
+from dask_on_loopback import wait_for
 
 import fcfn_abm as fa
 
@@ -20,14 +22,7 @@ SHORT = ["--set", "training.rounds=2", "--set", "training.compare=['no-noise', '
 
 
 def fcfn(*args, cwd=None, **kwargs):
-    return subprocess.run(
-        [sys.executable, "-m", "fcfn_abm", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        **kwargs,
-    )
+    return warm.run("fcfn", *map(str, args), cwd=cwd, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -227,29 +222,41 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(command, endless, t
         stderr=subprocess.PIPE,
         text=True,
     )
-    for _ in range(600):
-        if list(tmp_path.glob(".record.partial-*")):
-            break
-        time.sleep(0.1)
+    wait_for(lambda: list(tmp_path.glob(".record.partial-*")))
     time.sleep(1.0)  # well inside
     started.send_signal(signal.SIGINT)
-    _, stderr = started.communicate(timeout=60)
+    _, stderr = started.communicate(timeout=300)
     assert started.returncode == 130
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_check_of_a_mechanism_ends_with_130():
+NOTED = """
+from pathlib import Path
+from fcfn_abm.mechanisms import MECHANISMS
+
+@MECHANISMS.register("noted")
+class Noted(MECHANISMS["static"]):
+    def outcome(self, game, rng):
+        Path("begun").touch()
+        return super().outcome(game, rng)
+"""
+
+
+def test_an_interrupted_check_of_a_mechanism_ends_with_130(tmp_path):
+    (tmp_path / "noted.py").write_text(NOTED)
+    options = ["noted", "--import", "noted.py", "--games", "1000000"]
     started = subprocess.Popen(
-        [sys.executable, "-m", "fcfn_abm", "check-mechanism", "static", "--games", "1000000"],
+        [sys.executable, "-m", "fcfn_abm", "check-mechanism", *options],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(4.0)  # well inside
+    wait_for((tmp_path / "begun").exists)
     started.send_signal(signal.SIGINT)
-    stdout, stderr = started.communicate(timeout=60)
+    stdout, stderr = started.communicate(timeout=300)
     assert started.returncode == 130
     assert stderr == "fcfn: interrupted; no results were kept.\n"
     assert stdout == ""

@@ -7,16 +7,20 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import warm
 from nbclient import NotebookClient
 from numpy.testing import assert_allclose
 from scipy import stats
+from typer.testing import CliRunner
 
 import fcfn_abm as fa
+from fcfn_abm.cli import app
 from fcfn_abm.population.distributions import RHO_DISTRIBUTIONS
 
 pytestmark = pytest.mark.slow
@@ -174,31 +178,58 @@ def test_a_changed_script_is_out_of_step_and_outputs_are_not(tmp_path):
     assert not notebooks.is_in_step(tmp_path / "a.ipynb", notebooks.notebook_of(script))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_notebook_runs_and_writes_figures_and_findings(name, tmp_path):
+def options_of(name, out):
     sets = " ".join(f'--set "{s}"' for s in REDUCED.get(name, ["sweep.replications=1"]))
-    options = f"--out {tmp_path} --workers 1 {sets}"
-    notebook = nbformat.read(STUDIES / f"{name}.ipynb", as_version=4)
+    return f"--out {out} --workers 1 {sets}"
+
+
+def smaller(code, name, out):
+    """Return a study's code with less to run; without it the code begins a study once."""
     begin = f'begin("{name}")'
-    places = [cell for cell in notebook.cells if begin in cell.source]
-    assert len(places) == 1
-    places[0].source = places[0].source.replace(begin, f"begin({name!r}, {options!r})")
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": STUDIES}}).execute()
-    folder = tmp_path / f"{name}-study"
+    assert code.count(begin) == 1
+    return code.replace(begin, f"begin({name!r}, {options_of(name, out)!r})")
+
+
+def assert_written(folder):
     assert re.search(r"\d", (folder / "findings.md").read_text())
     assert {path.suffix for path in folder.iterdir()} == {".md", ".png", ".svg"}
+
+
+def run_here(command, **_):
+    """Carry out a sweep in this process, which has everything imported."""
+    assert command[1:3] == ["-m", "fcfn_abm"]
+    ended = CliRunner().invoke(app, [str(word) for word in command[3:]])
+    assert ended.exit_code == 0, ended.output
+    return SimpleNamespace(returncode=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_study_runs_and_writes_figures_and_findings(name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(STUDIES)
+    monkeypatch.setitem(sys.modules, "common", common)
+    here = SimpleNamespace(run=run_here, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(common, "subprocess", here)
+    script = STUDIES / f"{name}.py"  # its notebook has the same code: see the test of steps
+    code = smaller(script.read_text(encoding="utf-8"), name, tmp_path)
+    exec(compile(code, script, "exec"), {"__name__": "__main__"})
+    assert_written(tmp_path / f"{name}-study")
+
+
+def test_a_notebook_runs_in_jupyter_and_shows_its_figures_and_findings(tmp_path):
+    name = "outliers"
+    notebook = nbformat.read(STUDIES / f"{name}.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if cell.source.startswith("study = begin(")]
+    cell.source = smaller(cell.source, name, tmp_path)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": STUDIES}}).execute()
+    assert_written(tmp_path / f"{name}-study")
     shown = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "data" in o]
     assert any("image/png" in output["data"] for output in shown)
     assert any("text/markdown" in output["data"] for output in shown)
 
 
 def test_a_mistake_on_the_command_line_of_a_study_gets_one_sentence():
-    ended = subprocess.run(
-        [sys.executable, STUDIES / "outliers.py", "--set", "population.n_nodse=3"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = str(STUDIES / "outliers.py")
+    ended = warm.run("python", script, "--set", "population.n_nodse=3")
     assert ended.returncode == 2
     assert "n_nodes" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,12 +1,11 @@
 """Every command with a plug-in: what is allowed runs, and what is not leaves no trace."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from plugins_of_tests import MARKET, RULE, forget_plugins, total_epsilon
 from typer.testing import CliRunner
 
@@ -70,13 +69,7 @@ def files(monkeypatch, tmp_path):
 
 def fcfn(*args):
     """Run a command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "fcfn_abm", *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    return warm.run("fcfn", *args)
 
 
 COMMANDS = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
+
+import warm
 
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
@@ -38,21 +38,14 @@ def follow(page: str, folder: Path, *, writes: bool = True) -> dict[str, str]:
             for step in text.splitlines():
                 program, *rest = shlex.split(step)
                 assert program in ("fcfn", "python"), step
-                module = ["-m", "fcfn_abm"] if program == "fcfn" else []
-                printed[step] = _run([sys.executable, *module, *rest], folder)
+                printed[step] = _run([program, *rest], folder)
         elif language == "python" and not title:
-            printed[text] = _run([sys.executable, "-c", text], folder)
+            printed[text] = _run(["python", "-c", text], folder)
     return printed
 
 
 def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
-    )
+    env = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    done = warm.run(*command, cwd=folder, env=env)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout

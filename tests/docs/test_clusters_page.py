@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm
 from dask_on_loopback import wait_for
 
 import fcfn_abm as fa
@@ -78,13 +79,7 @@ def test_the_commands_of_the_page_run_from_top_to_bottom(address, tmp_path):
     assert sum(ADDRESS in words for words in run) == 2
     for words in run:
         there = [address if word == ADDRESS else word for word in words[1:]]
-        done = subprocess.run(
-            [sys.executable, "-m", "fcfn_abm", *there, *LESS[words[1]]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = warm.run("fcfn", *there, *LESS[words[1]], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     record = fa.read_record(tmp_path / "results" / "quickstart")
     assert record.run["training"]["cluster"]["n_workers"] == [2, 2]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import warm
 
 import fcfn_abm as fa
 from fcfn_abm.cli import app
@@ -68,13 +69,6 @@ for code in json.load(sys.stdin):
     exec(compile(code, "block", "exec"), globals())
 """
 SHELL = {"bash", "sh", "console"}
-FCFN = """
-import sys
-from fcfn_abm.cli import main
-if __name__ == "__main__":  # which workers are not
-    sys.argv += {less!r}.get(" ".join(sys.argv[1:2]), [])
-    main()
-"""
 LESS = {  # what `fcfn` is given on top, to take less time
     "run": ["--set", "training.rounds=1"],
     "compare": ["--replications", "2"],
@@ -160,12 +154,9 @@ def test_the_plain_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     text = json.dumps([BEFORE.get(page, ""), *PLAIN[page]])
     for large, small in SMALLER.items():
         text = text.replace(json.dumps(large)[1:-1], small)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
+    done = warm.run(
+        *("python", "-c", RUN),
         input=text,
-        capture_output=True,
-        text=True,
-        check=False,
         cwd=tmp_path,
         env={"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
     )
@@ -242,8 +233,9 @@ def test_the_commands_of_a_page_run_from_top_to_bottom(page, tmp_path):
     programs, work = tmp_path / "bin", tmp_path / "work"
     programs.mkdir()
     work.mkdir()
-    for name, text in (("fcfn", FCFN.format(less=LESS)), ("open", "")):
-        (programs / name).write_text(f"#!{sys.executable}\n{text}")
+    less = f"{LESS!r}.get(' '.join(sys.argv[1:2]), [])"
+    for name, text in (("fcfn", warm.write_fcfn(more=less)), ("open", f"#!{sys.executable}\n")):
+        (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     violated = f"if {FINDS}; then exit 9; else [ $? = 1 ]; fi"
     lines = [violated if line == FINDS else line for line in RUNS[page]]

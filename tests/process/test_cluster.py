@@ -99,7 +99,7 @@ def test_a_worker_killed_in_mid_sweep_loses_nothing(file, serial, cluster, tmp_p
         wait_for(lambda: len(results(out)) > 3)
         workers[0].kill()
         assert len(results(out)) < N_RUNS
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert "80 runs: 80 done." in stdout
     assert workers[0].wait() == -9
@@ -110,7 +110,7 @@ def test_a_cluster_can_be_started_here_with_a_resource_for_each_run(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text('[rounds]\nmaximum = 3\n[sweep.axes]\n"game.alpha" = [1.0, 2.0]')
     with sweep(path, tmp_path / "out", "--cluster", "local:1", "--resource", "GPU=1") as process:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     alone = fa.run_sweep(fa.load_scenario(path), tmp_path / "alone")
     assert contents(tmp_path / "out") == contents(alone.path)
@@ -141,7 +141,7 @@ def test_a_port_where_somebody_else_listens_is_given_up_in_time(somebody, scheme
         cluster, started = Cluster(address, timeout=0.5), time.monotonic()
         with pytest.raises(RunFailedError, match=rf"^--cluster {address}: no scheduler answers"):
             cluster.open().__enter__()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert capfd.readouterr() == ("", "")
 
 
@@ -201,7 +201,7 @@ def test_a_scheduler_lost_in_mid_sweep_ends_it_in_one_sentence_and_it_can_be_res
     with sweep(file, out, "--cluster", address, "--cluster-timeout", "2", "-q") as process:
         wait_for(lambda: len(results(out)) > 2)
         scheduler.kill()
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert stdout == ""
     assert stderr.startswith(f"fcfn: the workers were lost: --cluster {address}: no scheduler")

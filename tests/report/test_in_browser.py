@@ -13,7 +13,7 @@ if MISSING:
 from playwright.sync_api import sync_playwright
 
 pytestmark = pytest.mark.slow
-WAIT = 30_000
+WAIT = 60_000
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import warm
 from scipy import stats
 
 import fcfn_abm as fa
@@ -225,7 +226,7 @@ def test_a_benchmark_that_was_killed_ends_with_the_same_bytes(file, found, tmp_p
     process.wait()
     kept = {path.name: path.stat().st_mtime_ns for path in out.glob("runs/[0-9]*.json")}
     assert kept
-    again = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    again = warm.run("fcfn", *map(str, command[3:]), check=True)
     assert "Report: " in again.stdout
     for path in out.glob("runs/[0-9]*.json"):
         assert kept.get(path.name, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
@@ -281,13 +282,12 @@ def test_a_plug_in_joins_by_name_and_its_knob_is_turned(tmp_path):
         encoding="utf-8",
     )
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "fcfn_abm", "bench", tmp_path / "mine.toml", "--out", out]
-    run = [*map(str, command), "--workers", "2", "--quiet"]
-    refused = subprocess.run(run, capture_output=True, text=True, check=False)
+    run = ["bench", str(tmp_path / "mine.toml"), "--out", str(out), "--workers", "2", "--quiet"]
+    refused = warm.run("fcfn", *run)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "--trust" in refused.stderr
-    done = subprocess.run([*run, "--trust"], capture_output=True, text=True, check=False)
+    done = warm.run("fcfn", *run, "--trust")
     assert done.returncode == 0, done.stderr
     frame = pd.read_parquet(out / "bench.parquet")
     mine = frame[(frame["mechanism"] == "cost-plus") & (frame["mode"] == "equal-spending")]
@@ -332,8 +332,7 @@ def test_where_training_is_switched_off_the_cells_alone_are_left(file):
 
 def test_the_command_refuses_with_exit_code_two(file, tmp_path):
     for arguments in (["quickstart"], [file, "--set", "bench.budgets=[]"]):
-        command = [sys.executable, "-m", "fcfn_abm", "bench", *arguments, "--out", tmp_path / "x"]
-        run = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+        run = warm.run("fcfn", *map(str, ["bench", *arguments, "--out", tmp_path / "x"]))
         assert run.returncode == 2
         assert run.stderr.count("\n") == 1
         assert not (tmp_path / "x").exists()

@@ -91,7 +91,7 @@ def test_an_interrupted_run_says_that_it_can_continue(tmp_path):
     process = started(file, tmp_path / "out")
     wait_for(lambda: (tmp_path / ".out.checkpoint" / "stackelberg.state").exists(), process)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "run the same command to resume the training" in stderr
     assert "Traceback" not in stderr

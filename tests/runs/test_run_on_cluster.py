@@ -2,10 +2,9 @@
 
 import gc
 import signal
-import subprocess
-import sys
 
 import pytest
+import warm
 from dask_on_loopback import start_cluster
 
 import fcfn_abm as fa
@@ -105,11 +104,6 @@ def test_the_command_takes_a_cluster_with_a_resource(tmp_path):
     on_cluster = ["--cluster=local:1", "--resource=A=1"]
     for out, place in (("here", ["--workers=1"]), ("there", on_cluster)):
         options = [*changes, *place, "-q", f"--out={tmp_path / out}"]
-        found = subprocess.run(
-            [sys.executable, "-m", "fcfn_abm", "run", "quickstart", *options],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        found = warm.run("fcfn", "run", "quickstart", *options)
         assert (found.returncode, found.stderr) == (0, "")
     assert_same_tables(tmp_path / "here", tmp_path / "there", TABLES)

@@ -1,11 +1,10 @@
 """Runs of a sweep that take too long: they end as failed rows, and the others are done."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
+import warm
 
 import fcfn_abm as fa
 from fcfn_abm.errors import InvalidScenarioError
@@ -46,14 +45,7 @@ def test_a_run_that_hangs_is_a_failed_row_and_the_others_are_done(place, tmp_pat
     (tmp_path / "rule.py").write_text(RULE)
     (tmp_path / "hangs.toml").write_text(SWEEP)
     options = ["--out=out", "--trust", "-q", place, "--timeout=5"]
-    found = subprocess.run(
-        [sys.executable, "-m", "fcfn_abm", "sweep", "hangs.toml", *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    found = warm.run("fcfn", "sweep", "hangs.toml", *options, cwd=tmp_path, timeout=600)
     assert (found.returncode, found.stderr) == (0, "")
     frame = pd.read_parquet(tmp_path / "out" / "sweep.parquet")  # without the plug-in
     hangs = frame["game.budget"] == 3.0

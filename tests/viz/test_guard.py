@@ -378,7 +378,7 @@ def address(tmp_path, log):
         yield urlsplit(process.stdout.readline().split()[0])
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(120)
         process.stdout.close()
     assert log.read_text().splitlines()[-1] == "fcfn: the window was closed."
 

@@ -26,7 +26,7 @@ from playwright.sync_api import Error, expect, sync_playwright
 pytestmark = pytest.mark.slow
 
 APP = Path("examples/mesa_page/app.py").resolve()
-WAIT = 30_000
+WAIT = 60_000
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def address():
     )
     url = f"http://127.0.0.1:{port}/"
     try:
-        for _ in range(300):
+        for _ in range(1200):
             try:
                 urlopen(url).close()
                 break
@@ -52,7 +52,7 @@ def address():
         yield url
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(120)
 
 
 @pytest.fixture

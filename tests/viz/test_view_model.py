@@ -653,7 +653,7 @@ def test_a_replay_opens_at_its_end_and_plays_from_the_start(record):
     assert handle_requests(session, views, ("set", "game.alpha", 1)).moment == 5
 
 
-def until(true, seconds=30.0):
+def until(true, seconds=120.0):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
