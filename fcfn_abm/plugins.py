@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fcfn_abm.errors import FcfnError, PluginError, abbreviate, as_path, join_lines
-from fcfn_abm.process.files import list_files
+from fcfn_abm.process.files import list_files, read_file
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -350,10 +350,10 @@ def _hash_module(top: str) -> str:
         file = Path(spec.origin) if spec and spec.has_location and spec.origin else None
         if file is None:
             raise PluginError(f"{top}: is a part of Python, not a plug-in.")
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(file)).hexdigest()
     try:
         lines = [
-            f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(folder).as_posix()}\n"
+            f"{hashlib.sha256(read_file(f)).hexdigest()}  {f.relative_to(folder).as_posix()}\n"
             for folder in folders
             for f in list_files(folder)
             if f.suffix == ".py"

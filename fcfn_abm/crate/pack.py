@@ -12,7 +12,13 @@ from typing import IO, Any
 
 from fcfn_abm.crate.metadata import COMMANDS, METADATA, File, describe
 from fcfn_abm.errors import InvalidRecordError, abbreviate, as_path
-from fcfn_abm.process.files import is_system_file, list_files, list_folder, replace_file
+from fcfn_abm.process.files import (
+    is_system_file,
+    list_files,
+    list_folder,
+    name_file,
+    replace_file,
+)
 from fcfn_abm.records import new_folder, raise_as_output_error
 from fcfn_abm.records.folders import (
     RUN_KIND,
@@ -160,7 +166,7 @@ def _list(folder: Path) -> tuple[list[File], list[str]]:
 
 
 def _examine(folder: Path, path: Path) -> File:
-    with path.open("rb") as content:
+    with name_file(path), path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return File(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
 
@@ -190,11 +196,17 @@ def _write_folder(new: Path, folder: Path, files: Iterable[File], text: str) -> 
             _copy(folder, file, content)
 
 
+def _read_chunk(path: Path, source: IO[bytes]) -> bytes:
+    with name_file(path):
+        return source.read(_CHUNK)
+
+
 def _copy(folder: Path, file: File, target: IO[bytes]) -> None:
     """Copy a file, which must still hold what was described."""
     digest = hashlib.sha256()
-    with (folder / file.path).open("rb") as source:
-        while chunk := source.read(_CHUNK):
+    path = folder / file.path
+    with path.open("rb") as source:
+        while chunk := _read_chunk(path, source):
             digest.update(chunk)
             target.write(chunk)
     if digest.hexdigest() != file.sha256:

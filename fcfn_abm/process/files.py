@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 UNSUPPORTED = {
@@ -64,6 +64,29 @@ def list_files(folder: Path) -> Iterator[Path]:
 def has_files(folder: Path) -> bool:
     """Whether a folder contains anything except system files."""
     return any(not is_system_file(entry.name) for entry in list_folder(folder))
+
+
+@contextmanager
+def name_file(path: Path) -> Iterator[None]:
+    """Give every OSError of the block a file name; those of reads and writes have none.
+
+    Parameters
+    ----------
+    path : Path
+        The file that the block reads or writes.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file; an OSError names it, also if the file could be opened and not read."""
+    with name_file(path):
+        return path.read_bytes()
 
 
 def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fcfn_abm.errors import FcfnError, InvalidRecordError, abbreviate
-from fcfn_abm.process.files import is_system_file, list_files, write_file
+from fcfn_abm.process.files import is_system_file, list_files, name_file, write_file
 from fcfn_abm.process.folders import describe_error
 
 RUN_FILE = "run.json"
@@ -242,5 +242,5 @@ def _raise_as_unreadable(path: Path) -> Iterator[None]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with name_file(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

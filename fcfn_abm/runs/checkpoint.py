@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fcfn_abm.errors import InvalidRecordError, OutputError, abbreviate
 from fcfn_abm.plugins import list_plugins
-from fcfn_abm.process.files import create_folder, list_folder, write_file
+from fcfn_abm.process.files import create_folder, list_folder, read_file, write_file
 from fcfn_abm.process.folders import remove_folder
 from fcfn_abm.process.locks import Lock
 from fcfn_abm.records import raise_as_output_error, remove_leftovers, require_free
@@ -181,6 +181,6 @@ def _list_states(folder: Path) -> list[Path]:
 
 def _read_if_there(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_file(file)
     except FileNotFoundError:
         return b""

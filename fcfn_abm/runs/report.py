@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fcfn_abm.errors import InvalidRecordError, OutputError, as_path, require_known
+from fcfn_abm.process.files import read_file
 from fcfn_abm.process.folders import remove_abandoned
 from fcfn_abm.records import raise_as_output_error, read_record, write_file
 from fcfn_abm.records.folders import (
@@ -244,4 +245,4 @@ def _scenario(path: Path) -> Any:
 
 
 def _toml(path: Path) -> str:
-    return (path / SCENARIO_FILE).read_text(encoding="utf-8")
+    return read_file(path / SCENARIO_FILE).decode()

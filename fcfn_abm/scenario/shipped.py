@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fcfn_abm.errors import InvalidScenarioError, OutputError, did_you_mean
-from fcfn_abm.process.files import list_files
+from fcfn_abm.process.files import list_files, read_file
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -104,6 +104,6 @@ def _rewrite_paths(source: Path) -> str:
         other = (source.parent / match[1]).resolve().relative_to(folder.resolve())
         return f'extends = "{other.as_posix()}"'
 
-    text = source.read_text(encoding="utf-8")
+    text = read_file(source).decode()
     text = re.sub(r"\A#:schema .*", f"#:schema {folder.resolve()}/scenario.schema.json", text)
     return re.sub(r'^extends = "(.*)"', rename_base, text, flags=re.MULTILINE)

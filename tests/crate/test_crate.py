@@ -198,7 +198,7 @@ def test_a_folder_is_a_crate_and_a_record_at_once(run, tmp_path):
     require_valid(crate)
     assert fa.read_record(crate).rounds.equals(fa.read_record(run.path).rounds)
     assert graph(write_crate(crate, tmp_path / "again.zip").path) == graph(crate)
-    with pytest.raises(OutputError, match="there is a record already"):
+    with pytest.raises(OutputError, match="already contains results"):
         write_crate(run.path, crate)
     write_crate(run.path, crate, overwrite=True)
 
@@ -303,7 +303,7 @@ def test_a_file_that_was_damaged_is_not_packed(run, sweep, tmp_path):
     shutil.copytree(run.path, folder)
     (folder / "rounds.parquet").write_bytes(b"damaged")
     with pytest.raises(
-        InvalidRecordError, match=r"rounds\.parquet: does not hold what was written"
+        InvalidRecordError, match=r"rounds\.parquet: is corrupt or was edited"
     ):
         write_crate(folder)
     other = tmp_path / "sweep"
@@ -333,7 +333,7 @@ def test_what_cannot_be_packed_gets_one_sentence(run, sweep, tmp_path):
     taken = tmp_path / "taken.zip"
     taken.write_text("")
     cases = {
-        (tmp_path / "missing",): "there is no such folder",
+        (tmp_path / "missing",): "does not exist",
         (tmp_path / "empty",): "holds no results",
         (run.path / "run.json",): "give the folder that it lies in",
         (figures,): "holds figures of the paper, whose runs left no records",
@@ -342,7 +342,7 @@ def test_what_cannot_be_packed_gets_one_sentence(run, sweep, tmp_path):
         (bare,): "holds what no command writes",
         (run.path, "--out", taken): "exists already",
         (run.path, "--out", run.path / "rounds.parquet"): "exists and is not a record",
-        (run.path, "--out", run.path): "there is a record already",
+        (run.path, "--out", run.path): "already contains results",
     }
     for args, said in cases.items():
         done = CliRunner().invoke(app, ["crate", *map(str, args)])

@@ -8,7 +8,7 @@ import pytest
 
 from fcfn_abm.errors import OutputError
 from fcfn_abm.process import files, locks
-from fcfn_abm.process.files import list_files, write_file
+from fcfn_abm.process.files import list_files, read_file, write_file
 from fcfn_abm.process.folders import create_hidden_folder, remove_abandoned, remove_folder
 from fcfn_abm.process.locks import Lock
 from fcfn_abm.records import new_folder
@@ -149,3 +149,9 @@ def test_results_that_were_moved_aside_get_their_name_back(tmp_path):
     remove_abandoned(tmp_path / "run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that opens but fails")
+def test_a_file_that_opens_but_cannot_be_read_is_named():
+    with pytest.raises(OSError, match="Input/output error: '/proc/self/mem'"):
+        read_file(Path("/proc/self/mem"))

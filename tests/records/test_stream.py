@@ -104,7 +104,7 @@ def test_a_record_with_parts_can_be_copied_but_not_with_parts_missing(tmp_path):
         read_record(tmp_path / "copy").traces, read_record(tmp_path / "run").traces
     )
     (tmp_path / "copy" / "traces" / "part-00001.parquet").unlink()
-    with pytest.raises(InvalidRecordError, match=r"cannot be read: traces/ holds \d+ of \d+ rows"):
+    with pytest.raises(InvalidRecordError, match=r"cannot be read: traces/ has \d+ of \d+ rows"):
         read_record(tmp_path / "copy")
 
 
