@@ -302,15 +302,13 @@ def test_a_file_that_was_damaged_is_not_packed(run, sweep, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run.path, folder)
     (folder / "rounds.parquet").write_bytes(b"damaged")
-    with pytest.raises(
-        InvalidRecordError, match=r"rounds\.parquet: is corrupt or was edited"
-    ):
+    with pytest.raises(InvalidRecordError, match=r"rounds\.parquet: is corrupt or was edited"):
         write_crate(folder)
     other = tmp_path / "sweep"
     shutil.copytree(sweep.path, other)
     record = next((other / "records").iterdir())
     (record / "nodes.parquet").write_bytes(b"damaged")
-    with pytest.raises(InvalidRecordError, match=r"nodes\.parquet: does not hold what was written"):
+    with pytest.raises(InvalidRecordError, match=r"nodes\.parquet: is corrupt or was edited"):
         write_crate(other)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "sweep"]
 
@@ -334,8 +332,8 @@ def test_what_cannot_be_packed_gets_one_sentence(run, sweep, tmp_path):
     taken.write_text("")
     cases = {
         (tmp_path / "missing",): "does not exist",
-        (tmp_path / "empty",): "holds no results",
-        (run.path / "run.json",): "give the folder that it lies in",
+        (tmp_path / "empty",): "contains no results",
+        (run.path / "run.json",): "pass the folder that contains it",
         (figures,): "holds figures of the paper, whose runs left no records",
         (unfinished,): "the sweep is not complete (no sweep.parquet)",
         (poem,): "holds 'poem'; a crate is made of",
