@@ -338,8 +338,8 @@ def test_what_cannot_be_packed_gets_one_sentence(run, sweep, tmp_path):
         (unfinished,): "the sweep is not complete (no sweep.parquet)",
         (poem,): "holds 'poem'; a crate is made of",
         (bare,): "holds what no command writes",
-        (run.path, "--out", taken): "exists already",
-        (run.path, "--out", run.path / "rounds.parquet"): "exists and is not a record",
+        (run.path, "--out", taken): "already exists",
+        (run.path, "--out", run.path / "rounds.parquet"): "is not a record",
         (run.path, "--out", run.path): "already contains results",
     }
     for args, said in cases.items():
