@@ -49,6 +49,7 @@ def receive(connection):
 def carry_out(words):
     """Run ``fcfn ...``, ``python FILE ...`` or ``python -c CODE``."""
     import runpy
+    from types import ModuleType
 
     program, *rest = words
     if program == "fcfn":
@@ -60,7 +61,8 @@ def carry_out(words):
     elif rest[0] == "-c":
         sys.path[0] = ""
         sys.argv = rest
-        exec(compile(rest[1], "<string>", "exec"), {"__name__": "__main__"})
+        sys.modules["__main__"] = main_module = ModuleType("__main__")
+        exec(compile(rest[1], "<string>", "exec"), vars(main_module))
     else:
         sys.path[0] = os.path.dirname(os.path.abspath(rest[0]))
         sys.argv = rest
