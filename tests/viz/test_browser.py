@@ -525,7 +525,7 @@ def test_by_keyboard_one_goes_from_node_to_node_in_order_of_cost(visit, live, sc
     page.keyboard.press("End")
     expect(field).to_have_value(str(order[-1]), timeout=WAIT)
     expect(page.locator("[data-picture=rho-epsilon] [data-picked]")).to_be_visible()
-    expect(page.locator("[data-test=node-details]")).to_contain_text("29 nodes are cheaper")
+    expect(page.locator("[data-test=node-details]")).to_contain_text("29 nodes have lower costs")
     page.keyboard.press("Escape")
     expect(field).to_have_value("", timeout=WAIT)
 
