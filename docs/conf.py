@@ -135,11 +135,12 @@ def _complete_page(app: Sphinx, page: str, source: list[str]) -> None:
     if page in _FROM_ROOT:
         file = _HERE.parent / _FROM_ROOT[page]
         app.env.note_dependency(file)
-        source[0] = file.read_text(encoding="utf-8").replace("](docs/", "](")
+        text = re.sub(r"\]\((?!docs/|https?:|#)", "](../", file.read_text(encoding="utf-8"))
+        source[0] = text.replace("](docs/", "](")
     for name, file in _FROM_ROOT.items():
         source[0] = source[0].replace(f"../{file}", f"{name}.md")
     source[0] = re.sub(
-        r"\[`?([^]`]*)`?\]\(\.\./([^)]*(?:README[\w.]*|/))(?:#[^)]*)?\)", _unlink, source[0]
+        r"\[`?([^]`]*)`?\]\(\.\./([^)]*(?:[\w.]+\.md|/))(?:#[^)]*)?\)", _unlink, source[0]
     )
     source[0] = source[0].replace("\n\n```\n", "\n```\n")  # with which a doctest ends
     if page in _FOUND_BY:

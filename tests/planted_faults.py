@@ -79,7 +79,7 @@ FAULTS = {  # by name: what to patch, and with what
         lambda n, std, *where: draw(n // 2, std, *where).repeat(2)
     ),
     "norms leave biases out": [(Blocks, "norms", norms_without_biases)],
-    "biases escape the clip": [(Blocks, "weighted", weighted_without_biases)],
+    "biases escape the clip": [(Blocks, "sum_weighted", weighted_without_biases)],
     "updates of nodes are not clipped": [(LocalSteps, "clip_in_place", lambda _, values: values)],
     "the sensitivity of another relation": [
         (

@@ -337,7 +337,7 @@ def _outcomes_section(table: pd.DataFrame, names: Sequence[str]) -> Section:
     if len(names) > _WIDE:
         head, *rows = [list(line) for line in zip(head, *rows, strict=True)]
     data = table.rename(columns={"setting": "run"}) if max(counts.values()) == 1 else table
-    return Section("Outcomes", [Table(head, rows, "", " ".join(notes), data=data)])
+    return Section("Results", [Table(head, rows, "Outcomes", " ".join(notes), data=data)])
 
 
 def _average(values: pd.Series, key: str) -> Average:

@@ -297,4 +297,4 @@ def test_a_sweep_is_not_resumed_with_a_plugin_that_has_changed():
     Path("rule.py").write_text(RULE + "# another\n")
     done = fcfn("sweep", "swept.toml", "--trust", "--workers", "1")
     assert done.returncode == 2
-    assert "was begun with rule.py SHA-256 " in done.stderr
+    assert "was started with rule.py SHA-256 " in done.stderr

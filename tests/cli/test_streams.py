@@ -73,7 +73,7 @@ def test_a_folder_that_is_no_utf8_hinders_only_what_lies_in_it(tmp_path):
     for command in (f"run {MARKET}", "report copy"):
         done = shell(f"fcfn {command}", folder)
         assert done.returncode == 2
-        assert "not UTF-8" in done.stderr
+        assert "not valid UTF-8" in done.stderr
         assert "Traceback" not in done.stderr
     shutil.copy(Path("scenarios/quickstart.toml"), folder / f"{ODD}.toml")
     done = shell("fcfn scenarios check *.toml", folder)
@@ -109,7 +109,7 @@ def test_an_output_that_is_full_is_reported_in_a_sentence(unbuffered):
     for command in ("--version", "scenarios list"):
         done = shell(f"fcfn {command} >/dev/full", PYTHONUNBUFFERED=unbuffered)
         assert done.returncode == 2
-        assert done.stderr == "fcfn: the output cannot be written: No space left on device.\n"
+        assert done.stderr == "fcfn: cannot write the output: No space left on device.\n"
     assert shell("fcfn rnu 2>/dev/full", PYTHONUNBUFFERED=unbuffered).returncode == 2
 
 

@@ -49,7 +49,7 @@ def test_a_change_of_a_key_a_command_or_a_docstring_changes_its_page(tmp_path):
             r'class Scenario\(Section\):\n    """[^"]*"""\n',
             '    new: str = "a"\n',
         ),
-        ("cli/run.py", r'@app\.command\(help="', "New. "),
+        ("cli/run.py", r'@app\.command\(\s*help="', "New. "),
         ("game/equilibrium.py", r'def nash_equilibrium\([^)]*\)[^:]*:\n    """', "New. "),
     ]:
         source = tmp_path / "fcfn_abm" / file

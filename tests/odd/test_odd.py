@@ -135,7 +135,7 @@ def test_what_a_scenario_changes_stands_first_and_is_marked_in_its_place():
     assert "game.beta" not in first  # 10 is the default
     assert "| `alpha` | **`1.0`** (default: `10.0`) |" in text
     assert "| `beta` | `10.0` |" in text
-    assert "**`constant`** (used): All nodes alike." in text
+    assert "**`constant`** (used): The same cost for all nodes." in text
     assert describe_model(fa.load_scenario("paper/fig04")) == text
 
 

@@ -179,7 +179,7 @@ def test_what_cannot_stand_side_by_side_gets_a_sentence(folder, sweeps, tmp_path
         read_pages([sweeps / "best", folder / "gradient-1"])
     scenario = fa.load_scenario("quickstart")
     fa.compare_mechanisms(scenario, ["stackelberg", "random"], 2, tmp_path / "priced")
-    with pytest.raises(InvalidRecordError, match="holds a comparison; side by side"):
+    with pytest.raises(InvalidRecordError, match="is a comparison; only runs or sweeps"):
         read_pages([tmp_path / "priced", folder / "gradient-1"])
     with pytest.raises(InvalidRecordError, match="needs a folder"):
         fa.write_report([])
