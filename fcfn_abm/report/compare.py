@@ -178,7 +178,7 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
                 f"{join_lines(run['title']) or 'Comparison of mechanisms'} (seed {run['seed']})"
             ),
             "",
-            populations,
+            fill(populations, WIDTH),
             f"Every mechanism has the same payment cap: {run['cap']}, {cap}.",
             f"Mean epsilon is over {over}.",
         ],

@@ -205,7 +205,7 @@ def test_a_scheduler_lost_in_mid_sweep_ends_it_in_one_sentence_and_it_can_be_res
     assert process.returncode == 1
     assert stdout == ""
     assert stderr.startswith(f"fcfn: the workers were lost: --cluster {address}: no scheduler")
-    assert stderr.endswith(f"are in {out}. Run the same command to resume.\n")
+    assert stderr.endswith(f"Finished runs are kept in {out}. Run the same command to resume.\n")
     assert stderr.count("\n") == 1
     assert 2 < len(results(out)) < N_RUNS
     assert contents(fa.run_sweep(fa.load_scenario(file), out).path) == contents(serial.path)

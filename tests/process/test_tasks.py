@@ -135,9 +135,9 @@ def test_a_broken_executor_of_the_caller_s_is_not_replaced(tmp_path):
         ((None, None, (), 5.0), "--cluster-timeout requires --cluster"),
         ((4097, None, ()), "workers must be a whole number from 1 to 4,096, but is 4,097"),
         ((None, "local:0", ()), "must look like local:4"),
-        ((None, "local:4097", ()), "workers must be 4,096 at most"),
-        ((None, f"local:{'9' * 5000}", ()), "workers must be 4,096 at most"),
-        ((None, "tcp://10.0.0.1:65536", ()), "port must be 65,535 at most"),
+        ((None, "local:4097", ()), "workers must be at most 4,096"),
+        ((None, f"local:{'9' * 5000}", ()), "workers must be at most 4,096"),
+        ((None, "tcp://10.0.0.1:65536", ()), "port must be at most 65,535"),
         ((None, "ssl://10.0.0.1:8786", ()), "must look like local:4, or tcp"),
         *(
             ((None, "local:2", [text]), "must be a name and a positive number, such as GPU=1")
@@ -175,7 +175,7 @@ def test_processes_that_cannot_be_started_are_reported(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(ProcessPoolExecutor, "submit", full)
-    message = "a worker process cannot be started: Resource temporarily unavailable; take fewer"
+    message = "a worker process cannot be started: Resource temporarily unavailable; use fewer"
     with pytest.raises(RunFailedError, match=message), Processes(4).open():
         pass
     monkeypatch.setattr("fcfn_abm.process.workers._wait_until_ready", lambda *_: True)

@@ -240,9 +240,9 @@ def test_a_benchmark_that_was_killed_ends_with_the_same_bytes(file, found, tmp_p
 
 
 def test_a_folder_belongs_to_one_benchmark(file, found):
-    with pytest.raises(OutputError, match="holds the benchmark of another scenario: seed is 3"):
+    with pytest.raises(OutputError, match=r"holds the benchmark of another scenario \(seed is 3"):
         run_bench(fa.load_scenario(file, ["seed=4"]), found.path)
-    with pytest.raises(InvalidRecordError, match="holds a benchmark, not a sweep"):
+    with pytest.raises(InvalidRecordError, match="is a benchmark, not a sweep"):
         fa.read_sweep(found.path)
     assert read_bench(found.path).run == found.run
 

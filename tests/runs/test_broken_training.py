@@ -73,5 +73,5 @@ def test_the_command_says_where_the_record_is_and_fails(tmp_path, monkeypatch):
 
 def test_without_a_folder_nothing_is_kept(monkeypatch):
     breaking(monkeypatch, 0, 2)
-    with pytest.raises(RunFailedError, match=r"may help\.$"):
+    with pytest.raises(RunFailedError, match=r"try a smaller training\.learning_rate\.$"):
         fa.run_scenario(fa.load_scenario(QUICKSTART, SHORT))

@@ -225,7 +225,7 @@ def test_text_and_figure_say_what_was_found(found):
         assert words in text
     figure = calibration(found.frame, found.run)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles == ["a  What the net is worth", "b  What the curve leaves over"]
+    assert titles == ["a  Value of the net", "b  Residuals"]
     drawn = [c.get_offsets().shape[0] for c in figure.axes[0].collections]
     assert drawn == [6, 3]
 

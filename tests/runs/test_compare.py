@@ -246,7 +246,7 @@ def test_a_comparison_is_known_for_what_it_is(tmp_path):
     with pytest.raises(OutputError, match="already contains results"):
         fa.compare_mechanisms(scenario(), ["static"], 1, tmp_path / "one")
     fa.compare_mechanisms(scenario(), ["random"], 1, tmp_path / "one", overwrite=True)
-    with pytest.raises(InvalidRecordError, match="holds a comparison, not a run"):
+    with pytest.raises(InvalidRecordError, match="it is a comparison, not a run"):
         fa.read_record(tmp_path / "one")
     assert [p.name for p in tmp_path.iterdir()] == ["one"]
 

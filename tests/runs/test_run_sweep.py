@@ -350,7 +350,7 @@ def test_another_scenario_is_refused_in_the_same_folder(tmp_path):
     fa.run_sweep(small(tmp_path), tmp_path / "out")
     before = contents(tmp_path / "out")
     other = small(tmp_path, rest="[game]\nbeta = 11.0")
-    with pytest.raises(OutputError, match=r"game.beta is 10.0 there, and 11.0 here"):
+    with pytest.raises(OutputError, match=r"game.beta is 10.0 there and 11.0 here"):
         fa.run_sweep(other, tmp_path / "out")
     with pytest.raises(OutputError, match=r"of another scenario"):
         plan_sweep(other, tmp_path / "out")
@@ -361,10 +361,10 @@ def test_only_a_sweep_s_own_folder_is_resumed(tmp_path):
     scenario = small(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("precious")
-    with pytest.raises(OutputError, match="exists and is not a sweep"):
+    with pytest.raises(OutputError, match="exists but is not a sweep"):
         fa.run_sweep(scenario, tmp_path / "taken")
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["thesis.tex"]
-    with pytest.raises(OutputError, match="exists and is not a sweep"):
+    with pytest.raises(OutputError, match="exists but is not a sweep"):
         fa.run_sweep(scenario, tmp_path / "taken" / "thesis.tex")
     (tmp_path / "empty").mkdir()
     assert fa.run_sweep(scenario, tmp_path / "empty").counts()["done"] == 2
@@ -386,7 +386,7 @@ def test_reading_says_what_is_not_a_sweep(tmp_path):
     with pytest.raises(InvalidRecordError, match="contains no sweep"):
         fa.read_sweep(tmp_path)
     found = fa.run_sweep(small(tmp_path), tmp_path / "out")
-    with pytest.raises(InvalidRecordError, match="holds a sweep, not a run"):
+    with pytest.raises(InvalidRecordError, match="it is a sweep, not a run"):
         fa.read_record(found.path)
     (found.path / "sweep.parquet").unlink()
     for file in results_in(found.path):
@@ -521,7 +521,7 @@ def test_run_and_sweep_each_refuse_the_other_s_files(file, tmp_path):
         check=False,
     )
     assert refused.returncode == 2
-    assert "'fcfn sweep' runs them" in refused.stderr
+    assert "has a [sweep] table with many runs; use 'fcfn sweep'." in refused.stderr
     with pytest.raises(InvalidScenarioError, match=r"has no \[sweep\]"):
         fa.run_sweep(fa.Scenario(), tmp_path / "out")
 

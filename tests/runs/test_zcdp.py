@@ -117,8 +117,8 @@ def test_an_epsilon_record_has_no_columns_of_zcdp():
 
 
 def test_what_zcdp_does_not_claim_is_refused():
-    with pytest.raises(InvalidScenarioError, match="nothing to calibrate"):
+    with pytest.raises(InvalidScenarioError, match="determines the noise without a calibration"):
         fa.load_scenario("privacy/quickstart-local", [*SETTINGS, 'privacy.calibration="classical"'])
     sampled = ["privacy.placement.kind='dp-sgd'", "privacy.placement.sampling_rate=0.5"]
-    with pytest.raises(InvalidScenarioError, match="its rho is not defined"):
+    with pytest.raises(InvalidScenarioError, match="no rho is claimed for it"):
         fa.load_scenario("privacy/quickstart-local", [*SETTINGS, *sampled])

@@ -93,7 +93,9 @@ def test_verdicts_of_markets_at_random_are_true():
 def test_a_false_verdict_is_caught(monkeypatch):
     # a judge that does not look at the leader calls any rest of the nodes convergence
     monkeypatch.setattr("fcfn_abm.abm.verdict.Leader.is_near_best", True)
-    monkeypatch.setattr("fcfn_abm.learning.server_anticipate.Anticipate.content", lambda *_: True)
+    monkeypatch.setattr(
+        "fcfn_abm.learning.server_anticipate.Anticipate.is_content", lambda *_: True
+    )
     monkeypatch.setattr(
         "fcfn_abm.learning.server_anticipate.Anticipate.next_budget", lambda _, seen: seen.budget
     )
