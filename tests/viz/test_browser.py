@@ -475,7 +475,7 @@ def test_a_node_is_marked_in_both_pictures(visit, live):
     for name in ("star", "rho-epsilon"):
         expect(page.locator(f"[data-picture={name}] .mark circle")).to_be_visible(timeout=WAIT)
     label = page.locator("[data-picture=star] .hover-label")
-    expect(label).to_contain_text("node 3: rho ", timeout=WAIT)
+    expect(label).to_contain_text("node 3: ρ ", timeout=WAIT)
     mark = page.locator("[data-picture=rho-epsilon] .mark circle").bounding_box()
     page.mouse.move(mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2)
     label = page.locator("[data-picture=rho-epsilon] .hover-label")
@@ -497,7 +497,7 @@ def test_the_last_of_many_quick_movements_is_the_one_that_is_marked(visit, live)
         }"""
     )
     label = page.locator("[data-picture=star] .hover-label")
-    expect(label).to_contain_text("node 3: rho ", timeout=WAIT)
+    expect(label).to_contain_text("node 3: ρ ", timeout=WAIT)
 
 
 def test_the_nodes_of_a_ring_are_marked_by_their_costs(visit, live):
@@ -525,7 +525,7 @@ def test_by_keyboard_one_goes_from_node_to_node_in_order_of_cost(visit, live, sc
     page.keyboard.press("End")
     expect(field).to_have_value(str(order[-1]), timeout=WAIT)
     expect(page.locator("[data-picture=rho-epsilon] [data-picked]")).to_be_visible()
-    expect(page.locator("[data-test=node-details]")).to_contain_text("29 nodes are cheaper")
+    expect(page.locator("[data-test=node-details]")).to_contain_text("29 nodes have lower costs")
     page.keyboard.press("Escape")
     expect(field).to_have_value("", timeout=WAIT)
 
