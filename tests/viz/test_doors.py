@@ -252,10 +252,10 @@ def test_a_removed_value_is_in_the_link_too():
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("nonsense=1", "there is no setting 'nonsense' here"),
-        ("imports=x.py", "there is no setting 'imports' here"),
-        ("training.data.path=/etc/passwd", "there is no setting 'training.data.path' here"),
-        ("population.rho=csv:/etc/passwd", "there is no setting 'population.rho' here"),
+        ("nonsense=1", "there is no setting 'nonsense';"),
+        ("imports=x.py", "there is no setting 'imports';"),
+        ("training.data.path=/etc/passwd", "there is no setting 'training.data.path';"),
+        ("population.rho=csv:/etc/passwd", "there is no setting 'population.rho';"),
         ("population.rho.kind=csv", "input"),
         ("game.alpha=-1", "the link: [game] alpha: input should be greater than 0"),
         ("game.alpha=NaN", "game"),
@@ -263,8 +263,8 @@ def test_a_removed_value_is_in_the_link_too():
         ("game.alpha=" + "9" * 5000, "game"),
         ("population.n_nodes=1000001", "must be at most 1,000,000 in the window"),
         ("&".join(["game.alpha=1"] * 200), "has more than 100 settings"),
-        ("game.alpha=1&game.alpha.x=2", "there is no setting 'game.alpha.x' here"),
-        ("token=abc", "there is no setting 'token' here"),
+        ("game.alpha=1&game.alpha.x=2", "there is no setting 'game.alpha.x';"),
+        ("token=abc", "there is no setting 'token';"),
     ],
 )
 def test_a_hostile_link_is_a_sentence_and_the_market_is_as_it_was_opened(query, sentence):
