@@ -265,7 +265,7 @@ def test_an_interrupted_check_of_a_mechanism_ends_with_130(tmp_path):
 def test_help_and_version():
     text = " ".join(fcfn("--help").stdout.split())
     assert (
-        "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in text
+        "replicate Reproduce figures of Zhou et al. 2023 and write a ledger of its claims." in text
     )
     assert "..." not in text.partition("Commands:")[2]
     assert fcfn("--version").stdout.strip() == f"fcfn {fa.__version__}"

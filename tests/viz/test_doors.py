@@ -166,7 +166,9 @@ def test_a_large_file_arrives_in_parts_and_a_larger_one_is_refused():
     assert (tab.view.problem, tab.view.n_nodes) == ("", 30_000)
     view = tab.ask("upload", "c.csv", 0, MOST_PARTS + 1, "")
     assert "is incomplete or larger than 32 MiB" in view.problem
-    with pytest.raises(InvalidScenarioError, match="has 33 MiB; the window opens files of at most 32 MiB"):
+    with pytest.raises(
+        InvalidScenarioError, match="has 33 MiB; the window opens files of at most 32 MiB"
+    ):
         read_file("c.csv", b" " * (MOST_BYTES + 2**20), scenario(), scenario())
 
 
