@@ -164,7 +164,7 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
     listed = fcfn("scenarios", "list", tmp_path)
     assert listed.returncode == 0
     assert "A good one" in listed.stdout
-    assert "worse.toml  (not valid TOML" in listed.stdout
+    assert "worse.toml  (invalid TOML" in listed.stdout
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_scenarios_can_be_checked_listed_and_described(tmp_path):
         (["run", QUICKSTART, "--out", "/proc/nowhere/record"], "nowhere/record: cannot be written"),
         (["run", QUICKSTART, "--out", "file"], "file: exists and is not a record"),
         (["run", QUICKSTART, "--set", "population.n_nodes=5000"], "too few for 5000 nodes"),
-        (["equilibrium", "wrong.toml"], "wrong.toml: not valid TOML"),
+        (["equilibrium", "wrong.toml"], "wrong.toml: invalid TOML"),
         (["compare", QUICKSTART, "--mechanisms", "statc"], "Did you mean 'static'?"),
         (["compare", QUICKSTART, "--mechanisms", ","], "mechanisms must contain at least one name"),
         (
@@ -265,7 +265,7 @@ def test_an_interrupted_check_of_a_mechanism_ends_with_130(tmp_path):
 def test_help_and_version():
     text = " ".join(fcfn("--help").stdout.split())
     assert (
-        "replicate Reproduce figures of Zhou et al. 2023, and write a ledger of its claims" in text
+        "replicate Reproduce figures of Zhou et al. 2023 and write a ledger of its claims." in text
     )
     assert "..." not in text.partition("Commands:")[2]
     assert fcfn("--version").stdout.strip() == f"fcfn {fa.__version__}"

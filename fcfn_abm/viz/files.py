@@ -47,7 +47,7 @@ def read_file(name: str, content: bytes, now: Scenario, opened: Scenario) -> Sce
     if len(content) > MOST_BYTES:
         raise InvalidScenarioError(
             f"has {len(content) / 2**20:.0f} MiB; the window opens files of at most "
-            f"{MOST_BYTES >> 20}.",
+            f"{MOST_BYTES >> 20} MiB.",
             file=name,
         )
     kind = PurePosixPath(name).suffix.lower()

@@ -83,7 +83,7 @@ def test_nodes_hold_what_no_other_holds(local, plan):
 
 def test_a_plan_for_another_way_to_train_is_refused(local, plan):
     plan.write_text(plan.read_text().replace("dp-sgd", "update"))
-    with pytest.raises(SystemExit, match="knows placement = dp-sgd only, not update"):
+    with pytest.raises(SystemExit, match="supports only placement = dp-sgd, not update"):
         local.read_plan(str(plan))
 
 

@@ -386,7 +386,7 @@ def test_a_claim_that_no_game_tests_does_not_hold(plug_in):
     plug_in(Untested)
     found = fa.check_mechanism("plug-in", 5)
     assert failing(found) == {"incentive compatibility in contracts"}
-    assert "is claimed, and no game tests it" in check_text(found.facts()).plain
+    assert "is claimed, but no game tests it" in check_text(found.facts()).plain
 
 
 def test_a_mechanism_that_breaks_down_is_reported_with_its_game(plug_in):

@@ -99,7 +99,7 @@ def test_a_table_of_costs_changes_the_nodes_and_nothing_else():
     assert tab.playing.game.alpha == 4.0
     assert view.title == "3 nodes, costs from costs.csv, Stackelberg contest"
     assert_array_equal(tab.session._sources[0].frame().rho, [0.1, 0.2, 0.15])
-    assert tab.ask("pick", 1).node_details[0] == "It is called B."
+    assert tab.ask("pick", 1).node_details[0] == "Its name is B."
     back = tab.ask("put_back", "population.rho.kind")
     assert tab.playing.population.rho.kind == "outliers"
     assert back.n_nodes == 3
@@ -117,7 +117,7 @@ def test_a_table_of_costs_changes_the_nodes_and_nothing_else():
         ("a.toml", b"training.data = 'parquet:/etc'", "names the file '/etc'"),
         ("a.toml", b"[game]\nalpha = -1", "a.toml, [game] alpha: input should be greater than 0"),
         ("a.toml", b"[game]\nalhpa = 1", "there is no such key"),
-        ("a.toml", b"= 3", "a.toml: not valid TOML"),
+        ("a.toml", b"= 3", "a.toml: invalid TOML"),
         ("a.toml", b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
         ("a.toml", b"\xff", "it is not UTF-8 text"),
         ("a.toml", b"[population]\nn_nodes = 2000000", "at most 1,000,000 in the window"),
@@ -126,9 +126,9 @@ def test_a_table_of_costs_changes_the_nodes_and_nothing_else():
         ("a.csv", b"rho\n1\n", "contains the costs of 1 nodes"),
         ("a.csv", b"\n" * 1_002_000, "has more than 1,000,000 lines"),
         ("../../x/y.csv", b"rho\n1\n-2\n", "y.csv, line 3: 'rho' must be"),
-        ("a.exe", b"MZ", "a.exe: must be a scenario (.toml), or a table of costs (.csv)."),
+        ("a.exe", b"MZ", "a.exe: must be a scenario (.toml) or a table of costs (.csv)."),
         ("", b"", "file: must be a scenario"),
-        ("\n\x1b[31m.toml", b"= 3", "not valid TOML"),
+        ("\n\x1b[31m.toml", b"= 3", "invalid TOML"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence_and_the_market_stays(name, content, sentence):
@@ -166,7 +166,9 @@ def test_a_large_file_arrives_in_parts_and_a_larger_one_is_refused():
     assert (tab.view.problem, tab.view.n_nodes) == ("", 30_000)
     view = tab.ask("upload", "c.csv", 0, MOST_PARTS + 1, "")
     assert "is incomplete or larger than 32 MiB" in view.problem
-    with pytest.raises(InvalidScenarioError, match="has 33 MiB; a file"):
+    with pytest.raises(
+        InvalidScenarioError, match="has 33 MiB; the window opens files of at most 32 MiB"
+    ):
         read_file("c.csv", b" " * (MOST_BYTES + 2**20), scenario(), scenario())
 
 
@@ -252,10 +254,10 @@ def test_a_removed_value_is_in_the_link_too():
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ("nonsense=1", "there is no setting 'nonsense' here"),
-        ("imports=x.py", "there is no setting 'imports' here"),
-        ("training.data.path=/etc/passwd", "there is no setting 'training.data.path' here"),
-        ("population.rho=csv:/etc/passwd", "there is no setting 'population.rho' here"),
+        ("nonsense=1", "there is no setting 'nonsense';"),
+        ("imports=x.py", "there is no setting 'imports';"),
+        ("training.data.path=/etc/passwd", "there is no setting 'training.data.path';"),
+        ("population.rho=csv:/etc/passwd", "there is no setting 'population.rho';"),
         ("population.rho.kind=csv", "input"),
         ("game.alpha=-1", "the link: [game] alpha: input should be greater than 0"),
         ("game.alpha=NaN", "game"),
@@ -263,8 +265,8 @@ def test_a_removed_value_is_in_the_link_too():
         ("game.alpha=" + "9" * 5000, "game"),
         ("population.n_nodes=1000001", "must be at most 1,000,000 in the window"),
         ("&".join(["game.alpha=1"] * 200), "has more than 100 settings"),
-        ("game.alpha=1&game.alpha.x=2", "there is no setting 'game.alpha.x' here"),
-        ("token=abc", "there is no setting 'token' here"),
+        ("game.alpha=1&game.alpha.x=2", "there is no setting 'game.alpha.x';"),
+        ("token=abc", "there is no setting 'token';"),
     ],
 )
 def test_a_hostile_link_is_a_sentence_and_the_market_is_as_it_was_opened(query, sentence):

@@ -672,7 +672,9 @@ def test_a_port_in_use_raises_an_error_that_names_it():
 
 def test_without_the_extra_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "solara", None)
-    with pytest.raises(MissingExtraError, match=r"needs solara: pip install 'fcfn-abm\[viz\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"The window requires solara: pip install 'fcfn-abm\[viz\]'"
+    ):
         server.serve(OpenedSource("quick", Scenario()), port=0)
 
 
