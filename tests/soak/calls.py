@@ -30,7 +30,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -275,7 +277,7 @@ def _load(*, trains: bool) -> None:
     from fcfn_abm.process.workers import Serial
     from fcfn_abm.report import figures
     from fcfn_abm.report.figures import records
-    from fcfn_abm.runs import training_workers  # noqa: F401 - with the true select_workers
+    from fcfn_abm.runs import provenance, training_workers  # noqa: F401 - with select_workers
     from fcfn_abm.runs.facts import describe_program
 
     def save(_: Any, file: Any, **__: Any) -> None:
@@ -298,7 +300,9 @@ def _load(*, trains: bool) -> None:
             file.write(text)
             file.flush()
             fa.run_scenario(fa.load_scenario(file.name))
-    time.perf_counter = lambda: 0.0  # which stands in the facts of a run
+    # both stand in the facts of a run
+    time.perf_counter = lambda: 0.0
+    provenance.datetime = SimpleNamespace(now=lambda _: datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def _carry_out(args: list[str], log: Path, arm: Callable[[], None]) -> int:

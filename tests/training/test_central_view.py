@@ -206,9 +206,12 @@ def test_what_proves_nothing_about_a_sum_is_refused(change, reason):
     ("overrides", "message"),
     [
         (["privacy.secure_noise=true"], "secure_noise = true draws it for each node"),
-        (["privacy.check.false_alarm=1e-6"], "inspects each node's upload"),
+        (["privacy.check.false_alarm=1e-6"], "tests each node's upload"),
         (["training.local_epochs=2"], "adds it in each local step"),
-        (["training.dropping=0.1"], "share of 0.9 is expected .* with a quorum of 1; use a lower"),
+        (
+            ["training.dropping=0.1"],
+            r"share of 0\.9 of the .* with a quorum of 1; use a lower",
+        ),
         (["privacy.quorum=0"], "quorum"),
         (["privacy.view=local", "privacy.quorum=0.5"], "requires view = 'central'"),
         (["privacy.view=server"], "'local' or 'central'"),
