@@ -275,8 +275,7 @@ def _load(*, trains: bool) -> None:
     from fcfn_abm.process.workers import Serial
     from fcfn_abm.report import figures
     from fcfn_abm.report.figures import records
-    from fcfn_abm.runs import training_workers  # noqa: F401 - with the true select_workers
-    from fcfn_abm.runs.facts import describe_program
+    from fcfn_abm.runs import facts, training_workers  # noqa: F401 - with the true select_workers
 
     def save(_: Any, file: Any, **__: Any) -> None:
         if isinstance(file, io.TextIOBase):
@@ -292,7 +291,9 @@ def _load(*, trains: bool) -> None:
     figures.comparison = figures.calibration = lambda *_, **__: empty
     options.select_workers = lambda *_, **__: Serial()
     cli.app = get_command(cli.app)
-    describe_program()
+    facts.describe_program()
+    made = facts.describe_provenance(0.0)  # with the times of day
+    facts.describe_provenance = lambda *_: made
     for text in (MARKET, TRAINING) if trains else (MARKET,):
         with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
             file.write(text)
