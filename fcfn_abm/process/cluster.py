@@ -175,7 +175,7 @@ class Cluster:
                 cluster = dask.LocalCluster(
                     n_workers=int(self.address.partition(":")[2]),
                     threads_per_worker=1,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # any free port: 8787 may be taken
                     resources=self.resources,
                     scheduler_kwargs={"dashboard": False},
                     silence_logs=False,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -226,3 +226,14 @@ def test_without_dask_there_is_a_sentence(monkeypatch):
         Cluster("local:1").open(),
     ):
         pass
+
+
+def test_several_clusters_on_one_machine_take_ports_that_are_free(recwarn):
+    pytest.importorskip("distributed")
+    with socket.socket() as taken:
+        with suppress(OSError):  # somebody else has it, which is as good
+            taken.bind(("", 8787))  # Dask's own choice for its pages
+            taken.listen()
+        with Cluster("local:1").open():
+            pass
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
