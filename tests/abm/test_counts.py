@@ -78,6 +78,5 @@ def test_the_window_counts_as_the_record_does():
         assert not frame.epsilon[frame.exited].any()
         n_active, n_inactive, n_exited = counts.values()
         assert describe_participation(frame).alt.startswith(
-            f"Round {frame.round}: {n_active} take part, {n_inactive} report nothing, "
-            f"{n_exited} have left."
+            f"Round {frame.round}: {n_active} active, {n_inactive} inactive, {n_exited} exited."
         )

@@ -30,9 +30,10 @@ from fcfn_abm.registry import Registry
 LISTING = Path(__file__).with_name("public_api.txt")
 REMEDY = "if the change is meant, run 'python tests/api/listing.py', and add a line to CHANGELOG.md"
 MODULES = [
-    *("fcfn_abm", "fcfn_abm.abm", "fcfn_abm.build", "fcfn_abm.dp", "fcfn_abm.game"),
-    *("fcfn_abm.learning", "fcfn_abm.mechanisms", "fcfn_abm.population", "fcfn_abm.records"),
-    *("fcfn_abm.report.figures", "fcfn_abm.scenario", "fcfn_abm.training"),
+    *("fcfn_abm", "fcfn_abm.abm", "fcfn_abm.build", "fcfn_abm.crate", "fcfn_abm.dp"),
+    *("fcfn_abm.game", "fcfn_abm.learning", "fcfn_abm.mechanisms", "fcfn_abm.odd"),
+    *("fcfn_abm.population", "fcfn_abm.records", "fcfn_abm.report.figures"),
+    *("fcfn_abm.scenario", "fcfn_abm.training"),
 ]
 
 
