@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -43,6 +44,7 @@ _SCHEMES = (
 _MAX_LOSSES = 20  # losses of kept values or running calls, per round
 _PAUSE_SECONDS = 0.1
 _OBSERVATION_SECONDS = 2.0
+_LOOK_SECONDS = 2.0  # how often a placement looks whether a worker was lost
 _CONNECTING = 0.9  # share of the timeout for the connection, so that its error comes first
 _LOGGERS = ("distributed", "tornado", "asyncio", "bokeh")  # loggers of Dask and its libraries
 _ENVIRONMENT = {  # of the workers of a local cluster
@@ -377,12 +379,34 @@ class Placed:
     def __init__(self, value: object, everywhere: bool) -> None:
         self._value, self._everywhere = value, everywhere
         self._future: Any = None
+        self._lock = Lock()
 
     def keep_on(self, client: Any) -> Any:
         """Return Dask's handle of the value, which the workers keep."""
-        if self._future is None or self._future.status != "finished":
-            self._future = client.scatter(self._value, broadcast=self._everywhere, hash=False)
-        return self._future
+        with self._lock:  # several trainings may need it at the same time
+            if self._future is None or self._future.status != "finished":
+                self._future = self._scatter(client)
+            return self._future
+
+    def _scatter(self, client: Any) -> Any:
+        """Send the value; again if a worker is lost meanwhile, for which Dask waits forever."""
+        while True:
+            before = set(client.nthreads())
+            sending = asyncio.run_coroutine_threadsafe(
+                client.scatter(
+                    self._value, broadcast=self._everywhere, hash=False, asynchronous=True
+                ),
+                client.loop.asyncio_loop,
+            )
+            while True:
+                try:
+                    return sending.result(_LOOK_SECONDS)
+                except TimeoutError:
+                    if sending.done():
+                        raise
+                    if not before <= set(client.nthreads()):
+                        sending.cancel()
+                        break
 
 
 class _Memory:
