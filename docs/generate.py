@@ -273,7 +273,12 @@ def library() -> str:
     listed = [name for names in _GROUPS.values() for name in names.split()]
     if sorted(listed) != sorted(fcfn_abm.__all__):
         raise ValueError(f"_GROUPS must list {set(listed) ^ set(fcfn_abm.__all__)}")
-    package = griffe.load("fcfn_abm", docstring_parser="numpy")
+    package = griffe.load(
+        "fcfn_abm",
+        try_relative_path=False,  # or a folder of that name would be taken for the package
+        search_paths=[str(Path(fcfn_abm.__file__).parents[1])],
+        docstring_parser="numpy",
+    )
     parts = []
     for title, names in _GROUPS.items():
         linked = ", ".join(f"[`{name}`](#{_slug(name)})" for name in names.split())
