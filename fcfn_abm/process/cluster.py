@@ -44,6 +44,7 @@ _SCHEMES = (
 _MAX_LOSSES = 20  # losses of kept values or running calls, per round
 _PAUSE_SECONDS = 0.1
 _OBSERVATION_SECONDS = 2.0
+_BROADCAST_SECONDS = 10.0
 _LOOK_SECONDS = 2.0  # how often a placement looks whether a worker was lost
 _CONNECTING = 0.9  # share of the timeout for the connection, so that its error comes first
 _LOGGERS = ("distributed", "tornado", "asyncio", "bokeh")  # loggers of Dask and its libraries
@@ -389,13 +390,16 @@ class Placed:
             return self._future
 
     def _scatter(self, client: Any) -> Any:
-        """Send the value; again if a worker is lost meanwhile, for which Dask waits forever."""
+        """Send the value to all workers, or to one, from which the others fetch it.
+
+        Dask may wait forever for a broadcast during which a worker is lost. What takes long is
+        therefore sent again, to one worker.
+        """
+        everywhere = self._everywhere
         while True:
-            before = set(client.nthreads())
+            before, began = set(client.nthreads()), time.monotonic()
             sending = asyncio.run_coroutine_threadsafe(
-                client.scatter(
-                    self._value, broadcast=self._everywhere, hash=False, asynchronous=True
-                ),
+                client.scatter(self._value, broadcast=everywhere, hash=False, asynchronous=True),
                 client.loop.asyncio_loop,
             )
             while True:
@@ -404,8 +408,10 @@ class Placed:
                 except TimeoutError:
                     if sending.done():
                         raise
-                    if not before <= set(client.nthreads()):
+                    lost = not before <= set(client.nthreads())
+                    if lost or (everywhere and time.monotonic() - began > _BROADCAST_SECONDS):
                         sending.cancel()
+                        everywhere = False
                         break
 
 

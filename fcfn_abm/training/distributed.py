@@ -170,7 +170,7 @@ class Distributed(Engine):
     """
 
     device = "cpu"
-    shares = True
+    shares = False  # Dask may wait forever if a worker is lost while several trainings send values
 
     def __init__(
         self,
