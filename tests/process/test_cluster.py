@@ -153,7 +153,7 @@ def test_a_port_where_somebody_else_listens_is_given_up_in_time(somebody, scheme
     ],
 )
 def test_a_scheduler_that_is_not_there_is_reported_with_the_cause(address, words):
-    cluster = Cluster(address, timeout=0.5)
+    cluster = Cluster(address, timeout=5.0)
     with pytest.raises(RunFailedError, match=rf"^--cluster {address}: {words}"):
         cluster.open().__enter__()
 
