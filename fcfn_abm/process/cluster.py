@@ -7,6 +7,7 @@ import atexit
 import logging
 import os
 import re
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,7 +202,8 @@ class Cluster:
         except TimeoutError:
             raise self.fail(f"no scheduler answers within {self.timeout:g} s.") from None
         except Exception as error:  # an unexpected server can raise any error in Dask
-            raise self.fail(f"no scheduler answers: {_describe_root(error)}.") from None
+            cause = _describe_root(error) or self._probe() or describe_cause(error)
+            raise self.fail(f"no scheduler answers: {cause}.") from None
         self._require_equal_versions(dask, scheduler, workers)
         try:
             client = dask.Client(self.address, timeout=self.timeout, set_as_default=False)
@@ -212,9 +214,8 @@ class Cluster:
 
     async def _ask_for_versions(self, dask: Any, security: Any) -> tuple[Any, dict[str, Any]]:
         """Return the versions of the scheduler, and of each worker."""
-        url = urlsplit(self.address if "://" in self.address else f"tcp://{self.address}")
         async with asyncio.timeout(self.timeout):
-            await asyncio.get_running_loop().getaddrinfo(url.hostname, url.port)
+            await asyncio.get_running_loop().getaddrinfo(*self._host_and_port())
             connecting = _CONNECTING * self.timeout
             scheduler = dask.rpc(self.address, timeout=connecting, connection_args=security)
             try:
@@ -223,6 +224,18 @@ class Cluster:
                 )
             finally:
                 await scheduler.close_rpc()
+
+    def _probe(self) -> str:
+        """Return the system's message if no connection opens: Dask's last attempt may hide it."""
+        try:
+            socket.create_connection(self._host_and_port(), timeout=1).close()
+        except OSError as error:
+            return error.strerror or ""
+        return ""
+
+    def _host_and_port(self) -> tuple[str | None, int | None]:
+        url = urlsplit(self.address if "://" in self.address else f"tcp://{self.address}")
+        return url.hostname, url.port
 
     def _require_equal_versions(
         self, dask: Any, scheduler: Mapping[str, Any], workers: Mapping[str, Mapping[str, Any]]
@@ -457,13 +470,13 @@ def _is_loss(error: BaseException) -> bool:
 
 
 def _describe_root(error: BaseException) -> str:
-    """Return the system's message for the first error of a chain, or that of the last error."""
+    """Return the system's message in a chain of errors, if any has one."""
     root: BaseException | None = error
     while root:
         if isinstance(root, OSError) and root.strerror:
             return root.strerror
         root = root.__cause__ or root.__context__
-    return describe_cause(error)
+    return ""
 
 
 def _count_chunks(client: Any) -> int:

@@ -158,6 +158,15 @@ def test_a_scheduler_that_is_not_there_is_reported_with_the_cause(address, words
         cluster.open().__enter__()
 
 
+def test_the_cause_is_reported_also_if_dasks_last_attempt_ran_out_of_time(monkeypatch):
+    async def run_out_of_time(*_, **__):
+        raise OSError("Timed out trying to connect") from TimeoutError()
+
+    monkeypatch.setattr("distributed.core.connect", run_out_of_time)
+    with pytest.raises(RunFailedError, match="no scheduler answers: Connection refused.$"):
+        Cluster("tcp://127.0.0.1:9", timeout=5.0).open().__enter__()
+
+
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_timeout_that_is_none_is_refused(timeout):
     with pytest.raises(fa.FcfnError, match="must be above 0, and at most 86,400 seconds"):
