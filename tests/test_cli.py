@@ -103,7 +103,7 @@ def test_equilibrium_prints_the_closed_form():
     assert facts["n_active"] == form.n_active
     text = fcfn("equilibrium", QUICKSTART, "--set", "game.alpha=1e-9").stdout
     assert "no trade" in text
-    assert "(52)" not in text
+    assert "eq. 52" not in text
 
 
 def test_equilibrium_prints_the_bounds_of_the_paper():
@@ -116,8 +116,10 @@ def test_equilibrium_prints_the_bounds_of_the_paper():
     assert facts["epsilon_ceiling_low"] == pytest.approx(budget / 0.01)
     assert facts["epsilon_ceiling_high"] == pytest.approx(budget / 0.01)
     text = fcfn("equilibrium", QUICKSTART, *settings).stdout
-    assert "No node with rho >= 1 takes part at any cap that pays off for the server (47)." in text
-    assert "A node's epsilon stays below B/rho (52): 989.899." in text
+    assert (
+        "No node with rho >= 1 takes part at any cap that pays off for the server (Zhou et al. "
+        "2023, eq. 47).\nA node's epsilon stays below B/rho (eq. 52): 989.899."
+    ) in text
     priced = fcfn("equilibrium", QUICKSTART, "--set", "mechanism=static", "--json").stdout
     assert "ceiling" not in priced
 

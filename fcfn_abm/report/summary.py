@@ -110,9 +110,9 @@ def describe_bounds(bounds: Mapping[str, float]) -> list[str]:
     span = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}, from the highest cost down"
     lines = [
         f"No node with rho >= {bounds['privacy_cost_ceiling']:.6g} takes part at any cap that pays "
-        "off for the server (47)."
+        "off for the server (Zhou et al. 2023, eq. 47)."
     ]
-    return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (52): {span}."]
+    return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (eq. 52): {span}."]
 
 
 def describe_solution(form: Mapping[str, Any]) -> str:
@@ -158,7 +158,10 @@ def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
     if "solution" in form:
         return "No payment cap in the search range pays off for the server: there is no trade."
     if form["status"] != "solved" and contest:
-        return "No payment cap pays off for the server: B* = 0, and there is no trade (45)."
+        return (
+            "No payment cap pays off for the server: B* = 0, and there is no trade (Zhou et al. "
+            "2023, eq. 45)."
+        )
     if form["status"] != "solved":
         return f"{form['status']}: {form['reason']}"
     if form["threshold"]:
