@@ -332,8 +332,8 @@ def test_the_ledger_of_a_record_tells_it_round_by_round_in_both_views(run):
         assert list(rounds[2][name]) == pytest.approx(list(nodes[name]), rel=1e-12)
         assert (record.nodes.loc[~record.nodes["active"], name] == 0).all()
     for words in (
-        "epsilon, one round",
-        "epsilon, total of 2 rounds",
+        "epsilon, one round, for an observer of a node's messages",
+        "epsilon, total of 2 rounds, for an observer of a node's messages",
         "epsilon, total, from the server's view",
         "under secure aggregation",
         "research output, not a release mechanism",

@@ -22,6 +22,7 @@ ZCDP_NOTE = (
     "epsilon\nare amounts of rho."
 )
 _SHOWN = 12  # nodes listed by name
+_ROUNDING = 1e-9  # share of the largest value with the same unit, below which a value is zero
 
 
 def summary(record: Record) -> Text:
@@ -94,11 +95,12 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
         row = [label, _number(form[key])]
         if market:
             row.insert(1, _number(market[key]))
-            row.append(f"{_relative_difference(market[key], form[key]):.1e}")
+            scale = max(abs(of[k]) for _, k, u in quantities if u == unit for of in (market, form))
+            row.append(_relative_difference(market[key], form[key], scale))
         rows.append([*row, unit])
     head = ["", reference, ""]
     if market:
-        head = ["", "market", reference, "difference", ""]
+        head = ["", "market", reference, "relative difference", ""]
     return Table(head, rows, note=_threshold_note(form, contest=contest))
 
 
@@ -217,10 +219,12 @@ def privacy_table(record: Record) -> Table | None:
         return None
     central, total = settings.view == "central", settings.horizon == "training"
     view = ", from the server's view" if central else ""
+    observer = "for an observer of a node's messages"
     sold = []
     if central or total:
-        label = f"epsilon, {'total' if total else 'one round'}, sold"
-        sold = [(f"{label} (from the server's view)" if central else label, "epsilon_sold")]
+        seen = "from the server's view" if central else observer
+        label = f"epsilon, {'total' if total else 'one round'}, sold, {seen}"
+        sold = [(label, "epsilon_sold")]
     in_zcdp = settings.currency == "zcdp"
     of = "total" if total else "one round"
     amounts = [(f"rho of zCDP, {of}, sold", "zcdp_sold"), ("rho of zCDP, total", "zcdp_total")]
@@ -228,9 +232,9 @@ def privacy_table(record: Record) -> Table | None:
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
             *(amounts if in_zcdp else ()),
-            ("epsilon, one round", "epsilon_per_round"),
+            (f"epsilon, one round, {observer}", "epsilon_per_round"),
             *sold,
-            (f"epsilon, total of {rounds} rounds", "epsilon_total"),
+            (f"epsilon, total of {rounds} rounds, {observer}", "epsilon_total"),
             ("epsilon, total, from the server's view", "epsilon_central"),
             ("noise multiplier", "noise_multiplier"),
         )
@@ -370,5 +374,6 @@ def _number(value: float) -> str:
     return f"{value:d}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def _relative_difference(value: float, of: float) -> float:
-    return abs(value - of) / abs(of) if of else abs(value)
+def _relative_difference(value: float, base: float, scale: float) -> str:
+    """Format a relative difference; "-" if the base is zero up to rounding."""
+    return f"{abs(value - base) / abs(base):.1e}" if abs(base) > _ROUNDING * scale else "-"

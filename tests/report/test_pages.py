@@ -223,8 +223,8 @@ def test_the_nodes_beside_the_threshold_are_listed_in_order(market, page):
 
 def test_a_report_of_training_shows_both_views_of_privacy(trained):
     seen = checked(fa.write_report(trained.path).read_text())
-    assert "epsilon, one round" in seen.words
-    assert "epsilon, total of 2 rounds" in seen.words
+    assert "epsilon, one round, for an observer of a node's messages" in seen.words
+    assert "epsilon, total of 2 rounds, for an observer of a node's messages" in seen.words
     assert "research output, not a release mechanism" in seen.words
     for arm in trained.run["training"]["arms"]:
         assert f"{arm['accuracy']:.1%}" in seen.words
