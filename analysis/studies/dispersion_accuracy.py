@@ -103,9 +103,9 @@ study.report(f"""\
 
 - Noise: with all nodes nearly alike ({first["n_active"]:.0f} train, epsilon
   {number(first["mean_epsilon_total"])} in the whole training) it costs
-  {100 * first["lost to noise"]:.1f} percentage points; with the widest spread ({last["n_active"]:.1f} train,
-  epsilon
-  {number(last["mean_epsilon_total"])}) {100 * last["lost to noise"]:.1f}.
+  {100 * first["lost to noise"]:.1f} percentage points; with the widest spread
+  ({last["n_active"]:.1f} train, epsilon {number(last["mean_epsilon_total"])})
+  {100 * last["lost to noise"]:.1f}.
 - Data: without noise the net goes from {describe(first, "without noise")} % to
   {describe(last, "without noise")} % as {n_nodes - last["n_active"]:.0f} of {n_nodes} nodes stay
   out.
