@@ -44,15 +44,15 @@ with theme():
         y="mean_epsilon_total",
         color="#E69F00",
         linestyle="--",
-        label="mean epsilon of each",
+        label="mean ε of a node",
         ax=left,
         **(looks | {"marker": "s"}),
     )
-    left.set(title="Fewer nodes, larger epsilon", ylabel="", yscale="log", ylim=(1, 2000))
+    left.set(title="Nodes and mean ε", ylabel="", yscale="log", ylim=(1, 2000))
     left.yaxis.set_major_formatter("{x:g}")
     for column, label, style, shift in (  # shifted, so that bars do not overlap
         ("without noise", "the market's nodes, no noise", ":", 0.96),
-        ("accuracy", "with the market's epsilon", "-", 1.04),
+        ("accuracy", "with the market's ε", "-", 1.04),
     ):
         sns.lineplot(
             frame.assign(sigma=shift * frame["sigma"]),
@@ -63,10 +63,10 @@ with theme():
             ax=right,
             **looks,
         )
-    right.set(title="What the net makes of it", ylabel="test accuracy", ylim=(0, 1))
+    right.set(title="Test accuracy", ylabel="test accuracy", ylim=(0, 1))
     right.yaxis.set_major_formatter("{x:.0%}")
     for axes in (left, right):
-        axes.set(xscale="log", xlabel="spread of the costs: sd of their logarithm")
+        axes.set(xscale="log", xlabel="standard deviation of ln ρ")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.legend(title=None, loc="upper left" if axes is left else "lower left")
     picture = study.save(figure, "dispersion_accuracy")
@@ -79,7 +79,7 @@ picture
 n_nodes = int(frame["n_nodes"].iloc[0])
 first, last = means.iloc[0], means.iloc[-1]
 best = means.loc[means["accuracy"].idxmax()]
-worth = frame.groupby("sigma")["server_utility"].mean()
+server = frame.groupby("sigma")["server_utility"].mean()
 
 
 def describe(row, column):
@@ -112,7 +112,7 @@ study.report(f"""\
 - Together: {describe(first, "accuracy")} % to {describe(last, "accuracy")} %, at best
   {describe(best, "accuracy")} % at a spread of {best["sigma"]:g}, where {best["n_active"]:.1f}
   nodes train.
-- The server's utility {"rises throughout" if worth.is_monotonic_increasing else "goes"}, from
-  {number(worth.iloc[0])} to {number(worth.iloc[-1])}: mean epsilon alone does not measure the model
+- The server's utility {"rises throughout" if server.is_monotonic_increasing else "goes"}, from
+  {number(server.iloc[0])} to {number(server.iloc[-1])}: mean epsilon alone does not measure the model
   that it buys.
 """)
