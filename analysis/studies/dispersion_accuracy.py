@@ -113,6 +113,6 @@ study.report(f"""\
   {describe(best, "accuracy")} % at a spread of {best["sigma"]:g}, where {best["n_active"]:.1f}
   nodes train.
 - The server's utility {"rises throughout" if server.is_monotonic_increasing else "goes"}, from
-  {number(server.iloc[0])} to {number(server.iloc[-1])}: mean epsilon alone does not measure the model
-  that it buys.
+  {number(server.iloc[0])} to {number(server.iloc[-1])}: mean epsilon alone does not measure the
+  model that it buys.
 """)
