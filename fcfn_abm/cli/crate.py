@@ -26,7 +26,8 @@ def crate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Zip file (.zip) or new folder to write.", show_default="RECORD.crate.zip beside it"
+            help="Zip file (.zip) or new folder.",
+            show_default="RECORD.crate.zip beside it",
         ),
     ] = None,
     author: Annotated[

@@ -13,8 +13,8 @@ from fcfn_abm.errors import InvalidScenarioError
 
 
 @app.command(
-    help="Describe the model in the ODD protocol (Grimm et al. 2020), as Markdown. With a scenario, "
-    "its differences from the default model come first and are marked in the text."
+    help="Describe the model in the ODD protocol (Grimm et al. 2020), as Markdown. With a "
+    "scenario, its differences from the default model come first and are marked in the text."
 )
 def odd(
     scenario: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -12,11 +11,9 @@ from rich.text import Text
 from fcfn_abm.errors import join_lines
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import AVERAGED, Table
-from fcfn_abm.report.marks import heading, join, mark_verdict
+from fcfn_abm.report.marks import heading, join, mark_verdict, wrap
 from fcfn_abm.report.theme import training_label
 
-WIDTH = 96
-"""Width of running text in the terminal."""
 ZCDP_NOTE = (
     "Nodes sell zCDP's rho in this scenario: the market's epsilon, total epsilon S and mean "
     "epsilon\nare amounts of rho."
@@ -37,7 +34,7 @@ def summary(record: Record) -> Text:
     if groups := groups_table(record):
         parts.insert(2, groups.to_rich_text())
     if beliefs := describe_beliefs(record.run):
-        parts.insert(2, fill(beliefs, WIDTH))
+        parts.insert(2, wrap(beliefs))
     if "training" in record.run:
         spent = privacy_table(record)
         parts.append(spent.to_rich_text() if spent else "No node trains: there is no trade.")
@@ -60,8 +57,8 @@ def _heading(record: Record) -> Text:
     lines: list[str | Text] = [
         heading(f"{title} (seed {record.scenario.seed})"),
         "",
-        mark_verdict(fill(ended + verdict["reason"], WIDTH), kind, len(subject)),
-        fill(measured, WIDTH),
+        mark_verdict(wrap(ended + verdict["reason"]), kind, len(subject)),
+        wrap(measured),
     ]
     return join("\n", lines)
 
@@ -156,7 +153,7 @@ def describe_beliefs(run: Mapping[str, Any]) -> str:
 
 def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
     if "solution" in form and (form["status"] != "no-trade" or not contest):
-        return fill(describe_solution(form), WIDTH)
+        return wrap(describe_solution(form))
     if "solution" in form:
         return "No payment cap in the search range pays off for the server: there is no trade."
     if form["status"] != "solved" and contest:
