@@ -176,8 +176,9 @@ def _who_left(record: Record) -> str:
     out = nodes[~nodes["active"]].sort_values("rho", ascending=False)
     if out.empty:
         return "All nodes take part."
-    gone = out["exit_round"].notna().sum()
-    text = f"{len(out)} of {len(nodes)} nodes are inactive at the end; {gone} of them exited.\n"
+    n_gone = out["exit_round"].notna().sum()
+    gone = "all of them" if n_gone == len(out) else f"{n_gone} of them"
+    text = f"{len(out)} of {len(nodes)} nodes are inactive at the end; {gone} exited.\n"
     if form["status"] != "solved":
         return text + "There is no trade."
     if not form["threshold"]:
