@@ -421,14 +421,16 @@ def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]
 def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
     """Write names next to nodes, from the largest epsilon down, where they fit."""
     named = nodes[nodes["name"].notna()].sort_values(["epsilon", "rho"], ascending=False)
-    room, lowest = _NAME_ROOM * named["epsilon"].max(), {"left": np.inf, "right": np.inf}
-    points = zip(named["epsilon"], named["rho"], named["name"], strict=True)
+    largest, lowest = named["epsilon"].max(), {"left": np.inf, "right": np.inf}
+    room = _NAME_ROOM * largest
+    heights = (named["epsilon"] / largest).round(4) * largest  # rounds of play leave differences
+    points = zip(heights, named["rho"], named["name"], strict=True)
     for (epsilon, rho), same in groupby(points, key=itemgetter(0, 1)):
         free = [side for side in ("right", "left") if lowest[side] - epsilon >= room]
         if not free:
             continue
         lowest[free[0]] = epsilon
-        label = _join_names([name for *_, name in same])
+        label = _join_names(sorted(name for *_, name in same))
         axes.annotate(
             label.replace("$", r"\$"),  # a dollar sign would begin a formula
             (rho, epsilon),
