@@ -65,7 +65,7 @@ def lines(axes, parts):
             label=label,
             ax=axes,
         )
-    axes.set(xscale="log", xlabel="Dirichlet α (small: skewed)")
+    axes.set(xscale="log", xlabel="Dirichlet alpha (small: skewed)")
     axes.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas], minor=False)
     axes.minorticks_off()
 
@@ -76,29 +76,29 @@ with theme():
     lines(
         left,
         [
-            ("equal costs", free, "participation", GREY, "--", "s"),
+            ("costs equal", free, "participation", GREY, "--", "s"),
             ("costs follow data", coupled, "participation", BLUE, "-", "o"),
         ],
     )
-    left.set(title="Participation", ylabel="share of the nodes", ylim=(0, 1.05))
+    left.set(title="Who takes part", ylabel="share of the nodes", ylim=(0, 1.05))
     left.yaxis.set_major_formatter("{x:.0%}")
     lines(
         middle,
         [
             ("all nodes", coupled, "d_all", GREY, "--", "s"),
-            ("nodes that stay", coupled, "d_stay", BLUE, "-", "o"),
+            ("those who stay", coupled, "d_stay", BLUE, "-", "o"),
         ],
     )
-    middle.set(title="Distance of labels", ylabel="mean distance d", ylim=(0, 1))
+    middle.set(title="How unusual their data are", ylabel="mean distance of labels, d", ylim=(0, 1))
     lines(
         right,
         [
-            ("equal costs", free, "accuracy", GREY, "--", "s"),
+            ("costs equal", free, "accuracy", GREY, "--", "s"),
             ("costs follow data", coupled, "accuracy", BLUE, "-", "o"),
             ("the same nodes, no noise", coupled, "without noise", ORANGE, ":", "D"),
         ],
     )
-    right.set(title="Test accuracy", ylabel="test accuracy", ylim=(0, 1))
+    right.set(title="What the net learns", ylabel="test accuracy", ylim=(0, 1))
     right.yaxis.set_major_formatter("{x:.0%}")
     picture = study.save(figure, "data_heterogeneity")
 picture

@@ -44,15 +44,15 @@ with theme():
         y="mean_epsilon_total",
         color="#E69F00",
         linestyle="--",
-        label="mean ε of a node",
+        label="mean epsilon of each",
         ax=left,
         **(looks | {"marker": "s"}),
     )
-    left.set(title="Nodes and mean ε", ylabel="", yscale="log", ylim=(1, 2000))
+    left.set(title="Fewer nodes, larger epsilon", ylabel="", yscale="log", ylim=(1, 2000))
     left.yaxis.set_major_formatter("{x:g}")
     for column, label, style, shift in (  # shifted, so that bars do not overlap
         ("without noise", "the market's nodes, no noise", ":", 0.96),
-        ("accuracy", "with the market's ε", "-", 1.04),
+        ("accuracy", "with the market's epsilon", "-", 1.04),
     ):
         sns.lineplot(
             frame.assign(sigma=shift * frame["sigma"]),
@@ -63,10 +63,10 @@ with theme():
             ax=right,
             **looks,
         )
-    right.set(title="Test accuracy", ylabel="test accuracy", ylim=(0, 1))
+    right.set(title="What the net makes of it", ylabel="test accuracy", ylim=(0, 1))
     right.yaxis.set_major_formatter("{x:.0%}")
     for axes in (left, right):
-        axes.set(xscale="log", xlabel="standard deviation of ln ρ")
+        axes.set(xscale="log", xlabel="spread of the costs: sd of their logarithm")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.legend(title=None, loc="upper left" if axes is left else "lower left")
     picture = study.save(figure, "dispersion_accuracy")

@@ -132,7 +132,7 @@ with theme():
             axes.axhline(border - 0.5, color="0.9", linewidth=0.8, zorder=0)
         axes.set_xscale("symlog", linthresh=0.1, linscale=0.6)
         axes.set_xticks(
-            [-10, -1, -0.1, 0, 0.1, 1, 10], ["−10", "−1", "−0.1", "0", "0.1", "1", "10"]
+            [-10, -1, -0.1, 0, 0.1, 1, 10], ["-10", "-1", "-0.1", "0", "0.1", "1", "10"]
         )
         axes.set_title(manipulation)
         axes.grid(visible=False, axis="y")
@@ -140,7 +140,7 @@ with theme():
     panels[0][0].set_yticks(range(len(mechanisms)), mechanisms)
     panels[0][0].invert_yaxis()
     for axes in panels[-1]:
-        axes.set_xlabel("gain (currency; linear from −0.1 to 0.1)")
+        axes.set_xlabel("gain, in currency (linear from -0.1 to 0.1)")
     for axes in panels.flat[len(manipulations) :]:
         axes.set_visible(False)
     handles, labels = panels[0][0].get_legend_handles_labels()

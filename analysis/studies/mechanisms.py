@@ -40,11 +40,11 @@ frame["utility of a node"] = frame["node_utility"] / frame["N"]
 frame["as in the paper"] = frame["equilibrium_node_utility"] / frame["N"]
 SETTING = ["costs", "N", "alpha"]
 OUTCOMES = {
-    "server_utility": "utility of server",
+    "server_utility": "server's utility",
     "utility of a node": "utility of a node",
     "welfare": "welfare",
     "participation": "participation",
-    "mean_epsilon": "mean ε",
+    "mean_epsilon": "mean epsilon",
 }
 mechanisms = list(dict.fromkeys(frame["mechanism"]))
 costs = list(dict.fromkeys(frame["costs"]))
@@ -132,7 +132,7 @@ ranking
 ranges = means.groupby("mechanism", sort=False).agg(
     {"participation": lambda x: f"{x.min():.0%} to {x.max():.0%}", "mean_epsilon": format_range}
 )
-ranges = ranges.reset_index().rename(columns={"mean_epsilon": "mean ε"})
+ranges = ranges.reset_index().rename(columns={"mean_epsilon": "mean epsilon"})
 server = by_population["server_utility"]
 change = server.drop(columns="stackelberg").sub(server["stackelberg"], axis=0)
 change = change.groupby(SETTING).mean()

@@ -48,10 +48,10 @@ for group in ("responders", "others"):
 frame["total"] = frame["total_epsilon"] / frame["equilibrium_total_epsilon"]
 frame["server"] = frame["server_utility"] / frame["equilibrium_server_utility"]
 MEASURES = {
-    "responders": "utility of best responders",
-    "others": "utility of the others",
-    "total": "total ε, S",
-    "server": "utility of the server",
+    "responders": "best responders earn",
+    "others": "the others earn",
+    "total": "total epsilon S",
+    "server": "the server keeps",
 }
 medians = frame.groupby(["rule", "share"])[list(MEASURES)].median().reset_index()
 medians
@@ -64,7 +64,7 @@ with theme():
             colour, marker = LOOKS[rule]
             axes.plot(part["share"], part[column], color=colour, marker=marker, label=rule)
         axes.axhline(1.0, color="0.4", linewidth=0.8, dashes=(4, 2))
-        axes.set(title=label, xlabel="share of the others", ylabel="ratio to the closed form")
+        axes.set(title=label, xlabel="share of the others", ylabel="over the closed form")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         axes.label_outer()

@@ -26,7 +26,7 @@ LATE = 100
 RULES = {
     "best-response 1.0": "best response, full steps",
     "best-response 0.5": "best response, half steps",
-    "best-response auto": "best response, steps of 2/n",
+    "best-response auto": "best response, steps of 2 / n",
     "fictitious-play": "fictitious play",
     "estimate": "estimate",
     "aggregate": "aggregate",
@@ -53,7 +53,7 @@ def late(run):
 
 
 # %%
-COSTS = {"constant": "equal costs", "uniform": "unequal costs"}
+COSTS = {"constant": "equal costs", "uniform": "unlike costs"}
 frame["rule"] = pd.Categorical([rule_of(text) for text in frame["learning"]], RULES.values())
 frame["costs"] = [COSTS[json.loads(text)["kind"]] for text in frame["population.rho"]]
 frame = frame.rename(columns={"information.noise": "noise"})
@@ -67,8 +67,8 @@ medians
 
 # %%
 PANELS = {
-    "late distance": ("Distance to the equilibrium", "share of the largest ε"),
-    "gain": ("Largest gain by deviating", "% of the cap"),
+    "late distance": ("Distance to the equilibrium", "share of its largest epsilon"),
+    "gain": ("What one node could gain", "by a best response, % of the cap"),
 }
 with theme():
     figure, panels = plt.subplots(2, 2, figsize=(11.5, 7.6), sharex=True, sharey="row")
@@ -90,7 +90,7 @@ with theme():
                 ax=axes,
             )
             axes.set(xscale="log", yscale="log", ylabel=label, title=f"{title}, {costs}")
-            axes.set_xlabel("relative error of each observed report")
+            axes.set_xlabel("relative error of each report that is seen")
             axes.set_xticks(
                 [0.005, 0.01, 0.03, 0.1, 0.2, 0.5], ["0.5 %", "1 %", "3 %", "10 %", "20 %", "50 %"]
             )

@@ -25,16 +25,16 @@ study = begin("sensitivity")
 sweep = study.sweep()
 INPUTS = {
     "population.n_nodes": "nodes N",
-    "population.rho.sigma": "spread of ln ρ",
-    "game.alpha": "α",
-    "game.beta": "β",
+    "population.rho.sigma": "spread of ln rho",
+    "game.alpha": "alpha",
+    "game.beta": "beta",
 }
 OUTCOMES = {
     "participation": "participation",
-    "total_epsilon": "total ε, S",
+    "total_epsilon": "epsilon in all, S",
     "budget": "cap B*",
     "welfare": "welfare",
-    "server_utility": "utility of server",
+    "server_utility": "server's utility",
 }
 indices = sweep.sensitivity(list(OUTCOMES)).replace({"axis": INPUTS, "outcome": OUTCOMES})
 indices
@@ -100,7 +100,7 @@ with theme():
         axes.set(xlabel="input, low to high (log)", xticks=[], ylim=(0, None))
         unit = ".0%" if outcome == "participation" else ",.0f"
         axes.yaxis.set_major_formatter(f"{{x:{unit}}}")
-    panels[1][0].set_ylabel("mean over other inputs")
+    panels[1][0].set_ylabel("mean over all else")
     sns.despine(figure)
     panels[1][3].legend(fontsize="small", loc="upper left")
     picture = study.save(figure, "sensitivity")
