@@ -139,7 +139,7 @@ def _complete_page(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = text.replace("](docs/", "](")
     for name, file in _FROM_ROOT.items():
         source[0] = source[0].replace(f"../{file}", f"{name}.md")
-    root = "../" * (page.count("/") + 1)
+    root = re.escape("../" * (page.count("/") + 1))
     source[0] = re.sub(
         rf"\[`?([^]`]*)`?\]\({root}([^)]*(?:[\w.]+\.md|/))(?:#[^)]*)?\)", _unlink, source[0]
     )
