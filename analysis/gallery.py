@@ -50,8 +50,8 @@ def figures(folder: Path) -> dict[str, Figure]:
     task, form = run.run["training"], run.run["equilibrium"]
     threshold = million.run["equilibrium"]["threshold"]
     prices = pd.read_parquet(folder / "comparison" / "comparison.parquet")
-    worth = pd.read_parquet(folder / "calibration" / "calibration.parquet")
-    law = json.loads((folder / "calibration" / "run.json").read_text(encoding="utf-8"))
+    values = pd.read_parquet(folder / "calibration" / "calibration.parquet")
+    fit = json.loads((folder / "calibration" / "run.json").read_text(encoding="utf-8"))
     sweep = fa.read_sweep(folder / "sweep").frame()
     axes = ["population.rho.sigma", "population.n_nodes"]
     return {
@@ -64,7 +64,7 @@ def figures(folder: Path) -> dict[str, Figure]:
         "ledger": fa.plot.ledger(run.ledger, run.scenario.privacy.delta),
         "accuracy": fa.plot.accuracy(run.training, task["arms"], task["data"]),
         "comparison": fa.plot.comparison(prices),
-        "calibration": fa.plot.calibration(worth, law),
+        "calibration": fa.plot.calibration(values, fit),
         "sweep_outcome": fa.plot.sweep_outcome(sweep, axes[0], "participation", axes[1]),
         "sweep_overview": fa.plot.sweep_overview(sweep, axes, OUTCOMES),
     }

@@ -139,8 +139,9 @@ def _complete_page(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = text.replace("](docs/", "](")
     for name, file in _FROM_ROOT.items():
         source[0] = source[0].replace(f"../{file}", f"{name}.md")
+    root = re.escape("../" * (page.count("/") + 1))
     source[0] = re.sub(
-        r"\[`?([^]`]*)`?\]\(\.\./([^)]*(?:[\w.]+\.md|/))(?:#[^)]*)?\)", _unlink, source[0]
+        rf"\[`?([^]`]*)`?\]\({root}([^)]*(?:[\w.]+\.md|/))(?:#[^)]*)?\)", _unlink, source[0]
     )
     source[0] = source[0].replace("\n\n```\n", "\n```\n")  # with which a doctest ends
     if page in _FOUND_BY:

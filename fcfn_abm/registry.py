@@ -141,7 +141,21 @@ class Registry[T]:
 
     def json_schema(self, name: str) -> dict[str, Any]:
         """Return the JSON schema of an entry's options."""
-        return TypeAdapter(self[name]).json_schema()
+        entry: Any = self[name]
+        schema = TypeAdapter(entry).json_schema()
+        for option, key in schema.get("properties", {}).items():
+            if description := _inherited_description(entry, option):
+                key.setdefault("description", description)
+        return schema
+
+
+def _inherited_description(entry: type, option: str) -> str | None:
+    """Return the text below a field in a base class, which pydantic does not inherit."""
+    for base in entry.__mro__[1:]:
+        field = getattr(base, "__pydantic_fields__", {}).get(option)
+        if field is not None and field.description:
+            return str(field.description)
+    return None
 
 
 @cache  # the options of a class do not change

@@ -103,7 +103,7 @@ def test_equilibrium_prints_the_closed_form():
     assert facts["n_active"] == form.n_active
     text = fcfn("equilibrium", QUICKSTART, "--set", "game.alpha=1e-9").stdout
     assert "no trade" in text
-    assert "(52)" not in text
+    assert "eq. 52" not in text
 
 
 def test_equilibrium_prints_the_bounds_of_the_paper():
@@ -116,8 +116,10 @@ def test_equilibrium_prints_the_bounds_of_the_paper():
     assert facts["epsilon_ceiling_low"] == pytest.approx(budget / 0.01)
     assert facts["epsilon_ceiling_high"] == pytest.approx(budget / 0.01)
     text = fcfn("equilibrium", QUICKSTART, *settings).stdout
-    assert "No node with rho >= 1 takes part at any cap that pays off for the server (47)." in text
-    assert "A node's epsilon stays below B/rho (52): 989.899." in text
+    assert (
+        "No node with rho >= 1 takes part at any cap that pays off for the server (Zhou et al. "
+        "2023, eq. 47).\nA node's epsilon stays below B/rho (eq. 52): 989.899."
+    ) in text
     priced = fcfn("equilibrium", QUICKSTART, "--set", "mechanism=static", "--json").stdout
     assert "ceiling" not in priced
 
@@ -330,8 +332,8 @@ def test_the_ledger_of_a_record_tells_it_round_by_round_in_both_views(run):
         assert list(rounds[2][name]) == pytest.approx(list(nodes[name]), rel=1e-12)
         assert (record.nodes.loc[~record.nodes["active"], name] == 0).all()
     for words in (
-        "epsilon, one round",
-        "epsilon, total of 2 rounds",
+        "epsilon, one round, for an observer of a node's messages",
+        "epsilon, total of 2 rounds, for an observer of a node's messages",
         "epsilon, total, from the server's view",
         "under secure aggregation",
         "research output, not a release mechanism",

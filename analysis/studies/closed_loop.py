@@ -186,7 +186,7 @@ study.save(figure, "closed_loop_simulated")
 
 # %%
 def difference(name):
-    """Return the paired difference between learning and knowing, in points."""
+    """Return the paired difference between learning and knowing, in percentage points."""
     pairs = wide[name]["learns"] - wide[name]["knows"]
     return f"{100 * pairs.mean():+.2g} +- {100 * half_interval(pairs):.2g}"
 
@@ -243,8 +243,8 @@ study.report(f"""\
 - The cap of the server that learns stays within {NEAR:.0%} of its mean over the last {LATE} rounds
   from round {settled.median():.0f} on (median of {len(learns)} runs; {settled.min():.0f} to
   {settled.max():.0f}), at {ratio.min():.2f} to {ratio.max():.2f} times the best cap.
-- Learning less knowing, paired over {len(wide)} games: {difference("regret")} points of regret,
-  {difference("accuracy")} points of accuracy in the last {LATE} rounds (95 % intervals).
+- Learning less knowing, paired over {len(wide)} games: {difference("regret")} percentage
+  points of regret, {difference("accuracy")} of accuracy in the last {LATE} rounds (95 % intervals).
 - With a simulated training of known value (alpha = {TRUE_ALPHA}, beta = {TRUE_BETA * price:g},
   {DEPRECIATION:.0%} of the stock lost a round), {n_seeds} seeds; "stuck" are runs whose late cap is
   below half of the best one:

@@ -241,7 +241,7 @@ def verdict_map(axes: Axes, frame: pd.DataFrame, x: str, y: str, *, y_log: bool 
     return mesh
 
 
-def _space_out(values: npt.NDArray[np.float64], *, log: bool, share: float = 0.05) -> list[float]:
+def _space_out(values: npt.NDArray[np.float64], *, log: bool, share: float = 0.06) -> list[float]:
     """Return ascending values that are far enough apart for labels."""
     places = np.log(values) if log else values
     kept = [0]

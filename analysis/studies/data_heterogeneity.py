@@ -137,7 +137,7 @@ shown = pd.DataFrame(
         "d, all": [f"{x:.2f}" for x in means["d_all"]],
         "d, stay": [f"{x:.2f}" for x in means["d_stay"]],
         "accuracy": [f"{x:.1%}" for x in means["accuracy"]],
-        "against equal costs, points": [
+        "against equal costs, percentage points": [
             f"{100 * x:+.1f} +- {100 * h:.1f}" for x, h in zip(lost, lost_half, strict=True)
         ],
     }
@@ -151,13 +151,14 @@ Costs that follow the data (coupling {strong:g}), mean of {means["n"].min()} run
 
 {table(shown)}
 
-- With equal costs all nodes train, and accuracy is {level.mean():.1%} at every alpha (dealings
-  differ by {100 * same:.2g} points at most): one full-batch step per round is not
+- With equal costs all nodes train, and accuracy is {level.mean():.1%} at every alpha (partitions
+  differ by at most {100 * same:.2g} percentage points): one full-batch step per round is not
   affected by the skew.
-- Costs that follow the data cost {-100 * lost[skewed]:.0f} +- {100 * lost_half[skewed]:.0f} points
-  of accuracy at alpha = {skewed:g}, and {-100 * lost[even]:.1f} +- {100 * lost_half[even]:.1f} at
-  {even:g}. Without noise the same nodes lose {-100 * chosen[skewed]:.0f} points at
-  alpha = {skewed:g}: this part is the missing data.
+- Costs that follow the data cost {-100 * lost[skewed]:.0f} +- {100 * lost_half[skewed]:.0f}
+  percentage points of accuracy at alpha = {skewed:g}, and
+  {-100 * lost[even]:.1f} +- {100 * lost_half[even]:.1f} at {even:g}. Without noise the same nodes
+  lose {-100 * chosen[skewed]:.0f} percentage points at alpha = {skewed:g}: this part is the missing
+  data.
 - The market keeps nodes with ordinary data: at alpha = {alphas[1]:g} the nodes that stay are
   {means["d_stay"].iloc[1]:.2f} from the global label shares on average, and all are
   {means["d_all"].iloc[1]:.2f}.

@@ -70,10 +70,10 @@ means
 
 # %%
 PANELS = {
-    "participation": ("Who takes part", "share of the nodes"),
-    "mean_epsilon": ("What they sell", "mean epsilon of an active node"),
-    "node_utility": ("What the nodes earn", "their utilities together, currency"),
-    "server_utility": ("What the server gains, as it counts", "its utility, currency"),
+    "participation": ("Participation", "share of the nodes"),
+    "mean_epsilon": ("Mean ε", "mean ε of the active nodes"),
+    "node_utility": ("Utility of all nodes", "currency"),
+    "server_utility": ("Utility of the server", "currency"),
 }
 with theme():
     figure, panels = plt.subplots(2, 2, figsize=(10.5, 7.4), sharex=True)

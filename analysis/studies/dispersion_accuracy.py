@@ -79,7 +79,7 @@ picture
 n_nodes = int(frame["n_nodes"].iloc[0])
 first, last = means.iloc[0], means.iloc[-1]
 best = means.loc[means["accuracy"].idxmax()]
-worth = frame.groupby("sigma")["server_utility"].mean()
+server = frame.groupby("sigma")["server_utility"].mean()
 
 
 def describe(row, column):
@@ -103,16 +103,16 @@ study.report(f"""\
 
 - Noise: with all nodes nearly alike ({first["n_active"]:.0f} train, epsilon
   {number(first["mean_epsilon_total"])} in the whole training) it costs
-  {100 * first["lost to noise"]:.1f} points; with the widest spread ({last["n_active"]:.1f} train,
-  epsilon
-  {number(last["mean_epsilon_total"])}) {100 * last["lost to noise"]:.1f}.
+  {100 * first["lost to noise"]:.1f} percentage points; with the widest spread
+  ({last["n_active"]:.1f} train, epsilon {number(last["mean_epsilon_total"])})
+  {100 * last["lost to noise"]:.1f}.
 - Data: without noise the net goes from {describe(first, "without noise")} % to
   {describe(last, "without noise")} % as {n_nodes - last["n_active"]:.0f} of {n_nodes} nodes stay
   out.
 - Together: {describe(first, "accuracy")} % to {describe(last, "accuracy")} %, at best
   {describe(best, "accuracy")} % at a spread of {best["sigma"]:g}, where {best["n_active"]:.1f}
   nodes train.
-- The server's utility {"rises throughout" if worth.is_monotonic_increasing else "goes"}, from
-  {number(worth.iloc[0])} to {number(worth.iloc[-1])}: mean epsilon alone does not measure the model
-  that it buys.
+- The server's utility {"rises throughout" if server.is_monotonic_increasing else "goes"}, from
+  {number(server.iloc[0])} to {number(server.iloc[-1])}: mean epsilon alone does not measure the
+  model that it buys.
 """)

@@ -31,17 +31,17 @@ frame["expected"] = (frame["order"] == "in_turn") | (frame["gain"] < 4 / frame["
 frame.groupby(["order", "verdict"]).size()
 
 # %%
-TITLES = {"in_turn": "In turn", "simultaneous": "All at once"}
+TITLES = {"in_turn": "In turn", "simultaneous": "Simultaneous"}
 with theme():
     figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True, layout="constrained")
     for axes, (order, title) in zip(panels, TITLES.items(), strict=True):
         drawn = verdict_map(axes, frame[frame["order"] == order], x="N", y="gain")
-        axes.set(title=title, xlabel="nodes, n (all take part)")
+        axes.set(title=title, xlabel="number of nodes, n (all active)")
     n = np.geomspace(frame["N"].min(), 2 * frame["N"].max(), 200)
-    panels[1].plot(n, 4 / n, color="black", linewidth=1.6, label="gain = 4 / n")
+    panels[1].plot(n, 4 / n, color="black", linewidth=1.6, label="gain = 4/n")
     panels[1].legend(loc="lower left", frameon=True)
-    panels[0].set_ylabel("gain: fraction of the way")
-    figure.colorbar(drawn, ax=panels, label="share of runs that settle", format="{x:.0%}")
+    panels[0].set_ylabel("gain")
+    figure.colorbar(drawn, ax=panels, label="share of runs that converge", format="{x:.0%}")
     picture = study.save(figure, "order_and_damping")
 picture
 
@@ -63,13 +63,14 @@ fastest = best.pivot_table(index="N", columns="order", values=["gain", "rounds"]
 shown = fastest.reset_index()
 shown.columns = [" ".join(reversed(column)).strip() for column in shown.columns]
 shown = shown.rename(columns=lambda name: name.replace("in_turn", "in turn,"))
-shown = shown.rename(columns=lambda name: name.replace("simultaneous", "at once,"))
-shown = shown[[name for order in ("N", "in turn", "at once") for name in shown if order in name]]
+shown = shown.rename(columns=lambda name: name.replace("simultaneous", "simultaneous,"))
+ordered = ("N", "in turn", "simultaneous")
+shown = shown[[name for order in ordered for name in shown if order in name]]
 formats = {name: ".2g" if "gain" in name else ".0f" for name in shown.columns}
 
 study.report(f"""\
 - In turn {in_turn["settled"].mean():.0%} of {len(in_turn)} runs settle, at every n and gain.
-- All at once {at_once["settled"].mean():.0%} of {len(at_once)} do. g < 4 / n predicts which in
+- Simultaneously {at_once["settled"].mean():.0%} of {len(at_once)} do. g < 4 / n predicts which in
   {agree[frame["order"] == "simultaneous"].mean():.1%} of the runs{
     "; it is wrong at "
     + ", ".join(sorted({f"n = {row.N}, g = {row.gain:g}" for row in wrong.itertuples()}))

@@ -61,8 +61,8 @@ with theme():
         axes.set(xscale="log", xlabel="cost of an outlier / cost of the others")
         axes.set_xticks([0.125, 0.25, 0.5, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
         axes.minorticks_off()
-    left.set(title="Who takes part", ylabel=f"active nodes of {n_nodes}", ylim=(0, None))
-    right.set(title="What they sell", ylabel="mean epsilon of an active node", yscale="log")
+    left.set(title="Participation", ylabel=f"active nodes of {n_nodes}", ylim=(0, None))
+    right.set(title="Mean ε", ylabel="mean ε of the active nodes", yscale="log")
     right.legend(title="outliers", loc="upper right")
     picture = study.save(figure, "outliers")
 picture

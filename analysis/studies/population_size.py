@@ -69,7 +69,7 @@ def approximate_active(costs, n_nodes):
 
 # %%
 NAMES = {
-    "uniform": "uniform, +-50 %",
+    "uniform": "uniform, ±50 %",
     "pareto": "Pareto, exponent 3",
     "lognormal": "log-normal, 0.3",
 }
@@ -119,8 +119,8 @@ with theme():
         expected.groupby("law", sort=False), looks["palette"], strict=True
     ):
         left.plot(part["population.n_nodes"], part["expected"], color=colour, linewidth=1.2)
-    left.set(title="Who takes part", ylabel="active nodes, n")
-    right.set(title="What they sell", ylabel="mean epsilon of an active node")
+    left.set(title="Participation", ylabel="active nodes, n")
+    right.set(title="Mean ε", ylabel="mean ε of the active nodes")
     left.legend(title=None)
     picture = study.save(figure, "population_size")
 picture

@@ -61,7 +61,7 @@ frame["best_cap"] = (frame["beta"] - 1 / (frame["alpha"] * frame["kappa"])).clip
 frame["share"] = frame["budget"] / frame["beta"]
 
 # %%
-TITLES = {"active": "eps_g over those who take part", "population": "eps_g over the population"}
+TITLES = {"active": "Mean ε over the active nodes", "population": "Mean ε over all nodes"}
 with theme():
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     for axes, (over, title) in zip(panels, TITLES.items(), strict=True):
@@ -82,17 +82,17 @@ with theme():
             xscale="log",
             yscale="log",
             title=title,
-            xlabel="alpha",
+            xlabel="α",
             xlim=alpha,
             ylim=edges(cells.index.to_numpy())[[0, -1]],
         )
         axes.set_facecolor("#E8E8E8")
         axes.grid(visible=False)
         axes.text(0.05, 0.07, "no trade", transform=axes.transAxes, color="0.3")
-    panels[0].set_ylabel("beta, currency")
-    panels[1].plot([], [], color="#D55E00", linewidth=2, label="beta = 1 / (alpha kappa)")
+    panels[0].set_ylabel("β (currency)")
+    panels[1].plot([], [], color="#D55E00", linewidth=2, label="β = 1/(ακ)")
     panels[1].legend(loc="upper right", frameon=True)
-    bar = figure.colorbar(drawn, ax=panels, label="cap that the server settles on, B / beta")
+    bar = figure.colorbar(drawn, ax=panels, label="final cap, B/β")
     bar.set_ticks([0.05, 0.1, 0.2, 0.5, 1.0], labels=["0.05", "0.1", "0.2", "0.5", "1"])
     bar.minorticks_off()
     picture = study.save(figure, "server_value")

@@ -43,7 +43,7 @@ frame["expected"] = frame["gain"] < borders
 frame.groupby(["cautious", "order", "verdict"]).size()
 
 # %%
-TITLES = {"in_turn": "in turn", "simultaneous": "at once"}
+TITLES = {"in_turn": "in turn", "simultaneous": "simultaneous"}
 with theme():
     figure, panels = plt.subplots(
         2, 2, figsize=(10.5, 7.6), sharex=True, sharey=True, layout="constrained"
@@ -55,14 +55,14 @@ with theme():
             axes.set(title=f"{'Cautious' if cautious else 'Plain'} steps, {title}")
             r = np.geomspace(frame["ratio"].min(), frame["ratio"].max(), 300)
             axes.plot(
-                r, border(order, r), color="black", linewidth=1.6, label="border, plain steps"
+                r, border(order, r), color="black", linewidth=1.6, label="border of plain steps"
             )
     for axes in panels[:, 0]:
-        axes.set_ylabel("gain: fraction of the way")
+        axes.set_ylabel("gain")
     for axes in panels[1]:
         axes.set_xlabel("cost ratio of the two nodes, r")
     panels[0, 1].legend(loc="upper right", frameon=True)
-    figure.colorbar(drawn, ax=panels, label="share of runs that settle", format="{x:.0%}")
+    figure.colorbar(drawn, ax=panels, label="share of runs that converge", format="{x:.0%}")
     picture = study.save(figure, "unequal_pair")
 picture
 

@@ -104,7 +104,7 @@ class JudgedGame(ChangingGame):
         mean = float(epsilon.sum()) / n_averaged if n_averaged else 0.0
         left = server_utility(mean, game.alpha, game.beta, budget if n_averaged else 0.0)
         regret = max(0.0, found.server_utility - left)
-        return Leader(budget, found.budget, regret, "(searched)", self._chooses_cap)
+        return Leader(budget, found.budget, regret, searched=True, judged=self._chooses_cap)
 
     @property
     def best_budget(self) -> float:
@@ -197,14 +197,13 @@ class JudgedGame(ChangingGame):
         if self._rules.cap == 0:
             return "the payment cap of the scenario is zero."
         if self.server.budget == 0 and not moving:
-            best, by = self.leader.best_budget, self.leader.found_by
+            best, source = self.leader.best_budget, self.leader.source
             if best == 0:
-                by = "(45)" if by == "(41)" else by
-                return f"no payment cap pays the server: B* = 0 {by}."
+                return f"no payment cap pays off for the server: B* = 0 {source}."
             if self.server.has_given_up:
                 return (
                     "the server has given up, and its cap is zero, though a cap would pay: "
-                    f"B* = {best:.6g} {by}."
+                    f"B* = {best:.6g} {source}."
                 )
         if isinstance(self.offer, Contracts) and not self.offer.epsilon.any():
             return f"the mechanism offers nothing: {self.outcome.reason}"

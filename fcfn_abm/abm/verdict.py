@@ -24,10 +24,17 @@ class Leader:
     """B* of the nodes in the market (41), in currency; zero if no trade pays."""
     regret: float
     """Server's gain from B*, with the nodes at equilibrium under both caps, in currency."""
-    found_by: str = "(41)"
-    """How B* was found: by the equation, or by a search."""
+    searched: bool = False
+    """Whether B* was found by a search, because (41) does not hold."""
     judged: bool = True
     """Whether the server chooses the cap and could reach B*; otherwise B/B* is only reported."""
+
+    @property
+    def source(self) -> str:
+        """Where B* comes from, in parentheses."""
+        if self.searched:
+            return "(by search)"
+        return f"(Zhou et al. 2023, eq. {41 if self.best_budget > 0 else 45})"
 
     @property
     def budget_ratio(self) -> float | None:
@@ -267,7 +274,7 @@ class Judge:
         return (
             f"{self.maximum} rounds were allowed; the server keeps giving up: its cap was zero in "
             f"{n_without} of the last {n_late} rounds, though B* = {leader.best_budget:.6g} "
-            f"{leader.found_by}."
+            f"{leader.source}."
         )
 
     def _describe_exploration(self) -> str:

@@ -20,8 +20,8 @@ def bench(
     scenario: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
-            help="A scenario file with a [bench] table, or the name of a bundled one.",
+            metavar="SCENARIO",
+            help="A scenario file (.toml) with a [bench] table, or the name of a bundled one.",
             show_default="bench/default",
         ),
     ] = None,

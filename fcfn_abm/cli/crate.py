@@ -12,7 +12,7 @@ from fcfn_abm.cli.terminal import print_message, say
 
 
 @app.command(
-    help="Pack results as an RO-Crate, for a repository of research data: the files, and a "
+    help="Pack results as an RO-Crate, for a repository of research data: the files, with a "
     "description of how they were made."
 )
 def crate(
@@ -26,12 +26,13 @@ def crate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="A zip file, .zip, or a new folder.", show_default="RECORD.crate.zip beside it"
+            help="Zip file (.zip) or new folder.",
+            show_default="RECORD.crate.zip beside it",
         ),
     ] = None,
     author: Annotated[
         list[str] | None,
-        typer.Option(help="Who made the results. May be repeated.", show_default=False),
+        typer.Option(help="Author of the results. Can be repeated.", show_default=False),
     ] = None,
     license_: Annotated[
         str | None,
@@ -41,11 +42,11 @@ def crate(
             show_default="none stated",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file or folder.")] = False,
 ) -> None:
     from fcfn_abm.crate import write_crate
 
     packed = write_crate(record, out, authors=author or (), license=license_, overwrite=overwrite)
     if packed.left_out:
-        print_message(f"left out, as not of the results: {', '.join(packed.left_out)}.")
+        print_message(f"left out, not part of the results: {', '.join(packed.left_out)}.")
     say(packed.path)

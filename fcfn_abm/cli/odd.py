@@ -13,23 +13,23 @@ from fcfn_abm.errors import InvalidScenarioError
 
 
 @app.command(
-    help="Describe the model by the ODD protocol (Grimm et al. 2020), as Markdown: the default "
-    "model, or a scenario with its differences from it first and marked in their places."
+    help="Describe the model in the ODD protocol (Grimm et al. 2020), as Markdown. With a "
+    "scenario, its differences from the default model come first and are marked in the text."
 )
 def odd(
     scenario: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SCENARIO]",
-            help="A scenario file, .toml, or the name of a shipped one.",
+            metavar="SCENARIO",
+            help="A scenario file (.toml), or the name of a bundled scenario.",
             show_default="the default model",
         ),
     ] = None,
     delta: Annotated[
-        bool, typer.Option("--delta", help="Print the differences from the default model alone.")
+        bool, typer.Option("--delta", help="Print only the differences from the default model.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a file named with --out.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     imports: Imports = None,
     trust: Trust = False,
 ) -> None:

@@ -418,7 +418,7 @@ def settle_contest(mechanism: str, game: PricingGame) -> Outcome:
         payments(found.epsilon, cap),
         status=status,
         reason=reason,
-        note="" if game.budget is not None else "B* is searched, since (41) does not stand here.",
+        note="" if game.budget is not None else "B* was found by a numerical search.",
         contest=found,
     )
 

@@ -227,9 +227,10 @@ class ThreeParty(Mechanism):
             payment,
             server_payment=contracts.server_payment(bought.epsilon, payment),
             note=(
-                "The root of (58) and the exponent of (59) are restored by us (price_root = "
-                f"{self.price_root!r}, epsilon_exponent = {self.epsilon_exponent!r}); the payments "
-                f"are our reading (payment = {self.payment!r}), the paper does not state them."
+                "The root in eq. 58 of Zhou et al. 2023 and the exponent in eq. 59 are our "
+                f"restoration (price_root = {self.price_root!r}, epsilon_exponent = "
+                f"{self.epsilon_exponent!r}). So are the payments, which the paper does not state "
+                f"(payment = {self.payment!r})."
             ),
         )
 

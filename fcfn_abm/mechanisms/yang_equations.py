@@ -129,8 +129,8 @@ def solve_yang_equations(
     if epsilon_exponent == "literal" and alpha >= 1.0:
         return _fail(
             rho,
-            "(57)-(59) have no positive solution where (59) is read literally, eps = alpha^3 / "
-            f"(a p), and alpha >= 1; here alpha = {alpha:g}.",
+            "Eqs. 57-59 of Zhou et al. 2023 have no positive solution if eq. 59 is read literally, "
+            f"eps = alpha^3 / (a p), and alpha >= 1; here alpha = {alpha:g}.",
         )
     buyer = _Buyer.of(float(alpha), epsilon_exponent)
     cost, row, count = np.unique(rho, return_inverse=True, return_counts=True)
@@ -143,14 +143,16 @@ def solve_yang_equations(
         return _fail(
             rho,
             f"For equal sellers of cost {alpha * math.exp(-middle):g}, no unit price up to "
-            f"{buyer.highest_price:g}, the most that (57) and (59) allow, satisfies (58).",
+            f"{buyer.highest_price:g}, the largest that eqs. 57 and 59 of Zhou et al. 2023 allow, "
+            "satisfies eq. 58.",
         )
     found = _follow(system, middle, log_ratio, np.full(cost.size, start))
     if isinstance(found, float):
         return _fail(
             rho,
-            "No positive solution of (57)-(59) with all sellers continues the one for equal costs: "
-            f"it ends at {100 * found:.3g} % of the spread of the logarithms of the costs.",
+            "No positive solution of eqs. 57-59 of Zhou et al. 2023 with all sellers continues the "
+            f"one for equal costs: it ends at {100 * found:.3g} % of the spread of the logarithms "
+            "of the costs.",
         )
     price = 1.0 / found[row]
     epsilon = buyer.epsilon(price)

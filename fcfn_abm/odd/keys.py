@@ -80,7 +80,10 @@ def _key(path: str, schema: Schema) -> Key:
     registry = REGISTRIES.get(tuple(path.split(".")))
     if registry is not None:
         names = ", ".join(f"`{name}`" for name in registry)
-        return Key(path, f"a {registry.what}: {names}", None, join(schema.get("description", "")))
+        article = "an" if registry.what[0] in "aeiou" else "a"
+        return Key(
+            path, f"{article} {registry.what}: {names}", None, join(schema.get("description", ""))
+        )
     if path == "compared":
         return Key(path, "tables of options by mechanism", None, join(schema["description"]))
     return Key(path, takes(schema), schema.get("default"), join(schema.get("description", "")))

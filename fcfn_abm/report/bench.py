@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from scipy.special import expit, logit, stdtrit
 from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.estimates import CONFIDENCE
-from fcfn_abm.report.marks import heading, join
-from fcfn_abm.report.summary import WIDTH
+from fcfn_abm.report.marks import heading, join, wrap
 
 type Floats = npt.NDArray[np.float64]
 
@@ -472,10 +470,9 @@ def bench_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
             ],
         ),
         *(table.to_rich_text() for table in bench_tables(frame, run)),
-        "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in notes(run)),
+        "\n".join(wrap(line, rest="  ") for line in notes(run)),
         "\n".join(
-            fill(f"{name}: {says}", WIDTH, subsequent_indent="  ")
-            for name, says in breaking_points(frame, run).items()
+            wrap(f"{name}: {says}", rest="  ") for name, says in breaking_points(frame, run).items()
         ),
     ]
     return join("\n\n", parts)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 from rich.text import Text
 
 from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import Table, Tone
-from fcfn_abm.report.marks import heading, join
-from fcfn_abm.report.summary import WIDTH
+from fcfn_abm.report.marks import heading, join, wrap
 
 POOR = 0.9
 """R² below which the fit is reported as poor."""
@@ -32,7 +30,7 @@ def calibration_text(run: Mapping[str, Any]) -> Text:
     fit = run["fit"]
     parts: list[str | Text] = [
         heading(f"{join_lines(run['title']) or 'Calibration'} (seed {run['seed']})"),
-        fill(setting(run), WIDTH),
+        wrap(setting(run)),
         points_table(run).to_rich_text(),
         f"beta ln(1 + alpha eps):  alpha = {fit['alpha']:.4g}{between(fit['alpha_interval'])},  "
         f"beta = {fit['beta']:.4g}{between(fit['beta_interval'])}\n{goodness(run)}",
@@ -166,7 +164,7 @@ def identification(run: Mapping[str, Any]) -> str:
             "is identified. Train at smaller epsilons before you use a payment cap that follows "
             "from this fit."
         )
-    return fill(text, WIDTH)
+    return wrap(text)
 
 
 def between(interval: tuple[float, float] | None) -> str:
@@ -195,7 +193,7 @@ def market_table(run: Mapping[str, Any]) -> Table:
             f"The mean epsilon lies outside the trained range ({low:g} to {high:g}), where the "
             "curve is extrapolated. Calibrate the calibrated scenario once more."
         )
-    return Table(["At equilibrium", "before", "calibrated"], rows, note=fill(note, WIDTH))
+    return Table(["At equilibrium", "before", "calibrated"], rows, note=wrap(note))
 
 
 def _money(value: float) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 from rich.text import Text
 
 from fcfn_abm.report.blocks import Table, format_count
-from fcfn_abm.report.marks import heading, join, mark_verdict
-from fcfn_abm.report.summary import WIDTH
+from fcfn_abm.report.marks import heading, join, mark_verdict, wrap
 
 _HEADS = {  # headers of the table of claims, by field of Claims
     "budget_balanced": "within cap",
@@ -60,7 +58,7 @@ def check_text(facts: Mapping[str, Any]) -> Text:
     parts: list[str | Text] = [
         _heading(facts),
         _properties(facts).to_rich_text(),
-        fill(_NOTE.format(tolerance=tolerance, strict=1e-3 * tolerance), WIDTH),
+        wrap(_NOTE.format(tolerance=tolerance, strict=1e-3 * tolerance)),
     ]
     failed = [row for row in facts["properties"] if row["claimed"] and row["verdict"] != "holds"]
     parts += [_failure(row) for row in failed]
@@ -112,8 +110,8 @@ def _failure(row: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{_sentence(row['name'])} is claimed, but fails. Smallest counterexample:",
-            fill(game, WIDTH, initial_indent="  ", subsequent_indent="  "),
-            fill(example["says"], WIDTH, initial_indent="  ", subsequent_indent="  "),
+            wrap(game, "  ", "  "),
+            wrap(example["says"], "  ", "  "),
         ]
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -14,8 +13,7 @@ from fcfn_abm.errors import join_lines
 from fcfn_abm.report.blocks import AVERAGED, Table
 from fcfn_abm.report.claims import claims_table
 from fcfn_abm.report.estimates import ANY, BOUNDS, MEDIANS, Average, average, interval, is_skewed
-from fcfn_abm.report.marks import heading, join
-from fcfn_abm.report.summary import WIDTH
+from fcfn_abm.report.marks import heading, join, wrap
 
 _ROUNDING = 1e-9
 QUANTITIES = (
@@ -115,7 +113,7 @@ def comparison_text(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
         _heading(frame, run),
         *(each.to_rich_text() for each in comparison_tables(frame)),
         claims_table(run["claims"]).to_rich_text(),
-        "\n".join(fill(line, WIDTH, subsequent_indent="  ") for line in said),
+        "\n".join(wrap(line, rest="  ") for line in said),
     ]
     return join("\n\n", parts)
 
@@ -153,7 +151,7 @@ def averages_table(frame: pd.DataFrame, cells: Mapping[str, str], title: str) ->
             for name in names
         ],
         title,
-        fill(MEDIANS, WIDTH) if skewed else "",
+        wrap(MEDIANS) if skewed else "",
     )
 
 
@@ -178,7 +176,7 @@ def _heading(frame: pd.DataFrame, run: Mapping[str, Any]) -> Text:
                 f"{join_lines(run['title']) or 'Comparison of mechanisms'} (seed {run['seed']})"
             ),
             "",
-            fill(populations, WIDTH),
+            wrap(populations),
             f"Every mechanism has the same payment cap: {run['cap']}, {cap}.",
             f"Mean epsilon is over {over}.",
         ],

@@ -6,12 +6,17 @@ Text from users is never read as markup; its control characters are escaped.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import fill
 
 from rich.text import Text
 
 from fcfn_abm.errors import escape_control_characters
 
-__all__ = ["Text", "heading", "join", "mark_verdict", "plain", "verdict"]
+__all__ = ["WIDTH", "Text", "heading", "join", "mark_verdict", "plain", "verdict", "wrap"]
+
+WIDTH = 96
+"""Width of running text in the terminal."""
+_UNBROKEN = "\N{NO-BREAK SPACE}%"
 
 _VERDICTS = {
     "converged": "bold green",
@@ -51,3 +56,9 @@ def mark_verdict(text: str, word: str, start: int) -> Text:
 def join(separator: str, parts: Iterable[str | Text]) -> Text:
     """Join marked or plain texts."""
     return Text(separator).join(plain(p) if isinstance(p, str) else p for p in parts)
+
+
+def wrap(text: str, first: str = "", rest: str = "") -> str:
+    """Break text into lines of at most `WIDTH` characters, but never before a percent sign."""
+    lines = fill(text.replace(" %", _UNBROKEN), WIDTH, initial_indent=first, subsequent_indent=rest)
+    return lines.replace(_UNBROKEN, " %")

@@ -30,7 +30,9 @@ def describe_outcome(facts: Mapping[str, Any], n_nodes: int, *, fixed: bool) -> 
         Whether the payment cap is given rather than chosen optimally.
     """
     if not facts["n_active"]:
-        why = facts["reason"] or "no payment cap pays the server (45)."
+        why = (
+            facts["reason"] or "no payment cap pays off for the server (Zhou et al. 2023, eq. 45)."
+        )
         best = "" if fixed or facts["mechanism"] != "stackelberg" else " B* = 0:"
         return f"None of {format_count(n_nodes, 'node')} takes part.{best} {why}"
     paid = number(facts["payment"])

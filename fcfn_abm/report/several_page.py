@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,6 +77,7 @@ _TERMS = {
 }
 _ROUNDING = 1e-9  # outcomes that differ by less count as equal
 _LEAST = {"exploitability": 1.0, "distance": 1.0}  # shares: their scale is one
+_NO_RELATIVE = ("exploitability", "distance", "accuracy")  # shares, which are relative already
 _WIDE = 5  # most settings shown in columns
 _NAME = 34  # longest name made of values, in characters
 
@@ -194,7 +194,7 @@ def _flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
             for i, entry in enumerate(value, start=1):
                 found |= _flatten(entry, f"{path}[{i}]")
         else:
-            found[path] = json.dumps(value) if isinstance(value, bool) else format_value(value)
+            found[path] = format_value(value)
     return found
 
 
@@ -382,7 +382,10 @@ def _describe_pairs(shared: Mapping[str, pd.Index]) -> str:
     if counts == {0}:
         return "Not paired: no seed is shared. Settings with two or more runs have Welch intervals."
     if counts == {1}:
-        return "Paired over one shared seed: one difference, without an interval."
+        return (
+            "Paired over one shared seed: one difference, without an interval. In parentheses: the "
+            "relative difference; - if the base is zero."
+        )
     n = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     return (
         f"Paired over {n} shared seeds: mean difference and half of its 95 % t-interval. If the "
@@ -400,9 +403,11 @@ def _differ(values: pd.Series, others: pd.Series, shared: pd.Index) -> str:
         apart = np.where(np.abs(apart) <= _ROUNDING * size, 0.0, apart)
         if apart.size != 1:
             return interval(average(apart))
-        before = float(others[shared].iloc[0])
-        relative = f" ({apart[0] / abs(before):+.1%})" if before else ""
-        return f"{number(float(apart[0]))}{relative}"
+        difference, before = float(apart[0]), abs(float(others[shared].iloc[0]))
+        if values.name in _NO_RELATIVE:
+            return number(difference)
+        relative = f"{difference / before:+.1%}" if before > _ROUNDING * size else "-"
+        return f"{number(difference)} ({relative})"
     a, b = (x.dropna().to_numpy(dtype=float) for x in (values, others))
     if not (a.size and b.size):
         return "-"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 from typing import Any
 
 import pandas as pd
@@ -12,16 +11,15 @@ from rich.text import Text
 from fcfn_abm.errors import join_lines
 from fcfn_abm.records import Record
 from fcfn_abm.report.blocks import AVERAGED, Table
-from fcfn_abm.report.marks import heading, join, mark_verdict
+from fcfn_abm.report.marks import heading, join, mark_verdict, wrap
 from fcfn_abm.report.theme import training_label
 
-WIDTH = 96
-"""Width of running text in the terminal."""
 ZCDP_NOTE = (
     "Nodes sell zCDP's rho in this scenario: the market's epsilon, total epsilon S and mean "
     "epsilon\nare amounts of rho."
 )
 _SHOWN = 12  # nodes listed by name
+_ROUNDING = 1e-9  # share of the largest value with the same unit, below which a value is zero
 
 
 def summary(record: Record) -> Text:
@@ -36,7 +34,7 @@ def summary(record: Record) -> Text:
     if groups := groups_table(record):
         parts.insert(2, groups.to_rich_text())
     if beliefs := describe_beliefs(record.run):
-        parts.insert(2, fill(beliefs, WIDTH))
+        parts.insert(2, wrap(beliefs))
     if "training" in record.run:
         spent = privacy_table(record)
         parts.append(spent.to_rich_text() if spent else "No node trains: there is no trade.")
@@ -59,8 +57,8 @@ def _heading(record: Record) -> Text:
     lines: list[str | Text] = [
         heading(f"{title} (seed {record.scenario.seed})"),
         "",
-        mark_verdict(fill(ended + verdict["reason"], WIDTH), kind, len(subject)),
-        fill(measured, WIDTH),
+        mark_verdict(wrap(ended + verdict["reason"]), kind, len(subject)),
+        wrap(measured),
     ]
     return join("\n", lines)
 
@@ -94,11 +92,12 @@ def equilibrium_table(form: Mapping[str, Any], market: Mapping[str, Any] | None 
         row = [label, _number(form[key])]
         if market:
             row.insert(1, _number(market[key]))
-            row.append(f"{_relative_difference(market[key], form[key]):.1e}")
+            scale = max(abs(of[k]) for _, k, u in quantities if u == unit for of in (market, form))
+            row.append(_relative_difference(market[key], form[key], scale))
         rows.append([*row, unit])
     head = ["", reference, ""]
     if market:
-        head = ["", "market", reference, "difference", ""]
+        head = ["", "market", reference, "relative difference", ""]
     return Table(head, rows, note=_threshold_note(form, contest=contest))
 
 
@@ -110,9 +109,9 @@ def describe_bounds(bounds: Mapping[str, float]) -> list[str]:
     span = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}, from the highest cost down"
     lines = [
         f"No node with rho >= {bounds['privacy_cost_ceiling']:.6g} takes part at any cap that pays "
-        "off for the server (47)."
+        "off for the server (Zhou et al. 2023, eq. 47)."
     ]
-    return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (52): {span}."]
+    return lines if high == 0 else [*lines, f"A node's epsilon stays below B/rho (eq. 52): {span}."]
 
 
 def describe_solution(form: Mapping[str, Any]) -> str:
@@ -154,11 +153,14 @@ def describe_beliefs(run: Mapping[str, Any]) -> str:
 
 def _threshold_note(form: Mapping[str, Any], *, contest: bool) -> str:
     if "solution" in form and (form["status"] != "no-trade" or not contest):
-        return fill(describe_solution(form), WIDTH)
+        return wrap(describe_solution(form))
     if "solution" in form:
         return "No payment cap in the search range pays off for the server: there is no trade."
     if form["status"] != "solved" and contest:
-        return "No payment cap pays off for the server: B* = 0, and there is no trade (45)."
+        return (
+            "No payment cap pays off for the server: B* = 0, and there is no trade (Zhou et al. "
+            "2023, eq. 45)."
+        )
     if form["status"] != "solved":
         return f"{form['status']}: {form['reason']}"
     if form["threshold"]:
@@ -174,8 +176,9 @@ def _who_left(record: Record) -> str:
     out = nodes[~nodes["active"]].sort_values("rho", ascending=False)
     if out.empty:
         return "All nodes take part."
-    gone = out["exit_round"].notna().sum()
-    text = f"{len(out)} of {len(nodes)} nodes are inactive at the end; {gone} of them exited.\n"
+    n_gone = out["exit_round"].notna().sum()
+    gone = "all of them" if n_gone == len(out) else f"{n_gone} of them"
+    text = f"{len(out)} of {len(nodes)} nodes are inactive at the end; {gone} exited.\n"
     if form["status"] != "solved":
         return text + "There is no trade."
     if not form["threshold"]:
@@ -214,10 +217,12 @@ def privacy_table(record: Record) -> Table | None:
         return None
     central, total = settings.view == "central", settings.horizon == "training"
     view = ", from the server's view" if central else ""
+    observer = "for an observer of a node's messages"
     sold = []
     if central or total:
-        label = f"epsilon, {'total' if total else 'one round'}, sold"
-        sold = [(f"{label} (from the server's view)" if central else label, "epsilon_sold")]
+        seen = "from the server's view" if central else observer
+        label = f"epsilon, {'total' if total else 'one round'}, sold, {seen}"
+        sold = [(label, "epsilon_sold")]
     in_zcdp = settings.currency == "zcdp"
     of = "total" if total else "one round"
     amounts = [(f"rho of zCDP, {of}, sold", "zcdp_sold"), ("rho of zCDP, total", "zcdp_total")]
@@ -225,9 +230,9 @@ def privacy_table(record: Record) -> Table | None:
         [label, *(_number(nodes[name].agg(how)) for how in ("min", "median", "max"))]
         for label, name in (
             *(amounts if in_zcdp else ()),
-            ("epsilon, one round", "epsilon_per_round"),
+            (f"epsilon, one round, {observer}", "epsilon_per_round"),
             *sold,
-            (f"epsilon, total of {rounds} rounds", "epsilon_total"),
+            (f"epsilon, total of {rounds} rounds, {observer}", "epsilon_total"),
             ("epsilon, total, from the server's view", "epsilon_central"),
             ("noise multiplier", "noise_multiplier"),
         )
@@ -367,5 +372,6 @@ def _number(value: float) -> str:
     return f"{value:d}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def _relative_difference(value: float, of: float) -> float:
-    return abs(value - of) / abs(of) if of else abs(value)
+def _relative_difference(value: float, base: float, scale: float) -> str:
+    """Format a relative difference; "-" if the base is zero up to rounding."""
+    return f"{abs(value - base) / abs(base):.1e}" if abs(base) > _ROUNDING * scale else "-"

@@ -78,7 +78,7 @@ def sweep_page(
     sections += [
         Section(
             "Scenario",
-            [Words("Settings other than the axes:"), settings_table(scenario)],
+            [Words("Settings other than the axes:"), settings_table(scenario, axes)],
         ),
         reproduce("fcfn sweep scenario.toml --out again", toml, run),
     ]

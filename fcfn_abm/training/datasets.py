@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from fcfn_abm.errors import InvalidDataError, MissingExtraError
@@ -95,7 +95,7 @@ class Digits(Dataset):
         )
 
 
-@checked_dataclass(frozen=True, kw_only=True)
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(use_attribute_docstrings=True))
 class Stored(Dataset):
     """Images on disk."""
 

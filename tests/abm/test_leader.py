@@ -148,7 +148,9 @@ def test_close_to_the_border_of_no_trade_the_server_finds_its_small_cap(distance
 def test_beyond_the_border_there_is_no_trade(distance):
     made = played(costs_near_the_border(distance))
     assert made.verdict.kind == "no-trade"
-    assert made.verdict.reason == "no payment cap pays the server: B* = 0 (45)."
+    assert made.verdict.reason == (
+        "no payment cap pays off for the server: B* = 0 (Zhou et al. 2023, eq. 45)."
+    )
     assert made.verdict.budget_ratio is None
 
 

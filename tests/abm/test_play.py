@@ -224,7 +224,7 @@ def test_a_mechanism_without_a_solution_is_no_trade():
     made = played(SPREAD, mechanism=UNSOLVED)
     assert made.verdict.kind == "no-trade"
     assert made.outcome.status == "no-solution"
-    assert "(57)-(59)" in made.verdict.reason
+    assert "Eqs. 57-59 of Zhou et al. 2023" in made.verdict.reason
 
 
 def test_another_root_of_chance_is_another_market():

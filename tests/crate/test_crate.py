@@ -253,7 +253,7 @@ def test_what_is_not_of_the_results_is_left_out_and_named(run, tmp_path):
     done = CliRunner().invoke(app, ["crate", str(folder)])
     assert done.exit_code == 0
     assert done.stdout == f"{folder}.crate.zip\n"
-    assert done.stderr == "fcfn: left out, as not of the results: my notes.txt.\n"
+    assert done.stderr == "fcfn: left out, not part of the results: my notes.txt.\n"
     with zipfile.ZipFile(f"{folder}.crate.zip") as packed:
         assert not [name for name in packed.namelist() if "notes" in name or "DS_Store" in name]
 

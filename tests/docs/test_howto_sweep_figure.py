@@ -45,7 +45,7 @@ def test_the_differences_are_paired_and_those_that_the_page_shows(followed):
         some = frame[frame["population.rho.sigma"] == sigma].set_index("seed")
         ours, theirs = (
             some.loc[some["mechanism.kind"] == kind, "server_utility"]
-            for kind in ("stackelberg", "posted-price")
+            for kind in ("stackelberg", "random")
         )
         found = stats.ttest_rel(ours, theirs[ours.index])
         ends = found.confidence_interval()

@@ -98,6 +98,12 @@ def test_every_link_leads_to_a_page_and_to_a_place_in_it(site):
                 assert file.is_file(), f"{name}: {target}"
 
 
+def test_pages_of_the_reference_link_to_the_pages_above(site):
+    pages = pages_of(site)
+    assert 'href="../../plugins/"' in pages["reference/commands"]
+    assert 'href="../../contributing/"' in pages["reference/library"]
+
+
 def test_the_reference_has_every_public_name(site):
     page = (site / "reference" / "library" / "index.html").read_text(encoding="utf-8")
     assert set(fa.__all__) <= set(re.findall(r"<h3><code[^>]*>.*?>(\w+)</span>", page))

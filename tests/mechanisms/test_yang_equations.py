@@ -226,7 +226,7 @@ def test_the_printed_variant_pays_the_price_of_the_purchase():
     assert_allclose(out.server_utility, value - out.payment.sum(), rtol=1e-13)
     assert out.server_utility < 0  # the equations know no cap and not this server
     assert out.agency_utility == 0
-    for words in ("restored by us", "price_root = 'square'", "payment = 'purchase'", "not state"):
+    for words in ("our restoration", "price_root = 'square'", "payment = 'purchase'", "not state"):
         assert words in out.note
 
 

@@ -361,3 +361,19 @@ def test_one_replication_of_a_grid_gives_no_interval():
     points, _, (bars,) = axes.containers[0]
     assert list(points.get_ydata()) == [1.0, 4.0]
     assert all(np.ptp(segment[:, 1]) == 0 for segment in bars.get_segments())
+
+
+def test_nodes_at_the_same_point_share_a_label():
+    nodes = pd.DataFrame(
+        {
+            "rho": [1.0, 1.5, 1.5, 1.5, 9.0],
+            "epsilon": [3.0, 2.0, 2.0 * (1 - 1e-9), 2.0, 0.0],
+            "equilibrium_epsilon": [3.0, 2.0, 2.0, 2.0, 0.0],
+            "active": [True, True, True, True, False],
+            "name": ["Ada", "Cleo", "Bea", "Dora", "Eve"],
+        }
+    )
+    axes = fa.plot.rho_against_epsilon(nodes, 3.0).axes[0]
+    labels = {text.get_text(): text.xy for text in axes.texts if hasattr(text, "xy")}
+    assert labels["Ada"] == (1.0, 3.0)
+    assert labels["Bea, Cleo, 1 more"] == pytest.approx((1.5, 2.0), rel=1e-3)

@@ -27,8 +27,11 @@ from fcfn_abm.report.blocks import (
     Words,
 )
 from fcfn_abm.report.render import render_html, render_markdown
+from fcfn_abm.report.settings import settings_table
+from fcfn_abm.report.summary import equilibrium_table
 from fcfn_abm.report.sweep_page import sweep_page
 from fcfn_abm.runs.report import read_page
+from fcfn_abm.scenario import shipped_files
 
 pytestmark = pytest.mark.slow
 
@@ -223,8 +226,8 @@ def test_the_nodes_beside_the_threshold_are_listed_in_order(market, page):
 
 def test_a_report_of_training_shows_both_views_of_privacy(trained):
     seen = checked(fa.write_report(trained.path).read_text())
-    assert "epsilon, one round" in seen.words
-    assert "epsilon, total of 2 rounds" in seen.words
+    assert "epsilon, one round, for an observer of a node's messages" in seen.words
+    assert "epsilon, total of 2 rounds, for an observer of a node's messages" in seen.words
     assert "research output, not a release mechanism" in seen.words
     for arm in trained.run["training"]["arms"]:
         assert f"{arm['accuracy']:.1%}" in seen.words
@@ -396,3 +399,34 @@ def test_a_sweep_that_has_not_ended_can_be_reported(tmp_path):
 def test_a_report_loads_neither_torch_nor_mesa(written):
     assert "matplotlib" in written[1]
     assert not written[1] & {"torch", "mesa", "sklearn", "numba"}
+
+
+def test_an_axis_of_a_sweep_is_no_setting():
+    scenario = fa.load_scenario("quickstart", ["learning=best-response", "game.budget=5"])
+    axes = ["mechanism.kind", "population.rho.sigma", "game.alpha", "rounds.maximum"]
+    rows = dict(settings_table(scenario, axes).rows)
+    assert "Mechanism" not in rows
+    assert "sigma = (axis)" in rows["Unit privacy cost rho"]
+    assert "median = 0.2" in rows["Unit privacy cost rho"]
+    assert "alpha = (axis), beta = 28.7" in rows["Value of the net to the server"]
+    assert "or ended after (axis) rounds" in rows["Start and end"]
+    assert rows["Payment cap B"].startswith("in a contest, chosen by the server: anticipate")
+    assert rows["Payment cap B"].endswith("under other mechanisms, 5, currency per round")
+    assert "Mechanism" in dict(settings_table(scenario).rows)
+
+
+def test_options_that_are_not_set_are_not_shown():
+    for name in shipped_files():
+        for _, text in settings_table(fa.load_scenario(name)).rows:
+            assert "None" not in text
+
+
+@pytest.mark.parametrize(("closed_form", "shown"), [(0.0, "-"), (1e-17, "-"), (1.6, "2.5e-01")])
+def test_a_difference_is_relative_to_a_value_that_is_not_zero(closed_form, shown):
+    form = dict.fromkeys(("payment", "n_active", "total_epsilon", "mean_epsilon"), 4.0)
+    form |= {"server_utility": 30.0, "threshold": 1.0, "tau": 2.0, "status": "solved"}
+    form |= {"mechanism": "stackelberg", "average_over": "active"}
+    market = form | {"node_utility": 2.0}
+    table = equilibrium_table(form | {"node_utility": closed_form}, market)
+    (row,) = (row for row in table.rows if row[0] == "utility of all nodes")
+    assert row[3] == shown

@@ -113,6 +113,14 @@ def test_one_population_is_said_to_be_one(folder):
     ]
 
 
+def test_shares_have_no_relative_difference(folder):
+    page = read_pages(paths(folder, "best-response-1", "wider-1"))
+    cells = {row[0]: row[1] for row in tables(page)["Difference from best-response-1"].rows}
+    assert "%" in cells["total epsilon S"]
+    for share in ("exploitability", "distance to the closed form"):
+        assert "%" not in cells[share]
+
+
 def test_runs_without_a_common_seed_are_not_paired(folder):
     page = read_pages(paths(folder, "best-response-1", "other-9"))
     assert "Populations" in [fact.label for fact in page.lead[0].facts]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fcfn_abm.errors import InvalidRecordError, abbreviate, as_number
@@ -32,6 +35,8 @@ CROWD = 2000
 """Largest number of nodes that are drawn individually."""
 _NAME_ROOM = 0.035  # distance between names, as a share of the largest epsilon
 _NAME_LENGTH = 24  # longest name shown, in characters
+_NAMES_AT_A_POINT = 2
+_HALO = [withStroke(linewidth=2, foreground="white")]  # keeps text legible on lines
 _WHOLE = FuncFormatter(lambda value, _: f"{value:,.0f}")
 _APART: dict[str, Any] = {  # points that do not form a curve
     "linestyle": "none",
@@ -356,7 +361,7 @@ def rho_against_epsilon(nodes: pd.DataFrame | Record, threshold: float | None = 
         axes.xaxis.set_major_locator(
             MaxNLocator(5, steps=[1, 2, 5, 10])
         )  # close costs have long labels
-        _note_costlier(axes, nodes["rho"], right)
+        _note_costlier(axes, nodes["rho"], right, 0.15 if "name" in nodes else 0.05)
         for other in others:
             _costs(other, nodes["rho"], groups)
         if threshold > 0:
@@ -415,16 +420,19 @@ def _dots(axes: Axes, nodes: pd.DataFrame, groups: Mapping[str, pd.Series[bool]]
 
 def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
     """Write names next to nodes, from the largest epsilon down, where they fit."""
-    named = nodes[nodes["name"].notna()].sort_values("epsilon", ascending=False)
-    room, lowest = _NAME_ROOM * named["epsilon"].max(), {"left": np.inf, "right": np.inf}
-    for rho, epsilon, name in zip(named["rho"], named["epsilon"], named["name"], strict=True):
+    named = nodes[nodes["name"].notna()].sort_values(["epsilon", "rho"], ascending=False)
+    largest, lowest = named["epsilon"].max(), {"left": np.inf, "right": np.inf}
+    room = _NAME_ROOM * largest
+    heights = (named["epsilon"] / largest).round(4) * largest  # rounds of play leave differences
+    points = zip(heights, named["rho"], named["name"], strict=True)
+    for (epsilon, rho), same in groupby(points, key=itemgetter(0, 1)):
         free = [side for side in ("right", "left") if lowest[side] - epsilon >= room]
         if not free:
             continue
         lowest[free[0]] = epsilon
-        text = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
+        label = _join_names(sorted(name for *_, name in same))
         axes.annotate(
-            text.replace("$", r"\$"),  # a dollar sign would begin a formula
+            label.replace("$", r"\$"),  # a dollar sign would begin a formula
             (rho, epsilon),
             xytext=(6 if free[0] == "right" else -6, 0),
             textcoords="offset points",
@@ -432,7 +440,16 @@ def _name_sellers(axes: Axes, nodes: pd.DataFrame) -> None:
             va="center",
             color="0.25",
             fontsize=7.5,
+            path_effects=_HALO,
         )
+
+
+def _join_names(names: list[str]) -> str:
+    """Join the names of nodes at the same point; long names are cut."""
+    cut = [n if len(n) <= _NAME_LENGTH else f"{n[: _NAME_LENGTH - 1]}…" for n in names]
+    if len(cut) > _NAMES_AT_A_POINT:
+        cut = [*cut[:_NAMES_AT_A_POINT], f"{len(cut) - _NAMES_AT_A_POINT} more"]
+    return ", ".join(cut)
 
 
 def _cells(figure: Figure, axes: Axes, nodes: pd.DataFrame) -> None:
@@ -479,17 +496,18 @@ def _right_edge(nodes: pd.DataFrame, threshold: float) -> float:
     return max(threshold + 0.6 * (threshold - least), dearest_active)
 
 
-def _note_costlier(axes: Axes, rho: pd.Series[float], right: float) -> None:
+def _note_costlier(axes: Axes, rho: pd.Series[float], right: float, margin: float) -> None:
     beyond = int((rho > right).sum())
     if not beyond:
         return
-    axes.set_xlim(rho.min() - 0.05 * (right - rho.min()), right)
+    axes.set_xlim(rho.min() - margin * (right - rho.min()), right)
     axes.annotate(
-        f"{beyond:,} nodes have higher costs,\nup to ρ = {rho.max():.3g}",
+        f"{beyond:,} nodes with higher\ncosts, up to ρ = {rho.max():.3g}",
         xy=(1.0, 0.055),
         xytext=(0.98, 0.16),
         xycoords="axes fraction",
         ha="right",
         color="0.35",
         arrowprops={"arrowstyle": "->", "color": "0.35"},
+        path_effects=_HALO,
     )
