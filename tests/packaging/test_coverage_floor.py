@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from coverage_floor import describe
 
-FLOORS = [58]  # percent; append only: the last is today's
+FLOORS = [58, 95]  # percent; append only: the last is today's
 
 
 def test_no_floor_is_lower_than_the_one_before():
