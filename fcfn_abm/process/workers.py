@@ -123,7 +123,7 @@ class Processes:
 
     def load(self) -> None:
         """Start to import the modules, if the system can fork safely; returns at once."""
-        with _set_environment(_SINGLE):
+        with _set_environment(_SINGLE), suppress(OSError):  # `open` raises it again
             _start_context(self.preload)
 
     @contextmanager
