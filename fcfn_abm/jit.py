@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 
 @cache
 def inline(function: Any) -> Any:
@@ -25,6 +27,8 @@ def compile_loop(function: Any) -> Any:
     """
     import numba  # slow to import
 
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return np.errstate(all="ignore")(function)
     options: dict[str, Any] = {
         "nogil": True,  # other threads write traces and train
         "error_model": "numpy",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
 from typing import Any, Self
 
-import mesa
+import numpy as np
 
 from fcfn_abm.abm import stretch
 from fcfn_abm.abm.bulletin import Bulletin
+from fcfn_abm.abm.collector import RoundCollector
 from fcfn_abm.abm.columns import Floats
 from fcfn_abm.abm.judged import JudgedGame
 from fcfn_abm.abm.play_types import MOVED, PLAYED, Standing
@@ -23,7 +26,7 @@ from fcfn_abm.learning.base import Rows, scalar_server
 from fcfn_abm.mechanisms import Contest
 
 NOBODY = slice(0)
-_PHASES = (
+_methods_of = attrgetter(
     "step",
     "open_round",
     "close_round",
@@ -50,13 +53,13 @@ _PHASES = (
     "round",
     "contest",
 )
-"""The methods of a round: a class that overrides one of them plays its rounds one by one."""
+"""Returns the methods of a round; a class that overrides one of them plays rounds one by one."""
 
 
 class PlaysAhead(JudgedGame):
     """A market whose rounds can be played by compiled loops, with bitwise equal results."""
 
-    datacollector: mesa.DataCollector
+    datacollector: RoundCollector
     bulletin: Bulletin
     answered_pool: float
     movers: Rows
@@ -86,7 +89,7 @@ class PlaysAhead(JudgedGame):
             and rules.rounds.participation == 1
             and rules.game.average_over != "effective"
             and (rules.rounds.payment == "announced" or self.round_index > 0)
-            and type(collector) is mesa.DataCollector
+            and type(collector) is RoundCollector
             and collector.model_reporters == self._reporters
             and not (collector.agent_reporters or collector.agenttype_reporters)
         ):
@@ -144,26 +147,23 @@ class PlaysAhead(JudgedGame):
         self.round_index += found.n_rounds - 1
         self._take_over(forms, found)
         whole = found.status == PLAYED
-        columns = found.columns(first, found.n_rounds if whole else found.n_rounds - 1)
-        if self._calendar:
-            columns |= self._expect(columns["budget"])
-        for name, values in columns.items():
-            self.datacollector.model_vars[name] += values
-        times = getattr(self.datacollector, "_collection_steps", [])  # read by Mesa's batch_run
-        now = self.time
-        times += [now + place for place in range(len(columns["round"]))]
-        has_best = self._chooses_cap and self.best_budget > 0
-        before = slice(found.n_rounds - 1)
+        n_before = found.n_rounds - 1
+        table = found.table if whole else found.table[:n_before]
+        more = self._expect(table[:, stretch.BUDGET].tolist()) if self._calendar else {}
+        self.datacollector.add_rounds(partial(stretch.list_rounds, table, first, **more), self.time)
+        before, has_best = table[:n_before], self._chooses_cap and self.best_budget > 0
         judge.add_rounds(
-            columns["distance"][before],
-            columns["change"][before],
-            [has_best and budget == 0 for budget in columns["budget"][before]],
+            before[:, stretch.DISTANCE],
+            before[:, stretch.CHANGE],
+            before[:, stretch.BUDGET] == 0 if has_best else np.zeros(n_before, dtype=bool),
             calm_rounds=found.calm_rounds,
             moving=moving,
         )
-        if columns["round"]:
-            last = {name: values[-1] for name, values in columns.items()}
-            self._state = MovingState(**last) if self._calendar else RoundState(**last)
+        if len(table):
+            last = stretch.last_round(table, first)
+            self._state = RoundState(**last)
+            if self._calendar:
+                self._state = MovingState(**last, **{name: more[name][-1] for name in more})
         if whole:
             self.judge(found.budget_before)
         elif found.status == MOVED:
@@ -193,7 +193,7 @@ class PlaysAhead(JudgedGame):
         self.movers = slice(None)
         self._before = (found.before, found.budget_before)
 
-    def _expect(self, budgets: list[float]) -> dict[str, list[float]]:
+    def _expect(self, budgets: list[float]) -> dict[str, list[Any]]:
         """Return the equilibrium reports under some caps, if events change the game."""
         game, contest, n_rounds = self._rules.game, self.contest, len(budgets)
         fixed = self.offer.pool if isinstance(self.offer, Contest) else None
@@ -215,8 +215,8 @@ class PlaysAhead(JudgedGame):
 
         Parameters
         ----------
-        Last round to play. By default the scenario's maximum.
-            Last round to play; without it, the scenario's maximum.
+        end_time : float, optional
+            Last round to play. By default the scenario's maximum.
         on_round : callable, optional
             Called with the market after each round, for progress and for records.
 
@@ -228,7 +228,7 @@ class PlaysAhead(JudgedGame):
         last = math.inf if end_time is None else as_number("end_time", end_time)
         while self.running and self.round_index < last:
             left = min(last - self.round_index, self._rules.rounds.maximum)
-            self.step_ahead(1 if on_round else math.ceil(left))
+            self._step_ahead(1 if on_round else math.ceil(left), NOBODY)
             if on_round:
                 on_round(self)
         return self.verdict
@@ -248,17 +248,21 @@ class PlaysAhead(JudgedGame):
         Passed
             Results of these rounds.
         """
-        first = self.round_index
-        self._plan = most, traced
-        self.step()
-        n_rounds = self.round_index - first
-        self.time += n_rounds - 1  # Mesa's clock has advanced by one
-        if n_rounds == 1:
+        if (n_rounds := self._step_ahead(most, traced)) == 1:
             rounds = {name: [value] for name, value in vars(self.state).items()}
         else:
             collected = self.datacollector.model_vars
             rounds = {name: values[-n_rounds:] for name, values in collected.items()}
         return stretch.Passed(rounds, self._traces)
+
+    def _step_ahead(self, most: int, traced: Rows) -> int:
+        """Play rounds as in `step_ahead`; return their number."""
+        first = self.round_index
+        self._plan = most, traced
+        self.step()
+        n_rounds = self.round_index - first
+        self.time += n_rounds - 1  # Mesa's clock has advanced by one
+        return n_rounds
 
     @property
     def _is_unwatched(self) -> bool:
@@ -269,4 +273,4 @@ class PlaysAhead(JudgedGame):
 
 def plays_like(kind: Any, base: Any) -> bool:
     """Return whether a class of markets plays its rounds with the methods of another."""
-    return all(getattr(kind, name) is getattr(base, name) for name in _PHASES)
+    return _methods_of(kind) == _methods_of(base)

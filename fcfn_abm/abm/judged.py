@@ -136,10 +136,10 @@ class JudgedGame(ChangingGame):
     def _explores(self) -> bool:
         """Whether nodes in the market explore at random."""
         for group in self.groups:
-            rows = group.among(self.present)
-            kept = {name: values[rows] for name, values in group.memory.items()}
-            if group.rule.explores and group.rule.still_tries(kept):
-                return True
+            if group.rule.explores:
+                rows = group.among(self.present)
+                if group.rule.still_tries({n: values[rows] for n, values in group.memory.items()}):
+                    return True
         return False
 
     @cached_property

@@ -18,6 +18,7 @@ from fcfn_abm.abm.agentset import MarketAgents, NodeSet
 from fcfn_abm.abm.ahead import NOBODY, PlaysAhead, plays_like
 from fcfn_abm.abm.bulletin import Bulletin
 from fcfn_abm.abm.churn import Turnover
+from fcfn_abm.abm.collector import RoundCollector
 from fcfn_abm.abm.columns import NEVER, Floats
 from fcfn_abm.abm.events import Calendar
 from fcfn_abm.abm.groups import GroupRules, find_group, group_nodes
@@ -117,6 +118,7 @@ class Market(Shown, PlaysAhead):
             population.reported_cost,
             population.held,
             rules.terms,
+            stretch.find_active,
         )
         if rules.terms is not None:
             self._caps = np.array(rules.terms.caps(population.n_nodes))
@@ -195,7 +197,7 @@ class Market(Shown, PlaysAhead):
         )
         # partial and attrgetter can be pickled, unlike lambdas
         self._reporters = {field.name: partial(_measure, field.name) for field in fields(state)}
-        self.datacollector = mesa.DataCollector(
+        self.datacollector = RoundCollector(
             model_reporters=dict(self._reporters),
             agenttype_reporters=(
                 {

@@ -70,6 +70,8 @@ def combine(sums, size):  # type: ignore[no-untyped-def]
 
     (Numba's cache does not support recursive functions, so lists hold the pending halves.)
     """
+    if size <= _LEAF:
+        return sums[0]
     sizes, summed = np.empty(_DEPTH, np.int64), np.zeros(_DEPTH, np.int64)
     left = np.empty(_DEPTH)
     depth, value, leaf = 0, 0.0, 0

@@ -162,7 +162,9 @@ def play_of(
     inline(is_content)
     stamp = (
         stamp_of(kinds),
-        stamp_files(choose, try_again, announce, server_profit, marginal_budget),
+        stamp_files(
+            choose, try_again, announce, server_profit, marginal_budget, pay_and_measure, shuffle
+        ),
     )
 
     @inline

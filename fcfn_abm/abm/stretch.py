@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fcfn_abm.abm.groups import NodeGroup
 from fcfn_abm.abm.play_types import Groups, Settings, Standing
 from fcfn_abm.abm.round import Round
 from fcfn_abm.abm.state import RoundState
+from fcfn_abm.game.equilibrium import ActiveSet, active_set
 from fcfn_abm.learning import LearningRule, ScalarMoves, ScalarServer
 from fcfn_abm.learning.base import Rows, scalar_moves
 from fcfn_abm.mechanisms import Contest
@@ -24,9 +26,11 @@ LOADING = 50_000
 """Number of single moves that takes as long as loading compiled code."""
 
 _FIELDS = [field.name for field in fields(RoundState)][1:]  # the round is the row index
-PAYMENT, TOTAL = _FIELDS.index("payment"), _FIELDS.index("total_epsilon")
+BUDGET, PAYMENT, TOTAL, CHANGE, DISTANCE = map(
+    _FIELDS.index, ("budget", "payment", "total_epsilon", "change", "distance")
+)
 """Column indices of these fields in the table."""
-_COUNTS = ("n_active", "n_inactive", "n_exited")
+_COUNTS = slice(_FIELDS.index("n_active"), _FIELDS.index("n_exited") + 1)  # whole numbers
 _ENTRIES = 2**15  # random numbers or traces in memory at once
 _MOST_ROUNDS = 64  # per call, between two updates of a progress bar
 
@@ -39,10 +43,32 @@ def count_single_moves(n_moves: int) -> None:
     _single_moves += n_moves
 
 
+def is_loaded() -> bool:
+    """Return whether compiled code is loaded."""
+    return "fcfn_abm.abm.play" in sys.modules
+
+
+def find_active(rho: Floats) -> ActiveSet:
+    """Return the active set of one game: compiled if compiled code is loaded, else in NumPy."""
+    if not is_loaded():
+        return active_set(rho)
+    active, _, _ = _load()
+    members, gap = np.empty(rho.size, dtype=np.intp), np.empty(rho.size)
+    n_active, tau = active.find_active(rho, members, gap)
+    return members[:n_active], gap[:n_active], tau
+
+
+@cache
+def _load() -> tuple[Any, Any, Any]:
+    """Return the modules with compiled code; the first call loads numba."""
+    from fcfn_abm.abm import active, compiled, play
+
+    return active, compiled, play
+
+
 def pays(n_nodes: int) -> bool:
     """Return whether rounds with this number of nodes are played compiled."""
-    loaded = "fcfn_abm.abm.play" in sys.modules
-    return loaded or n_nodes >= order.MANY or _single_moves >= LOADING
+    return is_loaded() or n_nodes >= order.MANY or _single_moves >= LOADING
 
 
 @dataclass(frozen=True)
@@ -84,14 +110,20 @@ class Stretch:
         """Number of rounds played, including the last one."""
         return len(self.table)
 
-    def columns(self, first_round: int, n_rounds: int) -> dict[str, list[Any]]:
-        """Return the fields of `RoundState` for the first ``n_rounds`` rounds."""
-        table = self.table[:n_rounds].T.tolist()
-        found: dict[str, list[Any]] = {"round": list(range(first_round, first_round + n_rounds))}
-        found.update(zip(_FIELDS, table, strict=False))
-        for name in _COUNTS:
-            found[name] = [int(number) for number in found[name]]
-        return found
+
+def list_rounds(table: Floats, first_round: int, **more: list[Any]) -> dict[str, list[Any]]:
+    """Return the fields of `RoundState`, one value per row of a stretch's table."""
+    found: dict[str, list[Any]] = {"round": list(range(first_round, first_round + len(table)))}
+    found.update(zip(_FIELDS, table.T.tolist(), strict=False))
+    found.update(zip(_FIELDS[_COUNTS], table.T[_COUNTS].astype(int).tolist(), strict=True))
+    return found | more
+
+
+def last_round(table: Floats, first_round: int) -> dict[str, Any]:
+    """Return the fields of `RoundState` for the last row of a stretch's table."""
+    row = table[-1].tolist()
+    row[_COUNTS] = map(int, row[_COUNTS])
+    return {"round": first_round + len(table) - 1, **dict(zip(_FIELDS, row, strict=False))}
 
 
 @dataclass(frozen=True)
@@ -164,9 +196,7 @@ def play(
     traced : slice or ndarray of int
         Nodes whose reports, payments and utilities are kept for each round.
     """
-    from fcfn_abm.abm import compiled  # loads numba
-    from fcfn_abm.abm import play as loop
-
+    _, compiled, loop = _load()
     columns, groups, n_nodes = played.columns, played.groups, len(played.columns)
     shuffled = played.turns is not None
     n_traced = columns.epsilon[traced].size
@@ -215,35 +245,34 @@ def play(
         leaves_on_loss=np.array([settings.criterion == "loss" for settings in exits]),
         patience=np.array([settings.patience for settings in exits]),
     )
-    with np.errstate(all="ignore"):  # for plain Python; numba's loops ignore it
-        status, n_played, budget, calm_before, looked, budget_before, pool = play_rounds(
-            columns.rho,
-            unit_target,
-            columns.epsilon,
-            columns.payment,
-            columns.utility,
-            columns.idle_rounds,
-            columns.exit_round,
-            tuple(
-                group.memory[form.memory] if form.memory else compiled.NOTHING
-                for group, form in zip(groups, forms.moves, strict=True)
-            ),
-            tuple(form.parameters for form in forms.moves),
-            described,
-            numbers,
-            np.arange(n_nodes, dtype=np.int32),
-            before,
-            before if last is None else last,
-            np.empty(n_nodes if forms.server.reads_reports else 0),
-            forms.server.parameters,
-            memory,
-            last is not None,
-            settings,
-            standing,
-            table,
-            traced if isinstance(traced, np.ndarray) else np.arange(*traced.indices(n_nodes)),
-            traces,
-        )
+    status, n_played, budget, calm_before, looked, budget_before, pool = play_rounds(
+        columns.rho,
+        unit_target,
+        columns.epsilon,
+        columns.payment,
+        columns.utility,
+        columns.idle_rounds,
+        columns.exit_round,
+        tuple(
+            group.memory[form.memory] if form.memory else compiled.NOTHING
+            for group, form in zip(groups, forms.moves, strict=True)
+        ),
+        tuple(form.parameters for form in forms.moves),
+        described,
+        numbers,
+        np.arange(n_nodes, dtype=np.int32),
+        before,
+        before if last is None else last,
+        np.empty(n_nodes if forms.server.reads_reports else 0),
+        forms.server.parameters,
+        memory,
+        last is not None,
+        settings,
+        standing,
+        table,
+        traced if isinstance(traced, np.ndarray) else np.arange(*traced.indices(n_nodes)),
+        traces,
+    )
     return Stretch(
         status,
         table[:n_played],

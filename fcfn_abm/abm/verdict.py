@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+
+from fcfn_abm.abm.columns import Floats
 
 type VerdictKind = Literal["converged", "cycling", "diverged", "no-trade", "max-rounds", "stopped"]
 
@@ -115,9 +118,9 @@ class Judge:
 
     def add_rounds(
         self,
-        distances: list[float],
-        changes: list[float],
-        without_cap: list[bool],
+        distances: Floats,
+        changes: Floats,
+        without_cap: npt.NDArray[np.bool_],
         *,
         calm_rounds: int,
         moving: bool,
@@ -126,18 +129,18 @@ class Judge:
 
         Parameters
         ----------
-        distances, changes : list of float
+        distances, changes : ndarray of float, shape (n_rounds,)
             As in :meth:`add_round`, one number per round.
-        without_cap : list of bool
+        without_cap : ndarray of bool, shape (n_rounds,)
             Whether the server had no cap, although one would pay.
         calm_rounds : int
             Number of consecutive calm rounds before the next one.
         moving : bool
             Whether something changed, so that the market was not at rest.
         """
-        self.distances += distances
-        self.changes += [min(change, 1.0) for change in changes]
-        self.without_cap += without_cap
+        self.distances += distances.tolist()
+        self.changes += np.minimum(changes, 1.0).tolist()
+        self.without_cap += without_cap.tolist()
         if moving:
             self.restart()
         else:

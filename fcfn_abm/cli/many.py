@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,9 @@ from fcfn_abm.cli.base import (
 )
 from fcfn_abm.cli.terminal import say, show
 from fcfn_abm.process.interrupts import obey_interrupts
+
+_OF_A_RUN = ("fcfn_abm.runs.run", "fcfn_abm.abm.play")
+"""Modules that a run needs, including Mesa and numba."""
 
 
 @app.command(help="Run all runs of a scenario's [sweep] table and collect them in one table.")
@@ -67,12 +71,16 @@ def sweep(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    from fcfn_abm.build import load_scenario
     from fcfn_abm.process.options import select_workers
-    from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text
+    from fcfn_abm.process.workers import Processes
 
     out = Path("results") / f"{scenario.stem}-sweep" if out is None else out
     place = select_workers(workers, cluster, resource or (), cluster_timeout)
+    if isinstance(place, Processes) and not (dry_run or out.exists()):
+        replace(place, preload=_OF_A_RUN).load()  # while this process reads the scenario
+    from fcfn_abm.build import load_scenario
+    from fcfn_abm.runs.sweep import plan_sweep, plan_text, run_sweep, sweep_facts, sweep_text
+
     loaded = load_scenario(scenario, overrides or (), imports=imports or (), trust=trust)
     if dry_run:
         plan = plan_sweep(loaded, out, getattr(place, "n_workers", 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,9 @@ from fcfn_abm.show import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+type ActiveSet = tuple[npt.NDArray[np.intp], Floats, float]
+"""Row numbers of the nodes that take part, their gaps tau - (n - 1) rho, and tau."""
 
 _LARGEST = 1e290  # keeps sums of costs, and their products with n, finite
 
@@ -132,7 +136,9 @@ def nash_equilibrium(rho: npt.ArrayLike, budget: npt.ArrayLike) -> Equilibrium:
     return solve_nodes(rho)(budget)
 
 
-def solve_nodes(rho: Floats) -> Callable[[Floats], Equilibrium]:
+def solve_nodes(
+    rho: Floats, find: Callable[[Floats], ActiveSet] | None = None
+) -> Callable[[Floats], Equilibrium]:
     """Return a function from the budget to the nodes' equilibrium; finds the active set only once.
 
     Parameters
@@ -140,12 +146,14 @@ def solve_nodes(rho: Floats) -> Callable[[Floats], Equilibrium]:
     rho : ndarray of float, shape (n,) or (k, n)
         Unit privacy costs, checked by :func:`as_costs`. The function takes the result of
         :func:`as_budgets`.
+    find : callable, optional
+        Finds the active set of one game, like :func:`active_set`, the default.
     """
     if rho.ndim == 2:
         return partial(_answer_many, rho, *active_sets(rho))
     if rho.size < 2:
         return partial(_answer, rho, np.zeros(0, dtype=int), np.zeros(0), 0.0)
-    return partial(_answer, rho, *active_set(rho))
+    return partial(_answer, rho, *(find or active_set)(rho))
 
 
 def _answer(
@@ -153,7 +161,7 @@ def _answer(
 ) -> Equilibrium:
     """Return the equilibrium of a game at a budget."""
     budget = float(budgets)  # a Python float overflows without a warning
-    epsilon, utility = np.zeros_like(rho), np.zeros_like(rho)
+    epsilon, utility = np.zeros(rho.shape), np.zeros(rho.shape)
     active = np.zeros(rho.shape, dtype=bool)
     if members.size < 2 or budget == 0:
         return Equilibrium(epsilon, active, 0, 0.0, 0.0, utility, rho)
@@ -183,7 +191,7 @@ def _answer_many(
 
 
 def _require_finite(total_epsilon: float, budget: float, rho: Floats) -> None:
-    if not np.isfinite(total_epsilon):
+    if not math.isfinite(total_epsilon):
         raise InvalidGameError(
             f"budget = {budget:g} is too large for costs as small as {rho.min():g}."
         )
@@ -200,8 +208,8 @@ def as_costs(rho: npt.ArrayLike) -> Floats:
     rho = as_floats("rho", rho)
     require_populations(rho=rho)
     rho = np.ascontiguousarray(rho)  # sums of rows depend on the memory layout
-    require_positive(rho=rho)
-    if rho.size and rho.max() > _LARGEST:
+    if rho.size and not (rho.min() > 0 and rho.max() <= _LARGEST):  # NaN is neither
+        require_positive(rho=rho)
         raise InvalidGameError(f"rho must not exceed {_LARGEST:g}, but contains {rho.max():g}.")
     return rho
 
@@ -240,8 +248,8 @@ def as_budgets(budget: npt.ArrayLike, rho: Floats) -> Floats:
     return budget
 
 
-def active_set(rho: Floats) -> tuple[npt.NDArray[np.intp], Floats, float]:
-    """Return the active set (row numbers), its gaps tau - (n - 1) rho, and tau."""
+def active_set(rho: Floats) -> ActiveSet:
+    """Return the active set of one game of two nodes or more."""
     cheapest, next_cheapest = np.partition(rho, 1)[:2]
     # The threshold falls as nodes enter, and starts as the sum of the two lowest costs; that sum is
     # rounded, so that ties with it are left to the exact test.

@@ -25,7 +25,7 @@ from fcfn_abm.game import (
     server_utility,
 )
 from fcfn_abm.game.costs import profits
-from fcfn_abm.game.equilibrium import Equilibrium, as_budgets, as_costs, solve_nodes
+from fcfn_abm.game.equilibrium import ActiveSet, Equilibrium, as_budgets, as_costs, solve_nodes
 from fcfn_abm.game.exact import PerGame
 from fcfn_abm.game.stackelberg import average_per_node, solve_leader
 from fcfn_abm.game.welfare import as_numbers
@@ -60,6 +60,8 @@ class PricingGame:
     """The nodes' data, for mechanisms that use them; empty without data."""
     terms: Terms | None = None
     """Costs and limits of taking part; None in the game of the paper."""
+    find: Callable[[Floats], ActiveSet] | None = field(default=None, repr=False, compare=False)
+    """Faster equal of :func:`fcfn_abm.game.equilibrium.active_set`, for one population."""
 
     @property
     def bids(self) -> Floats:
@@ -69,7 +71,7 @@ class PricingGame:
     @cached_property
     def answer_to(self) -> Callable[[Floats], Equilibrium]:
         """The function from a cap to the nodes' equilibrium in the contest of the paper."""
-        return solve_nodes(as_costs(self.rho))
+        return solve_nodes(as_costs(self.rho), self.find)
 
     @cached_property
     def search(self) -> LeaderSearch:

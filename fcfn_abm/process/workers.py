@@ -34,7 +34,10 @@ _KILL = 9  # SIGKILL, which Windows does not have
 _MAX_FOLDER = 60  # characters of the folder for sockets, whose names take 40 of 107
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a private folder is created there
 _MANY_CHUNKS = 32  # chunks in progress if the number of workers is unknown
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_SINGLE = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+"""Environment of a process with one thread."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ class Processes:
     def __post_init__(self) -> None:
         require_workers(self.n_workers)
 
+    def load(self) -> None:
+        """Start to import the modules, if the system can fork safely; returns at once."""
+        with _set_environment(_SINGLE), suppress(OSError):  # `open` raises it again
+            _start_context(self.preload)
+
     @contextmanager
     def open(self) -> Iterator[OpenWorkers]:
         """Start the processes; an exception that leaves the block kills them.
@@ -130,7 +138,7 @@ class Processes:
             If they do not start.
         """
         others = set(multiprocessing.active_children())
-        with _set_environment(dict.fromkeys(_THREADS, "1")):
+        with _set_environment(_SINGLE):
             pool = self._create_pool()
             try:
                 deaths = 0

@@ -32,10 +32,13 @@ _WRITERS = 2
 """Threads that write parts; a single one is slower than a market with simultaneous moves."""
 # no value is missing; declaring this in the schema makes writing a quarter faster
 _SCHEMA = pa.schema(field.with_nullable(False) for field in schema_of("traces", narrow=True))
+_FEW = 0.1
+"""Share of reports that differ from zero, up to which a part is compressed. The zeros of nodes that
+left take no room then, and writing is as fast; with more reports, compression takes longer than
+writing."""
 _PARQUET = {
-    "compression": "lz4",  # as fast as none, and exited nodes compress to nothing
     "use_dictionary": False,
-    "column_encoding": {"round": "DELTA_BINARY_PACKED", "node": "DELTA_BINARY_PACKED"},
+    "column_encoding": {"node": "DELTA_BINARY_PACKED"},
     "write_statistics": ["round"],  # readers filter by round; each part has every node
 }
 
@@ -176,7 +179,11 @@ class _Rows:
 
 def write_part(table: pa.Table, path: Path) -> None:
     """Write a part."""
-    pq.write_table(table, path, **_PARQUET)
+    n_reports = np.count_nonzero(table["epsilon"].to_numpy())
+    packing = "lz4" if n_reports <= _FEW * len(table) else "none"
+    measured = dict.fromkeys(("epsilon", "payment", "utility"), packing)
+    compression = {"round": "lz4", "node": "lz4", **measured}
+    pq.write_table(table, path, compression=compression, **_PARQUET)
 
 
 def _write_in_order(table: pa.Table, path: Path, before: Future[None] | None) -> None:

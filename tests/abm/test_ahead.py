@@ -1,5 +1,7 @@
 """Rounds that are played in one compiled call, and one by one: equal to the last bit."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from strategies import costs
 from fcfn_abm.abm import order, stretch
 from fcfn_abm.abm.market import Market
 from fcfn_abm.build.market import PrivacyMarket
+from fcfn_abm.game.equilibrium import active_set
 from fcfn_abm.scenario import Scenario
 
 pytestmark = pytest.mark.slow
@@ -82,7 +85,7 @@ def play(tree, rho, *, ahead, stops=(None,), compiles=True):
         if ahead and not compiles:
             from fcfn_abm.abm import play
 
-            patch.setattr(play, "compile_loop", lambda loop: loop)
+            patch.setattr(play, "compile_loop", np.errstate(all="ignore"))
             patch.setattr(play, "play_of", play.play_of.__wrapped__)
         patch.setattr(stretch, "pays", lambda _: ahead)
         patch.setattr(order, "MANY", 10**9)
@@ -213,3 +216,38 @@ def test_compiled_sums_are_those_of_numpy(size, seed):
 
     values = np.random.default_rng(seed).lognormal(sigma=9, size=size)
     assert pairwise_sum(values, size) == values.sum()
+
+
+@settings(max_examples=300)
+@given(
+    rho=st.one_of(
+        costs(min_size=2, max_size=40),
+        costs(min_size=2, max_size=40).map(lambda rho: 1.0 + 1e-15 * np.floor(rho)),  # ties
+        st.integers(0, 99).map(
+            lambda seed: 1.0 + 1e-9 * np.random.default_rng(seed).standard_normal(3000)
+        ),
+    )
+)
+def test_the_compiled_active_set_is_that_of_numpy(rho):
+    from fcfn_abm.abm.active import find_active
+
+    members, gap = np.empty(rho.size, dtype=np.intp), np.empty(rho.size)
+    n_active, tau = find_active(rho, members, gap)
+    expected = active_set(rho)
+    assert_array_equal(members[:n_active], expected[0])
+    assert_array_equal(gap[:n_active], expected[1])
+    assert tau == expected[2]
+
+
+def test_collected_rounds_can_be_read_in_between_and_copied():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stretch, "pays", lambda _: True)
+        market = PrivacyMarket(Scenario(seed=1))
+        market.run_until(3)
+        first = copy.deepcopy(market.datacollector).model_vars["budget"]
+        seen = market.datacollector.model_vars
+        market.run_until(7)
+    assert market.datacollector.model_vars is seen
+    assert seen["round"] == [1, 2, 3, 4, 5, 6, 7]
+    assert market.datacollector._collection_steps == seen["round"]
+    assert seen["budget"][:3] == first

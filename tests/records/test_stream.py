@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_allclose
 
 import fcfn_abm as fa
 from fcfn_abm.errors import InvalidRecordError, OutputError
@@ -260,3 +261,15 @@ def test_a_run_does_not_keep_every_node_twice(tmp_path):
     played = seen[0]
     assert not played.datacollector.agenttype_reporters
     assert len(played.datacollector.get_model_vars_dataframe()) == 3
+
+
+def test_a_part_is_compressed_if_few_nodes_report(tmp_path):
+    few = np.zeros(1000)
+    few[::100] = 0.1
+    many = np.random.default_rng(1).uniform(0.5, 1.0, 1000)
+    for name, epsilon in (("few", few), ("many", many)):
+        with TraceWriter(tmp_path / name) as writer:
+            writer.add(1, epsilon, 2 * epsilon, 3 * epsilon)
+        assert_allclose(read_parts(tmp_path / name)["utility"], 3 * epsilon, rtol=1e-7)
+    sizes = [(tmp_path / name / "part-00000.parquet").stat().st_size for name in ("few", "many")]
+    assert sizes[0] < 4000 < 12_000 < sizes[1]
