@@ -29,7 +29,7 @@ class Elsewhere:
     def __init__(self, n_workers=3):
         self.n_workers, self.messages = n_workers, []
 
-    def place(self, value, *, everywhere=False):  # noqa: ARG002 - the cluster's
+    def place(self, value):
         return Placed(value)
 
     def compute(self, function, calls):
