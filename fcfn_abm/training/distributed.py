@@ -170,7 +170,7 @@ class Distributed(Engine):
     """
 
     device = "cpu"
-    shares = False  # Dask may wait forever if a worker is lost while several trainings send values
+    shares = True  # blocks of other trainings fill the pauses between rounds
 
     def __init__(
         self,

@@ -17,7 +17,6 @@ from fcfn_abm.build import load_scenario, prepare_trainer
 from fcfn_abm.dp import Clipping
 from fcfn_abm.errors import InvalidDataError, RunFailedError
 from fcfn_abm.training import FederatedTrainer
-from fcfn_abm.training.distributed import Distributed
 from fcfn_abm.training.local_steps import LocalSteps
 from fcfn_abm.training.placements import Upload
 from fcfn_abm.training.sums import RoundWork, Sums, count_block_nodes, split_into_blocks
@@ -103,8 +102,7 @@ class Counting(Elsewhere):
 
 
 @pytest.mark.slow
-def test_trainings_side_by_side_have_the_bytes_of_one_after_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(Distributed, "shares", True)
+def test_trainings_side_by_side_have_the_bytes_of_one_after_another(tmp_path):
     names = ["no-noise", "random", "static"]
     scenario = load_scenario("quickstart", ["training.rounds=3", f"training.compare={names}"])
     workers = Counting()
@@ -117,8 +115,7 @@ def test_trainings_side_by_side_have_the_bytes_of_one_after_another(tmp_path, mo
 
 
 @pytest.mark.slow
-def test_epsilons_of_a_calibration_train_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(Distributed, "shares", True)
+def test_epsilons_of_a_calibration_train_side_by_side(tmp_path):
     scenario = load_scenario("quickstart", ["training.rounds=2"])
     grid, workers = [0.5, 2.0, 8.0], Counting()
     fa.calibrate_value(scenario, grid, 2, tmp_path / "here")
@@ -169,9 +166,16 @@ def test_the_first_node_whose_update_is_not_finite_is_named():
 
 
 @pytest.mark.slow
-def test_a_cluster_has_no_stacked_engine():
+@pytest.mark.parametrize("change", ["training.engine=stacked", "training.device=cuda"])
+def test_a_cluster_trains_on_processors(change):
     with pytest.raises(InvalidDataError, match=r'a cluster requires training.engine = "serial"'):
-        made(Elsewhere(), "training.engine=stacked")
+        made(Elsewhere(), change)
+
+
+@pytest.mark.slow
+def test_a_graphics_processor_of_this_machine_is_not_used_for_a_cluster(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert made(Elsewhere()).engine.facts()["device"] == "cpu"
 
 
 @given(st.integers(1, 3000), st.data())
