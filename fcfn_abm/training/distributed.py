@@ -170,7 +170,7 @@ class Distributed(Engine):
     """
 
     device = "cpu"
-    shares = True  # blocks of other trainings fill the pauses between rounds
+    shares = False  # when workers are killed at short intervals, a block may wait for minutes
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from fcfn_abm.build import load_scenario, prepare_trainer
 from fcfn_abm.dp import Clipping
 from fcfn_abm.errors import InvalidDataError, RunFailedError
 from fcfn_abm.training import FederatedTrainer
+from fcfn_abm.training.distributed import Distributed
 from fcfn_abm.training.local_steps import LocalSteps
 from fcfn_abm.training.placements import Upload
 from fcfn_abm.training.sums import RoundWork, Sums, count_block_nodes, split_into_blocks
@@ -102,7 +103,8 @@ class Counting(Elsewhere):
 
 
 @pytest.mark.slow
-def test_trainings_side_by_side_have_the_bytes_of_one_after_another(tmp_path):
+def test_trainings_side_by_side_have_the_bytes_of_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(Distributed, "shares", True)
     names = ["no-noise", "random", "static"]
     scenario = load_scenario("quickstart", ["training.rounds=3", f"training.compare={names}"])
     workers = Counting()
@@ -115,7 +117,8 @@ def test_trainings_side_by_side_have_the_bytes_of_one_after_another(tmp_path):
 
 
 @pytest.mark.slow
-def test_epsilons_of_a_calibration_train_side_by_side(tmp_path):
+def test_epsilons_of_a_calibration_train_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(Distributed, "shares", True)
     scenario = load_scenario("quickstart", ["training.rounds=2"])
     grid, workers = [0.5, 2.0, 8.0], Counting()
     fa.calibrate_value(scenario, grid, 2, tmp_path / "here")
