@@ -124,7 +124,7 @@ def cpu_seconds() -> float:
 
 def measure_messages(workers: ClusterWorkers, n_parameters: int, n_calls: int) -> float:
     """Return the CPU time of all processes for a block without nodes."""
-    flat = workers.place(np.zeros(n_parameters, dtype=np.float32), everywhere=True)
+    flat = workers.place(np.zeros(n_parameters, dtype=np.float32))
     list(workers.compute(send_sums, [("", flat)] * 4))
     before = cpu_seconds()
     list(workers.compute(send_sums, [("", flat)] * n_calls))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -45,8 +45,6 @@ _SCHEMES = (
 _MAX_LOSSES = 20  # losses of kept values or running calls, per round
 _PAUSE_SECONDS = 0.1
 _OBSERVATION_SECONDS = 2.0
-_BROADCAST_SECONDS = 10.0
-_LOOK_SECONDS = 2.0  # how often a placement looks whether a worker was lost
 _CONNECTING = 0.9  # share of the timeout for the connection, so that its error comes first
 _LOGGERS = ("distributed", "tornado", "asyncio", "bokeh")  # loggers of Dask and its libraries
 _ENVIRONMENT = {  # of the workers of a local cluster
@@ -161,10 +159,13 @@ class Cluster:
             raise MissingExtraError(
                 "A cluster needs Dask: pip install 'fcfn-abm[cluster]'."
             ) from None
-        connecting = {"distributed.comm.timeouts.connect": f"{self.timeout}s"}
+        settings = {
+            "distributed.comm.timeouts.connect": f"{self.timeout}s",
+            "distributed.admin.large-graph-warning-threshold": "1 TiB",  # samples are large
+        }
         with (
             _divert_logs(),
-            import_module("dask").config.set(connecting),
+            import_module("dask").config.set(settings),
             self._start(dask) if self.address.startswith("local:") else self._find(dask) as client,
         ):
             yield client
@@ -253,6 +254,16 @@ class Cluster:
                         f"{_version(name, here[name])}: all machines need the same environment."
                     )
 
+    def can_use(self, worker: Mapping[str, Any]) -> bool:
+        """Whether a worker, given Dask's facts about it, has the resources."""
+        found = worker.get("resources", {})
+        return all(found.get(name, 0) >= number for name, number in self.resources.items())
+
+    def describe_resources(self) -> str:
+        """Describe the resources that workers need, to continue the word "workers"."""
+        names = [f"{name}={number:g}" for name, number in self.resources.items()]
+        return f" with {', '.join(names)}" if names else ""
+
     def fail(self, why: str) -> WorkersLostError:
         """Return an error with a message about the cluster."""
         return WorkersLostError(f"--cluster {self.address}: {why}")
@@ -291,9 +302,9 @@ class ClusterWorkers:
             with suppress(Exception):
                 self._client.unregister_worker_plugin(self._plugin)
 
-    def place(self, value: object, *, everywhere: bool = False) -> Placed:
-        """Let one worker keep a value, or all of them, for as long as its handle exists."""
-        return Placed(value, everywhere)
+    def place(self, value: object) -> Placed:
+        """Let workers keep a value, for as long as its handle exists."""
+        return Placed(value)
 
     def compute[R](
         self, function: Callable[..., R], calls: Sequence[tuple[object, ...]]
@@ -319,9 +330,8 @@ class ClusterWorkers:
         n_losses = 0
         for number in range(len(calls)):
             while True:
-                self._memory.observe_now_and_then()
                 try:
-                    result = futures[number].result()
+                    result = self._gather(futures[number])
                     break
                 except (CancelledError, Exception) as error:
                     if type(error).__name__ == "KilledWorker":  # Dask's
@@ -329,16 +339,16 @@ class ClusterWorkers:
                         raise self._cluster.fail(
                             f"one task killed several workers; the last was {last}."
                         ) from None
-                    if not _is_loss(error):
+                    if isinstance(error, WorkersLostError) or not _is_loss(error, futures[number]):
                         raise
                     n_losses += 1
                     if n_losses > _MAX_LOSSES:
                         raise self._cluster.fail(
-                            f"workers were lost {n_losses} times in one round."
+                            f"tasks were lost {n_losses} times in one round."
                         ) from None
                     self._wait_for_scheduler()
                     for later in range(number, len(calls)):
-                        if futures[later].status in ("cancelled", "lost"):
+                        if later == number or futures[later].status == "cancelled":
                             futures[later] = self._submit(function, calls[later])
             futures[number] = None  # workers may release the result
             yield result
@@ -352,24 +362,48 @@ class ClusterWorkers:
         return n_threads
 
     def _submit(self, function: Callable[..., object], call: tuple[object, ...]) -> Any:
-        options = {"resources": self._cluster.resources} if self._cluster.resources else {}
-        for _ in range(_MAX_LOSSES):
+        """Return Dask's handle of a call's result."""
+        submit = partial(self._client.submit, pure=False, resources=self._cluster.resources or None)
+        try:
+            arguments = [
+                value.keep(submit) if isinstance(value, Placed) else value for value in call
+            ]
+            return submit(function, *arguments)
+        except Exception:
+            self._require_scheduler()
+            raise
+
+    def _gather(self, future: Any) -> Any:
+        """Return the result of a task.
+
+        Raises
+        ------
+        WorkersLostError
+            If the connection is lost permanently, or the cluster has no workers for too long.
+        """
+        self._memory.observe_now_and_then()
+        gathering = asyncio.run_coroutine_threadsafe(
+            self._client.gather(future, asynchronous=True), self._client.loop.asyncio_loop
+        )
+        seen = time.monotonic()
+        while True:
             try:
-                arguments = [
-                    value.keep_on(self._client) if isinstance(value, Placed) else value
-                    for value in call
-                ]
-                return self._client.submit(function, *arguments, pure=False, **options)
-            except (CancelledError, Exception) as error:
-                is_running = self._client.status == "running"
-                if isinstance(error, TimeoutError) and is_running:
-                    raise self._cluster.fail(
-                        f"no worker has joined within {self._cluster.timeout:g} s."
-                    ) from None
-                if is_running and not _is_loss(error):
+                return gathering.result(_OBSERVATION_SECONDS)
+            except TimeoutError:
+                if gathering.done():  # the task's own error
                     raise
-                self._wait_for_scheduler()
-        raise self._cluster.fail("the scheduler accepts no tasks.")
+            self._require_scheduler()
+            if any(map(self._cluster.can_use, self._memory.observe())):
+                seen = time.monotonic()
+            elif time.monotonic() - seen > self._cluster.timeout:
+                raise self._cluster.fail(
+                    f"it has had no workers{self._cluster.describe_resources()} "
+                    f"for {self._cluster.timeout:g} s."
+                )
+
+    def _require_scheduler(self) -> None:
+        if self._client.status == "closed":
+            raise self._cluster.fail("the scheduler was lost.")
 
     def _wait_for_scheduler(self) -> None:
         """Wait until the client is connected to its scheduler again.
@@ -382,50 +416,32 @@ class ClusterWorkers:
         end = time.monotonic() + self._cluster.timeout
         time.sleep(_PAUSE_SECONDS)  # further losses show a moment later
         while self._client.status != "running":
-            if self._client.status == "closed" or time.monotonic() > end:
+            self._require_scheduler()
+            if time.monotonic() > end:
                 raise self._cluster.fail("the scheduler was lost.")
             time.sleep(_PAUSE_SECONDS)
 
 
 class Placed:
-    """A value that workers keep, and receive again if they lose it."""
+    """A value that workers keep: the result of a task, which Dask repeats if workers lose it.
 
-    def __init__(self, value: object, everywhere: bool) -> None:
-        self._value, self._everywhere = value, everywhere
+    Values that are scattered instead are not recovered, and a broadcast waits forever if a worker
+    is lost meanwhile (https://github.com/dask/distributed/issues/5704).
+    """
+
+    def __init__(self, value: object) -> None:
+        # as bytes: the scheduler, which keeps them, may lack plug-ins that workers import
+        self._pickled: bytes = import_module("distributed.protocol.pickle").dumps(value)
         self._future: Any = None
         self._lock = Lock()
 
-    def keep_on(self, client: Any) -> Any:
-        """Return Dask's handle of the value, which the workers keep."""
+    def keep(self, submit: Callable[..., Any]) -> Any:
+        """Return Dask's handle of the value; a lost connection or a failed task renews it."""
         with self._lock:  # several trainings may need it at the same time
-            if self._future is None or self._future.status != "finished":
-                self._future = self._scatter(client)
+            if self._future is None or self._future.status in ("cancelled", "error"):
+                load = import_module("distributed.protocol.pickle").loads
+                self._future = submit(load, self._pickled, priority=1)  # before waiting blocks
             return self._future
-
-    def _scatter(self, client: Any) -> Any:
-        """Send the value to all workers, or to one, from which the others fetch it.
-
-        Dask may wait forever for a broadcast during which a worker is lost. What takes long is
-        therefore sent again, to one worker.
-        """
-        everywhere = self._everywhere
-        while True:
-            before, began = set(client.nthreads()), time.monotonic()
-            sending = asyncio.run_coroutine_threadsafe(
-                client.scatter(self._value, broadcast=everywhere, hash=False, asynchronous=True),
-                client.loop.asyncio_loop,
-            )
-            while True:
-                try:
-                    return sending.result(_LOOK_SECONDS)
-                except TimeoutError:
-                    if sending.done():
-                        raise
-                    lost = not before <= set(client.nthreads())
-                    if lost or (everywhere and time.monotonic() - began > _BROADCAST_SECONDS):
-                        sending.cancel()
-                        everywhere = False
-                        break
 
 
 class _Memory:
@@ -435,12 +451,16 @@ class _Memory:
         self._client, self._peaks = client, dict[str, int]()
         self._observed = time.monotonic()
 
-    def observe(self) -> None:
-        """Record the largest memory use of each worker so far."""
-        with suppress(OSError, TypeError):  # the scheduler is lost
-            for address, worker in self._client.scheduler_info(n_workers=-1)["workers"].items():
-                used = worker.get("metrics", {}).get("memory", 0)
-                self._peaks[address] = max(used, self._peaks.get(address, 0))
+    def observe(self) -> list[Mapping[str, Any]]:
+        """Record the largest memory use of each worker so far, and return Dask's facts of all."""
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        except (OSError, TypeError):  # the scheduler is lost
+            return []
+        for address, worker in workers.items():
+            used = worker.get("metrics", {}).get("memory", 0)
+            self._peaks[address] = max(used, self._peaks.get(address, 0))
+        return list(workers.values())
 
     def observe_now_and_then(self) -> None:
         """Do so, but at most once per interval."""
@@ -464,9 +484,9 @@ def _version(name: str, version: str | None) -> str:
     return f"no {name}" if version is None else f"{name} {version.removesuffix('.final.0')}"
 
 
-def _is_loss(error: BaseException) -> bool:
+def _is_loss(error: BaseException, future: Any) -> bool:
     """Whether Dask raised an error because something was lost, not because the task failed."""
-    return isinstance(error, CancelledError) or type(error).__module__.startswith("distributed.")
+    return future.status != "error" or type(error).__module__.startswith("distributed.")
 
 
 def _describe_root(error: BaseException) -> str:

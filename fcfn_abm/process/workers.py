@@ -48,7 +48,7 @@ class OpenWorkers:
     """Executor of the tasks."""
     n_chunks: Callable[[], int]
     """Returns the number of chunks that should be in progress now."""
-    observe: Callable[[], None] = lambda: None
+    observe: Callable[[], object] = lambda: None
     """Records the memory use of the workers; called about once a second."""
     describe_death: Callable[[BaseException], str] = lambda _: ""
     """Describes the worker that died with an error, and its memory use, to continue the words "the

@@ -46,8 +46,8 @@ class Handle(Protocol):
 class BlockWorkers(Protocol):
     """Workers that store values and compute with them."""
 
-    def place(self, value: object, *, everywhere: bool = False) -> Handle:
-        """Store a value on one worker or all of them, for the lifetime of its handle."""
+    def place(self, value: object) -> Handle:
+        """Store a value on workers, for the lifetime of its handle."""
         ...
 
     def compute[R](
@@ -170,7 +170,7 @@ class Distributed(Engine):
     """
 
     device = "cpu"
-    shares = False  # Dask may wait forever if a worker is lost while several trainings send values
+    shares = False  # when workers are killed at short intervals, a block may wait for minutes
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class Distributed(Engine):
         n_samples = np.array([len(rows) for rows in shards], dtype=np.int64)
         _, channels, height, width = images.shape
         net = NetOfNodes(plan, n_samples, (channels, height, width), n_classes)
-        self._net = workers.place(net, everywhere=True)
+        self._net = workers.place(net)
         size = count_block_nodes(len(shards))
         self._blocks = [
             workers.place(_take_samples(images, labels, first, shards[first : first + size]))
@@ -218,7 +218,7 @@ class Distributed(Engine):
         blocks = list(split_into_blocks(work))
         if not blocks:
             return sums
-        flat = self._workers.place(work.flat.numpy(), everywhere=True)
+        flat = self._workers.place(work.flat.numpy())
         calls = [
             (self._net, self._blocks[block.index], flat, block, work.round_index, work.steps)
             for block in blocks
@@ -237,7 +237,7 @@ class Distributed(Engine):
 
     def evaluate(self, flat: Tensor) -> tuple[float, int]:
         """Return the mean loss on the test images, and how many are classified correctly."""
-        placed = self._workers.place(flat.numpy(), everywhere=True)
+        placed = self._workers.place(flat.numpy())
         calls = [(self._net, tests, placed) for tests in self._tests]
         return add_up_evaluations(self._workers.compute(evaluate_part, calls), self._n_test)
 

@@ -85,6 +85,13 @@ class FederatedTrainer:
         require_independent_samples(net, data.train_images.shape[1:])
         initialise(net, stream(plan.seed, "first-parameters"))
         with_formulas = all(has_formula(layer) for layer in net if list(layer.parameters()))
+        if not isinstance(workers, int):
+            if engine == "stacked" or device == "cuda":
+                raise InvalidDataError(
+                    'a cluster requires training.engine = "serial" and training.device = "cpu" (or '
+                    '"auto"): its workers train on CPUs.'
+                )
+            engine, device = "serial", "cpu"
         name, place = select_engine(engine, device, plan, with_formulas=with_formulas)
         n_threads = workers if isinstance(workers, int) else 1
         nets = [deepcopy(net) for _ in range(n_threads if name == "serial" else 1)]
@@ -103,10 +110,6 @@ class FederatedTrainer:
         tests = _channels_last(data.test_images), torch.from_numpy(data.test_labels)
         self.engine: Engine = Serial(self.gradients, self._train_node_of_round, *tests)
         if not isinstance(workers, int):
-            if name == "stacked":
-                raise InvalidDataError(
-                    'a cluster requires training.engine = "serial" and training.device = "cpu".'
-                )
             samples_of_all = self._images, self._labels, shards
             n_classes = len(data.class_names)
             self.engine = Distributed(workers, plan, *samples_of_all, *tests, n_classes)

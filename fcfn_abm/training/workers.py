@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Event
 
+_SIDE_BY_SIDE = 4  # two fill the pauses between rounds; the results of each wait in memory
+
 
 def map_in_order[Item, Tool, Result](
     work: Callable[[Item, Tool], Result], items: Iterable[Item], tools: Sequence[Tool]
@@ -66,7 +68,7 @@ def map_in_order[Item, Tool, Result](
 def run_side_by_side[Result](
     tasks: Sequence[Callable[[Callable[[], bool]], Result]],
 ) -> Generator[Result]:
-    """Run tasks at the same time, each in its own thread, and yield their results in order.
+    """Run up to four tasks at the same time, each in its own thread; yield results in order.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def run_side_by_side[Result](
     [1, 2]
     """
     stop = Event()
-    threads = ThreadPoolExecutor(max(len(tasks), 1))
+    threads = ThreadPoolExecutor(_SIDE_BY_SIDE)
     try:
         with use_one_thread():  # which threads that begin now inherit
             futures = [threads.submit(task, stop.is_set) for task in tasks]

@@ -163,7 +163,7 @@ def test_the_cause_is_reported_also_if_dasks_last_attempt_ran_out_of_time(monkey
         raise OSError("Timed out trying to connect") from TimeoutError()
 
     monkeypatch.setattr("distributed.core.connect", run_out_of_time)
-    with pytest.raises(RunFailedError, match=r"no scheduler answers: Connection refused[.]$"):
+    with pytest.raises(RunFailedError, match=r"no scheduler answers: Connection refused\.$"):
         Cluster("tcp://127.0.0.1:9", timeout=5.0).open().__enter__()
 
 
@@ -218,6 +218,23 @@ def test_a_scheduler_lost_in_mid_sweep_ends_it_in_one_sentence_and_it_can_be_res
     assert stderr.count("\n") == 1
     assert 2 < len(results(out)) < N_RUNS
     assert contents(fa.run_sweep(fa.load_scenario(file), out).path) == contents(serial.path)
+
+
+def test_a_resource_that_no_worker_has_ends_a_computation_in_time(tmp_path):
+    with (
+        start_cluster(tmp_path, 1, "--resources", "GPU=1") as started,
+        Cluster(started.address, {"GPU": 2.0}, timeout=3.0).connect() as workers,
+        pytest.raises(RunFailedError, match="it has had no workers with GPU=2 for 3 s"),
+    ):
+        list(workers.compute(abs, [(-1,)]))
+
+
+def test_a_resource_that_a_worker_has_is_used(tmp_path):
+    with (
+        start_cluster(tmp_path, 1, "--resources", "GPU=1") as started,
+        Cluster(started.address, {"GPU": 1.0}).connect() as workers,
+    ):
+        assert list(workers.compute(pow, [(workers.place(3), 2), (2, workers.place(3))])) == [9, 8]
 
 
 def test_without_certificates_there_is_a_sentence():

@@ -29,7 +29,7 @@ class Elsewhere:
     def __init__(self, n_workers=3):
         self.n_workers, self.messages = n_workers, []
 
-    def place(self, value, *, everywhere=False):  # noqa: ARG002 - the cluster's
+    def place(self, value):
         return Placed(value)
 
     def compute(self, function, calls):
@@ -169,9 +169,16 @@ def test_the_first_node_whose_update_is_not_finite_is_named():
 
 
 @pytest.mark.slow
-def test_a_cluster_has_no_stacked_engine():
+@pytest.mark.parametrize("change", ["training.engine=stacked", "training.device=cuda"])
+def test_a_cluster_trains_on_processors(change):
     with pytest.raises(InvalidDataError, match=r'a cluster requires training.engine = "serial"'):
-        made(Elsewhere(), "training.engine=stacked")
+        made(Elsewhere(), change)
+
+
+@pytest.mark.slow
+def test_a_graphics_processor_of_this_machine_is_not_used_for_a_cluster(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert made(Elsewhere()).engine.facts()["device"] == "cpu"
 
 
 @given(st.integers(1, 3000), st.data())
