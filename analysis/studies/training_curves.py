@@ -52,6 +52,7 @@ def curves(axes, training: pd.DataFrame, title: str) -> None:
         ax=axes,
     )
     axes.set(title=title, xlabel="communication round", ylabel="test accuracy")
+    axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:.0%}")
     handles, labels = axes.get_legend_handles_labels()
     labels = [training_label(label) for label in labels]
