@@ -170,7 +170,7 @@ class Distributed(Engine):
     """
 
     device = "cpu"
-    shares = False  # when workers are killed at short intervals, a block may wait for minutes
+    shares = False  # a block once waited for minutes when workers were killed at short intervals
 
     def __init__(
         self,
