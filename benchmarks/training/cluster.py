@@ -55,8 +55,8 @@ def simulate_round(
     """Return the duration of a round, in seconds.
 
     Workers take the next block as they become free; sums queue for the server's link and then for
-    the server. Parameters go to one worker from the server, and from those that have them to
-    twice as many, as Dask does.
+    the server. Parameters go to one worker from the server, and from it to the others one after
+    another (Dask may be faster, because workers that have them send them too).
 
     >>> alone = Parts(node=0.01, block=0.0, merge=0.0, start=0.0)
     >>> round(simulate_round(1000, 0, 1, alone, noisy=False), 6)
@@ -67,7 +67,7 @@ def simulate_round(
     size = count_block_nodes(n_nodes)
     blocks = [min(size, n_nodes - first) for first in range(0, n_nodes, size)]
     vector = 4 * n_parameters / BANDWIDTH
-    begun = parts.start + vector * (1 + np.log2(n_workers))
+    begun = parts.start + vector * n_workers
     free = [begun] * n_workers
     done = []
     for n in blocks:
