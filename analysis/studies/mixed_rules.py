@@ -58,16 +58,16 @@ medians
 
 # %%
 with theme():
-    figure, panels = plt.subplots(1, len(MEASURES), figsize=(15, 4))
+    figure, panels = plt.subplots(1, len(MEASURES), figsize=(15, 4), sharey=True)
     for axes, (column, label) in zip(panels, MEASURES.items(), strict=True):
         for rule, part in medians.groupby("rule"):
             colour, marker = LOOKS[rule]
             axes.plot(part["share"], part[column], color=colour, marker=marker, label=rule)
         axes.axhline(1.0, color="0.4", linewidth=0.8, dashes=(4, 2))
         axes.set(title=label, xlabel="share of the others", ylabel="over the closed form")
-        axes.set_ylim(bottom=0)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         axes.label_outer()
+    panels[0].set_ylim(bottom=0)  # of all
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, title=None)
 picture = study.save(figure, "mixed_rules")
