@@ -2,8 +2,8 @@
 
 Draws populations and servers over decades, plays their markets (``fcfn sweep``), and fits
 gradient-boosted trees to four fifths of the points. On the others it compares the predictions with
-the markets' outcomes, and with the randomness of the draw, which no emulator can predict: each
-point is played twice, with different nodes of the same distribution.
+the markets' outcomes, and with the randomness of the draw, which no emulator can predict for new
+draws: each point is played twice, with different nodes of the same distribution.
 
     pip install 'fcfn-abm[train]'                   # for scikit-learn
     python examples/emulator.py --workers 2         # 100,000 markets
@@ -56,7 +56,11 @@ class Emulation:
 
     @property
     def luck(self) -> float:
-        """The part of the error due to the draw of the nodes."""
+        """Standard deviation of the mean of a point's runs over draws of its nodes.
+
+        All points share their two seeds, so an emulator of many points learns these draws, and its
+        error can be smaller; for other draws it is at least this large.
+        """
         return float(np.sqrt((self.points["luck"] ** 2).mean() / REPLICATIONS))
 
     @property
@@ -124,8 +128,8 @@ def describe(emulation: Emulation) -> str:
     points = emulation.points
     lines = [
         f"{OUTCOMES[emulation.outcome]}: R2 = {emulation.explained:.4f}, root mean square error "
-        f"{emulation.error:.4f}, of which the draw of the nodes accounts for {emulation.luck:.4f} "
-        f"(spread over points {emulation.spread:.4f}, {len(points):,} points held out)"
+        f"{emulation.error:.4f} for {len(points):,} points held out (spread over points "
+        f"{emulation.spread:.4f}; another draw of nodes changes a point by {emulation.luck:.4f})"
     ]
     edge = points["trades"].between(0, 1, inclusive="neither")
     for name, where in (
